@@ -1,0 +1,1 @@
+"""Offline work: each entry point runs as `python -m jobs.NAME`, locally or through `ray job submit`."""

@@ -1,0 +1,20 @@
+"""Shoal: self-hosted, two-stage semantic retrieval on Ray.
+
+Importing this package is cheap: the clients load httpx only when they are first asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shoal.client import AsyncClient, Client
+
+__version__ = "0.1.0"
+__all__ = ["AsyncClient", "Client", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("AsyncClient", "Client"):
+        from shoal import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module 'shoal' has no attribute {name!r}")

@@ -1,0 +1,88 @@
+"""Every error that Shoal raises on purpose.
+
+ShoalError
+├── InvalidArgument      the caller's input is wrong; `param` names the place
+├── NotFound             what was asked for does not exist
+├── Conflict             the request does not fit the present state of the index or the server
+│   ├── EncoderMismatch  an index and an encoder with different fingerprints
+│   └── CorruptIndex     a version whose files do not match its manifest
+├── ModelUnavailable     a model that cannot be loaded; the message says what to set
+├── Overloaded           a bounded queue is full; try again after `retry_after_s`
+├── Unavailable          nothing could answer; try again after `retry_after_s`
+└── DeadlineExceeded     the work was not finished, or not started, because its deadline had passed
+
+`code` is what clients see and never changes. `serve/api.py` maps each class to one HTTP status; the CLI maps
+`InvalidArgument`, `NotFound`, `Conflict` and `ModelUnavailable` to exit code 2. Messages name the place and the remedy.
+"""
+
+from typing import Any
+
+
+class ShoalError(Exception):
+    """Base of all errors that carry a message meant for the user."""
+
+    code = "INTERNAL"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only attributes survive a trip between processes only when the state is carried explicitly.
+        return type(self), (self.message,), {"param": self.param, "retry_after_s": self.retry_after_s}
+
+
+class InvalidArgument(ShoalError):
+    """The caller's input is wrong; `param` names the place."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class NotFound(ShoalError):
+    """What was asked for does not exist."""
+
+    code = "NOT_FOUND"
+
+
+class Conflict(ShoalError):
+    """The request does not fit the present state of the index or the server."""
+
+    code = "CONFLICT"
+
+
+class EncoderMismatch(Conflict):
+    """An index was built with one encoder and is asked for with another."""
+
+    code = "ENCODER_MISMATCH"
+
+
+class CorruptIndex(Conflict):
+    """A version's files do not match its manifest."""
+
+    code = "CORRUPT_INDEX"
+
+
+class ModelUnavailable(ShoalError):
+    """A model cannot be loaded; the message says what to set."""
+
+    code = "MODEL_UNAVAILABLE"
+
+
+class Overloaded(ShoalError):
+    """A bounded queue is full; try again after `retry_after_s`."""
+
+    code = "OVERLOADED"
+
+
+class Unavailable(ShoalError):
+    """Nothing could answer; try again after `retry_after_s`."""
+
+    code = "UNAVAILABLE"
+
+
+class DeadlineExceeded(ShoalError):
+    """The deadline had passed before the work was finished or started."""
+
+    code = "DEADLINE_EXCEEDED"

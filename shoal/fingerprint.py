@@ -1,0 +1,38 @@
+"""What decides which vector a text gets: the contract between an index and its query encoder."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Fingerprint(BaseModel):
+    """The identity of an encoder.
+
+    Two encoders match when everything but `model` (a name or path, which may differ between machines) and `dtype` (float16
+    on a GPU and float32 on a CPU give the same vectors to three decimals) is equal: an index built on GPUs can be
+    queried from CPUs.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model: str
+    """Name or path the encoder was asked for by."""
+    weights: str
+    """`sha256:` and the hex digest of the weights, or a version tag of a weightless encoder."""
+    dim: int
+    pooling: str
+    query_prompt: str
+    passage_prompt: str
+    max_length: int
+    """Tokens read of a text, special tokens included."""
+    dtype: Literal["float32", "float16", "bfloat16"]
+
+    def matches(self, other: "Fingerprint") -> bool:
+        """Whether vectors of the two encoders may be compared."""
+        ignored = {"model", "dtype"}
+        return self.model_dump(exclude=ignored) == other.model_dump(exclude=ignored)
+
+    def __str__(self) -> str:
+        prompts = f" prompts={self.query_prompt!r}/{self.passage_prompt!r}" if self.query_prompt or self.passage_prompt else ""
+        weights = self.weights if len(self.weights) < 24 else self.weights[:19]
+        return f"{self.model} [{weights} dim={self.dim} pooling={self.pooling} max_length={self.max_length}{prompts}]"

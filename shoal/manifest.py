@@ -1,0 +1,122 @@
+"""The manifest of an index version: the contract between build and serve. FORMAT.md is the specification."""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shoal.errors import CorruptIndex
+from shoal.fingerprint import Fingerprint
+
+FORMAT_VERSION = 1
+
+
+class Record(BaseModel):
+    """Base of everything inside a manifest. Unknown fields are refused: a newer writer must raise FORMAT_VERSION."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class FileEntry(Record):
+    """One file of a version. `path` is relative to the version's folder."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class ShardEntry(Record):
+    """One shard: `count` passages, row i of passages.arrow belongs to vector i."""
+
+    shard: int
+    count: int
+    files: list[FileEntry]
+
+
+class IndexInfo(Record):
+    """The vector index, and how good it was measured to be."""
+
+    kind: str
+    search: str
+    """FAISS search parameters, such as `nprobe=16`; empty when the kind has none."""
+    recall_at_10: float | None
+    """Share of the exact ten nearest passages that the index finds, over the sampled queries; None if not measured."""
+    latency_ms: float | None
+    """Median search time of one query in one shard during verification; machine dependent."""
+
+
+class Counts(Record):
+    """Where every input record went: input = passages + duplicates + rejected, in records after chunking."""
+
+    input: int
+    passages: int
+    duplicates: int
+    rejected: int
+
+
+class CorpusStatistics(Record):
+    """Sizes of the indexed texts."""
+
+    text_bytes: int
+    mean_text_bytes: float
+
+
+class Manifest(Record):
+    """Everything a reader needs to know of a version."""
+
+    format_version: int = FORMAT_VERSION
+    version: str
+    plan: str
+    """Hash of the plan: two versions with the same plan hold the same shards."""
+    created_at: str
+    """UTC, ISO 8601. This, `version` and `index.latency_ms` are all that differs between two builds of one plan."""
+    encoder: Fingerprint
+    dim: int
+    metric: str = "cosine"
+    index: IndexInfo
+    shards: list[ShardEntry]
+    files: list[FileEntry] = Field(default_factory=list)
+    """Files beside the shards, such as rejected.jsonl."""
+    counts: Counts
+    statistics: CorpusStatistics
+    build: dict[str, Any]
+    """The settings of the build that decide the content of the index."""
+
+    def all_files(self) -> list[FileEntry]:
+        """Every file of the version except the manifest itself."""
+        return [*self.files, *(file for shard in self.shards for file in shard.files)]
+
+    def to_bytes(self) -> bytes:
+        """Serialise canonically, with a checksum over everything else as the last line of the object."""
+        body = self.model_dump(mode="json")
+        return _canonical({**body, "checksum": hashlib.sha256(_canonical(body)).hexdigest()})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, place: str) -> "Manifest":
+        """Read a manifest; `place` names it in errors.
+
+        Raises CorruptIndex when a single byte differs from what `to_bytes` wrote, or the format is a newer one.
+        """
+        try:
+            body = json.loads(data)
+            checksum = body.pop("checksum")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise CorruptIndex(f"{place} is not a manifest ({error}); restore the version or activate another one") from error
+        if data != _canonical({**body, "checksum": checksum}) or hashlib.sha256(_canonical(body)).hexdigest() != checksum:
+            raise CorruptIndex(f"{place} does not match its own checksum; restore the version or activate another one")
+        if body.get("format_version") != FORMAT_VERSION:
+            raise CorruptIndex(
+                f"{place} has format version {body.get('format_version')}, this Shoal reads {FORMAT_VERSION}; "
+                "read it with the Shoal that wrote it, or build again"
+            )
+        try:
+            return cls.model_validate(body)
+        except ValidationError as error:
+            raise CorruptIndex(f"{place} is not a valid manifest: {error}") from error
+
+
+def _canonical(body: dict[str, Any]) -> bytes:
+    """One field order, one spacing, one encoding: equal manifests are equal bytes, and a changed byte always shows."""
+    ordered = {key: body[key] for key in sorted(body, key=lambda key: (key == "checksum", key))}
+    return json.dumps(ordered, indent=1, ensure_ascii=False, sort_keys=False).encode() + b"\n"

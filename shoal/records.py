@@ -1,0 +1,135 @@
+"""The records that travel between the parts of Shoal.
+
+Plain frozen dataclasses: they pickle cheaply between Ray processes and carry no behaviour beyond what names them.
+Validation of outside input happens at the edges (`shoal.sources` for corpora, `serve.dialects` for requests).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+RowArray = NDArray[np.int64]
+MetadataValue = str | int | float | bool | list[str]
+Metadata = Mapping[str, MetadataValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What is indexed. `metadata` values are strings, numbers, booleans or lists of strings."""
+
+    id: str
+    text: str
+    title: str | None = None
+    metadata: Metadata = field(default_factory=dict)
+
+    @property
+    def content(self) -> str:
+        """What encoders and rerankers read: the title, if there is one, before the text."""
+        return f"{self.title} {self.text}" if self.title else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What one shard found for a batch of b queries.
+
+    scores: float32 (b, k), descending in each row; higher is better.
+    rows: int64 (b, k), rows of the shard; -1 where fewer than k were found (its score is -inf).
+    ids: the passage ids of the valid rows, one list a query, in the order of `rows`.
+    passages: the passages of the valid rows in the same order, or None when the caller fetches them after the merge.
+    """
+
+    scores: FloatArray
+    rows: RowArray
+    ids: list[list[str]]
+    passages: list[list[Passage]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage that stage one returned. `rank` counts from 1 in stage-one order."""
+
+    id: str
+    score: float
+    rank: int
+    shard: int
+    row: int
+    passage: Passage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """One query, validated. `deadline` is absolute, in seconds since the epoch."""
+
+    query: str
+    top_k: int
+    top_n: int
+    rerank: bool
+    deadline: float
+    include_vector: bool = False
+    explain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One line of an answer. `score` is what the answer is ordered by: the rerank score if reranked."""
+
+    id: str
+    score: float
+    retrieval_score: float
+    retrieval_rank: int
+    rerank_score: float | None
+    passage: Passage
+    vector: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingShard:
+    """A shard that did not take part in an answer, and why (`deadline`, `unreachable`, `error`)."""
+
+    shard: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Which part of the index answered. `fraction` is by passages, not by shards."""
+
+    shards: int
+    answered: int
+    fraction: float
+    missing: tuple[MissingShard, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds spent in each stage, as the caller waited for them."""
+
+    queue: float
+    encode: float
+    retrieve: float
+    rerank: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """The answer to one `SearchRequest`.
+
+    degraded: None, or why the answer is less than what was asked for (a reranker that missed the deadline, a shard that
+    is missing); an answer that is not reranked is in stage-one order.
+    pairs: how many (query, passage) pairs the reranker scored.
+    explain: the plan and the timing of every shard, when asked for.
+    """
+
+    index_version: str
+    results: list[Result]
+    reranked: bool
+    coverage: Coverage
+    degraded: str | None
+    timings: Timings
+    pairs: int = 0
+    explain: dict[str, Any] | None = None

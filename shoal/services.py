@@ -1,0 +1,48 @@
+"""What the search pipeline asks of the services behind it. `serve/` adapts Ray handles to these, tests use fakes.
+
+All deadlines are absolute, in seconds since the epoch, so that they mean the same in every process.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shoal.records import FloatArray, Hits, Passage
+
+
+class EncodeService(Protocol):
+    """The query encoder."""
+
+    async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order."""
+        ...
+
+
+class ShardService(Protocol):
+    """One shard. Its position in the pipeline's list is its number."""
+
+    async def search(
+        self, version: str, queries: FloatArray, top_k: int, deadline: float, with_passages: bool
+    ) -> Hits:
+        """Search this shard of the named version for b queries, float32 (b, dim)."""
+        ...
+
+    async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> "Fetched":
+        """Return the passages (and, if asked for, the vectors) of rows of this shard, in the order asked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Passages of asked-for rows, and their vectors, float32 (n, dim), if these were asked for."""
+
+    passages: list[Passage]
+    vectors: FloatArray | None = None
+
+
+class RerankService(Protocol):
+    """The pool of rerankers."""
+
+    async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n,), higher is better, in input order."""
+        ...
