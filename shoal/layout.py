@@ -72,5 +72,10 @@ def trained_index(plan_hash: str) -> str:
 
 
 def shard_commit(plan_hash: str, shard: int) -> str:
-    """Commit record of one indexed shard: its manifest entry, recall sample and duplicates."""
+    """Commit record of one indexed shard: its manifest entry, counts and recall sample."""
     return f"{staging_dir(plan_hash)}/shards/{shard:05d}.json"
+
+
+def shard_duplicates(plan_hash: str, shard: int) -> str:
+    """Duplicates of one indexed shard, one JSON object a line; written before its commit record."""
+    return f"{staging_dir(plan_hash)}/shards/{shard:05d}.duplicates.jsonl"

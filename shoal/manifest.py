@@ -34,6 +34,22 @@ class ShardEntry(Record):
     files: list[FileEntry]
 
 
+class ShardInfo(Record):
+    """What shard.json holds: enough to know what the folder is, should it ever be found alone."""
+
+    format_version: int = FORMAT_VERSION
+    shard: int
+    count: int
+    dim: int
+    kind: str
+    text_bytes: int
+    """UTF-8 bytes of the texts, titles not counted."""
+
+    def to_bytes(self) -> bytes:
+        """Serialise canonically: equal shards are equal bytes."""
+        return _canonical(self.model_dump(mode="json"))
+
+
 class IndexInfo(Record):
     """The vector index, and how good it was measured to be."""
 
@@ -101,9 +117,12 @@ class Manifest(Record):
         try:
             body = json.loads(data)
             checksum = body.pop("checksum")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise CorruptIndex(f"{place} is not a manifest ({error}); restore the version or activate another one") from error
-        if data != _canonical({**body, "checksum": checksum}) or hashlib.sha256(_canonical(body)).hexdigest() != checksum:
+            whole = data == _canonical({**body, "checksum": checksum})
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+            raise CorruptIndex(
+                f"{place} is not a manifest ({error}); restore the version or activate another one"
+            ) from error
+        if not whole or hashlib.sha256(_canonical(body)).hexdigest() != checksum:
             raise CorruptIndex(f"{place} does not match its own checksum; restore the version or activate another one")
         if body.get("format_version") != FORMAT_VERSION:
             raise CorruptIndex(

@@ -3,8 +3,12 @@
 A backend module defines `load(model: str, settings: EncoderSettings) -> Encoder`.
 """
 
-from typing import TYPE_CHECKING, Protocol
+import importlib
+import logging
+import pkgutil
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
+from shoal.errors import InvalidArgument
 from shoal.records import FloatArray
 
 if TYPE_CHECKING:
@@ -12,6 +16,9 @@ if TYPE_CHECKING:
 
     from shoal.fingerprint import Fingerprint
     from shoal.settings import EncoderSettings
+
+_log = logging.getLogger(__name__)
+_WEIGHTLESS = "hashing"
 
 
 class Encoder(Protocol):
@@ -35,9 +42,47 @@ class Encoder(Protocol):
         ...
 
 
+class TextVectors(NamedTuple):
+    """What an encoder makes of one text in one forward pass.
+
+    vector: float32 (dim,), the L2-normalised vector that `encode_queries` or `encode_passages` gives for it.
+    tokens: float32 (t, d), the L2-normalised vectors of its t >= 1 tokens; d is the model's hidden size.
+    """
+
+    vector: FloatArray
+    tokens: FloatArray
+
+
+@runtime_checkable
+class TokenEncoder(Encoder, Protocol):
+    """An encoder that also gives the vectors of the tokens, which late interaction compares."""
+
+    def encode_query_tokens(self, texts: "Sequence[str]") -> list[TextVectors]:
+        """Encode queries, in input order."""
+        ...
+
+    def encode_passage_tokens(self, texts: "Sequence[str]") -> list[TextVectors]:
+        """Encode passages, in input order."""
+        ...
+
+
+def backends() -> list[str]:
+    """Names that the setting `encoder_backend` takes besides auto: the files of this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
 def load_encoder(settings: "EncoderSettings") -> Encoder:
     """Load the encoder that the settings name.
 
     Raises ModelUnavailable when the model cannot be loaded, InvalidArgument when the backend does not exist.
     """
-    raise NotImplementedError
+    backend = settings.encoder_backend
+    if backend == "auto":
+        backend = _WEIGHTLESS if settings.encoder.split(":")[0] == _WEIGHTLESS else "torch"
+    if backend not in backends():
+        raise InvalidArgument(
+            f"encoder_backend={backend!r} does not exist: use auto or one of {', '.join(backends())}", param="encoder_backend"
+        )
+    encoder: Encoder = importlib.import_module(f"{__name__}.{backend}").load(settings.encoder, settings)
+    _log.info("encoder %s on backend %s, %d threads", encoder.fingerprint(), backend, settings.threads)
+    return encoder

@@ -1,17 +1,21 @@
 """Vector indexes of one shard. One kind is one file here; the file name is the value of the `index_kind` setting.
 
 A kind module defines the functions of `IndexKind`. A setting that names no file is taken as a FAISS factory string and
-handled by `factory.py`.
+handled by `factory.py`. A module whose name begins with an underscore is shared by kinds and is none itself.
 """
 
+import importlib
+import pkgutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from shoal.records import FloatArray, RowArray
 
 if TYPE_CHECKING:
     from shoal.settings import IndexSettings
+
+_FACTORY = "factory"
 
 
 class ShardIndex(Protocol):
@@ -22,6 +26,11 @@ class ShardIndex(Protocol):
         """Number of vectors."""
         ...
 
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        ...
+
     def search(self, queries: FloatArray, top_k: int, selector: Any = None) -> tuple[FloatArray, RowArray]:
         """Search for a batch of queries.
 
@@ -30,18 +39,30 @@ class ShardIndex(Protocol):
         """
         ...
 
+    def vectors(self, rows: RowArray) -> FloatArray:
+        """Return the vectors of rows, float32 (n, dim); as near as the index stores them (exact for `flat`)."""
+        ...
+
 
 class IndexKind(Protocol):
     """What a module in this folder provides."""
 
-    def train(self, sample: FloatArray, settings: "IndexSettings", threads: int) -> bytes | None:
-        """Train once for all shards on float32 (n, dim) and return the trained, empty index; None if there is nothing to."""
+    def check(self, name: str, dim: int, search: str) -> None:
+        """Raise InvalidArgument if no index of this kind, dimension and search parameters can be made."""
         ...
 
-    def build(
-        self, blocks: Iterable[FloatArray], dim: int, path: Path, trained: bytes | None, threads: int
-    ) -> None:
-        """Write the index of one shard to `path` from blocks of float32 (n_i, dim), in row order, in bounded memory."""
+    def train(self, sample: FloatArray, settings: "IndexSettings", threads: int) -> bytes | None:
+        """Train once for all shards on float32 (n, dim) and return the trained, empty index; None if there is nothing to.
+
+        Raises InvalidArgument when the sample is too small for the kind.
+        """
+        ...
+
+    def build(self, blocks: Iterable[FloatArray], dim: int, path: Path, trained: bytes | None, threads: int) -> None:
+        """Write the index of one shard to `path` from blocks of float32 (n_i, dim), in row order.
+
+        Equal blocks give equal bytes on one machine type. `flat` holds one block in memory, other kinds their index.
+        """
         ...
 
     def open(self, path: Path, settings: "IndexSettings", threads: int, mmap: bool = True) -> ShardIndex:
@@ -49,9 +70,21 @@ class IndexKind(Protocol):
         ...
 
 
+def kinds() -> list[str]:
+    """Names of the kinds that are files of this folder, sorted."""
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if name != _FACTORY and not name.startswith("_"))
+
+
 def index_kind(name: str) -> IndexKind:
     """Return the kind that a setting names: a module of this package or, for a FAISS factory string, `factory`.
 
-    Raises InvalidArgument when the name is neither.
+    Whether FAISS understands a factory string depends on the dimension: `check` tells.
     """
-    raise NotImplementedError
+    module = name if name in kinds() else _FACTORY
+    return cast(IndexKind, importlib.import_module(f"{__name__}.{module}"))
+
+
+def check(name: str, dim: int, search: str = "") -> None:
+    """Raise InvalidArgument unless indexes of this kind, dimension and search parameters can be built. Needs no data."""
+    index_kind(name).check(name, dim, search)

@@ -1,0 +1,180 @@
+"""Which index version is served: following CURRENT, activating, rolling back. No Ray; tested with fakes.
+
+A version goes live in this order, so that no query ever finds it half there: every replica of every shard loads it, CURRENT
+is replaced, new queries name it, and what is neither current nor previous is unloaded.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from shoal import versions
+from shoal.errors import Conflict, EncoderMismatch, NotFound, ShoalError, Unavailable
+from shoal.fingerprint import Fingerprint
+from shoal.manifest import Manifest
+from shoal.storage import Storage
+
+logger = logging.getLogger("ray.serve")
+
+PREPARE_S = 600.0
+"""How long the shards may take to load a version, in seconds. Loading goes on beyond it: trying again finds it done."""
+RETIRE_S = 10.0
+START_S = 0.2
+"""Seconds between tries as long as nothing is served yet: replicas come up one by one."""
+
+
+class ShardControl(Protocol):
+    """What an activation asks of one shard. Deadlines are absolute, in seconds since the epoch."""
+
+    async def prepare(self, version: str, deadline: float) -> None:
+        """Load a version in every replica. Raises what makes that impossible."""
+        ...
+
+    async def retire(self, keep: Sequence[str], deadline: float) -> None:
+        """Close every version but these in every replica."""
+        ...
+
+    async def holds(self, version: str, deadline: float) -> bool:
+        """Whether a replica has the version loaded."""
+        ...
+
+
+class Activation:
+    """Keeps one ingress replica on the version that CURRENT names.
+
+    switch: called with a version and its passages per shard when new queries shall be answered from it. expected: the
+    fingerprint of the query encoder; a version of another encoder or another number of shards needs another server.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        shards: Sequence[ShardControl],
+        switch: Callable[[str, Sequence[int]], None],
+        expected: Fingerprint,
+    ) -> None:
+        self._storage = storage
+        self._shards = shards
+        self._switch = switch
+        self._expected = expected
+        self._lock = asyncio.Lock()
+        self._manifest: Manifest | None = None
+        self._previous: str | None = None
+        self._problem: str | None = None
+
+    async def activate(self, version: str) -> None:
+        """Serve a published version. Raises NotFound, Conflict, EncoderMismatch, CorruptIndex, DeadlineExceeded."""
+        async with self._lock:
+            manifest = await self._prepare(version)
+            current = await asyncio.to_thread(versions.activate, self._storage, version)
+            await self._serve(manifest, current.previous)
+
+    async def rollback(self) -> None:
+        """Serve the previous version again. Raises Conflict when there is none."""
+        async with self._lock:
+            current = await asyncio.to_thread(versions.read_current, self._storage)
+            if current is None or current.previous is None:
+                raise Conflict(f"{self._storage.uri} has no previous version to roll back to; activate one by its name")
+            manifest = await self._prepare(current.previous)
+            current = await asyncio.to_thread(versions.rollback, self._storage)
+            await self._serve(manifest, current.previous)
+
+    async def watch(self, every_s: float) -> None:
+        """Follow CURRENT until cancelled."""
+        while True:
+            await self.follow()
+            await asyncio.sleep(every_s if self._manifest else min(START_S, every_s))
+
+    async def follow(self) -> None:
+        """Look at CURRENT once and serve what it names. Never raises: a version that cannot be served is a problem told."""
+        async with self._lock:
+            wanted = "CURRENT"
+            try:
+                current = await asyncio.to_thread(versions.read_current, self._storage)
+                if current is None:
+                    raise NotFound(f"{self._storage.uri} has no current version; build or activate one")
+                wanted = current.version
+                if self._manifest is None or self._manifest.version != wanted:
+                    await self._serve(await self._prepare(wanted), current.previous)
+                self._previous = current.previous
+                self._problem = None
+            except Exception as error:
+                self._tell(wanted, error)
+                if self._manifest is None and wanted != "CURRENT" and current and current.previous:
+                    await self._fall_back(current.previous)
+
+    async def missing(self, deadline: float) -> list[str]:
+        """Name what keeps the active version from being searched completely."""
+        if self._manifest is None:
+            return [self._problem or "the index version is being loaded"]
+        version = self._manifest.version
+        held = await asyncio.gather(*(shard.holds(version, deadline) for shard in self._shards), return_exceptions=True)
+        return [
+            str(answer) if isinstance(answer, ShoalError) else f"shard {number} has not loaded version {version}"
+            for number, answer in enumerate(held)
+            if answer is not True
+        ]
+
+    def describe(self, reranker: str | None) -> dict[str, Any]:
+        """Describe what is served, as /v1/index shows it. Raises Unavailable before the first version is."""
+        manifest = self._manifest
+        if manifest is None:
+            raise Unavailable(self._problem or "the index version is being loaded; try again", retry_after_s=START_S)
+        return {
+            "version": manifest.version,
+            "previous": self._previous,
+            "created_at": manifest.created_at,
+            "passages": manifest.counts.passages,
+            "shards": len(manifest.shards),
+            "dim": manifest.dim,
+            "metric": manifest.metric,
+            "kind": manifest.index.kind,
+            "models": {"encoder": manifest.encoder.model, "reranker": reranker},
+            "problem": self._problem,
+        }
+
+    async def _prepare(self, version: str) -> Manifest:
+        manifest = await asyncio.to_thread(versions.read_manifest, self._storage, version)
+        if not manifest.encoder.matches(self._expected):
+            raise EncoderMismatch(
+                f"version {version} was built with {manifest.encoder}, this server encodes queries with {self._expected}; "
+                "start another server for it"
+            )
+        if len(manifest.shards) != len(self._shards):
+            raise Conflict(
+                f"version {version} has {len(manifest.shards)} shards and this server {len(self._shards)}; "
+                "make it current with `shoal index activate` on the index root and restart the server"
+            )
+        deadline = time.time() + PREPARE_S
+        outcomes = await asyncio.gather(
+            *(shard.prepare(version, deadline) for shard in self._shards), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return manifest
+
+    async def _serve(self, manifest: Manifest, previous: str | None) -> None:
+        self._switch(manifest.version, [shard.count for shard in manifest.shards])
+        self._manifest, self._previous, self._problem = manifest, previous, None
+        logger.info("serving index version %s", manifest.version)
+        keep = [manifest.version, *([previous] if previous else [])]
+        deadline = time.time() + RETIRE_S
+        # A replica that misses this keeps a version too long, until the next one; nothing else depends on it.
+        await asyncio.gather(*(shard.retire(keep, deadline) for shard in self._shards), return_exceptions=True)
+
+    async def _fall_back(self, previous: str) -> None:
+        problem = self._problem
+        try:
+            await self._serve(await self._prepare(previous), previous)
+        except Exception as error:
+            logger.warning("nor can version %s be served: %s", previous, error)
+        self._problem = problem
+
+    def _tell(self, wanted: str, error: Exception) -> None:
+        problem = f"{wanted} cannot be served: {error}"
+        if problem != self._problem:
+            logger.error("%s", problem)
+        self._problem = problem

@@ -1,0 +1,266 @@
+"""What runs in the replicas: plain classes without a trace of Ray, decorated and wired by `serve.app` alone.
+
+Replicas run their methods on one event loop, so nothing here blocks it: models and indexes compute in threads, and work
+whose deadline passes while it waits for a thread is dropped before it starts.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from serve.activation import Activation, ShardControl
+from shoal import rerankers
+from shoal.batching import Batcher
+from shoal.cache import ShardCache
+from shoal.encoders import load_encoder
+from shoal.errors import DeadlineExceeded, EncoderMismatch, NotFound, ShoalError
+from shoal.fingerprint import Fingerprint
+from shoal.pipeline import SearchPipeline
+from shoal.records import FloatArray, Hits, SearchAnswer, SearchRequest
+from shoal.services import EncodeService, Fetched, RerankService, ShardService
+from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
+from shoal.shard import Shard
+from shoal.storage import Storage
+from shoal.versions import read_current, read_manifest
+
+logger = logging.getLogger("ray.serve")
+T = TypeVar("T")
+
+RERANK_QUERIES = 8
+"""Queries scored together: enough to fill a GPU with pairs, few enough that on a CPU the first does not wait for long."""
+PROBE_S = 2.0
+"""How long a readiness probe waits for each service, in seconds."""
+
+
+class Threads:
+    """Runs blocking work off the event loop."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._name = name
+
+    async def run(self, deadline: float, work: Callable[..., T], *args: Any) -> T:
+        """Run `work(*args)` in a thread. Raises DeadlineExceeded if its turn comes after the deadline."""
+
+        def guarded() -> T:
+            if time.time() >= deadline:
+                raise DeadlineExceeded(f"the deadline passed before the {self._name} had a thread free; allow more time")
+            return work(*args)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, guarded)
+
+
+class QueryEncoder:
+    """Encodes queries. Refuses to start with another encoder than the index was built with (EncoderMismatch)."""
+
+    def __init__(self, settings: EncoderSettings, expected: Fingerprint) -> None:
+        self._encoder = load_encoder(settings)
+        check_encoder(self._encoder.fingerprint(), expected)
+        self._encoder.encode_queries(["warm up"])
+        self._thread = Threads(1, "encoder")  # one: encoders are not re-entrant
+
+    async def encode(self, queries: list[str], deadline: float) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order."""
+        return await self._thread.run(deadline, self._encoder.encode_queries, queries)
+
+
+def check_encoder(fingerprint: Fingerprint, expected: Fingerprint) -> None:
+    """Raise EncoderMismatch, naming both, unless queries of one encoder may be compared with vectors of the other."""
+    if not fingerprint.matches(expected):
+        raise EncoderMismatch(
+            f"the index was built with {expected}, the server would encode queries with {fingerprint}; "
+            "serve it with the encoder it was built with, or build it again"
+        )
+
+
+@dataclass(slots=True)
+class _Open:
+    shard: Shard
+    users: int = 0
+    retired: bool = False
+
+
+class Retriever:
+    """Holds one shard of several index versions and searches the one that each call names."""
+
+    def __init__(self, settings: ServeSettings, shard: int) -> None:
+        self._number = shard
+        self._storage = Storage(settings.index)
+        self._cache = None
+        if not self._storage.is_local:
+            self._cache = ShardCache(Path(settings.cache_dir).expanduser(), settings.cache_bytes)
+        self._faiss_threads = settings.retriever_threads
+        self._threads = Threads(2, f"shard {shard}")  # a fetch of texts need not wait for another batch's search
+        self._open: dict[str, _Open] = {}
+        self._loading: dict[str, asyncio.Task[_Open]] = {}
+        self._load_first()
+
+    def _load_first(self) -> None:
+        """Load the current version or, if it is broken, the one before it, which is what is still being served then."""
+        current = read_current(self._storage)
+        if current is None:
+            raise NotFound(f"{self._storage.uri} has no published index version; build one with `shoal build`")
+        try:
+            self._open[current.version] = self._load(current.version)
+        except ShoalError as error:
+            if current.previous is None:
+                raise
+            logger.error("shard %d of version %s cannot be loaded: %s", self._number, current.version, error)
+            self._open[current.previous] = self._load(current.previous)
+
+    def _load(self, version: str) -> _Open:
+        manifest = read_manifest(self._storage, version)
+        shard = Shard.open(self._storage, manifest, self._number, cache=self._cache, threads=self._faiss_threads)
+        shard.warm()
+        return _Open(shard)
+
+    async def search(self, version: str, queries: FloatArray, top_k: int, deadline: float, with_passages: bool) -> Hits:
+        """Search the named version for b queries, float32 (b, dim). Raises NotFound for a version that does not exist."""
+        return await self._use(version, deadline, lambda shard: shard.search(queries, top_k, with_passages))
+
+    async def fetch(self, version: str, rows: list[int], deadline: float, with_vectors: bool = False) -> Fetched:
+        """Return the passages (and, if asked for, the vectors) of rows of the named version, in the order asked."""
+        return await self._use(version, deadline, lambda shard: shard.fetch(rows, with_vectors))
+
+    async def prepare(self, version: str) -> bool:
+        """Load a version, verified and warmed, without disturbing searches. Raises what makes it impossible."""
+        await self._get(version)
+        return True
+
+    async def versions(self) -> list[str]:
+        """Name the loaded versions."""
+        return sorted(self._open)
+
+    async def retire(self, keep: list[str]) -> bool:
+        """Forget every version but these, and close each once its last search has ended."""
+        for version in self._open.keys() - set(keep):
+            opened = self._open.pop(version)
+            opened.retired = True
+            self._close_unused(opened)
+        return True
+
+    async def _use(self, version: str, deadline: float, work: Callable[[Shard], T]) -> T:
+        opened = self._open.get(version) or await self._get(version)
+        opened.users += 1
+        call = asyncio.ensure_future(self._threads.run(deadline, work, opened.shard))
+        # The thread may outlive a cancelled call, and the shard must outlive the thread.
+        call.add_done_callback(lambda _: self._release(opened))
+        return await asyncio.shield(call)
+
+    async def _get(self, version: str) -> _Open:
+        """Return a version, loading it first if need be; however many calls wait for it, it is loaded once."""
+        if opened := self._open.get(version):
+            return opened
+        if version not in self._loading:
+            task = asyncio.create_task(self._load_in_thread(version))
+            self._loading[version] = task
+            task.add_done_callback(lambda _: self._loading.pop(version))
+        return await asyncio.shield(self._loading[version])
+
+    async def _load_in_thread(self, version: str) -> _Open:
+        opened = await asyncio.to_thread(self._load, version)
+        self._open[version] = opened
+        return opened
+
+    def _release(self, opened: _Open) -> None:
+        opened.users -= 1
+        self._close_unused(opened)
+
+    @staticmethod
+    def _close_unused(opened: _Open) -> None:
+        if opened.retired and opened.users == 0:
+            opened.shard.close()
+
+
+class Reranker:
+    """Scores passages, those of several waiting queries together."""
+
+    def __init__(self, settings: RerankerSettings, max_waiting: int) -> None:
+        self._reranker = rerankers.load_reranker(settings)
+        self._reranker.score("warm up", ["warm up"])
+        self._thread = Threads(1, "reranker")  # one: rerankers are not re-entrant
+        self._batcher: Batcher[_Pairs, FloatArray] = Batcher(
+            self._score, max_batch=RERANK_QUERIES, max_waiting=max_waiting, name="reranker"
+        )
+
+    async def score(self, query: str, passages: list[str], deadline: float) -> FloatArray:
+        """Return float32 (n,), higher is better, in input order."""
+        return await self._batcher.submit(_Pairs([(query, passage) for passage in passages], deadline), deadline)
+
+    async def _score(self, batch: list["_Pairs"]) -> list[FloatArray]:
+        pairs = [pair for item in batch for pair in item.pairs]
+        latest = max(item.deadline for item in batch)
+        scores = await self._thread.run(latest, self._reranker.score_pairs, pairs)
+        answers, start = [], 0
+        for item in batch:
+            answers.append(scores[start : start + len(item.pairs)])
+            start += len(item.pairs)
+        return answers
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    pairs: list[tuple[str, str]]
+    deadline: float
+
+
+class Ingress:
+    """The engine behind the HTTP dialects (`serve.dialects.Engine`): the search pipeline, and the version it serves."""
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        expected: Fingerprint,
+        encoder: EncodeService,
+        shards: Sequence[ShardService],
+        controls: Sequence[ShardControl],
+        reranker: RerankService | None,
+    ) -> None:
+        self._settings = settings
+        self._encoder = encoder
+        self._reranker = reranker
+        self._pipeline = SearchPipeline(encoder, shards, reranker, settings)
+        self._activation = Activation(Storage(settings.index), controls, self._pipeline.switch, expected)
+        self._probed: tuple[float, list[str]] = (0.0, [])
+        self._watch = asyncio.create_task(self._activation.watch(settings.watch_s))
+
+    async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
+        """Answer the queries of one HTTP request, in order."""
+        return await self._pipeline.search_all(requests)
+
+    async def index_info(self) -> dict[str, Any]:
+        """Describe what is served; `problem` says why CURRENT is not, if it is not."""
+        reranker = self._settings.reranker if self._reranker else None
+        return self._activation.describe(reranker)
+
+    async def activate(self, version: str) -> None:
+        """Load a published version in every retriever, then serve it and make it CURRENT."""
+        await self._activation.activate(version)
+
+    async def rollback(self) -> None:
+        """Serve the previous version again and make it CURRENT."""
+        await self._activation.rollback()
+
+    async def ready(self) -> list[str]:
+        """Name what is missing until every shard of the active version can be searched; empty means ready."""
+        at, missing = self._probed
+        if time.monotonic() - at > 1.0:
+            missing = await self._probe()
+            self._probed = (time.monotonic(), missing)
+        return missing
+
+    async def _probe(self) -> list[str]:
+        deadline = time.time() + PROBE_S
+        missing = await self._activation.missing(deadline)
+        try:
+            await self._encoder.encode(["ready"], deadline)
+            if self._reranker is not None and self._settings.reranker_min_replicas:
+                await self._reranker.score("ready", ["ready"], deadline)
+        except ShoalError as error:
+            missing.append(error.message)
+        return missing

@@ -1,0 +1,63 @@
+"""What a server's answers look like to its clients. `serve/` writes these shapes, `shoal.client` reads them."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Answer(BaseModel):
+    """Base of what a server sends. Fields that a newer server adds are kept as extra attributes."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+
+class SearchResult(Answer):
+    """One passage of an answer. `score` is the rerank score if the answer was reranked, else the retrieval score."""
+
+    id: str
+    score: float
+    retrieval_score: float
+    retrieval_rank: int
+    rerank_score: float | None = None
+    title: str | None = None
+    text: str | None = None
+    metadata: dict[str, Any] | None = None
+    vector: list[float] | None = None
+
+
+class SearchCoverage(Answer):
+    """Which part of the index answered; `fraction` is by passages."""
+
+    shards: int
+    answered: int
+    fraction: float
+    missing: list[Any] = []
+
+
+class SearchResponse(Answer):
+    """The answer to one query. `degraded` says why it is less than was asked for; None if it is not."""
+
+    id: str
+    index_version: str
+    results: list[SearchResult]
+    reranked: bool
+    coverage: SearchCoverage
+    degraded: str | None = None
+    timings_ms: dict[str, float] = {}
+    usage: dict[str, Any] = {}
+    explain: dict[str, Any] | None = None
+
+
+class SearchResponses(Answer):
+    """The answers to several queries, in their order."""
+
+    responses: list[SearchResponse]
+
+
+class IndexDescription(Answer):
+    """What a server serves: the active version, the one that a rollback would return to, and their size."""
+
+    version: str
+    previous: str | None = None
+    passages: int | None = None
+    shards: int | None = None

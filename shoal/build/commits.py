@@ -1,0 +1,127 @@
+"""What a running build has finished: one commit record for each unit and each shard, written after their data."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal import layout
+from shoal.manifest import Record, ShardEntry
+from shoal.storage import Storage
+
+Counts = NDArray[np.int64]
+
+
+class RejectedRecord(Record):
+    """A record that gave no passage. `record` is its place within the unit, counted from 1."""
+
+    record: int
+    reason: str
+    id: str | None = None
+
+
+class UnitCommit(Record):
+    """A unit that is embedded."""
+
+    unit: int
+    lines: int
+    """Places (lines, rows or files) of the unit, so that later units of the file know the lines before them."""
+    rows: list[int]
+    """Passages for each shard."""
+    rejected: list[RejectedRecord]
+
+
+class Duplicate(Record):
+    """A passage whose id occurred before, in a line of its shard's duplicates file. Records count within their units."""
+
+    id: str
+    unit: int
+    record: int
+    first_unit: int
+    first_record: int
+
+
+class NearestSample(Record):
+    """What the sampled queries found in one shard. Each list has one row a query, of at most 10 scores, best first."""
+
+    exact: list[list[float]]
+    """Scores of the nearest passages by exact search."""
+    found: list[list[float]]
+    """Scores that the index gave to the passages it found; it may round them."""
+    found_exact: list[list[float]]
+    """Exact scores of the passages in `found`, in the same order; -1 for one far beyond the nearest."""
+
+
+class ShardCommit(Record):
+    """A shard that is indexed and stored in the version's folder."""
+
+    version: str
+    entry: ShardEntry
+    duplicates: int
+    text_bytes: int
+    nearest: NearestSample
+    latency_ms: float | None
+    """Median search time of one query; None without queries."""
+
+
+class Tally:
+    """What the units and shards of a plan gave, in 25 bytes a unit however large the corpus.
+
+    done: bool (units,). lines, passages, rejected: int64 (units,), 0 for a unit that is not embedded yet.
+    shard_rows, shard_passages, shard_duplicates: int64 (shards,); rows = passages + duplicates once a shard is indexed.
+    """
+
+    def __init__(self, units: int, shards: int) -> None:
+        self.done: NDArray[np.bool_] = np.zeros(units, np.bool_)
+        self.lines: Counts = np.zeros(units, np.int64)
+        self.passages: Counts = np.zeros(units, np.int64)
+        self.rejected: Counts = np.zeros(units, np.int64)
+        self.shard_rows: Counts = np.zeros(shards, np.int64)
+        self.shard_passages: Counts = np.zeros(shards, np.int64)
+        self.shard_duplicates: Counts = np.zeros(shards, np.int64)
+
+    def add_unit(self, unit: int, lines: int, rows: Counts | list[int], rejected: int) -> None:
+        """Count one embedded unit. rows: passages for each shard."""
+        self.done[unit] = True
+        self.lines[unit] = lines
+        self.passages[unit] = int(np.sum(rows))
+        self.rejected[unit] = rejected
+        self.shard_rows += np.asarray(rows, np.int64)
+
+    def add_shard(self, commit: ShardCommit) -> None:
+        """Count one indexed shard."""
+        self.shard_passages[commit.entry.shard] = commit.entry.count
+        self.shard_duplicates[commit.entry.shard] = commit.duplicates
+
+
+def committed_units(storage: Storage, plan_hash: str) -> list[int]:
+    """Numbers of the units that are embedded already, ascending."""
+    names = storage.list(layout.units_dir(plan_hash))
+    return [int(name.removesuffix(".json")) for name in names if name.endswith(".json")]
+
+
+def read_unit_commit(storage: Storage, plan_hash: str, unit: int) -> UnitCommit:
+    """Read the commit record of a unit. Raises NotFound."""
+    return UnitCommit.model_validate_json(storage.read(layout.unit_commit(plan_hash, unit)))
+
+
+def read_shard_commit(storage: Storage, plan_hash: str, shard: int) -> ShardCommit:
+    """Read the commit record of a shard. Raises NotFound."""
+    return ShardCommit.model_validate_json(storage.read(layout.shard_commit(plan_hash, shard)))
+
+
+@contextmanager
+def scratch(storage: Storage, plan_hash: str) -> Iterator[Path]:
+    """A local folder for files that are put into the root when they are finished.
+
+    Below a local root's staging folder, so that putting is a rename and a killed process leaves nothing beyond it.
+    """
+    parent = None
+    if storage.is_local:
+        parent = storage.local_path(f"{layout.staging_dir(plan_hash)}/tmp")
+        parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="shoal-", dir=parent, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)

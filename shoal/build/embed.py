@@ -1,0 +1,61 @@
+"""Embed: one unit of input becomes one file of passages and vectors grouped by shard, and a commit record."""
+
+import numpy as np
+import pyarrow as pa
+
+from shoal import layout
+from shoal.build.commits import RejectedRecord, UnitCommit, read_unit_commit, scratch
+from shoal.build.unit import write_unit
+from shoal.encoders import Encoder
+from shoal.plan import Plan, Unit, shard_of
+from shoal.records import Passage
+from shoal.shard import to_batch
+from shoal.sources import Rejected, read_unit
+from shoal.storage import Storage
+
+
+def embed_unit(plan: Plan, unit: Unit, encoder: Encoder, storage: Storage) -> UnitCommit:
+    """Embed one unit and commit it; a unit that is committed already is only looked up.
+
+    The result depends on the plan and the encoder alone. Raises InvalidArgument when the unit's file cannot be read or has
+    changed since the plan was made.
+    """
+    if storage.exists(layout.unit_commit(plan.hash, unit.number)):
+        return read_unit_commit(storage, plan.hash, unit.number)
+    reader = read_unit(plan, unit, storage)
+    records: list[int] = []
+    passages: list[Passage] = []
+    rejected: list[Rejected] = []
+    for item in reader:
+        if isinstance(item, Rejected):
+            rejected.append(item)
+        else:
+            records.append(item[0])
+            passages.append(item[1])
+
+    vectors = encoder.encode_passages([passage.content for passage in passages])
+    finite = np.isfinite(vectors).all(axis=1)
+    for row in np.flatnonzero(~finite):
+        rejected.append(Rejected(records[row], "text: its vector is not finite; check the encoder and its dtype", passages[row].id))
+
+    shards = np.fromiter((shard_of(passage.id, plan.shards) for passage in passages), np.int64, len(passages))
+    kept = np.flatnonzero(finite)
+    # Stable: within a shard the input order stays, and with it which of several equal ids is the first.
+    order = kept[np.argsort(shards[kept], kind="stable")]
+    rows = np.bincount(shards[kept], minlength=plan.shards)
+    with scratch(storage, plan.hash) as folder:
+        path = folder / "unit.arrow"
+        batch = to_batch(passages).take(pa.array(order))
+        write_unit(path, batch, np.asarray(records, np.int64)[order], vectors[order], rows)
+        storage.put(path, layout.unit_data(plan.hash, unit.number))
+    commit = UnitCommit(
+        unit=unit.number,
+        lines=reader.lines,
+        rows=rows.tolist(),
+        rejected=[
+            RejectedRecord(record=bad.record, reason=bad.reason, id=bad.id)
+            for bad in sorted(rejected, key=lambda bad: bad.record)
+        ],
+    )
+    storage.write(layout.unit_commit(plan.hash, unit.number), commit.model_dump_json().encode())
+    return commit

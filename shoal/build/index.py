@@ -1,0 +1,151 @@
+"""Index: the rows of one shard, out of all unit files, become the shard's folder in the new version."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from shoal import layout
+from shoal.build.commits import Duplicate, ShardCommit, read_shard_commit, scratch
+from shoal.build.recall import ExactSearch, measure
+from shoal.build.unit import UnitFile, vectors_of
+from shoal.indexes import index_kind
+from shoal.manifest import ShardInfo
+from shoal.plan import Plan
+from shoal.records import FloatArray
+from shoal.shard import write_shard
+from shoal.storage import Storage
+
+def index_shard(plan: Plan, shard: int, storage: Storage, queries: FloatArray, threads: int) -> ShardCommit:
+    """Index one shard, store its files in the version's folder and commit it; a shard that is stored already is looked up.
+
+    queries: float32 (q, dim), the sampled vectors for which the index is compared with exact search.
+    Two passes over the shard's rows: ids alone for the duplicates, then everything. Memory: 20 bytes a row, and one block.
+    """
+    if commit := _stored(plan, shard, storage):
+        return commit
+    rows = _Rows.read(storage, plan.hash, len(plan.units), shard)
+    exact = ExactSearch(queries)
+    trained = layout.trained_index(plan.hash)
+    with scratch(storage, plan.hash) as folder:
+        with (folder / "duplicates.jsonl").open("w", encoding="utf-8") as duplicates:
+            entry = write_shard(
+                folder / "shard",
+                exact.watch(_blocks(storage, plan.hash, len(plan.units), shard, rows, duplicates)),
+                shard=shard,
+                dim=plan.encoder.dim,
+                kind=plan.index.index_kind,
+                trained=storage.read(trained) if storage.exists(trained) else None,
+                threads=threads,
+            )
+        info = ShardInfo.model_validate_json((folder / "shard" / layout.SHARD).read_bytes())
+        kind = index_kind(plan.index.index_kind)
+        scores, found, latency_ms = measure(kind.open(folder / "shard" / layout.VECTORS, plan.index, threads), queries)
+        for file in entry.files:
+            storage.put(folder / "shard" / Path(file.path).name, f"{layout.version_dir(plan.version)}/{file.path}")
+        storage.put(folder / "duplicates.jsonl", layout.shard_duplicates(plan.hash, shard))
+    commit = ShardCommit(
+        version=plan.version,
+        entry=entry,
+        duplicates=len(rows.duplicates),
+        text_bytes=info.text_bytes,
+        nearest=exact.compare(scores, found),
+        latency_ms=latency_ms,
+    )
+    storage.write(layout.shard_commit(plan.hash, shard), commit.model_dump_json().encode())
+    return commit
+
+
+def id_digests(ids: pa.StringArray) -> bytes:
+    """Digests of passage ids, 16 bytes each: equal for equal ids and, by any reckoning, for no others."""
+    return b"".join([blake2b(passage_id.encode(), digest_size=16).digest() for passage_id in ids.to_pylist()])
+
+
+def duplicate_rows(digests: bytes | bytearray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find ids that occur more than once, given the digests of all rows, 16 bytes each.
+
+    Returns two int64 (d,): the rows whose id occurred before, ascending, and the row where each of them occurred first.
+    """
+    keys = np.frombuffer(digests, np.uint64).reshape(-1, 2)
+    # lexsort is stable: equal digests stay in row order, so that each group begins with its first row.
+    order = np.lexsort((keys[:, 1], keys[:, 0]))
+    repeats = np.zeros(len(order), np.bool_)
+    repeats[1:] = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
+    group_starts = np.maximum.accumulate(np.where(repeats, 0, np.arange(len(order))))
+    duplicates, firsts = order[repeats], order[group_starts[repeats]]
+    ascending = np.argsort(duplicates)
+    return duplicates[ascending], firsts[ascending]
+
+
+def _stored(plan: Plan, shard: int, storage: Storage) -> ShardCommit | None:
+    """The commit record of a shard of this very version whose files are there."""
+    if not storage.exists(layout.shard_commit(plan.hash, shard)):
+        return None
+    commit = read_shard_commit(storage, plan.hash, shard)
+    folder = layout.version_dir(plan.version)
+    whole = commit.version == plan.version and all(storage.exists(f"{folder}/{file.path}") for file in commit.entry.files)
+    return commit if whole else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Which rows of a shard are kept. Rows are counted over all units, in input order.
+
+    unit_ends: int64 (units,), the shard's rows up to and including each unit.
+    records: uint32 (rows,), place of each row's record within its unit.
+    duplicates, firsts: int64 (d,), ascending: rows whose id occurred before, and the row where it occurred first.
+    """
+
+    unit_ends: NDArray[np.int64]
+    records: NDArray[np.uint32]
+    duplicates: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+
+    @classmethod
+    def read(cls, storage: Storage, plan_hash: str, units: int, shard: int) -> "_Rows":
+        digests, records, counts = bytearray(), [np.zeros(0, np.uint32)], []
+        for unit in range(units):
+            with UnitFile(storage, plan_hash, unit, ["id", "record"]) as file:
+                batch = file.shard(shard)
+                digests += id_digests(batch.column("id"))
+                records.append(batch.column("record").to_numpy().astype(np.uint32))
+                counts.append(len(batch))
+        return cls(np.cumsum(counts, dtype=np.int64), np.concatenate(records), *duplicate_rows(digests))
+
+    def place(self, row: int) -> tuple[int, int]:
+        """Unit and record of a row."""
+        return int(np.searchsorted(self.unit_ends, row, side="right")), int(self.records[row])
+
+
+def _blocks(
+    storage: Storage, plan_hash: str, units: int, shard: int, rows: _Rows, duplicates: TextIO
+) -> Iterator[tuple[pa.RecordBatch, FloatArray]]:
+    """The kept rows of a shard, unit by unit, with their vectors; duplicates go to their file."""
+    start = 0
+    for unit in range(units):
+        with UnitFile(storage, plan_hash, unit) as file:
+            batch = file.shard(shard)
+            kept = _without_duplicates(batch, start, rows, duplicates)
+            start += len(batch)
+            yield kept, vectors_of(kept)
+
+
+def _without_duplicates(batch: pa.RecordBatch, start: int, rows: _Rows, duplicates: TextIO) -> pa.RecordBatch:
+    """Drop the duplicates of a batch whose first row is row `start` of the shard, and note each with its first occurrence."""
+    low, high = np.searchsorted(rows.duplicates, (start, start + len(batch)))
+    if low == high:
+        return batch
+    dropped = rows.duplicates[low:high] - start
+    ids = batch.column("id").take(pa.array(dropped)).to_pylist()
+    for row, first, passage_id in zip(rows.duplicates[low:high].tolist(), rows.firsts[low:high].tolist(), ids, strict=True):
+        (unit, record), (first_unit, first_record) = rows.place(row), rows.place(first)
+        duplicate = Duplicate(unit=unit, record=record, first_unit=first_unit, first_record=first_record, id=passage_id)
+        duplicates.write(duplicate.model_dump_json() + "\n")
+    kept = np.ones(len(batch), np.bool_)
+    kept[dropped] = False
+    return batch.filter(pa.array(kept))

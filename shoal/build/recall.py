@@ -1,0 +1,123 @@
+"""How much of the exact nearest passages an index finds, measured shard by shard and merged over the corpus."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.build.commits import NearestSample
+from shoal.indexes import ShardIndex
+from shoal.records import FloatArray, RowArray
+
+T = TypeVar("T")
+
+RECALL_AT = 10
+_POOL = 100
+"""Nearest passages of a shard whose exact scores are known; a found passage beyond them is not among the nearest."""
+_BLOCK_ROWS = 4096
+_TIE = 1e-5
+"""Cosines closer than this are equal: two orders of summation differ by less, two different passages rarely do."""
+
+
+class ExactSearch:
+    """The nearest rows of a shard by exact search, gathered while its blocks stream by.
+
+    queries: float32 (q, dim). Memory: q times (100 + 4096 + the rows of a block) scores, and the vectors of a block.
+    """
+
+    def __init__(self, queries: FloatArray) -> None:
+        self.queries = queries
+        self._scores = np.zeros((len(queries), 0), np.float32)
+        self._rows = np.zeros((len(queries), 0), np.int64)
+        self._count = 0
+
+    def watch(self, blocks: Iterable[tuple[T, FloatArray]]) -> Iterator[tuple[T, FloatArray]]:
+        """Hand blocks of vectors, float32 (n, dim), through and remember the nearest rows."""
+        if len(self.queries) == 0:
+            yield from blocks
+            return
+        waiting: list[FloatArray] = []
+        for block, vectors in blocks:
+            waiting.append(self.queries @ vectors.T)
+            if sum(scores.shape[1] for scores in waiting) >= _BLOCK_ROWS:
+                self._add(waiting)
+                waiting = []
+            yield block, vectors
+        self._add(waiting)
+
+    def _add(self, blocks: list[FloatArray]) -> None:
+        scores = np.concatenate([self._scores, *blocks], axis=1)
+        added = scores.shape[1] - self._scores.shape[1]
+        rows = np.broadcast_to(np.arange(self._count, self._count + added), (len(self.queries), added))
+        rows = np.concatenate([self._rows, rows], axis=1)
+        self._count += added
+        if scores.shape[1] > _POOL:
+            best = np.argpartition(scores, -_POOL, axis=1)[:, -_POOL:]
+            scores, rows = np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
+        self._scores, self._rows = scores, rows
+
+    def compare(self, found_scores: FloatArray, found_rows: RowArray) -> NearestSample:
+        """Compare with what the index found: scores (q, k) descending and rows (q, k), padded with -1."""
+        exact = -np.sort(-self._scores, axis=1)[:, :RECALL_AT]
+        found, found_exact = [], []
+        for query in range(len(self.queries)):
+            known = dict(zip(self._rows[query].tolist(), self._scores[query].tolist(), strict=True))
+            valid = found_rows[query] >= 0
+            found.append(found_scores[query][valid].tolist())
+            found_exact.append([known.get(row, -1.0) for row in found_rows[query][valid].tolist()])
+        return NearestSample(exact=exact.tolist(), found=found, found_exact=found_exact)
+
+
+def measure(index: ShardIndex, queries: FloatArray) -> tuple[FloatArray, RowArray, float | None]:
+    """Search the index with queries float32 (q, dim), one by one.
+
+    Returns scores (q, 10), rows (q, 10) and the median time of one query in milliseconds, None without queries.
+    """
+    scores = np.full((len(queries), RECALL_AT), -np.inf, np.float32)
+    rows = np.full((len(queries), RECALL_AT), -1, np.int64)
+    seconds = []
+    for number in range(len(queries)):
+        start = time.perf_counter()
+        scores[number : number + 1], rows[number : number + 1] = index.search(queries[number : number + 1], RECALL_AT)
+        seconds.append(time.perf_counter() - start)
+    return scores, rows, round(float(np.median(seconds)) * 1000, 3) if seconds else None
+
+
+class CorpusRecall:
+    """Recall at 10 over all shards: the merged index results against the merged exact ones, by score.
+
+    A found passage counts when its exact score reaches that of the tenth nearest passage: of passages with equal vectors, any
+    ten are right.
+    """
+
+    def __init__(self, queries: int) -> None:
+        self._exact: NDArray[np.float64] = np.full((queries, RECALL_AT), -np.inf)
+        self._found: NDArray[np.float64] = np.full((queries, RECALL_AT), -np.inf)
+        self._found_exact: NDArray[np.float64] = np.full((queries, RECALL_AT), -np.inf)
+
+    def add(self, sample: NearestSample) -> None:
+        """Merge what one shard gave; the order of the shards does not matter but for ties."""
+        self._exact = -np.sort(-np.concatenate([self._exact, _padded(sample.exact)], axis=1), axis=1)[:, :RECALL_AT]
+        found = np.concatenate([self._found, _padded(sample.found)], axis=1)
+        found_exact = np.concatenate([self._found_exact, _padded(sample.found_exact)], axis=1)
+        best = np.argsort(-found, axis=1, kind="stable")[:, :RECALL_AT]
+        self._found = np.take_along_axis(found, best, axis=1)
+        self._found_exact = np.take_along_axis(found_exact, best, axis=1)
+
+    def value(self) -> float | None:
+        """The share found, rounded to four decimals; None if there were no queries."""
+        wanted = np.isfinite(self._exact)
+        if not wanted.any():
+            return None
+        tenth = np.where(wanted, self._exact, np.inf).min(axis=1, keepdims=True)
+        hits = np.isfinite(self._found) & (self._found_exact >= tenth - _TIE)
+        return round(float(np.minimum(hits.sum(axis=1), wanted.sum(axis=1)).sum() / wanted.sum()), 4)
+
+
+def _padded(rows: list[list[float]]) -> NDArray[np.float64]:
+    padded = np.full((len(rows), RECALL_AT), -np.inf)
+    for number, row in enumerate(rows):
+        padded[number, : len(row)] = row
+    return padded

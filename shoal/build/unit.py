@@ -1,0 +1,65 @@
+"""The file of an embedded unit: Arrow IPC, record batch s holds the passages and vectors of shard s, in input order."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from shoal import layout
+from shoal.records import FloatArray
+from shoal.shard import PASSAGE_SCHEMA
+from shoal.storage import Storage
+
+
+def unit_schema(dim: int) -> pa.Schema:
+    """Columns of a passage, the place of its record within the unit, and its vector."""
+    record = pa.field("record", pa.int64(), nullable=False)
+    vector = pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)
+    return pa.schema([*PASSAGE_SCHEMA, record, vector])
+
+
+def write_unit(path: Path, batch: pa.RecordBatch, records: NDArray[np.int64], vectors: FloatArray, rows: NDArray[np.int64]) -> None:
+    """Write a unit to a local file.
+
+    batch: passages (n,) ordered by shard; records: int64 (n,); vectors: float32 (n, dim); rows: int64 (shards,), how many of
+    the n belong to each shard.
+    """
+    dim = vectors.shape[1]
+    vector = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1)), dim)
+    whole = pa.RecordBatch.from_arrays([*batch.columns, pa.array(records), vector], schema=unit_schema(dim))
+    with pa.ipc.new_file(str(path), whole.schema) as writer:
+        start = 0
+        for count in rows.tolist():
+            writer.write_batch(whole.slice(start, count))
+            start += count
+
+
+class UnitFile:
+    """An opened unit file; a context manager. `columns` limits what is read to the named columns."""
+
+    def __init__(self, storage: Storage, plan_hash: str, unit: int, columns: list[str] | None = None) -> None:
+        path = layout.unit_data(plan_hash, unit)
+        local = storage.is_local
+        self._source = pa.memory_map(str(storage.local_path(path))) if local else storage.open_input(path)
+        self._reader = pa.ipc.open_file(self._source)
+        if columns is not None:
+            fields = [self._reader.schema.get_field_index(name) for name in columns]
+            self._reader = pa.ipc.open_file(self._source, options=pa.ipc.IpcReadOptions(included_fields=fields))
+
+    def __enter__(self) -> "UnitFile":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._source.close()
+
+    def shard(self, shard: int) -> pa.RecordBatch:
+        """The rows of one shard, with the columns asked for. Valid as long as the file is open."""
+        return self._reader.get_batch(shard)
+
+
+def vectors_of(batch: pa.RecordBatch) -> FloatArray:
+    """The vector column as float32 (n, dim), without copying."""
+    column = batch.column("vector")
+    flat: FloatArray = column.flatten().to_numpy(zero_copy_only=True)
+    return flat.reshape(len(column), column.type.list_size)

@@ -1,0 +1,45 @@
+"""Verify: what was stored is what was counted, before anything is published."""
+
+import pyarrow as pa
+
+from shoal import layout, versions
+from shoal.build.commits import ShardCommit, Tally
+from shoal.build.index import duplicate_rows, id_digests
+from shoal.plan import Plan
+from shoal.storage import Storage
+
+
+def verify_shard(plan: Plan, commit: ShardCommit, storage: Storage) -> list[str]:
+    """Read a stored shard again and return its problems; an empty list means it is whole.
+
+    Every file has the checksum that was committed, every passage is in the shard, and no id is there twice.
+    """
+    folder = layout.version_dir(plan.version)
+    problems = [
+        problem
+        for file in commit.entry.files
+        if (problem := versions.file_problem(storage, f"{folder}/{file.path}", file))
+    ]
+    if problems:
+        return problems
+    path = f"{layout.shard_dir(plan.version, commit.entry.shard)}/{layout.PASSAGES}"
+    digests = bytearray()
+    with storage.open_input(path) as source:
+        passages = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=[0]))
+        for number in range(passages.num_record_batches):
+            digests += id_digests(passages.get_batch(number).column(0))
+    duplicates, _ = duplicate_rows(digests)
+    count = len(digests) // 16
+    if count != commit.entry.count:
+        problems.append(f"{storage.uri}/{path} holds {count} passages, {commit.entry.count} were written")
+    if len(duplicates):
+        problems.append(f"{storage.uri}/{path} holds {len(duplicates)} ids twice")
+    return problems
+
+
+def count_problems(tally: Tally) -> list[str]:
+    """Say which shards did not keep every passage that was embedded for them, but for duplicates."""
+    if not tally.done.all():
+        return [f"{(~tally.done).sum()} units are not embedded"]
+    lost = tally.shard_rows - tally.shard_passages - tally.shard_duplicates
+    return [f"shard {shard} has {lost[shard]:+d} passages too few" for shard in lost.nonzero()[0].tolist()]

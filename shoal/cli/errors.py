@@ -1,0 +1,55 @@
+"""From an exception to a message and an exit code: the one place where a command ends because of an error."""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+
+from shoal.errors import Conflict, InvalidArgument, ModelUnavailable, NotFound, ShoalError
+
+USER_FAULT = 2
+FAILURE = 1
+INTERRUPTED = 130
+USER_FAULTS = (InvalidArgument, NotFound, Conflict, ModelUnavailable)
+
+
+@contextlib.contextmanager
+def guard(as_json: bool = False) -> Iterator[None]:
+    """Turn what goes wrong inside into `error: message` on stderr and an exit code, never a stack trace.
+
+    Also a decorator. Raises SystemExit: 2 where the user can set it right, 130 for Ctrl-C, 1 for everything else. With
+    `as_json`, stdout gets {"error": {"code", "message", "param"}} as well, so that a reader of --json always finds an
+    object. SHOAL_TRACEBACK=1 shows the stack trace of an error that Shoal did not expect.
+    """
+    try:
+        yield
+    except ShoalError as error:
+        _report(error.code, error.message, error.param, as_json)
+        raise SystemExit(exit_code(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader, such as `head`, has gone. Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(FAILURE) from None
+    except Exception as error:
+        if os.environ.get("SHOAL_TRACEBACK") == "1":
+            raise
+        # typer ends a command with exceptions of its own, which are its business.
+        if type(error).__module__.partition(".")[0] in ("typer", "click"):
+            raise
+        message = f"{type(error).__name__}: {error} (SHOAL_TRACEBACK=1 shows where)"
+        _report(ShoalError.code, message, None, as_json)
+        raise SystemExit(FAILURE) from None
+
+
+def exit_code(error: ShoalError) -> int:
+    """2 where the user can set it right, else 1."""
+    return USER_FAULT if isinstance(error, USER_FAULTS) else FAILURE
+
+
+def _report(code: str, message: str, param: str | None, as_json: bool) -> None:
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    if as_json:
+        print(json.dumps({"error": {"code": code, "message": message, "param": param}}))  # noqa: T201

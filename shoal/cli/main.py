@@ -1,0 +1,62 @@
+"""The `shoal` command. One command is one module of this package; it is imported when the command is run."""
+
+import importlib
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from shoal import __version__
+from shoal.cli.errors import guard
+
+COMMANDS = {
+    "build": "Build an index from a corpus and publish it.",
+    "serve": "Serve an index over HTTP.",
+    "search": "Ask a server one question and show both stages.",
+    "compare": "Show the original and the reranked order side by side.",
+    "index": "Look at the versions of an index, and choose the active one.",
+}
+
+
+class Commands(TyperGroup):
+    """Lists commands by name and help text alone, so that `shoal --help` is instant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Exchange the entry of the list for the real command, which takes the import of its module."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        if listed is None:
+            return name, None, rest
+        return name, typer.main.get_command(importlib.import_module(f"shoal.cli.{name}").app), rest
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Shoal: self-hosted, two-stage semantic retrieval.",
+    epilog="To begin: shoal build --source passages.jsonl --index ./index, then shoal serve --index ./index.",
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"shoal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None: ...
+
+
+for _name, _help in COMMANDS.items():
+    app.command(_name, help=_help)(lambda: None)
+
+
+def main() -> None:
+    """Run the command line."""
+    with guard():
+        app(prog_name="shoal")

@@ -1,0 +1,152 @@
+"""Answers and index versions as tables for people. Everything from outside is text, never markup or control codes."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from shoal.answers import SearchResponse, SearchResult
+
+ID_WIDTH = 20
+ROOM_FOR_IDS = 80
+"""Terminals narrower than this show no passage ids."""
+
+
+def answer(response: SearchResponse, width: int) -> RenderableType:
+    """Results in their final order with the rank and the score of both stages, then what the answer rests on."""
+    table = _table()
+    table.add_column("#", justify="right")
+    if response.reranked:
+        table.add_column("moved", justify="right")
+        table.add_column("rerank", justify="right")
+    table.add_column("stage one", justify="right")
+    if width >= ROOM_FOR_IDS:
+        table.add_column("id", style="dim", no_wrap=True, overflow="ellipsis", max_width=ID_WIDTH)
+    table.add_column("passage", no_wrap=True, overflow="ellipsis", ratio=1)
+    for rank, result in enumerate(response.results, 1):
+        row = [Text(str(rank))]
+        if response.reranked:
+            row += [_move(result.retrieval_rank - rank), Text(_score(result.rerank_score), style="bold")]
+        row.append(Text(f"{_score(result.retrieval_score)} {result.retrieval_rank:>3}."))
+        if width >= ROOM_FOR_IDS:
+            row.append(Text(clean(result.id)))
+        table.add_row(*row, _passage(result))
+    return Group(table, *_footer(response))
+
+
+def comparison(response: SearchResponse, rows: int, width: int) -> RenderableType:
+    """The first `rows` passages in stage-one order beside the first `rows` in reranked order.
+
+    The response must hold every candidate, so that a passage can be followed from one side to the other.
+    """
+    original = sorted(response.results, key=lambda result: result.retrieval_rank)
+    final_rank = {result.id: rank for rank, result in enumerate(response.results, 1)}
+    scores = width >= ROOM_FOR_IDS
+    table = _table()
+    table.add_column("#", justify="right")
+    table.add_column("stage one", no_wrap=True, overflow="ellipsis", ratio=1)
+    if scores:
+        table.add_column("score", justify="right")
+    table.add_column("to", justify="right")
+    table.add_column("from", justify="right")
+    table.add_column("reranked", no_wrap=True, overflow="ellipsis", ratio=1)
+    if scores:
+        table.add_column("score", justify="right")
+    for rank, (before, after) in enumerate(zip(original[:rows], response.results[:rows], strict=True), 1):
+        left = [_passage(before), *([Text(_score(before.retrieval_score))] if scores else [])]
+        right = [_passage(after), *([Text(_score(after.score), style="bold")] if scores else [])]
+        to = _move(rank - final_rank[before.id], f"{final_rank[before.id]}")
+        table.add_row(Text(str(rank)), *left, to, _move(after.retrieval_rank - rank), *right)
+    return Group(table, _moves(response.results[:rows]), *_footer(response))
+
+
+def versions(rows: Iterable[dict[str, Any]]) -> RenderableType:
+    """Versions of an index root, newest first."""
+    table = _table()
+    table.add_column("")
+    table.add_column("version", no_wrap=True)
+    for name in ("passages", "shards", "size", "recall@10"):
+        table.add_column(name, justify="right")
+    table.add_column("kind", no_wrap=True, overflow="ellipsis")
+    table.add_column("encoder", no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in rows:
+        mark = {"current": Text("● current", style="green"), "previous": Text("○ previous", style="dim")}
+        state = mark.get(row["state"] or "", Text())
+        if row["problem"]:
+            table.add_row(state, Text(row["version"]), *[Text("-")] * 4, Text("unreadable", style="red"), clean(row["problem"]))
+            continue
+        recall = "-" if row["recall_at_10"] is None else f"{row['recall_at_10']:.3f}"
+        figures = [f"{row['passages']:,}", str(row["shards"]), size(row["bytes"]), recall]
+        table.add_row(state, Text(row["version"]), *map(Text, figures), Text(clean(row["kind"])), Text(clean(row["encoder"])))
+    return table
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> RenderableType:
+    """Names and values, one pair a line."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(name, Text(clean(value)))
+    return table
+
+
+def clean(text: str) -> str:
+    """Return text on one line, without characters that a terminal would obey."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in " ".join(text.split()))
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1536 is `1.5 KiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", expand=True)
+
+
+def _passage(result: SearchResult) -> Text:
+    text = clean((result.text or "")[:1000]) or clean(result.id)
+    return Text.assemble((f"{clean(result.title)}  ", "bold"), text) if result.title else Text(text)
+
+
+def _score(score: float | None) -> str:
+    return "-" if score is None else f"{score:.4f}"
+
+
+def _move(places: int, label: str | None = None) -> Text:
+    """An arrow for a move by `places` towards the top, with the number of places or another label."""
+    if places == 0:
+        return Text("=" if label is None else f"= {label}", style="dim")
+    arrow, style = ("▲", "green") if places > 0 else ("▼", "red")
+    return Text(f"{arrow} {abs(places) if label is None else label}", style=style)
+
+
+def _moves(results: Sequence[SearchResult]) -> Text:
+    moves = [result.retrieval_rank - rank for rank, result in enumerate(results, 1)]
+    moved = sum(move != 0 for move in moves)
+    line = f"{moved} of {len(moves)} moved"
+    return Text(f"{line}; the biggest rise is {max(moves)} places" if moved else line)
+
+
+def _footer(response: SearchResponse) -> list[Text]:
+    coverage = response.coverage
+    timings = dict(response.timings_ms)
+    total = timings.pop("total", None)
+    stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in timings.items())
+    parts = [
+        f"version {clean(response.index_version)}",
+        f"{coverage.answered}/{coverage.shards} shards ({coverage.fraction:.0%})",
+        *([f"{total:.1f} ms ({stages})"] if total is not None else []),
+    ]
+    lines = [Text(" · ".join(parts), style="dim")]
+    if response.degraded:
+        lines.append(Text(f"degraded: {clean(response.degraded)}", style="yellow"))
+    return lines

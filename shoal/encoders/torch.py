@@ -1,0 +1,137 @@
+"""Any sentence-transformers bi-encoder, on torch."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
+from shoal import inference, models
+from shoal.encoders import TextVectors
+from shoal.errors import ModelUnavailable, ShoalError
+from shoal.fingerprint import Fingerprint
+from shoal.records import FloatArray, RowArray
+from shoal.settings import EncoderSettings
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+_log = logging.getLogger(__name__)
+
+
+class TorchEncoder:
+    """A SentenceTransformer behind the Encoder protocol: same vectors as its own encode_query and encode_document."""
+
+    def __init__(self, model: "SentenceTransformer", fingerprint: Fingerprint, settings: EncoderSettings) -> None:
+        self._model = model
+        self._fingerprint = fingerprint
+        self._settings = settings
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return self._fingerprint.dim
+
+    def fingerprint(self) -> Fingerprint:
+        """Name everything that decides which vector a text gets."""
+        return self._fingerprint
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        """Return float32 (n, dim), rows L2-normalised, in input order."""
+        return self._vectors(texts, "query")
+
+    def encode_passages(self, texts: Sequence[str]) -> FloatArray:
+        """Return float32 (n, dim), rows L2-normalised, in input order."""
+        return self._vectors(texts, "document")
+
+    def encode_query_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
+        """Encode queries and their tokens, in input order."""
+        return self._tokens(texts, "query")
+
+    def encode_passage_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
+        """Encode passages and their tokens, in input order."""
+        return self._tokens(texts, "document")
+
+    def _vectors(self, texts: Sequence[str], task: str) -> FloatArray:
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        for rows, features in self._forward(texts, task):
+            vectors[rows] = _unit(features["sentence_embedding"])
+        return vectors
+
+    def _tokens(self, texts: Sequence[str], task: str) -> list[TextVectors]:
+        encoded: dict[int, TextVectors] = {}
+        for rows, features in self._forward(texts, task):
+            vectors, tokens = _unit(features["sentence_embedding"]), _unit(features["token_embeddings"])
+            masks = features["attention_mask"].cpu().numpy().astype(bool)
+            for row, vector, token, mask in zip(rows.tolist(), vectors, tokens, masks, strict=True):
+                encoded[row] = TextVectors(vector, token[mask])
+        return [encoded[row] for row in range(len(texts))]
+
+    def _forward(self, texts: Sequence[str], task: str) -> Iterator[tuple[RowArray, dict[str, Any]]]:
+        prompt = self._fingerprint.query_prompt if task == "query" else self._fingerprint.passage_prompt
+        return inference.forward(
+            self._model,
+            texts,
+            prompt=prompt or None,
+            batch_tokens=self._settings.batch_tokens,
+            threads=self._settings.threads,
+            task=task,
+        )
+
+
+def load(model: str, settings: EncoderSettings) -> TorchEncoder:
+    """Load a model by preset, local path or hub name.
+
+    Raises ModelUnavailable when it is not to be had or is no bi-encoder, InvalidArgument for a device or a length it lacks.
+    """
+    location = models.resolve(model)
+    folder = location.fetch()
+    weights = location.digest(folder)
+    if models.architecture(folder).endswith("ForSequenceClassification"):
+        raise ModelUnavailable(f"{model!r} is a cross-encoder: set it as the reranker, and a sentence-transformers model as the encoder")
+    device, dtype = inference.place(settings.device, settings.dtype)
+    try:
+        with inference.loading(settings.threads):
+            from sentence_transformers import SentenceTransformer
+
+            loaded = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs={"dtype": dtype})
+    except ShoalError:
+        raise
+    except Exception as error:  # a broken folder fails in as many ways as there are libraries below
+        raise ModelUnavailable(f"the model in {folder} cannot be loaded ({error}): check that the folder is complete") from error
+    loaded.eval()
+    fingerprint = Fingerprint(
+        model=model,
+        weights=weights,
+        dim=int(loaded.get_embedding_dimension() or 0),
+        pooling=_pooling(loaded),
+        query_prompt=_own_prompt(loaded, "query") or location.query_prompt,
+        passage_prompt=_own_prompt(loaded, "document", "passage", "corpus") or location.passage_prompt,
+        max_length=inference.limit_length(loaded, settings.max_length),
+        dtype=str(dtype).removeprefix("torch."),
+    )
+    _log.info("sentence-transformers model %s on %s", folder, device)
+    return TorchEncoder(loaded, fingerprint, settings)
+
+
+def _own_prompt(model: "SentenceTransformer", *names: str) -> str:
+    return next((model.prompts[name] for name in names if model.prompts.get(name)), "")
+
+
+def _pooling(model: "SentenceTransformer") -> str:
+    """Name what follows the transformer, such as `mean` or `mean+dense`; normalising is left out, it is always done."""
+    parts = []
+    for module in list(model)[1:]:
+        mode = getattr(module, "pooling_mode", None)
+        if mode is not None:
+            parts.append(mode if isinstance(mode, str) else "-".join(mode))
+        elif type(module).__name__ != "Normalize":
+            parts.append(type(module).__name__.lower())
+    return "+".join(parts)
+
+
+def _unit(vectors: torch.Tensor) -> FloatArray:
+    unit: FloatArray = normalize(vectors.float(), dim=-1).cpu().numpy()
+    return unit

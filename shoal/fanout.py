@@ -1,0 +1,186 @@
+"""The shards of one index version, asked together: one call per shard serves all queries that gathered for it."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from shoal.batching import Batcher
+from shoal.errors import Conflict, DeadlineExceeded, Overloaded, ShoalError, Unavailable
+from shoal.records import Candidate, Coverage, FloatArray, Hits, MissingShard, Passage
+from shoal.services import Fetched, ShardService
+from shoal.settings import ServeSettings
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+async def retried(call: Callable[[], Awaitable[T]]) -> T:
+    """Await a call that changes nothing, once more if the connection was lost."""
+    try:
+        return await call()
+    except Unavailable:
+        return await call()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one shard found for one query: row `query` of `hits`. `ms`: time of the call that served `batch` queries."""
+
+    hits: Hits
+    query: int
+    ms: float
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    vector: FloatArray
+    top_k: int
+    deadline: float
+
+
+class FanOut:
+    """Searches every shard of one version.
+
+    Each shard has its own queue: a shard that hangs delays no other shard, and a slow one gets larger batches.
+    counts: passages of each shard, for the coverage. Raises Conflict when there are not as many as shards.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        shards: Sequence[ShardService],
+        counts: Sequence[int],
+        settings: ServeSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        if len(counts) != len(shards):
+            raise Conflict(
+                f"version {version} has {len(counts)} shards, but this server was started with {len(shards)}; "
+                "restart it to serve this version"
+            )
+        self.version = version
+        self._shards = shards
+        self._counts = counts
+        self._settings = settings
+        self._clock = clock
+        self._queues = [
+            Batcher(
+                partial(self._search, number),
+                max_batch=settings.max_batch,
+                max_waiting=settings.max_waiting,
+                concurrency=settings.retriever_replicas,
+                name=f"queue of shard {number}",
+                clock=clock,
+            )
+            for number in range(len(shards))
+        ]
+
+    async def search(self, vector: FloatArray, top_k: int, deadline: float) -> tuple[dict[int, Found], dict[int, str]]:
+        """Search all shards for one query, float32 (dim,), until an absolute deadline.
+
+        Returns what was found and why shards are missing, both by shard number. Raises Overloaded when a shard has too many
+        queries waiting, Unavailable when no shard answered.
+        """
+        probe = _Probe(vector, top_k, deadline)
+        futures: list[asyncio.Future[Found]] = []
+        try:
+            for queue in self._queues:
+                futures.append(queue.submit(probe, deadline))
+            await asyncio.wait(futures)
+        finally:
+            for future in futures:
+                future.cancel()
+        found: dict[int, Found] = {}
+        errors: dict[int, BaseException] = {}
+        for shard, future in enumerate(futures):
+            error = future.exception()
+            if error is None:
+                found[shard] = future.result()
+            else:
+                errors[shard] = error
+        missing = {shard: _reason(error) for shard, error in errors.items()}
+        if not found:
+            overloaded = [error for error in errors.values() if isinstance(error, Overloaded)]
+            if len(overloaded) == len(errors):
+                raise overloaded[0]
+            raise Unavailable(f"no shard answered ({describe(missing)}); try again", retry_after_s=1)
+        return found, missing
+
+    async def fetch(
+        self, candidates: Iterable[Candidate], deadline: float, with_vectors: bool = False
+    ) -> tuple[dict[tuple[int, int], tuple[Passage, FloatArray | None]], dict[int, str]]:
+        """Fetch the passages of candidates, and their vectors, from the shards that hold them, until an absolute deadline.
+
+        Returns them by (shard, row), and why shards are missing by shard number.
+        """
+        rows: dict[int, list[int]] = {}
+        for candidate in candidates:
+            rows.setdefault(candidate.shard, []).append(candidate.row)
+        fetches = await asyncio.gather(
+            *(self._fetch(shard, wanted, deadline, with_vectors) for shard, wanted in rows.items()),
+            return_exceptions=True,
+        )
+        fetched: dict[tuple[int, int], tuple[Passage, FloatArray | None]] = {}
+        missing: dict[int, str] = {}
+        for (shard, wanted), fetch in zip(rows.items(), fetches, strict=True):
+            if isinstance(fetch, BaseException):
+                missing[shard] = _reason(fetch)
+                continue
+            vectors = [None] * len(wanted) if fetch.vectors is None else list(fetch.vectors)
+            for row, passage, vector in zip(wanted, fetch.passages, vectors, strict=True):
+                fetched[shard, row] = passage, vector
+        return fetched, missing
+
+    def coverage(self, missing: Mapping[int, str]) -> Coverage:
+        """Name the part of the index that answered."""
+        total = sum(self._counts)
+        lost = sum(self._counts[shard] for shard in missing)
+        return Coverage(
+            shards=len(self._shards),
+            answered=len(self._shards) - len(missing),
+            fraction=1 - lost / total if total else 1.0,
+            missing=tuple(MissingShard(shard, reason) for shard, reason in sorted(missing.items())),
+        )
+
+    async def _search(self, shard: int, probes: list[_Probe]) -> list[Found]:
+        started = asyncio.get_running_loop().time()
+        queries = np.stack([probe.vector for probe in probes])
+        top_k = max(probe.top_k for probe in probes)
+        deadline = max(probe.deadline for probe in probes)
+        service, with_passages = self._shards[shard], self._settings.fetch_with_hits
+        hits = await self._logged(shard, lambda: service.search(self.version, queries, top_k, deadline, with_passages))
+        ms = 1000 * (asyncio.get_running_loop().time() - started)
+        return [Found(hits, query, ms, len(probes)) for query in range(len(probes))]
+
+    async def _fetch(self, shard: int, rows: list[int], deadline: float, with_vectors: bool) -> Fetched:
+        service = self._shards[shard]
+        async with asyncio.timeout(deadline - self._clock()):
+            return await self._logged(shard, lambda: service.fetch(self.version, rows, deadline, with_vectors))
+
+    async def _logged(self, shard: int, call: Callable[[], Awaitable[T]]) -> T:
+        # Whatever a shard raises ends here: clients only learn that the shard is missing, and in which of three ways.
+        try:
+            return await retried(call)
+        except ShoalError as error:
+            logger.warning("shard %d of version %s: %s: %s", shard, self.version, error.code, error)
+            raise
+        except Exception:
+            logger.exception("shard %d of version %s failed", shard, self.version)
+            raise
+
+
+def describe(missing: Mapping[int, str]) -> str:
+    """Say in words which shards are missing and why."""
+    return ", ".join(f"shard {shard}: {reason}" for shard, reason in sorted(missing.items()))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, DeadlineExceeded | TimeoutError):
+        return "deadline"
+    return "unreachable" if isinstance(error, Unavailable) else "error"

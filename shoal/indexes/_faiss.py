@@ -1,0 +1,142 @@
+"""What all kinds that store a FAISS index share: opening a file and searching it."""
+
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from shoal.errors import CorruptIndex, InvalidArgument
+from shoal.records import FloatArray, RowArray
+
+# From this many queries on FAISS reads the vectors once for all of them instead of once for each. Versions before 1.12
+# start at 20, later ones share the scan anyway.
+faiss.cvar.distance_compute_blas_threshold = 4
+
+
+class FaissIndex:
+    """A FAISS index whose metric is the inner product, as a `ShardIndex`."""
+
+    def __init__(self, index: Any, threads: int) -> None:
+        self._index = index
+        self._threads = threads
+        self._mapping = threading.Lock()
+
+    @property
+    def count(self) -> int:
+        """Number of vectors."""
+        return int(self._index.ntotal)
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return int(self._index.d)
+
+    def search(self, queries: FloatArray, top_k: int, selector: Any = None) -> tuple[FloatArray, RowArray]:
+        """Search for float32 (b, dim); see `ShardIndex.search`."""
+        scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
+        rows = np.full((len(queries), top_k), -1, dtype=np.int64)
+        found = min(top_k, self.count)
+        if found and len(queries):
+            # OpenMP keeps this setting for each calling thread.
+            faiss.omp_set_num_threads(self._threads)
+            parameters = None if selector is None else search_parameters(self._index, selector)
+            scores[:, :found], rows[:, :found] = self._index.search(queries, found, params=parameters)
+            scores[rows == -1] = -np.inf
+        return scores, rows
+
+    def vectors(self, rows: RowArray) -> FloatArray:
+        """Return float32 (n, dim); see `ShardIndex.vectors`."""
+        if not len(rows):
+            return np.empty((0, self.dim), dtype=np.float32)
+        inverted = faiss.try_extract_index_ivf(self._index)
+        with self._mapping:
+            if inverted is not None and inverted.direct_map.no():
+                inverted.make_direct_map()
+        try:
+            found: FloatArray = self._index.reconstruct_batch(np.asarray(rows, dtype=np.int64))
+        except RuntimeError as error:
+            raise InvalidArgument(
+                "this index kind cannot give vectors back; leave out include=vector", param="include"
+            ) from error
+        return found
+
+
+def read(path: Path, threads: int, mmap: bool, search: str = "") -> FaissIndex:
+    """Open an index file, mapped into memory where FAISS can. Raises CorruptIndex if FAISS cannot read it."""
+    try:
+        index = _read(path, mmap)
+    except RuntimeError as error:
+        raise CorruptIndex(
+            f"{path} is not a FAISS index ({reason(error)}); restore it or activate another version"
+        ) from error
+    set_search(index, search)
+    return FaissIndex(index, threads)
+
+
+def _read(path: Path, mmap: bool) -> Any:
+    if mmap:
+        # Not every kind can be mapped. A broken file fails again, with its own message, below.
+        with suppress(RuntimeError):
+            return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    return faiss.read_index(str(path))
+
+
+def create(name: str, dim: int, search: str) -> Any:
+    """Make an empty index by FAISS factory string, with search parameters. Raises InvalidArgument, naming the setting."""
+    try:
+        index = faiss.index_factory(dim, name, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise InvalidArgument(
+            f"index_kind: {name!r} is neither a file of shoal/indexes/ nor a FAISS factory string for {dim} dimensions "
+            f"({reason(error)}); examples: flat, IVF1024,SQ8, HNSW32",
+            param="index_kind",
+        ) from error
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT or isinstance(index, faiss.IndexIDMap):
+        raise InvalidArgument(
+            f"index_kind: {name!r} does not search by inner product over row numbers; examples: flat, IVF1024,SQ8, HNSW32",
+            param="index_kind",
+        )
+    set_search(index, search)
+    return index
+
+
+def set_search(index: Any, search: str) -> None:
+    """Apply search parameters such as `nprobe=16`, comma-separated. Raises InvalidArgument."""
+    if not search:
+        return
+    try:
+        faiss.ParameterSpace().set_index_parameters(index, search)
+    except RuntimeError as error:
+        raise InvalidArgument(
+            f"index_search: {search!r} does not fit this index kind ({reason(error)}); examples: nprobe=16 for IVF, "
+            "efSearch=64 for HNSW",
+            param="index_search",
+        ) from error
+
+
+def search_parameters(index: Any, selector: Any) -> Any:
+    """Search parameters that restrict an index to the rows of a selector and keep everything else as it is set."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return faiss.SearchParametersPreTransform(index_params=search_parameters(index.index, selector))
+    if isinstance(index, faiss.IndexRefine):
+        base = search_parameters(index.base_index, selector)
+        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
+    if isinstance(index, faiss.IndexIVFPQ):
+        return faiss.IVFPQSearchParameters(
+            sel=selector, nprobe=index.nprobe, max_codes=index.max_codes,
+            polysemous_ht=index.polysemous_ht, scan_table_threshold=index.scan_table_threshold,
+        )  # fmt: skip
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=index.nprobe, max_codes=index.max_codes)
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)
+    return faiss.SearchParameters(sel=selector)
+
+
+def reason(error: Exception) -> str:
+    """The human part of a FAISS exception: `Error in <function> at <file>:<line>: <reason>`."""
+    return str(error).strip().rpartition(": ")[2]

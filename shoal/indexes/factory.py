@@ -1,0 +1,57 @@
+"""Any FAISS factory string, such as `IVF1024,SQ8` or `HNSW32`: trained once, shared by all shards."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import faiss
+import numpy as np
+
+from shoal.errors import InvalidArgument
+from shoal.indexes import _faiss, _gpu
+from shoal.records import FloatArray
+
+if TYPE_CHECKING:
+    from shoal.settings import IndexSettings
+
+
+def check(name: str, dim: int, search: str) -> None:
+    """Raise InvalidArgument, naming the setting, when FAISS does not understand the kind or the search parameters."""
+    _faiss.create(name, dim, search)
+
+
+def train(sample: FloatArray, settings: "IndexSettings", threads: int) -> bytes:
+    """Train on float32 (n, dim), on a GPU if this process sees one, and return the serialised empty index."""
+    index = _faiss.create(settings.index_kind, sample.shape[1], settings.index_search)
+    if not index.is_trained:
+        faiss.omp_set_num_threads(threads)
+        worker, on_gpu = _gpu.borrow(index)
+        try:
+            worker.train(sample)
+        except (RuntimeError, AssertionError) as error:
+            raise InvalidArgument(
+                f"index_kind: {settings.index_kind!r} cannot be trained on {len(sample)} vectors ({_faiss.reason(error)}); "
+                "take a smaller index kind, or more train_passages",
+                param="index_kind",
+            ) from error
+        index = _gpu.give_back(worker, on_gpu)
+    trained: bytes = faiss.serialize_index(index).tobytes()
+    return trained
+
+
+def build(blocks: Iterable[FloatArray], dim: int, path: Path, trained: bytes | None, threads: int) -> None:
+    """Fill a copy of the trained index, on a GPU if this process sees one. The whole index is held in memory."""
+    if trained is None:
+        raise ValueError("a factory index starts from what train() returned")
+    index = faiss.deserialize_index(np.frombuffer(trained, dtype=np.uint8))
+    # Several threads link a graph in an order that differs from run to run; equal input has to give equal bytes.
+    faiss.omp_set_num_threads(1 if isinstance(index, faiss.IndexHNSW | faiss.IndexNSG) else threads)
+    worker, on_gpu = _gpu.borrow(index)
+    for block in blocks:
+        worker.add(np.ascontiguousarray(block))
+    faiss.write_index(_gpu.give_back(worker, on_gpu), str(path))
+
+
+def open(path: Path, settings: "IndexSettings", threads: int, mmap: bool = True) -> _faiss.FaissIndex:  # noqa: A001
+    """Open with the search parameters of the settings."""
+    return _faiss.read(path, threads, mmap, settings.index_search)

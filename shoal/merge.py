@@ -1,0 +1,36 @@
+"""Merging what the shards found for one query into one ranking."""
+
+from collections.abc import Sequence
+from operator import itemgetter
+
+import numpy as np
+
+from shoal.records import Candidate, Hits
+
+
+def merge(found: Sequence[tuple[int, Hits, int]], top_k: int) -> list[Candidate]:
+    """Return the best `top_k` passages of all shards, best first; equal scores are ordered by id.
+
+    found: (shard, hits, query) for every shard that answered; `query` is the row of the hits to read.
+
+    If every shard breaks its own ties in the same order, the result is that of one sort over the whole index, however the
+    passages are spread over shards.
+    """
+    columns = [hits.scores[query, : min(len(hits.ids[query]), top_k)] for _, hits, query in found]
+    total = sum(map(len, columns))
+    if total > top_k:
+        # Only what reaches the k-th best score is worth a Python object.
+        cut = np.partition(np.concatenate(columns), total - top_k)[total - top_k]
+        columns = [column[: np.count_nonzero(column >= cut)] for column in columns]
+    entries = []
+    for (shard, hits, query), column in zip(found, columns, strict=True):
+        count = len(column)
+        rows = hits.rows[query, :count].tolist()
+        passages = hits.passages[query][:count] if hits.passages else [None] * count
+        entries += zip(column.tolist(), hits.ids[query][:count], [shard] * count, rows, passages, strict=True)
+    entries.sort(key=itemgetter(1))
+    entries.sort(key=itemgetter(0), reverse=True)
+    return [
+        Candidate(id=id_, score=score, rank=rank, shard=shard, row=row, passage=passage)
+        for rank, (score, id_, shard, row, passage) in enumerate(entries[:top_k], 1)
+    ]

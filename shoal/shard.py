@@ -1,0 +1,281 @@
+"""One shard of a version: its passages and its vector index, written in one pass and searched by one reader."""
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shoal import layout
+from shoal.cache import ShardCache
+from shoal.errors import CorruptIndex, InvalidArgument, NotFound
+from shoal.indexes import ShardIndex, index_kind
+from shoal.manifest import FileEntry, Manifest, ShardEntry, ShardInfo
+from shoal.records import FloatArray, Hits, Passage, RowArray
+from shoal.services import Fetched
+from shoal.settings import IndexSettings
+from shoal.storage import Storage
+from shoal.versions import file_problem
+
+# Texts have 64-bit offsets: a few thousand passages of a megabyte do not fit into Arrow's 2 GiB `string` arrays.
+PASSAGE_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("text", pa.large_string(), nullable=False),
+        pa.field("title", pa.large_string()),
+        pa.field("metadata", pa.large_string()),
+    ]
+)
+"""Columns of passages.arrow. `metadata` is a JSON object with sorted keys, null when it is empty."""
+
+BATCH_ROWS = 4096
+"""Rows of one record batch of passages.arrow; only the last one is smaller."""
+
+
+def to_batch(passages: Sequence[Passage]) -> pa.RecordBatch:
+    """Return passages as a record batch of PASSAGE_SCHEMA. Texts must be valid Unicode (no lone surrogates)."""
+    columns = [
+        [passage.id for passage in passages],
+        [passage.text for passage in passages],
+        [passage.title for passage in passages],
+        [_to_json(passage) for passage in passages],
+    ]
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, PASSAGE_SCHEMA, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=PASSAGE_SCHEMA)
+
+
+def to_passage(batch: pa.RecordBatch, row: int) -> Passage:
+    """Return one row of a record batch of PASSAGE_SCHEMA as a passage."""
+    metadata = batch.column(3)[row].as_py()
+    return Passage(
+        id=batch.column(0)[row].as_py(),
+        text=batch.column(1)[row].as_py(),
+        title=batch.column(2)[row].as_py(),
+        metadata={} if metadata is None else json.loads(metadata),
+    )
+
+
+def write_shard(
+    folder: Path,
+    blocks: Iterable[tuple[pa.RecordBatch, FloatArray]],
+    *,
+    shard: int,
+    dim: int,
+    kind: str,
+    trained: bytes | None,
+    threads: int,
+) -> ShardEntry:
+    """Write one shard into a local folder (created if missing) and return its manifest entry.
+
+    blocks: record batches that have at least the columns of PASSAGE_SCHEMA, each with its vectors, float32 (n_i, dim).
+    kind: the `index_kind` setting. trained: what the kind's `train` returned. Files of the entry are named relative to
+    the folder of the version. How the rows are cut into blocks does not change a byte of the result; memory holds one
+    block, and for other kinds than `flat` the index. Raises InvalidArgument for vectors that are not finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    count = text_bytes = 0
+    with pa.OSFile(str(folder / layout.PASSAGES), "wb") as sink, pa.ipc.new_file(sink, PASSAGE_SCHEMA) as writer:
+
+        def vectors() -> Iterator[FloatArray]:
+            nonlocal count, text_bytes
+            for batch, block in _regular(blocks, dim):
+                writer.write_batch(batch)
+                count += batch.num_rows
+                text_bytes += _byte_count(batch.column(1))
+                yield block
+
+        index_kind(kind).build(vectors(), dim, folder / layout.VECTORS, trained, threads)
+    info = ShardInfo(shard=shard, count=count, dim=dim, kind=kind, text_bytes=text_bytes)
+    (folder / layout.SHARD).write_bytes(info.to_bytes())
+    local, files = Storage(str(folder)), []
+    for name in (layout.VECTORS, layout.PASSAGES, layout.SHARD):
+        digest, size = local.sha256(name)
+        files.append(FileEntry(path=f"{layout.shard_name(shard)}/{name}", bytes=size, sha256=digest))
+    return ShardEntry(shard=shard, count=count, files=files)
+
+
+class Shard:
+    """An opened, read-only shard. Safe for concurrent calls; everything lies in mapped files."""
+
+    def __init__(
+        self, index: ShardIndex, passages: "Passages", paths: Sequence[Path], cache: ShardCache | None
+    ) -> None:
+        self._index = index
+        self._passages = passages
+        self._paths = paths
+        self._cache = cache
+
+    @classmethod
+    def open(
+        cls,
+        storage: Storage,
+        manifest: Manifest,
+        shard: int,
+        *,
+        cache: ShardCache | None,
+        threads: int,
+        verify: bool = True,
+    ) -> "Shard":
+        """Open a shard of a version, checking its files against the manifest.
+
+        cache: where the files of a remote root are kept; it checks them whatever `verify` says. threads: of one search.
+        Raises NotFound for a shard that the version does not have, CorruptIndex naming the file that does not match.
+        """
+        entry = next((entry for entry in manifest.shards if entry.shard == shard), None)
+        if entry is None:
+            raise NotFound(f"version {manifest.version} has no shard {shard}; it has {len(manifest.shards)}")
+        if cache is None and not storage.is_local:
+            raise InvalidArgument(
+                f"shards of {storage.uri} need a cache on this machine's disk; give a cache folder", param="cache_dir"
+            )
+        paths: dict[str, Path] = {}
+        try:
+            for file in entry.files:
+                paths[Path(file.path).name] = _fetch(storage, manifest.version, file, cache, verify)
+            settings = IndexSettings(index_kind=manifest.index.kind, index_search=manifest.index.search)
+            index = index_kind(settings.index_kind).open(paths[layout.VECTORS], settings, threads)
+            passages = Passages(paths[layout.PASSAGES])
+            if not (index.count == passages.count == entry.count and index.dim == manifest.dim):
+                raise CorruptIndex(
+                    f"shard {shard} of {manifest.version} holds {index.count} vectors of {index.dim} dimensions and "
+                    f"{passages.count} passages, its manifest says {entry.count} of {manifest.dim}; activate another version"
+                )
+        except BaseException:
+            _release(cache, paths.values())
+            raise
+        return cls(index, passages, list(paths.values()), cache)
+
+    @property
+    def count(self) -> int:
+        """Number of passages."""
+        return self._passages.count
+
+    def search(self, queries: FloatArray, top_k: int, with_passages: bool) -> Hits:
+        """Search for b queries, float32 (b, dim), L2-normalised; the arrays of the hits are (b, top_k)."""
+        if queries.ndim != 2 or queries.shape[1] != self._index.dim:
+            raise InvalidArgument(
+                f"queries have shape {queries.shape}, the index needs (b, {self._index.dim})", param="queries"
+            )
+        scores, rows = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), top_k)
+        valid = [row[row >= 0].tolist() for row in rows]
+        if not with_passages:
+            return Hits(scores, rows, [[self._passages.id(row) for row in found] for found in valid])
+        passages = [[self._passages.passage(row) for row in found] for found in valid]
+        return Hits(scores, rows, [[passage.id for passage in found] for found in passages], passages)
+
+    def fetch(self, rows: Sequence[int], with_vectors: bool = False) -> Fetched:
+        """Return the passages, and if asked for the vectors, of rows of this shard, in the order asked."""
+        if outside := [row for row in rows if not 0 <= row < self.count]:
+            raise InvalidArgument(f"row {outside[0]} is outside the {self.count} rows of this shard", param="rows")
+        vectors = self._index.vectors(np.asarray(rows, dtype=np.int64)) if with_vectors else None
+        return Fetched([self._passages.passage(row) for row in rows], vectors)
+
+    def warm(self) -> None:
+        """Bring the files into memory and map their pages, so that the first queries do not wait for the disk."""
+        for path in self._paths:
+            for _ in Storage(str(path.parent)).chunks(path.name):
+                pass
+        self._index.search(np.zeros((1, self._index.dim), dtype=np.float32), 1)
+
+    def close(self) -> None:
+        """Let the cache evict the files. The maps end with the last reference to this object."""
+        _release(self._cache, self._paths)
+        self._paths = []
+
+
+class Passages:
+    """Random access to a mapped passages.arrow: a row costs a binary search over the batches and reads only its own bytes."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        except (pa.ArrowException, OSError) as error:
+            raise CorruptIndex(
+                f"{path} is not an Arrow file ({error}); restore it or activate another version"
+            ) from error
+        if not reader.schema.equals(PASSAGE_SCHEMA):
+            raise CorruptIndex(
+                f"{path} does not have the columns {', '.join(PASSAGE_SCHEMA.names)}; build the index again"
+            )
+        # First row of each batch, and the end.
+        self._starts = list(accumulate((batch.num_rows for batch in self._batches), initial=0))
+
+    @property
+    def count(self) -> int:
+        """Number of passages."""
+        return self._starts[-1]
+
+    def id(self, row: int) -> str:
+        """Return the id of a row."""
+        batch, offset = self._locate(row)
+        return str(batch.column(0)[offset].as_py())
+
+    def passage(self, row: int) -> Passage:
+        """Return the passage of a row."""
+        return to_passage(*self._locate(row))
+
+    def _locate(self, row: int) -> tuple[pa.RecordBatch, int]:
+        number = bisect_right(self._starts, row) - 1
+        return self._batches[number], row - self._starts[number]
+
+
+def _to_json(passage: Passage) -> str | None:
+    if not passage.metadata:
+        return None
+    return json.dumps(
+        dict(passage.metadata), sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+    )
+
+
+def _regular(
+    blocks: Iterable[tuple[pa.RecordBatch, FloatArray]], dim: int
+) -> Iterator[tuple[pa.RecordBatch, FloatArray]]:
+    """Cut blocks of any size into blocks of BATCH_ROWS, so that the files do not depend on how they came."""
+    table, vectors = PASSAGE_SCHEMA.empty_table(), np.empty((0, dim), dtype=np.float32)
+    for batch, block in blocks:
+        if block.shape != (batch.num_rows, dim) or block.dtype != np.float32:
+            raise ValueError(
+                f"{batch.num_rows} passages need float32 vectors ({batch.num_rows}, {dim}), got {block.dtype} {block.shape}"
+            )
+        if not np.isfinite(block).all():
+            row = int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
+            raise InvalidArgument(
+                f"the vector of passage {batch.column('id')[row].as_py()!r} is not finite; check the encoder and its dtype"
+            )
+        columns = [batch.column(name) for name in PASSAGE_SCHEMA.names]
+        arrived = pa.Table.from_arrays(columns, schema=PASSAGE_SCHEMA)
+        table, vectors = pa.concat_tables([table, arrived]), np.concatenate([vectors, block])
+        while table.num_rows >= BATCH_ROWS:
+            yield _one_batch(table.slice(0, BATCH_ROWS)), vectors[:BATCH_ROWS]
+            table, vectors = table.slice(BATCH_ROWS), vectors[BATCH_ROWS:]
+    if table.num_rows:
+        yield _one_batch(table), vectors
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    (batch,) = table.combine_chunks().to_batches()
+    return batch
+
+
+def _byte_count(texts: pa.LargeStringArray) -> int:
+    return pc.sum(pc.binary_length(texts)).as_py() or 0
+
+
+def _fetch(storage: Storage, version: str, file: FileEntry, cache: ShardCache | None, verify: bool) -> Path:
+    path = f"{layout.version_dir(version)}/{file.path}"
+    if not storage.is_local and cache is not None:
+        return cache.path(storage, path, file.sha256, file.bytes)
+    if verify and (problem := file_problem(storage, path, file)):
+        raise CorruptIndex(f"{problem}; restore it or activate another version")
+    return storage.local_path(path)
+
+
+def _release(cache: ShardCache | None, paths: Iterable[Path]) -> None:
+    if cache is not None:
+        for path in paths:
+            cache.release(path)

@@ -1,0 +1,104 @@
+"""CSV and TSV. Every value is a string, whatever it looks like, and an empty one counts as absent.
+
+CSV is RFC 4180: commas, and double quotes around values that hold commas, quotes (doubled) or newlines. TSV has no quoting:
+a value holds neither tabs nor newlines. The first line names the columns unless the `columns` setting does.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from shoal.sources.lines import Line, Overlong, too_long
+
+
+class Framing:
+    """Follows the lines of a CSV file and knows where records end: at newlines outside quotes."""
+
+    def __init__(self) -> None:
+        self.inside = False
+
+    def ends_record(self, line: Line) -> bool:
+        """Whether the record that holds this line ends with it. To be called for every line, in order."""
+        if isinstance(line, Overlong):
+            self.inside ^= line.quotes % 2 == 1
+        elif b'"' in line:
+            # To continue inside quotes is the same as to start with one.
+            text = line.decode("latin-1")
+            self.inside = _breaks_off('"' + text if self.inside else text)
+        return not self.inside
+
+
+def _breaks_off(text: str) -> bool:
+    try:
+        next(csv.reader([text], strict=True), None)
+    except csv.Error as error:
+        return str(error) == "unexpected end of data"
+    return False
+
+
+def csv_records(blocks: Iterable[list[Line]], columns: list[str], limit: int) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield (line it starts at, record) or (line, reason why it is none), lines counted from 1.
+
+    limit: bytes of a whole record beyond which it is rejected; no more of it is held.
+    """
+    csv.field_size_limit(limit)  # the module's own default is 128 KiB
+    framing = Framing()
+    held: list[bytes] = []
+    number = start = length = 0
+    for lines in blocks:
+        for number, line in enumerate(lines, number + 1):
+            if not start:
+                if isinstance(line, bytes) and not line.strip():
+                    continue
+                start = number
+            if isinstance(line, Overlong):
+                length += line.length
+            else:
+                length += len(line) + 1
+                if length <= limit:
+                    held.append(line)
+            if framing.ends_record(line):
+                yield start, _csv_record(held, length, limit, columns)
+                held, start, length = [], 0, 0
+            elif length > limit:
+                held.clear()
+    if start:
+        yield start, "a quoted value is not closed before the end of the file"
+
+
+def tsv_records(blocks: Iterable[list[Line]], columns: list[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield (line, record) or (line, reason why it is none), lines counted from 1."""
+    number = 0
+    for lines in blocks:
+        for number, line in enumerate(lines, number + 1):
+            if isinstance(line, Overlong):
+                yield number, line.reason
+            elif line.strip():
+                try:
+                    yield number, _named(line.rstrip(b"\r").decode().split("\t"), columns)
+                except UnicodeDecodeError as error:
+                    yield number, f"the line is not valid UTF-8 (byte {error.start + 1})"
+
+
+def header(line: str, tabs: bool) -> list[str]:
+    """Return the column names of a header line."""
+    return line.split("\t") if tabs else next(csv.reader([line]), [])
+
+
+def _csv_record(lines: list[bytes], length: int, limit: int, columns: list[str]) -> dict[str, Any] | str:
+    if length > limit:
+        return f"{too_long(length)}; or is a quote missing?"
+    try:
+        text = b"\n".join(lines).decode()
+    except UnicodeDecodeError as error:
+        return f"the record is not valid UTF-8 (byte {error.start + 1})"
+    try:
+        return _named(next(csv.reader([text], strict=True)), columns)
+    except csv.Error as error:
+        return f"broken CSV: {error}"
+
+
+def _named(values: list[str], columns: list[str]) -> dict[str, Any] | str:
+    if len(values) != len(columns):
+        return f"the record has {len(values)} values for {len(columns)} columns ({', '.join(columns)[:200]})"
+    return {name: value for name, value in zip(columns, values, strict=True) if value}

@@ -1,0 +1,24 @@
+"""Text and Markdown files: one file is one record, cut into passages afterwards. The id is the file's name."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from shoal.sources.files import InputFile, opened
+
+MARKDOWN = (".md", ".markdown")
+MAX_BYTES = 64 * 2**20
+"""A longer file is rejected: it is held in memory while it is cut."""
+
+
+def records(files: Iterable[InputFile]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield (file, record) or (file, reason why it is none), files counted from 1."""
+    for number, file in enumerate(files, 1):
+        with opened(file) as stream:
+            if file.bytes > MAX_BYTES:
+                yield number, f"the file is too long ({file.bytes:,} bytes); the most is {MAX_BYTES:,}"
+                continue
+            data = stream.read()
+        try:
+            yield number, {"id": file.name, "text": data.decode("utf-8-sig"), "path": file.name}
+        except UnicodeDecodeError as error:
+            yield number, f"the file is not valid UTF-8 (byte {error.start + 1})"

@@ -1,0 +1,162 @@
+"""From the fields of a record to a passage: the one place where outside values are checked."""
+
+import math
+from typing import Any
+
+from shoal.records import MetadataValue, Passage
+from shoal.settings import SourceSettings
+
+MAX_ID_BYTES = 512
+
+
+class BadRecord(Exception):
+    """A record that gives no passage: why, and its id if that much is known."""
+
+    def __init__(self, reason: str, passage_id: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.id = passage_id
+
+
+class FieldMapping:
+    """Makes passages of records.
+
+    * The id is a string or an integer (which becomes a string), not blank, at most 512 bytes.
+    * The text is a string, not blank, at most `max_passage_bytes` of UTF-8, if `limit_text`; the title a string or absent.
+    * Metadata are strings, finite numbers, booleans and lists of strings; null is dropped. An object in a field named
+      `metadata` stands for its own fields, so that records with a metadata object keep what is in it.
+    """
+
+    def __init__(self, source: SourceSettings, *, limit_text: bool) -> None:
+        self._id, self._text, self._title = source.id_field or "id", source.text_field, source.title_field
+        self._chosen = source.metadata_fields
+        self._limit = source.max_passage_bytes if limit_text else None
+
+    def passage(self, record: dict[str, Any]) -> Passage:
+        """Return the passage of a record, which is used up. Raises BadRecord."""
+        identity = self._identity(record)
+        try:
+            text = record.pop(self._text, None)
+            if type(text) is not str:
+                raise BadRecord(_not_a_string("text", self._text, text))
+            if not text or text.isspace():
+                raise BadRecord(f"the text field {self._text!r} is empty")
+            self.check_length(self._text, text)
+            title = None
+            if self._title is not None and (title := record.pop(self._title, None)) is not None:
+                if type(title) is not str:
+                    raise BadRecord(_not_a_string("title", self._title, title))
+                self.check_length(self._title, title)
+            return Passage(identity, text, title or None, self._metadata(record))
+        except BadRecord as bad:
+            bad.id = identity
+            raise
+
+    def check_length(self, field: str, text: str) -> None:
+        """Raise BadRecord for a text that is longer than a passage may be or that UTF-8 cannot hold."""
+        if text.isascii():
+            length = len(text)
+        else:
+            try:
+                length = len(text.encode())
+            except UnicodeEncodeError as error:
+                raise BadRecord(f"the field {field!r} holds a lone surrogate (character {error.start + 1})") from error
+        if self._limit is not None and length > self._limit:
+            raise BadRecord(
+                f"the field {field!r} is {length:,} bytes long, more than max_passage_bytes ({self._limit:,}); "
+                "cut it into passages with chunk_characters"
+            )
+
+    def _identity(self, record: dict[str, Any]) -> str:
+        try:
+            identity = record.pop(self._id)
+        except KeyError:
+            found = ", ".join(_shown(name) for name in sorted(record)[:8]) or "none"
+            raise BadRecord(f"the id field {self._id!r} is missing (fields: {found})") from None
+        if type(identity) is int:
+            identity = str(identity)
+        if type(identity) is not str:
+            raise BadRecord(f"the id field {self._id!r} is {_kind(identity)}; it must be a string or an integer")
+        return check_id(identity, self._id)
+
+    def _metadata(self, record: dict[str, Any]) -> dict[str, MetadataValue]:
+        if type(nested := record.get("metadata")) is dict:
+            del record["metadata"]
+            record = {**nested, **record}
+        if self._chosen is not None:
+            record = {name: record[name] for name in self._chosen if name in record}
+        dropped = False
+        for name, value in record.items():
+            kind = type(value)
+            if kind is str:
+                if not value.isascii():
+                    _encodable(name, value)
+            elif value is None:
+                dropped = True
+            elif kind is int:
+                if not -(2**63) <= value < 2**63:
+                    raise BadRecord(f"the metadata field {_shown(name)} is an integer beyond 64 bits")
+            elif kind is float:
+                if not math.isfinite(value):
+                    raise BadRecord(f"the metadata field {_shown(name)} is {value}; numbers must be finite")
+            elif kind is list and all(type(item) is str for item in value):
+                for item in value:
+                    _encodable(name, item)
+            elif kind is not bool:
+                raise BadRecord(
+                    f"the metadata field {_shown(name)} is {_kind(value)}; metadata are strings, numbers, booleans or lists of strings "
+                    "(metadata_fields chooses which fields are kept)"
+                )
+            if not name.isascii():
+                _encodable(name, name)
+        return {name: value for name, value in record.items() if value is not None} if dropped else record
+
+
+def check_id(identity: str, field: str) -> str:
+    """Return an id that may be indexed. Raises BadRecord."""
+    if not identity or identity.isspace():
+        raise BadRecord(f"the id field {field!r} is empty")
+    try:
+        length = len(identity.encode())
+    except UnicodeEncodeError as error:
+        raise BadRecord(f"the id field {field!r} holds a lone surrogate") from error
+    if length > MAX_ID_BYTES:
+        raise BadRecord(f"the id field {field!r} is {length:,} bytes long, more than {MAX_ID_BYTES}", identity[:64] + "...")
+    return identity
+
+
+def _encodable(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRecord(f"the metadata field {_shown(name)} holds a lone surrogate") from error
+
+
+def _shown(name: str) -> str:
+    return ascii(name) if len(name) <= 64 else ascii(name[:64]) + "..."
+
+
+def _not_a_string(role: str, field: str, value: object) -> str:
+    if value is None:
+        return f"the {role} field {field!r} is missing or empty"
+    return f"the {role} field {field!r} is {_kind(value)}; it must be a string"
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case float() if not math.isfinite(value):
+            return str(value)
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "a list of other things than strings" if any(type(item) is not str for item in value) else "a list"
+        case dict():
+            return "an object"
+        case _:
+            return f"of type {type(value).__name__}"

@@ -1,0 +1,143 @@
+"""Input files: how a plan names them, and how they are opened, locally or by URI."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+from pydantic import BaseModel, ConfigDict
+
+from shoal.errors import InvalidArgument
+from shoal.storage import filesystem
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
+
+Compression = Literal["gzip", "zstd"]
+COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+
+BLOCK = 2**20
+"""Bytes of one read."""
+
+
+class InputFile(BaseModel):
+    """One file of the input. What stands below `columns` is known only after the file has been spooled."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    """How users know it: relative to the source folder, or its URI if it is remote."""
+    uri: str
+    """What is opened: an absolute path or a URI."""
+    bytes: int
+    mtime_ns: int
+    compression: Compression | None = None
+    rows: int | None = None
+    """Parquet: its exact number of rows."""
+    first: int = 0
+    """Offset of the first record, behind a byte order mark and a header line, in the uncompressed file."""
+    first_line: int = 1
+    """Line of the first record."""
+    columns: list[str] | None = None
+    """CSV, TSV: names of the columns. Parquet: the columns to be read."""
+
+    offsets: list[int] | None = None
+    """CSV: where its units start, and the end of the last one."""
+    pieces: int | None = None
+    """Compressed files: how many pieces they were spooled into."""
+    damage: str | None = None
+    """Compressed files: why they could not be read to their end."""
+
+
+@lru_cache(maxsize=64)
+def _bucket(root: str, query: str) -> pafs.FileSystem:
+    return filesystem(f"{root}?{query}" if query else root)[0]
+
+
+def locate(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Return the file system of a path or URI, opened once a bucket, and the path inside it."""
+    if "://" not in uri:
+        return filesystem(uri)
+    scheme, rest = uri.split("://", 1)
+    path, _, query = rest.partition("?")
+    if scheme == "file":
+        return filesystem(path)
+    return _bucket(f"{scheme}://{path.partition('/')[0]}", query), path.rstrip("/")
+
+
+@contextmanager
+def opened(file: InputFile) -> "Iterator[NativeFile]":
+    """Open an input file for random access.
+
+    Raises InvalidArgument when it cannot be opened or read, or is not the file that the plan was made for.
+    """
+    files, path = locate(file.uri)
+    with readable(file.name):
+        info = files.get_file_info(path)
+        if info.type != pafs.FileType.File:
+            raise InvalidArgument(f"input file {file.uri} has vanished since the plan was made; restore it or run again")
+        if (info.size, info.mtime_ns) != (file.bytes, file.mtime_ns):
+            raise InvalidArgument(f"input file {file.uri} has changed since the plan was made; run again to plan anew")
+        with files.open_input_file(path) as stream:
+            yield stream
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn what the operating system or the store says of a file into InvalidArgument with its name and the remedy."""
+    try:
+        yield
+    except PermissionError as error:
+        raise InvalidArgument(f"input file {name} may not be read; check its permissions") from error
+    except (OSError, pa.ArrowException) as error:
+        raise InvalidArgument(f"input file {name} cannot be read ({str(error).splitlines()[0]}); check that it is whole") from error
+
+
+class Damaged(Exception):
+    """A compressed stream that breaks off or is corrupt, after everything before that point has been delivered."""
+
+
+def decompressed(stream: "NativeFile", compression: Compression) -> Iterator[bytes]:
+    """Yield the decompressed blocks of a file, every byte before a damaged place included, then raise Damaged."""
+    delivered = 0
+    try:
+        with _inflated(stream, compression) as inflated:
+            while block := inflated.read(BLOCK):
+                yield block
+                delivered += len(block)
+        return
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+    # pyarrow drops what it had decompressed of the block that failed: go there again and take it byte by byte.
+    rest = bytearray()
+    with _inflated(stream, compression) as inflated:
+        while delivered:
+            delivered -= len(inflated.read(min(delivered, BLOCK)))
+        try:
+            while byte := inflated.read(1):
+                rest += byte
+        except OSError:
+            pass
+    if rest:
+        yield bytes(rest)
+    raise Damaged(reason)
+
+
+def _inflated(stream: "NativeFile", compression: Compression) -> "pa.CompressedInputStream":
+    stream.seek(0)
+    # The outer stream closes the inner one with itself; this one has to survive for a second pass.
+    return pa.CompressedInputStream(pa.PythonFile(_Unclosed(stream), mode="r"), compression)
+
+
+class _Unclosed:
+    """A readable stream that ignores `close`."""
+
+    closed = False
+
+    def __init__(self, stream: "NativeFile") -> None:
+        self.read = stream.read
+
+    def close(self) -> None:
+        """Leave the stream to its owner."""

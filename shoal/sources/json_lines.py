@@ -1,0 +1,51 @@
+"""JSON lines: one JSON object a line, UTF-8, as RFC 8259 has it; blank lines are passed over."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import orjson
+
+from shoal.sources.lines import Line, Overlong
+
+
+def records(blocks: Iterable[list[Line]]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield (line, object) or (line, reason why it is none), lines counted from 1."""
+    number = 0
+    for lines in blocks:
+        for number, line in enumerate(lines, number + 1):
+            try:
+                record = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                if isinstance(line, bytes) and not line.strip():
+                    continue
+                record = _second_look(line)
+            if type(record) is not dict:
+                record = record.reason if isinstance(record, _Broken) else f"the line is {_kind(record)}, not a JSON object"
+            yield number, record
+
+
+class _Broken:
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+def _second_look(line: Line) -> Any:
+    """Find out what the strict parser refused: NaN and lone surrogates pass here, so that their field can be named."""
+    if isinstance(line, Overlong):
+        return _Broken(line.reason)
+    try:
+        return json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        return _Broken(f"the line is not valid UTF-8 (byte {error.start + 1})")
+    except RecursionError:
+        return _Broken("broken JSON: nested too deeply")
+    except ValueError as error:
+        detail = f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
+        return _Broken(f"broken JSON: {detail}")
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    return {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}[type(value)]

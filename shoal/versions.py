@@ -1,0 +1,191 @@
+"""Index versions of a root: which there are, which is current, and whether they are whole."""
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from shoal import layout
+from shoal.errors import Conflict, CorruptIndex, InvalidArgument, NotFound
+from shoal.manifest import FileEntry, Manifest
+from shoal.storage import Storage
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PLAN_LETTERS = 8
+_HASHING_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What CURRENT says. `previous` is what rollback returns to; `activated_at` is UTC, ISO 8601."""
+
+    version: str
+    previous: str | None
+    activated_at: str
+
+
+def make_version(now: datetime, plan_hash: str) -> str:
+    """Name a version, such as 20261122T233411-1a2b3c4d: the time in UTC, so that names sort by it, and the plan."""
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%S}-{plan_hash[:_PLAN_LETTERS]}"
+
+
+def read_current(storage: Storage) -> Current | None:
+    """Return the active version, or None when nothing has been activated yet.
+
+    Raises NotFound when there is no index root at all, CorruptIndex when CURRENT cannot be read.
+    """
+    try:
+        data = storage.read(layout.CURRENT)
+    except NotFound:
+        storage.require()
+        return None
+    try:
+        current = Current(**json.loads(data))
+        _check_name(current.version)
+    except (ValueError, TypeError, InvalidArgument) as error:
+        raise CorruptIndex(
+            f"{storage.uri}/{layout.CURRENT} cannot be read ({error}); activate a version again"
+        ) from error
+    return current
+
+
+def read_manifest(storage: Storage, version: str) -> Manifest:
+    """Read the manifest of a version. Raises NotFound if it is not published, CorruptIndex if it has been changed."""
+    _check_name(version)
+    path = layout.manifest(version)
+    try:
+        data = storage.read(path)
+    except NotFound as error:
+        known = ", ".join(list_versions(storage)) or "none"
+        raise NotFound(
+            f"{storage.uri} has no published version {version}; published are: {known}", param="version"
+        ) from error
+    manifest = Manifest.from_bytes(data, f"{storage.uri}/{path}")
+    if manifest.version != version:
+        raise CorruptIndex(
+            f"{storage.uri}/{path} belongs to version {manifest.version}; restore the version or activate another one"
+        )
+    return manifest
+
+
+def list_versions(storage: Storage) -> list[str]:
+    """Return the published versions, oldest first. A folder without a manifest is an unfinished build and no version."""
+    return [version for version in storage.list(layout.VERSIONS) if storage.exists(layout.manifest(version))]
+
+
+def find_plan(storage: Storage, plan_hash: str) -> str | None:
+    """Return the newest published version that was built by this plan, or None."""
+    for version in reversed(list_versions(storage)):
+        if version.endswith(f"-{plan_hash[:_PLAN_LETTERS]}"):
+            try:
+                manifest = read_manifest(storage, version)
+            except CorruptIndex:
+                continue
+            if manifest.plan == plan_hash:
+                return version
+    return None
+
+
+def publish(storage: Storage, manifest: Manifest) -> None:
+    """Write the manifest, which makes the folder a version. Raises Conflict if the version has another one already."""
+    path, data = layout.manifest(manifest.version), manifest.to_bytes()
+    if not storage.exists(path):
+        storage.write(path, data)
+    elif storage.read(path) != data:
+        raise Conflict(f"{storage.uri}/{path} is published already and never changed; build under another version name")
+
+
+def verify(storage: Storage, version: str) -> list[str]:
+    """Compare every file of a version with its manifest and return the problems; an empty list means it is whole.
+
+    A changed, missing or extra file and a changed manifest are all found. Reads the whole version. Raises NotFound if
+    the version is not published.
+    """
+    try:
+        manifest = read_manifest(storage, version)
+    except CorruptIndex as error:
+        return [error.message]
+    folder, files = layout.version_dir(version), manifest.all_files()
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        problems = list(pool.map(lambda file: file_problem(storage, f"{folder}/{file.path}", file), files))
+    expected = {file.path for file in files} | {layout.manifest(version).removeprefix(f"{folder}/")}
+    extra = (
+        f"{storage.uri}/{folder}/{path} is not in the manifest"
+        for path in storage.files(folder)
+        if path not in expected
+    )
+    return [*filter(None, problems), *extra]
+
+
+def file_problem(storage: Storage, path: str, file: FileEntry) -> str | None:
+    """Say how a file differs from its manifest entry; None if it does not."""
+    place = f"{storage.uri}/{path}"
+    try:
+        digest, size = storage.sha256(path)
+    except NotFound:
+        return f"{place} is missing"
+    if size != file.bytes:
+        return f"{place} has {size} bytes, its manifest says {file.bytes}"
+    if digest != file.sha256:
+        return f"{place} does not match the checksum in its manifest"
+    return None
+
+
+def activate(storage: Storage, version: str) -> Current:
+    """Verify a version completely and make it current. Raises NotFound, and CorruptIndex naming what does not match."""
+    if problems := verify(storage, version):
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise CorruptIndex(
+            f"version {version} is not activated: {problems[0]}{more}; restore it or activate another one"
+        )
+    try:
+        before = read_current(storage)
+    except CorruptIndex:
+        before = None  # a broken CURRENT is mended by activating a version
+    if before is not None and before.version == version:
+        return before
+    current = Current(version, before.version if before else None, datetime.now(UTC).isoformat(timespec="seconds"))
+    storage.write(layout.CURRENT, json.dumps(asdict(current), indent=1).encode() + b"\n")
+    return current
+
+
+def rollback(storage: Storage) -> Current:
+    """Make the previous version current again, verified like any other. Raises Conflict if there is none."""
+    current = read_current(storage)
+    if current is None or current.previous is None:
+        raise Conflict(f"{storage.uri} has no previous version to roll back to; activate one by name")
+    return activate(storage, current.previous)
+
+
+def prune(storage: Storage, keep: int) -> list[str]:
+    """Remove old versions and the folders of crashed builds; return their names, oldest first.
+
+    Kept are the current and the previous version, the newest `keep` published ones, and unpublished folders whose
+    build can still be continued (its plan is in staging).
+    """
+    if keep < 0:
+        raise InvalidArgument(f"keep must be >= 0, got {keep}", param="keep")
+    current = read_current(storage)
+    published = list_versions(storage)
+    kept = set(published[max(0, len(published) - keep) :])
+    if current is not None:
+        kept |= {current.version, current.previous or current.version}
+    running = {plan[:_PLAN_LETTERS] for plan in storage.list(layout.STAGING)}
+    removed = []
+    for version in storage.list(layout.VERSIONS):
+        unfinished = version not in published
+        if version in kept or (unfinished and version.rpartition("-")[2] in running):
+            continue
+        # The manifest goes first: interrupted halfway, the rest is an unfinished folder and not a broken version.
+        storage.delete(layout.manifest(version))
+        storage.delete(layout.version_dir(version))
+        removed.append(version)
+    return removed
+
+
+def _check_name(version: str) -> None:
+    if not _NAME.fullmatch(version):
+        raise InvalidArgument(
+            f"{version!r} is not the name of a version; `shoal index list` shows them", param="version"
+        )
