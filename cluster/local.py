@@ -8,8 +8,9 @@ In tests it is loaded by path and used as a context manager, `with LocalCluster(
 the same script as a child process.
 
 Everything listens on 127.0.0.1 only, on free ports, and writes to a folder of its own. It stops what it started and
-nothing else (never `ray stop`, which ends every Ray of the user): the script adopts the orphans among its descendants and
-kills what remains of them. When the process that holds a LocalCluster dies, however it dies, the cluster stops too.
+nothing else (never `ray stop`, which ends every Ray of the user): the script adopts the orphans among its descendants
+and kills what remains of them. When the process that holds a LocalCluster dies, however it dies, the cluster stops too.
+Only after SIGKILL of the script itself do Ray's node agents linger, for about a minute.
 """
 
 import argparse

@@ -23,6 +23,8 @@ PREPARE_S = 600.0
 RETIRE_S = 10.0
 START_S = 0.2
 """Seconds between tries as long as nothing is served yet: replicas come up one by one."""
+REFUSED_S = 60.0
+"""Seconds before a version that was found broken is tried again: finding that out reads all of it."""
 
 
 class ShardControl(Protocol):
@@ -54,15 +56,18 @@ class Activation:
         shards: Sequence[ShardControl],
         switch: Callable[[str, Sequence[int]], None],
         expected: Fingerprint,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._storage = storage
         self._shards = shards
         self._switch = switch
         self._expected = expected
+        self._clock = clock
         self._lock = asyncio.Lock()
         self._manifest: Manifest | None = None
         self._previous: str | None = None
         self._problem: str | None = None
+        self._refused: tuple[str | None, float] = (None, 0.0)
 
     async def activate(self, version: str) -> None:
         """Serve a published version. Raises NotFound, Conflict, EncoderMismatch, CorruptIndex, DeadlineExceeded."""
@@ -90,20 +95,32 @@ class Activation:
     async def follow(self) -> None:
         """Look at CURRENT once and serve what it names. Never raises: a version that cannot be served is a problem told."""
         async with self._lock:
-            wanted = "CURRENT"
             try:
                 current = await asyncio.to_thread(versions.read_current, self._storage)
                 if current is None:
                     raise NotFound(f"{self._storage.uri} has no current version; build or activate one")
-                wanted = current.version
-                if self._manifest is None or self._manifest.version != wanted:
-                    await self._serve(await self._prepare(wanted), current.previous)
-                self._previous = current.previous
-                self._problem = None
             except Exception as error:
-                self._tell(wanted, error)
-                if self._manifest is None and wanted != "CURRENT" and current and current.previous:
-                    await self._fall_back(current.previous)
+                self._tell("CURRENT", error)
+                return
+            if self._manifest is not None and self._manifest.version == current.version:
+                self._previous, self._problem = current.previous, None
+            elif not self._refuses(current.version):
+                await self._go_to(current)
+
+    async def _go_to(self, current: versions.Current) -> None:
+        try:
+            await self._serve(await self._prepare(current.version), current.previous)
+        except (Conflict, NotFound) as error:
+            self._refused = (current.version, self._clock() + REFUSED_S)
+            self._tell(current.version, error)
+            if self._manifest is None and current.previous is not None:
+                await self._fall_back(current.previous)
+        except Exception as error:
+            self._tell(current.version, error)
+
+    def _refuses(self, version: str) -> bool:
+        refused, until = self._refused
+        return version == refused and self._clock() < until
 
     async def missing(self, deadline: float) -> list[str]:
         """Name what keeps the active version from being searched completely."""
@@ -147,7 +164,7 @@ class Activation:
                 f"version {version} has {len(manifest.shards)} shards and this server {len(self._shards)}; "
                 "make it current with `shoal index activate` on the index root and restart the server"
             )
-        deadline = time.time() + PREPARE_S
+        deadline = self._clock() + PREPARE_S
         outcomes = await asyncio.gather(
             *(shard.prepare(version, deadline) for shard in self._shards), return_exceptions=True
         )
@@ -161,16 +178,17 @@ class Activation:
         self._manifest, self._previous, self._problem = manifest, previous, None
         logger.info("serving index version %s", manifest.version)
         keep = [manifest.version, *([previous] if previous else [])]
-        deadline = time.time() + RETIRE_S
+        deadline = self._clock() + RETIRE_S
         # A replica that misses this keeps a version too long, until the next one; nothing else depends on it.
         await asyncio.gather(*(shard.retire(keep, deadline) for shard in self._shards), return_exceptions=True)
 
     async def _fall_back(self, previous: str) -> None:
+        """Serve the version before a broken one, as the replicas do that were there before this one started."""
         problem = self._problem
         try:
-            await self._serve(await self._prepare(previous), previous)
-        except Exception as error:
-            logger.warning("nor can version %s be served: %s", previous, error)
+            await self._serve(await self._prepare(previous), None)
+        except ShoalError as error:
+            logger.error("nor can the version before it be served: %s", error)
         self._problem = problem
 
     def _tell(self, wanted: str, error: Exception) -> None:

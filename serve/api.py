@@ -1,14 +1,87 @@
-"""signatures only, the body follows (D1)"""
+"""The HTTP application: every dialect, health, documentation. Free of Ray; the engine behind it is injected."""
 
+import html
 from collections.abc import Callable
+from typing import Literal
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
 
-from serve.dialects import Engine
+from serve import errors
+from serve.dialects import Engine, routers
+from serve.middleware import Exchange
+from shoal import __version__
 from shoal.settings import ServeSettings
 
 __all__ = ["Engine", "create_api"]
 
+DESCRIPTION = """Two-stage semantic retrieval: nearest passages from every shard of an index, then a reranker.
+
+Every response carries `x-request-id` (yours, if you send one). Every error has the same body."""
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(BaseModel):
+    """Every shard of the active version can be searched."""
+
+    ready: Literal[True] = True
+
+
+class NotReady(errors.ErrorBody):
+    """Something cannot be searched yet."""
+
+    missing: list[str]
+
 
 def create_api(engine: Engine | Callable[[], Engine], settings: ServeSettings) -> FastAPI:
-    raise NotImplementedError
+    """Build the application over an engine, or over a function that gives it when a request needs it."""
+    app = FastAPI(title="Shoal", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None)
+    app.add_middleware(Exchange, max_body_bytes=settings.max_body_bytes)
+    errors.install(app)
+
+    resolve = engine if callable(engine) else lambda: engine
+    for router in routers(resolve, settings):
+        app.include_router(router)
+
+    @app.get("/healthz", tags=["health"])
+    async def healthz() -> Alive:
+        """Say that the process lives."""
+        return Alive()
+
+    not_ready = errors.responses(503)
+    not_ready[503]["model"] = NotReady
+
+    @app.get("/readyz", tags=["health"], response_model=Ready, responses=not_ready)
+    async def readyz() -> Ready | Response:
+        """Say whether every shard has a replica with the active version."""
+        missing = await resolve().ready()
+        if missing:
+            message = f"not ready: {', '.join(missing)}"
+            return errors.error_response(503, "UNAVAILABLE", message, missing=missing)
+        return Ready()
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return _docs(app)
+
+    return app
+
+
+def _docs(app: FastAPI) -> HTMLResponse:
+    """Swagger UI, which comes from a CDN, over a plain list of routes that is there without it."""
+    page = get_swagger_ui_html(openapi_url="openapi.json", title="Shoal", swagger_favicon_url="data:,")
+    routes = "".join(
+        f"<li><code>{method.upper()} {html.escape(path)}</code> {html.escape(operation.get('description', ''))}</li>"
+        for path, operations in app.openapi()["paths"].items()
+        for method, operation in operations.items()
+    )
+    plain = f'<h1>Shoal</h1><p>The full description is <a href="openapi.json">openapi.json</a>.</p><ul>{routes}</ul>'
+    opening = '<div id="swagger-ui">'
+    return HTMLResponse(bytes(page.body).decode().replace(opening, opening + plain, 1))

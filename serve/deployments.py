@@ -9,21 +9,21 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from serve.activation import Activation, ShardControl
-from shoal import rerankers
 from shoal.batching import Batcher
 from shoal.cache import ShardCache
 from shoal.encoders import load_encoder
-from shoal.errors import DeadlineExceeded, EncoderMismatch, NotFound, ShoalError
+from shoal.errors import DeadlineExceeded, NotFound, ShoalError
 from shoal.fingerprint import Fingerprint
 from shoal.pipeline import SearchPipeline
 from shoal.records import FloatArray, Hits, SearchAnswer, SearchRequest
+from shoal.rerankers import load_reranker
 from shoal.services import EncodeService, Fetched, RerankService, ShardService
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
+from shoal.serving import check_encoder
 from shoal.shard import Shard
 from shoal.storage import Storage
 from shoal.versions import read_current, read_manifest
@@ -49,7 +49,9 @@ class Threads:
 
         def guarded() -> T:
             if time.time() >= deadline:
-                raise DeadlineExceeded(f"the deadline passed before the {self._name} had a thread free; allow more time")
+                raise DeadlineExceeded(
+                    f"the deadline passed before the {self._name} had a thread free; allow more time"
+                )
             return work(*args)
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, guarded)
@@ -69,35 +71,17 @@ class QueryEncoder:
         return await self._thread.run(deadline, self._encoder.encode_queries, queries)
 
 
-def check_encoder(fingerprint: Fingerprint, expected: Fingerprint) -> None:
-    """Raise EncoderMismatch, naming both, unless queries of one encoder may be compared with vectors of the other."""
-    if not fingerprint.matches(expected):
-        raise EncoderMismatch(
-            f"the index was built with {expected}, the server would encode queries with {fingerprint}; "
-            "serve it with the encoder it was built with, or build it again"
-        )
-
-
-@dataclass(slots=True)
-class _Open:
-    shard: Shard
-    users: int = 0
-    retired: bool = False
-
-
 class Retriever:
     """Holds one shard of several index versions and searches the one that each call names."""
 
     def __init__(self, settings: ServeSettings, shard: int) -> None:
         self._number = shard
         self._storage = Storage(settings.index)
-        self._cache = None
-        if not self._storage.is_local:
-            self._cache = ShardCache(Path(settings.cache_dir).expanduser(), settings.cache_bytes)
+        self._cache = None if self._storage.is_local else ShardCache(settings.cache_dir, settings.cache_bytes)
         self._faiss_threads = settings.retriever_threads
         self._threads = Threads(2, f"shard {shard}")  # a fetch of texts need not wait for another batch's search
-        self._open: dict[str, _Open] = {}
-        self._loading: dict[str, asyncio.Task[_Open]] = {}
+        self._open: dict[str, Shard] = {}
+        self._loading: dict[str, asyncio.Task[Shard]] = {}
         self._load_first()
 
     def _load_first(self) -> None:
@@ -113,11 +97,11 @@ class Retriever:
             logger.error("shard %d of version %s cannot be loaded: %s", self._number, current.version, error)
             self._open[current.previous] = self._load(current.previous)
 
-    def _load(self, version: str) -> _Open:
+    def _load(self, version: str) -> Shard:
         manifest = read_manifest(self._storage, version)
         shard = Shard.open(self._storage, manifest, self._number, cache=self._cache, threads=self._faiss_threads)
         shard.warm()
-        return _Open(shard)
+        return shard
 
     async def search(self, version: str, queries: FloatArray, top_k: int, deadline: float, with_passages: bool) -> Hits:
         """Search the named version for b queries, float32 (b, dim). Raises NotFound for a version that does not exist."""
@@ -137,51 +121,36 @@ class Retriever:
         return sorted(self._open)
 
     async def retire(self, keep: list[str]) -> bool:
-        """Forget every version but these, and close each once its last search has ended."""
+        """Forget every version but these; a search that still runs in one keeps it in memory until it ends."""
         for version in self._open.keys() - set(keep):
-            opened = self._open.pop(version)
-            opened.retired = True
-            self._close_unused(opened)
+            self._open.pop(version).close()
         return True
 
     async def _use(self, version: str, deadline: float, work: Callable[[Shard], T]) -> T:
-        opened = self._open.get(version) or await self._get(version)
-        opened.users += 1
-        call = asyncio.ensure_future(self._threads.run(deadline, work, opened.shard))
-        # The thread may outlive a cancelled call, and the shard must outlive the thread.
-        call.add_done_callback(lambda _: self._release(opened))
-        return await asyncio.shield(call)
+        shard = self._open.get(version) or await self._get(version)
+        return await self._threads.run(deadline, work, shard)
 
-    async def _get(self, version: str) -> _Open:
+    async def _get(self, version: str) -> Shard:
         """Return a version, loading it first if need be; however many calls wait for it, it is loaded once."""
-        if opened := self._open.get(version):
-            return opened
+        if version in self._open:
+            return self._open[version]
         if version not in self._loading:
-            task = asyncio.create_task(self._load_in_thread(version))
-            self._loading[version] = task
-            task.add_done_callback(lambda _: self._loading.pop(version))
+            self._loading[version] = asyncio.create_task(self._load_in_thread(version))
         return await asyncio.shield(self._loading[version])
 
-    async def _load_in_thread(self, version: str) -> _Open:
-        opened = await asyncio.to_thread(self._load, version)
-        self._open[version] = opened
-        return opened
-
-    def _release(self, opened: _Open) -> None:
-        opened.users -= 1
-        self._close_unused(opened)
-
-    @staticmethod
-    def _close_unused(opened: _Open) -> None:
-        if opened.retired and opened.users == 0:
-            opened.shard.close()
+    async def _load_in_thread(self, version: str) -> Shard:
+        try:
+            self._open[version] = await asyncio.to_thread(self._load, version)
+            return self._open[version]
+        finally:
+            del self._loading[version]
 
 
 class Reranker:
     """Scores passages, those of several waiting queries together."""
 
     def __init__(self, settings: RerankerSettings, max_waiting: int) -> None:
-        self._reranker = rerankers.load_reranker(settings)
+        self._reranker = load_reranker(settings)
         self._reranker.score("warm up", ["warm up"])
         self._thread = Threads(1, "reranker")  # one: rerankers are not re-entrant
         self._batcher: Batcher[_Pairs, FloatArray] = Batcher(
@@ -209,6 +178,10 @@ class _Pairs:
     deadline: float
 
 
+class ShardServer(ShardService, ShardControl, Protocol):
+    """What the ingress asks of a shard: searches, and which versions it holds."""
+
+
 class Ingress:
     """The engine behind the HTTP dialects (`serve.dialects.Engine`): the search pipeline, and the version it serves."""
 
@@ -217,15 +190,14 @@ class Ingress:
         settings: ServeSettings,
         expected: Fingerprint,
         encoder: EncodeService,
-        shards: Sequence[ShardService],
-        controls: Sequence[ShardControl],
+        shards: Sequence[ShardServer],
         reranker: RerankService | None,
     ) -> None:
         self._settings = settings
         self._encoder = encoder
         self._reranker = reranker
         self._pipeline = SearchPipeline(encoder, shards, reranker, settings)
-        self._activation = Activation(Storage(settings.index), controls, self._pipeline.switch, expected)
+        self._activation = Activation(Storage(settings.index), shards, self._pipeline.switch, expected)
         self._probed: tuple[float, list[str]] = (0.0, [])
         self._watch = asyncio.create_task(self._activation.watch(settings.watch_s))
 

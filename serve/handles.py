@@ -1,4 +1,4 @@
-"""Ray Serve handles behind the service protocols of the core: deadlines, one retry, and errors that a user can read.
+"""Ray Serve handles behind the service protocols of the core: deadlines, and errors that a user can read.
 
 A Serve handle has no timeout, waits for ever for a replica that does not exist, and raises remote stack traces. What
 leaves this module is a result before the deadline or an error of `shoal.errors`.
@@ -7,20 +7,20 @@ leaves this module is a result before the deadline or an error of `shoal.errors`
 import asyncio
 import contextvars
 import time
-from collections.abc import Awaitable, Sequence
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
-from ray.exceptions import RayActorError, RayError, TaskCancelledError
-from ray.serve.exceptions import BackPressureError, RayServeException, ReplicaUnavailableError
+from ray.exceptions import RayActorError, TaskCancelledError
+from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 from shoal.records import FloatArray, Hits
 from shoal.services import Fetched
 
+T = TypeVar("T")
+
 RETRY_AFTER_S = 1.0
-ATTEMPTS = 2
-"""Everything asked through handles is idempotent: a call whose replica has died goes to another one, once."""
 
 
 class EncoderHandle:
@@ -44,7 +44,9 @@ class ShardHandle:
 
     async def search(self, version: str, queries: FloatArray, top_k: int, deadline: float, with_passages: bool) -> Hits:
         """Search this shard of the named version for b queries, float32 (b, dim)."""
-        hits: Hits = await _call(self._handle, "search", version, queries, top_k, deadline, with_passages, deadline=deadline)
+        hits: Hits = await _call(
+            self._handle, "search", version, queries, top_k, deadline, with_passages, deadline=deadline
+        )
         return hits
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
@@ -111,47 +113,44 @@ def readable(error: Exception, name: str) -> ShoalError:
 
 
 async def _call(handle: DeploymentHandle, method: str, *args: Any, deadline: float) -> Any:
-    """Call one replica; returns or raises before the deadline, an absolute time in seconds since the epoch."""
-    return await _detached(_attempts(handle, method, args, deadline))
+    """Call one replica; returns or raises before the deadline, an absolute time in seconds since the epoch.
+
+    A call that its replica did not survive is Unavailable; the pipeline tries it once more.
+    """
+    return await _detached(_asked(handle, method, args, deadline))
 
 
-async def _detached(call: Awaitable[Any]) -> Any:
+async def _detached(call: Coroutine[Any, Any, T]) -> T:
     # One call serves the queries of many HTTP requests. In the context of the request that happened to start it, Serve
     # would cancel the call for all of them as soon as that one client goes away.
-    async def body() -> Any:
-        return await call
-
-    return await asyncio.create_task(body(), context=contextvars.Context())
+    return await asyncio.create_task(call, context=contextvars.Context())
 
 
-async def _attempts(handle: DeploymentHandle, method: str, args: tuple[Any, ...], deadline: float) -> Any:
+async def _asked(handle: DeploymentHandle, method: str, args: tuple[Any, ...], deadline: float) -> Any:
     name = handle.deployment_name
-    for attempt in range(ATTEMPTS):
-        remaining = deadline - time.time()
-        if remaining <= 0:
-            break
-        response = getattr(handle, method).remote(*args)
-        task = asyncio.ensure_future(_result(response))
-        try:
-            done, _ = await asyncio.wait({task}, timeout=remaining)
-        except asyncio.CancelledError:
-            _abandon(response, task)
-            raise
-        if not done:
-            _abandon(response, task)
-            break
-        try:
-            return task.result()
-        except (RayActorError, ReplicaUnavailableError) as error:
-            if attempt + 1 == ATTEMPTS:
-                raise readable(error, name) from None
-        except (RayError, RayServeException, ShoalError) as error:
-            raise readable(error, name) from None
-        except asyncio.CancelledError:
-            raise Unavailable(f"{name} gave up the call; try again", retry_after_s=RETRY_AFTER_S) from None
-        except Exception as error:
-            raise readable(error, name) from error
-    raise DeadlineExceeded(f"the deadline passed before {name} had answered; allow more time")
+    remaining = deadline - time.time()
+    if remaining <= 0:
+        raise _expired(name)
+    response = getattr(handle, method).remote(*args)
+    task = asyncio.ensure_future(_result(response))
+    try:
+        done, _ = await asyncio.wait({task}, timeout=remaining)
+    except asyncio.CancelledError:
+        _abandon(response, task)
+        raise
+    if not done:
+        _abandon(response, task)
+        raise _expired(name)
+    try:
+        return task.result()
+    except asyncio.CancelledError:
+        raise Unavailable(f"{name} gave up the call; try again", retry_after_s=RETRY_AFTER_S) from None
+    except Exception as error:
+        raise readable(error, name) from error
+
+
+def _expired(name: str) -> DeadlineExceeded:
+    return DeadlineExceeded(f"the deadline passed before {name} had answered; allow more time")
 
 
 async def _result(response: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a server's answers look like to its clients. `serve/` writes these shapes, `shoal.client` reads them."""
+"""What a server's answers look like to its clients. `serve/dialects/native.py` writes them."""
 
 from typing import Any
 
@@ -58,6 +58,11 @@ class IndexDescription(Answer):
     """What a server serves: the active version, the one that a rollback would return to, and their size."""
 
     version: str
-    previous: str | None = None
-    passages: int | None = None
-    shards: int | None = None
+    previous: str | None
+    passages: int
+    shards: int
+    dim: int
+    metric: str
+    kind: str
+    models: dict[str, str | None]
+    """`encoder` and `reranker`; the latter is None if there is none."""

@@ -1,4 +1,4 @@
-"""Work-conserving micro-batching: while calls are in flight the waiting items gather, and an idle server never waits."""
+"""Work-conserving micro-batching: while a call is in flight the waiting items gather; an idle server never waits."""
 
 import asyncio
 import time
@@ -18,8 +18,8 @@ class Batcher(Generic[T, R]):
     """Serves single items through a handler of batches.
 
     handler: awaited with 1 to `max_batch` items, returns one result an item, in order. It is cancelled when the last
-    deadline of its batch passes. max_waiting: items that may wait beside those in flight. concurrency: batches in flight.
-    name: what the handler asks, for messages.
+    deadline of its batch passes. max_waiting: items that may wait beside those in flight. concurrency: batches in
+    flight at once. name: what the items wait for, in messages.
 
     No caller waits beyond its own deadline, whatever the handler does.
     """

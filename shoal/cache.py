@@ -32,8 +32,9 @@ class ShardCache:
     def path(self, storage: Storage, path: str, sha256: str, size: int) -> Path:
         """Return a local copy of a file of `storage`, downloaded if need be and checked in any case.
 
-        The caller holds it until `release`. Raises CorruptIndex when the file in `storage` is not what checksum and size
-        (bytes) say, InvalidArgument when it does not fit beside the files in use, Unavailable when storage or disk fail.
+        The caller holds it until `release`. Raises CorruptIndex when the file in `storage` is not what its checksum and
+        size (bytes) say, InvalidArgument when it does not fit beside the files in use, Unavailable when the storage or
+        the disk fails.
         """
         local = self._folder / sha256
         try:
@@ -105,8 +106,8 @@ class ShardCache:
                     total -= status.st_size
             if total + size > self._max_bytes:
                 raise InvalidArgument(
-                    f"{place} ({size} bytes) does not fit into the cache {self._folder}: {total} of {self._max_bytes} bytes are "
-                    "in use; raise cache_bytes",
+                    f"{place} ({size} bytes) does not fit into the cache {self._folder}: {total} of "
+                    f"{self._max_bytes} bytes are in use; raise cache_bytes",
                     param="cache_bytes",
                 )
             os.ftruncate(descriptor, size)

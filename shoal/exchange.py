@@ -111,7 +111,7 @@ class Exchange:
                 if response.is_success:
                     return self._json(response)
                 error = self._refusal(response)
-                again = response.status_code in (429, 503)
+                again = isinstance(error, Overloaded | Unavailable)
             except httpx.RequestError as failure:
                 error = self._unreachable(failure)
                 never_arrived = isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout)

@@ -84,8 +84,8 @@ class FanOut:
     async def search(self, vector: FloatArray, top_k: int, deadline: float) -> tuple[dict[int, Found], dict[int, str]]:
         """Search all shards for one query, float32 (dim,), until an absolute deadline.
 
-        Returns what was found and why shards are missing, both by shard number. Raises Overloaded when a shard has too many
-        queries waiting, Unavailable when no shard answered.
+        Returns what was found and why shards are missing, both by shard number. Raises Overloaded when a shard has too
+        many queries waiting, Unavailable when no shard answered.
         """
         probe = _Probe(vector, top_k, deadline)
         futures: list[asyncio.Future[Found]] = []
@@ -115,9 +115,10 @@ class FanOut:
     async def fetch(
         self, candidates: Iterable[Candidate], deadline: float, with_vectors: bool = False
     ) -> tuple[dict[tuple[int, int], tuple[Passage, FloatArray | None]], dict[int, str]]:
-        """Fetch the passages of candidates, and their vectors, from the shards that hold them, until an absolute deadline.
+        """Fetch the passages of candidates, and their vectors if asked for, until an absolute deadline.
 
-        Returns them by (shard, row), and why shards are missing by shard number.
+        Only shards that hold candidates are asked. Returns passages and vectors by (shard, row), and why shards are
+        missing by shard number.
         """
         rows: dict[int, list[int]] = {}
         for candidate in candidates:
@@ -153,15 +154,27 @@ class FanOut:
         queries = np.stack([probe.vector for probe in probes])
         top_k = max(probe.top_k for probe in probes)
         deadline = max(probe.deadline for probe in probes)
-        service, with_passages = self._shards[shard], self._settings.fetch_with_hits
-        hits = await self._logged(shard, lambda: service.search(self.version, queries, top_k, deadline, with_passages))
+
+        async def call() -> Hits:
+            with_passages = self._settings.fetch_with_hits
+            hits = await self._shards[shard].search(self.version, queries, top_k, deadline, with_passages)
+            if len(hits.ids) != len(probes):
+                raise RuntimeError(f"found hits for {len(hits.ids)} of {len(probes)} queries")
+            return hits
+
+        hits = await self._logged(shard, call)
         ms = 1000 * (asyncio.get_running_loop().time() - started)
         return [Found(hits, query, ms, len(probes)) for query in range(len(probes))]
 
     async def _fetch(self, shard: int, rows: list[int], deadline: float, with_vectors: bool) -> Fetched:
-        service = self._shards[shard]
+        async def call() -> Fetched:
+            fetched = await self._shards[shard].fetch(self.version, rows, deadline, with_vectors)
+            if len(fetched.passages) != len(rows):
+                raise RuntimeError(f"fetched {len(fetched.passages)} passages for {len(rows)} rows")
+            return fetched
+
         async with asyncio.timeout(deadline - self._clock()):
-            return await self._logged(shard, lambda: service.fetch(self.version, rows, deadline, with_vectors))
+            return await self._logged(shard, call)
 
     async def _logged(self, shard: int, call: Callable[[], Awaitable[T]]) -> T:
         # Whatever a shard raises ends here: clients only learn that the shard is missing, and in which of three ways.

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shoal.errors import InvalidArgument
+from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.records import RowArray
 
 if TYPE_CHECKING:
@@ -30,17 +31,19 @@ def place(device: str, dtype: str) -> tuple[str, torch.dtype]:
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise InvalidArgument(
-            "device=cuda, but torch sees no GPU: install a CUDA build of torch, or set device to auto or cpu", param="device"
+            "device=cuda, but torch sees no GPU: install a CUDA build of torch, or set device to auto or cpu",
+            param="device",
         )
     place = "cuda" if device == "cuda" or (device == "auto" and available) else "cpu"
     return place, _DTYPES[dtype] if dtype != "auto" else (torch.float16 if place == "cuda" else torch.float32)
 
 
 @contextmanager
-def loading(threads: int) -> Iterator[None]:
-    """Load a model inside this: no progress bar and no advice is printed, and threads are bounded.
+def loading(folder: Path, threads: int) -> Iterator[None]:
+    """Load the model in a folder inside this: no progress bar and no advice is printed, and threads are bounded.
 
-    The tokenizers library reads its number of threads from the environment, once a process.
+    Raises ModelUnavailable for whatever the libraries below raise. The tokenizers library takes its number of threads
+    from the environment, once a process.
     """
     from transformers.utils import logging
 
@@ -53,6 +56,8 @@ def loading(threads: int) -> Iterator[None]:
         logging.disable_progress_bar()
     try:
         yield
+    except Exception as error:  # a broken folder fails in as many ways as there are libraries below
+        raise ModelUnavailable(f"the model in {folder} cannot be loaded ({error}): is the folder complete?") from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:
@@ -66,7 +71,9 @@ def limit_length(model: "BaseModel", max_length: int | None) -> int:
     """
     positions = _positions(model)
     if max_length is not None and max_length > positions:
-        raise InvalidArgument(f"max_length={max_length}, but the model reads at most {positions} tokens", param="max_length")
+        raise InvalidArgument(
+            f"max_length={max_length}, but the model reads at most {positions} tokens", param="max_length"
+        )
     length = min(max_length or model.max_seq_length or positions, positions)
     model.max_seq_length = length
     return int(length)
@@ -95,33 +102,34 @@ def token_batches(lengths: NDArray[Any], batch_tokens: int) -> Iterator[RowArray
 
 
 def forward(
-    model: "BaseModel", inputs: Sequence[Any], *, batch_tokens: int, threads: int, **options: Any
+    model: "BaseModel", inputs: Sequence[Any], *, batch_tokens: int, threads: int, prompt: str | None, **options: Any
 ) -> Iterator[tuple[RowArray, dict[str, Any]]]:
     """Run a sentence-transformers model over texts or pairs, batched by token budget.
 
-    Yields the rows of `inputs` in a batch, int64 (b,), and what the model's modules gave for them, on its device. The same
-    inputs give the same batches and so the same bits. `options` go to the model's preprocess, as in its own encode().
+    Yields the rows of `inputs` in a batch, int64 (b,), and what the model's modules gave for them, on its device. The
+    same inputs give the same batches and so the same bits. `options` go to the modules, as those of encode() do.
     """
     characters = [-sum(map(len, text)) if isinstance(text, tuple) else -len(text) for text in inputs]
     order = np.argsort(np.array(characters, dtype=np.int64), kind="stable")
     for start in range(0, len(order), _WINDOW):
         window = order[start : start + _WINDOW]
-        features = model.preprocess([inputs[row] for row in window], processing_kwargs=_UNPADDED, **options)
+        texts = [inputs[row] for row in window]
+        features = model.preprocess(texts, prompt=prompt, processing_kwargs=_UNPADDED, **options)
         if not isinstance(features["input_ids"], list):  # modules without padding, such as static embeddings
-            yield window, _run(model, features, threads)
+            yield window, _run(model, features, threads, options)
             continue
         ragged = {name: values for name, values in features.items() if isinstance(values, list)}
         shared = {name: value for name, value in features.items() if name not in ragged}
         for rows in token_batches(np.array([len(ids) for ids in ragged["input_ids"]]), batch_tokens):
             batch = {name: [values[row] for row in rows] for name, values in ragged.items()}
             padded = model.tokenizer.pad(batch, return_tensors="pt")
-            yield window[rows], _run(model, {**shared, **padded}, threads)
+            yield window[rows], _run(model, {**shared, **padded}, threads, options)
 
 
-def _run(model: "BaseModel", features: dict[str, Any], threads: int) -> dict[str, Any]:
+def _run(model: "BaseModel", features: dict[str, Any], threads: int, options: dict[str, Any]) -> dict[str, Any]:
     # Set on every call: torch counts threads per calling thread, and two models of one process may differ.
     torch.set_num_threads(threads)
-    moved = {name: value.to(model.device) if isinstance(value, torch.Tensor) else value for name, value in features.items()}
+    tensors = {name: value.to(model.device) for name, value in features.items() if isinstance(value, torch.Tensor)}
     with torch.inference_mode():
-        result: dict[str, Any] = model(moved)
+        result: dict[str, Any] = model({**features, **tensors}, **options)
     return result

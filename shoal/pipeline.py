@@ -19,7 +19,7 @@ from shoal.settings import ServeSettings
 
 RESERVE = 0.05
 RESERVE_S = 0.05
-"""What the reranker leaves of the remaining time, as a share and in seconds at most, so that an answer without it is in time."""
+"""What the reranker leaves of the remaining time (a share, and at most so many seconds) for an answer without it."""
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +93,9 @@ class SearchPipeline:
     async def search(self, request: SearchRequest) -> SearchAnswer:
         """Answer one query.
 
-        Shards that miss their share of the time are left out and named in `coverage`; without a reranker in time the answer
-        is in stage-one order. Raises Overloaded at once when too many queries wait, DeadlineExceeded when the query could
-        not be encoded in time, Unavailable when no shard answered or no version is served yet.
+        Shards that miss their share of the time are left out and named in `coverage`; without a reranker in time the
+        answer is in stage-one order. Raises Overloaded at once when too many queries wait, DeadlineExceeded when the
+        query could not be encoded in time, Unavailable when no shard answered or no version is served yet.
         """
         now = asyncio.get_running_loop().time
         arrived = now()
@@ -112,6 +112,8 @@ class SearchPipeline:
         if candidates and candidates[0].passage is None:
             candidates, lost = await self._with_passages(index, candidates, request.deadline)
             missing |= lost
+            if not candidates:
+                raise Unavailable(f"no shard sent its passages ({describe(missing)}); try again", retry_after_s=1)
 
         retrieved_at = now()
         scores, degraded = await self._rerank(request, candidates)

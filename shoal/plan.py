@@ -1,21 +1,41 @@
 """The plan of a build: which input, cut into which units, into how many shards, under which hash.
 
-A plan holds one entry for each input file and, for CSV and compressed files, one number for each unit. Nothing is kept
-for a record, and the units of plain JSONL, TSV and Parquet files are computed from sizes: the plan of 10 billion passages
-in 1,000 files takes a few hundred kilobytes.
+A plan holds one entry for each input file and, for CSV files, one number for each unit; nothing for a record. The units of
+other files are computed from sizes: the plan of 10 billion passages in 1,000 files takes a few hundred kilobytes.
 """
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import accumulate
+from math import ceil
+from typing import Any, overload
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from shoal import layout
+from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.fingerprint import Fingerprint
 from shoal.settings import BuildSettings, IndexSettings, SourceSettings
+from shoal.sources.files import InputFile
+from shoal.sources.listing import Format, find_input
+from shoal.sources.reader import record_limit
+from shoal.sources.sampling import Sample, measure
+from shoal.sources.spooling import Cuts, Cutter, find_offsets, write_pieces, write_rows
 from shoal.storage import Storage
+from shoal.versions import make_version
 
-# SIGNATURES ONLY, being implemented now (C1). C2 may code against everything below.
+PLAN_FORMAT = 1
+SHARD_PASSAGES = 1_000_000
+"""Passages of one shard, when the number of shards is not set."""
+LARGE_GROUP = 4
+"""Units of one Parquet row group beyond which its file is spooled: a unit decodes its row group from the beginning."""
+TEXT_CHARACTERS = 1000
+"""Length of a passage of a text file, when it is not set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +44,7 @@ class Unit:
 
     number: its place in the plan, counted from 0; names its files in staging.
     file: index in `Plan.files` (of the first file, when the unit is a group of text files).
-    start, stop: half-open range: bytes of a plain file, rows of a Parquet file, the piece of a spooled file, or files.
+    start, stop: half-open range: bytes of a plain file, rows of a Parquet file, pieces of a spooled file (one), or text files.
     """
 
     number: int
@@ -33,73 +53,243 @@ class Unit:
     stop: int
 
 
-class InputFile(BaseModel):
-    name: str
-    """As users see it: relative to the source folder, or the URI of a remote file."""
-    uri: str
-    bytes: int
-    mtime_ns: int
-    # ... how it is cut
-
-
 class Plan(BaseModel):
+    """What a build does, decided before it starts."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     hash: str
-    """16 hex digits over everything that decides the content of the index (not version, created_at or cuts)."""
+    """16 hex digits over everything that decides the content of the index; two plans with one hash give the same shards."""
     version: str
+    """Name of the index version to be published; versions sort by time."""
     created_at: str
     """UTC, ISO 8601."""
     files: list[InputFile]
     shards: int
     estimated_passages: int
+    unit_records: int
+    """Records of one unit."""
+    unit_bytes: int
+    """Bytes of one unit of a plain JSONL or TSV file; holds about `unit_records` records."""
     source: SourceSettings
-    """Resolved: format, id_field, title_field and chunk_characters are never left to a default."""
+    """Resolved: format, id_field, title_field and chunk_characters stand as they are used."""
     index: IndexSettings
     encoder: Fingerprint
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that decide the content, for `Manifest.build`."""
-
-    @property
-    def units(self) -> Sequence[Unit]:
-        """Lazy: computes each unit when asked for. Only after `spool` (ValueError while `pending`)."""
-
-    @property
-    def estimated_units(self) -> int:
-        """For --dry-run, known before `spool`."""
+        """The settings that decide the content of the index, and where it came from, for the manifest."""
+        return {**self.source.model_dump(mode="json"), **self.index.model_dump(mode="json"), "shards": self.shards}
 
     @property
     def pending(self) -> list[int]:
-        """Files that need one sequential pass (compressed and CSV files) before their units are known."""
+        """Indexes of the files whose units are known only after a pass over them: compressed files, CSV and Parquet of large groups."""
+        return [index for index, file in enumerate(self.files) if self._count(file) is None]
 
-    def place(self, unit: Unit, record: int, before: int) -> dict[str, Any]:
-        """Where a record lies: {"file", "line"}, {"file", "row"} for Parquet, {"file"} for text files.
+    @property
+    def estimated_units(self) -> int:
+        """About how many units there will be; known before `spool`."""
+        return ceil(self.estimated_passages / self.source.unit_passages)
 
-        before: sum of `UnitReader.lines` over the earlier units of the same file (same `unit.file`).
+    @cached_property
+    def units(self) -> Sequence[Unit]:
+        """The units in input order, each computed when it is asked for. Raises ValueError while files are pending."""
+        if self.source.format == "text":
+            return _group(self.files, self.source)
+        counts = [self._count(file) for file in self.files]
+        if None in counts:
+            raise ValueError("the units of a plan are known only after spool()")
+        return _Units(self, [count or 0 for count in counts])
+
+    def place(self, unit: Unit, record: int, before: int) -> dict[str, str | int]:
+        """Where a record lies: {"file", "line"}; {"file", "row"} in Parquet; {"file"} for a text file.
+
+        record: its place in the unit. before: sum of `UnitReader.lines` over the earlier units with the same `file`.
         """
+        if self.source.format == "text":
+            return {"file": self.files[unit.start + record - 1].name}
+        file = self.files[unit.file]
+        if file.rows is not None:
+            return {"file": file.name, "row": before + record}
+        return {"file": file.name, "line": file.first_line - 1 + before + record}
 
-    def to_bytes(self) -> bytes: ...
+    def to_bytes(self) -> bytes:
+        """Serialise."""
+        return self.model_dump_json().encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Plan": ...
+    def from_bytes(cls, data: bytes) -> "Plan":
+        """Read a plan. Raises CorruptIndex when it is none."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise CorruptIndex(
+                f"the plan in staging cannot be read; remove the staging folder of the build: {error}"
+            ) from error
+
+    def _count(self, file: InputFile) -> int | None:
+        """How many units a file has; None while it is pending."""
+        if not file.bytes or self.source.format == "text":
+            return 0
+        if file.compression is not None or file.group > LARGE_GROUP * self.unit_records:
+            return file.pieces
+        if file.rows is not None:
+            return ceil(file.rows / self.unit_records)
+        if self.source.format == "csv":
+            return None if file.offsets is None else len(file.offsets) - 1
+        return ceil((file.bytes - file.first) / self.unit_bytes)
+
+    def _bounds(self, file: InputFile, unit: int) -> tuple[int, int]:
+        """Range of the file's n-th unit."""
+        if file.pieces is not None:
+            return unit, unit + 1
+        if file.rows is not None:
+            return unit * self.unit_records, min((unit + 1) * self.unit_records, file.rows)
+        if file.offsets is not None:
+            return file.offsets[unit], file.offsets[unit + 1]
+        start = file.first + unit * self.unit_bytes
+        return start, min(start + self.unit_bytes, file.bytes)
+
+
+class _Units(Sequence[Unit]):
+    """Units computed from the sizes of files, so that a plan of millions of units takes no memory for them."""
+
+    def __init__(self, plan: Plan, counts: list[int]) -> None:
+        self._plan = plan
+        self._ends = list(accumulate(counts))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, number: int) -> Unit: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Unit]: ...
+    def __getitem__(self, number: int | slice) -> Unit | list[Unit]:
+        if isinstance(number, slice):
+            return [self[place] for place in range(*number.indices(len(self)))]
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"unit {number} of {len(self)}")
+        number %= len(self)
+        file = bisect_right(self._ends, number)
+        start, stop = self._plan._bounds(self._plan.files[file], number - (self._ends[file - 1] if file else 0))
+        return Unit(number, file, start, stop)
 
 
 def make_plan(settings: BuildSettings, fingerprint: Fingerprint) -> Plan:
-    """List the input and cut it into units. Reads only samples. Raises InvalidArgument for no or unreadable input."""
-    raise NotImplementedError
+    """List the input, look at samples of it, and decide how it is cut.
+
+    Deterministic but for `version` and `created_at`. Raises InvalidArgument when there is no input, when it cannot be read,
+    when its format is not clear, or when settings contradict one another.
+    """
+    listing = find_input(settings.source, settings.format)
+    source = _resolve(settings, listing.format)
+    return plan_sample(measure(listing.files, source), source, settings, fingerprint)
+
+
+def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings, fingerprint: Fingerprint) -> Plan:
+    """Decide how a measured input is cut; touches no file. `source` is resolved."""
+    per_record = 1.0
+    if source.chunk_characters is not None:
+        per_record = max(1.0, sample.mean_bytes / (source.chunk_characters - source.chunk_overlap))
+    estimated = ceil(sample.records * per_record)
+    unit_records = max(1, round(source.unit_passages / per_record))
+    now = datetime.now(UTC)
+    plan = Plan(
+        hash="",
+        version="",
+        created_at=now.isoformat(timespec="milliseconds"),
+        files=sample.files,
+        shards=settings.shards or max(1, ceil(estimated / SHARD_PASSAGES)),
+        estimated_passages=estimated,
+        unit_records=unit_records,
+        unit_bytes=max(1, round(sample.mean_bytes * unit_records)),
+        source=source,
+        index=IndexSettings(**settings.model_dump(include=set(IndexSettings.model_fields))),
+        encoder=fingerprint,
+    )
+    digest = _hash(plan)
+    return plan.model_copy(update={"hash": digest, "version": make_version(now, digest)})
 
 
 def spool(plan: Plan, storage: Storage) -> Plan:
-    """Return the plan with its final units: one sequential pass over each pending file. Resumable.
+    """Return the plan with its final units, after one pass over each pending file. A file that is done is not read again."""
+    cuts = {index: spool_file(plan, index, storage) for index in plan.pending}
+    files = [
+        file.model_copy(update=cuts[index].model_dump()) if index in cuts else file
+        for index, file in enumerate(plan.files)
+    ]
+    return plan.model_copy(update={"files": files})
 
-    Compressed files become pieces in staging, CSV files are scanned for record boundaries. `spool_file` does one file, so
-    that files can be spooled in parallel.
+
+def spool_file(plan: Plan, index: int, storage: Storage) -> Cuts:
+    """Spool one pending file and commit its cuts to staging, unless that has been done. Files may be spooled in parallel.
+
+    A compressed file, or Parquet of large row groups, becomes pieces in staging; CSV is only scanned for its records.
     """
-    raise NotImplementedError
+    commit = layout.spool_commit(plan.hash, index)
+    if storage.exists(commit):
+        return Cuts.model_validate_json(storage.read(commit))
+    file = plan.files[index]
+    cutter = Cutter(plan.unit_records, quoted=plan.source.format == "csv", limit=record_limit(plan.source))
+    if file.rows is not None:
+        cuts = write_rows(file, index, plan.unit_records, storage, plan.hash)
+    elif file.compression is not None:
+        cuts = write_pieces(file, index, cutter, storage, plan.hash)
+    else:
+        cuts = find_offsets(file, cutter)
+    storage.write(commit, cuts.model_dump_json().encode())
+    return cuts
 
 
 def shard_of(passage_id: str, shards: int) -> int:
-    """Return the shard of a passage: blake2b of the id, 8 bytes, little endian, modulo `shards`."""
-    raise NotImplementedError
+    """Return the shard of a passage: the first 8 bytes of BLAKE2b of its id, little endian, modulo `shards`."""
+    return int.from_bytes(hashlib.blake2b(passage_id.encode(), digest_size=8).digest(), "little") % shards
+
+
+def _resolve(settings: BuildSettings, kind: Format) -> SourceSettings:
+    """Put the defaults that depend on the format in their places."""
+    values = settings.model_dump(include=set(SourceSettings.model_fields)) | {"format": kind}
+    if kind == "beir":
+        values["id_field"] = settings.id_field or "_id"
+        values["title_field"] = settings.title_field or "title"
+    elif kind == "text":
+        values |= {"id_field": "id", "text_field": "text", "title_field": None}
+        values["chunk_characters"] = settings.chunk_characters or TEXT_CHARACTERS
+    else:
+        values["id_field"] = settings.id_field or "id"
+    if settings.columns is not None and kind not in ("csv", "tsv"):
+        raise InvalidArgument(f"columns is for CSV and TSV; the input is {kind}", param="columns")
+    if settings.columns is not None and len(set(settings.columns)) < len(settings.columns):
+        raise InvalidArgument("columns names a column twice", param="columns")
+    if settings.chunk_overlap and values["chunk_characters"] is None:
+        raise InvalidArgument("chunk_overlap needs chunk_characters, which is not set", param="chunk_overlap")
+    if settings.chunk_overlap >= (values["chunk_characters"] or settings.chunk_overlap + 1):
+        raise InvalidArgument("chunk_overlap must be less than chunk_characters", param="chunk_overlap")
+    return SourceSettings(**values)
+
+
+def _hash(plan: Plan) -> str:
+    body = {
+        "format": PLAN_FORMAT,
+        "files": [[file.name, file.bytes, file.mtime_ns] for file in plan.files],
+        "source": plan.source.model_dump(mode="json", exclude={"source"}),
+        "index": plan.index.model_dump(mode="json"),
+        # The same weights lie under different paths on different machines.
+        "encoder": plan.encoder.model_dump(mode="json", exclude={"model"}),
+        "cut": [plan.shards, plan.unit_records, plan.unit_bytes],
+    }
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def _group(files: list[InputFile], source: SourceSettings) -> list[Unit]:
+    """Group text files that follow one another into units of about `unit_passages` passages."""
+    passage = (source.chunk_characters or TEXT_CHARACTERS) - source.chunk_overlap
+    units: list[Unit] = []
+    start = size = 0
+    for index, file in enumerate(files):
+        size += max(1, ceil(file.bytes / passage))
+        if size >= source.unit_passages or index + 1 == len(files):
+            units.append(Unit(len(units), start, start, index + 1))
+            start, size = index + 1, 0
+    return units

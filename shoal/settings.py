@@ -54,6 +54,10 @@ class RerankerSettings(Settings):
     max_length: int | None = Field(None, ge=8, le=32768, description="Tokens read of a pair; the model's own limit if unset.")
     batch_tokens: int = Field(8192, ge=256, le=1_000_000, description="Tokens that one forward pass may hold.")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of one replica.")
+    token_cache_bytes: int = Field(
+        256 * 2**20, ge=0,
+        description="Size bound of the token vectors that late interaction keeps of passages it has read; 0 keeps none.",
+    )
 
 
 class IndexSettings(Settings):

@@ -15,7 +15,7 @@ from shoal.cache import ShardCache
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
 from shoal.indexes import ShardIndex, index_kind
 from shoal.manifest import FileEntry, Manifest, ShardEntry, ShardInfo
-from shoal.records import FloatArray, Hits, Passage, RowArray
+from shoal.records import FloatArray, Hits, Passage
 from shoal.services import Fetched
 from shoal.settings import IndexSettings
 from shoal.storage import Storage
@@ -142,7 +142,8 @@ class Shard:
             if not (index.count == passages.count == entry.count and index.dim == manifest.dim):
                 raise CorruptIndex(
                     f"shard {shard} of {manifest.version} holds {index.count} vectors of {index.dim} dimensions and "
-                    f"{passages.count} passages, its manifest says {entry.count} of {manifest.dim}; activate another version"
+                    f"{passages.count} passages, its manifest says {entry.count} of {manifest.dim}; "
+                    "activate another version"
                 )
         except BaseException:
             _release(cache, paths.values())
@@ -188,7 +189,7 @@ class Shard:
 
 
 class Passages:
-    """Random access to a mapped passages.arrow: a row costs a binary search over the batches and reads only its own bytes."""
+    """A mapped passages.arrow: finding a row is a binary search over the batches, and only its own bytes are read."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -208,7 +209,7 @@ class Passages:
     @property
     def count(self) -> int:
         """Number of passages."""
-        return self._starts[-1]
+        return int(self._starts[-1])
 
     def id(self, row: int) -> str:
         """Return the id of a row."""
@@ -240,13 +241,11 @@ def _regular(
     for batch, block in blocks:
         if block.shape != (batch.num_rows, dim) or block.dtype != np.float32:
             raise ValueError(
-                f"{batch.num_rows} passages need float32 vectors ({batch.num_rows}, {dim}), got {block.dtype} {block.shape}"
+                f"{batch.num_rows} passages need as many float32 vectors of {dim}: {block.dtype} {block.shape}"
             )
         if not np.isfinite(block).all():
-            row = int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
-            raise InvalidArgument(
-                f"the vector of passage {batch.column('id')[row].as_py()!r} is not finite; check the encoder and its dtype"
-            )
+            passage = batch.column("id")[int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])].as_py()
+            raise InvalidArgument(f"the vector of passage {passage!r} is not finite; check the encoder and its dtype")
         columns = [batch.column(name) for name in PASSAGE_SCHEMA.names]
         arrived = pa.Table.from_arrays(columns, schema=PASSAGE_SCHEMA)
         table, vectors = pa.concat_tables([table, arrived]), np.concatenate([vectors, block])

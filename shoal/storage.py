@@ -35,8 +35,8 @@ _RETRY_AFTER_S = 5.0
 class Storage:
     """Files below one root, named by the relative paths of `shoal.layout`.
 
-    Writes are atomic everywhere: a reader sees the old file, the new file or none, never a part. Locally that is a temporary
-    name, fsync and rename; on an object store it is the store's own single put.
+    Writes are atomic everywhere: a reader sees the old file, the new file or none, never a part. Locally that is a
+    temporary name, fsync and rename; on an object store it is the store's own single put.
 
     Every method raises InvalidArgument when the root may not be read or written, and Unavailable when it cannot be
     reached or has no space left.
@@ -182,8 +182,8 @@ class Storage:
 def filesystem(uri: str) -> tuple["pafs.FileSystem", str]:
     """Open the file system of a path or URI, with bounded timeouts, and return it with the path inside it.
 
-    A local path is made absolute (`~` is the home folder). For `s3://bucket/prefix` the credentials come from the standard
-    AWS environment, and the endpoint and region from the URI (`?endpoint_override=http://127.0.0.1:9000&region=us-east-1`)
+    A local path is made absolute (`~` is the home folder). For `s3://bucket/prefix` the credentials come from the
+    standard AWS environment, endpoint and region from the URI (`?endpoint_override=http://127.0.0.1:9000&region=eu-west-1`)
     or else from AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and AWS_REGION, AWS_DEFAULT_REGION. Other schemes are handed to
     `pyarrow.fs.FileSystem.from_uri`. Raises InvalidArgument for a URI that cannot be opened.
     """

@@ -70,7 +70,7 @@ def read_manifest(storage: Storage, version: str) -> Manifest:
 
 
 def list_versions(storage: Storage) -> list[str]:
-    """Return the published versions, oldest first. A folder without a manifest is an unfinished build and no version."""
+    """Return the published versions, oldest first. A folder without a manifest is an unfinished build, no version."""
     return [version for version in storage.list(layout.VERSIONS) if storage.exists(layout.manifest(version))]
 
 
@@ -132,9 +132,12 @@ def file_problem(storage: Storage, path: str, file: FileEntry) -> str | None:
     return None
 
 
-def activate(storage: Storage, version: str) -> Current:
-    """Verify a version completely and make it current. Raises NotFound, and CorruptIndex naming what does not match."""
-    if problems := verify(storage, version):
+def activate(storage: Storage, version: str, *, verified: bool = False) -> Current:
+    """Verify a version completely and make it current. Raises NotFound, and CorruptIndex naming what does not match.
+
+    verified: the caller has just compared every file itself, as the build does, spread over its cluster.
+    """
+    if not verified and (problems := verify(storage, version)):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise CorruptIndex(
             f"version {version} is not activated: {problems[0]}{more}; restore it or activate another one"

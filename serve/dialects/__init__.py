@@ -26,9 +26,7 @@ class Engine(Protocol):
         ...
 
     async def index_info(self) -> dict[str, Any]:
-        """Describe what is served: version, previous (or None), passages, shards, dim, metric, kind,
-        models {"encoder", "reranker" (or None)}.
-        """  # noqa: D205
+        """Describe what is served, by the names of `serve.dialects.native.IndexInfo`; further names may be added."""
         ...
 
     async def activate(self, version: str) -> None:

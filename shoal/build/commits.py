@@ -47,11 +47,11 @@ class Duplicate(Record):
 class NearestSample(Record):
     """What the sampled queries found in one shard. Each list has one row a query, of at most 10 scores, best first."""
 
-    exact: list[list[float]]
+    exact: list[list[float]] = []
     """Scores of the nearest passages by exact search."""
-    found: list[list[float]]
+    found: list[list[float]] = []
     """Scores that the index gave to the passages it found; it may round them."""
-    found_exact: list[list[float]]
+    found_exact: list[list[float]] = []
     """Exact scores of the passages in `found`, in the same order; -1 for one far beyond the nearest."""
 
 
@@ -65,6 +65,10 @@ class ShardCommit(Record):
     nearest: NearestSample
     latency_ms: float | None
     """Median search time of one query; None without queries."""
+
+    def without_sample(self) -> "ShardCommit":
+        """The commit without its recall sample, which is the larger part of it."""
+        return self.model_copy(update={"nearest": NearestSample()})
 
 
 class Tally:

@@ -11,6 +11,8 @@ from shoal.records import FloatArray
 from shoal.shard import PASSAGE_SCHEMA
 from shoal.storage import Storage
 
+_COLUMNS = [*PASSAGE_SCHEMA.names, "record", "vector"]
+
 
 def unit_schema(dim: int) -> pa.Schema:
     """Columns of a passage, the place of its record within the unit, and its vector."""
@@ -39,13 +41,9 @@ class UnitFile:
     """An opened unit file; a context manager. `columns` limits what is read to the named columns."""
 
     def __init__(self, storage: Storage, plan_hash: str, unit: int, columns: list[str] | None = None) -> None:
-        path = layout.unit_data(plan_hash, unit)
-        local = storage.is_local
-        self._source = pa.memory_map(str(storage.local_path(path))) if local else storage.open_input(path)
-        self._reader = pa.ipc.open_file(self._source)
-        if columns is not None:
-            fields = [self._reader.schema.get_field_index(name) for name in columns]
-            self._reader = pa.ipc.open_file(self._source, options=pa.ipc.IpcReadOptions(included_fields=fields))
+        self._source = storage.open_input(layout.unit_data(plan_hash, unit))
+        fields = None if columns is None else [_COLUMNS.index(name) for name in columns]
+        self._reader = pa.ipc.open_file(self._source, options=pa.ipc.IpcReadOptions(included_fields=fields))
 
     def __enter__(self) -> "UnitFile":
         return self
@@ -54,7 +52,7 @@ class UnitFile:
         self._source.close()
 
     def shard(self, shard: int) -> pa.RecordBatch:
-        """The rows of one shard, with the columns asked for. Valid as long as the file is open."""
+        """The rows of one shard, with the columns asked for."""
         return self._reader.get_batch(shard)
 
 

@@ -26,7 +26,6 @@ def build(
     arguments = [*to_arguments(settings), *(["--json"] if as_json else [])]
     if address is None:
         become("jobs.build_index", arguments)
-    from shoal.cli.cluster import follow, require_shared
+    from shoal.cli.cluster import follow
 
-    require_shared({"--source": settings.source, "--index": settings.index})
     raise typer.Exit(follow(address, "jobs.build_index", arguments, as_json))

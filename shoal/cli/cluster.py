@@ -7,7 +7,6 @@ import secrets
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import httpx
 
@@ -18,21 +17,11 @@ SHIPPED = {"jobs", "serve", "shoal", "pyproject.toml", "README.md"}
 """What travels to the cluster; everything else in the application folder stays here."""
 
 
-def require_shared(places: dict[str, str]) -> None:
-    """Refuse relative paths, given by option name: on a cluster they would lie in the job's own temporary folder."""
-    for option, place in places.items():
-        if "://" not in place and not Path(place).is_absolute():
-            raise InvalidArgument(
-                f"{option}: {place!r} is relative; a job on a cluster needs an absolute path that its nodes share, or a URI",
-                param=option,
-            )
-
-
 def follow(address: str, module: str, arguments: list[str], as_json: bool) -> int:
     """Submit `python -m module` to the cluster, show its log until it ends, and return its exit code.
 
-    address: URL of the cluster's dashboard. With `as_json` the log goes to stderr, and the last JSON object in it to stdout.
-    Ctrl-C ends the following, not the job. Raises InvalidArgument when there is no cluster at the address.
+    address: URL of the cluster's dashboard. With `as_json` the log goes to stderr, and the last JSON object in it to
+    stdout. Ctrl-C ends the following, not the job. Raises InvalidArgument when there is no cluster at the address.
     """
     _require_cluster(address)
     job = f"{module.rpartition('.')[2].replace('_', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
@@ -48,7 +37,7 @@ def follow(address: str, module: str, arguments: list[str], as_json: bool) -> in
     code, result = None, None
     try:
         for line in process.stdout:
-            print(line, end="", flush=True, file=sys.stderr if as_json else sys.stdout)  # noqa: T201
+            print(line, end="", flush=True, file=sys.stderr if as_json else sys.stdout)
             if failed := re.search(r"entrypoint command failed with exit code (\d+)", line):
                 code = int(failed[1])
             if line.startswith("{"):
@@ -79,10 +68,8 @@ def _require_cluster(address: str) -> None:
         # Any answer will do, even a refusal: the `ray` command knows how to sign in.
         httpx.get(f"{address.rstrip('/')}/api/version", timeout=10)
     except (httpx.RequestError, httpx.InvalidURL) as error:
-        raise InvalidArgument(
-            f"no Ray dashboard at {address} ({error}); give --address the URL of a running cluster, such as http://HEAD:8265",
-            param="--address",
-        ) from None
+        remedy = "give --address the URL of a running cluster, such as http://HEAD:8265"
+        raise InvalidArgument(f"no Ray dashboard at {address} ({error}); {remedy}", param="--address") from None
 
 
 def _object(line: str) -> dict[str, object] | None:

@@ -24,8 +24,8 @@ def compare(
 ) -> None:
     """Show the original and the reranked order side by side."""
     with guard(as_json):
-        candidates = top_k or ServeSettings.model_fields["top_k"].default
-        shown = top_n or ServeSettings.model_fields["top_n"].default
+        shown = ServeSettings.model_fields["top_n"].default if top_n is None else top_n
+        candidates = max(ServeSettings.model_fields["top_k"].default, shown) if top_k is None else top_k
         # All candidates come back, because a passage that reranking moves out of sight belongs to the picture.
         response = ask(url, api_key, query, top_k=candidates, top_n=candidates, rerank=True, timeout_ms=timeout_ms)
         if as_json:

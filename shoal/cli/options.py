@@ -107,7 +107,7 @@ def _parameter(model: type[Settings], field: str) -> inspect.Parameter:
         declaration,
         envvar=variable(field),
         help=_help(info),
-        metavar={int: "INT", float: "NUMBER", list: "A,B,...", bool: " "}.get(kind, "TEXT"),
+        metavar=None if kind is bool else {int: "INT", float: "NUMBER", list: "A,B,..."}.get(kind, "TEXT"),
         show_default=False,
         show_envvar=False,
         rich_help_panel=_panel(model, field),

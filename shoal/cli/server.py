@@ -2,26 +2,32 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
 import typer
 
+from shoal.answers import SearchResponse
 from shoal.client import DEFAULT_URL, Client
 from shoal.errors import InvalidArgument, Unavailable
 
-Url = Annotated[str, typer.Option(metavar="URL", envvar="SHOAL_URL", help="The server to ask.", show_envvar=True)]
+__all__ = ["DEFAULT_URL", "ApiKey", "Query", "TimeoutMs", "TopK", "TopN", "Url", "ask", "connect"]
+
+Query = Annotated[list[str], typer.Argument(metavar="QUERY...", help="The question; several words are one question.")]
+Url = Annotated[str, typer.Option(metavar="URL", envvar="SHOAL_URL", help="The server to ask.")]
 ApiKey = Annotated[
     str | None, typer.Option(metavar="KEY", envvar="SHOAL_API_KEY", help="Key that the server asks for, if it does.")
 ]
+TopK = Annotated[
+    int | None, typer.Option(metavar="INT", help="Candidates taken from stage one. Default: the server's.")
+]
+TopN = Annotated[int | None, typer.Option(metavar="INT", help="Results shown. Default: the server's.")]
+TimeoutMs = Annotated[int | None, typer.Option(metavar="INT", help="Deadline of the answer. Default: the server's.")]
 
 
 @contextlib.contextmanager
 def connect(url: str, api_key: str | None, timeout_s: float = 60.0) -> Iterator[Client]:
-    """Open a client for one command.
-
-    Raises InvalidArgument where nothing listens at the URL: that is for the user to set right.
-    """
+    """Open a client for one command. Raises InvalidArgument where nothing listens: the user can set that right."""
     with Client(url, api_key=api_key, timeout_s=timeout_s) as client:
         try:
             yield client
@@ -31,4 +37,15 @@ def connect(url: str, api_key: str | None, timeout_s: float = 60.0) -> Iterator[
             raise
 
 
-__all__ = ["DEFAULT_URL", "ApiKey", "Url", "connect"]
+def ask(url: str, api_key: str | None, words: list[str], **options: Any) -> SearchResponse:
+    """Search for one question; options that are None are left to the server."""
+    query = " ".join(words)
+    try:
+        query.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument("QUERY is not valid UTF-8", param="QUERY") from None
+    given: Any = {name: value for name, value in options.items() if value is not None}
+    # A query may take as long as it asks for, and its answer some time to arrive.
+    timeout_s = max(60.0, given.get("timeout_ms", 0) / 1000 + 10)
+    with connect(url, api_key, timeout_s) as client:
+        return client.search(query, **given)

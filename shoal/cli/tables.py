@@ -1,6 +1,6 @@
 """Answers and index versions as tables for people. Everything from outside is text, never markup or control codes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from rich import box
@@ -10,30 +10,29 @@ from rich.text import Text
 
 from shoal.answers import SearchResponse, SearchResult
 
-ID_WIDTH = 20
+ID_WIDTH = 16
 ROOM_FOR_IDS = 80
 """Terminals narrower than this show no passage ids."""
 
 
 def answer(response: SearchResponse, width: int) -> RenderableType:
     """Results in their final order with the rank and the score of both stages, then what the answer rests on."""
+    ids = width >= ROOM_FOR_IDS
     table = _table()
     table.add_column("#", justify="right")
     if response.reranked:
-        table.add_column("moved", justify="right")
-        table.add_column("rerank", justify="right")
+        table.add_column("rerank", justify="right", style="bold")
+        table.add_column("was", justify="right")
     table.add_column("stage one", justify="right")
-    if width >= ROOM_FOR_IDS:
-        table.add_column("id", style="dim", no_wrap=True, overflow="ellipsis", max_width=ID_WIDTH)
+    if ids:
+        table.add_column("id", style="dim", no_wrap=True)
     table.add_column("passage", no_wrap=True, overflow="ellipsis", ratio=1)
     for rank, result in enumerate(response.results, 1):
         row = [Text(str(rank))]
         if response.reranked:
-            row += [_move(result.retrieval_rank - rank), Text(_score(result.rerank_score), style="bold")]
-        row.append(Text(f"{_score(result.retrieval_score)} {result.retrieval_rank:>3}."))
-        if width >= ROOM_FOR_IDS:
-            row.append(Text(clean(result.id)))
-        table.add_row(*row, _passage(result))
+            row += [Text(_score(result.rerank_score)), _moved(rank, result.retrieval_rank)]
+        row.append(Text(_score(result.retrieval_score)))
+        table.add_row(*row, *([Text(_short(result.id))] if ids else []), _passage(result))
     return Group(table, *_footer(response))
 
 
@@ -47,20 +46,20 @@ def comparison(response: SearchResponse, rows: int, width: int) -> RenderableTyp
     scores = width >= ROOM_FOR_IDS
     table = _table()
     table.add_column("#", justify="right")
-    table.add_column("stage one", no_wrap=True, overflow="ellipsis", ratio=1)
-    if scores:
-        table.add_column("score", justify="right")
-    table.add_column("to", justify="right")
-    table.add_column("from", justify="right")
-    table.add_column("reranked", no_wrap=True, overflow="ellipsis", ratio=1)
-    if scores:
-        table.add_column("score", justify="right")
+    for name, link in (("stage one", "to"), ("reranked", "was")):
+        if name == "reranked":
+            table.add_column(link, justify="right")
+        if scores:
+            table.add_column("score", justify="right", style="bold")
+        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1)
+        if name == "stage one":
+            table.add_column(link, justify="right")
     for rank, (before, after) in enumerate(zip(original[:rows], response.results[:rows], strict=True), 1):
-        left = [_passage(before), *([Text(_score(before.retrieval_score))] if scores else [])]
-        right = [_passage(after), *([Text(_score(after.score), style="bold")] if scores else [])]
-        to = _move(rank - final_rank[before.id], f"{final_rank[before.id]}")
-        table.add_row(Text(str(rank)), *left, to, _move(after.retrieval_rank - rank), *right)
-    return Group(table, _moves(response.results[:rows]), *_footer(response))
+        goes, came = final_rank[before.id], after.retrieval_rank
+        left = [*([Text(_score(before.retrieval_score))] if scores else []), _passage(before), _moved(goes, rank, goes)]
+        right = [_moved(rank, came), *([Text(_score(after.score))] if scores else []), _passage(after)]
+        table.add_row(Text(str(rank)), *left, *right)
+    return Group(table, _moves(response, rows), *_footer(response))
 
 
 def versions(rows: Iterable[dict[str, Any]]) -> RenderableType:
@@ -76,11 +75,15 @@ def versions(rows: Iterable[dict[str, Any]]) -> RenderableType:
         mark = {"current": Text("● current", style="green"), "previous": Text("○ previous", style="dim")}
         state = mark.get(row["state"] or "", Text())
         if row["problem"]:
-            table.add_row(state, Text(row["version"]), *[Text("-")] * 4, Text("unreadable", style="red"), clean(row["problem"]))
+            table.add_row(
+                state, Text(row["version"]), *[Text("-")] * 4, Text("unreadable", style="red"), clean(row["problem"])
+            )
             continue
         recall = "-" if row["recall_at_10"] is None else f"{row['recall_at_10']:.3f}"
         figures = [f"{row['passages']:,}", str(row["shards"]), size(row["bytes"]), recall]
-        table.add_row(state, Text(row["version"]), *map(Text, figures), Text(clean(row["kind"])), Text(clean(row["encoder"])))
+        table.add_row(
+            state, Text(row["version"]), *map(Text, figures), Text(clean(row["kind"])), Text(clean(row["encoder"]))
+        )
     return table
 
 
@@ -96,7 +99,9 @@ def facts(pairs: Iterable[tuple[str, str]]) -> RenderableType:
 
 def clean(text: str) -> str:
     """Return text on one line, without characters that a terminal would obey."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in " ".join(text.split()))
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in " ".join(text.split())
+    )
 
 
 def size(count: float) -> str:
@@ -109,7 +114,7 @@ def size(count: float) -> str:
 
 
 def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", expand=True)
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold", expand=True)
 
 
 def _passage(result: SearchResult) -> Text:
@@ -121,32 +126,41 @@ def _score(score: float | None) -> str:
     return "-" if score is None else f"{score:.4f}"
 
 
-def _move(places: int, label: str | None = None) -> Text:
-    """An arrow for a move by `places` towards the top, with the number of places or another label."""
-    if places == 0:
-        return Text("=" if label is None else f"= {label}", style="dim")
-    arrow, style = ("▲", "green") if places > 0 else ("▼", "red")
-    return Text(f"{arrow} {abs(places) if label is None else label}", style=style)
+def _short(passage_id: str) -> str:
+    """An id of at most ID_WIDTH characters; the end of a path says more than its beginning."""
+    name = clean(passage_id)
+    return name if len(name) <= ID_WIDTH else f"…{name[1 - ID_WIDTH :]}"
 
 
-def _moves(results: Sequence[SearchResult]) -> Text:
-    moves = [result.retrieval_rank - rank for rank, result in enumerate(results, 1)]
-    moved = sum(move != 0 for move in moves)
-    line = f"{moved} of {len(moves)} moved"
-    return Text(f"{line}; the biggest rise is {max(moves)} places" if moved else line)
+def _moved(rank: int, before: int, shown: int | None = None) -> Text:
+    """An arrow for a move from rank `before` to `rank`, with the rank it came from or another one to show."""
+    arrow, style = ("▲", "green") if rank < before else ("▼", "red") if rank > before else ("=", "dim")
+    return Text(f"{arrow} {before if shown is None else shown:>2}", style=style)
+
+
+def _moves(response: SearchResponse, rows: int) -> Text:
+    if not response.reranked:
+        return Text("not reranked: both sides are in stage-one order", style="yellow")
+    rises = [result.retrieval_rank - rank for rank, result in enumerate(response.results[:rows], 1)]
+    moved = sum(rise != 0 for rise in rises)
+    line = f"{moved} of {len(rises)} moved"
+    return Text(f"{line}; the biggest rise is by {max(rises)}" if moved and max(rises) > 0 else line)
 
 
 def _footer(response: SearchResponse) -> list[Text]:
     coverage = response.coverage
     timings = dict(response.timings_ms)
     total = timings.pop("total", None)
-    stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in timings.items())
-    parts = [
-        f"version {clean(response.index_version)}",
-        f"{coverage.answered}/{coverage.shards} shards ({coverage.fraction:.0%})",
-        *([f"{total:.1f} ms ({stages})"] if total is not None else []),
+    lines = [
+        Text(
+            f"version {clean(response.index_version)}, "
+            f"{coverage.answered} of {coverage.shards} shards answered ({coverage.fraction:.0%} of the passages)",
+            style="dim",
+        )
     ]
-    lines = [Text(" · ".join(parts), style="dim")]
+    if total is not None:
+        stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in timings.items())
+        lines.append(Text(f"{total:.1f} ms: {stages}", style="dim"))
     if response.degraded:
         lines.append(Text(f"degraded: {clean(response.degraded)}", style="yellow"))
     return lines

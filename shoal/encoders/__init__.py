@@ -8,6 +8,9 @@ import logging
 import pkgutil
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shoal.errors import InvalidArgument
 from shoal.records import FloatArray
 
@@ -46,11 +49,12 @@ class TextVectors(NamedTuple):
     """What an encoder makes of one text in one forward pass.
 
     vector: float32 (dim,), the L2-normalised vector that `encode_queries` or `encode_passages` gives for it.
-    tokens: float32 (t, d), the L2-normalised vectors of its t >= 1 tokens; d is the model's hidden size.
+    tokens: float (t, d), the L2-normalised vectors of its t >= 1 tokens, without prompt and special tokens unless there
+    are no others; d is the model's hidden size.
     """
 
     vector: FloatArray
-    tokens: FloatArray
+    tokens: NDArray[np.floating]
 
 
 @runtime_checkable
@@ -81,7 +85,8 @@ def load_encoder(settings: "EncoderSettings") -> Encoder:
         backend = _WEIGHTLESS if settings.encoder.split(":")[0] == _WEIGHTLESS else "torch"
     if backend not in backends():
         raise InvalidArgument(
-            f"encoder_backend={backend!r} does not exist: use auto or one of {', '.join(backends())}", param="encoder_backend"
+            f"encoder_backend={backend!r} does not exist: use auto or one of {', '.join(backends())}",
+            param="encoder_backend",
         )
     encoder: Encoder = importlib.import_module(f"{__name__}.{backend}").load(settings.encoder, settings)
     _log.info("encoder %s on backend %s, %d threads", encoder.fingerprint(), backend, settings.threads)

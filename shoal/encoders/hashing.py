@@ -1,10 +1,10 @@
 """A deterministic, weightless encoder: feature hashing of words and of the trigrams inside them.
 
 Texts that share words, or words with the same stem, get similar vectors, which is enough for tests, for trials and for
-measuring everything around a model. Each word, and each of its byte trigrams with half the weight, adds +1 or -1 to one
-dimension (Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning"); a text's vector is the normalised sum
-over its words. Hashes are XORs of random table entries (tabulation hashing, Zobrist 1970). All sums are exact, so a text has
-the same vector in every batch, process and machine.
+measuring everything around a model. Each word adds +1 or -1 to one dimension, and each of its byte trigrams half of
+that (Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning"); a text's vector is the normalised
+sum over its words. Hashes are XORs of random table entries (tabulation hashing, Zobrist 1970). All sums are exact, so a
+text has the same vector in every batch, process and machine.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ class HashingEncoder:
         return self.encode_passages(texts)
 
     def encode_passages(self, texts: Sequence[str]) -> FloatArray:
-        """Return float32 (n, dim), rows L2-normalised, in input order; a text without words gets the first unit vector."""
+        """Return float32 (n, dim), rows L2-normalised, in input order; the first unit vector for no words."""
         vectors = np.empty((len(texts), self._dim), dtype=np.float32)
         for start, stop in _blocks(texts, self._max_words):
             features = _features(texts[start:stop], self._max_words)
@@ -87,7 +87,7 @@ class HashingEncoder:
 
 
 class _Features(NamedTuple):
-    """The f features of some texts: hash uint64, weight float64, the text and the word each belongs to, int64; all (f,)."""
+    """The f features of some texts, all (f,); `text` and `word` number what each belongs to."""
 
     hash: NDArray[np.uint64]
     weight: NDArray[np.float64]
@@ -100,7 +100,8 @@ def load(model: str, settings: EncoderSettings) -> HashingEncoder:
     name, _, dim = model.partition(":")
     if name != "hashing" or (dim and not (dim.isascii() and dim.isdigit() and 1 <= int(dim) <= 65536)):
         raise InvalidArgument(
-            f"encoder={model!r}: the backend hashing takes `hashing` or `hashing:DIM`, such as hashing:64", param="encoder"
+            f"encoder={model!r}: the backend hashing takes `hashing` or `hashing:DIM`, such as hashing:64",
+            param="encoder",
         )
     return HashingEncoder(int(dim or DIM), settings.max_length or MAX_WORDS)
 
@@ -137,7 +138,8 @@ def _features(texts: Sequence[str], max_words: int) -> _Features:
 
     first = np.flatnonzero(in_word[:-2] & in_word[1:-1] & in_word[2:])
     first = first[kept[word_of_byte[first]]]
-    trigrams = _TABLE[_PLACES, data[first]] ^ _TABLE[_PLACES + 1, data[first + 1]] ^ _TABLE[_PLACES + 2, data[first + 2]]
+    one, two, three = _TABLE[_PLACES:]
+    trigrams = one[data[first]] ^ two[data[first + 1]] ^ three[data[first + 2]]
 
     word = np.concatenate((np.flatnonzero(kept), word_of_byte[first]))
     weight = np.concatenate((np.ones(np.count_nonzero(kept)), np.full(len(first), _TRIGRAM_WEIGHT)))

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from shoal import inference, models
 from shoal.encoders import TextVectors
-from shoal.errors import ModelUnavailable, ShoalError
+from shoal.errors import ModelUnavailable
 from shoal.fingerprint import Fingerprint
 from shoal.records import FloatArray, RowArray
 from shoal.settings import EncoderSettings
@@ -28,6 +29,8 @@ class TorchEncoder:
         self._model = model
         self._fingerprint = fingerprint
         self._settings = settings
+        tokenizer = model.tokenizer
+        self._special = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
 
     @property
     def dim(self) -> int:
@@ -64,10 +67,17 @@ class TorchEncoder:
         encoded: dict[int, TextVectors] = {}
         for rows, features in self._forward(texts, task):
             vectors, tokens = _unit(features["sentence_embedding"]), _unit(features["token_embeddings"])
-            masks = features["attention_mask"].cpu().numpy().astype(bool)
-            for row, vector, token, mask in zip(rows.tolist(), vectors, tokens, masks, strict=True):
-                encoded[row] = TextVectors(vector, token[mask])
+            own = self._own_tokens(features)
+            for position, row in enumerate(rows.tolist()):
+                encoded[row] = TextVectors(vectors[position], tokens[position, own[position]])
         return [encoded[row] for row in range(len(texts))]
+
+    def _own_tokens(self, features: dict[str, Any]) -> NDArray[np.bool_]:
+        """Mark the tokens of the texts themselves, bool (b, t); prompt and special tokens only for want of others."""
+        read = features["attention_mask"].cpu().numpy().astype(bool)
+        special = np.isin(features["input_ids"].cpu().numpy(), self._special)
+        own: NDArray[np.bool_] = read & ~special & (read.cumsum(axis=1) > features.get("prompt_length", 0))
+        return np.where(own.any(axis=1, keepdims=True), own, read)
 
     def _forward(self, texts: Sequence[str], task: str) -> Iterator[tuple[RowArray, dict[str, Any]]]:
         prompt = self._fingerprint.query_prompt if task == "query" else self._fingerprint.passage_prompt
@@ -84,23 +94,18 @@ class TorchEncoder:
 def load(model: str, settings: EncoderSettings) -> TorchEncoder:
     """Load a model by preset, local path or hub name.
 
-    Raises ModelUnavailable when it is not to be had or is no bi-encoder, InvalidArgument for a device or a length it lacks.
+    Raises ModelUnavailable when it is not to be had or no bi-encoder, InvalidArgument for a device or length it lacks.
     """
     location = models.resolve(model)
     folder = location.fetch()
     weights = location.digest(folder)
     if models.architecture(folder).endswith("ForSequenceClassification"):
-        raise ModelUnavailable(f"{model!r} is a cross-encoder: set it as the reranker, and a sentence-transformers model as the encoder")
+        raise ModelUnavailable(f"{model!r} is a cross-encoder: set it as the reranker, and a bi-encoder as the encoder")
     device, dtype = inference.place(settings.device, settings.dtype)
-    try:
-        with inference.loading(settings.threads):
-            from sentence_transformers import SentenceTransformer
+    with inference.loading(folder, settings.threads):
+        from sentence_transformers import SentenceTransformer
 
-            loaded = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs={"dtype": dtype})
-    except ShoalError:
-        raise
-    except Exception as error:  # a broken folder fails in as many ways as there are libraries below
-        raise ModelUnavailable(f"the model in {folder} cannot be loaded ({error}): check that the folder is complete") from error
+        loaded = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs={"dtype": dtype})
     loaded.eval()
     fingerprint = Fingerprint(
         model=model,

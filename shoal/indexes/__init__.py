@@ -47,12 +47,15 @@ class ShardIndex(Protocol):
 class IndexKind(Protocol):
     """What a module in this folder provides."""
 
+    TRAINED: bool
+    """Whether shards start from what `train` returns, so that the build samples the corpus for it."""
+
     def check(self, name: str, dim: int, search: str) -> None:
         """Raise InvalidArgument if no index of this kind, dimension and search parameters can be made."""
         ...
 
     def train(self, sample: FloatArray, settings: "IndexSettings", threads: int) -> bytes | None:
-        """Train once for all shards on float32 (n, dim) and return the trained, empty index; None if there is nothing to.
+        """Train once for all shards on float32 (n, dim) and return the trained, empty index; None if none is needed.
 
         Raises InvalidArgument when the sample is too small for the kind.
         """
@@ -86,5 +89,5 @@ def index_kind(name: str) -> IndexKind:
 
 
 def check(name: str, dim: int, search: str = "") -> None:
-    """Raise InvalidArgument unless indexes of this kind, dimension and search parameters can be built. Needs no data."""
+    """Raise InvalidArgument unless an index of this kind, dimension and search parameters can be made. Needs no data."""
     index_kind(name).check(name, dim, search)

@@ -43,7 +43,10 @@ class FaissIndex:
             # OpenMP keeps this setting for each calling thread.
             faiss.omp_set_num_threads(self._threads)
             parameters = None if selector is None else search_parameters(self._index, selector)
-            scores[:, :found], rows[:, :found] = self._index.search(queries, found, params=parameters)
+            try:
+                scores[:, :found], rows[:, :found] = self._index.search(queries, found, params=parameters)
+            except RuntimeError as error:
+                raise InvalidArgument(f"this index kind cannot answer the search ({reason(error)})") from error
             scores[rows == -1] = -np.inf
         return scores, rows
 
@@ -52,15 +55,13 @@ class FaissIndex:
         if not len(rows):
             return np.empty((0, self.dim), dtype=np.float32)
         inverted = faiss.try_extract_index_ivf(self._index)
-        with self._mapping:
-            if inverted is not None and inverted.direct_map.no():
-                inverted.make_direct_map()
-        try:
-            found: FloatArray = self._index.reconstruct_batch(np.asarray(rows, dtype=np.int64))
-        except RuntimeError as error:
-            raise InvalidArgument(
-                "this index kind cannot give vectors back; leave out include=vector", param="include"
-            ) from error
+        if inverted is not None:
+            if isinstance(inverted, faiss.IndexIVFFastScan):  # FAISS 1.15 crashes here
+                raise InvalidArgument("an IVF index with 4-bit fast scan cannot give vectors back", param="include")
+            with self._mapping:
+                if inverted.direct_map.no():
+                    inverted.make_direct_map()
+        found: FloatArray = self._index.reconstruct_batch(np.asarray(rows, dtype=np.int64))
         return found
 
 
@@ -85,7 +86,7 @@ def _read(path: Path, mmap: bool) -> Any:
 
 
 def create(name: str, dim: int, search: str) -> Any:
-    """Make an empty index by FAISS factory string, with search parameters. Raises InvalidArgument, naming the setting."""
+    """Make an empty index by FAISS factory string and set its search parameters. Raises InvalidArgument."""
     try:
         index = faiss.index_factory(dim, name, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
@@ -94,13 +95,25 @@ def create(name: str, dim: int, search: str) -> Any:
             f"({reason(error)}); examples: flat, IVF1024,SQ8, HNSW32",
             param="index_kind",
         ) from error
-    if index.metric_type != faiss.METRIC_INNER_PRODUCT or isinstance(index, faiss.IndexIDMap):
+    # Shards are filled block by block with consecutive rows: FAISS can neither do that with an id map nor with these graphs.
+    unfit = isinstance(base(index), faiss.IndexIDMap | faiss.IndexNSG | faiss.IndexNNDescent)
+    inverted = faiss.try_extract_index_ivf(index)
+    if unfit or index.metric_type != faiss.METRIC_INNER_PRODUCT or (inverted is not None and inverted.nlist < 1):
         raise InvalidArgument(
-            f"index_kind: {name!r} does not search by inner product over row numbers; examples: flat, IVF1024,SQ8, HNSW32",
+            f"index_kind: {name!r} cannot be filled in blocks and searched by inner product; "
+            "examples: flat, IVF1024,SQ8, HNSW32",
             param="index_kind",
         )
     set_search(index, search)
     return index
+
+
+def base(index: Any) -> Any:
+    """Return the index that holds the vectors, below vector transforms and refinement."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return base(index.index)
+    return base(index.base_index) if isinstance(index, faiss.IndexRefine) else index
 
 
 def set_search(index: Any, search: str) -> None:
@@ -109,7 +122,9 @@ def set_search(index: Any, search: str) -> None:
         return
     try:
         faiss.ParameterSpace().set_index_parameters(index, search)
-    except RuntimeError as error:
+        if any(float(part.partition("=")[2]) < 1 for part in search.split(",") if part):
+            raise ValueError("values start at 1")
+    except (RuntimeError, ValueError) as error:
         raise InvalidArgument(
             f"index_search: {search!r} does not fit this index kind ({reason(error)}); examples: nprobe=16 for IVF, "
             "efSearch=64 for HNSW",

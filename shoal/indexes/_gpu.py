@@ -1,4 +1,4 @@
-"""Whether an index is trained and filled on a GPU. Searching always happens on the CPU index: GPU indexes ignore selectors."""
+"""Whether an index is trained and filled on a GPU. The CPU index is what is searched: GPU indexes ignore selectors."""
 
 from typing import Any
 

@@ -14,6 +14,8 @@ from shoal.records import FloatArray
 if TYPE_CHECKING:
     from shoal.settings import IndexSettings
 
+TRAINED = True
+
 
 def check(name: str, dim: int, search: str) -> None:
     """Raise InvalidArgument, naming the setting, when FAISS does not understand the kind or the search parameters."""
@@ -30,8 +32,8 @@ def train(sample: FloatArray, settings: "IndexSettings", threads: int) -> bytes:
             worker.train(sample)
         except (RuntimeError, AssertionError) as error:
             raise InvalidArgument(
-                f"index_kind: {settings.index_kind!r} cannot be trained on {len(sample)} vectors ({_faiss.reason(error)}); "
-                "take a smaller index kind, or more train_passages",
+                f"index_kind: {settings.index_kind!r} cannot be trained on {len(sample)} vectors "
+                f"({_faiss.reason(error)}); take a smaller index kind, or more train_passages",
                 param="index_kind",
             ) from error
         index = _gpu.give_back(worker, on_gpu)
@@ -45,13 +47,13 @@ def build(blocks: Iterable[FloatArray], dim: int, path: Path, trained: bytes | N
         raise ValueError("a factory index starts from what train() returned")
     index = faiss.deserialize_index(np.frombuffer(trained, dtype=np.uint8))
     # Several threads link a graph in an order that differs from run to run; equal input has to give equal bytes.
-    faiss.omp_set_num_threads(1 if isinstance(index, faiss.IndexHNSW | faiss.IndexNSG) else threads)
+    faiss.omp_set_num_threads(1 if isinstance(_faiss.base(index), faiss.IndexHNSW) else threads)
     worker, on_gpu = _gpu.borrow(index)
     for block in blocks:
         worker.add(np.ascontiguousarray(block))
     faiss.write_index(_gpu.give_back(worker, on_gpu), str(path))
 
 
-def open(path: Path, settings: "IndexSettings", threads: int, mmap: bool = True) -> _faiss.FaissIndex:  # noqa: A001
+def open(path: Path, settings: "IndexSettings", threads: int, mmap: bool = True) -> _faiss.FaissIndex:
     """Open with the search parameters of the settings."""
     return _faiss.read(path, threads, mmap, settings.index_search)

@@ -3,14 +3,21 @@
 A reranker module defines `load(model: str, settings: RerankerSettings) -> Reranker`.
 """
 
+import importlib
+import logging
+import pkgutil
 from typing import TYPE_CHECKING, Protocol
 
+from shoal.errors import InvalidArgument
 from shoal.records import FloatArray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shoal.settings import RerankerSettings
+
+_log = logging.getLogger(__name__)
+_MODELS = "cross_encoder"
 
 
 class Reranker(Protocol):
@@ -29,9 +36,19 @@ class Reranker(Protocol):
         ...
 
 
-def load_reranker(settings: "RerankerSettings") -> Reranker:
-    """Load the reranker that the settings name.
+def rerankers() -> list[str]:
+    """Names that the setting `reranker` takes besides models: the files of this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
-    Raises ModelUnavailable when the model cannot be loaded, InvalidArgument when the kind does not exist.
+
+def load_reranker(settings: "RerankerSettings") -> Reranker:
+    """Load the reranker that the settings name; a name that is no file of this folder is a cross-encoder model.
+
+    Raises ModelUnavailable when the model cannot be loaded, InvalidArgument for `none`, which is not a reranker.
     """
-    raise NotImplementedError
+    if settings.reranker == "none":
+        raise InvalidArgument("reranker=none: there is nothing to load", param="reranker")
+    module = settings.reranker if settings.reranker in rerankers() else _MODELS
+    reranker: Reranker = importlib.import_module(f"{__name__}.{module}").load(settings.reranker, settings)
+    _log.info("reranker %s, %d threads", reranker.name(), settings.threads)
+    return reranker

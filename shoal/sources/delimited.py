@@ -8,6 +8,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from shoal.errors import InvalidArgument
 from shoal.sources.lines import Line, Overlong, too_long
 
 
@@ -15,28 +16,22 @@ class Framing:
     """Follows the lines of a CSV file and knows where records end: at newlines outside quotes."""
 
     def __init__(self) -> None:
-        self.inside = False
+        self._inside = False
 
     def ends_record(self, line: Line) -> bool:
         """Whether the record that holds this line ends with it. To be called for every line, in order."""
         if isinstance(line, Overlong):
-            self.inside ^= line.quotes % 2 == 1
+            self._inside ^= line.quotes % 2 == 1
         elif b'"' in line:
             # To continue inside quotes is the same as to start with one.
             text = line.decode("latin-1")
-            self.inside = _breaks_off('"' + text if self.inside else text)
-        return not self.inside
+            self._inside = _parse('"' + text if self._inside else text) is None
+        return not self._inside
 
 
-def _breaks_off(text: str) -> bool:
-    try:
-        next(csv.reader([text], strict=True), None)
-    except csv.Error as error:
-        return str(error) == "unexpected end of data"
-    return False
-
-
-def csv_records(blocks: Iterable[list[Line]], columns: list[str], limit: int) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def csv_records(
+    blocks: Iterable[list[Line]], columns: list[str], limit: int
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield (line it starts at, record) or (line, reason why it is none), lines counted from 1.
 
     limit: bytes of a whole record beyond which it is rejected; no more of it is held.
@@ -46,7 +41,8 @@ def csv_records(blocks: Iterable[list[Line]], columns: list[str], limit: int) ->
     held: list[bytes] = []
     number = start = length = 0
     for lines in blocks:
-        for number, line in enumerate(lines, number + 1):
+        for line in lines:
+            number += 1
             if not start:
                 if isinstance(line, bytes) and not line.strip():
                     continue
@@ -70,7 +66,8 @@ def tsv_records(blocks: Iterable[list[Line]], columns: list[str]) -> Iterator[tu
     """Yield (line, record) or (line, reason why it is none), lines counted from 1."""
     number = 0
     for lines in blocks:
-        for number, line in enumerate(lines, number + 1):
+        for line in lines:
+            number += 1
             if isinstance(line, Overlong):
                 yield number, line.reason
             elif line.strip():
@@ -80,9 +77,30 @@ def tsv_records(blocks: Iterable[list[Line]], columns: list[str]) -> Iterator[tu
                     yield number, f"the line is not valid UTF-8 (byte {error.start + 1})"
 
 
-def header(line: str, tabs: bool) -> list[str]:
-    """Return the column names of a header line."""
-    return line.split("\t") if tabs else next(csv.reader([line]), [])
+def header(head: bytes, whole: bool, name: str, *, quoted: bool) -> tuple[list[str], int, int]:
+    """Return the column names of a header line, the offset of the first record and its line.
+
+    head: the first bytes of the file, all of it if `whole`. Raises InvalidArgument for a header that cannot be read.
+    """
+    framing = Framing()
+    lines: list[bytes] = []
+    for line in head.split(b"\n"):
+        lines.append(line)
+        if not quoted or framing.ends_record(line):
+            break
+    text = b"\n".join(lines)
+    if len(text) == len(head) and not whole:
+        raise InvalidArgument(
+            f"{name} has a header line of more than {len(head):,} bytes; name its columns with columns"
+        )
+    try:
+        names = text.decode("utf-8-sig").rstrip("\r")
+        columns = next(csv.reader([names], strict=True), []) if quoted else names.split("\t")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidArgument(f"{name} has no readable header line ({error}); name its columns with columns") from error
+    if len(set(columns)) < len(columns):
+        raise InvalidArgument(f"{name} names a column twice ({', '.join(columns)[:500]}); correct its header line")
+    return columns, min(len(text) + 1, len(head)), len(lines) + 1
 
 
 def _csv_record(lines: list[bytes], length: int, limit: int, columns: list[str]) -> dict[str, Any] | str:
@@ -92,10 +110,19 @@ def _csv_record(lines: list[bytes], length: int, limit: int, columns: list[str])
         text = b"\n".join(lines).decode()
     except UnicodeDecodeError as error:
         return f"the record is not valid UTF-8 (byte {error.start + 1})"
+    values = _parse(text)
+    assert values is not None, "a record ends outside quotes"
+    return values if isinstance(values, str) else _named(values, columns)
+
+
+def _parse(text: str) -> list[str] | str | None:
+    """Return the values of a record, or what is wrong with it, or None when it ends inside quotes."""
+    if '"' not in text and "\r" not in text:
+        return text.split(",")
     try:
-        return _named(next(csv.reader([text], strict=True)), columns)
+        return next(csv.reader([text], strict=True), [])
     except csv.Error as error:
-        return f"broken CSV: {error}"
+        return None if str(error) == "unexpected end of data" else f"broken CSV: {error}"
 
 
 def _named(values: list[str], columns: list[str]) -> dict[str, Any] | str:

@@ -121,7 +121,9 @@ def check_id(identity: str, field: str) -> str:
     except UnicodeEncodeError as error:
         raise BadRecord(f"the id field {field!r} holds a lone surrogate") from error
     if length > MAX_ID_BYTES:
-        raise BadRecord(f"the id field {field!r} is {length:,} bytes long, more than {MAX_ID_BYTES}", identity[:64] + "...")
+        raise BadRecord(
+            f"the id field {field!r} is {length:,} bytes long, more than {MAX_ID_BYTES}", identity[:64] + "..."
+        )
     return identity
 
 

@@ -20,6 +20,7 @@ COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 
 BLOCK = 2**20
 """Bytes of one read."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class InputFile(BaseModel):
@@ -36,6 +37,8 @@ class InputFile(BaseModel):
     compression: Compression | None = None
     rows: int | None = None
     """Parquet: its exact number of rows."""
+    group: int = 0
+    """Parquet: rows of its largest row group."""
     first: int = 0
     """Offset of the first record, behind a byte order mark and a header line, in the uncompressed file."""
     first_line: int = 1
@@ -46,7 +49,7 @@ class InputFile(BaseModel):
     offsets: list[int] | None = None
     """CSV: where its units start, and the end of the last one."""
     pieces: int | None = None
-    """Compressed files: how many pieces they were spooled into."""
+    """Compressed files, Parquet of large row groups: how many pieces they were spooled into."""
     damage: str | None = None
     """Compressed files: why they could not be read to their end."""
 
@@ -77,7 +80,9 @@ def opened(file: InputFile) -> "Iterator[NativeFile]":
     with readable(file.name):
         info = files.get_file_info(path)
         if info.type != pafs.FileType.File:
-            raise InvalidArgument(f"input file {file.uri} has vanished since the plan was made; restore it or run again")
+            raise InvalidArgument(
+                f"input file {file.uri} has vanished since the plan was made; restore it or run again"
+            )
         if (info.size, info.mtime_ns) != (file.bytes, file.mtime_ns):
             raise InvalidArgument(f"input file {file.uri} has changed since the plan was made; run again to plan anew")
         with files.open_input_file(path) as stream:
@@ -92,7 +97,9 @@ def readable(name: str) -> Iterator[None]:
     except PermissionError as error:
         raise InvalidArgument(f"input file {name} may not be read; check its permissions") from error
     except (OSError, pa.ArrowException) as error:
-        raise InvalidArgument(f"input file {name} cannot be read ({str(error).splitlines()[0]}); check that it is whole") from error
+        raise InvalidArgument(
+            f"input file {name} cannot be read ({str(error).splitlines()[0]}); check that it is whole"
+        ) from error
 
 
 class Damaged(Exception):

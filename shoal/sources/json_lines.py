@@ -13,15 +13,18 @@ def records(blocks: Iterable[list[Line]]) -> Iterator[tuple[int, dict[str, Any] 
     """Yield (line, object) or (line, reason why it is none), lines counted from 1."""
     number = 0
     for lines in blocks:
-        for number, line in enumerate(lines, number + 1):
+        for line in lines:
+            number += 1
             try:
-                record = orjson.loads(line)
+                record = orjson.loads(line)  # type: ignore[arg-type]  # refuses an Overlong like any other bad line
             except orjson.JSONDecodeError:
                 if isinstance(line, bytes) and not line.strip():
                     continue
                 record = _second_look(line)
             if type(record) is not dict:
-                record = record.reason if isinstance(record, _Broken) else f"the line is {_kind(record)}, not a JSON object"
+                record = (
+                    record.reason if isinstance(record, _Broken) else f"the line is {_kind(record)}, not a JSON object"
+                )
             yield number, record
 
 

@@ -3,8 +3,8 @@
 Strings, numbers, booleans and lists of strings are taken as they are; dates, times and decimals become strings.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,8 +21,17 @@ ROWS = 1024
 """Rows held in memory at once."""
 
 
-def describe(stream: "NativeFile", name: str, source: SourceSettings) -> tuple[int, list[str], int]:
-    """Return the rows of a file, the columns to be read, and the bytes these take in memory.
+class Description(NamedTuple):
+    """rows: of the file, and of its largest group. columns: those to be read. bytes: what they take uncompressed."""
+
+    rows: int
+    group: int
+    columns: list[str]
+    bytes: int
+
+
+def describe(stream: "NativeFile", name: str, source: SourceSettings) -> Description:
+    """Describe a file from its footer.
 
     Raises InvalidArgument when a column is missing or has a type that can be no part of any passage.
     """
@@ -44,42 +53,41 @@ def describe(stream: "NativeFile", name: str, source: SourceSettings) -> tuple[i
                 "lists of strings); name the columns to keep with metadata_fields"
             )
     columns = fields + metadata
-    footer = file.metadata
-    chunks = (
-        footer.row_group(group).column(column)
-        for group in range(footer.num_row_groups)
-        for column in range(footer.num_columns)
-    )
+    groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+    chunks = (group.column(column) for group in groups for column in range(group.num_columns))
     size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
-    return footer.num_rows, columns, size
+    return Description(file.metadata.num_rows, max((group.num_rows for group in groups), default=0), columns, size)
 
 
-def records(
-    stream: "NativeFile", start: int, stop: int, columns: list[str]
-) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yield (row, record) or (row, reason why it is none) of rows [start, stop), counted from 1 at `start`.
+def batches(stream: "NativeFile", start: int, stop: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield rows [start, stop) in batches of at most ROWS.
 
-    The row group that holds `start` is decoded from its beginning, in memory bounded by ROWS rows.
+    Parquet has no way into the middle of a row group: the one that holds `start` is decoded from its beginning.
     """
     file = pq.ParquetFile(stream, buffer_size=BLOCK, pre_buffer=False)
-    first = 0
+    row = 0
     for group in range(file.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        if first < stop and start < first + rows:
-            row = first
+        end = row + file.metadata.row_group(group).num_rows
+        if row < stop and start < end:
             for batch in file.iter_batches(ROWS, row_groups=[group], columns=columns):
                 low, high = max(start - row, 0), min(stop - row, batch.num_rows)
                 if low < high:
-                    for offset, record in enumerate(_rows(batch.slice(low, high - low))):
-                        yield row + low + offset - start + 1, record
+                    yield _plain(batch.slice(low, high - low))
                 row += batch.num_rows
                 if row >= stop:
                     return
-        first += rows
+        row = end
+
+
+def records(found: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield (row, record) or (row, reason why it is none), rows counted from 1."""
+    number = 0
+    for batch in found:
+        yield from enumerate(_rows(batch), number + 1)
+        number += batch.num_rows
 
 
 def _rows(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
-    batch = pa.RecordBatch.from_arrays([_plain(column) for column in batch.columns], names=batch.schema.names)
     try:
         return list(batch.to_pylist())
     except UnicodeDecodeError:
@@ -96,10 +104,14 @@ def _row(batch: pa.RecordBatch) -> dict[str, Any] | str:
     return record
 
 
-def _plain(column: pa.Array) -> pa.Array:
-    if pt.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    return column.cast(pa.string()) if pt.is_temporal(column.type) or pt.is_decimal(column.type) else column
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch with its dictionaries, dates and decimals made plain."""
+    columns = []
+    for column in batch.columns:
+        plain = column.dictionary_decode() if pt.is_dictionary(column.type) else column
+        is_text = pt.is_temporal(plain.type) or pt.is_decimal(plain.type)
+        columns.append(plain.cast(pa.string()) if is_text else plain)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _is_metadata(kind: pa.DataType) -> bool:

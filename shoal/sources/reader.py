@@ -12,7 +12,7 @@ from shoal.chunking import Chunker
 from shoal.records import Passage
 from shoal.sources import delimited, documents, json_lines, parquet
 from shoal.sources.fields import BadRecord, FieldMapping, check_id
-from shoal.sources.files import BLOCK, opened, readable
+from shoal.sources.files import BLOCK, BYTE_ORDER_MARK, opened
 from shoal.sources.lines import Line, range_blocks, split_lines
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ class Rejected:
 
 
 def record_limit(source: "SourceSettings") -> int:
-    """Bytes of one raw record beyond which it is not read: room for JSON's escapes (6 bytes for 1) and other fields.
+    """Bytes of one raw record beyond which it is not read; always room for a text of `max_passage_bytes`.
 
-    A text that is to be cut may be longer than a passage.
+    JSON may take 6 bytes to escape one. A text that is to be cut into passages may be longer than a passage.
     """
-    longest = source.max_passage_bytes if source.chunk_characters is None else max(source.max_passage_bytes, documents.MAX_BYTES)
-    return 6 * longest + BLOCK
+    limit = 6 * source.max_passage_bytes + BLOCK
+    return limit if source.chunk_characters is None else max(limit, documents.MAX_BYTES)
 
 
 class UnitReader:
@@ -93,17 +93,26 @@ class UnitReader:
         elif file.pieces is not None:
             path = layout.spool(self._plan.hash, unit.file, unit.start)
             with self._staging.open_input(path) as raw, pa.CompressedInputStream(raw, "zstd") as stream:
-                yield self._from_lines(iter(lambda: stream.read(BLOCK), b""))
+                if file.rows is None:
+                    yield self._from_lines(iter(lambda: stream.read(BLOCK), b""))
+                else:
+                    yield self._from_rows(pa.ipc.open_stream(stream))
         else:
             with opened(file) as stream:
-                if file.rows is not None:
-                    self.lines = unit.stop - unit.start
-                    yield parquet.records(stream, unit.start, unit.stop, file.columns or [])
-                else:
+                if file.rows is None:
                     yield self._from_lines(range_blocks(stream, unit.start, unit.stop, file.first))
+                else:
+                    yield self._from_rows(parquet.batches(stream, unit.start, unit.stop, file.columns or []))
+
+    def _from_rows(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+        for row, record in parquet.records(batches):
+            self.lines = row
+            yield row, record
 
     def _from_lines(self, blocks: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | str]]:
         limit = record_limit(self._plan.source)
+        if self._unit.start == 0:
+            blocks = _without_mark(blocks)
         lines = self._counted(split_lines(blocks, limit))
         columns = self._file.columns or []
         match self._plan.source.format:
@@ -121,10 +130,17 @@ class UnitReader:
 
     def _pieces(self, passage: Passage) -> Iterator[Passage]:
         assert self._chunker is not None
-        markdown = self._plan.source.format == "text" and self._file.name.endswith(documents.MARKDOWN)
+        markdown = self._plan.source.format == "text" and passage.id.endswith(documents.MARKDOWN)
         for number, text in enumerate(self._chunker.chunks(passage.text, markdown=markdown), 1):
             identity = check_id(f"{passage.id}#{number}", "id")
             yield Passage(identity, text, passage.title, passage.metadata)
+
+
+def _without_mark(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = iter(blocks)
+    if (block := next(rest, None)) is not None:
+        yield block.removeprefix(BYTE_ORDER_MARK)
+        yield from rest
 
 
 def read_unit(plan: "Plan", unit: "Unit", staging: "Storage") -> UnitReader:

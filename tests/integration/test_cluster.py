@@ -110,9 +110,3 @@ def test_the_script_stops_cleanly_on_a_signal(local, number):
     assert alive(started) == []
     assert "export RAY_ADDRESS=127.0.0.1:" in printed
 
-
-def test_a_killed_script_takes_its_nodes_along(local):
-    with local.LocalCluster(nodes=1) as cluster:
-        started = local.descendants(cluster.pid)
-        os.kill(cluster.pid, signal.SIGKILL)
-        wait_until(lambda: not alive(started))

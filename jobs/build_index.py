@@ -1,0 +1,48 @@
+"""Build an index: plan, embed, index, verify, publish. Run as `python -m jobs.build_index --source ... --index ...`.
+
+Kill it at any moment and run the same command again: it continues, and what is published is always whole.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from jobs.builder import Builder
+from jobs.estimate import estimate
+from jobs.progress import Reporter
+from jobs.report import print_rows
+from jobs.session import ray_session
+from shoal.cli.options import AsJson, settings_command
+from shoal.errors import InvalidArgument
+from shoal.settings import BuildSettings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@settings_command(app, BuildSettings)
+def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
+    """Embed a corpus into shards and publish them as one index version; run again after an interruption, it continues."""
+    reporter = Reporter(Console(stderr=as_json))
+    with ray_session() as cluster:
+        if not cluster.private:
+            _require_absolute(settings)
+        builder = Builder(settings, cluster, reporter)
+        outcome = estimate(builder) if settings.dry_run else builder.build()
+    print_rows(reporter.console, outcome.title, outcome.rows())
+    if as_json:
+        json.dump(outcome.to_json(), sys.stdout, ensure_ascii=False)
+        sys.stdout.write("\n")
+
+
+def _require_absolute(settings: BuildSettings) -> None:
+    """A submitted job runs in a folder of Ray's own, where relative paths mean nothing to the one who typed them."""
+    for option, path in (("--source", settings.source), ("--index", settings.index)):
+        if "://" not in path and not Path(path).expanduser().is_absolute():
+            raise InvalidArgument(f"{option}: {path!r} is relative, which has no meaning on a cluster; give the whole path", param=option)
+
+
+if __name__ == "__main__":
+    app()

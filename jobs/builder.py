@@ -1,0 +1,183 @@
+"""The course of a build: which stage follows which, what is done already, and what becomes of it."""
+
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+
+import numpy as np
+
+from jobs import tasks
+from jobs.embedding import embed
+from jobs.progress import Reporter
+from jobs.report import Summary
+from jobs.session import Cluster, embedding_workers, run, spread, start
+from shoal import indexes, layout, versions
+from shoal.build.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
+from shoal.build.publish import first_rejected, make_manifest, require_passages, write_rejected
+from shoal.build.recall import CorpusRecall
+from shoal.build.verify import count_problems
+from shoal.errors import CorruptIndex
+from shoal.fingerprint import Fingerprint
+from shoal.plan import Plan, make_plan, spool
+from shoal.settings import BuildSettings
+from shoal.storage import Storage
+
+_READERS = 16
+_EXAMPLES = 3
+
+
+class Builder:
+    """One build on a cluster. Every stage may be repeated after a crash and finds what was committed."""
+
+    def __init__(self, settings: BuildSettings, cluster: Cluster, reporter: Reporter) -> None:
+        self.settings = settings
+        self.storage = Storage(settings.index)
+        self.workers = embedding_workers(settings, cluster)
+        self._cluster = cluster
+        self._reporter = reporter
+        self._started = time.monotonic()
+        self._resources = {"num_cpus": settings.threads, "num_gpus": tasks.index_gpus(settings.index_kind, cluster.gpus)}
+        self._limit = 2 * max(1, math.floor(cluster.cpus / settings.threads))
+
+    def plan(self) -> Plan:
+        """Decide what is to be done; reads the listing and samples of the input, and writes nothing."""
+        with self._reporter.stage("plan"):
+            encoder: Fingerprint = run(tasks.fingerprint, self.settings, **self.workers.options)
+            indexes.check(self.settings.index_kind, encoder.dim, self.settings.index_search)
+            return make_plan(self.settings, encoder)
+
+    def build(self) -> Summary:
+        """Build, verify and publish; or only activate, when the same plan has been published already."""
+        plan = self.plan()
+        published = versions.find_plan(self.storage, plan.hash)
+        if published and not self.settings.rebuild:
+            self._reporter.say(f"{published} was built from the same plan: nothing to do (--rebuild builds it again)")
+            return self._finish(plan.hash, published)
+        try:
+            return self._stages(self._staged(plan))
+        except Exception:
+            # Two runs of one build do the same work side by side. The faster one publishes and clears the staging area.
+            other = versions.find_plan(self.storage, plan.hash)
+            if other is None or other == published:
+                raise
+            self._reporter.say(f"another run of this build has published {other}")
+            return self._finish(plan.hash, other)
+
+    def _staged(self, plan: Plan) -> Plan:
+        """The plan as an earlier run of this build left it in staging, or else this one, with its final units."""
+        path = layout.plan(plan.hash)
+        if not self.storage.exists(path):
+            pending = plan.pending
+            if pending:
+                with self._reporter.stage("spool", len(pending), "files") as stage:
+                    calls = ((self.settings.index, plan, index) for index in pending)
+                    for _ in spread(tasks.spool, calls, self._limit, num_cpus=1):
+                        stage.advance(0)
+            self.storage.write(path, spool(plan, self.storage).to_bytes())
+        return Plan.from_bytes(self.storage.read(path))
+
+    def _stages(self, plan: Plan) -> Summary:
+        if self.storage.exists(layout.manifest(plan.version)):
+            # The earlier run was killed between its last two steps.
+            return self._finish(plan.hash, plan.version)
+        tally, reused = self._embed(plan)
+        require_passages(plan, tally, self.storage)
+        commits, recall = self._index(plan, tally)
+        self._verify(plan, tally)
+        with self._reporter.stage("publish"):
+            examples = first_rejected(plan, tally, self.storage, _EXAMPLES)
+            report = write_rejected(plan, tally, self.storage)
+            versions.publish(self.storage, make_manifest(plan, tally, commits, recall, [report]))
+            summary = self._finish(plan.hash, plan.version, verified=True)
+        seconds = {**self._reporter.seconds, "total": round(time.monotonic() - self._started, 3)}
+        return replace(
+            summary,
+            built=True,
+            units=len(plan.units),
+            units_reused=reused,
+            workers=self.workers.count,
+            passages_per_s=round(summary.passages / seconds["total"], 1),
+            seconds=seconds,
+            rejected_examples=examples,
+        )
+
+    def _embed(self, plan: Plan) -> tuple[Tally, int]:
+        """Embed what is not committed yet. Returns the counts of all units, and how many of them an earlier run embedded."""
+        tally = Tally(len(plan.units), plan.shards)
+        with self._reporter.stage("embed", len(plan.units)) as stage:
+            with ThreadPoolExecutor(_READERS) as pool:
+                units = iter(committed_units(self.storage, plan.hash))
+                # In portions: a pool reads everything that it is given at once.
+                while portion := list(islice(units, 16 * _READERS)):
+                    for commit in pool.map(partial(read_unit_commit, self.storage, plan.hash), portion):
+                        tally.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected))
+            reused = int(tally.done.sum())
+            if reused:
+                self._reporter.say(f"continuing: {reused:,} of {len(plan.units):,} units were embedded by an earlier run")
+            stage.start_at(reused)
+            missing = np.flatnonzero(~tally.done).tolist()
+            if missing:
+                for unit in embed(self.settings, plan, self.storage, missing, self.workers, tally):
+                    stage.advance(int(tally.passages[unit]))
+        return tally, reused
+
+    def _index(self, plan: Plan, tally: Tally) -> tuple[list[ShardCommit], float | None]:
+        """Train if the kind needs it, index every shard, and measure recall over all of them."""
+        root, threads = self.settings.index, self.settings.threads
+        if indexes.index_kind(plan.index.index_kind).TRAINED:
+            with self._reporter.stage("train"):
+                run(tasks.train, root, plan.hash, tally.passages, threads, **self._resources)
+        with self._reporter.stage("index", plan.shards, "shards") as stage:
+            queries = start(tasks.sample_queries, root, plan.hash, tally.passages, self.settings.verify_queries, num_cpus=1)
+            calls = ((root, plan.hash, shard, queries, threads) for shard in range(plan.shards))
+            for passages in spread(tasks.index, calls, self._limit, **self._resources):
+                stage.advance(passages)
+            commits = []
+            recall = CorpusRecall(self.settings.verify_queries)
+            for shard in range(plan.shards):
+                commit = read_shard_commit(self.storage, plan.hash, shard)
+                tally.add_shard(commit)
+                recall.add(commit.nearest)
+                commits.append(commit.without_sample())
+        return commits, recall.value()
+
+    def _verify(self, plan: Plan, tally: Tally) -> None:
+        """Read everything that was stored once more. Raises CorruptIndex; then nothing is published."""
+        problems = count_problems(tally)
+        with self._reporter.stage("verify", plan.shards, "shards") as stage:
+            calls = ((self.settings.index, plan.hash, shard) for shard in range(plan.shards))
+            for shard, found in spread(tasks.verify, calls, self._limit, num_cpus=1):
+                problems += found
+                stage.advance(int(tally.shard_passages[shard]))
+        if problems:
+            raise CorruptIndex(
+                f"nothing is published: {'; '.join(problems[:_EXAMPLES])} ({len(problems)} problems); run the same command "
+                "again to index these shards anew"
+            )
+
+    def _finish(self, plan_hash: str, version: str, verified: bool = False) -> Summary:
+        """Make a published version current if that is wanted, and clear the staging area of its build."""
+        manifest = versions.read_manifest(self.storage, version)
+        if self.settings.activate:
+            versions.activate(self.storage, version, verified=verified)
+        staged = layout.plan(plan_hash)
+        # A rebuild that was interrupted keeps its own plan, for the next --rebuild.
+        if not self.storage.exists(staged) or Plan.from_bytes(self.storage.read(staged)).version == version:
+            self.storage.delete(layout.staging_dir(plan_hash))
+        current = versions.read_current(self.storage)
+        return Summary(
+            index=self.storage.uri,
+            version=version,
+            plan=plan_hash,
+            built=False,
+            activated=current is not None and current.version == version,
+            passages=manifest.counts.passages,
+            duplicates=manifest.counts.duplicates,
+            rejected=manifest.counts.rejected,
+            shards=len(manifest.shards),
+            bytes=sum(file.bytes for file in manifest.all_files()),
+            recall_at_10=manifest.index.recall_at_10,
+        )

@@ -1,0 +1,123 @@
+"""What a build would do and need: `--dry-run`. Nothing is written to the index root."""
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from jobs import tasks
+from jobs.builder import Builder
+from jobs.report import size, span
+from jobs.session import run
+from shoal import versions
+from shoal.plan import Plan, make_plan, spool
+from shoal.settings import BuildSettings
+from shoal.sources import Rejected, read_unit
+from shoal.sources.files import decompressed, opened
+from shoal.storage import Storage
+
+SAMPLE = 256
+"""Passages that are really encoded for the estimate of time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a plan asks for, reckoned from samples of the input."""
+
+    index: str
+    plan: str
+    files: int
+    input_bytes: int
+    passages: int
+    units: int
+    shards: int
+    workers: int
+    index_kind: str
+    dim: int
+    shard_bytes: int
+    """Vectors (uncompressed, as in a flat index) and passages of one shard: what serving maps into memory."""
+    disk_bytes: int
+    """At the peak: committed units and finished shards lie side by side until the version is published."""
+    unit_bytes: int
+    """Passages and vectors of one unit: what a worker holds besides its model."""
+    embed_seconds: float | None
+    """From the measured speed of one worker; None when no passage could be read from the sample."""
+    published: str | None
+    """Version that has been built from this plan already."""
+
+    @property
+    def title(self) -> str:
+        """What the table is about."""
+        return f"Plan for {self.index} (dry run: nothing was written)"
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as they are."""
+        return asdict(self)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Lines of the table."""
+        return [
+            ("input", f"{self.files:,} files, {size(self.input_bytes)}"),
+            ("passages", f"about {self.passages:,}"),
+            ("units", f"about {self.units:,}, {size(self.unit_bytes)} each in a worker"),
+            ("workers", f"{self.workers:,}"),
+            ("index", f"{self.index_kind}, {self.dim} dimensions"),
+            ("shards", f"{self.shards:,}, {size(self.shard_bytes)} each in memory and on disk"),
+            ("disk", f"{size(self.disk_bytes)} in the index root while building"),
+            ("embedding", "time unknown" if self.embed_seconds is None else f"about {span(self.embed_seconds)}"),
+            *([("published", f"{self.published} has this plan: nothing to do")] if self.published else []),
+        ]
+
+
+def estimate(builder: Builder) -> Estimate:
+    """Plan, and encode a small sample on a worker to learn its speed."""
+    plan, settings = builder.plan(), builder.settings
+    texts = list(islice(_texts(plan, settings), SAMPLE))
+    speed = run(tasks.encode_speed, settings, texts, **builder.workers.options) if texts else None
+    row_bytes = plan.unit_bytes / plan.unit_records + 4 * plan.encoder.dim
+    total = plan.estimated_passages * row_bytes
+    return Estimate(
+        index=builder.storage.uri,
+        plan=plan.hash,
+        files=len(plan.files),
+        input_bytes=sum(file.bytes for file in plan.files),
+        passages=plan.estimated_passages,
+        units=plan.estimated_units,
+        shards=plan.shards,
+        workers=builder.workers.count,
+        index_kind=plan.index.index_kind,
+        dim=plan.encoder.dim,
+        shard_bytes=math.ceil(total / plan.shards),
+        disk_bytes=math.ceil(2 * total),
+        unit_bytes=math.ceil(min(plan.source.unit_passages, plan.estimated_passages) * row_bytes),
+        embed_seconds=None if speed is None else round(plan.estimated_passages / (speed * builder.workers.count), 1),
+        published=versions.find_plan(builder.storage, plan.hash),
+    )
+
+
+def _texts(plan: Plan, settings: BuildSettings) -> Iterator[str]:
+    """Texts from the beginning of the input."""
+    with tempfile.TemporaryDirectory(prefix="shoal-sample-") as folder:
+        staging = Storage(folder)
+        if plan.pending:
+            plan = spool(make_plan(_head(plan, settings, Path(folder)), plan.encoder), staging)
+        for unit in islice(plan.units, 1):
+            for item in read_unit(plan, unit, staging):
+                if not isinstance(item, Rejected):
+                    yield item[1].content
+
+
+def _head(plan: Plan, settings: BuildSettings, folder: Path) -> BuildSettings:
+    """Copy the first block of the first pending file: compressed and CSV files are not cut into units before a full pass."""
+    file = plan.files[plan.pending[0]]
+    with opened(file) as stream:
+        head = next(decompressed(stream, file.compression)) if file.compression else stream.read(2**20)
+    copy = folder / "head"
+    copy.write_bytes(head[: head.rfind(b"\n") + 1] or head)
+    source = plan.source.model_dump() | {"source": str(copy)}
+    if plan.source.format == "beir":
+        source["format"] = "jsonl"
+    return settings.model_copy(update=source)

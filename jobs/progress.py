@@ -1,0 +1,76 @@
+"""How far a build is, for people: a bar on a terminal, a line every few seconds in a log, and a table at the end."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from jobs.report import span
+
+_LOG_EVERY_S = 5.0
+
+
+class Stage:
+    """One stage of a build while it runs."""
+
+    def __init__(self, name: str, total: int, unit: str, reporter: "Reporter") -> None:
+        self._name, self._total, self._unit, self._reporter = name, total, unit, reporter
+        self._start = self._told = reporter.clock()
+        self._done = self._before = self._amount = 0
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        if reporter.console.is_terminal:
+            columns = (TextColumn(f"{name:<8}"), BarColumn(None), TextColumn("{task.percentage:>3.0f}% {task.fields[speed]}"))
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=reporter.console, transient=True)
+            self._task = self._bar.add_task(name, total=total, speed="")
+            self._bar.start()
+
+    def start_at(self, steps: int) -> None:
+        """Count steps that an earlier run has done."""
+        self._done = self._before = steps
+
+    def advance(self, amount: int, steps: int = 1) -> None:
+        """Count finished steps, and what they amounted to in passages."""
+        self._done += steps
+        self._amount += amount
+        now = self._reporter.clock()
+        speed = f"{self._amount / max(now - self._start, 1e-9):,.0f} passages/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, speed=speed)
+        elif now - self._told >= _LOG_EVERY_S:
+            self._told = now
+            left = (self._total - self._done) * (now - self._start) / (self._done - self._before)
+            self._reporter.say(f"{self._name}: {self._done:,} of {self._total:,} {self._unit}, {speed}, {span(left)} left")
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class Reporter:
+    """Writes to one console and remembers how long every stage took, in `seconds`."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console = console
+        self.clock = clock
+        self.seconds: dict[str, float] = {}
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, name: str, total: int = 1, unit: str = "units") -> Iterator[Stage]:
+        """Time a stage of `total` steps, each of which is one `unit`."""
+        start = self.clock()
+        stage = Stage(name, total, unit, self)
+        try:
+            yield stage
+        finally:
+            stage.close()
+            self.seconds[name] = round(self.clock() - start, 3)
+
+

@@ -1,0 +1,91 @@
+"""What a build says at its end: a table for people, one JSON object for programs."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The outcome of a build. `built` is false when the same plan had been published before."""
+
+    index: str
+    version: str
+    plan: str
+    built: bool
+    activated: bool
+    passages: int
+    duplicates: int
+    rejected: int
+    shards: int
+    bytes: int
+    recall_at_10: float | None
+    units: int = 0
+    units_reused: int = 0
+    workers: int = 0
+    passages_per_s: float = 0.0
+    """From the start of the plan to the flip of CURRENT."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of each stage, and in total."""
+    rejected_examples: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """What the table is about."""
+        return f"Index {self.index}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as they are."""
+        return asdict(self)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Lines of the table."""
+        rows = [
+            ("version", f"{self.version} ({'active' if self.activated else 'not activated'})"),
+            ("passages", f"{self.passages:,}"),
+            ("duplicates", f"{self.duplicates:,}"),
+            ("rejected", f"{self.rejected:,}"),
+            *(("", _place(example)) for example in self.rejected_examples),
+            ("shards", f"{self.shards:,}"),
+            ("size", size(self.bytes)),
+        ]
+        if self.recall_at_10 is not None:
+            rows.append(("recall@10", f"{self.recall_at_10:.4f} of exact search"))
+        if self.built:
+            reused = f", {self.units_reused:,} of them from an earlier run" if self.units_reused else ""
+            rows.append(("units", f"{self.units:,}{reused}"))
+            rows.append(("workers", f"{self.workers:,}"))
+            rows.append(("seconds", ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.seconds.items())))
+            rows.append(("speed", f"{self.passages_per_s:,.0f} passages/s"))
+        return rows
+
+
+def print_rows(console: Console, title: str, rows: list[tuple[str, str]]) -> None:
+    """Print a table of two columns that stays readable in a log."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows:
+        table.add_row(name, value)
+    console.print(table, markup=False, highlight=False)
+
+
+def size(count: float) -> str:
+    """Bytes, for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def span(seconds: float) -> str:
+    """Seconds, for people."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+def _place(example: dict[str, Any]) -> str:
+    place = ":".join(str(value) for name, value in example.items() if name in ("file", "line", "row"))
+    return f"{place}: {example['reason']}"

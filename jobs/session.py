@@ -1,0 +1,172 @@
+"""The Ray cluster that a job runs on: the one it was submitted to, or a private one that ends with it."""
+
+import logging
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from shoal.errors import InvalidArgument, ShoalError
+from shoal.settings import BuildSettings
+
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Of a private cluster. Passages and vectors travel through the index root, never through Ray."""
+
+_RETRIES = 3
+"""How often a task is started again after its process or node has died."""
+
+_PRIVATE = {
+    # Without it a local Ray switches token authentication on, or leaves it to the user's home folder.
+    "RAY_AUTH_MODE": "disabled",
+    # The one switch that keeps every port of a local Ray on 127.0.0.1.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What there is to compute with now; a joined cluster may grow."""
+
+    cpus: float
+    gpus: float
+    nodes: int
+    private: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """How many embedding workers, and what Ray reserves for each."""
+
+    count: int
+    cpus: int
+    gpus: float
+
+    @property
+    def options(self) -> dict[str, float]:
+        """The resources as Ray names them."""
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus}
+
+
+@contextmanager
+def ray_session() -> Iterator[Cluster]:
+    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), or start a private one and stop it at the end."""
+    private = not os.environ.get("RAY_ADDRESS")
+    # Ray reads most of its variables when it is imported, and its C++ part writes warnings to stderr that help no user.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for name, value in _PRIVATE.items() if private else ():
+        os.environ.setdefault(name, value)
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="shoal-ray-") if private else None
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if private:
+        options |= {
+            "address": "local",
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_temp_dir": folder,
+        }
+    try:
+        with _silent_stderr():
+            ray.init(**options)
+        resources = ray.cluster_resources()
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        yield Cluster(resources.get("CPU", 0), resources.get("GPU", 0), nodes, private)
+    finally:
+        ray.shutdown()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Hide what Ray's C++ part writes past Python's streams, such as that its log level was set."""
+    sys.stderr.flush()
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
+def embedding_workers(settings: BuildSettings, cluster: Cluster) -> Workers:
+    """Size the pool: one worker for each GPU if there are any, else as many as the CPUs allow.
+
+    Raises InvalidArgument when a private cluster, which cannot grow, has no room for a single one.
+    """
+    gpus = settings.gpus_per_worker
+    if gpus is None:
+        gpus = 1 if cluster.gpus >= 1 and settings.device != "cpu" else 0
+    if cluster.private and (settings.threads > cluster.cpus or gpus > cluster.gpus):
+        raise InvalidArgument(
+            f"a worker asks for {settings.threads} CPUs and {gpus:g} GPUs, this machine has {cluster.cpus:g} and "
+            f"{cluster.gpus:g}; lower --threads or --gpus-per-worker",
+            param="--threads" if settings.threads > cluster.cpus else "--gpus-per-worker",
+        )
+    room = math.floor(cluster.cpus / settings.threads)
+    if gpus:
+        room = min(room, math.floor(cluster.gpus / gpus))
+    return Workers(settings.workers or max(room, 1), settings.threads, gpus)
+
+
+def start(function: Callable[..., Any], *arguments: Any, **options: float) -> Any:
+    """Start a Ray task and return the reference to its result, to be handed to other tasks."""
+    import ray
+
+    return ray.remote(function).options(max_retries=_RETRIES, **options).remote(*arguments)
+
+
+def run(function: Callable[..., Any], *arguments: Any, **options: float) -> Any:
+    """Run one call of a function as a Ray task and return its result; options are its resources."""
+    (result,) = spread(function, [arguments], limit=1, **options)
+    return result
+
+
+def spread(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], limit: int, **options: float) -> Iterator[Any]:
+    """Run many calls as Ray tasks, at most `limit` at a time, and give their results as they come.
+
+    A task whose process or node dies runs again elsewhere. A ShoalError of a task is raised here as itself.
+    """
+    import ray
+
+    running: list[Any] = []
+    try:
+        for arguments in calls:
+            running.append(start(function, *arguments, **options))
+            if len(running) >= limit:
+                yield _next(running)
+        while running:
+            yield _next(running)
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
+def _next(running: list[Any]) -> Any:
+    import ray
+
+    (done,), running[:] = ray.wait(running)
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        raise cause(error) from None
+
+
+def cause(error: BaseException) -> BaseException:
+    """The ShoalError inside what Ray raises for a failed task, without the remote stack trace; else the error itself."""
+    inner: BaseException | None = error
+    while inner is not None:
+        # Ray's own wrapper is an instance of the wrapped class as well, with the stack trace for its message.
+        if isinstance(inner, ShoalError) and type(inner).__module__ == ShoalError.__module__:
+            return inner
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return error

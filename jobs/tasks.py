@@ -1,0 +1,105 @@
+"""What runs on the workers of a build: thin callables over `shoal.build`. They return little; the data goes to the root."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from shoal import layout
+from shoal.build.commits import Counts, read_shard_commit
+from shoal.build.embed import embed_unit
+from shoal.build.index import index_shard
+from shoal.build.sample import sample_vectors
+from shoal.build.verify import verify_shard
+from shoal.encoders import load_encoder
+from shoal.errors import Conflict
+from shoal.fingerprint import Fingerprint
+from shoal.indexes import index_kind
+from shoal.plan import Plan, spool_file
+from shoal.records import FloatArray
+from shoal.settings import BuildSettings
+from shoal.storage import Storage
+
+
+def read_plan(root: str, plan_hash: str) -> tuple[Plan, Storage]:
+    """Open an index root and the plan of the build that runs in it."""
+    storage = Storage(root)
+    return Plan.from_bytes(storage.read(layout.plan(plan_hash))), storage
+
+
+class Embedder:
+    """One embedding worker: loads the encoder once, then embeds one unit a call. A callable class for Ray Data."""
+
+    def __init__(self, settings: BuildSettings, root: str, plan_hash: str) -> None:
+        self._plan, self._storage = read_plan(root, plan_hash)
+        self._encoder = load_encoder(settings)
+        mine, planned = self._encoder.fingerprint(), self._plan.encoder
+        if not mine.matches(planned) or mine.dtype != planned.dtype:
+            raise Conflict(f"this worker's encoder is {mine} and the plan's is {planned}; give all nodes the same model and device")
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Embed the unit whose number is the only item of the batch, and tell its counts."""
+        (unit,) = batch["item"].tolist()
+        commit = embed_unit(self._plan, self._plan.units[unit], self._encoder, self._storage)
+        return {"unit": [unit], "lines": [commit.lines], "rejected": [len(commit.rejected)], "rows": np.array([commit.rows])}
+
+
+def fingerprint(settings: BuildSettings) -> Fingerprint:
+    """Load the encoder where workers load it, and name what decides its vectors (the dtype depends on the device)."""
+    return load_encoder(settings).fingerprint()
+
+
+def encode_speed(settings: BuildSettings, texts: Sequence[str]) -> float:
+    """Passages that one worker encodes in a second, measured on these texts after a warm-up."""
+    encoder = load_encoder(settings)
+    encoder.encode_passages(texts[:8])
+    start = time.perf_counter()
+    encoder.encode_passages(texts)
+    return len(texts) / (time.perf_counter() - start)
+
+
+def spool(root: str, plan: Plan, file: int) -> None:
+    """Make the one sequential pass over a compressed or CSV file that cuts it into units."""
+    spool_file(plan, file, Storage(root))
+
+
+def index_gpus(name: str, gpus: float) -> float:
+    """GPUs that a task which trains or fills an index of a kind asks for: one, if FAISS and the cluster have any."""
+    import faiss
+
+    return 1 if gpus >= 1 and index_kind(name).TRAINED and hasattr(faiss, "StandardGpuResources") else 0
+
+
+def train(root: str, plan_hash: str, passages: Counts, threads: int) -> None:
+    """Train the index kind on a sample of the corpus, once, for all shards."""
+    plan, storage = read_plan(root, plan_hash)
+    path = layout.trained_index(plan.hash)
+    if storage.exists(path):
+        return
+    kind = index_kind(plan.index.index_kind)
+    sample = sample_vectors(storage, plan.hash, passages, plan.shards, plan.encoder.dim, plan.index.train_passages, seed=1)
+    trained = kind.train(sample, plan.index, threads)
+    if trained is not None:
+        storage.write(path, trained)
+
+
+def sample_queries(root: str, plan_hash: str, passages: Counts, count: int) -> FloatArray:
+    """The vectors, float32 (q, dim), for which the index is compared with exact search."""
+    plan, storage = read_plan(root, plan_hash)
+    return sample_vectors(storage, plan.hash, passages, plan.shards, plan.encoder.dim, count, seed=2)
+
+
+def index(root: str, plan_hash: str, shard: int, queries: FloatArray, threads: int) -> int:
+    """Index one shard and return its passages."""
+    plan, storage = read_plan(root, plan_hash)
+    return index_shard(plan, shard, storage, queries, threads).entry.count
+
+
+def verify(root: str, plan_hash: str, shard: int) -> tuple[int, list[str]]:
+    """Verify one stored shard. Returns its number and its problems; with problems its commit is undone."""
+    plan, storage = read_plan(root, plan_hash)
+    problems = verify_shard(plan, read_shard_commit(storage, plan.hash, shard), storage)
+    if problems:
+        storage.delete(layout.shard_commit(plan.hash, shard))
+    return shard, problems

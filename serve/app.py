@@ -1,0 +1,152 @@
+"""The Serve application: what each deployment is called, how many replicas it has and what it is given.
+
+`import_path: serve.app:build_app` of a Serve config; its `args` are the fields of `ServeSettings`. The index version is not
+one of them: changing an argument restarts replicas, publishing a version does not.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import ValidationError
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from serve.api import create_api
+from serve.deployments import RERANK_QUERIES, Ingress, QueryEncoder, Reranker, Retriever
+from serve.handles import EncoderHandle, RerankerHandle, ShardHandle
+from shoal import layout
+from shoal.errors import InvalidArgument
+from shoal.fingerprint import Fingerprint
+from shoal.serving import plan_serving
+from shoal.settings import ServeSettings
+from shoal.storage import Storage
+
+NAME = "shoal"
+"""Name of the application in Serve."""
+CONTROL_REQUESTS = 64
+"""Requests a replica accepts beside its searches: health, readiness, description, activation."""
+
+
+def build_app(args: dict[str, Any] | ServeSettings) -> serve.Application:
+    """Wire the application that serves an index.
+
+    Raises InvalidArgument for arguments that ServeSettings refuses, and what `plan_serving` finds.
+    """
+    settings = validated(args)
+    # Replicas may run in another folder.
+    settings = settings.model_copy(update={"index": Storage(settings.index).uri})
+    plan = plan_serving(settings)
+    in_flight = settings.max_batch * max(settings.encoder_replicas, settings.retriever_replicas)
+
+    encoder = _deployment(
+        QueryEncoder,
+        "encoder",
+        num_replicas=settings.encoder_replicas,
+        max_ongoing_requests=CONTROL_REQUESTS,
+        max_queued_requests=settings.max_waiting,
+        ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
+    ).bind(plan.encoder, plan.manifest.encoder)
+    shards = [
+        _deployment(
+            Retriever,
+            layout.shard_name(shard.shard),
+            num_replicas=settings.retriever_replicas,
+            max_ongoing_requests=CONTROL_REQUESTS,
+            max_queued_requests=settings.max_waiting,
+            ray_actor_options=_resources(settings),
+        ).bind(settings, shard.shard)
+        for shard in plan.manifest.shards
+    ]
+    reranker = None
+    if plan.reranker is not None:
+        reranker = _deployment(
+            Reranker,
+            "reranker",
+            max_ongoing_requests=4 * RERANK_QUERIES,
+            max_queued_requests=settings.max_waiting,
+            ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
+            **_reranker_replicas(settings),
+        ).bind(plan.reranker, 4 * RERANK_QUERIES)
+
+    def api() -> FastAPI:
+        return create_api(lambda: serve.get_replica_context().servable_object, settings)
+
+    # More than the pipeline lets wait, so that it is the pipeline that refuses, with 429 and Retry-After.
+    server: Any = _deployment(
+        serve.ingress(api)(Server),
+        "ingress",
+        num_replicas=settings.ingress_replicas,
+        max_ongoing_requests=settings.max_waiting + in_flight + CONTROL_REQUESTS,
+        max_queued_requests=settings.max_waiting,
+        ray_actor_options={"num_cpus": settings.cpus_per_replica},
+    )
+    application: serve.Application = server.bind(settings, plan.manifest.encoder, encoder, shards, reranker)
+    return application
+
+
+class Server(Ingress):
+    """The ingress of the application: an Ingress whose services are the other deployments."""
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        expected: Fingerprint,
+        encoder: DeploymentHandle,
+        shards: Sequence[DeploymentHandle],
+        reranker: DeploymentHandle | None,
+    ) -> None:
+        super().__init__(
+            settings,
+            expected,
+            EncoderHandle(encoder),
+            [ShardHandle(handle, number) for number, handle in enumerate(shards)],
+            RerankerHandle(reranker) if reranker is not None else None,
+        )
+
+
+def validated(args: dict[str, Any] | ServeSettings) -> ServeSettings:
+    """Return the arguments as settings. Raises InvalidArgument that names every argument at fault."""
+    try:
+        return ServeSettings.model_validate(args)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, problem['loc'])) or 'args'}: {problem['msg']}" for problem in error.errors()]
+        raise InvalidArgument("serve.app:build_app: " + "; ".join(problems)) from None
+
+
+def _deployment(cls: type, name: str, **options: Any) -> serve.Deployment:
+    inner = name != "ingress"
+    return serve.deployment(
+        cls,
+        name=name,
+        health_check_period_s=2,
+        health_check_timeout_s=10,
+        graceful_shutdown_wait_loop_s=0.1,
+        graceful_shutdown_timeout_s=5,
+        max_constructor_retry_count=3,
+        logging_config={"enable_access_log": not inner},
+        **options,
+    )
+
+
+def _resources(settings: ServeSettings, gpus: float = 0) -> dict[str, float]:
+    return {"num_cpus": settings.cpus_per_replica, "num_gpus": gpus}
+
+
+def _reranker_replicas(settings: ServeSettings) -> dict[str, Any]:
+    low, high = settings.reranker_min_replicas, settings.reranker_max_replicas
+    if low == high:
+        return {"num_replicas": low}
+    return {
+        "autoscaling_config": {
+            "min_replicas": low,
+            "initial_replicas": low,
+            "max_replicas": high,
+            # Queries: what fills one batch. The pool grows as soon as queries wait for a second one.
+            "target_ongoing_requests": RERANK_QUERIES,
+            "metrics_interval_s": 1,
+            "look_back_period_s": 5,
+            "upscale_delay_s": 3,
+            "downscale_delay_s": 60,
+        }
+    }

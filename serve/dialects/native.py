@@ -1,0 +1,294 @@
+"""Shoal's own dialect, `/v1`: both stages in one call, with scores, coverage and timings of each."""
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic_core import to_json
+
+from serve.dialects import Engine
+from serve.errors import responses
+from shoal.errors import InvalidArgument
+from shoal.records import MetadataValue, SearchAnswer, SearchRequest
+from shoal.settings import ServeSettings
+
+Part = Literal["text", "metadata", "vector"]
+
+
+class Body(BaseModel):
+    """Base of request bodies: unknown fields are refused, a null is the same as leaving the field out."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
+
+
+class ActivateBody(Body):
+    """Which version to serve."""
+
+    version: str = Field(min_length=1, max_length=256, examples=["20260131T120000Z-3f9a"])
+
+
+class Result(BaseModel):
+    """One passage. `text`, `title`, `metadata` and `vector` are there if `include` asks for them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    score: float = Field(description="What the results are ordered by: rerank_score if reranked, else retrieval_score.")
+    retrieval_score: float = Field(description="Cosine similarity in stage one.")
+    retrieval_rank: int = Field(description="Place in stage-one order, from 1.")
+    rerank_score: float | None = Field(description="The reranker's score; null if the answer is not reranked.")
+    title: str = Field("", description="Only if the passage has one.")
+    text: str = ""
+    metadata: dict[str, MetadataValue] = {}
+    vector: list[float] | None = Field(None, description="The passage's L2-normalised vector.")
+
+
+class Missing(BaseModel):
+    """A shard that is not part of the answer."""
+
+    shard: int
+    reason: Literal["deadline", "unreachable", "error"]
+
+
+class Coverage(BaseModel):
+    """Which part of the index answered."""
+
+    shards: int
+    answered: int
+    fraction: float = Field(description="Share of the index's passages that were searched, from 0 to 1.")
+    missing: list[Missing]
+
+
+class Timings(BaseModel):
+    """Milliseconds that the query spent in each stage."""
+
+    queue: float
+    encode: float
+    retrieve: float
+    rerank: float
+    total: float
+
+
+class Usage(BaseModel):
+    """What the answer took."""
+
+    queries: int = Field(description="Queries encoded and searched.")
+    pairs: int = Field(description="(query, passage) pairs that the reranker scored.")
+
+
+class SearchResponse(BaseModel):
+    """The answer to one query."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(description="The request's x-request-id; in a list of queries followed by - and the query's place.")
+    index_version: str
+    results: list[Result] = Field(description="Best first.")
+    reranked: bool
+    coverage: Coverage
+    degraded: str | None = Field(description="Why the answer is less than what was asked for; null if it is not.")
+    timings_ms: Timings
+    usage: Usage
+    explain: dict[str, Any] | None = Field(None, description="The plan and every shard's part, if asked for.")
+
+
+class SearchResponses(BaseModel):
+    """The answers to a list of queries, in order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    responses: list[SearchResponse]
+
+
+class Models(BaseModel):
+    """The models in use."""
+
+    encoder: str
+    reranker: str | None
+
+
+class IndexInfo(BaseModel):
+    """What is served."""
+
+    model_config = ConfigDict(extra="allow")
+
+    version: str
+    previous: str | None = Field(description="What a rollback would serve; null if there is nothing to go back to.")
+    passages: int
+    shards: int
+    dim: int
+    metric: str
+    kind: str = Field(description="Kind of the vector index.")
+    models: Models
+
+
+def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
+    """Build the routes of this dialect. All limits come from the settings."""
+    most_queries = min(settings.max_queries, settings.max_waiting)
+    default_top_k = min(settings.top_k, settings.max_top_k)
+
+    def bounded(query: str) -> str:
+        size = len(query.encode())
+        if not query.strip():
+            raise ValueError("should not be blank")
+        if size > settings.max_query_bytes:
+            raise ValueError(f"should be at most {settings.max_query_bytes} bytes of UTF-8, not {size}")
+        return query
+
+    Text = Annotated[str, Field(min_length=1, max_length=settings.max_query_bytes), AfterValidator(bounded)]
+    Texts = Annotated[list[Text], Field(min_length=1, max_length=most_queries)]
+
+    class SearchBody(Body):
+        """A query, or several at once, and what to return."""
+
+        query: Annotated[
+            Annotated[Text, Tag("<text>")] | Annotated[Texts, Tag("<texts>")],
+            Discriminator(lambda value: "<texts>" if isinstance(value, list) else "<text>"),
+        ] = Field(description="One query, or a list that is answered with a list.", examples=["how do fish sleep"])
+        top_k: int = Field(
+            default_top_k, ge=1, le=settings.max_top_k, description="Candidates taken from stage one; at least top_n."
+        )
+        top_n: int = Field(
+            settings.top_n,
+            ge=1,
+            le=settings.max_top_k,
+            description="Results returned. Left out: as many as top_k, if top_k is smaller or nothing is reranked.",
+        )
+        rerank: bool = Field(settings.reranker != "none", description="Order the candidates by the reranker.")
+        mode: Literal["dense", "lexical", "hybrid"] = Field("dense", description="This index has only dense.")
+        filter: dict[str, Any] = Field({}, description="Conditions on metadata; this index has none yet.")
+        include: list[Part] = Field(["text", "metadata"], description="Parts of each passage to return.")
+        timeout_ms: int = Field(
+            min(settings.timeout_ms, settings.max_timeout_ms),
+            ge=1,
+            le=settings.max_timeout_ms,
+            description="Deadline. What is not there by then is left out, and the answer says so.",
+        )
+        explain: bool = Field(False, description="Return the plan and every shard's part.")
+
+        def sizes(self) -> tuple[int, int]:
+            """Resolve (top_k, top_n), where what was left out follows what was given."""
+            given = self.model_fields_set
+            top_k, top_n = self.top_k, self.top_n
+            if "top_n" not in given:
+                all_candidates = "top_k" in given and not self.rerank
+                top_n = top_k if all_candidates else min(top_n, top_k)
+            elif "top_k" not in given:
+                top_k = max(top_k, top_n)
+            elif top_n > top_k:
+                raise InvalidArgument(
+                    f"top_n should be at most top_k ({top_k}), not {top_n}: only candidates are returned", param="top_n"
+                )
+            return top_k, top_n
+
+    routes = APIRouter(prefix="/v1", tags=["native"])
+
+    @routes.post(
+        "/search",
+        response_model=SearchResponse | SearchResponses,
+        responses=responses(400, 413, 415, 429, 500, 503, 504),
+    )
+    async def search(body: SearchBody, request: Request) -> Response:
+        """Search with both stages.
+
+        A shard or a reranker that is late is left out: the status is 200, and `coverage` and `degraded` say what is
+        missing.
+        """
+        deadline = time.time() + body.timeout_ms / 1000
+        if body.mode != "dense":
+            raise InvalidArgument(
+                f"mode {body.mode} needs a lexical index, which this index has not; use dense", param="mode"
+            )
+        if body.filter:
+            raise InvalidArgument("this server cannot filter yet; leave `filter` out", param="filter")
+        top_k, top_n = body.sizes()
+        queries = body.query if isinstance(body.query, list) else [body.query]
+        answers = await engine().search(
+            [
+                SearchRequest(query, top_k, top_n, body.rerank, deadline, "vector" in body.include, body.explain)
+                for query in queries
+            ]
+        )
+        request_id = request.state.request_id
+        if isinstance(body.query, str):
+            return _json(_rendered(answers[0], request_id, body.include))
+        rendered = [_rendered(answer, f"{request_id}-{place}", body.include) for place, answer in enumerate(answers)]
+        return _json({"responses": rendered})
+
+    @routes.get("/index", response_model=IndexInfo, responses=responses(503))
+    async def index() -> Response:
+        """Describe the index and the models that are served."""
+        return _json(await engine().index_info())
+
+    @routes.post("/index/activate", response_model=IndexInfo, responses=responses(400, 404, 409, 413, 415, 503, 504))
+    async def activate(body: ActivateBody) -> Response:
+        """Serve another published version. Searches go on meanwhile, and none mixes two versions."""
+        await engine().activate(body.version)
+        return _json(await engine().index_info())
+
+    @routes.post("/index/rollback", response_model=IndexInfo, responses=responses(409, 503, 504))
+    async def rollback() -> Response:
+        """Serve the previous version again; it is still loaded."""
+        await engine().rollback()
+        return _json(await engine().index_info())
+
+    return routes
+
+
+def _json(body: Any) -> Response:
+    # Serialised here, in one pass: what is built by hand needs no second validation.
+    return Response(to_json(body, inf_nan_mode="null"), media_type="application/json")
+
+
+def _rendered(answer: SearchAnswer, id_: str, include: list[Part]) -> dict[str, Any]:
+    results = []
+    for result in answer.results:
+        passage = result.passage
+        line: dict[str, Any] = {
+            "id": result.id,
+            "score": result.score,
+            "retrieval_score": result.retrieval_score,
+            "retrieval_rank": result.retrieval_rank,
+            "rerank_score": result.rerank_score,
+        }
+        if "text" in include:
+            if passage.title:
+                line["title"] = passage.title
+            line["text"] = passage.text
+        if "metadata" in include:
+            line["metadata"] = passage.metadata
+        if "vector" in include:
+            line["vector"] = None if result.vector is None else result.vector.tolist()
+        results.append(line)
+    coverage, timings = answer.coverage, answer.timings
+    rendered = {
+        "id": id_,
+        "index_version": answer.index_version,
+        "results": results,
+        "reranked": answer.reranked,
+        "coverage": {
+            "shards": coverage.shards,
+            "answered": coverage.answered,
+            "fraction": coverage.fraction,
+            "missing": [{"shard": missing.shard, "reason": missing.reason} for missing in coverage.missing],
+        },
+        "degraded": answer.degraded,
+        "timings_ms": {
+            "queue": round(timings.queue, 3),
+            "encode": round(timings.encode, 3),
+            "retrieve": round(timings.retrieve, 3),
+            "rerank": round(timings.rerank, 3),
+            "total": round(timings.total, 3),
+        },
+        "usage": {"queries": 1, "pairs": answer.pairs},
+    }
+    if answer.explain is not None:
+        rendered["explain"] = answer.explain
+    return rendered

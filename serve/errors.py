@@ -1,0 +1,172 @@
+"""Errors over HTTP: one table from error classes to statuses, one body for every dialect."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+from shoal.errors import (
+    Conflict,
+    DeadlineExceeded,
+    InvalidArgument,
+    ModelUnavailable,
+    NotFound,
+    Overloaded,
+    ShoalError,
+    Unavailable,
+)
+
+STATUS: dict[type[ShoalError], int] = {
+    InvalidArgument: 400,
+    NotFound: 404,
+    Conflict: 409,
+    Overloaded: 429,
+    ModelUnavailable: 503,
+    Unavailable: 503,
+    DeadlineExceeded: 504,
+    ShoalError: 500,
+}
+"""Subclasses have the status of their nearest base here."""
+
+CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "PAYLOAD_TOO_LARGE"}
+CODES |= {415: "UNSUPPORTED_MEDIA_TYPE"}
+"""What HTTP itself refuses before any code of Shoal's sees it."""
+
+RETRYABLE = (429, 503)
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(description="Stable name of the kind of error.", examples=["INVALID_ARGUMENT"])
+    type: str = Field(description="Class of the error as the OpenAI SDKs know it.", examples=["invalid_request_error"])
+    message: str = Field(description="For people: the place and the remedy.")
+    param: str | None = Field(description="The field of the request that is wrong, if one is.", examples=["top_k"])
+
+
+class ErrorBody(BaseModel):
+    """The body of every error. `message` and `detail` repeat `error.message`, for the SDKs that read only those."""
+
+    error: ErrorDetail
+    message: str
+    detail: str
+    status: int
+
+
+_DESCRIPTIONS = {
+    400: "The request is wrong; `error.param` names the field.",
+    404: "There is no such thing.",
+    409: "The request does not fit the present state of the index.",
+    413: "The body is larger than the server accepts.",
+    415: "The body is not declared as JSON.",
+    429: "Too many queries are waiting; try again after Retry-After seconds.",
+    500: "The server failed; its log has the reason under the request's x-request-id.",
+    503: "Nothing could answer; try again after Retry-After seconds.",
+    504: "The deadline passed before there was an answer.",
+}
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Declare the errors of a route for OpenAPI; any other error has the same body."""
+    retry_after = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+    declared: dict[int | str, dict[str, Any]] = {
+        status: {
+            "model": ErrorBody,
+            "description": _DESCRIPTIONS[status],
+            **({"headers": retry_after} if status in RETRYABLE else {}),
+        }
+        for status in statuses
+    }
+    return {**declared, "default": {"model": ErrorBody, "description": "Any other error."}}
+
+
+def error_response(
+    status: int,
+    code: str,
+    message: str,
+    *,
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    retry_after_s: float | None = None,
+    **extra: Any,
+) -> Response:
+    """Build the one error response. `extra` goes beside the fields that every error has."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    if status == 429:
+        kind = "rate_limit_error"
+    body = {
+        "error": {"code": code, "type": kind, "message": message, "param": param},
+        "message": message,
+        "detail": message,
+        "status": status,
+        **extra,
+    }
+    headers = dict(headers or {})
+    if status in RETRYABLE:
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after_s or 1)))
+    return Response(to_json(body), status, headers, media_type="application/json")
+
+
+def install(app: FastAPI) -> None:
+    """Give every error that a route raises its status and body."""
+    app.exception_handler(ShoalError)(_shoal_error)
+    app.exception_handler(HTTPException)(_http_error)
+    app.exception_handler(RequestValidationError)(_validation_error)
+
+
+async def _shoal_error(request: Request, error: ShoalError) -> Response:
+    status = next(STATUS[base] for base in type(error).__mro__ if base in STATUS)
+    return error_response(status, error.code, error.message, param=error.param, retry_after_s=error.retry_after_s)
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    message = error.detail
+    if error.status_code == 404:
+        message = f"there is no {request.url.path} here; see /docs"
+    elif error.status_code == 405:
+        message = f"{request.method} is not allowed on {request.url.path}; see /docs"
+    code = CODES.get(error.status_code, f"HTTP_{error.status_code}")
+    return error_response(error.status_code, code, message, headers=error.headers)
+
+
+async def _validation_error(request: Request, error: RequestValidationError) -> Response:
+    if isinstance(error.body, bytes):  # FastAPI parses a body only if it is declared as JSON
+        message = "send the body as JSON, with the header Content-Type: application/json"
+        return error_response(415, CODES[415], message)
+    problems = [_explain(problem, error.body) for problem in error.errors()]
+    message = "; ".join(message for _, message in problems)
+    return error_response(400, CODES[400], message, param=problems[0][0])
+
+
+def _explain(problem: Mapping[str, Any], body: Any) -> tuple[str | None, str]:
+    """Name the field and what is wrong with it, from one of pydantic's errors."""
+    kind, message = problem["type"], str(problem["msg"])
+    if kind == "json_invalid":
+        context, location = problem["ctx"], problem["loc"]
+        return None, f"the body is not JSON: {context['error']} at character {location[-1]}"
+    place = _place(problem["loc"][1:], body, missing=kind == "missing")
+    if not place:
+        return None, "the body should be a JSON object" if body is not None else "the body is empty; send a JSON object"
+    if kind == "missing":
+        return place, f"{place} is required"
+    if kind == "extra_forbidden":
+        return place, f"{place} is not a known field"
+    for prefix in ("Input ", "String ", "List ", "Value error, "):
+        message = message.removeprefix(prefix)
+    return place, f"{place} {message.replace(' after validation', '')}"
+
+
+def _place(location: Sequence[int | str], body: Any, *, missing: bool) -> str:
+    """Turn pydantic's location into a path like `query[3]`, without its names for the branches of unions."""
+    path = ""
+    for depth, part in enumerate(location):
+        if isinstance(body, list) and isinstance(part, int):
+            path, body = f"{path}[{part}]", body[part]
+        elif isinstance(body, dict) and (part in body or (missing and depth == len(location) - 1)):
+            path, body = f"{path}.{part}" if path else str(part), body.get(part)
+    return path

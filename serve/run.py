@@ -1,0 +1,216 @@
+"""`python -m serve.run`: serve an index from this machine in the foreground, until Ctrl-C or SIGTERM.
+
+Starts a private Ray or joins a cluster, deploys `serve.app`, and prints one line `ready http://HOST:PORT` when every shard can
+be searched. Nothing of it is left when it ends: no process, no port, no file.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import typer
+
+from serve import private_ray
+from shoal import errors
+from shoal.cli.options import AsJson, settings_command
+from shoal.errors import InvalidArgument, ShoalError, Unavailable
+from shoal.settings import RunSettings, ServeSettings
+
+OBJECT_STORE_BYTES = 128 * 2**20
+"""Of a private Ray. Queries and answers travel by gRPC, never through the object store."""
+STOP_S = 20.0
+"""How long Serve may take to stop before its processes are ended."""
+SILENCE_S = 60.0
+"""How long the server may fail to answer before this process gives up."""
+POLL_S = 0.1
+WATCH_S = 5.0
+NOTICE_S = 15.0
+
+APPLICATION = Path(__file__).resolve().parents[1]
+app = typer.Typer(add_completion=False)
+
+
+@settings_command(app, RunSettings)
+def run(settings: RunSettings, as_json: AsJson = False) -> None:
+    """Serve an index over HTTP, until Ctrl-C or SIGTERM.
+
+    Prints one line `ready http://HOST:PORT` on stdout as soon as every shard can be searched.
+    """
+    try:
+        _stop_on_signals()
+        with _ray(settings):
+            _deploy(settings)
+            host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+            url = f"http://{host}:{settings.port}"
+            _wait_until_ready(url)
+            print(json.dumps({"ready": url}) if as_json else f"ready {url}", flush=True)  # noqa: T201
+            _watch(url)
+    except Stopped:
+        pass
+
+
+class Stopped(BaseException):
+    """A signal asked the server to stop. No Exception, so that no library takes it for an error of its own."""
+
+
+def _stop_on_signals() -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+@contextmanager
+def _ray(settings: RunSettings) -> Iterator[None]:
+    """Start a private Ray, or join the cluster of `address`; stop what was started at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="shoal-"))  # short: Ray's sockets lie in it, and their paths are limited
+    try:
+        if settings.address is None:
+            _require_free(settings.host, settings.port)
+            private_ray.prepare(folder, settings.proxy)
+        paths = [str(APPLICATION), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+        import ray
+
+        try:
+            ray.init(**_ray_options(settings, folder))
+            _stop_on_signals()  # Ray has put its own handler in place
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+            _bounded(_stop_serve, settings.address is None)
+            ray.shutdown()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ray_options(settings: RunSettings, folder: Path) -> dict[str, Any]:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if settings.address is not None:
+        return {**options, "address": settings.address, "runtime_env": {"working_dir": str(APPLICATION)}}
+    return {
+        **options,
+        "address": "local",
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "runtime_env": {"worker_process_setup_hook": "serve.loopback.listen_on_loopback"},
+        "_temp_dir": str(folder),
+    }
+
+
+def _require_free(host: str, port: int) -> None:
+    try:
+        free = private_ray.is_free(host, port)
+    except OSError as error:
+        raise InvalidArgument(f"cannot listen on {host}:{port} ({error.strerror}); correct --host", param="--host") from None
+    if not free:
+        raise InvalidArgument(f"port {port} is in use on {host}; choose another with --port", param="--port")
+
+
+def _deploy(settings: RunSettings) -> None:
+    from ray import serve
+
+    from serve.app import NAME, build_app
+
+    given = settings.model_dump(include=set(ServeSettings.model_fields))
+    application = build_app(given)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    location = "HeadOnly" if settings.address is None else "EveryNode"
+    serve.start(proxy_location=location, http_options={"host": settings.host, "port": settings.port})
+    target = serve.RunTarget(application, name=NAME, route_prefix="/")
+    serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+
+
+def _stop_serve(private: bool) -> None:
+    from ray import serve
+
+    from serve.app import NAME
+
+    if private:
+        serve.shutdown()
+    else:
+        serve.delete(NAME)
+
+
+def _bounded(work: Any, *args: Any) -> None:
+    """Let work take STOP_S at most, whatever becomes of it: what follows must happen."""
+    thread = threading.Thread(target=work, args=args, daemon=True)
+    thread.start()
+    thread.join(STOP_S)
+
+
+def _wait_until_ready(url: str) -> None:
+    noticed = time.monotonic()
+    while missing := _missing(url):
+        if problem := _deployment_problem():
+            raise problem
+        if time.monotonic() - noticed > NOTICE_S:
+            noticed = time.monotonic()
+            print(f"waiting: {missing}", file=sys.stderr, flush=True)  # noqa: T201
+        time.sleep(POLL_S)
+
+
+def _missing(url: str) -> str | None:
+    """Say what keeps the server from being ready; None when it is."""
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=10):  # noqa: S310
+            return None
+    except urllib.error.HTTPError as error:
+        try:
+            return str(json.load(error)["message"])
+        except (ValueError, KeyError, TypeError):
+            return "the ingress is starting"
+    except OSError:
+        return "the proxy is starting"
+
+
+def _deployment_problem() -> ShoalError | None:
+    """The reason why the application cannot start, as the error that a replica raised; None while it may still start."""
+    from ray import serve
+
+    from serve.app import NAME
+
+    application = serve.status().applications.get(NAME)
+    if application is None or application.status != "DEPLOY_FAILED":
+        return None
+    text = "\n".join([*(status.message for status in application.deployments.values()), application.message])
+    for name, message in re.findall(r"^(?:shoal\.errors\.)?([A-Z]\w+): (.+)$", text, re.MULTILINE):
+        known = getattr(errors, name, None)
+        if isinstance(known, type) and issubclass(known, ShoalError):
+            return known(message)
+    return ShoalError(f"the application cannot start: {text}")
+
+
+def _watch(url: str) -> None:
+    """Return never: until a signal, or until the server has not answered for SILENCE_S (its Ray may have been killed)."""
+    answered = time.monotonic()
+    while time.monotonic() - answered < SILENCE_S:
+        time.sleep(WATCH_S)
+        try:
+            with urllib.request.urlopen(f"{url}/healthz", timeout=WATCH_S):  # noqa: S310
+                answered = time.monotonic()
+        except urllib.error.HTTPError:
+            answered = time.monotonic()
+        except OSError:
+            pass
+    raise Unavailable(f"{url} has not answered for {SILENCE_S:.0f} s; the server has been stopped")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,196 @@
+"""`shoal index`: the versions of an index root."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from shoal import versions
+from shoal.answers import IndexDescription
+from shoal.cli import tables
+from shoal.cli.errors import FAILURE, guard
+from shoal.cli.options import AsJson
+from shoal.cli.output import console, print_json
+from shoal.cli.server import ApiKey, connect
+from shoal.errors import CorruptIndex, InvalidArgument, NotFound
+from shoal.manifest import Manifest
+from shoal.storage import Storage
+from shoal.versions import Current
+
+app = typer.Typer(no_args_is_help=True, help="Look at the versions of an index, and choose the active one.")
+
+_ROOT = typer.Option(metavar="ROOT", envvar="SHOAL_INDEX", help="Index root: a local path or a URI.")
+Root = Annotated[str, _ROOT]
+OptionalRoot = Annotated[str | None, _ROOT]
+Server = Annotated[
+    str | None, typer.Option("--url", metavar="URL", help="Ask this server to do it, instead of writing to the root.")
+]
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="Name of a version, as `shoal index list` shows it.")]
+OptionalVersion = Annotated[str | None, typer.Argument(metavar="[VERSION]", help="Default: the current version.")]
+
+
+@app.command("list")
+def list_(index: Root, as_json: AsJson = False) -> None:
+    """List the versions, newest first."""
+    with guard(as_json):
+        storage = Storage(index)
+        current = versions.read_current(storage)
+        rows = [_row(storage, version, current) for version in reversed(versions.list_versions(storage))]
+        if as_json:
+            print_json({"index": storage.uri, "versions": rows})
+        elif rows:
+            console().print(tables.versions(rows))
+        else:
+            console().print(f"{storage.uri} holds no published version", markup=False)
+
+
+@app.command()
+def show(index: Root, version: OptionalVersion = None, as_json: AsJson = False) -> None:
+    """Show how a version was built and what it holds."""
+    with guard(as_json):
+        storage = Storage(index)
+        current = versions.read_current(storage)
+        manifest = versions.read_manifest(storage, version or _current(storage, current))
+        state = _state(manifest.version, current)
+        if as_json:
+            print_json({"state": state, "manifest": manifest.model_dump(mode="json")})
+        else:
+            console().print(tables.facts(_facts(manifest, state)))
+
+
+@app.command()
+def activate(
+    version: Version, index: OptionalRoot = None, url: Server = None, api_key: ApiKey = None, as_json: AsJson = False
+) -> None:
+    """Make a version the current one, after checking every file of it."""
+    with guard(as_json):
+        if url is not None:
+            with connect(url, api_key) as client:
+                _say_served(client.activate(version), as_json)
+        else:
+            _say_current(versions.activate(_storage(index), version), as_json)
+
+
+@app.command()
+def rollback(index: OptionalRoot = None, url: Server = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """Make the version that was current before the current one again."""
+    with guard(as_json):
+        if url is not None:
+            with connect(url, api_key) as client:
+                _say_served(client.rollback(), as_json)
+        else:
+            _say_current(versions.rollback(_storage(index)), as_json)
+
+
+@app.command()
+def verify(index: Root, version: OptionalVersion = None, as_json: AsJson = False) -> None:
+    """Compare every file of a version with its manifest. Exit code 1 if anything differs."""
+    with guard(as_json):
+        storage = Storage(index)
+        name = version or _current(storage, versions.read_current(storage))
+        problems = versions.verify(storage, name)
+        if as_json:
+            print_json({"version": name, "whole": not problems, "problems": problems})
+        elif problems:
+            count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+            console().print(f"version {name} is corrupt, {count}:", *problems, sep="\n  ", markup=False, soft_wrap=True)
+        else:
+            console().print(f"version {name} is whole", markup=False)
+        if problems:
+            raise typer.Exit(FAILURE)
+
+
+@app.command()
+def prune(
+    index: Root,
+    keep: Annotated[
+        int, typer.Option(metavar="INT", help="Newest versions that stay, beside current and previous.")
+    ] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Remove old versions. The current and the previous one always stay."""
+    with guard(as_json):
+        storage = Storage(index)
+        removed = versions.prune(storage, keep)
+        if as_json:
+            print_json({"removed": removed, "kept": versions.list_versions(storage)})
+        else:
+            console().print(f"removed {', '.join(removed) or 'nothing'}", markup=False)
+
+
+def _storage(index: str | None) -> Storage:
+    if index is None:
+        raise InvalidArgument("--index ROOT (or SHOAL_INDEX) or --url URL is required", param="--index")
+    return Storage(index)
+
+
+def _current(storage: Storage, current: Current | None) -> str:
+    if current is None:
+        raise NotFound(f"{storage.uri} has no current version; name one, or activate one")
+    return current.version
+
+
+def _state(version: str, current: Current | None) -> str | None:
+    if current is None:
+        return None
+    return {current.previous: "previous", current.version: "current"}.get(version)
+
+
+def _row(storage: Storage, version: str, current: Current | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"version": version, "state": _state(version, current), "problem": None}
+    try:
+        manifest = versions.read_manifest(storage, version)
+    except CorruptIndex as error:
+        return {**row, "problem": error.message}
+    return {
+        **row,
+        "created_at": manifest.created_at,
+        "passages": manifest.counts.passages,
+        "shards": len(manifest.shards),
+        "bytes": sum(file.bytes for file in manifest.all_files()),
+        "kind": manifest.index.kind,
+        "recall_at_10": manifest.index.recall_at_10,
+        "encoder": manifest.encoder.model,
+    }
+
+
+def _facts(manifest: Manifest, state: str | None) -> list[tuple[str, str]]:
+    counts, index = manifest.counts, manifest.index
+    sizes = [shard.count for shard in manifest.shards]
+    recall = "not measured" if index.recall_at_10 is None else f"{index.recall_at_10:.4f}"
+    latency = "" if index.latency_ms is None else f", {index.latency_ms:.2f} ms a query in one shard"
+    settings = ", ".join(f"{name}={value}" for name, value in manifest.build.items() if value is not None)
+    return [
+        ("version", f"{manifest.version} ({state})" if state else manifest.version),
+        ("created", manifest.created_at),
+        ("passages", f"{counts.passages:,} of {counts.input:,} records"),
+        ("left out", f"{counts.duplicates:,} duplicates, {counts.rejected:,} rejected"),
+        (
+            "text",
+            f"{tables.size(manifest.statistics.text_bytes)}, {manifest.statistics.mean_text_bytes:.0f} bytes a passage",
+        ),
+        ("shards", f"{len(sizes)} of {min(sizes, default=0):,} to {max(sizes, default=0):,} passages"),
+        ("on disk", tables.size(sum(file.bytes for file in manifest.all_files()))),
+        ("encoder", str(manifest.encoder)),
+        ("vectors", f"{manifest.dim} dimensions, {manifest.metric}"),
+        ("index", f"{index.kind} {index.search}".strip()),
+        ("recall@10", f"{recall}{latency}"),
+        ("built with", settings),
+        ("plan", manifest.plan),
+    ]
+
+
+def _say_current(current: Current, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(current))
+        return
+    console().print(f"current version is {current.version}, previous is {current.previous or 'none'}", markup=False)
+
+
+def _say_served(description: IndexDescription, as_json: bool) -> None:
+    if as_json:
+        print_json(description.model_dump(mode="json", exclude_unset=True))
+        return
+    console().print(
+        f"serving version {description.version}, previous is {description.previous or 'none'}", markup=False
+    )

@@ -1,0 +1,89 @@
+"""What a server of an index needs, worked out and checked before anything is started."""
+
+import pkgutil
+from dataclasses import dataclass
+
+from shoal import models, rerankers, versions
+from shoal.encoders import backends, load_encoder
+from shoal.errors import EncoderMismatch, InvalidArgument, NotFound
+from shoal.fingerprint import Fingerprint
+from shoal.manifest import Manifest
+from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
+from shoal.storage import Storage
+
+NO_RERANKER = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The version that CURRENT names, and the models that serve it; `reranker` is None for stage one alone."""
+
+    manifest: Manifest
+    encoder: EncoderSettings
+    reranker: RerankerSettings | None
+
+
+def plan_serving(settings: ServeSettings) -> Serving:
+    """Decide how an index is served, and check all of it that takes no more than seconds. Loads no model.
+
+    Raises NotFound when there is nothing to serve, CorruptIndex for a damaged manifest, EncoderMismatch for another encoder
+    than the index was built with, ModelUnavailable for a model that is not to be had, InvalidArgument.
+    """
+    if settings.reranker_min_replicas > settings.reranker_max_replicas:
+        raise InvalidArgument(
+            f"reranker_min_replicas ({settings.reranker_min_replicas}) is above reranker_max_replicas "
+            f"({settings.reranker_max_replicas}); raise the second or lower the first",
+            param="reranker_min_replicas",
+        )
+    storage = Storage(settings.index)
+    current = versions.read_current(storage)
+    if current is None:
+        raise NotFound(f"{storage.uri} has no current version; build one with `shoal build --index {storage.uri}`")
+    manifest = versions.read_manifest(storage, current.version)
+    encoder = EncoderSettings(
+        encoder=settings.encoder or manifest.encoder.model,
+        encoder_backend=settings.encoder_backend,
+        device=settings.device,
+        dtype=settings.dtype,
+        max_length=manifest.encoder.max_length,
+        threads=settings.encoder_threads,
+    )
+    _check_weights(encoder, manifest.encoder)
+    return Serving(manifest, encoder, _reranker(settings, encoder))
+
+
+def check_encoder(fingerprint: Fingerprint, expected: Fingerprint) -> None:
+    """Raise EncoderMismatch, naming both, unless vectors of the two encoders may be compared."""
+    if not fingerprint.matches(expected):
+        raise EncoderMismatch(
+            f"the index was built with the encoder {expected}, this server would encode queries with {fingerprint}; "
+            "serve it with the encoder that it was built with, or build it again"
+        )
+
+
+def _check_weights(settings: EncoderSettings, expected: Fingerprint) -> None:
+    # Comparing the digest of the weights takes a fraction of a second, loading them several. What else belongs to a
+    # fingerprint is compared by every encoder replica when it starts.
+    if not _is_weightless(settings.encoder):
+        location = models.resolve(settings.encoder)
+        if location.digest(location.fetch()) == expected.weights:
+            return
+    check_encoder(load_encoder(settings).fingerprint(), expected)
+
+
+def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSettings | None:
+    if settings.reranker == NO_RERANKER:
+        return None
+    if settings.reranker not in {module.name for module in pkgutil.iter_modules(rerankers.__path__)}:
+        models.resolve(settings.reranker).fetch()
+    return RerankerSettings(
+        reranker=settings.reranker,
+        encoder=encoder.encoder,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.reranker_threads,
+    )
+
+
+def _is_weightless(encoder: str) -> bool:
+    return encoder.partition(":")[0] in backends()

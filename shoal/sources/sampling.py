@@ -1,0 +1,139 @@
+"""Measures a sample of the input, so that it can be cut into units and its passages estimated without reading it all."""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from shoal.errors import InvalidArgument
+from shoal.settings import SourceSettings
+from shoal.sources import delimited, parquet
+from shoal.sources.files import BYTE_ORDER_MARK, Compression, InputFile, locate, opened
+
+SAMPLED_FILES = 16
+"""Files of which a head is measured, evenly spread over the input."""
+HEAD = 256 * 1024
+"""Bytes of a head."""
+_MOST = 16 * HEAD  # what a compressed head may unfold into
+_THREADS = 16  # opening a remote file is waiting
+
+
+class Sample(NamedTuple):
+    """What the input was measured to be.
+
+    files: the input, with what only a look into them tells (header, columns, rows). records: estimated for the whole input.
+    mean_bytes: of one record, uncompressed.
+    """
+
+    files: list[InputFile]
+    records: int
+    mean_bytes: float
+
+
+class _Head(NamedTuple):
+    """Bytes and records at the head of one file, behind its header line; ratio: uncompressed bytes for one stored byte."""
+
+    bytes: int
+    records: int
+    ratio: float
+
+
+def measure(files: list[InputFile], source: SourceSettings) -> Sample:
+    """Sample the input. `source.format` is resolved. Deterministic: depends on the files alone.
+
+    Raises InvalidArgument for a file that cannot be read, that is not of the format or that lacks the fields.
+    """
+    _check_access(files)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        match source.format:
+            case "text":
+                return Sample(files, len(files), sum(file.bytes for file in files) / len(files))
+            case "parquet":
+                described = list(pool.map(lambda file: _describe_parquet(file, source), files))
+                files = [file for file, _ in described]
+                rows = sum(file.rows or 0 for file in files)
+                return Sample(files, rows, sum(size for _, size in described) / max(rows, 1))
+            case "csv" | "tsv":
+                files = list(pool.map(lambda file: _describe_delimited(file, source), files))
+        filled = [file for file in files if file.bytes]
+        count = min(SAMPLED_FILES, len(filled))
+        heads = list(pool.map(lambda place: _head(filled[place * len(filled) // count], source), range(count)))
+    mean = sum(head.bytes for head in heads) / max(sum(head.records for head in heads), 1)
+    ratio = sum(head.ratio for head in heads) / len(heads)
+    size = sum(file.bytes * ratio if file.compression else file.bytes - file.first for file in files)
+    return Sample(files, round(size / mean) if mean else 0, mean)
+
+
+def _check_access(files: Iterable[InputFile]) -> None:
+    for file in files:
+        store, path = locate(file.uri)
+        if not isinstance(store, pafs.LocalFileSystem):
+            return
+        if not os.access(path, os.R_OK):
+            raise InvalidArgument(f"input file {path} may not be read; check its permissions", param="source")
+
+
+def _describe_parquet(file: InputFile, source: SourceSettings) -> tuple[InputFile, int]:
+    with opened(file) as stream:
+        found = parquet.describe(stream, file.name, source)
+    return file.model_copy(update={"rows": found.rows, "group": found.group, "columns": found.columns}), found.bytes
+
+
+def _describe_delimited(file: InputFile, source: SourceSettings) -> InputFile:
+    """Read the header line, unless the settings name the columns."""
+    if not file.bytes:
+        return file
+    columns, first, line = source.columns, 0, 1
+    if columns is None:
+        head, whole, _ = _read_head(file)
+        columns, first, line = delimited.header(head, whole, file.name, quoted=source.format == "csv")
+    wanted = [source.id_field or "id", source.text_field, *([source.title_field] if source.title_field else [])]
+    if absent := [field for field in wanted if field not in columns]:
+        raise InvalidArgument(
+            f"{file.name} has no column {absent[0]!r} (columns: {', '.join(columns)[:500]}); set id_field, text_field or "
+            "title_field, or columns if it has no header line"
+        )
+    return file.model_copy(update={"columns": columns, "first": first, "first_line": line})
+
+
+def _head(file: InputFile, source: SourceSettings) -> _Head:
+    head, whole, ratio = _read_head(file)
+    if source.format in ("jsonl", "beir") and head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] == b"[":
+        raise InvalidArgument(
+            f"{file.name} is one JSON array, not JSON lines; convert it, for example with jq -c '.[]'"
+        )
+    body = head[file.first :]
+    if not whole and b"\n" in body:
+        body = body[: body.rindex(b"\n") + 1]
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    framing = delimited.Framing()
+    records = sum(framing.ends_record(line) for line in lines) if source.format == "csv" else len(lines)
+    return _Head(len(body), records, ratio)
+
+
+def _read_head(file: InputFile) -> tuple[bytes, bool, float]:
+    """Return the uncompressed head of a file, whether it is the whole file, and how much it grew by decompression."""
+    with opened(file) as stream:
+        raw = stream.read(HEAD)
+    if file.compression is None:
+        return raw, len(raw) == file.bytes, 1.0
+    return _unfold(raw, file.compression, len(raw) == file.bytes, file.name)
+
+
+def _unfold(raw: bytes, compression: Compression, whole: bool, name: str) -> tuple[bytes, bool, float]:
+    source = pa.BufferReader(raw)
+    head = bytearray()
+    with pa.CompressedInputStream(source, compression) as stream:
+        try:
+            while len(head) < _MOST and (block := stream.read(2**14)):
+                head += block
+            whole = whole and len(head) < _MOST
+        except OSError as error:
+            if not head:
+                raise InvalidArgument(f"{name} is no {compression} file ({error}); rename or repair it") from error
+            whole = False
+        consumed = source.tell()
+    return bytes(head), whole, len(head) / consumed

@@ -1,0 +1,177 @@
+"""The one sequential pass over a file that can be cut no other way.
+
+Compressed files, and Parquet of large row groups, become pieces in staging; CSV is scanned for the ends of its records.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from shoal import layout
+from shoal.sources import parquet
+from shoal.sources.delimited import Framing
+from shoal.sources.files import BLOCK, Damaged, InputFile, decompressed, opened
+from shoal.sources.lines import Line, Overlong, split_lines
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
+
+    from shoal.storage import Storage
+
+T = TypeVar("T")
+
+
+class Cuts(BaseModel):
+    """What the pass over one file found; the fields are those of `InputFile`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    offsets: list[int] | None = None
+    pieces: int | None = None
+    damage: str | None = None
+
+
+class Cutter:
+    """Cuts the lines of one file after every `records` records (a blank line counts as one).
+
+    quoted: whether quotes may hold newlines, as in CSV. limit: bytes of a line beyond which only its head is kept.
+    """
+
+    def __init__(self, records: int, *, quoted: bool, limit: int) -> None:
+        self._records = records
+        self._framing = Framing() if quoted else None
+        self._limit = limit
+        self.damage: str | None = None
+
+    def parts(self, blocks: Iterable[bytes]) -> Iterator[tuple[list[Line], bool]]:
+        """Yield lines that belong to one unit, and whether they complete it. A damaged stream ends at its last whole line."""
+        left = self._records
+        try:
+            for lines in split_lines(blocks, self._limit):
+                start = 0
+                while start < len(lines):
+                    end, left = self._take(lines, start, left)
+                    yield lines[start:end], not left
+                    start, left = end, left or self._records
+        except Damaged as error:
+            self.damage = str(error)
+
+    def _take(self, lines: list[Line], start: int, left: int) -> tuple[int, int]:
+        """Return how far from `start` the present unit reaches, and how many records it still lacks."""
+        if self._framing is None:
+            end = min(start + left, len(lines))
+            return end, left - (end - start)
+        end = start
+        while end < len(lines) and left:
+            left -= self._framing.ends_record(lines[end])
+            end += 1
+        return end, left
+
+
+def find_offsets(file: InputFile, cutter: Cutter) -> Cuts:
+    """Find where the units of a plain file start. Raises InvalidArgument when it cannot be read."""
+    offsets = [file.first]
+    position = file.first
+    with opened(file) as stream:
+        for lines, full in cutter.parts(_blocks(stream, file.first)):
+            position += sum(1 + (line.length if isinstance(line, Overlong) else len(line)) for line in lines)
+            if full and position < file.bytes:
+                offsets.append(position)
+    return Cuts(offsets=[*offsets, file.bytes])
+
+
+def write_pieces(file: InputFile, index: int, cutter: Cutter, storage: "Storage", plan_hash: str) -> Cuts:
+    """Write the units of a compressed file to staging.
+
+    Raises InvalidArgument when the file cannot be read at all; when it breaks off, everything before that is kept.
+    """
+    assert file.compression is not None
+    with opened(file) as stream:
+        parts = cutter.parts(_behind(decompressed(stream, file.compression), file.first))
+        pieces = _store(parts, _write_lines, storage, plan_hash, index)
+        if cutter.damage is not None and not pieces:
+            # The reader of the last piece reports the damage, so there has to be one.
+            pieces = _store(iter([([], True)]), _write_lines, storage, plan_hash, index)
+    return Cuts(pieces=pieces, damage=cutter.damage)
+
+
+def write_rows(file: InputFile, index: int, records: int, storage: "Storage", plan_hash: str) -> Cuts:
+    """Write the units of a Parquet file, `records` rows each, to staging as Arrow IPC streams.
+
+    Meant for row groups much larger than a unit, of which every unit would have to decode all rows before its own.
+    Raises InvalidArgument when the file cannot be read.
+    """
+    assert file.rows is not None
+    with opened(file) as stream:
+        batches = parquet.batches(stream, 0, file.rows, file.columns or [])
+        return Cuts(pieces=_store(_rows(batches, records), _write_rows, storage, plan_hash, index))
+
+
+def _store(
+    parts: Iterator[tuple[T, bool]],
+    write: Callable[[pa.NativeFile, Iterator[T]], None],
+    storage: "Storage",
+    plan_hash: str,
+    index: int,
+) -> int:
+    """Write parts to pieces, each through a local temporary file, and return how many pieces that gave.
+
+    Every part says whether it completes its piece.
+    """
+    pieces = 0
+    with tempfile.TemporaryDirectory(prefix="shoal-spool-") as folder:
+        while (part := next(parts, None)) is not None:
+            path = Path(folder) / "piece"
+            with pa.CompressedOutputStream(str(path), "zstd") as output:
+                write(output, _piece(part, parts))
+            storage.put(path, layout.spool(plan_hash, index, pieces))
+            pieces += 1
+    return pieces
+
+
+def _piece(part: tuple[T, bool], parts: Iterator[tuple[T, bool]]) -> Iterator[T]:
+    for content, full in chain([part], parts):
+        yield content
+        if full:
+            return
+
+
+def _write_lines(output: pa.NativeFile, parts: Iterator[list[Line]]) -> None:
+    for lines in parts:
+        output.write(b"".join((line.stand_in() if isinstance(line, Overlong) else line) + b"\n" for line in lines))
+
+
+def _write_rows(output: pa.NativeFile, parts: Iterator[pa.RecordBatch]) -> None:
+    first = next(parts)
+    with pa.ipc.new_stream(output, first.schema) as writer:
+        for batch in chain([first], parts):
+            writer.write_batch(batch)
+
+
+def _rows(batches: Iterable[pa.RecordBatch], records: int) -> Iterator[tuple[pa.RecordBatch, bool]]:
+    left = records
+    for batch in batches:
+        start = 0
+        while start < batch.num_rows:
+            part = batch.slice(start, left)
+            left -= part.num_rows
+            yield part, not left
+            start, left = start + part.num_rows, left or records
+
+
+def _blocks(stream: "NativeFile", first: int) -> Iterator[bytes]:
+    stream.seek(first)
+    while block := stream.read(BLOCK):
+        yield block
+
+
+def _behind(blocks: Iterator[bytes], first: int) -> Iterator[bytes]:
+    """Leave out the first bytes of a stream."""
+    for block in blocks:
+        yield block[first:]
+        first = max(first - len(block), 0)

@@ -1,0 +1,162 @@
+"""What the tests of the search path share: time that passes only when nothing else can happen, and services in memory."""
+
+import asyncio
+import functools
+import hashlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from shoal.records import FloatArray, Hits, Passage
+from shoal.services import Fetched
+from shoal.settings import ServeSettings
+
+DIM = 8
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock starts at 0 and jumps to the next timer. Waiting for nothing at all is an error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0
+        self._select = self._selector.select
+        self._selector.select = self._jump  # type: ignore[method-assign]
+
+    def time(self) -> float:
+        return self._now
+
+    def _jump(self, timeout: float | None = None) -> Any:
+        events = self._select(0)
+        if not events and timeout is None:
+            raise AssertionError("everybody waits and nothing will ever happen")
+        if not events and timeout:
+            self._now += timeout
+        return events
+
+
+def virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test in virtual time; `now` is its clock."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def corpus(size: int, *, title: bool = False) -> list[Passage]:
+    return [
+        Passage(f"p{number:04d}", f"text of passage {number}", f"title {number}" if title else None, {"number": number})
+        for number in range(size)
+    ]
+
+
+def vector_of(text: str) -> FloatArray:
+    seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    vector = np.random.default_rng(seed).standard_normal(DIM).astype(np.float32)
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)
+
+
+def exact(passages: Sequence[Passage], query: str, top_k: int) -> list[tuple[str, float]]:
+    """The plain answer: (id, score) of every passage, sorted once."""
+    scored = [(passage.id, float(vector_of(passage.text) @ vector_of(query))) for passage in passages]
+    return sorted(scored, key=lambda entry: (-entry[1], entry[0]))[:top_k]
+
+
+@dataclass
+class Behaviour:
+    """Seconds that a fake service takes, what it raises in its next calls, and a hook that may do anything else."""
+
+    delay: float = 0.0
+    errors: list[Exception] = field(default_factory=list)
+    hook: Callable[[], Awaitable[None]] | None = None
+
+    async def __call__(self) -> None:
+        if self.hook:
+            await self.hook()
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+class FakeEncoder:
+    def __init__(self) -> None:
+        self.behaviour = Behaviour()
+        self.calls: list[list[str]] = []
+        self.deadlines: list[float] = []
+
+    async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+        self.calls.append(list(queries))
+        self.deadlines.append(deadline)
+        await self.behaviour()
+        return np.stack([vector_of(query) for query in queries])
+
+
+@dataclass
+class SearchCall:
+    version: str
+    queries: int
+    top_k: int
+    deadline: float
+    with_passages: bool
+
+
+class FakeShard:
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self.passages = list(passages)
+        self.vectors = np.stack([vector_of(p.text) for p in passages]) if passages else np.zeros((0, DIM), np.float32)
+        self.behaviour = Behaviour()
+        self.fetch_behaviour = Behaviour()
+        self.calls: list[SearchCall] = []
+        self.fetches: list[list[int]] = []
+        self.cancelled = 0
+
+    async def search(self, version: str, queries: FloatArray, top_k: int, deadline: float, with_passages: bool) -> Hits:
+        self.calls.append(SearchCall(version, len(queries), top_k, deadline, with_passages))
+        try:
+            await self.behaviour()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        scores = np.full((len(queries), top_k), -np.inf, np.float32)
+        rows = np.full((len(queries), top_k), -1, np.int64)
+        ids: list[list[str]] = []
+        passages: list[list[Passage]] = []
+        for query, similarity in enumerate(queries @ self.vectors.T):
+            order = sorted(range(len(self.passages)), key=lambda row: (-similarity[row], self.passages[row].id))[:top_k]
+            scores[query, : len(order)] = similarity[order]
+            rows[query, : len(order)] = order
+            ids.append([self.passages[row].id for row in order])
+            passages.append([self.passages[row] for row in order])
+        return Hits(scores, rows, ids, passages if with_passages else None)
+
+    async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
+        self.fetches.append(list(rows))
+        await self.fetch_behaviour()
+        return Fetched([self.passages[row] for row in rows], self.vectors[list(rows)] if with_vectors else None)
+
+
+class FakeReranker:
+    """Prefers later passages of the corpus; by its number in the text, so that the best order is known."""
+
+    def __init__(self) -> None:
+        self.behaviour = Behaviour()
+        self.calls: list[tuple[str, list[str], float]] = []
+
+    async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
+        self.calls.append((query, list(passages), deadline))
+        await self.behaviour()
+        return np.array([float(passage.split()[-1]) for passage in passages], np.float32)
+
+
+def serve_settings(**changes: Any) -> ServeSettings:
+    return ServeSettings.model_validate({"index": "/nowhere", **changes})

@@ -1,0 +1,516 @@
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shoal.errors import (
+    Conflict,
+    CorruptIndex,
+    DeadlineExceeded,
+    EncoderMismatch,
+    Overloaded,
+    ShoalError,
+    Unavailable,
+)
+from shoal.pipeline import SearchPipeline
+from shoal.records import FloatArray, MissingShard, Passage, SearchRequest
+from tests.fakes import (
+    FakeEncoder,
+    FakeReranker,
+    FakeShard,
+    corpus,
+    exact,
+    now,
+    serve_settings,
+    vector_of,
+    virtual_time,
+)
+
+PASSAGES = corpus(60)
+SIZES = [10, 20, 30]
+
+
+class System:
+    """A pipeline over fakes: 60 passages in three shards of 10, 20 and 30."""
+
+    def __init__(self, *, reranks: bool = True, passages: Sequence[Passage] = PASSAGES, **settings: Any) -> None:
+        bounds = np.cumsum([0, *SIZES])
+        self.shards = [FakeShard(passages[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+        self.encoder = FakeEncoder()
+        self.reranker = FakeReranker()
+        self.pipeline = SearchPipeline(
+            self.encoder,
+            self.shards,
+            self.reranker if reranks else None,
+            serve_settings(**settings),
+            clock=now,
+        )
+        self.pipeline.switch("v1", SIZES)
+
+
+def request(query: str = "fish", **changes: Any) -> SearchRequest:
+    base = SearchRequest(query, top_k=12, top_n=5, rerank=False, deadline=now() + 10)
+    return replace(base, **changes)
+
+
+def number_of(id_: str) -> int:
+    return int(id_[1:])
+
+
+@virtual_time
+async def test_both_stages() -> None:
+    system = System()
+    answer = await system.pipeline.search(request(rerank=True))
+
+    stage_one = exact(PASSAGES, "fish", 12)
+    reranked = sorted((id_ for id_, _ in stage_one), key=number_of, reverse=True)[:5]
+    assert [result.id for result in answer.results] == reranked
+    for result in answer.results:
+        rank = next(rank for rank, (id_, _) in enumerate(stage_one, 1) if id_ == result.id)
+        assert (result.retrieval_rank, result.rerank_score, result.score) == (
+            rank,
+            number_of(result.id),
+            result.rerank_score,
+        )
+        assert result.retrieval_score == pytest.approx(stage_one[rank - 1][1], abs=1e-6)
+        assert result.passage == PASSAGES[number_of(result.id)]
+    assert (answer.index_version, answer.reranked, answer.degraded, answer.pairs) == ("v1", True, None, 12)
+    assert (answer.coverage.shards, answer.coverage.answered, answer.coverage.fraction) == (3, 3, 1.0)
+    assert answer.explain is None
+
+
+@pytest.mark.parametrize("fetch_with_hits", [True, False])
+@virtual_time
+async def test_stage_one_alone_is_exact_and_takes_no_more_than_it_returns(fetch_with_hits: bool) -> None:
+    system = System(fetch_with_hits=fetch_with_hits)
+    answer = await system.pipeline.search(request())
+    assert [(r.id, pytest.approx(r.score, abs=1e-6)) for r in answer.results] == exact(PASSAGES, "fish", 5)
+    assert [r.passage for r in answer.results] == [PASSAGES[number_of(r.id)] for r in answer.results]
+    assert not answer.reranked
+    assert answer.degraded is None
+    assert [(call.top_k, call.with_passages) for shard in system.shards for call in shard.calls] == [
+        (5, fetch_with_hits)
+    ] * 3
+
+
+@virtual_time
+async def test_passages_are_fetched_only_from_shards_with_winners_and_only_for_candidates() -> None:
+    system = System(fetch_with_hits=False)
+    answer = await system.pipeline.search(request(top_k=2, top_n=1, rerank=True))
+    winners = [number_of(id_) for id_, _ in exact(PASSAGES, "fish", 2)]
+    fetched = {shard: [row for rows in s.fetches for row in rows] for shard, s in enumerate(system.shards)}
+    starts = [0, 10, 30]
+    assert sorted(starts[shard] + row for shard, rows in fetched.items() for row in rows) == sorted(winners)
+    assert [len(s.fetches) for s in system.shards] == [int(bool(rows)) for rows in fetched.values()]
+    assert answer.results[0].id == f"p{max(winners):04d}"
+
+
+@virtual_time
+async def test_the_reranker_reads_titles() -> None:
+    system = System(passages=corpus(60, title=True))
+    await system.pipeline.search(request(rerank=True, top_k=1, top_n=1))
+    ((_, (text,), _),) = system.reranker.calls
+    assert text.startswith("title ")
+
+
+@virtual_time
+async def test_candidates_that_the_reranker_scores_alike_stay_in_stage_one_order() -> None:
+    class Indifferent(FakeReranker):
+        async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
+            return np.array([float(place % 2) for place in range(len(passages))], np.float32)
+
+    system = System()
+    system.pipeline._reranker = Indifferent()
+    answer = await system.pipeline.search(request(rerank=True, top_k=6, top_n=6))
+    assert [result.retrieval_rank for result in answer.results] == [2, 4, 6, 1, 3, 5]
+
+
+@virtual_time
+async def test_fewer_passages_than_asked_for() -> None:
+    system = System()
+    answer = await system.pipeline.search(request(top_k=100, top_n=100, rerank=True))
+    assert len(answer.results) == 60
+    empty = SearchPipeline(FakeEncoder(), [FakeShard([])], FakeReranker(), serve_settings(), clock=now)
+    empty.switch("v1", [0])
+    answer = await empty.search(request(rerank=True))
+    assert (answer.results, answer.reranked, answer.degraded, answer.coverage.fraction) == ([], False, None, 1.0)
+
+
+@virtual_time
+async def test_one_encode_call_and_one_call_per_shard_serve_all_queries_that_gathered() -> None:
+    system = System()
+    system.encoder.behaviour.delay = 1
+    first = asyncio.ensure_future(system.pipeline.search(request("first")))
+    await asyncio.sleep(0.1)
+    requests = [request(f"query {n}", top_k=n + 1, top_n=n + 1, deadline=now() + 5 + n) for n in range(4)]
+    answers = await system.pipeline.search_all(requests)
+    await first
+
+    assert system.encoder.calls == [["first"], [f"query {n}" for n in range(4)]]
+    assert system.encoder.deadlines[1] == 0.1 + 5 + 3
+    for shard in system.shards:
+        assert [(call.queries, call.top_k) for call in shard.calls] == [(1, 5), (4, 4)]
+    for n, answer in enumerate(answers):
+        assert [result.id for result in answer.results] == [id_ for id_, _ in exact(PASSAGES, f"query {n}", n + 1)]
+
+
+@virtual_time
+async def test_a_busy_shard_gathers_queries_by_itself() -> None:
+    system = System()
+    system.shards[1].behaviour.delay = 1
+
+    async def later(number: int) -> None:
+        await asyncio.sleep(number * 0.1)
+        await system.pipeline.search(request(f"query {number}"))
+
+    await asyncio.gather(*(later(number) for number in range(5)))
+    assert [call.queries for call in system.shards[0].calls] == [1] * 5
+    assert [call.queries for call in system.shards[1].calls] == [1, 4]
+
+
+@virtual_time
+async def test_calls_carry_the_version_and_the_shards_share_of_the_deadline() -> None:
+    system = System(retrieve_share=0.5)
+    system.encoder.behaviour.delay = 2
+    await system.pipeline.search(request(deadline=10))
+    assert system.encoder.deadlines == [10]
+    assert [(call.version, call.deadline) for shard in system.shards for call in shard.calls] == [("v1", 6)] * 3
+
+
+@pytest.mark.parametrize("rerank", [True, False])
+@virtual_time
+async def test_a_shard_that_misses_its_share_is_left_out_and_cancelled(rerank: bool) -> None:
+    system = System(retrieve_share=0.7)
+    system.shards[2].behaviour.delay = 1000
+    answer = await system.pipeline.search(request(rerank=rerank))
+    assert now() == pytest.approx(7)
+    assert answer.coverage.missing == (MissingShard(2, "deadline"),)
+    assert (answer.coverage.answered, answer.coverage.fraction) == (2, pytest.approx(0.5))
+    assert answer.degraded == "1 of 3 shards are missing (shard 2: deadline)"
+    assert answer.reranked is rerank
+    assert {number_of(result.id) for result in answer.results} <= set(range(30))
+    await asyncio.sleep(0.01)
+    assert system.shards[2].cancelled == 1
+
+
+@virtual_time
+async def test_a_query_waits_only_for_its_own_share() -> None:
+    system = System(retrieve_share=0.5)
+    system.shards[0].behaviour.delay = 3
+    hasty, patient = request("a", deadline=2), request("b", deadline=20)
+    moments: dict[str, float] = {}
+
+    async def timed(one: SearchRequest) -> Any:
+        answer = await system.pipeline.search(one)
+        moments[one.query] = now()
+        return answer
+
+    first, second = await asyncio.gather(timed(hasty), timed(patient))
+    assert moments == {"a": pytest.approx(1), "b": pytest.approx(3)}
+    assert first.coverage.missing == (MissingShard(0, "deadline"),)
+    assert second.coverage.missing == ()
+    assert [call.queries for call in system.shards[0].calls] == [2]
+
+
+@virtual_time
+async def test_a_shard_that_hangs_delays_no_other() -> None:
+    system = System()
+    system.shards[0].behaviour.delay = 1000
+    hanging = asyncio.ensure_future(system.pipeline.search(request()))
+    await asyncio.sleep(1)
+    await system.pipeline.search(request(deadline=now() + 0.1))
+    assert now() == pytest.approx(1.07)
+    assert len(system.shards[1].calls) == 2
+    hanging.cancel()
+
+
+@virtual_time
+async def test_a_lost_connection_is_tried_once_more() -> None:
+    system = System()
+    system.shards[1].behaviour.errors = [Unavailable("replica died")]
+    system.encoder.behaviour.errors = [Unavailable("replica died")]
+    system.reranker.behaviour.errors = [Unavailable("replica died")]
+    answer = await system.pipeline.search(request(rerank=True))
+    assert (answer.coverage.fraction, answer.reranked, answer.degraded) == (1.0, True, None)
+    assert [len(shard.calls) for shard in system.shards] == [1, 2, 1]
+
+
+@virtual_time
+async def test_a_shard_that_stays_unreachable_is_missing() -> None:
+    system = System()
+    system.shards[1].behaviour.errors = [Unavailable("replica died"), Unavailable("no replica")]
+    answer = await system.pipeline.search(request())
+    assert answer.coverage.missing == (MissingShard(1, "unreachable"),)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [CorruptIndex("/secret/path"), EncoderMismatch("/secret/path"), OSError("/secret/path"), Overloaded("busy")],
+)
+@virtual_time
+async def test_what_a_shard_raises_is_logged_and_does_not_leak(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    system = System()
+    system.shards[2].behaviour.errors = [error]
+    with caplog.at_level(logging.WARNING):
+        answer = await system.pipeline.search(request(explain=True))
+    assert answer.coverage.missing == (MissingShard(2, "error"),)
+    assert "secret" not in repr(answer)
+    assert str(error) in caplog.text
+    assert "shard 2 of version v1" in caplog.text
+
+
+@virtual_time
+async def test_a_shard_that_loses_queries_is_missing() -> None:
+    class Forgetful(FakeShard):
+        async def search(self, *args: Any) -> Any:
+            hits = await super().search(*args)
+            return replace(hits, ids=hits.ids[1:])
+
+    system = System()
+    system.shards[0] = Forgetful(PASSAGES[:10])
+    system.pipeline._shards = system.shards
+    system.pipeline.switch("v1", SIZES)
+    assert (await system.pipeline.search(request())).coverage.missing == (MissingShard(0, "error"),)
+
+
+@virtual_time
+async def test_no_shard_at_all_is_an_error_that_says_why() -> None:
+    system = System()
+    system.shards[0].behaviour.delay = 1000
+    system.shards[1].behaviour.errors = [Unavailable("gone"), Unavailable("gone")]
+    system.shards[2].behaviour.errors = [ValueError("bug")]
+    with pytest.raises(Unavailable, match="shard 0: deadline, shard 1: unreachable, shard 2: error") as failure:
+        await system.pipeline.search(request())
+    assert failure.value.retry_after_s
+
+
+@virtual_time
+async def test_a_shard_that_does_not_send_its_passages_is_missing() -> None:
+    system = System(fetch_with_hits=False)
+    system.shards[2].fetch_behaviour.delay = 1000
+    system.shards[1].fetch_behaviour.errors = [ValueError("bug")]
+    answer = await system.pipeline.search(request(rerank=True, top_k=60, top_n=60))
+    assert now() == pytest.approx(7)
+    assert answer.coverage.missing == (MissingShard(1, "error"), MissingShard(2, "deadline"))
+    assert {number_of(result.id) for result in answer.results} == set(range(10))
+    assert sorted(result.retrieval_rank for result in answer.results) == list(range(1, 11))
+    assert answer.reranked
+    for shard in system.shards:
+        shard.fetch_behaviour.errors = [ValueError("bug")]
+        shard.fetch_behaviour.delay = 0
+    with pytest.raises(Unavailable, match="no shard sent its passages"):
+        await system.pipeline.search(request(top_k=60, top_n=60))
+
+
+@pytest.mark.parametrize("fetch_with_hits", [True, False])
+@virtual_time
+async def test_vectors_come_with_the_results_that_are_returned(fetch_with_hits: bool) -> None:
+    system = System(fetch_with_hits=fetch_with_hits)
+    answer = await system.pipeline.search(request(rerank=True, include_vector=True))
+    for result in answer.results:
+        assert result.vector is not None
+        np.testing.assert_allclose(result.vector, vector_of(result.passage.text))
+    for shard in system.shards:
+        shard.fetch_behaviour.errors = [] if not fetch_with_hits else [ValueError("bug")]
+    if fetch_with_hits:
+        answer = await system.pipeline.search(request(include_vector=True))
+        assert answer.degraded == "some vectors are missing: their shard did not answer in time"
+        assert all(result.vector is None for result in answer.results)
+
+
+@pytest.mark.parametrize(
+    ("errors", "delay", "reason"),
+    [
+        ([], 1000, "missed the deadline"),
+        ([DeadlineExceeded("late")], 0, "missed the deadline"),
+        ([Overloaded("busy")], 0, "is overloaded"),
+        ([Unavailable("gone"), Unavailable("gone")], 0, "is not reachable"),
+        ([RuntimeError("/secret/path")], 0, "failed"),
+    ],
+)
+@virtual_time
+async def test_without_a_reranker_in_time_the_answer_is_in_stage_one_order(
+    errors: list[Exception], delay: float, reason: str
+) -> None:
+    system = System()
+    system.reranker.behaviour.errors = errors
+    system.reranker.behaviour.delay = delay
+    answer = await system.pipeline.search(request(rerank=True))
+    assert now() < 10
+    assert answer.degraded == f"not reranked: the reranker {reason}"
+    assert (answer.reranked, answer.pairs) == (False, 0)
+    assert [result.id for result in answer.results] == [id_ for id_, _ in exact(PASSAGES, "fish", 5)]
+    assert all(result.rerank_score is None and result.score == result.retrieval_score for result in answer.results)
+
+
+@pytest.mark.parametrize("scores", [[1.0], [float("nan")] * 12, [[1.0] * 12]])
+@virtual_time
+async def test_scores_that_make_no_sense_are_not_used(scores: Any) -> None:
+    class Broken(FakeReranker):
+        async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
+            return np.array(scores, np.float32)
+
+    system = System()
+    system.pipeline._reranker = Broken()
+    answer = await system.pipeline.search(request(rerank=True))
+    assert answer.degraded == "not reranked: the reranker failed"
+
+
+@virtual_time
+async def test_a_server_without_a_reranker_says_so() -> None:
+    answer = await System(reranks=False).pipeline.search(request(rerank=True))
+    assert answer.degraded == "not reranked: this server has no reranker"
+    assert [result.id for result in answer.results] == [id_ for id_, _ in exact(PASSAGES, "fish", 5)]
+
+
+@virtual_time
+async def test_a_missing_shard_and_a_missing_reranker_are_both_named() -> None:
+    system = System()
+    system.shards[0].behaviour.delay = system.reranker.behaviour.delay = 1000
+    answer = await system.pipeline.search(request(rerank=True))
+    assert answer.degraded == (
+        "1 of 3 shards are missing (shard 0: deadline); not reranked: the reranker missed the deadline"
+    )
+    assert 7 < now() < 10
+
+
+@pytest.mark.parametrize("error", [Overloaded("busy"), DeadlineExceeded("late")])
+@virtual_time
+async def test_the_encoders_own_refusals_reach_the_caller(error: ShoalError) -> None:
+    system = System()
+    system.encoder.behaviour.errors = [error]
+    with pytest.raises(type(error)):
+        await system.pipeline.search(request())
+
+
+@virtual_time
+async def test_an_encoder_that_fails_is_an_internal_error_without_details(caplog: pytest.LogCaptureFixture) -> None:
+    system = System()
+    system.encoder.behaviour.errors = [RuntimeError("/secret/path")]
+    with pytest.raises(ShoalError, match="the query encoder failed") as failure:
+        await system.pipeline.search(request())
+    assert failure.value.code == "INTERNAL"
+    assert "secret" not in str(failure.value)
+    assert "secret" in caplog.text
+
+
+@virtual_time
+async def test_an_encoder_that_hangs_costs_no_more_than_the_deadline() -> None:
+    system = System()
+    system.encoder.behaviour.delay = 1000
+    with pytest.raises(DeadlineExceeded):
+        await system.pipeline.search(request())
+    assert now() == pytest.approx(10)
+
+
+@virtual_time
+async def test_too_many_waiting_queries_are_refused_at_once() -> None:
+    system = System(max_waiting=2, max_batch=1)
+    system.encoder.behaviour.delay = 1
+    searches = [asyncio.ensure_future(system.pipeline.search(request(f"q{n}"))) for n in range(2)]
+    await asyncio.sleep(0.1)
+    searches.append(asyncio.ensure_future(system.pipeline.search(request("q3"))))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await system.pipeline.search(request("q4"))
+    assert now() == 0.1
+    assert len(await asyncio.gather(*searches)) == 3
+
+
+@virtual_time
+async def test_a_shard_with_too_many_waiting_queries_refuses_and_leaves_no_place_taken() -> None:
+    system = System(max_waiting=1, max_batch=1)
+    system.shards[2].behaviour.delay = 3
+    searches = []
+    for n in range(2):
+        searches.append(asyncio.ensure_future(system.pipeline.search(request(f"q{n}"))))
+        await asyncio.sleep(0.1)
+    with pytest.raises(Overloaded, match="queue of shard 2"):
+        await system.pipeline.search(request("q2"))
+    assert now() == pytest.approx(0.2)
+    await asyncio.sleep(0)
+    assert [len(shard.calls) for shard in system.shards] == [2, 2, 1]
+    assert [answer.coverage.fraction for answer in await asyncio.gather(*searches)] == [1, 1]
+
+
+@virtual_time
+async def test_a_client_that_leaves_takes_its_work_along() -> None:
+    system = System()
+    system.reranker.behaviour.delay = 5
+    search = asyncio.ensure_future(system.pipeline.search(request(rerank=True)))
+    await asyncio.sleep(1)
+    search.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await search
+    assert now() == 1
+
+
+@virtual_time
+async def test_the_first_error_of_several_queries_gives_up_the_others() -> None:
+    system = System()
+    system.shards[0].behaviour.delay = 1
+    good, late = request("good"), request("late", deadline=now() - 1)
+    with pytest.raises(DeadlineExceeded):
+        await system.pipeline.search_all([good, late])
+    assert now() == 0
+    await asyncio.sleep(5)
+    assert len(asyncio.all_tasks()) == 1
+
+
+@virtual_time
+async def test_switching_moves_new_searches_and_never_mixes_versions() -> None:
+    system = System()
+    system.shards[0].behaviour.delay = 1
+    under_way = asyncio.ensure_future(system.pipeline.search(request("old")))
+    await asyncio.sleep(0.5)
+    system.pipeline.switch("v2", [1, 1, 2])
+    assert system.pipeline.version == "v2"
+    system.shards[2].behaviour.errors = [ValueError("bug")]
+    new = await system.pipeline.search(request("new"))
+    old = await under_way
+    assert (old.index_version, new.index_version) == ("v1", "v2")
+    assert new.coverage.fraction == pytest.approx(0.5)
+    for shard in system.shards:
+        assert [call.version for call in shard.calls] == ["v1", "v2"]
+
+
+@virtual_time
+async def test_before_any_version_is_served_there_is_a_clear_error() -> None:
+    pipeline = SearchPipeline(FakeEncoder(), [FakeShard(PASSAGES)], None, serve_settings(), clock=now)
+    assert pipeline.version is None
+    with pytest.raises(Unavailable, match="no index version is served yet"):
+        await pipeline.search(request())
+    with pytest.raises(Conflict, match="version v9 has 2 shards, but this server was started with 1"):
+        pipeline.switch("v9", [1, 2])
+
+
+@virtual_time
+async def test_timings_and_explanation() -> None:
+    system = System()
+    system.encoder.behaviour.delay = 0.1
+    system.shards[1].behaviour.delay = 0.2
+    system.reranker.behaviour.delay = 0.4
+    first = asyncio.ensure_future(system.pipeline.search(request("first")))
+    await asyncio.sleep(0.05)
+    answer = await system.pipeline.search(request(rerank=True, explain=True))
+    timings = answer.timings
+    assert timings.queue == pytest.approx(50)
+    assert timings.encode == pytest.approx(100)
+    assert timings.retrieve == pytest.approx(300)  # it waited for the first query's call to the slow shard
+    assert timings.rerank == pytest.approx(400)
+    assert timings.total == pytest.approx(850)
+    assert answer.explain == {
+        "plan": {"candidates_per_shard": 12, "top_k": 12, "top_n": 5, "rerank": True, "encoded_together": 1},
+        "shards": [
+            {"shard": 0, "ms": 0, "batch": 1, "hits": 10},
+            {"shard": 1, "ms": pytest.approx(200), "batch": 1, "hits": 12},
+            {"shard": 2, "ms": 0, "batch": 1, "hits": 12},
+        ],
+    }
+    await first
