@@ -34,7 +34,9 @@ def report(title: str, figures: Sequence[Figure], output: Path | None = None) ->
         table.add_row(figure.name, _readable(figure.value), figure.unit, figure.goal, met)
     console.print(table)
     if output:
-        rows = {figure.name: {key: value for key, value in asdict(figure).items() if key != "name"} for figure in figures}
+        rows = {
+            figure.name: {key: value for key, value in asdict(figure).items() if key != "name"} for figure in figures
+        }
         output.write_text(json.dumps(rows, indent=1) + "\n")
 
 
@@ -45,7 +47,11 @@ def _readable(value: float) -> str:
 def machine() -> str:
     """Describe the machine that a number belongs to."""
     cpu = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
         platform.processor(),
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -1,11 +1,12 @@
 """Does sharding change an answer? `python -m benchmarks.sharding --dataset BEIR_DIR`.
 
-Builds the data set with 1, 4 and 7 shards through the real job and searches the shards, then compares with one exact search by
-numpy over vectors that sentence-transformers computed itself; nDCG@10 comes from ir-measures.
+Builds the data set with 1, 4 and 7 shards through the real job and searches the shards, then compares with one exact
+search by numpy over vectors that sentence-transformers computed itself; nDCG@10 comes from ir-measures.
 """
 
 import argparse
 import csv
+import gzip
 import json
 import os
 import subprocess
@@ -23,7 +24,6 @@ from shoal.models import resolve
 from shoal.records import Candidate, FloatArray
 from shoal.settings import EMBEDDED_ENCODER
 from shoal.shard import Shard
-from shoal.sources import files
 from shoal.storage import Storage
 
 TOP_K = 100
@@ -36,17 +36,23 @@ def main() -> None:
     data = Path(os.environ.get("SHOAL_DATA", "../shared/data"))
     parser.add_argument("--dataset", type=Path, default=data / "beir" / "scifact")
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 4, 7])
-    parser.add_argument("--expected-ndcg", type=float, default=0.645, help="published nDCG@10 of the encoder on this data set")
+    parser.add_argument(
+        "--expected-ndcg", type=float, default=0.645, help="published nDCG@10 of the encoder on this data set"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
     qrels = list(read_qrels(options.dataset / "qrels" / "test.tsv"))
     judged = {judgement.query_id for judgement in qrels}
-    queries = {row["_id"]: row["text"] for row in read_jsonl(options.dataset / "queries.jsonl.gz") if row["_id"] in judged}
+    queries = {
+        row["_id"]: row["text"] for row in read_jsonl(options.dataset / "queries.jsonl.gz") if row["_id"] in judged
+    }
     corpus = read_jsonl(options.dataset / "corpus.jsonl.gz")
 
-    model = SentenceTransformer(str(resolve(EMBEDDED_ENCODER).path), device="cpu")
-    passage_vectors = model.encode([f"{row['title']} {row['text']}".strip() for row in corpus], normalize_embeddings=True)
+    model = SentenceTransformer(str(resolve(EMBEDDED_ENCODER).fetch()), device="cpu")
+    passage_vectors = model.encode(
+        [f"{row['title']} {row['text']}".strip() for row in corpus], normalize_embeddings=True
+    )
     query_vectors = model.encode(list(queries.values()), normalize_embeddings=True)
     exact = query_vectors @ passage_vectors.T
     rows = {row["_id"]: number for number, row in enumerate(corpus)}
@@ -69,12 +75,24 @@ def main() -> None:
                 Figure(f"{name}: largest score difference", worst, "", f"<= {TOLERANCE}", worst <= TOLERANCE),
                 Figure(f"{name}: ids out of place in the top {TOP_K}", misplaced, "ids", "0", misplaced == 0),
             ]
-    report(f"Sharded search against exact search, {options.dataset.name}, {len(queries)} queries", figures, options.json)
+    report(
+        f"Sharded search against exact search, {options.dataset.name}, {len(queries)} queries", figures, options.json
+    )
 
 
 def build(dataset: Path, index: str, shards: int) -> Storage:
     """Build the data set into an index root with the job that users run."""
-    command = [sys.executable, "-m", "jobs.build_index", "--source", str(dataset), "--index", index, "--shards", str(shards)]
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.build_index",
+        "--source",
+        str(dataset),
+        "--index",
+        index,
+        "--shards",
+        str(shards),
+    ]
     subprocess.run(command, check=True)
     return Storage(index)
 
@@ -88,7 +106,7 @@ def search(root: Storage, queries: FloatArray) -> list[list[Candidate]]:
     for entry in manifest.shards:
         shard = Shard.open(root, manifest, entry.shard, cache=None, threads=2)
         hits[entry.shard] = shard.search(queries, TOP_K, with_passages=False)
-    return [merge.merge({number: one.row(query) for number, one in hits.items()}, TOP_K) for query in range(len(queries))]
+    return [merge.merge([(number, one, query) for number, one in hits.items()], TOP_K) for query in range(len(queries))]
 
 
 def compare(found: list[list[Candidate]], exact: FloatArray, rows: dict[str, int]) -> tuple[float, int]:
@@ -107,15 +125,18 @@ def compare(found: list[list[Candidate]], exact: FloatArray, rows: dict[str, int
 
 
 def read_jsonl(path: Path) -> list[dict[str, str]]:
-    """Read a whole JSONL file, gzipped or not."""
-    with files.open_text(path) as lines:
+    """Read a whole gzipped JSONL file."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
 
 def read_qrels(path: Path) -> list[ir_measures.Qrel]:
     """Read BEIR judgements: query-id, corpus-id, score, with a header."""
     with path.open() as lines:
-        return [ir_measures.Qrel(row["query-id"], row["corpus-id"], int(row["score"])) for row in csv.DictReader(lines, delimiter="\t")]
+        return [
+            ir_measures.Qrel(row["query-id"], row["corpus-id"], int(row["score"]))
+            for row in csv.DictReader(lines, delimiter="\t")
+        ]
 
 
 if __name__ == "__main__":

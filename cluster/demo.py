@@ -1,7 +1,7 @@
 """`make demo`: the whole of Shoal once through, by the commands that a user types.
 
-Makes a corpus from the docstrings of installed packages, builds an index, serves it, asks questions and shows each answer
-before and after reranking. What it leaves is below .demo/, so that the second run finds its index already built.
+Makes a corpus from the docstrings of installed packages, builds an index, serves it, asks questions and shows each
+answer before and after reranking. What it leaves is below .demo/, so that the second run finds its index already built.
 """
 
 import argparse
@@ -55,7 +55,11 @@ def say(text: str) -> None:
 
 def command(*words: str) -> list[str]:
     """Resolve a command in this interpreter's environment, whatever PATH says."""
-    return [sys.executable, *words[1:]] if words[0] == "python" else [str(Path(sys.executable).parent / words[0]), *words[1:]]
+    return (
+        [sys.executable, *words[1:]]
+        if words[0] == "python"
+        else [str(Path(sys.executable).parent / words[0]), *words[1:]]
+    )
 
 
 def run(*words: str) -> None:

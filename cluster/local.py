@@ -40,6 +40,7 @@ ENVIRONMENT = {
     # Nodes of one machine die together: there is nothing to drain to.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }
+APPLICATION = Path(__file__).resolve().parents[1]
 LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 256 * 2**20
 KILL_TIMEOUT_S = 20.0
@@ -227,9 +228,9 @@ def usage(facts: Mapping[str, Any]) -> str:
 In another terminal:
 
   export {exports}
-  ray job submit --working-dir . -- python -m jobs.build_index CORPUS --index /absolute/path/of/the/index
-  serve deploy cluster/serve.yaml
   ray status
+  ray job submit --working-dir . -- python -m jobs.build_index --source /path/of/the/corpus --index /path/of/the/index
+  serve deploy CONFIG     (cluster/README.md has one for a local cluster)
 
 Stop it with Ctrl-C, or: kill {os.getpid()}
 """
@@ -248,6 +249,8 @@ def run(nodes: int, cpus: int, gpus: int, *, as_json: bool, until_eof: bool) -> 
     os.environ["RAY_TMPDIR"] = folder
     # `python` in the entrypoint of a job is this interpreter, whether or not its environment is activated.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    # As in the image, Serve finds the application on every node; a job's own working directory comes first.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(APPLICATION), *filter(None, [os.environ.get("PYTHONPATH")])])
     for exporter in ("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"):
         os.environ.setdefault(exporter, str(free_port()))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -15,8 +15,32 @@ from typing import Annotated, Any
 import typer
 
 # Packages that Shoal's own dependencies bring, and the standard library: what a Python programmer might ask about.
-PACKAGES = ("stdlib", "numpy", "pyarrow", "ray", "torch", "sklearn", "scipy", "transformers", "pydantic", "fastapi", "rich", "httpx")
-SKIPPED_FOLDERS = {"test", "tests", "testing", "_private", "vendor", "_vendor", "site-packages", "thirdparty_files", "idlelib", "lib2to3"}
+PACKAGES = (
+    "stdlib",
+    "numpy",
+    "pyarrow",
+    "ray",
+    "torch",
+    "sklearn",
+    "scipy",
+    "transformers",
+    "pydantic",
+    "fastapi",
+    "rich",
+    "httpx",
+)
+SKIPPED_FOLDERS = {
+    "test",
+    "tests",
+    "testing",
+    "_private",
+    "vendor",
+    "_vendor",
+    "site-packages",
+    "thirdparty_files",
+    "idlelib",
+    "lib2to3",
+}
 SHORTEST = 120
 LONGEST = 600
 """Characters of a passage: shorter docstrings say too little, and longer ones are cut after a paragraph."""

@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +62,10 @@ class Summary:
 
 
 def print_rows(console: Console, title: str, rows: list[tuple[str, str]]) -> None:
-    """Print a table of two columns that stays readable in a log."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in rows:
-        table.add_row(name, value)
-    console.print(table, markup=False, highlight=False)
+    """Print two columns, each row on one line however long, so that a log keeps them whole."""
+    width = max(len(name) for name, _ in rows) + 2
+    for line in (title, *(f"{name:<{width}}{value}" for name, value in rows)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def size(count: float) -> str:

@@ -40,10 +40,15 @@ class NotReady(errors.ErrorBody):
     missing: list[str]
 
 
-def create_api(engine: Engine | Callable[[], Engine], settings: ServeSettings) -> FastAPI:
-    """Build the application over an engine, or over a function that gives it when a request needs it."""
+def create_api(
+    engine: Engine | Callable[[], Engine], settings: ServeSettings, *, adds_request_id: bool = True
+) -> FastAPI:
+    """Build the application over an engine, or over a function that gives it when a request needs it.
+
+    adds_request_id: whether responses get the header x-request-id; Ray Serve adds it to them anyway.
+    """
     app = FastAPI(title="Shoal", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None)
-    app.add_middleware(Exchange, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(Exchange, max_body_bytes=settings.max_body_bytes, labels=adds_request_id)
     errors.install(app)
 
     resolve = engine if callable(engine) else lambda: engine

@@ -70,7 +70,7 @@ def build_app(args: dict[str, Any] | ServeSettings) -> serve.Application:
         ).bind(plan.reranker, 4 * RERANK_QUERIES)
 
     def api() -> FastAPI:
-        return create_api(lambda: serve.get_replica_context().servable_object, settings)
+        return create_api(lambda: serve.get_replica_context().servable_object, settings, adds_request_id=False)
 
     # More than the pipeline lets wait, so that it is the pipeline that refuses, with 429 and Retry-After.
     server: Any = _deployment(

@@ -19,13 +19,14 @@ class Exchange:
     """Outermost ASGI layer.
 
     The client's x-request-id is kept if it is sane, else one is made; it is `request.state.request_id` and a header of
-    the response. A body beyond `max_body_bytes` is refused with 413 while it is read. What nobody handled is logged
-    with the request id and answered with 500.
+    the response unless the server around adds it (`labels` false). A body beyond `max_body_bytes` is refused with 413
+    while it is read. What nobody handled is logged with the request id and answered with 500.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, labels: bool) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._labels = labels
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one exchange."""
@@ -51,7 +52,8 @@ class Exchange:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                if self._labels:
+                    MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
         try:

@@ -101,7 +101,7 @@ def _ray(settings: RunSettings) -> Iterator[None]:
 
 
 def _ray_options(settings: RunSettings, folder: Path) -> dict[str, Any]:
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if settings.address is not None:
         return {**options, "address": settings.address, "runtime_env": {"working_dir": str(APPLICATION)}}
     return {

@@ -19,7 +19,8 @@ class Batcher(Generic[T, R]):
 
     handler: awaited with 1 to `max_batch` items, returns one result an item, in order. It is cancelled when the last
     deadline of its batch passes. max_waiting: items that may wait beside those in flight. concurrency: batches in
-    flight at once. name: what the items wait for, in messages.
+    flight at once. fits: whether a batch, never empty, has room for one item more; what does not fit waits for the next
+    batch, in order. name: what the items wait for, in messages.
 
     No caller waits beyond its own deadline, whatever the handler does.
     """
@@ -31,6 +32,7 @@ class Batcher(Generic[T, R]):
         max_batch: int,
         max_waiting: int,
         concurrency: int = 1,
+        fits: Callable[[list[T], T], bool] | None = None,
         name: str = "server",
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -38,6 +40,7 @@ class Batcher(Generic[T, R]):
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._concurrency = concurrency
+        self._fits = fits
         self._name = name
         self._clock = clock
         self._waiting: OrderedDict[asyncio.Future[R], tuple[T, float]] = OrderedDict()
@@ -99,13 +102,14 @@ class Batcher(Generic[T, R]):
         now = self._clock()
         batch: list[tuple[asyncio.Future[R], T, float]] = []
         while self._waiting and len(batch) < self._max_batch:
-            future, (item, deadline) = self._waiting.popitem(last=False)
-            if future.done():  # cancelled in this very round of the loop
-                continue
-            if deadline <= now:  # expired, but the loop was too busy to run its timer
+            future, (item, deadline) = next(iter(self._waiting.items()))
+            if deadline <= now:  # the loop was too busy to run its timer
                 self._expire(future)
-            else:
+            if not future.done():  # done: expired, or cancelled in this very round of the loop
+                if batch and self._fits and not self._fits([one for _, one, _ in batch], item):
+                    break
                 batch.append((future, item, deadline))
+            del self._waiting[future]
         return batch
 
     async def _serve(self, batch: list[tuple["asyncio.Future[R]", T, float]], worker: "asyncio.Task[None]") -> None:

@@ -84,7 +84,7 @@ class ShardCache:
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
             with _closing_on_error(descriptor):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                self._reserve(descriptor, size, f"{storage.uri}/{path}")
+                self._reserve(descriptor, size, storage.place(path))
                 _fill(descriptor, storage, path, sha256, size)
                 part.rename(local)
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -126,7 +126,7 @@ def _evict(path: Path) -> bool:
 
 def _fill(descriptor: int, storage: Storage, path: str, sha256: str, size: int) -> None:
     """Stream a file of `storage` into a descriptor, checking it on the way."""
-    place, digest, written = f"{storage.uri}/{path}", hashlib.sha256(), 0
+    place, digest, written = storage.place(path), hashlib.sha256(), 0
     try:
         for chunk in storage.chunks(path):
             digest.update(chunk)

@@ -16,6 +16,10 @@ from shoal.services import Fetched, ShardService
 from shoal.settings import ServeSettings
 
 T = TypeVar("T")
+ROWS_PER_CALL = 8192
+"""Most rows, queries times top_k, that one call asks of a shard. It bounds the message, and keeps one query with a
+large top_k from making all queries of its batch as large."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -75,6 +79,7 @@ class FanOut:
                 max_batch=settings.max_batch,
                 max_waiting=settings.max_waiting,
                 concurrency=settings.retriever_replicas,
+                fits=_fits,
                 name=f"queue of shard {number}",
                 clock=clock,
             )
@@ -186,6 +191,10 @@ class FanOut:
         except Exception:
             logger.exception("shard %d of version %s failed", shard, self.version)
             raise
+
+
+def _fits(probes: list[_Probe], probe: _Probe) -> bool:
+    return (len(probes) + 1) * max(probe.top_k, *(one.top_k for one in probes)) <= ROWS_PER_CALL
 
 
 def describe(missing: Mapping[int, str]) -> str:

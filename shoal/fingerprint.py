@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict
 class Fingerprint(BaseModel):
     """The identity of an encoder.
 
-    Two encoders match when everything but `model` (a name or path, which may differ between machines) and `dtype` (float16
-    on a GPU and float32 on a CPU give the same vectors to three decimals) is equal: an index built on GPUs can be
-    queried from CPUs.
+    Two encoders match when everything but `model` (a name or path, which may differ between machines) and `dtype`
+    (float16 on a GPU and float32 on a CPU give the same vectors to three decimals) is equal: an index built on GPUs can
+    be queried from CPUs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -33,6 +33,10 @@ class Fingerprint(BaseModel):
         return self.model_dump(exclude=ignored) == other.model_dump(exclude=ignored)
 
     def __str__(self) -> str:
-        prompts = f" prompts={self.query_prompt!r}/{self.passage_prompt!r}" if self.query_prompt or self.passage_prompt else ""
+        prompts = (
+            f" prompts={self.query_prompt!r}/{self.passage_prompt!r}"
+            if self.query_prompt or self.passage_prompt
+            else ""
+        )
         weights = self.weights if len(self.weights) < 24 else self.weights[:19]
         return f"{self.model} [{weights} dim={self.dim} pooling={self.pooling} max_length={self.max_length}{prompts}]"

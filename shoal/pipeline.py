@@ -118,9 +118,10 @@ class SearchPipeline:
         retrieved_at = now()
         scores, degraded = await self._rerank(request, candidates)
         if missing:
-            degraded = [f"{len(missing)} of {len(self._shards)} shards are missing ({describe(missing)})", *degraded]
+            verb = "is" if len(missing) == 1 else "are"
+            degraded.insert(0, f"{len(missing)} of {len(self._shards)} shards {verb} missing ({describe(missing)})")
         reranked_at = now()
-        results = _order(candidates, scores)[: request.top_n]
+        results = _best(candidates, scores, request.top_n)
         if request.include_vector and results:
             results, complete = await self._with_vectors(index, candidates, results, request.deadline)
             if not complete:
@@ -209,14 +210,13 @@ class SearchPipeline:
         return None, [f"not reranked: the reranker {reason}"]
 
 
-def _order(candidates: list[Candidate], scores: FloatArray | None) -> list[Result]:
+def _best(candidates: list[Candidate], scores: FloatArray | None, top_n: int) -> list[Result]:
     if scores is None:
-        pairs: list[tuple[Candidate, float | None]] = [(candidate, None) for candidate in candidates]
+        pairs: list[tuple[Candidate, float | None]] = [(candidate, None) for candidate in candidates[:top_n]]
     else:
         # The sort is stable: candidates that the reranker scores alike stay in stage-one order.
-        order = np.argsort(-scores, kind="stable").tolist()
-        values = scores.tolist()
-        pairs = [(candidates[place], values[place]) for place in order]
+        order = np.argsort(-scores, kind="stable")[:top_n]
+        pairs = [(candidates[place], float(scores[place])) for place in order]
     return [
         Result(
             id=candidate.id,

@@ -1,7 +1,7 @@
 """The plan of a build: which input, cut into which units, into how many shards, under which hash.
 
-A plan holds one entry for each input file and, for CSV files, one number for each unit; nothing for a record. The units of
-other files are computed from sizes: the plan of 10 billion passages in 1,000 files takes a few hundred kilobytes.
+A plan holds one entry for each input file and, for CSV files, one number for each unit; nothing for a record. The
+units of other files are computed from sizes: the plan of 10 billion passages in 1,000 files takes some 200 kilobytes.
 """
 
 import hashlib
@@ -32,6 +32,8 @@ from shoal.versions import make_version
 PLAN_FORMAT = 1
 SHARD_PASSAGES = 1_000_000
 """Passages of one shard, when the number of shards is not set."""
+UNIT_BYTES = 64 * 2**20
+"""Most bytes of one unit, by the estimate: long records make units of fewer passages."""
 LARGE_GROUP = 4
 """Units of one Parquet row group beyond which its file is spooled: a unit decodes its row group from the beginning."""
 TEXT_CHARACTERS = 1000
@@ -44,7 +46,7 @@ class Unit:
 
     number: its place in the plan, counted from 0; names its files in staging.
     file: index in `Plan.files` (of the first file, when the unit is a group of text files).
-    start, stop: half-open range: bytes of a plain file, rows of a Parquet file, pieces of a spooled file (one), or text files.
+    start, stop: half-open range: bytes of a plain file, rows of Parquet, one piece of a spooled file, or text files.
     """
 
     number: int
@@ -59,7 +61,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     hash: str
-    """16 hex digits over everything that decides the content of the index; two plans with one hash give the same shards."""
+    """16 hex digits over all that decides the content of the index: two plans with one hash give the same shards."""
     version: str
     """Name of the index version to be published; versions sort by time."""
     created_at: str
@@ -83,7 +85,7 @@ class Plan(BaseModel):
 
     @property
     def pending(self) -> list[int]:
-        """Indexes of the files whose units are known only after a pass over them: compressed files, CSV and Parquet of large groups."""
+        """Indexes of files whose units take a pass over them: compressed files, CSV, Parquet of large row groups."""
         return [index for index, file in enumerate(self.files) if self._count(file) is None]
 
     @property
@@ -100,6 +102,17 @@ class Plan(BaseModel):
         if None in counts:
             raise ValueError("the units of a plan are known only after spool()")
         return _Units(self, [count or 0 for count in counts])
+
+    @property
+    def head(self) -> Unit:
+        """All of the first file that holds anything, to read samples from before `spool`. Not one of `units`."""
+        index = next(index for index, file in enumerate(self.files) if file.bytes)
+        file = self.files[index]
+        if self.source.format == "text":
+            return Unit(0, index, index, index + 1)
+        if file.compression is not None:
+            return Unit(0, index, 0, 0)
+        return Unit(0, index, file.first, file.bytes) if file.rows is None else Unit(0, index, 0, file.rows)
 
     def place(self, unit: Unit, record: int, before: int) -> dict[str, str | int]:
         """Where a record lies: {"file", "line"}; {"file", "row"} in Parquet; {"file"} for a text file.
@@ -179,8 +192,8 @@ class _Units(Sequence[Unit]):
 def make_plan(settings: BuildSettings, fingerprint: Fingerprint) -> Plan:
     """List the input, look at samples of it, and decide how it is cut.
 
-    Deterministic but for `version` and `created_at`. Raises InvalidArgument when there is no input, when it cannot be read,
-    when its format is not clear, or when settings contradict one another.
+    Deterministic but for `version` and `created_at`. Raises InvalidArgument when there is no input, when it cannot be
+    read, when its format is not clear, or when settings contradict one another.
     """
     listing = find_input(settings.source, settings.format)
     source = _resolve(settings, listing.format)
@@ -193,7 +206,7 @@ def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings,
     if source.chunk_characters is not None:
         per_record = max(1.0, sample.mean_bytes / (source.chunk_characters - source.chunk_overlap))
     estimated = ceil(sample.records * per_record)
-    unit_records = max(1, round(source.unit_passages / per_record))
+    unit_records = max(1, min(round(source.unit_passages / per_record), int(UNIT_BYTES / max(sample.mean_bytes, 1))))
     now = datetime.now(UTC)
     plan = Plan(
         hash="",
@@ -213,7 +226,7 @@ def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings,
 
 
 def spool(plan: Plan, storage: Storage) -> Plan:
-    """Return the plan with its final units, after one pass over each pending file. A file that is done is not read again."""
+    """Return the plan with its final units, after a pass over each pending file; none is read twice."""
     cuts = {index: spool_file(plan, index, storage) for index in plan.pending}
     files = [
         file.model_copy(update=cuts[index].model_dump()) if index in cuts else file
@@ -223,7 +236,7 @@ def spool(plan: Plan, storage: Storage) -> Plan:
 
 
 def spool_file(plan: Plan, index: int, storage: Storage) -> Cuts:
-    """Spool one pending file and commit its cuts to staging, unless that has been done. Files may be spooled in parallel.
+    """Spool one pending file and commit its cuts to staging, unless that has been done. Safe to run in parallel.
 
     A compressed file, or Parquet of large row groups, becomes pieces in staging; CSV is only scanned for its records.
     """

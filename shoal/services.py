@@ -21,9 +21,7 @@ class EncodeService(Protocol):
 class ShardService(Protocol):
     """One shard. Its position in the pipeline's list is its number."""
 
-    async def search(
-        self, version: str, queries: FloatArray, top_k: int, deadline: float, with_passages: bool
-    ) -> Hits:
+    async def search(self, version: str, queries: FloatArray, top_k: int, deadline: float, with_passages: bool) -> Hits:
         """Search this shard of the named version for b queries, float32 (b, dim)."""
         ...
 

@@ -23,10 +23,12 @@ class EncoderSettings(Settings):
 
     encoder: Name = Field(
         EMBEDDED_ENCODER,
-        description="Encoder: a preset, a hub name, a local path, or `hashing` (deterministic, weightless, for trials).",
+        description="Encoder: a preset, a hub name, a local path, or `hashing` (weightless, for trials).",
     )
     encoder_backend: Name = Field("auto", description="What computes: auto, or a file of shoal/encoders/.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models compute; auto takes a GPU if there is one.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where models compute; auto takes a GPU if there is one."
+    )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="Precision of inference; auto is float16 on a GPU and float32 on a CPU."
     )
@@ -44,19 +46,22 @@ class RerankerSettings(Settings):
 
     reranker: Name = Field(
         "late_interaction",
-        description="Reranker: `late_interaction` (the encoder's own token vectors, needs no further weights), `overlap` "
+        description="Reranker: `late_interaction` (the encoder's own token vectors, no further weights), `overlap` "
         "(weightless, for trials), or a cross-encoder by preset, hub name or local path.",
     )
     # Late interaction reads the passages with the encoder of the index.
     encoder: Name = Field(EMBEDDED_ENCODER, description="Encoder whose token vectors late interaction uses.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models compute.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="Precision of inference.")
-    max_length: int | None = Field(None, ge=8, le=32768, description="Tokens read of a pair; the model's own limit if unset.")
+    max_length: int | None = Field(
+        None, ge=8, le=32768, description="Tokens read of a pair; the model's own limit if unset."
+    )
     batch_tokens: int = Field(8192, ge=256, le=1_000_000, description="Tokens that one forward pass may hold.")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of one replica.")
     token_cache_bytes: int = Field(
-        256 * 2**20, ge=0,
-        description="Size bound of the token vectors that late interaction keeps of passages it has read; 0 keeps none.",
+        256 * 2**20,
+        ge=0,
+        description="Size bound of the token vectors that late interaction keeps of passages it read; 0 keeps none.",
     )
 
 
@@ -67,7 +72,8 @@ class IndexSettings(Settings):
         "flat", description="Index kind: a file of shoal/indexes/, or any FAISS factory string such as IVF1024,SQ8."
     )
     index_search: str = Field(
-        "", description="FAISS search parameters of a factory index, such as nprobe=16 or efSearch=64; recorded in the manifest."
+        "",
+        description="FAISS search parameters of a factory index, such as nprobe=16 or efSearch=64.",
     )
     train_passages: int = Field(
         262_144, ge=1, description="Vectors sampled from the whole corpus to train an index kind that needs training."
@@ -77,7 +83,9 @@ class IndexSettings(Settings):
 class SourceSettings(Settings):
     """Where passages come from and which fields they have."""
 
-    source: Name = Field(description="Input: a file, a folder, a glob or a URI of JSONL, Parquet, CSV, TSV, BEIR or .txt/.md.")
+    source: Name = Field(
+        description="Input: a file, a folder, a glob or a URI of JSONL, Parquet, CSV, TSV, BEIR or .txt/.md."
+    )
     format: Literal["auto", "jsonl", "parquet", "csv", "tsv", "beir", "text"] = Field(
         "auto", description="Format of the input; auto goes by the file names."
     )
@@ -91,15 +99,23 @@ class SourceSettings(Settings):
     )
     columns: list[str] | None = Field(None, description="Column names of a CSV or TSV file that has no header line.")
     chunk_characters: int | None = Field(
-        None, ge=50, le=1_000_000,
-        description="Cut texts into passages of at most this many characters. Default: 1000 for .txt/.md, no cutting otherwise.",
+        None,
+        ge=50,
+        le=1_000_000,
+        description="Cut texts into passages of at most this many characters. Default: 1000 for .txt/.md, else none.",
     )
     chunk_overlap: int = Field(0, ge=0, description="Characters that neighbouring passages of one text share.")
     max_passage_bytes: int = Field(
-        1_000_000, ge=1_000, le=100_000_000, description="A longer text (UTF-8 bytes) is rejected; cut it into passages instead."
+        1_000_000,
+        ge=1_000,
+        le=100_000_000,
+        description="A longer text (UTF-8 bytes) is rejected; cut it into passages instead.",
     )
     unit_passages: int = Field(
-        4096, ge=1, le=1_000_000, description="Passages in one unit of work: what is committed, retried and held in memory at once."
+        4096,
+        ge=1,
+        le=1_000_000,
+        description="Passages in one unit of work: what is committed, retried and held in memory at once.",
     )
 
 
@@ -111,13 +127,19 @@ class BuildSettings(SourceSettings, EncoderSettings, IndexSettings):
         None, ge=1, le=100_000, description="Shards of the index. Default: one for every million passages (estimated)."
     )
     workers: int | None = Field(
-        None, ge=1, le=10_000, description="Embedding workers. Default: one for each GPU, or as many as the cluster's CPUs allow."
+        None,
+        ge=1,
+        le=10_000,
+        description="Embedding workers. Default: one for each GPU, or as many as the cluster's CPUs allow.",
     )
     gpus_per_worker: float | None = Field(
         None, ge=0, le=8, description="GPUs of one embedding worker. Default: 1 if the cluster has GPUs, else 0."
     )
     verify_queries: int = Field(
-        100, ge=0, le=10_000, description="Sampled passages for which the index is compared with exact search before publishing."
+        100,
+        ge=0,
+        le=10_000,
+        description="Sampled passages for which the index is compared with exact search before publishing.",
     )
     activate: bool = Field(True, description="Make the new version current once it is published.")
     rebuild: bool = Field(False, description="Build again even if this plan has been published already.")
@@ -148,33 +170,52 @@ class ServeSettings(Settings):
     retriever_threads: int = Field(1, ge=1, le=256, description="CPU threads of one retriever.")
     reranker_threads: int = Field(1, ge=1, le=256, description="CPU threads of one reranker.")
     cpus_per_replica: float = Field(
-        0.1, ge=0, le=64,
-        description="CPUs that Ray reserves for one encoder, retriever or reranker; below the threads when they share cores.",
+        0.1,
+        ge=0,
+        le=64,
+        description="CPUs that Ray reserves for one encoder, retriever or reranker; a fraction shares cores.",
     )
-    gpus_per_replica: float = Field(0, ge=0, le=8, description="GPUs that Ray reserves for one encoder or reranker replica.")
+    gpus_per_replica: float = Field(
+        0, ge=0, le=8, description="GPUs that Ray reserves for one encoder or reranker replica."
+    )
 
-    top_k: int = Field(25, ge=1, le=10_000, description="Candidates taken from stage one when a request names no top_k.")
+    top_k: int = Field(
+        25, ge=1, le=10_000, description="Candidates taken from stage one when a request names no top_k."
+    )
     top_n: int = Field(10, ge=1, le=10_000, description="Results returned when a request names no top_n.")
     max_top_k: int = Field(1000, ge=1, le=10_000, description="Largest top_k and top_n accepted.")
     max_query_bytes: int = Field(8192, ge=1, le=1_000_000, description="Longest query accepted, in UTF-8 bytes.")
     max_queries: int = Field(64, ge=1, le=10_000, description="Most queries accepted in one request.")
     max_body_bytes: int = Field(1_000_000, ge=1_000, le=100_000_000, description="Largest request body accepted.")
     timeout_ms: int = Field(
-        10_000, ge=10, le=600_000, description="Deadline of a request that names none; a CPU reranker needs seconds, a GPU milliseconds."
+        10_000,
+        ge=10,
+        le=600_000,
+        description="Deadline of a request that names none; a CPU reranker needs seconds, a GPU milliseconds.",
     )
     max_timeout_ms: int = Field(60_000, ge=10, le=600_000, description="Longest deadline a request may ask for.")
-    max_waiting: int = Field(256, ge=1, le=100_000, description="Queries that may wait in one ingress replica; more get 429.")
+    max_waiting: int = Field(
+        256, ge=1, le=100_000, description="Queries that may wait in one ingress replica; more get 429."
+    )
     max_batch: int = Field(32, ge=1, le=1024, description="Queries that one fan-out serves together.")
     fetch_with_hits: bool = Field(
-        True, description="Shards send texts together with their hits (fewer hops); false fetches them after the merge (many shards)."
+        True,
+        description="Shards send texts with their hits (fewer hops); false fetches them after the merge (many shards).",
     )
     retrieve_share: float = Field(
-        0.7, gt=0, le=1, description="Share of the remaining time that shards get before the answer goes on without them."
+        0.7,
+        gt=0,
+        le=1,
+        description="Share of the remaining time that shards get before the answer goes on without them.",
     )
 
     cache_dir: str = Field("~/.cache/shoal/shards", description="Where retrievers keep shards of a remote index root.")
-    cache_bytes: int = Field(100 * 2**30, ge=0, description="Size bound of that folder; least recently used shards go first.")
-    watch_s: float = Field(5.0, ge=0.1, le=3600, description="Seconds between looks at CURRENT, so that a published version goes live.")
+    cache_bytes: int = Field(
+        100 * 2**30, ge=0, description="Size bound of that folder; least recently used shards go first."
+    )
+    watch_s: float = Field(
+        5.0, ge=0.1, le=3600, description="Seconds between looks at CURRENT, so that a published version goes live."
+    )
 
 
 class RunSettings(ServeSettings):
@@ -182,5 +223,7 @@ class RunSettings(ServeSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; nothing listens beyond loopback unless asked.")
     port: int = Field(8000, ge=1, le=65535, description="Port of the HTTP endpoint.")
-    address: str | None = Field(None, description="Ray cluster to join, such as auto. Default: a private one on this machine.")
+    address: str | None = Field(
+        None, description="Ray cluster to join, such as auto. Default: a private one on this machine."
+    )
     proxy: Literal["haproxy", "ray"] = Field("haproxy", description="HTTP proxy: the HAProxy profile or Ray's own.")

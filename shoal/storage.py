@@ -58,23 +58,28 @@ class Storage:
     def local_path(self, path: str) -> Path:
         """Where a file lies on this machine's disk; only for a local root."""
         if not self.is_local:
-            raise InvalidArgument(f"{self.uri} is not on this machine's disk; copy the file with get() first")
-        return Path(self._place(path))
+            raise InvalidArgument(f"{self.place()} is not on this machine's disk; copy the file with get() first")
+        return Path(self._inside(path))
+
+    def place(self, path: str = "") -> str:
+        """How messages name a file of this root: its URI, without connection options."""
+        root = self.uri.partition("?")[0] if not self.is_local else self.uri
+        return f"{root}/{path}" if path else root
 
     def require(self) -> None:
         """Raise NotFound if the root itself does not exist (an empty object store prefix does not)."""
         if not self.exists(""):
-            raise NotFound(f"there is no index root at {self.uri}; build one with `shoal build`, or correct the path")
+            raise NotFound(f"there is no index root at {self.place()}; build one with `shoal build`, or correct the path")
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder is there."""
         with self._errors(path):
-            info = self._filesystem.get_file_info(self._place(path))
+            info = self._filesystem.get_file_info(self._inside(path))
         return bool(info.type != pafs.FileType.NotFound)
 
     def read(self, path: str) -> bytes:
         """Read a whole small file. Raises NotFound."""
-        with self._errors(path), self._filesystem.open_input_stream(self._place(path)) as stream:
+        with self._errors(path), self._filesystem.open_input_stream(self._inside(path)) as stream:
             return bytes(stream.read())
 
     def write(self, path: str, data: bytes) -> None:
@@ -84,7 +89,7 @@ class Storage:
                 with _replacing(self.local_path(path)) as temporary:
                     temporary.write_bytes(data)
             else:
-                with self._filesystem.open_output_stream(self._place(path)) as stream:
+                with self._filesystem.open_output_stream(self._inside(path)) as stream:
                     stream.write(data)
 
     def put(self, local: Path, path: str) -> None:
@@ -94,7 +99,7 @@ class Storage:
                 with _replacing(self.local_path(path)) as temporary:
                     shutil.move(local, temporary)
             else:
-                with local.open("rb") as source, self._filesystem.open_output_stream(self._place(path)) as stream:
+                with local.open("rb") as source, self._filesystem.open_output_stream(self._inside(path)) as stream:
                     shutil.copyfileobj(source, stream, CHUNK_BYTES)
 
     def get(self, path: str, local: Path) -> None:
@@ -105,14 +110,14 @@ class Storage:
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """Stream a file in pieces of CHUNK_BYTES. Raises NotFound."""
-        with self._errors(path), self._filesystem.open_input_stream(self._place(path)) as stream:
+        with self._errors(path), self._filesystem.open_input_stream(self._inside(path)) as stream:
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
 
     def open_input(self, path: str) -> "pa.NativeFile":
         """Open a file for random access. Raises NotFound."""
         with self._errors(path):
-            return self._filesystem.open_input_file(self._place(path))
+            return self._filesystem.open_input_file(self._inside(path))
 
     def list(self, folder: str) -> Iterator[str]:
         """Names (not paths) of the entries of one folder, sorted; empty if there is no such folder."""
@@ -125,8 +130,8 @@ class Storage:
     def delete(self, path: str) -> None:
         """Remove a file or a whole folder; not an error if it is not there."""
         if not path:
-            raise InvalidArgument(f"refusing to delete the whole root {self.uri}; remove it with your own tools")
-        place = self._place(path)
+            raise InvalidArgument(f"refusing to delete the whole root {self.place()}; remove it with your own tools")
+        place = self._inside(path)
         with self._errors(path, writing=True):
             try:
                 match self._filesystem.get_file_info(place).type:
@@ -155,7 +160,7 @@ class Storage:
         return f"Storage({self.uri!r})"
 
     def _entries(self, folder: str, recursive: bool) -> Iterator[str]:
-        base = self._place(folder)
+        base = self._inside(folder)
         with self._errors(folder):
             found = self._filesystem.get_file_info(pafs.FileSelector(base, allow_not_found=True, recursive=recursive))
         for info in found:
@@ -163,20 +168,19 @@ class Storage:
             if path and not _is_temporary(path) and not (recursive and info.type == pafs.FileType.Directory):
                 yield path
 
-    def _place(self, path: str) -> str:
+    def _inside(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
-            raise InvalidArgument(f"{path!r} leads out of the index root {self.uri}")
+            raise InvalidArgument(f"{path!r} leads out of the index root {self.place()}")
         return f"{self._root}/{path}".rstrip("/")
 
     @contextmanager
     def _errors(self, path: str, writing: bool = False) -> Iterator[None]:
-        place = f"{self.uri}/{path}" if path else self.uri
         try:
             yield
         except FileNotFoundError as error:
-            raise NotFound(f"{place} does not exist") from error
+            raise NotFound(f"{self.place(path)} does not exist") from error
         except (OSError, pa.ArrowException) as error:
-            raise _translate(error, place, writing) from error
+            raise _translate(error, self.place(path), writing) from error
 
 
 def filesystem(uri: str) -> tuple["pafs.FileSystem", str]:
@@ -224,7 +228,7 @@ def _s3(bucket: str, query: dict[str, str]) -> "pafs.S3FileSystem":
         endpoint_override=endpoint,
         region=region,
         connect_timeout=5,
-        request_timeout=30,
+        request_timeout=10,
         retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=3),
         **options,
     )
@@ -291,4 +295,5 @@ def _translate(error: Exception, place: str, writing: bool) -> ShoalError:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    line = str(error).strip().partition("\n")[0]
+    return line.rpartition("; Details: ")[2]

@@ -45,7 +45,7 @@ def read_current(storage: Storage) -> Current | None:
         _check_name(current.version)
     except (ValueError, TypeError, InvalidArgument) as error:
         raise CorruptIndex(
-            f"{storage.uri}/{layout.CURRENT} cannot be read ({error}); activate a version again"
+            f"{storage.place(layout.CURRENT)} cannot be read ({error}); activate a version again"
         ) from error
     return current
 
@@ -59,12 +59,12 @@ def read_manifest(storage: Storage, version: str) -> Manifest:
     except NotFound as error:
         known = ", ".join(list_versions(storage)) or "none"
         raise NotFound(
-            f"{storage.uri} has no published version {version}; published are: {known}", param="version"
+            f"{storage.place()} has no published version {version}; published are: {known}", param="version"
         ) from error
-    manifest = Manifest.from_bytes(data, f"{storage.uri}/{path}")
+    manifest = Manifest.from_bytes(data, storage.place(path))
     if manifest.version != version:
         raise CorruptIndex(
-            f"{storage.uri}/{path} belongs to version {manifest.version}; restore the version or activate another one"
+            f"{storage.place(path)} belongs to version {manifest.version}; restore the version or activate another one"
         )
     return manifest
 
@@ -93,7 +93,7 @@ def publish(storage: Storage, manifest: Manifest) -> None:
     if not storage.exists(path):
         storage.write(path, data)
     elif storage.read(path) != data:
-        raise Conflict(f"{storage.uri}/{path} is published already and never changed; build under another version name")
+        raise Conflict(f"{storage.place(path)} is published already and never changed; build under another version name")
 
 
 def verify(storage: Storage, version: str) -> list[str]:
@@ -111,7 +111,7 @@ def verify(storage: Storage, version: str) -> list[str]:
         problems = list(pool.map(lambda file: file_problem(storage, f"{folder}/{file.path}", file), files))
     expected = {file.path for file in files} | {layout.manifest(version).removeprefix(f"{folder}/")}
     extra = (
-        f"{storage.uri}/{folder}/{path} is not in the manifest"
+        f"{storage.place(folder)}/{path} is not in the manifest"
         for path in storage.files(folder)
         if path not in expected
     )
@@ -120,7 +120,7 @@ def verify(storage: Storage, version: str) -> list[str]:
 
 def file_problem(storage: Storage, path: str, file: FileEntry) -> str | None:
     """Say how a file differs from its manifest entry; None if it does not."""
-    place = f"{storage.uri}/{path}"
+    place = storage.place(path)
     try:
         digest, size = storage.sha256(path)
     except NotFound:
@@ -157,7 +157,7 @@ def rollback(storage: Storage) -> Current:
     """Make the previous version current again, verified like any other. Raises Conflict if there is none."""
     current = read_current(storage)
     if current is None or current.previous is None:
-        raise Conflict(f"{storage.uri} has no previous version to roll back to; activate one by name")
+        raise Conflict(f"{storage.place()} has no previous version to roll back to; activate one by name")
     return activate(storage, current.previous)
 
 

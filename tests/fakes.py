@@ -1,4 +1,4 @@
-"""What the tests of the search path share: time that passes only when nothing else can happen, and services in memory."""
+"""What tests of the search path share: time that passes only when nothing else can happen, and services in memory."""
 
 import asyncio
 import functools

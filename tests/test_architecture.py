@@ -15,7 +15,18 @@ TOP_LEVEL = {
     ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "benchmarks", "cluster",
     "constraints.txt", "jobs", "pyproject.toml", "serve", "shoal", "tests",
 }  # fmt: skip
-HEAVY = ("torch", "faiss", "openvino", "ray", "fastapi", "pyarrow", "sentence_transformers", "transformers", "httpx", "pandas")
+HEAVY = (
+    "torch",
+    "faiss",
+    "openvino",
+    "ray",
+    "fastapi",
+    "pyarrow",
+    "sentence_transformers",
+    "transformers",
+    "httpx",
+    "pandas",
+)
 
 
 def tracked() -> list[Path]:
@@ -50,15 +61,20 @@ def test_nobody_imports_serve_as_a_module() -> None:
 def test_only_three_modules_import_ray_serve() -> None:
     allowed = {"app.py", "deployments.py", "run.py", "handles.py"}
     for path in sources("serve"):
-        imports = [node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Import | ast.ImportFrom)]
+        imports = [
+            node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
         names = [getattr(node, "module", None) or node.names[0].name for node in imports]
         if any(name.split(".")[0] == "ray" for name in names):
             assert path.name in allowed, path
 
 
 def test_the_core_is_cheap_to_import() -> None:
-    program = "import shoal, shoal.errors, shoal.records, shoal.settings, shoal.layout, shoal.cli.main, sys; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    modules = "shoal, shoal.errors, shoal.records, shoal.settings, shoal.layout, shoal.cli.main, sys"
+    program = f"import {modules}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
     assert not set(HEAVY) & set(loaded)
 
 

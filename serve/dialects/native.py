@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic.config import JsonDict
 from pydantic_core import to_json
 
 from serve.dialects import Engine
@@ -15,6 +16,27 @@ from shoal.records import MetadataValue, SearchAnswer, SearchRequest
 from shoal.settings import ServeSettings
 
 Part = Literal["text", "metadata", "vector"]
+
+_EXAMPLE: JsonDict = {
+    "id": "5d2f0c5e8a3b4a7f9f0e6a1b2c3d4e5f",
+    "index_version": "20260131T120000Z-3f9a",
+    "results": [
+        {
+            "id": "fish-7",
+            "score": 4.25,
+            "retrieval_score": 0.71,
+            "retrieval_rank": 3,
+            "rerank_score": 4.25,
+            "text": "Most fish rest by day or by night, with open eyes.",
+            "metadata": {"year": 2020},
+        }
+    ],
+    "reranked": True,
+    "coverage": {"shards": 4, "answered": 3, "fraction": 0.75, "missing": [{"shard": 2, "reason": "deadline"}]},
+    "degraded": "1 of 4 shards is missing (shard 2: deadline)",
+    "timings_ms": {"queue": 0.1, "encode": 2.6, "retrieve": 8.1, "rerank": 31.4, "total": 42.5},
+    "usage": {"queries": 1, "pairs": 25},
+}
 
 
 class Body(BaseModel):
@@ -86,7 +108,7 @@ class Usage(BaseModel):
 class SearchResponse(BaseModel):
     """The answer to one query."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
 
     id: str = Field(description="The request's x-request-id; in a list of queries followed by - and the query's place.")
     index_version: str
@@ -147,6 +169,10 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
 
     class SearchBody(Body):
         """A query, or several at once, and what to return."""
+
+        model_config = ConfigDict(
+            json_schema_extra={"examples": [{"query": "how do fish sleep", "top_k": 25, "top_n": 5}]}
+        )
 
         query: Annotated[
             Annotated[Text, Tag("<text>")] | Annotated[Texts, Tag("<texts>")],

@@ -159,7 +159,7 @@ def _facts(manifest: Manifest, state: str | None) -> list[tuple[str, str]]:
     sizes = [shard.count for shard in manifest.shards]
     recall = "not measured" if index.recall_at_10 is None else f"{index.recall_at_10:.4f}"
     latency = "" if index.latency_ms is None else f", {index.latency_ms:.2f} ms a query in one shard"
-    settings = ", ".join(f"{name}={value}" for name, value in manifest.build.items() if value is not None)
+    settings = ", ".join(f"{name}={value}" for name, value in manifest.build.items() if value not in (None, ""))
     return [
         ("version", f"{manifest.version} ({state})" if state else manifest.version),
         ("created", manifest.created_at),

@@ -1,7 +1,7 @@
 """CSV and TSV. Every value is a string, whatever it looks like, and an empty one counts as absent.
 
-CSV is RFC 4180: commas, and double quotes around values that hold commas, quotes (doubled) or newlines. TSV has no quoting:
-a value holds neither tabs nor newlines. The first line names the columns unless the `columns` setting does.
+CSV is RFC 4180: commas, and double quotes around values that hold commas, quotes (doubled) or newlines. TSV has no
+quoting: a value holds neither tabs nor newlines. The first line names the columns unless the `columns` setting does.
 """
 
 import csv
@@ -10,6 +10,9 @@ from typing import Any
 
 from shoal.errors import InvalidArgument
 from shoal.sources.lines import Line, Overlong, too_long
+
+# The module's own limit of 128 KiB would make a long field an error; the lines that reach it are bounded already.
+csv.field_size_limit(2**31 - 1)
 
 
 class Framing:
@@ -36,28 +39,29 @@ def csv_records(
 
     limit: bytes of a whole record beyond which it is rejected; no more of it is held.
     """
-    csv.field_size_limit(limit)  # the module's own default is 128 KiB
     framing = Framing()
     held: list[bytes] = []
     number = start = length = 0
     for lines in blocks:
         for line in lines:
             number += 1
-            if not start:
-                if isinstance(line, bytes) and not line.strip():
+            if not start and isinstance(line, bytes):
+                if not line.strip():
                     continue
-                start = number
-            if isinstance(line, Overlong):
-                length += line.length
-            else:
-                length += len(line) + 1
-                if length <= limit:
-                    held.append(line)
-            if framing.ends_record(line):
-                yield start, _csv_record(held, length, limit, columns)
-                held, start, length = [], 0, 0
-            elif length > limit:
+                # Nearly every record is one whole line, which need not be parsed twice.
+                if (record := _csv_record(line, columns)) is not None:
+                    yield number, record
+                    continue
+            start = start or number
+            length += line.length if isinstance(line, Overlong) else len(line) + 1
+            if length > limit:
                 held.clear()
+            elif isinstance(line, bytes):
+                held.append(line)
+            if framing.ends_record(line):
+                record = _csv_record(b"\n".join(held), columns) if length <= limit else None
+                yield start, record or f"{too_long(length)}; or is a quote missing?"
+                held, start, length = [], 0, 0
     if start:
         yield start, "a quoted value is not closed before the end of the file"
 
@@ -103,16 +107,15 @@ def header(head: bytes, whole: bool, name: str, *, quoted: bool) -> tuple[list[s
     return columns, min(len(text) + 1, len(head)), len(lines) + 1
 
 
-def _csv_record(lines: list[bytes], length: int, limit: int, columns: list[str]) -> dict[str, Any] | str:
-    if length > limit:
-        return f"{too_long(length)}; or is a quote missing?"
+def _csv_record(text: bytes, columns: list[str]) -> dict[str, Any] | str | None:
+    """Return a record, or why it is none, or None if it ends inside quotes."""
     try:
-        text = b"\n".join(lines).decode()
+        values = _parse(text.decode())
     except UnicodeDecodeError as error:
-        return f"the record is not valid UTF-8 (byte {error.start + 1})"
-    values = _parse(text)
-    assert values is not None, "a record ends outside quotes"
-    return values if isinstance(values, str) else _named(values, columns)
+        # Whether it ends inside quotes does not depend on what is between them.
+        whole = _parse(text.decode("latin-1")) is not None
+        return f"the record is not valid UTF-8 (byte {error.start + 1})" if whole else None
+    return values if values is None or isinstance(values, str) else _named(values, columns)
 
 
 def _parse(text: str) -> list[str] | str | None:

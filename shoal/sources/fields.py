@@ -22,7 +22,7 @@ class FieldMapping:
     """Makes passages of records.
 
     * The id is a string or an integer (which becomes a string), not blank, at most 512 bytes.
-    * The text is a string, not blank, at most `max_passage_bytes` of UTF-8, if `limit_text`; the title a string or absent.
+    * The text is a string, not blank, with `limit_text` at most `max_passage_bytes` long; the title a string or null.
     * Metadata are strings, finite numbers, booleans and lists of strings; null is dropped. An object in a field named
       `metadata` stands for its own fields, so that records with a metadata object keep what is in it.
     """
@@ -104,8 +104,8 @@ class FieldMapping:
                     _encodable(name, item)
             elif kind is not bool:
                 raise BadRecord(
-                    f"the metadata field {_shown(name)} is {_kind(value)}; metadata are strings, numbers, booleans or lists of strings "
-                    "(metadata_fields chooses which fields are kept)"
+                    f"the metadata field {_shown(name)} is {_kind(value)}; metadata are strings, numbers, "
+                    "booleans or lists of strings (metadata_fields chooses which fields are kept)"
                 )
             if not name.isascii():
                 _encodable(name, name)

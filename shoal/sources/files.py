@@ -1,7 +1,7 @@
 """Input files: how a plan names them, and how they are opened, locally or by URI."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
@@ -107,44 +107,53 @@ class Damaged(Exception):
 
 
 def decompressed(stream: "NativeFile", compression: Compression) -> Iterator[bytes]:
-    """Yield the decompressed blocks of a file, every byte before a damaged place included, then raise Damaged."""
+    """Yield the decompressed blocks of a file; of a damaged one every byte before the damage, then raise Damaged."""
+    source = _Source(stream)
     delivered = 0
     try:
-        with _inflated(stream, compression) as inflated:
+        with source.inflated(compression) as inflated:
             while block := inflated.read(BLOCK):
                 yield block
                 delivered += len(block)
         return
     except OSError as error:
+        if source.failed:
+            raise
         reason = str(error).splitlines()[0]
     # pyarrow drops what it had decompressed of the block that failed: go there again and take it byte by byte.
     rest = bytearray()
-    with _inflated(stream, compression) as inflated:
+    with source.inflated(compression) as inflated:
         while delivered:
             delivered -= len(inflated.read(min(delivered, BLOCK)))
-        try:
+        with suppress(OSError):
             while byte := inflated.read(1):
                 rest += byte
-        except OSError:
-            pass
     if rest:
         yield bytes(rest)
     raise Damaged(reason)
 
 
-def _inflated(stream: "NativeFile", compression: Compression) -> "pa.CompressedInputStream":
-    stream.seek(0)
-    # The outer stream closes the inner one with itself; this one has to survive for a second pass.
-    return pa.CompressedInputStream(pa.PythonFile(_Unclosed(stream), mode="r"), compression)
-
-
-class _Unclosed:
-    """A readable stream that ignores `close`."""
+class _Source:
+    """What a decompressor reads from. It stays open for a second pass, and tells a failed disk from damaged content."""
 
     closed = False
 
     def __init__(self, stream: "NativeFile") -> None:
-        self.read = stream.read
+        self.failed = False
+        self._stream = stream
+
+    def inflated(self, compression: Compression) -> "pa.CompressedInputStream":
+        """Start at the beginning."""
+        self._stream.seek(0)
+        return pa.CompressedInputStream(pa.PythonFile(self, mode="r"), compression)
+
+    def read(self, size: int) -> bytes:
+        """Read on."""
+        try:
+            return bytes(self._stream.read(size))
+        except OSError:
+            self.failed = True
+            raise
 
     def close(self) -> None:
         """Leave the stream to its owner."""

@@ -71,6 +71,13 @@ def range_blocks(stream: "NativeFile", start: int, stop: int, first: int) -> Ite
         position += len(block)
 
 
+def behind(blocks: Iterable[bytes], first: int) -> Iterator[bytes]:
+    """Leave out the first bytes of a stream."""
+    for block in blocks:
+        yield block[first:]
+        first = max(first - len(block), 0)
+
+
 def split_lines(blocks: Iterable[bytes], limit: int) -> Iterator[list[Line]]:
     """Yield the lines of a stream without their newlines, those that end in one block together.
 

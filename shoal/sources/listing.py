@@ -39,8 +39,8 @@ class Listing(NamedTuple):
 def find_input(source: str, asked: str) -> Listing:
     """List the files of a source: a file, a folder, a glob, or a URI of these.
 
-    asked: a format, or `auto` to go by the file names. Of a folder only files of the format are taken; of a file or a glob,
-    when the format is named, all. Files and folders whose name begins with a dot are passed over.
+    asked: a format, or `auto` to go by the file names. Of a folder only files of the format are taken; of a file or a
+    glob, when the format is named, all. Files and folders whose name begins with a dot are passed over.
     Raises InvalidArgument when there is no input, when it may not be read, or when its format is not clear.
     """
     files, path = locate(source)
@@ -98,7 +98,8 @@ def _choose(source: str, names: list[str], asked: str, *, everything: bool) -> t
             return "beir", names
         if len(corpus) != 1:
             raise InvalidArgument(
-                f"source {source} holds {' and '.join(corpus) or 'no corpus.jsonl'}; a BEIR folder holds one of {', '.join(BEIR_FILES)}",
+                f"source {source} holds {' and '.join(corpus) or 'no corpus.jsonl'}; "
+                f"a BEIR folder holds one of {', '.join(BEIR_FILES)}",
                 param="source",
             )
         return "beir", corpus
@@ -138,7 +139,7 @@ def _hidden(name: str) -> bool:
 
 
 def _split_glob(path: str) -> tuple[str, str]:
-    """Return the folder before the first part with a wildcard, and the rest as a regular expression; "" if there is none."""
+    """Return the folder before the first part with a wildcard, and the rest as a regular expression, or ""."""
     parts = path.split("/")
     wild = next((place for place, part in enumerate(parts) if re.search(r"[*?\[]", part)), None)
     if wild is None:

@@ -42,15 +42,16 @@ def describe(stream: "NativeFile", name: str, source: SourceSettings) -> Descrip
         fields.append(source.title_field)
     if absent := [field for field in fields if field not in schema.names]:
         raise InvalidArgument(
-            f"{name} has no column {absent[0]!r} (columns: {', '.join(schema.names)}); set id_field, text_field or title_field"
+            f"{name} has no column {absent[0]!r} (columns: {', '.join(schema.names)}); "
+            "set id_field, text_field or title_field"
         )
     others = source.metadata_fields if source.metadata_fields is not None else schema.names
     metadata = [field for field in others if field in schema.names and field not in fields]
     for field in metadata:
         if not _is_metadata(schema.field(field).type) and field != "metadata":
             raise InvalidArgument(
-                f"{name}: column {field!r} of type {schema.field(field).type} cannot be metadata (strings, numbers, booleans, "
-                "lists of strings); name the columns to keep with metadata_fields"
+                f"{name}: column {field!r} of type {schema.field(field).type} cannot be metadata (strings, numbers, "
+                "booleans, lists of strings); name the columns to keep with metadata_fields"
             )
     columns = fields + metadata
     groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]

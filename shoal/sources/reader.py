@@ -1,7 +1,7 @@
 """Reads one unit of a plan: the records of a byte range, a row range, a spooled piece or a group of text files."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,8 @@ from shoal.chunking import Chunker
 from shoal.records import Passage
 from shoal.sources import delimited, documents, json_lines, parquet
 from shoal.sources.fields import BadRecord, FieldMapping, check_id
-from shoal.sources.files import BLOCK, BYTE_ORDER_MARK, opened
-from shoal.sources.lines import Line, range_blocks, split_lines
+from shoal.sources.files import BLOCK, BYTE_ORDER_MARK, Damaged, decompressed, opened
+from shoal.sources.lines import Line, behind, range_blocks, split_lines
 
 if TYPE_CHECKING:
     from shoal.plan import Plan, Unit
@@ -74,7 +74,7 @@ class UnitReader:
                     if self._chunker is None:
                         yield record, passage
                     else:
-                        for piece in self._pieces(passage):
+                        for piece in list(self._pieces(passage)):
                             yield record, piece
                 except BadRecord as bad:
                     yield Rejected(record, bad.reason, bad.id)
@@ -97,6 +97,9 @@ class UnitReader:
                     yield self._from_lines(iter(lambda: stream.read(BLOCK), b""))
                 else:
                     yield self._from_rows(pa.ipc.open_stream(stream))
+        elif file.compression is not None:
+            with opened(file) as stream, suppress(Damaged):
+                yield self._from_lines(behind(decompressed(stream, file.compression), file.first))
         else:
             with opened(file) as stream:
                 if file.rows is None:

@@ -1,4 +1,4 @@
-"""Measures a sample of the input, so that it can be cut into units and its passages estimated without reading it all."""
+"""Measures samples of the input, so that it can be cut into units and its passages estimated without reading it all."""
 
 import os
 from collections.abc import Iterable
@@ -14,9 +14,13 @@ from shoal.sources import delimited, parquet
 from shoal.sources.files import BYTE_ORDER_MARK, Compression, InputFile, locate, opened
 
 SAMPLED_FILES = 16
-"""Files of which a head is measured, evenly spread over the input."""
+"""Files that are looked into, evenly spread over the input."""
 HEAD = 256 * 1024
-"""Bytes of a head."""
+"""Bytes read from the beginning of each."""
+PLACES = 4
+"""Places of a plain file that are looked at."""
+UNKNOWN = 1000.0
+"""Bytes of a record, where no whole one was seen."""
 _MOST = 16 * HEAD  # what a compressed head may unfold into
 _THREADS = 16  # opening a remote file is waiting
 
@@ -24,8 +28,8 @@ _THREADS = 16  # opening a remote file is waiting
 class Sample(NamedTuple):
     """What the input was measured to be.
 
-    files: the input, with what only a look into them tells (header, columns, rows). records: estimated for the whole input.
-    mean_bytes: of one record, uncompressed.
+    files: the input, with what only a look into them tells (header, columns, rows). records: estimated, of the whole
+    input. mean_bytes: of one record, uncompressed.
     """
 
     files: list[InputFile]
@@ -33,8 +37,8 @@ class Sample(NamedTuple):
     mean_bytes: float
 
 
-class _Head(NamedTuple):
-    """Bytes and records at the head of one file, behind its header line; ratio: uncompressed bytes for one stored byte."""
+class _Look(NamedTuple):
+    """Bytes and records that were looked at in one file; ratio: uncompressed bytes for one stored byte."""
 
     bytes: int
     records: int
@@ -60,11 +64,12 @@ def measure(files: list[InputFile], source: SourceSettings) -> Sample:
                 files = list(pool.map(lambda file: _describe_delimited(file, source), files))
         filled = [file for file in files if file.bytes]
         count = min(SAMPLED_FILES, len(filled))
-        heads = list(pool.map(lambda place: _head(filled[place * len(filled) // count], source), range(count)))
-    mean = sum(head.bytes for head in heads) / max(sum(head.records for head in heads), 1)
-    ratio = sum(head.ratio for head in heads) / len(heads)
+        looks = list(pool.map(lambda place: _look(filled[place * len(filled) // count], source), range(count)))
+    records = sum(look.records for look in looks)
+    mean = sum(look.bytes for look in looks) / records if records else UNKNOWN
+    ratio = sum(look.ratio for look in looks) / len(looks)
     size = sum(file.bytes * ratio if file.compression else file.bytes - file.first for file in files)
-    return Sample(files, round(size / mean) if mean else 0, mean)
+    return Sample(files, round(size / mean), mean)
 
 
 def _check_access(files: Iterable[InputFile]) -> None:
@@ -93,25 +98,40 @@ def _describe_delimited(file: InputFile, source: SourceSettings) -> InputFile:
     wanted = [source.id_field or "id", source.text_field, *([source.title_field] if source.title_field else [])]
     if absent := [field for field in wanted if field not in columns]:
         raise InvalidArgument(
-            f"{file.name} has no column {absent[0]!r} (columns: {', '.join(columns)[:500]}); set id_field, text_field or "
-            "title_field, or columns if it has no header line"
+            f"{file.name} has no column {absent[0]!r} (columns: {', '.join(columns)[:500]}); set id_field, text_field "
+            "or title_field, or columns if it has no header line"
         )
     return file.model_copy(update={"columns": columns, "first": first, "first_line": line})
 
 
-def _head(file: InputFile, source: SourceSettings) -> _Head:
+def _look(file: InputFile, source: SourceSettings) -> _Look:
+    """Measure the whole lines of some places of a file."""
     head, whole, ratio = _read_head(file)
     if source.format in ("jsonl", "beir") and head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] == b"[":
         raise InvalidArgument(
             f"{file.name} is one JSON array, not JSON lines; convert it, for example with jq -c '.[]'"
         )
-    body = head[file.first :]
-    if not whole and b"\n" in body:
-        body = body[: body.rindex(b"\n") + 1]
-    lines = [line for line in body.split(b"\n") if line.strip()]
-    framing = delimited.Framing()
-    records = sum(framing.ends_record(line) for line in lines) if source.format == "csv" else len(lines)
-    return _Head(len(body), records, ratio)
+    head = head[file.first :]
+    if source.format == "csv":
+        # Only from its beginning it is known what stands in quotes.
+        lines = _whole_lines(head, whole)
+        framing = delimited.Framing()
+        return _Look(sum(len(line) + 1 for line in lines), sum(framing.ends_record(line) for line in lines), ratio)
+    lines = _whole_lines(head, whole)
+    if file.compression is None and not whole:
+        # What stands at the beginning may be unlike the rest.
+        with opened(file) as stream:
+            for place in range(1, PLACES):
+                stream.seek(file.bytes * place // PLACES)
+                lines += _whole_lines(stream.read(HEAD // PLACES), False)[1:]
+    return _Look(sum(len(line) + 1 for line in lines), sum(1 for line in lines if line.strip()), ratio)
+
+
+def _whole_lines(block: bytes, is_end: bool) -> list[bytes]:
+    lines = block.split(b"\n")
+    if not is_end or not lines[-1]:
+        lines.pop()
+    return lines
 
 
 def _read_head(file: InputFile) -> tuple[bytes, bool, float]:

@@ -16,7 +16,7 @@ from shoal import layout
 from shoal.sources import parquet
 from shoal.sources.delimited import Framing
 from shoal.sources.files import BLOCK, Damaged, InputFile, decompressed, opened
-from shoal.sources.lines import Line, Overlong, split_lines
+from shoal.sources.lines import Line, Overlong, behind, split_lines
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
@@ -49,7 +49,7 @@ class Cutter:
         self.damage: str | None = None
 
     def parts(self, blocks: Iterable[bytes]) -> Iterator[tuple[list[Line], bool]]:
-        """Yield lines that belong to one unit, and whether they complete it. A damaged stream ends at its last whole line."""
+        """Yield lines of one unit, and whether they complete it. A damaged stream ends at its last whole line."""
         left = self._records
         try:
             for lines in split_lines(blocks, self._limit):
@@ -92,7 +92,7 @@ def write_pieces(file: InputFile, index: int, cutter: Cutter, storage: "Storage"
     """
     assert file.compression is not None
     with opened(file) as stream:
-        parts = cutter.parts(_behind(decompressed(stream, file.compression), file.first))
+        parts = cutter.parts(behind(decompressed(stream, file.compression), file.first))
         pieces = _store(parts, _write_lines, storage, plan_hash, index)
         if cutter.damage is not None and not pieces:
             # The reader of the last piece reports the damage, so there has to be one.
@@ -168,10 +168,3 @@ def _blocks(stream: "NativeFile", first: int) -> Iterator[bytes]:
     stream.seek(first)
     while block := stream.read(BLOCK):
         yield block
-
-
-def _behind(blocks: Iterator[bytes], first: int) -> Iterator[bytes]:
-    """Leave out the first bytes of a stream."""
-    for block in blocks:
-        yield block[first:]
-        first = max(first - len(block), 0)

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -6,10 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import httpx
 import pytest
+import yaml
 
-SCRIPT = Path(__file__).parents[2] / "cluster" / "local.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "cluster" / "local.py"
+SHARDS = 4
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
@@ -35,6 +41,11 @@ def listening(pids: list[int]) -> list[str]:
     """Local addresses on which `pids` listen."""
     rows = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout.splitlines()
     return [row.split()[3] for row in rows if any(f"pid={pid}," in row for pid in pids)]
+
+
+def client_environment(cluster: Any) -> dict[str, str]:
+    """Environment of a command that uses the cluster; `ray` and `serve` are those beside this interpreter."""
+    return {**os.environ, **cluster.env, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 HOLDER = """
@@ -64,7 +75,7 @@ class TestLocalCluster:
         )
         job = subprocess.run(
             ["ray", "job", "submit", "--", "python", "-c", entrypoint],
-            env={**os.environ, **cluster.env, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            env=client_environment(cluster),
             capture_output=True,
             text=True,
             timeout=120,
@@ -110,3 +121,85 @@ def test_the_script_stops_cleanly_on_a_signal(local, number):
     assert alive(started) == []
     assert "export RAY_ADDRESS=127.0.0.1:" in printed
 
+
+def word(number: int) -> str:
+    """A word of letters for each number, so that every passage has words of its own."""
+    return "".join(chr(ord("a") + int(digit)) for digit in str(number))
+
+
+class TestApplication:
+    """A build that is submitted as a job, and its index served by a declarative deploy."""
+
+    @pytest.fixture(scope="class")
+    def cluster(self, local: ModuleType) -> Iterator[Any]:
+        with local.LocalCluster(nodes=3, cpus_per_node=2) as cluster:
+            yield cluster
+
+    @pytest.fixture(scope="class")
+    def index(self, cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("build")
+        corpus = folder / "corpus.jsonl"
+        with corpus.open("w") as file:
+            for number in range(3000):
+                json.dump({"id": f"p{number}", "text": f"passage about {word(number)} and {word(number * 7)}"}, file)
+                file.write("\n")
+        build = subprocess.run(
+            [sys.executable, "-m", "shoal.cli.main", "build", "--address", cluster.job_url, "--json"]
+            + ["--source", str(corpus), "--index", str(folder / "index"), "--encoder", "hashing:64"]
+            + ["--shards", str(SHARDS), "--workers", "3", "--unit-passages", "50"],
+            cwd=ROOT,
+            env=client_environment(cluster),
+            capture_output=True,
+            text=True,
+            timeout=250,
+        )
+        assert build.returncode == 0, build.stdout + build.stderr
+        return folder / "index"
+
+    def test_the_build_spreads_over_the_nodes(self, cluster, index):
+        from ray.util.state import list_tasks
+
+        tasks = list_tasks(address=cluster.job_url, filters=[("state", "=", "FINISHED")], detail=True, limit=10_000)
+        embedding = [task for task in tasks if "Embedder" in (task.name or "")]
+        assert len(embedding) >= 60
+        assert len({task.node_id for task in embedding}) == 3
+
+    def test_shards_are_served_from_several_nodes(self, cluster, index, local, tmp_path):
+        port = local.free_port()
+        config = yaml.safe_load((ROOT / "cluster" / "serve.yaml").read_text())
+        config["proxy_location"] = "HeadOnly"  # the nodes share one address, so one proxy can have the port
+        config["http_options"]["port"] = port
+        [application] = config["applications"]
+        application["args"] = {"index": str(index), "reranker": "overlap", "cpus_per_replica": 0.1}
+        (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
+        deploy = subprocess.run(
+            ["serve", "deploy", str(tmp_path / "serve.yaml")],
+            env=client_environment(cluster),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert deploy.returncode == 0, deploy.stdout + deploy.stderr
+
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as server:
+
+            def ready() -> bool:
+                try:
+                    return server.get("/readyz").status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            wait_until(ready, timeout_s=180)
+            answer = server.post("/v1/search", json={"query": f"{word(1234)} and {word(1234 * 7)}", "top_k": 20}).json()
+        assert answer["results"][0]["id"] == "p1234"
+        assert answer["coverage"]["answered"] == SHARDS
+
+        state = httpx.get(f"{cluster.job_url}/api/serve/applications/", timeout=10).json()
+        deployments = state["applications"][application["name"]]["deployments"]
+        nodes = [
+            {replica["node_id"] for replica in deployment["replicas"]}
+            for name, deployment in deployments.items()
+            if name.startswith("shard-")
+        ]
+        assert len(nodes) == SHARDS
+        assert len(set.union(*nodes)) > 1

@@ -210,7 +210,7 @@ async def test_a_partial_answer_is_a_success(server: Server) -> None:
     assert answer.coverage.model_dump() == {
         "shards": 2, "answered": 1, "fraction": 0.75, "missing": [{"shard": 0, "reason": "error"}],
     }  # fmt: skip
-    assert answer.degraded == "1 of 2 shards are missing (shard 0: error)"
+    assert answer.degraded == "1 of 2 shards is missing (shard 0: error)"
     assert "secret" not in response.text
 
 
@@ -390,6 +390,15 @@ async def test_any_other_request_id_is_replaced(server: Server, given: Any) -> N
     assert made[0] != made[1]
 
 
+async def test_a_server_around_the_application_can_add_the_request_id_instead() -> None:
+    settings = serve_settings()
+    app = create_api(FakeEngine(settings), settings, adds_request_id=False)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shoal") as client:
+        response = await client.post("/v1/search", json={"query": "a"}, headers={"x-request-id": "mine"})
+    assert "x-request-id" not in response.headers
+    assert response.json()["id"] == "mine"
+
+
 async def test_health_and_readiness(server: Server) -> None:
     assert (await server.client.get("/healthz")).json() == {"status": "ok"}
     assert (await server.client.get("/readyz")).json() == {"ready": True}
@@ -442,7 +451,8 @@ async def test_openapi_is_complete_and_true(server: Server) -> None:
         for method, operation in methods.items()
     }
     assert set(operations) >= {
-        "POST /v1/search", "GET /v1/index", "POST /v1/index/activate", "POST /v1/index/rollback", "GET /healthz", "GET /readyz",
+        "POST /v1/search", "GET /v1/index", "POST /v1/index/activate", "POST /v1/index/rollback",
+        "GET /healthz", "GET /readyz",
     }  # fmt: skip
     schemas = document["components"]["schemas"]
     for name, operation in operations.items():
@@ -456,6 +466,11 @@ async def test_openapi_is_complete_and_true(server: Server) -> None:
                 assert "Retry-After" in response["headers"], (name, status)
     assert "HTTPValidationError" not in schemas
     assert set(operations["POST /v1/search"]["responses"]) >= {"200", "400", "413", "415", "429", "500", "503", "504"}
+
+    for example in schemas["SearchResponse"]["examples"]:
+        TypeAdapter(native.SearchResponse).validate_python(example, strict=True)
+    for example in schemas["SearchBody"]["examples"]:
+        answer_of(await server.post(example))
 
     fields = schemas["SearchBody"]["properties"]
     assert schemas["SearchBody"]["additionalProperties"] is False

@@ -2,6 +2,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class System:
 
     def __init__(self, *, reranks: bool = True, passages: Sequence[Passage] = PASSAGES, **settings: Any) -> None:
         bounds = np.cumsum([0, *SIZES])
-        self.shards = [FakeShard(passages[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+        self.shards = [FakeShard(passages[a:b]) for a, b in pairwise(bounds)]
         self.encoder = FakeEncoder()
         self.reranker = FakeReranker()
         self.pipeline = SearchPipeline(
@@ -159,6 +160,14 @@ async def test_one_encode_call_and_one_call_per_shard_serve_all_queries_that_gat
 
 
 @virtual_time
+async def test_a_query_with_a_large_top_k_does_not_make_its_whole_batch_large() -> None:
+    system = System()
+    requests = [request(f"query {n}", top_k=1000 if n == 20 else 25, rerank=True) for n in range(30)]
+    await system.pipeline.search_all(requests)
+    assert [(call.queries, call.top_k) for call in system.shards[0].calls] == [(20, 25), (8, 1000), (2, 25)]
+
+
+@virtual_time
 async def test_a_busy_shard_gathers_queries_by_itself() -> None:
     system = System()
     system.shards[1].behaviour.delay = 1
@@ -190,7 +199,7 @@ async def test_a_shard_that_misses_its_share_is_left_out_and_cancelled(rerank: b
     assert now() == pytest.approx(7)
     assert answer.coverage.missing == (MissingShard(2, "deadline"),)
     assert (answer.coverage.answered, answer.coverage.fraction) == (2, pytest.approx(0.5))
-    assert answer.degraded == "1 of 3 shards are missing (shard 2: deadline)"
+    assert answer.degraded == "1 of 3 shards is missing (shard 2: deadline)"
     assert answer.reranked is rerank
     assert {number_of(result.id) for result in answer.results} <= set(range(30))
     await asyncio.sleep(0.01)
@@ -274,8 +283,6 @@ async def test_a_shard_that_loses_queries_is_missing() -> None:
 
     system = System()
     system.shards[0] = Forgetful(PASSAGES[:10])
-    system.pipeline._shards = system.shards
-    system.pipeline.switch("v1", SIZES)
     assert (await system.pipeline.search(request())).coverage.missing == (MissingShard(0, "error"),)
 
 
@@ -375,7 +382,7 @@ async def test_a_missing_shard_and_a_missing_reranker_are_both_named() -> None:
     system.shards[0].behaviour.delay = system.reranker.behaviour.delay = 1000
     answer = await system.pipeline.search(request(rerank=True))
     assert answer.degraded == (
-        "1 of 3 shards are missing (shard 0: deadline); not reranked: the reranker missed the deadline"
+        "1 of 3 shards is missing (shard 0: deadline); not reranked: the reranker missed the deadline"
     )
     assert 7 < now() < 10
 

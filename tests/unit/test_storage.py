@@ -1,0 +1,91 @@
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shoal.errors import InvalidArgument, NotFound, ShoalError, Unavailable
+from shoal.storage import Storage
+
+
+def test_a_local_root_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert Storage("index").uri == str(tmp_path / "index")
+    assert Storage("~/index").uri == "/home/someone/index"
+    assert Storage(f"file://{tmp_path}/index/").uri == str(tmp_path / "index")
+    assert Storage("index").local_path("versions/v").parent == tmp_path / "index" / "versions"
+
+
+def test_a_remote_root_has_no_local_path_and_messages_show_no_options() -> None:
+    storage = Storage("s3://bucket/prefix?endpoint_override=http://127.0.0.1:9&region=eu-west-1")
+    assert not storage.is_local
+    assert storage.place("CURRENT") == "s3://bucket/prefix/CURRENT"
+    with pytest.raises(InvalidArgument, match="not on this machine's disk"):
+        storage.local_path("CURRENT")
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("ftp://host/index", "s3://bucket/prefix"),
+        ("s3://key:secret@bucket/index", "AWS_SECRET_ACCESS_KEY"),
+        ("s3:///index?region=us-east-1", "names a bucket"),
+        ("s3://bucket/index?endpoint=http://127.0.0.1:9", "endpoint_override"),
+    ],
+)
+def test_a_uri_that_cannot_be_opened_is_refused_with_the_remedy(uri: str, says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says) as caught:
+        Storage(uri)
+    assert "secret@" not in str(caught.value)
+
+
+def test_temporary_files_of_writers_are_not_listed(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("folder/file", b"x")
+    (tmp_path / "folder" / ".file.0123456789abcdef.tmp").write_bytes(b"half")
+    assert list(storage.list("folder")) == ["file"]
+    assert list(storage.files("")) == ["folder/file"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("file", b"old")
+
+    def fail(self: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(Unavailable, match="no space left"):
+        storage.write("file", b"new")
+    assert storage.read("file") == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "says"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), InvalidArgument, "give write permission"),
+        (OSError(errno.EROFS, "Read-only file system"), InvalidArgument, "give write permission"),
+        (OSError("AWS Error ACCESS_DENIED during PutObject operation: Access Denied"), InvalidArgument, "write permission"),
+        (OSError("AWS Error NO_SUCH_BUCKET during PutObject operation"), NotFound, "create it"),
+        (OSError(errno.EIO, "Input/output error"), Unavailable, "cannot be reached"),
+    ],
+)
+def test_a_write_error_names_the_place_and_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, expected: type[ShoalError], says: str
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(expected, match=says) as caught:
+        Storage(str(tmp_path)).write("CURRENT", b"{}")
+    assert str(tmp_path / "CURRENT") in str(caught.value)
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    storage = Storage(str(tmp_path / "file"))
+    for call in (lambda: storage.write("CURRENT", b"{}"), lambda: storage.read("CURRENT")):
+        with pytest.raises(InvalidArgument, match="a file is where a folder should be"):
+            call()

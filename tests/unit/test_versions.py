@@ -1,0 +1,225 @@
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from shoal import layout, versions
+from shoal.errors import Conflict, CorruptIndex, InvalidArgument, NotFound
+from shoal.fingerprint import Fingerprint
+from shoal.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, Manifest, ShardEntry
+from shoal.storage import Storage
+
+PLAN = "1a2b3c4d" * 8
+CONTENT = {
+    "rejected.jsonl": b'{"file":"a","line":3,"reason":"no id"}\n',
+    "shard-00000/vectors.faiss": bytes(range(200)),
+    "shard-00000/passages.arrow": b"ARROW1" * 20,
+    "shard-00000/shard.json": b'{"count": 3}\n',
+    "shard-00001/vectors.faiss": bytes(reversed(range(150))),
+    "shard-00001/passages.arrow": b"ARROW1" * 10,
+    "shard-00001/shard.json": b'{"count": 2}\n',
+}
+
+
+def publish(storage: Storage, version: str, plan: str = PLAN) -> Manifest:
+    entries = []
+    for path, data in CONTENT.items():
+        storage.write(f"{layout.version_dir(version)}/{path}", data)
+        entries.append(FileEntry(path=path, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
+    manifest = Manifest(
+        version=version,
+        plan=plan,
+        created_at="2026-11-22T23:34:11+00:00",
+        encoder=Fingerprint(
+            model="m",
+            weights="w",
+            dim=8,
+            pooling="mean",
+            query_prompt="",
+            passage_prompt="",
+            max_length=256,
+            dtype="float32",
+        ),
+        dim=8,
+        index=IndexInfo(kind="flat", search="", recall_at_10=None, latency_ms=None),
+        shards=[ShardEntry(shard=0, count=3, files=entries[1:4]), ShardEntry(shard=1, count=2, files=entries[4:])],
+        files=entries[:1],
+        counts=Counts(input=5, passages=5, duplicates=0, rejected=0),
+        statistics=CorpusStatistics(text_bytes=10, mean_text_bytes=2.0),
+        build={},
+    )
+    versions.publish(storage, manifest)
+    return manifest
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path / "root"))
+
+
+def test_names_of_versions_sort_by_time_and_name_the_plan() -> None:
+    moment = datetime(2026, 11, 22, 23, 34, 11, tzinfo=UTC)
+    assert versions.make_version(moment, PLAN) == "20261122T233411-1a2b3c4d"
+    assert versions.make_version(moment.astimezone(timezone(timedelta(hours=9))), PLAN) == "20261122T233411-1a2b3c4d"
+
+
+def test_nothing_is_current_until_it_is_activated(storage: Storage) -> None:
+    with pytest.raises(NotFound, match="no index root at"):
+        versions.read_current(storage)
+    publish(storage, "v1")
+    assert versions.read_current(storage) is None
+    current = versions.activate(storage, "v1")
+    assert (current.version, current.previous) == ("v1", None)
+    assert versions.read_current(storage) == current
+
+
+def test_rollback_flips_between_two_versions(storage: Storage) -> None:
+    for version in ("v1", "v2"):
+        publish(storage, version)
+        versions.activate(storage, version)
+    assert versions.rollback(storage).version == "v1"
+    assert versions.read_current(storage) == versions.activate(storage, "v1")  # activating the current changes nothing
+    assert versions.rollback(storage).version == "v2"
+
+
+def test_rollback_needs_a_previous_version(storage: Storage) -> None:
+    publish(storage, "v1")
+    for prepare in (lambda: None, lambda: versions.activate(storage, "v1")):
+        prepare()
+        with pytest.raises(Conflict, match="no previous version"):
+            versions.rollback(storage)
+
+
+def test_an_unknown_version_is_named_with_the_known_ones(storage: Storage) -> None:
+    publish(storage, "v1")
+    for call in (versions.activate, versions.verify, versions.read_manifest):
+        with pytest.raises(NotFound, match=r"no published version v9; published are: v1"):
+            call(storage, "v9")
+
+
+@pytest.mark.parametrize("name", ["../v1", "", "a/b", ".hidden", "v" * 200])
+def test_what_cannot_be_a_version_name_is_refused(storage: Storage, name: str) -> None:
+    with pytest.raises(InvalidArgument):
+        versions.activate(storage, name)
+
+
+def test_a_renamed_version_is_not_believed(storage: Storage) -> None:
+    publish(storage, "v1")
+    storage.local_path("versions/v1").rename(storage.local_path("versions/v2"))
+    with pytest.raises(CorruptIndex, match="belongs to version v1"):
+        versions.read_manifest(storage, "v2")
+
+
+def test_a_broken_current_is_reported_and_mended_by_activating(storage: Storage) -> None:
+    publish(storage, "v1")
+    for data in (b"", b"[]", b'{"version": 3}', b'{"version": "../x", "previous": null, "activated_at": ""}'):
+        storage.write(layout.CURRENT, data)
+        with pytest.raises(CorruptIndex, match="activate a version again"):
+            versions.read_current(storage)
+        assert versions.activate(storage, "v1").version == "v1"
+
+
+def test_a_published_manifest_is_never_changed(storage: Storage) -> None:
+    manifest = publish(storage, "v1")
+    versions.publish(storage, manifest)
+    with pytest.raises(Conflict, match="published already"):
+        versions.publish(storage, manifest.model_copy(update={"created_at": "2026-11-23T00:00:00+00:00"}))
+
+
+def test_the_newest_version_of_a_plan_is_found(storage: Storage) -> None:
+    assert versions.find_plan(storage, PLAN) is None
+    for version in ("20260101T000000-1a2b3c4d", "20260102T000000-1a2b3c4d", "20260103T000000-1a2b3c4d"):
+        publish(storage, version)
+    publish(storage, "20260104T000000-1a2b3c4d", plan="1a2b3c4d" + "0" * 56)
+    storage.write(layout.manifest("20260103T000000-1a2b3c4d"), b"broken")
+    assert versions.find_plan(storage, PLAN) == "20260102T000000-1a2b3c4d"
+    assert versions.find_plan(storage, "f" * 64) is None
+
+
+PATHS: Sequence[str] = ("manifest.json", *CONTENT)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    storage = Storage(str(tmp_path_factory.mktemp("root")))
+    publish(storage, "v1")
+    assert versions.verify(storage, "v1") == []
+    return storage
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(path=st.sampled_from(PATHS), place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
+def test_a_changed_byte_anywhere_is_found_and_refused(whole: Storage, path: str, place: float, change: int) -> None:
+    file = whole.local_path(f"versions/v1/{path}")
+    data = file.read_bytes()
+    changed = bytearray(data)
+    changed[int(place * len(data))] ^= change
+    try:
+        file.write_bytes(changed)
+        assert [problem for problem in versions.verify(whole, "v1") if path in problem]
+        with pytest.raises(CorruptIndex, match=path):
+            versions.activate(whole, "v1")
+        assert versions.read_current(whole) is None
+    finally:
+        file.write_bytes(data)
+
+
+@pytest.mark.parametrize("path", list(CONTENT))
+def test_a_missing_a_longer_and_a_shorter_file_are_found(storage: Storage, path: str) -> None:
+    publish(storage, "v1")
+    file = storage.local_path(f"versions/v1/{path}")
+    data = file.read_bytes()
+    for damage, says in ((data + b"\0", "bytes"), (data[:-1], "bytes"), (None, "missing")):
+        if damage is None:
+            file.unlink()
+        else:
+            file.write_bytes(damage)
+        (problem,) = versions.verify(storage, "v1")
+        assert path in problem
+        assert says in problem
+
+
+def test_an_extra_file_is_found(storage: Storage) -> None:
+    publish(storage, "v1")
+    storage.write("versions/v1/shard-00001/more.bin", b"x")
+    (problem,) = versions.verify(storage, "v1")
+    assert "shard-00001/more.bin is not in the manifest" in problem
+
+
+def days(*numbers: int) -> list[str]:
+    return [f"202601{number:02d}T000000-1a2b3c4d" for number in numbers]
+
+
+def test_prune_keeps_current_previous_and_the_newest(storage: Storage) -> None:
+    for version in days(1, 2, 3, 4, 5):
+        publish(storage, version)
+    versions.activate(storage, days(1)[0])
+    versions.activate(storage, days(2)[0])
+    assert versions.prune(storage, keep=1) == days(3, 4)
+    assert versions.list_versions(storage) == days(1, 2, 5)
+    assert versions.prune(storage, keep=0) == days(5)
+    assert list(storage.list(layout.VERSIONS)) == days(1, 2)
+
+
+def test_prune_without_a_current_version_keeps_the_newest(storage: Storage) -> None:
+    for version in days(1, 2):
+        publish(storage, version)
+    assert versions.prune(storage, keep=1) == days(1)
+
+
+def test_prune_removes_a_crashed_build_but_not_one_that_can_be_continued(storage: Storage) -> None:
+    crashed, running = "20260101T000000-aaaaaaaa", "20260102T000000-bbbbbbbb"
+    for version in (crashed, running):
+        storage.write(f"{layout.version_dir(version)}/shard-00000/vectors.faiss", b"half")
+    storage.write(layout.plan("b" * 64), b"{}")
+    assert versions.list_versions(storage) == []
+    assert versions.prune(storage, keep=10) == [crashed]
+    assert list(storage.list(layout.VERSIONS)) == [running]
+
+
+def test_prune_refuses_a_negative_number(storage: Storage) -> None:
+    with pytest.raises(InvalidArgument, match="keep"):
+        versions.prune(storage, keep=-1)
