@@ -21,11 +21,11 @@ FOLDER = Path(".demo")
 INDEX = FOLDER / "index"
 CORPUS = FOLDER / "docstrings.jsonl"
 QUESTIONS = (
-    "how do I solve a system of linear equations",
-    "split a list of tasks over several processes and collect the results",
-    "turn categorical columns into numbers before training a model",
-    "draw a progress bar in the terminal",
-    "raise an error with status code 404 in a web application",
+    "find groups of nearby points without saying how many groups there are",
+    "turn categories into numbers before training a model",
+    "write a table to disk in a columnar format",
+    "does this response send the client to another address",
+    "put binary data into an email as text",
 )
 
 

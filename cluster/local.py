@@ -230,7 +230,7 @@ In another terminal:
   export {exports}
   ray status
   ray job submit --working-dir . -- python -m jobs.build_index --source /path/of/the/corpus --index /path/of/the/index
-  serve deploy CONFIG     (cluster/README.md has one for a local cluster)
+  serve deploy CONFIG     (README.md, "From the laptop to a cluster", has one)
 
 Stop it with Ctrl-C, or: kill {os.getpid()}
 """

@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @settings_command(app, BuildSettings)
 def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
-    """Embed a corpus into shards and publish them as one index version; run again after an interruption, it continues."""
+    """Embed a corpus into shards and publish them as one index version; run again, it continues where it stopped."""
     reporter = Reporter(Console(stderr=as_json))
     with ray_session() as cluster:
         if not cluster.private:
@@ -41,7 +41,9 @@ def _require_absolute(settings: BuildSettings) -> None:
     """A submitted job runs in a folder of Ray's own, where relative paths mean nothing to the one who typed them."""
     for option, path in (("--source", settings.source), ("--index", settings.index)):
         if "://" not in path and not Path(path).expanduser().is_absolute():
-            raise InvalidArgument(f"{option}: {path!r} is relative, which has no meaning on a cluster; give the whole path", param=option)
+            raise InvalidArgument(
+                f"{option}: {path!r} is relative, which has no meaning on a cluster; give the whole path", param=option
+            )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,10 @@ class Builder:
         self._cluster = cluster
         self._reporter = reporter
         self._started = time.monotonic()
-        self._resources = {"num_cpus": settings.threads, "num_gpus": tasks.index_gpus(settings.index_kind, cluster.gpus)}
+        self._resources = {
+            "num_cpus": settings.threads,
+            "num_gpus": tasks.index_gpus(settings.index_kind, cluster.gpus),
+        }
         self._limit = 2 * max(1, math.floor(cluster.cpus / settings.threads))
 
     def plan(self) -> Plan:
@@ -105,7 +108,7 @@ class Builder:
         )
 
     def _embed(self, plan: Plan) -> tuple[Tally, int]:
-        """Embed what is not committed yet. Returns the counts of all units, and how many of them an earlier run embedded."""
+        """Embed what is not committed yet. Returns the counts of all units, and how many were there already."""
         tally = Tally(len(plan.units), plan.shards)
         with self._reporter.stage("embed", len(plan.units)) as stage:
             with ThreadPoolExecutor(_READERS) as pool:
@@ -116,7 +119,9 @@ class Builder:
                         tally.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected))
             reused = int(tally.done.sum())
             if reused:
-                self._reporter.say(f"continuing: {reused:,} of {len(plan.units):,} units were embedded by an earlier run")
+                self._reporter.say(
+                    f"continuing: {reused:,} of {len(plan.units):,} units were embedded by an earlier run"
+                )
             stage.start_at(reused)
             missing = np.flatnonzero(~tally.done).tolist()
             if missing:
@@ -131,7 +136,9 @@ class Builder:
             with self._reporter.stage("train"):
                 run(tasks.train, root, plan.hash, tally.passages, threads, **self._resources)
         with self._reporter.stage("index", plan.shards, "shards") as stage:
-            queries = start(tasks.sample_queries, root, plan.hash, tally.passages, self.settings.verify_queries, num_cpus=1)
+            queries = start(
+                tasks.sample_queries, root, plan.hash, tally.passages, self.settings.verify_queries, num_cpus=1
+            )
             calls = ((root, plan.hash, shard, queries, threads) for shard in range(plan.shards))
             for passages in spread(tasks.index, calls, self._limit, **self._resources):
                 stage.advance(passages)
@@ -154,8 +161,8 @@ class Builder:
                 stage.advance(int(tally.shard_passages[shard]))
         if problems:
             raise CorruptIndex(
-                f"nothing is published: {'; '.join(problems[:_EXAMPLES])} ({len(problems)} problems); run the same command "
-                "again to index these shards anew"
+                f"nothing is published: {'; '.join(problems[:_EXAMPLES])} ({len(problems)} problems); run the same "
+                "command again to index these shards anew"
             )
 
     def _finish(self, plan_hash: str, version: str, verified: bool = False) -> Summary:

@@ -14,41 +14,42 @@ from typing import Annotated, Any
 
 import typer
 
-# Packages that Shoal's own dependencies bring, and the standard library: what a Python programmer might ask about.
-PACKAGES = (
-    "stdlib",
-    "numpy",
-    "pyarrow",
-    "ray",
-    "torch",
-    "sklearn",
-    "scipy",
-    "transformers",
-    "pydantic",
-    "fastapi",
-    "rich",
-    "httpx",
-)
+# What a Python programmer might ask about, out of what Shoal's own dependencies bring anyway.
+PACKAGES = ("stdlib", "numpy", "pandas", "scipy", "sklearn", "pyarrow", "torch", "httpx", "rich", "fastapi", "pydantic")
 SKIPPED_FOLDERS = {
     "test",
     "tests",
     "testing",
-    "_private",
     "vendor",
     "_vendor",
     "site-packages",
-    "thirdparty_files",
     "idlelib",
-    "lib2to3",
+    "distutils",
+    "_dynamo",
+    "v1",
 }
-SHORTEST = 120
+SECTIONS = (
+    "Parameters",
+    "Args:",
+    "Arguments:",
+    "Attributes",
+    "Returns",
+    "Yields",
+    "Example",
+    "See Also",
+    "Notes",
+    "References",
+    ">>>",
+)
+"""What ends the prose of a docstring in the usual styles."""
+SHORTEST = 100
 LONGEST = 600
 """Characters of a passage: shorter docstrings say too little, and longer ones are cut after a paragraph."""
 
 
 def main(
     output: Annotated[Path, typer.Option(help="JSONL file to write; left untouched if its content would not change.")],
-    limit: Annotated[int, typer.Option(min=1, help="Passages to take, spread evenly over the packages.")] = 2500,
+    limit: Annotated[int, typer.Option(min=1, help="Passages to take, spread evenly over the packages.")] = 3000,
 ) -> None:
     """Write passages {id, title, text, package, kind} made from docstrings."""
     lines = [json.dumps(passage, ensure_ascii=False) + "\n" for passage in spread(limit)]
@@ -98,8 +99,7 @@ def _scattered(path: Path) -> int:
 
 
 def _skipped(path: Path) -> bool:
-    private = any(part.startswith("_") and part != "__init__.py" for part in path.parts)
-    return private or not SKIPPED_FOLDERS.isdisjoint(path.parts)
+    return not SKIPPED_FOLDERS.isdisjoint(path.parts) or path.name.startswith("test_")
 
 
 def _docstrings(tree: ast.Module, module: str) -> Iterator[tuple[str, str, str]]:
@@ -116,11 +116,11 @@ def _docstrings(tree: ast.Module, module: str) -> Iterator[tuple[str, str, str]]
 
 
 def _cut(docstring: str) -> str:
-    """Keep whole paragraphs up to LONGEST characters; a first paragraph that is longer ends at a word."""
+    """Keep whole paragraphs of prose up to LONGEST characters; a first paragraph that is longer ends at a word."""
     kept = ""
     for paragraph in inspect.cleandoc(docstring).split("\n\n"):
         joined = " ".join(paragraph.split())
-        if kept and len(kept) + len(joined) > LONGEST:
+        if joined.startswith(SECTIONS) or (kept and len(kept) + len(joined) > LONGEST):
             break
         kept = f"{kept} {joined}".strip()
     return kept if len(kept) <= LONGEST else kept[:LONGEST].rsplit(" ", 1)[0]

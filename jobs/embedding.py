@@ -19,7 +19,8 @@ def embed(
 ) -> Iterator[int]:
     """Embed and commit units, count them in `tally`, and give the number of each as it is done, in any order.
 
-    A worker that dies is replaced, and its unit is embedded by another. Raises the ShoalError of a unit that cannot be embedded.
+    A worker that dies is replaced, and its unit is embedded by another. Raises the ShoalError of a unit that cannot be
+    embedded.
     """
     import ray.data
 

@@ -111,7 +111,7 @@ def _texts(plan: Plan, settings: BuildSettings) -> Iterator[str]:
 
 
 def _head(plan: Plan, settings: BuildSettings, folder: Path) -> BuildSettings:
-    """Copy the first block of the first pending file: compressed and CSV files are not cut into units before a full pass."""
+    """Copy the beginning of the first pending file: a compressed or CSV file has no units before a full pass."""
     file = plan.files[plan.pending[0]]
     with opened(file) as stream:
         head = next(decompressed(stream, file.compression)) if file.compression else stream.read(2**20)

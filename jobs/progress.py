@@ -22,7 +22,11 @@ class Stage:
         self._bar: Progress | None = None
         self._task = TaskID(0)
         if reporter.console.is_terminal:
-            columns = (TextColumn(f"{name:<8}"), BarColumn(None), TextColumn("{task.percentage:>3.0f}% {task.fields[speed]}"))
+            columns = (
+                TextColumn(f"{name:<8}"),
+                BarColumn(None),
+                TextColumn("{task.percentage:>3.0f}% {task.fields[speed]}"),
+            )
             self._bar = Progress(*columns, TimeRemainingColumn(), console=reporter.console, transient=True)
             self._task = self._bar.add_task(name, total=total, speed="")
             self._bar.start()
@@ -42,7 +46,9 @@ class Stage:
         elif now - self._told >= _LOG_EVERY_S:
             self._told = now
             left = (self._total - self._done) * (now - self._start) / (self._done - self._before)
-            self._reporter.say(f"{self._name}: {self._done:,} of {self._total:,} {self._unit}, {speed}, {span(left)} left")
+            self._reporter.say(
+                f"{self._name}: {self._done:,} of {self._total:,} {self._unit}, {speed}, {span(left)} left"
+            )
 
     def close(self) -> None:
         """Remove the bar."""
@@ -72,5 +78,3 @@ class Reporter:
         finally:
             stage.close()
             self.seconds[name] = round(self.clock() - start, 3)
-
-

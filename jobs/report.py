@@ -5,6 +5,8 @@ from typing import Any
 
 from rich.console import Console
 
+from shoal.build.publish import describe
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -46,7 +48,7 @@ class Summary:
             ("passages", f"{self.passages:,}"),
             ("duplicates", f"{self.duplicates:,}"),
             ("rejected", f"{self.rejected:,}"),
-            *(("", _place(example)) for example in self.rejected_examples),
+            *(("", describe(example)) for example in self.rejected_examples),
             ("shards", f"{self.shards:,}"),
             ("size", size(self.bytes)),
         ]
@@ -82,8 +84,3 @@ def span(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
-
-
-def _place(example: dict[str, Any]) -> str:
-    place = ":".join(str(value) for name, value in example.items() if name in ("file", "line", "row"))
-    return f"{place}: {example['reason']}"

@@ -55,7 +55,7 @@ class Workers:
 
 @contextmanager
 def ray_session() -> Iterator[Cluster]:
-    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), or start a private one and stop it at the end."""
+    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), or run a private one until the end."""
     private = not os.environ.get("RAY_ADDRESS")
     # Ray reads most of its variables when it is imported, and its C++ part writes warnings to stderr that help no user.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -131,7 +131,9 @@ def run(function: Callable[..., Any], *arguments: Any, **options: float) -> Any:
     return result
 
 
-def spread(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], limit: int, **options: float) -> Iterator[Any]:
+def spread(
+    function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], limit: int, **options: float
+) -> Iterator[Any]:
     """Run many calls as Ray tasks, at most `limit` at a time, and give their results as they come.
 
     A task whose process or node dies runs again elsewhere. A ShoalError of a task is raised here as itself.
@@ -162,7 +164,7 @@ def _next(running: list[Any]) -> Any:
 
 
 def cause(error: BaseException) -> BaseException:
-    """The ShoalError inside what Ray raises for a failed task, without the remote stack trace; else the error itself."""
+    """The ShoalError inside what Ray raises for a failed task, without the stack trace; else the error itself."""
     inner: BaseException | None = error
     while inner is not None:
         # Ray's own wrapper is an instance of the wrapped class as well, with the stack trace for its message.

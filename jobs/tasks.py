@@ -1,4 +1,4 @@
-"""What runs on the workers of a build: thin callables over `shoal.build`. They return little; the data goes to the root."""
+"""What runs on the workers of a build: thin callables over `shoal.build` that return little; data goes to the root."""
 
 import time
 from collections.abc import Sequence
@@ -36,13 +36,20 @@ class Embedder:
         self._encoder = load_encoder(settings)
         mine, planned = self._encoder.fingerprint(), self._plan.encoder
         if not mine.matches(planned) or mine.dtype != planned.dtype:
-            raise Conflict(f"this worker's encoder is {mine} and the plan's is {planned}; give all nodes the same model and device")
+            raise Conflict(
+                f"this worker's encoder is {mine} and the plan's is {planned}; give all nodes the same model and device"
+            )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Embed the unit whose number is the only item of the batch, and tell its counts."""
         (unit,) = batch["item"].tolist()
         commit = embed_unit(self._plan, self._plan.units[unit], self._encoder, self._storage)
-        return {"unit": [unit], "lines": [commit.lines], "rejected": [len(commit.rejected)], "rows": np.array([commit.rows])}
+        return {
+            "unit": [unit],
+            "lines": [commit.lines],
+            "rejected": [len(commit.rejected)],
+            "rows": np.array([commit.rows]),
+        }
 
 
 def fingerprint(settings: BuildSettings) -> Fingerprint:
@@ -78,7 +85,9 @@ def train(root: str, plan_hash: str, passages: Counts, threads: int) -> None:
     if storage.exists(path):
         return
     kind = index_kind(plan.index.index_kind)
-    sample = sample_vectors(storage, plan.hash, passages, plan.shards, plan.encoder.dim, plan.index.train_passages, seed=1)
+    sample = sample_vectors(
+        storage, plan.hash, passages, plan.shards, plan.encoder.dim, plan.index.train_passages, seed=1
+    )
     trained = kind.train(sample, plan.index, threads)
     if trained is not None:
         storage.write(path, trained)

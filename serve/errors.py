@@ -108,7 +108,7 @@ def error_response(
     }
     headers = dict(headers or {})
     if status in RETRYABLE:
-        headers["Retry-After"] = str(max(1, math.ceil(retry_after_s or 1)))
+        headers["Retry-After"] = str(math.ceil(retry_after_s or 1))
     return Response(to_json(body), status, headers, media_type="application/json")
 
 

@@ -1,13 +1,13 @@
 """What a server of an index needs, worked out and checked before anything is started."""
 
-import pkgutil
 from dataclasses import dataclass
 
-from shoal import models, rerankers, versions
+from shoal import models, versions
 from shoal.encoders import backends, load_encoder
 from shoal.errors import EncoderMismatch, InvalidArgument, NotFound
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import Manifest
+from shoal.rerankers import rerankers
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 from shoal.storage import Storage
 
@@ -74,7 +74,7 @@ def _check_weights(settings: EncoderSettings, expected: Fingerprint) -> None:
 def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSettings | None:
     if settings.reranker == NO_RERANKER:
         return None
-    if settings.reranker not in {module.name for module in pkgutil.iter_modules(rerankers.__path__)}:
+    if settings.reranker not in rerankers():
         models.resolve(settings.reranker).fetch()
     return RerankerSettings(
         reranker=settings.reranker,

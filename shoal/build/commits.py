@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from shoal import layout
 from shoal.manifest import Record, ShardEntry
@@ -35,7 +36,7 @@ class UnitCommit(Record):
 
 
 class Duplicate(Record):
-    """A passage whose id occurred before, in a line of its shard's duplicates file. Records count within their units."""
+    """A passage whose id occurred before: one line of its shard's duplicates file. Records count within their units."""
 
     id: str
     unit: int
@@ -47,12 +48,12 @@ class Duplicate(Record):
 class NearestSample(Record):
     """What the sampled queries found in one shard. Each list has one row a query, of at most 10 scores, best first."""
 
-    exact: list[list[float]] = []
+    exact: list[list[float]] = Field(default_factory=list)
     """Scores of the nearest passages by exact search."""
-    found: list[list[float]] = []
+    found: list[list[float]] = Field(default_factory=list)
     """Scores that the index gave to the passages it found; it may round them."""
-    found_exact: list[list[float]] = []
-    """Exact scores of the passages in `found`, in the same order; -1 for one far beyond the nearest."""
+    found_exact: list[list[float]] = Field(default_factory=list)
+    """Exact scores of the passages in `found`, in the same order; an upper bound for one far beyond the nearest."""
 
 
 class ShardCommit(Record):
@@ -125,7 +126,7 @@ def scratch(storage: Storage, plan_hash: str) -> Iterator[Path]:
     """
     parent = None
     if storage.is_local:
-        parent = storage.local_path(f"{layout.staging_dir(plan_hash)}/tmp")
+        parent = storage.local_path(f"{layout.staging_dir(plan_hash)}/scratch")
         parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="shoal-", dir=parent, ignore_cleanup_errors=True) as folder:
         yield Path(folder)

@@ -17,8 +17,8 @@ from shoal.storage import Storage
 def embed_unit(plan: Plan, unit: Unit, encoder: Encoder, storage: Storage) -> UnitCommit:
     """Embed one unit and commit it; a unit that is committed already is only looked up.
 
-    The result depends on the plan and the encoder alone. Raises InvalidArgument when the unit's file cannot be read or has
-    changed since the plan was made.
+    The result depends on the plan and the encoder alone. Raises InvalidArgument when the unit's file cannot be read or
+    has changed since the plan was made.
     """
     if storage.exists(layout.unit_commit(plan.hash, unit.number)):
         return read_unit_commit(storage, plan.hash, unit.number)
@@ -36,7 +36,9 @@ def embed_unit(plan: Plan, unit: Unit, encoder: Encoder, storage: Storage) -> Un
     vectors = encoder.encode_passages([passage.content for passage in passages])
     finite = np.isfinite(vectors).all(axis=1)
     for row in np.flatnonzero(~finite):
-        rejected.append(Rejected(records[row], "text: its vector is not finite; check the encoder and its dtype", passages[row].id))
+        rejected.append(
+            Rejected(records[row], "text: its vector is not finite; check the encoder and its dtype", passages[row].id)
+        )
 
     shards = np.fromiter((shard_of(passage.id, plan.shards) for passage in passages), np.int64, len(passages))
     kept = np.flatnonzero(finite)

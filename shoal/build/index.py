@@ -21,11 +21,12 @@ from shoal.records import FloatArray
 from shoal.shard import write_shard
 from shoal.storage import Storage
 
+
 def index_shard(plan: Plan, shard: int, storage: Storage, queries: FloatArray, threads: int) -> ShardCommit:
-    """Index one shard, store its files in the version's folder and commit it; a shard that is stored already is looked up.
+    """Index one shard, store its files in the version's folder and commit it; one that is stored is only looked up.
 
     queries: float32 (q, dim), the sampled vectors for which the index is compared with exact search.
-    Two passes over the shard's rows: ids alone for the duplicates, then everything. Memory: 20 bytes a row, and one block.
+    Two passes over the shard's rows: ids alone for the duplicates, then everything. Memory: 20 bytes a row, one block.
     """
     if commit := _stored(plan, shard, storage):
         return commit
@@ -88,7 +89,9 @@ def _stored(plan: Plan, shard: int, storage: Storage) -> ShardCommit | None:
         return None
     commit = read_shard_commit(storage, plan.hash, shard)
     folder = layout.version_dir(plan.version)
-    whole = commit.version == plan.version and all(storage.exists(f"{folder}/{file.path}") for file in commit.entry.files)
+    whole = commit.version == plan.version and all(
+        storage.exists(f"{folder}/{file.path}") for file in commit.entry.files
+    )
     return commit if whole else None
 
 
@@ -136,13 +139,15 @@ def _blocks(
 
 
 def _without_duplicates(batch: pa.RecordBatch, start: int, rows: _Rows, duplicates: TextIO) -> pa.RecordBatch:
-    """Drop the duplicates of a batch whose first row is row `start` of the shard, and note each with its first occurrence."""
+    """Drop the duplicates of a batch that begins with row `start` of the shard; note each with its first occurrence."""
     low, high = np.searchsorted(rows.duplicates, (start, start + len(batch)))
     if low == high:
         return batch
     dropped = rows.duplicates[low:high] - start
     ids = batch.column("id").take(pa.array(dropped)).to_pylist()
-    for row, first, passage_id in zip(rows.duplicates[low:high].tolist(), rows.firsts[low:high].tolist(), ids, strict=True):
+    for row, first, passage_id in zip(
+        rows.duplicates[low:high].tolist(), rows.firsts[low:high].tolist(), ids, strict=True
+    ):
         (unit, record), (first_unit, first_record) = rows.place(row), rows.place(first)
         duplicate = Duplicate(unit=unit, record=record, first_unit=first_unit, first_record=first_record, id=passage_id)
         duplicates.write(duplicate.model_dump_json() + "\n")

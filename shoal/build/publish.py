@@ -37,13 +37,19 @@ def rejected_records(plan: Plan, tally: Tally, storage: Storage) -> Iterator[dic
             for line in io.TextIOWrapper(source, encoding="utf-8"):
                 duplicate = Duplicate.model_validate_json(line)
                 first = place(duplicate.first_unit, duplicate.first_record)
-                reason = "duplicate id: first in " + ", ".join(f"{name} {value}" for name, value in first.items())
+                reason = f"duplicate id, first in {':'.join(str(value) for value in first.values())}"
                 yield {**place(duplicate.unit, duplicate.record), "reason": reason, "id": duplicate.id}
 
 
 def first_rejected(plan: Plan, tally: Tally, storage: Storage, count: int) -> list[dict[str, Any]]:
     """The first few records of the report, for people."""
     return list(islice(rejected_records(plan, tally, storage), count))
+
+
+def describe(record: dict[str, Any]) -> str:
+    """One record of the report as people read it: `corpus.jsonl:17: text is missing`."""
+    place = ":".join(str(record[name]) for name in ("file", "line", "row") if name in record)
+    return f"{place}: {record['reason']}"
 
 
 def write_rejected(plan: Plan, tally: Tally, storage: Storage) -> FileEntry:
@@ -63,10 +69,7 @@ def require_passages(plan: Plan, tally: Tally, storage: Storage) -> None:
     """Raise InvalidArgument when the whole input gave no passage: an empty index is never published."""
     if tally.passages.any():
         return
-    examples = "; ".join(
-        f"{', '.join(str(value) for name, value in record.items() if name in ('file', 'line', 'row'))}: {record['reason']}"
-        for record in first_rejected(plan, tally, storage, 3)
-    )
+    examples = "; ".join(describe(record) for record in first_rejected(plan, tally, storage, 3))
     total = int(tally.rejected.sum())
     reason = f"all {total} records were rejected ({examples})" if total else "the input holds no record"
     raise InvalidArgument(f"nothing to index: {reason}; nothing was published", param="source")
@@ -75,7 +78,7 @@ def require_passages(plan: Plan, tally: Tally, storage: Storage) -> None:
 def make_manifest(
     plan: Plan, tally: Tally, commits: Iterable[ShardCommit], recall: float | None, files: list[FileEntry]
 ) -> Manifest:
-    """Describe the version. Everything but `created_at`, `version` and the latency follows from the plan and the input."""
+    """Describe the version: all but `created_at`, `version` and the latency follows from the plan and the input."""
     shards, latencies, text_bytes = [], [], 0
     for commit in commits:
         shards.append(commit.entry)

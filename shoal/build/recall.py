@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 RECALL_AT = 10
 _POOL = 100
-"""Nearest passages of a shard whose exact scores are known; a found passage beyond them is not among the nearest."""
+"""Nearest passages of a shard whose exact scores are known; a found passage beyond them scores no more than these."""
 _BLOCK_ROWS = 4096
 _TIE = 1e-5
 """Cosines closer than this are equal: two orders of summation differ by less, two different passages rarely do."""
@@ -64,9 +64,11 @@ class ExactSearch:
         found, found_exact = [], []
         for query in range(len(self.queries)):
             known = dict(zip(self._rows[query].tolist(), self._scores[query].tolist(), strict=True))
+            least = min(known.values(), default=-np.inf)
             valid = found_rows[query] >= 0
-            found.append(found_scores[query][valid].tolist())
-            found_exact.append([known.get(row, -1.0) for row in found_rows[query][valid].tolist()])
+            scores, rows = found_scores[query][valid].tolist(), found_rows[query][valid].tolist()
+            found.append(scores)
+            found_exact.append([known.get(row, min(score, least)) for row, score in zip(rows, scores, strict=True)])
         return NearestSample(exact=exact.tolist(), found=found, found_exact=found_exact)
 
 
@@ -88,7 +90,7 @@ def measure(index: ShardIndex, queries: FloatArray) -> tuple[FloatArray, RowArra
 class CorpusRecall:
     """Recall at 10 over all shards: the merged index results against the merged exact ones, by score.
 
-    A found passage counts when its exact score reaches that of the tenth nearest passage: of passages with equal vectors, any
+    A found passage counts when its exact score reaches that of the tenth nearest passage: of equal vectors, any
     ten are right.
     """
 

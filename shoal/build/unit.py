@@ -21,11 +21,13 @@ def unit_schema(dim: int) -> pa.Schema:
     return pa.schema([*PASSAGE_SCHEMA, record, vector])
 
 
-def write_unit(path: Path, batch: pa.RecordBatch, records: NDArray[np.int64], vectors: FloatArray, rows: NDArray[np.int64]) -> None:
+def write_unit(
+    path: Path, batch: pa.RecordBatch, records: NDArray[np.int64], vectors: FloatArray, rows: NDArray[np.int64]
+) -> None:
     """Write a unit to a local file.
 
-    batch: passages (n,) ordered by shard; records: int64 (n,); vectors: float32 (n, dim); rows: int64 (shards,), how many of
-    the n belong to each shard.
+    batch: passages (n,) ordered by shard; records: int64 (n,); vectors: float32 (n, dim); rows: int64 (shards,), how
+    many of the n belong to each shard.
     """
     dim = vectors.shape[1]
     vector = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1)), dim)

@@ -42,4 +42,6 @@ def count_problems(tally: Tally) -> list[str]:
     if not tally.done.all():
         return [f"{(~tally.done).sum()} units are not embedded"]
     lost = tally.shard_rows - tally.shard_passages - tally.shard_duplicates
-    return [f"shard {shard} has {lost[shard]:+d} passages too few" for shard in lost.nonzero()[0].tolist()]
+    return [
+        f"shard {shard} lost {lost[shard]} passages between embedding and indexing" for shard in lost.nonzero()[0].tolist()
+    ]

@@ -26,6 +26,6 @@ def build(
     arguments = [*to_arguments(settings), *(["--json"] if as_json else [])]
     if address is None:
         become("jobs.build_index", arguments)
-    from shoal.cli.cluster import follow
+    from shoal.cli.cluster import follow  # here, because a local build needs no httpx
 
     raise typer.Exit(follow(address, "jobs.build_index", arguments, as_json))

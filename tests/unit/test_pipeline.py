@@ -126,8 +126,8 @@ async def test_candidates_that_the_reranker_scores_alike_stay_in_stage_one_order
 
     system = System()
     system.pipeline._reranker = Indifferent()
-    answer = await system.pipeline.search(request(rerank=True, top_k=6, top_n=6))
-    assert [result.retrieval_rank for result in answer.results] == [2, 4, 6, 1, 3, 5]
+    answer = await system.pipeline.search(request(rerank=True, top_k=60, top_n=60))
+    assert [result.retrieval_rank for result in answer.results] == [*range(2, 61, 2), *range(1, 61, 2)]
 
 
 @virtual_time
@@ -461,12 +461,12 @@ async def test_a_client_that_leaves_takes_its_work_along() -> None:
 @virtual_time
 async def test_the_first_error_of_several_queries_gives_up_the_others() -> None:
     system = System()
-    system.shards[0].behaviour.delay = 1
+    system.encoder.behaviour.delay = 1
     good, late = request("good"), request("late", deadline=now() - 1)
     with pytest.raises(DeadlineExceeded):
         await system.pipeline.search_all([good, late])
-    assert now() == 0
     await asyncio.sleep(5)
+    assert [len(shard.calls) for shard in system.shards] == [0, 0, 0]
     assert len(asyncio.all_tasks()) == 1
 
 

@@ -1,0 +1,142 @@
+"""Memory of a build: the peak of every process must not depend on the size of the corpus.
+
+    python -m benchmarks.build_memory [--small 200000] [--large 2000000] [--json FILE]
+
+Builds two corpora of 200-byte passages with the weightless encoder and the same number of shards, and compares the peak
+resident memory (VmHWM, which counts mapped files and shared memory too) of each kind of process.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+PASSAGE_BYTES = 200
+GOAL = 1.3
+POLL_S = 0.1
+KINDS = {
+    "build_index": "driver",
+    "ray::MapWorker": "embedding worker",
+    "ray::fingerprint": "task worker",
+    "ray::sample_queries": "task worker",
+    "ray::index": "task worker",
+    "ray::verify": "task worker",
+    "ray::_StatsActor": "Ray Data statistics",
+    "ray::_AutoscalingCoordinatorActor": "Ray Data autoscaling",
+    "ray::ActorLocationTracker": "Ray Data actor locations",
+    "raylet": "raylet",
+    "gcs_server": "Ray control store",
+}
+
+
+def main() -> None:
+    """Run both builds, print the table, and fail if a goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", type=int, default=200_000, help="passages of the smaller corpus")
+    parser.add_argument("--large", type=int, default=2_000_000, help="passages of the larger corpus")
+    parser.add_argument("--shards", type=int, default=4, help="shards of both; 0 takes the default for each size")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    options = parser.parse_args()
+
+    print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
+    with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
+        small, large = (build(Path(folder), count, options.shards) for count in (options.small, options.large))
+    figures = {}
+    for kind in sorted(small.keys() & large.keys()):
+        ratio = large[kind] / small[kind]
+        figures[f"peak memory: {kind}"] = {
+            "value": round(ratio, 3),
+            "goal": f"<= {GOAL}",
+            "met": ratio <= GOAL,
+            "unit": f"{options.large:,} / {options.small:,} passages",
+            "small_mib": round(small[kind] / 1024, 1),
+            "large_mib": round(large[kind] / 1024, 1),
+        }
+    print(f"{'figure':<46}{'small':>10}{'large':>10}{'ratio':>8}{'goal':>9}  met")
+    for name, figure in figures.items():
+        print(
+            f"{name:<46}{figure['small_mib']:>6} MiB{figure['large_mib']:>6} MiB{figure['value']:>8}{figure['goal']:>9}"
+            f"  {'yes' if figure['met'] else 'NO'}"
+        )
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    sys.exit(not all(figure["met"] for figure in figures.values()))
+
+
+def build(folder: Path, count: int, shards: int) -> dict[str, int]:
+    """Build an index of `count` passages and return the highest VmHWM of each kind of process, in KiB."""
+    source = folder / f"{count}.jsonl"
+    write_corpus(source, count)
+    command = [sys.executable, "-m", "jobs.build_index", "--source", str(source), "--index", str(folder / f"index-{count}")]
+    command += ["--encoder", "hashing:64", *(["--shards", str(shards)] if shards else []), "--json"]
+    with (folder / "log").open("w+") as log:
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=log, text=True)
+        peaks: dict[int, int] = {}
+        kinds: dict[int, str] = {}
+        while process.poll() is None:
+            for pid in descendants(process.pid):
+                look(pid, peaks, kinds)
+            time.sleep(POLL_S)
+        if process.returncode:
+            log.seek(0)
+            sys.exit(f"the build of {count} passages failed:\n{log.read()}")
+        summary = json.loads(process.stdout.read()) if process.stdout else {}
+    assert summary["passages"] == count
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in summary["seconds"].items())
+    print(f"{count:,} passages: {summary['passages_per_s']:,.0f} passages/s, {summary['workers']} workers ({stages})")
+    source.unlink()
+    highest: dict[str, int] = {}
+    for pid, peak in peaks.items():
+        kind = kinds.get(pid, "other Ray processes")
+        highest[kind] = max(peak, highest.get(kind, 0))
+    return highest
+
+
+def write_corpus(path: Path, count: int) -> None:
+    """Write passages of random words, PASSAGE_BYTES each."""
+    random = np.random.default_rng(7)
+    letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz   ", np.uint8)
+    with path.open("wb") as file:
+        for start in range(0, count, 10_000):
+            rows = min(10_000, count - start)
+            texts = letters[random.integers(0, len(letters), (rows, PASSAGE_BYTES))]
+            texts[:, 0] = texts[:, -1] = ord("x")
+            file.writelines(b'{"id": "p%d", "text": "%s"}\n' % (start + n, text.tobytes()) for n, text in enumerate(texts))
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and everything below it."""
+    found = [pid]
+    for parent in found:
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                found += map(int, children.read_text().split())
+            except OSError:
+                continue
+    return found
+
+
+def look(pid: int, peaks: dict[int, int], kinds: dict[int, str]) -> None:
+    """Note the peak of a process, and its kind once its title tells."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            peaks[pid] = max(peaks.get(pid, 0), int(line.split()[1]))
+    for sign, kind in KINDS.items():
+        if sign in title and kinds.get(pid) in (None, "other Ray processes"):
+            kinds[pid] = kind
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from shoal import versions
+from shoal.errors import Conflict, CorruptIndex, EncoderMismatch, NotFound, Unavailable
+from shoal.manifest import Manifest
+from shoal.storage import Storage
+
+from serve.activation import REFUSED_S, Activation
+from tests.indexes import damage, passages, publish
+
+
+class FakeControl:
+    """A shard whose replicas load what they are told to, unless `fails` holds an error for the version."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.loaded: list[str] = []
+        self.fails: dict[str, Exception] = {}
+        self.tries = 0
+        self._log = log
+
+    async def prepare(self, version: str, deadline: float) -> None:
+        self.tries += 1
+        await asyncio.sleep(0)
+        if version in self.fails:
+            raise self.fails[version]
+        self.loaded.append(version)
+        self._log.append(f"prepare {version}")
+
+    async def retire(self, keep: Sequence[str], deadline: float) -> None:
+        self.loaded = [version for version in self.loaded if version in keep]
+        self._log.append(f"retire all but {' '.join(keep)}")
+
+    async def holds(self, version: str, deadline: float) -> bool:
+        return version in self.loaded
+
+
+class Server:
+    """An activation over fake shards, and what it did, in order."""
+
+    def __init__(self, root: Path, shards: int = 2, expected: Manifest | None = None) -> None:
+        self.log: list[str] = []
+        self.time = 1000.0
+        self.storage = Storage(str(root))
+        self.shards = [FakeControl(self.log) for _ in range(shards)]
+        self.counts: list[int] = []
+        manifest = expected or versions.read_manifest(self.storage, versions.list_versions(self.storage)[0])
+        self.activation = Activation(self.storage, self.shards, self._switch, manifest.encoder, lambda: self.time)
+
+    def _switch(self, version: str, counts: Sequence[int]) -> None:
+        self.log.append(f"switch {version}")
+        self.counts = list(counts)
+
+    @property
+    def current(self) -> str:
+        current = versions.read_current(self.storage)
+        assert current is not None
+        return current.version
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    publish(tmp_path, "v1", passages(20))
+    publish(tmp_path, "v2", passages(30), activate=False)
+    return tmp_path
+
+
+async def test_the_first_look_loads_what_current_names(root: Path) -> None:
+    server = Server(root)
+    assert await server.activation.missing(0) == ["the index version is being loaded"]
+    with pytest.raises(Unavailable, match="being loaded"):
+        server.activation.describe(None)
+    await server.activation.follow()
+    assert server.log == ["prepare v1", "prepare v1", "switch v1", "retire all but v1", "retire all but v1"]
+    assert sum(server.counts) == 20
+    assert await server.activation.missing(0) == []
+    assert server.activation.describe("overlap") == {
+        "version": "v1",
+        "previous": None,
+        "created_at": "2026-11-22T23:34:11+00:00",
+        "passages": 20,
+        "shards": 2,
+        "dim": 64,
+        "metric": "cosine",
+        "kind": "flat",
+        "models": {"encoder": "hashing:64", "reranker": "overlap"},
+        "problem": None,
+    }
+
+
+async def test_a_version_goes_live_only_after_every_shard_has_loaded_it(root: Path) -> None:
+    server = Server(root)
+    await server.activation.follow()
+    server.log.clear()
+    await server.activation.activate("v2")
+    assert server.current == "v2"
+    assert server.log == ["prepare v2", "prepare v2", "switch v2", "retire all but v2 v1", "retire all but v2 v1"]
+    assert server.activation.describe(None)["previous"] == "v1"
+
+
+async def test_rollback_goes_to_the_previous_version_and_back(root: Path) -> None:
+    server = Server(root)
+    await server.activation.follow()
+    with pytest.raises(Conflict, match="no previous version"):
+        await server.activation.rollback()
+    await server.activation.activate("v2")
+    await server.activation.rollback()
+    assert (server.current, server.activation.describe(None)["previous"]) == ("v1", "v2")
+    await server.activation.rollback()
+    assert (server.current, server.activation.describe(None)["previous"]) == ("v2", "v1")
+
+
+async def test_what_another_process_makes_current_is_followed(root: Path) -> None:
+    server = Server(root)
+    await server.activation.follow()
+    versions.activate(server.storage, "v2")
+    await server.activation.follow()
+    assert server.activation.describe(None)["version"] == "v2"
+    server.log.clear()
+    await server.activation.follow()
+    assert server.log == []
+
+
+async def test_a_version_that_a_shard_cannot_load_is_not_activated(root: Path) -> None:
+    server = Server(root)
+    await server.activation.follow()
+    server.shards[1].fails["v2"] = CorruptIndex("vectors.faiss does not match")
+    with pytest.raises(CorruptIndex, match=r"vectors\.faiss does not match"):
+        await server.activation.activate("v2")
+    assert server.current == server.activation.describe(None)["version"] == "v1"
+
+
+async def test_a_damaged_version_is_refused_even_if_the_shards_hold_it(root: Path) -> None:
+    server = Server(root)
+    await server.activation.follow()
+    damage(root, "v2")
+    with pytest.raises(CorruptIndex, match="version v2 is not activated"):
+        await server.activation.activate("v2")
+    assert server.current == server.activation.describe(None)["version"] == "v1"
+
+
+async def test_a_broken_current_leaves_the_old_version_serving_and_is_told(root: Path) -> None:
+    server = Server(root)
+    await server.activation.follow()
+    server.shards[0].fails["v2"] = CorruptIndex("vectors.faiss does not match")
+    versions.activate(server.storage, "v2")
+    await server.activation.follow()
+    described = server.activation.describe(None)
+    assert described["version"] == "v1"
+    assert described["problem"] == "v2 cannot be served: vectors.faiss does not match"
+    assert await server.activation.missing(0) == []
+
+    tries = server.shards[0].tries
+    await server.activation.follow()
+    assert server.shards[0].tries == tries, "verifying it again at every look would read the whole version each time"
+    server.shards[0].fails.clear()
+    server.time += REFUSED_S
+    await server.activation.follow()
+    assert (server.activation.describe(None)["version"], server.activation.describe(None)["problem"]) == ("v2", None)
+
+
+async def test_an_unreadable_current_is_a_problem_too(root: Path) -> None:
+    server = Server(root)
+    await server.activation.follow()
+    (root / "CURRENT").write_text("{")
+    await server.activation.follow()
+    assert "CURRENT cannot be served" in server.activation.describe(None)["problem"]
+    assert server.activation.describe(None)["version"] == "v1"
+
+
+async def test_a_server_that_starts_on_a_broken_current_serves_the_version_before_it(root: Path) -> None:
+    versions.activate(Storage(str(root)), "v2")
+    server = Server(root)
+    server.shards[0].fails["v2"] = CorruptIndex("damaged")
+    await server.activation.follow()
+    assert server.activation.describe(None)["version"] == "v1"
+    assert server.activation.describe(None)["problem"] == "v2 cannot be served: damaged"
+
+
+async def test_replicas_that_are_still_starting_are_waited_for(root: Path) -> None:
+    versions.activate(Storage(str(root)), "v2")
+    server = Server(root)
+    server.shards[0].fails["v2"] = Unavailable("shard 0 has no replica")
+    await server.activation.follow()
+    assert await server.activation.missing(0) == ["v2 cannot be served: shard 0 has no replica"]
+    server.shards[0].fails.clear()
+    await server.activation.follow()
+    assert await server.activation.missing(0) == []
+
+
+async def test_a_version_for_another_server_is_a_conflict(root: Path) -> None:
+    publish(root, "v3", passages(30), shards=3, activate=False)
+    other = publish(root, "v4", passages(30), encoder="hashing:32", activate=False)
+    server = Server(root)
+    await server.activation.follow()
+    with pytest.raises(Conflict, match="version v3 has 3 shards and this server 2") as refused:
+        await server.activation.activate("v3")
+    assert "restart the server" in str(refused.value)
+    with pytest.raises(EncoderMismatch) as mismatch:
+        await server.activation.activate("v4")
+    assert str(other.encoder) in str(mismatch.value)
+    assert "hashing:64" in str(mismatch.value)
+    with pytest.raises(NotFound, match="no published version v9"):
+        await server.activation.activate("v9")
+    assert server.current == "v1"
+
+
+async def test_what_a_shard_lacks_is_named(root: Path) -> None:
+    server = Server(root)
+    await server.activation.follow()
+    server.shards[1].loaded.clear()
+    assert await server.activation.missing(0) == ["shard 1 has not loaded version v1"]

@@ -1,0 +1,340 @@
+"""The stages of a build over a folder, without Ray: embed, index, verify, publish, in any order a crash may leave."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shoal import layout, versions
+from shoal.build.commits import (
+    ShardCommit,
+    Tally,
+    committed_units,
+    read_shard_commit,
+    read_unit_commit,
+)
+from shoal.build.embed import embed_unit
+from shoal.build.index import duplicate_rows, id_digests, index_shard
+from shoal.build.publish import describe, first_rejected, make_manifest, require_passages, write_rejected
+from shoal.build.sample import sample_vectors
+from shoal.build.unit import UnitFile, vectors_of
+from shoal.build.verify import count_problems, verify_shard
+from shoal.encoders import Encoder, load_encoder
+from shoal.errors import InvalidArgument, NotFound
+from shoal.plan import Plan, make_plan, shard_of, spool
+from shoal.records import FloatArray
+from shoal.settings import BuildSettings
+from shoal.shard import Shard
+from shoal.storage import Storage
+
+DIM = 16
+
+
+def jsonl(path: Path, records: Sequence[dict[str, Any] | str]) -> Path:
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in records))
+    return path
+
+
+def records(count: int) -> list[dict[str, Any]]:
+    return [{"id": f"p{n}", "text": f"passage {n} about topic {n % 7}", "page": n} for n in range(count)]
+
+
+class Build:
+    """One build in a folder, stage by stage."""
+
+    def __init__(self, folder: Path, source: Path, **changes: Any) -> None:
+        self.settings = BuildSettings.model_validate(
+            {"source": str(source), "index": str(folder), "encoder": f"hashing:{DIM}", "shards": 3, "unit_passages": 10}
+            | changes
+        )
+        self.storage = Storage(self.settings.index)
+        self.encoder: Encoder = load_encoder(self.settings)
+        self.plan: Plan = spool(make_plan(self.settings, self.encoder.fingerprint()), self.storage)
+        self.tally = Tally(len(self.plan.units), self.plan.shards)
+
+    def embed(self) -> "Build":
+        for unit in self.plan.units:
+            commit = embed_unit(self.plan, unit, self.encoder, self.storage)
+            self.tally.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected))
+        return self
+
+    def index(self, queries: int = 5) -> list[ShardCommit]:
+        sample = sample_vectors(
+            self.storage, self.plan.hash, self.tally.passages, self.plan.shards, DIM, queries, seed=2
+        )
+        commits = [index_shard(self.plan, shard, self.storage, sample, 1) for shard in range(self.plan.shards)]
+        for commit in commits:
+            self.tally.add_shard(commit)
+        return commits
+
+    def publish(self) -> str:
+        commits = self.index()
+        report = write_rejected(self.plan, self.tally, self.storage)
+        versions.publish(self.storage, make_manifest(self.plan, self.tally, commits, None, [report]))
+        return self.plan.version
+
+    def report(self) -> list[dict[str, Any]]:
+        write_rejected(self.plan, self.tally, self.storage)
+        return [json.loads(line) for line in self.storage.read(layout.rejected(self.plan.version)).splitlines()]
+
+    def staged(self) -> dict[str, bytes]:
+        folder = layout.units_dir(self.plan.hash)
+        return {path: self.storage.read(f"{folder}/{path}") for path in self.storage.files(folder)}
+
+
+def passages_of(build: Build, commits: Sequence[ShardCommit]) -> dict[str, tuple[int, FloatArray]]:
+    """Every indexed passage: its shard and its vector."""
+    manifest = make_manifest(build.plan, build.tally, commits, None, [])
+    found = {}
+    for entry in manifest.shards:
+        shard = Shard.open(build.storage, manifest, entry.shard, cache=None, threads=1)
+        fetched = shard.fetch(list(range(shard.count)), True)
+        assert fetched.vectors is not None
+        for passage, vector in zip(fetched.passages, fetched.vectors, strict=True):
+            assert passage.id not in found
+            found[passage.id] = (entry.shard, vector)
+        shard.close()
+    return found
+
+
+def test_every_passage_is_indexed_once_in_its_shard_with_its_vector(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(57))).embed()
+    commits = build.index()
+    found = passages_of(build, commits)
+    assert set(found) == {f"p{n}" for n in range(57)}
+    for n in range(57):
+        shard, vector = found[f"p{n}"]
+        assert shard == shard_of(f"p{n}", 3)
+        np.testing.assert_array_equal(vector, build.encoder.encode_passages([f"passage {n} about topic {n % 7}"])[0])
+    assert not count_problems(build.tally)
+    assert not any(verify_shard(build.plan, commit, build.storage) for commit in commits)
+
+
+def test_a_unit_file_holds_the_rows_of_a_shard_in_input_order(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", [*records(9), "", {"id": "last", "text": "x"}]))
+    commit = embed_unit(build.plan, build.plan.units[0], build.encoder, build.storage)
+    place = {f"p{n}": n + 1 for n in range(9)} | {"last": 11}
+    with UnitFile(build.storage, build.plan.hash, 0) as file:
+        for shard in range(3):
+            batch = file.shard(shard)
+            ids = batch.column("id").to_pylist()
+            assert len(ids) == commit.rows[shard]
+            assert all(shard_of(passage_id, 3) == shard for passage_id in ids)
+            assert batch.column("record").to_pylist() == [place[passage_id] for passage_id in ids]
+            assert vectors_of(batch).shape == (len(ids), DIM)
+            assert batch.column("record").to_pylist() == sorted(batch.column("record").to_pylist())
+    with UnitFile(build.storage, build.plan.hash, 0, ["id", "record"]) as file:
+        assert file.shard(0).schema.names == ["id", "record"]
+
+
+def test_a_committed_unit_is_not_embedded_again(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(25))).embed()
+    before = build.staged()
+
+    class Refusing:
+        def encode_passages(self, texts: Sequence[str]) -> FloatArray:
+            raise AssertionError("embedded again")
+
+    for unit in build.plan.units:
+        again = embed_unit(build.plan, unit, Refusing(), build.storage)  # type: ignore[arg-type]
+        assert again == read_unit_commit(build.storage, build.plan.hash, unit.number)
+    assert build.staged() == before
+    assert committed_units(build.storage, build.plan.hash) == [unit.number for unit in build.plan.units]
+
+
+def test_a_unit_without_its_commit_record_is_embedded_again_to_the_same_bytes(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(25))).embed()
+    before = build.staged()
+    build.storage.delete(layout.unit_commit(build.plan.hash, 1))
+    build.storage.write(layout.unit_data(build.plan.hash, 1), b"half of a file")
+    assert 1 not in committed_units(build.storage, build.plan.hash)
+    build.embed()
+    assert build.staged() == before
+
+
+def test_bad_records_are_reported_with_their_lines_in_the_whole_file(tmp_path: Path) -> None:
+    good = records(40)
+    good[12] = '{"id": "broken'  # type: ignore[call-overload]
+    good[30] = {"id": "empty", "text": ""}
+    good[31] = {"text": "no id"}
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", good)).embed()
+    build.index()
+    report = build.report()
+    assert [record["line"] for record in report] == [13, 31, 32]
+    assert all(record["file"] == "in.jsonl" and record["reason"] for record in report)
+    assert report[1]["id"] == "empty"
+    assert first_rejected(build.plan, build.tally, build.storage, 2) == report[:2]
+    assert describe(report[0]).startswith("in.jsonl:13: ")
+
+
+def test_lines_are_counted_within_each_file(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        part = [{"id": f"{name}{n}", "text": f"text {n}"} for n in range(25)]
+        jsonl(tmp_path / "in" / f"{name}.jsonl", [*part[:21], "not json", *part[21:]])
+    build = Build(tmp_path / "index", tmp_path / "in").embed()
+    assert [(Path(record["file"]).name, record["line"]) for record in build.report()] == [
+        ("a.jsonl", 22),
+        ("b.jsonl", 22),
+    ]
+
+
+def test_the_first_of_several_equal_ids_wins_and_the_others_are_reported(tmp_path: Path) -> None:
+    lines = records(30)
+    lines[7] = {"id": "p3", "text": "second of p3"}
+    lines[28] = {"id": "p3", "text": "third of p3"}
+    lines[29] = {"id": "p28", "text": "takes the place of p28"}
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", lines)).embed()
+    commits = build.index()
+    found = passages_of(build, commits)
+    assert set(found) == {f"p{n}" for n in range(29) if n != 7}
+    np.testing.assert_array_equal(found["p3"][1], build.encoder.encode_passages(["passage 3 about topic 3"])[0])
+    assert [(record["line"], record["id"], record["reason"]) for record in build.report()] == [
+        (8, "p3", "duplicate id, first in in.jsonl:4"),
+        (29, "p3", "duplicate id, first in in.jsonl:4"),
+    ]
+    manifest = make_manifest(build.plan, build.tally, commits, None, [])
+    assert manifest.counts.model_dump() == {"input": 30, "passages": 28, "duplicates": 2, "rejected": 0}
+    assert not count_problems(build.tally)
+
+
+def test_a_vector_that_is_not_finite_rejects_its_record_alone(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(12)))
+    plain = build.encoder
+
+    class Broken:
+        def encode_passages(self, texts: Sequence[str]) -> FloatArray:
+            vectors = plain.encode_passages(texts).copy()
+            vectors[[i for i, text in enumerate(texts) if text.startswith("passage 4 ")], 2] = np.nan
+            return vectors
+
+    build.encoder = Broken()  # type: ignore[assignment]
+    build.embed()
+    found = passages_of(build, build.index())
+    assert set(found) == {f"p{n}" for n in range(12) if n != 4}
+    (report,) = build.report()
+    assert (report["line"], report["id"]) == (5, "p4")
+    assert "not finite" in report["reason"]
+
+
+def test_an_input_without_records_is_not_published(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", ["", ""])).embed()
+    with pytest.raises(InvalidArgument, match="nothing was published"):
+        require_passages(build.plan, build.tally, build.storage)
+
+
+def test_an_input_whose_records_are_all_bad_is_not_published_and_says_why(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", [{"id": "a"}, "x", {"id": "b", "text": ""}])).embed()
+    with pytest.raises(InvalidArgument, match=r"all 3 records were rejected \(in.jsonl:1: .*text"):
+        require_passages(build.plan, build.tally, build.storage)
+
+
+def test_shards_may_be_empty(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(2)), shards=8).embed()
+    commits = build.index()
+    assert sum(commit.entry.count for commit in commits) == 2
+    assert set(passages_of(build, commits)) == {"p0", "p1"}
+    assert not any(verify_shard(build.plan, commit, build.storage) for commit in commits)
+
+
+def test_a_stored_shard_is_not_indexed_again_unless_its_files_are_gone(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30))).embed()
+    commits = build.index()
+    vectors = f"{layout.shard_dir(build.plan.version, 0)}/{layout.VECTORS}"
+    before, written = build.storage.read(vectors), build.storage.local_path(vectors).stat().st_mtime_ns
+    assert build.index()[0].model_copy(update={"latency_ms": None}) == commits[0].model_copy(
+        update={"latency_ms": None}
+    )
+    assert build.storage.local_path(vectors).stat().st_mtime_ns == written
+    build.storage.delete(vectors)
+    build.index()
+    assert build.storage.read(vectors) == before
+
+
+def test_a_shard_committed_for_another_version_is_stored_again(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30))).embed()
+    build.index()
+    other = build.plan.model_copy(update={"version": "20990101T000000-other"})
+    commit = index_shard(other, 0, build.storage, np.zeros((0, DIM), np.float32), 1)
+    assert commit.version == other.version
+    assert commit.latency_ms is None
+    assert build.storage.exists(f"{layout.shard_dir(other.version, 0)}/{layout.PASSAGES}")
+
+
+def test_verification_finds_a_changed_byte_and_a_missing_file(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30))).embed()
+    commits = build.index()
+    path = build.storage.local_path(f"{layout.shard_dir(build.plan.version, 1)}/{layout.PASSAGES}")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    build.storage.delete(f"{layout.shard_dir(build.plan.version, 2)}/{layout.SHARD}")
+    assert not verify_shard(build.plan, commits[0], build.storage)
+    assert "checksum" in verify_shard(build.plan, commits[1], build.storage)[0]
+    assert "missing" in verify_shard(build.plan, commits[2], build.storage)[0]
+
+
+def test_verification_finds_lost_passages(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30)))
+    assert count_problems(build.tally) == ["3 units are not embedded"]
+    build.embed().index()
+    build.tally.shard_passages[1] -= 2
+    assert count_problems(build.tally) == ["shard 1 lost 2 passages between embedding and indexing"]
+
+
+def test_a_published_build_is_a_whole_version(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", [*records(30), "broken"])).embed()
+    version = build.publish()
+    assert versions.verify(build.storage, version) == []
+    manifest = versions.read_manifest(build.storage, version)
+    assert manifest.counts.model_dump() == {"input": 31, "passages": 30, "duplicates": 0, "rejected": 1}
+    texts = [record["text"] for record in records(30)]
+    assert manifest.statistics.text_bytes == sum(map(len, texts))
+    assert manifest.index.latency_ms is not None
+    assert versions.find_plan(build.storage, build.plan.hash) == version
+    versions.publish(build.storage, manifest)  # safe to repeat
+
+
+def test_two_builds_of_one_plan_store_equal_files(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "in.jsonl", [*records(64), *records(5)])
+    builds = [Build(tmp_path / name, source).embed() for name in ("one", "two")]
+    for build in builds:
+        build.publish()
+    one, two = (
+        {entry.path: entry for entry in versions.read_manifest(b.storage, b.plan.version).all_files()} for b in builds
+    )
+    assert one == two
+
+
+def test_a_unit_that_vanished_is_named(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30))).embed()
+    build.storage.delete(layout.unit_data(build.plan.hash, 1))
+    with pytest.raises(NotFound, match=r"00000001\.arrow"):
+        build.index()
+
+
+def test_commits_survive_serialisation(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30))).embed()
+    (first, *_) = build.index()
+    assert read_shard_commit(build.storage, build.plan.hash, 0) == first
+    assert first.without_sample().nearest.exact == []
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 12), max_size=60))
+def test_duplicate_rows_agree_with_a_plain_loop(numbers: list[int]) -> None:
+    first: dict[int, int] = {}
+    expected = []
+    for row, number in enumerate(numbers):
+        if number in first:
+            expected.append((row, first[number]))
+        else:
+            first[number] = row
+    duplicates, firsts = duplicate_rows(id_digests(pa.array([str(number) for number in numbers], pa.string())))
+    assert list(zip(duplicates.tolist(), firsts.tolist(), strict=True)) == expected

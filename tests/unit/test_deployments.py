@@ -1,0 +1,214 @@
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from shoal import versions
+from shoal.encoders import load_encoder
+from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound
+from shoal.records import FloatArray, SearchRequest
+from shoal.services import Fetched
+from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
+from shoal.shard import Shard
+from shoal.storage import Storage
+
+from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Threads
+from tests.indexes import damage, passages, publish
+
+HASHING = EncoderSettings(encoder="hashing:64")
+
+
+def soon() -> float:
+    return time.time() + 30
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    publish(tmp_path, "v1", passages(40))
+    publish(tmp_path, "v2", passages(40, marker="new"), activate=False)
+    return tmp_path
+
+
+@pytest.fixture
+def settings(root: Path) -> ServeSettings:
+    return ServeSettings(index=str(root), encoder="hashing:64", reranker="overlap", watch_s=0.1)
+
+
+def query(text: str) -> FloatArray:
+    return load_encoder(HASHING).encode_queries([text])
+
+
+class TestQueryEncoder:
+    async def test_gives_the_vectors_of_the_encoder(self) -> None:
+        model = load_encoder(HASHING)
+        encoder = QueryEncoder(HASHING, model.fingerprint())
+        np.testing.assert_array_equal(
+            await encoder.encode(["red fish", "otter"], soon()), model.encode_queries(["red fish", "otter"])
+        )
+
+    async def test_refuses_an_index_of_another_encoder_and_names_both(self) -> None:
+        other = load_encoder(EncoderSettings(encoder="hashing:32")).fingerprint()
+        with pytest.raises(EncoderMismatch) as refused:
+            QueryEncoder(HASHING, other)
+        assert "hashing:64" in str(refused.value)
+        assert "hashing:32" in str(refused.value)
+
+
+class TestThreads:
+    async def test_work_whose_deadline_passes_while_it_waits_is_never_started(self) -> None:
+        threads, free, started = Threads(1, "test"), threading.Event(), []
+        first = asyncio.ensure_future(threads.run(soon(), free.wait, 30))
+        late = asyncio.ensure_future(threads.run(time.time(), started.append, "late"))
+        await asyncio.sleep(0)
+        free.set()
+        assert await first
+        with pytest.raises(DeadlineExceeded, match="no thread was free|had a thread free"):
+            await late
+        assert not started
+
+    async def test_the_loop_goes_on_meanwhile(self) -> None:
+        threads, free = Threads(1, "test"), threading.Event()
+        asyncio.get_running_loop().call_soon(free.set)
+        assert await threads.run(soon(), free.wait, 30)
+
+
+class TestRetriever:
+    async def test_searches_the_version_that_a_call_names(self, settings: ServeSettings) -> None:
+        retrievers = [Retriever(settings, shard) for shard in (0, 1)]
+        hits = [await one.search("v1", query("n7"), 5, soon(), True) for one in retrievers]
+        assert {passage_id for one in hits for passage_id in one.ids[0]} <= {f"p{number}" for number in range(40)}
+        assert hits[0].passages is not None
+        assert all("new" not in passage.text for passage in hits[0].passages[0])
+        hits_v2 = await retrievers[0].search("v2", query("n7"), 5, soon(), True)
+        assert hits_v2.passages is not None
+        assert all("new" in passage.text for passage in hits_v2.passages[0])
+        assert await retrievers[0].versions() == ["v1", "v2"]
+
+    async def test_fetches_passages_and_vectors(self, settings: ServeSettings) -> None:
+        retriever = Retriever(settings, 0)
+        hits = await retriever.search("v1", query("n7"), 2, soon(), False)
+        fetched = await retriever.fetch("v1", hits.rows[0].tolist(), soon(), True)
+        assert isinstance(fetched, Fetched)
+        assert [passage.id for passage in fetched.passages] == hits.ids[0]
+        assert fetched.vectors is not None
+        np.testing.assert_allclose(fetched.vectors @ query("n7")[0], hits.scores[0], atol=1e-5)
+
+    async def test_a_version_that_many_calls_want_is_loaded_once(
+        self, settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        retriever, opened = Retriever(settings, 0), []
+        open_shard = Shard.open
+
+        def counted(*args: Any, **options: Any) -> Shard:
+            opened.append(args[1].version)
+            return open_shard(*args, **options)
+
+        monkeypatch.setattr(Shard, "open", counted)
+        await asyncio.gather(
+            retriever.prepare("v2"), retriever.prepare("v2"), retriever.search("v2", query("n7"), 2, soon(), False)
+        )
+        await retriever.prepare("v2")
+        assert opened == ["v2"]
+
+    async def test_retiring_forgets_all_other_versions(self, settings: ServeSettings) -> None:
+        retriever = Retriever(settings, 0)
+        await retriever.prepare("v2")
+        await retriever.retire(["v2"])
+        assert await retriever.versions() == ["v2"]
+        await retriever.search("v1", query("n7"), 1, soon(), False)
+        assert await retriever.versions() == ["v1", "v2"], "a version in the root is loaded again when a call names it"
+
+    async def test_an_unknown_version_is_not_found(self, settings: ServeSettings) -> None:
+        with pytest.raises(NotFound, match="no published version v9"):
+            await Retriever(settings, 0).search("v9", query("n7"), 1, soon(), False)
+
+    async def test_a_damaged_version_is_refused_and_may_be_tried_again(
+        self, root: Path, settings: ServeSettings
+    ) -> None:
+        retriever = Retriever(settings, 0)
+        damage(root, "v2")
+        for _ in range(2):
+            with pytest.raises(CorruptIndex, match="shard-00000"):
+                await retriever.prepare("v2")
+        assert await retriever.versions() == ["v1"]
+        damage(root, "v2")
+        assert await retriever.prepare("v2")
+
+    def test_starts_on_the_version_before_a_broken_one(self, root: Path, settings: ServeSettings) -> None:
+        versions.activate(Storage(str(root)), "v2")
+        damage(root, "v2")
+        assert asyncio.run(Retriever(settings, 0).versions()) == ["v1"]
+        assert asyncio.run(Retriever(settings, 1).versions()) == ["v2"]
+
+    def test_does_not_start_on_nothing(self, root: Path, settings: ServeSettings, tmp_path: Path) -> None:
+        damage(root, "v1")
+        with pytest.raises(CorruptIndex):
+            Retriever(settings, 0)
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(NotFound, match="shoal build"):
+            Retriever(settings.model_copy(update={"index": str(tmp_path / "empty")}), 0)
+
+
+class TestReranker:
+    async def test_scores_waiting_queries_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        reranker = Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
+        sizes, score_pairs = [], reranker._reranker.score_pairs
+
+        def recorded(pairs: Sequence[tuple[str, str]]) -> FloatArray:
+            sizes.append(len(pairs))
+            return score_pairs(pairs)
+
+        monkeypatch.setattr(reranker._reranker, "score_pairs", recorded)
+        texts = ["a red fish", "an otter", "no word of it"]
+        scores = await asyncio.gather(*(reranker.score(word, texts, soon()) for word in ("fish", "otter", "fish")))
+        assert [int(np.argmax(row)) for row in scores] == [0, 1, 0]
+        assert sum(sizes) == 9
+        assert len(sizes) < 3
+
+    async def test_a_query_without_passages_has_no_scores(self) -> None:
+        scores = await Reranker(RerankerSettings(reranker="overlap"), max_waiting=10).score("fish", [], soon())
+        assert scores.shape == (0,)
+
+
+class LocalShard(Retriever):
+    """A retriever called directly, where the ingress has a handle."""
+
+    async def prepare(self, version: str, deadline: float = 0) -> bool:  # type: ignore[override]
+        return await super().prepare(version)
+
+    async def retire(self, keep: Sequence[str], deadline: float = 0) -> bool:  # type: ignore[override]
+        return await super().retire(list(keep))
+
+    async def holds(self, version: str, deadline: float) -> bool:
+        return version in await self.versions()
+
+
+async def test_the_ingress_searches_describes_and_switches(settings: ServeSettings) -> None:
+    fingerprint = load_encoder(HASHING).fingerprint()
+    shards: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
+    ingress = Ingress(
+        settings,
+        fingerprint,
+        QueryEncoder(HASHING, fingerprint),
+        shards,
+        Reranker(RerankerSettings(reranker="overlap"), max_waiting=10),
+    )
+    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
+    assert await ingress.ready() == ["the index version is being loaded"]
+    await ingress._activation.follow()
+    ingress._probed = (0.0, [])
+    assert await ingress.ready() == []
+    (answer,) = await ingress.search([request])
+    assert (answer.index_version, answer.reranked, answer.results[0].id) == ("v1", True, "p0")
+    assert answer.coverage.answered == 2
+    await ingress.activate("v2")
+    (answer,) = await ingress.search([request])
+    assert answer.index_version == "v2"
+    assert (await ingress.index_info())["previous"] == "v1"
+    await ingress.rollback()
+    assert (await ingress.index_info())["version"] == "v1"
+    ingress._watch.cancel()
