@@ -8,8 +8,6 @@ resident memory (VmHWM, which counts mapped files and shared memory too) of each
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -18,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.report import Figure, report
+
 PASSAGE_BYTES = 200
 GOAL = 1.3
 POLL_S = 0.1
+# Beginnings of process titles. The title of a Ray worker is what it does at the moment.
 KINDS = {
-    "build_index": "driver",
     "ray::MapWorker": "embedding worker",
     "ray::fingerprint": "task worker",
     "ray::sample_queries": "task worker",
@@ -30,7 +30,7 @@ KINDS = {
     "ray::verify": "task worker",
     "ray::_StatsActor": "Ray Data statistics",
     "ray::_AutoscalingCoordinatorActor": "Ray Data autoscaling",
-    "ray::ActorLocationTracker": "Ray Data actor locations",
+    "ray::ActorLocationTracker": "Ray Data locations",
     "raylet": "raylet",
     "gcs_server": "Ray control store",
 }
@@ -45,41 +45,38 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
 
-    print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
         small, large = (build(Path(folder), count, options.shards) for count in (options.small, options.large))
-    figures = {}
+    figures = []
     for kind in sorted(small.keys() & large.keys()):
+        for count, peaks in ((options.small, small), (options.large, large)):
+            figures.append(Figure(f"{kind}, {count:,} passages", round(peaks[kind] / 1024, 1), "MiB"))
         ratio = large[kind] / small[kind]
-        figures[f"peak memory: {kind}"] = {
-            "value": round(ratio, 3),
-            "goal": f"<= {GOAL}",
-            "met": ratio <= GOAL,
-            "unit": f"{options.large:,} / {options.small:,} passages",
-            "small_mib": round(small[kind] / 1024, 1),
-            "large_mib": round(large[kind] / 1024, 1),
-        }
-    print(f"{'figure':<46}{'small':>10}{'large':>10}{'ratio':>8}{'goal':>9}  met")
-    for name, figure in figures.items():
-        print(
-            f"{name:<46}{figure['small_mib']:>6} MiB{figure['large_mib']:>6} MiB{figure['value']:>8}{figure['goal']:>9}"
-            f"  {'yes' if figure['met'] else 'NO'}"
-        )
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
-    sys.exit(not all(figure["met"] for figure in figures.values()))
+        figures.append(Figure(f"{kind}, growth", round(ratio, 3), "times", f"<= {GOAL}", ratio <= GOAL))
+    report("Peak resident memory of the processes of a build", figures, options.json)
+    sys.exit(not all(figure.met is not False for figure in figures))
 
 
 def build(folder: Path, count: int, shards: int) -> dict[str, int]:
     """Build an index of `count` passages and return the highest VmHWM of each kind of process, in KiB."""
     source = folder / f"{count}.jsonl"
     write_corpus(source, count)
-    command = [sys.executable, "-m", "jobs.build_index", "--source", str(source), "--index", str(folder / f"index-{count}")]
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.build_index",
+        "--source",
+        str(source),
+        "--index",
+        str(folder / f"index-{count}"),
+    ]
     command += ["--encoder", "hashing:64", *(["--shards", str(shards)] if shards else []), "--json"]
     with (folder / "log").open("w+") as log:
-        process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen(
+            command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=log, text=True
+        )
         peaks: dict[int, int] = {}
-        kinds: dict[int, str] = {}
+        kinds = {process.pid: "driver"}
         while process.poll() is None:
             for pid in descendants(process.pid):
                 look(pid, peaks, kinds)
@@ -108,7 +105,9 @@ def write_corpus(path: Path, count: int) -> None:
             rows = min(10_000, count - start)
             texts = letters[random.integers(0, len(letters), (rows, PASSAGE_BYTES))]
             texts[:, 0] = texts[:, -1] = ord("x")
-            file.writelines(b'{"id": "p%d", "text": "%s"}\n' % (start + n, text.tobytes()) for n, text in enumerate(texts))
+            file.writelines(
+                b'{"id": "p%d", "text": "%s"}\n' % (start + n, text.tobytes()) for n, text in enumerate(texts)
+            )
 
 
 def descendants(pid: int) -> list[int]:
@@ -133,9 +132,10 @@ def look(pid: int, peaks: dict[int, int], kinds: dict[int, str]) -> None:
     for line in status.splitlines():
         if line.startswith("VmHWM:"):
             peaks[pid] = max(peaks.get(pid, 0), int(line.split()[1]))
+    name = title if title.startswith("ray::") else Path(title.partition(" ")[0]).name
     for sign, kind in KINDS.items():
-        if sign in title and kinds.get(pid) in (None, "other Ray processes"):
-            kinds[pid] = kind
+        if name.startswith(sign):
+            kinds.setdefault(pid, kind)
 
 
 if __name__ == "__main__":

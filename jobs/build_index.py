@@ -18,6 +18,7 @@ from jobs.session import ray_session
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument
 from shoal.settings import BuildSettings
+from shoal.sources.listing import find_input
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -26,6 +27,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
     """Embed a corpus into shards and publish them as one index version; run again, it continues where it stopped."""
     reporter = Reporter(Console(stderr=as_json))
+    # A mistyped path is told at once, not after a cluster has started.
+    find_input(settings.source, settings.format)
     with ray_session() as cluster:
         if not cluster.private:
             _require_absolute(settings)

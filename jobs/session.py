@@ -35,7 +35,6 @@ class Cluster:
 
     cpus: float
     gpus: float
-    nodes: int
     private: bool
 
 
@@ -76,8 +75,7 @@ def ray_session() -> Iterator[Cluster]:
         with _silent_stderr():
             ray.init(**options)
         resources = ray.cluster_resources()
-        nodes = sum(node["Alive"] for node in ray.nodes())
-        yield Cluster(resources.get("CPU", 0), resources.get("GPU", 0), nodes, private)
+        yield Cluster(resources.get("CPU", 0), resources.get("GPU", 0), private)
     finally:
         ray.shutdown()
         if folder:

@@ -18,7 +18,7 @@ from serve.handles import EncoderHandle, RerankerHandle, ShardHandle
 from shoal import layout
 from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
-from shoal.serving import plan_serving
+from shoal.serving import Serving, plan_serving
 from shoal.settings import ServeSettings
 from shoal.storage import Storage
 
@@ -29,14 +29,18 @@ CONTROL_REQUESTS = 64
 
 
 def build_app(args: dict[str, Any] | ServeSettings) -> serve.Application:
-    """Wire the application that serves an index.
+    """Plan and wire the application that serves an index.
 
     Raises InvalidArgument for arguments that ServeSettings refuses, and what `plan_serving` finds.
     """
     settings = validated(args)
+    return wire(settings, plan_serving(settings))
+
+
+def wire(settings: ServeSettings, plan: Serving) -> serve.Application:
+    """Wire the application that was planned."""
     # Replicas may run in another folder.
     settings = settings.model_copy(update={"index": Storage(settings.index).uri})
-    plan = plan_serving(settings)
     in_flight = settings.max_batch * max(settings.encoder_replicas, settings.retriever_replicas)
 
     encoder = _deployment(

@@ -4,6 +4,9 @@ Starts a private Ray or joins a cluster, deploys `serve.app`, and prints one lin
 be searched. Nothing of it is left when it ends: no process, no port, no file.
 """
 
+import contextlib
+import importlib
+import io
 import json
 import logging
 import os
@@ -18,6 +21,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +32,7 @@ from serve import private_ray
 from shoal import errors
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
+from shoal.serving import Serving, plan_serving
 from shoal.settings import RunSettings, ServeSettings
 
 OBJECT_STORE_BYTES = 128 * 2**20
@@ -52,8 +57,11 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
     """
     try:
         _stop_on_signals()
-        with _ray(settings):
-            _deploy(settings)
+        if settings.address is None:
+            _require_free(settings.host, settings.port)
+        served = ServeSettings.model_validate(settings.model_dump(include=set(ServeSettings.model_fields)))
+        plan = plan_serving(served)
+        with _ray(settings), _application(settings, served, plan):
             host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
             url = f"http://{host}:{settings.port}"
             _wait_until_ready(url)
@@ -75,26 +83,32 @@ def _stop_on_signals() -> None:
         signal.signal(number, stop)
 
 
+def _ignore_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def _ray(settings: RunSettings) -> Iterator[None]:
     """Start a private Ray, or join the cluster of `address`; stop what was started at the end."""
     folder = Path(tempfile.mkdtemp(prefix="shoal-"))  # short: Ray's sockets lie in it, and their paths are limited
     try:
         if settings.address is None:
-            _require_free(settings.host, settings.port)
             private_ray.prepare(folder, settings.proxy)
         paths = [str(APPLICATION), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
         import ray
 
+        # Importing Serve takes as long as starting Ray, which is mostly waiting for other processes.
+        importing = threading.Thread(target=importlib.import_module, args=("serve.app",), daemon=True)
+        importing.start()
         try:
             ray.init(**_ray_options(settings, folder))
+            importing.join()
             _stop_on_signals()  # Ray has put its own handler in place
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_IGN)
-            _bounded(_stop_serve, settings.address is None)
+            _ignore_signals()
             ray.shutdown()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -123,36 +137,29 @@ def _require_free(host: str, port: int) -> None:
         raise InvalidArgument(f"port {port} is in use on {host}; choose another with --port", param="--port")
 
 
-def _deploy(settings: RunSettings) -> None:
+@contextmanager
+def _application(settings: RunSettings, served: ServeSettings, plan: Serving) -> Iterator[None]:
+    """Deploy the application, and stop it at the end: all of Serve, if its Ray is private."""
     from ray import serve
 
-    from serve.app import NAME, build_app
+    from serve.app import NAME, wire
 
-    given = settings.model_dump(include=set(ServeSettings.model_fields))
-    application = build_app(given)
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    location = "HeadOnly" if settings.address is None else "EveryNode"
-    serve.start(proxy_location=location, http_options={"host": settings.host, "port": settings.port})
-    target = serve.RunTarget(application, name=NAME, route_prefix="/")
-    serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-
-
-def _stop_serve(private: bool) -> None:
-    from ray import serve
-
-    from serve.app import NAME
-
-    if private:
-        serve.shutdown()
-    else:
-        serve.delete(NAME)
-
-
-def _bounded(work: Any, *args: Any) -> None:
-    """Let work take STOP_S at most, whatever becomes of it: what follows must happen."""
-    thread = threading.Thread(target=work, args=args, daemon=True)
-    thread.start()
-    thread.join(STOP_S)
+    logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
+    try:
+        location = "HeadOnly" if settings.address is None else "EveryNode"
+        serve.start(proxy_location=location, http_options={"host": settings.host, "port": settings.port})
+        target = serve.RunTarget(wire(served, plan), name=NAME, route_prefix="/")
+        serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+        yield
+    finally:
+        _ignore_signals()
+        # Ray reports the end of Serve's own controller as an error.
+        with contextlib.redirect_stderr(io.StringIO()):
+            stopping = threading.Thread(
+                target=serve.shutdown if settings.address is None else partial(serve.delete, NAME), daemon=True
+            )
+            stopping.start()
+            stopping.join(STOP_S)
 
 
 def _wait_until_ready(url: str) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound, Unavailable
@@ -84,26 +84,40 @@ class ShardCache:
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
             with _closing_on_error(descriptor):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                self._reserve(descriptor, size, storage.place(path))
-                _fill(descriptor, storage, path, sha256, size)
-                part.rename(local)
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
-                if _is_at(descriptor, local):
-                    return descriptor
+                if _is_at(descriptor, part):
+                    self._fill(descriptor, part, storage, path, sha256, size)
+                    fcntl.flock(descriptor, fcntl.LOCK_SH)
+                    if _is_at(descriptor, local):
+                        return descriptor
             os.close(descriptor)
             return None
+
+    def _fill(self, descriptor: int, part: Path, storage: Storage, path: str, sha256: str, size: int) -> None:
+        """Download into the locked file `part` and give it its final name, or remove it if that fails."""
+        try:
+            self._reserve(descriptor, size, storage.place(path))
+            _copy(descriptor, storage, path, sha256, size)
+            with _exclusive(self._folder / _LOCK):  # so that whoever sums up the sizes sees one of the two names
+                part.rename(part.with_name(sha256))
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
     def _reserve(self, descriptor: int, size: int, place: str) -> None:
         """Make room for a file and claim it by giving the file its size, so that other processes count it."""
         with _exclusive(self._folder / _LOCK):
             os.ftruncate(descriptor, 0)
-            files = [(path, path.stat()) for path in self._folder.iterdir() if not path.name.endswith(_LOCK)]
-            total = sum(status.st_size for _, status in files)
-            for path, status in sorted(files, key=lambda file: file[1].st_mtime_ns):
+            files = []
+            for path in self._folder.iterdir():
+                with suppress(FileNotFoundError):  # another process removed a lock or a damaged file
+                    if not path.name.endswith(_LOCK):
+                        files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+            total = sum(length for _, length, _ in files)
+            for _, length, path in sorted(files):
                 if total + size <= self._max_bytes:
                     break
                 if _evict(path):
-                    total -= status.st_size
+                    total -= length
             if total + size > self._max_bytes:
                 raise InvalidArgument(
                     f"{place} ({size} bytes) does not fit into the cache {self._folder}: {total} of "
@@ -115,16 +129,18 @@ class ShardCache:
 
 def _evict(path: Path) -> bool:
     """Remove a file unless some process holds it."""
-    with path.open("rb") as file:
-        try:
+    try:
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        path.unlink(missing_ok=True)
+            path.unlink()
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        pass  # damaged, and removed by another process
     return True
 
 
-def _fill(descriptor: int, storage: Storage, path: str, sha256: str, size: int) -> None:
+def _copy(descriptor: int, storage: Storage, path: str, sha256: str, size: int) -> None:
     """Stream a file of `storage` into a descriptor, checking it on the way."""
     place, digest, written = storage.place(path), hashlib.sha256(), 0
     try:

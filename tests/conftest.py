@@ -1,8 +1,14 @@
+import importlib.util
 import logging
+import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +38,15 @@ def s3_uri(s3_endpoint: str) -> str:
     bucket = f"shoal-{uuid.uuid4().hex[:12]}"
     S3FileSystem(endpoint_override=s3_endpoint, region="us-east-1", allow_bucket_creation=True).create_dir(bucket)
     return f"s3://{bucket}/index?endpoint_override={s3_endpoint}&region=us-east-1"
+
+
+@pytest.fixture(scope="session")
+def local() -> ModuleType:
+    """The module cluster/local.py, loaded by path: `with local.LocalCluster(nodes=3) as cluster`."""
+    spec = importlib.util.spec_from_file_location("shoal_cluster_local", ROOT / "cluster" / "local.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

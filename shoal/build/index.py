@@ -21,6 +21,9 @@ from shoal.records import FloatArray
 from shoal.shard import write_shard
 from shoal.storage import Storage
 
+SEARCH_BYTES = 32 * 2**20
+"""How much of a flat index the measurement of recall holds in memory."""
+
 
 def index_shard(plan: Plan, shard: int, storage: Storage, queries: FloatArray, threads: int) -> ShardCommit:
     """Index one shard, store its files in the version's folder and commit it; one that is stored is only looked up.
@@ -46,7 +49,10 @@ def index_shard(plan: Plan, shard: int, storage: Storage, queries: FloatArray, t
             )
         info = ShardInfo.model_validate_json((folder / "shard" / layout.SHARD).read_bytes())
         kind = index_kind(plan.index.index_kind)
-        scores, found, latency_ms = measure(kind.open(folder / "shard" / layout.VECTORS, plan.index, threads), queries)
+        path = folder / "shard" / layout.VECTORS
+        # A trained index has been in memory as a whole already; a flat one never is.
+        step = None if kind.TRAINED else max(1, SEARCH_BYTES // (4 * plan.encoder.dim))
+        scores, found, latency_ms = measure(lambda: kind.open(path, plan.index, threads), queries, step)
         for file in entry.files:
             storage.put(folder / "shard" / Path(file.path).name, f"{layout.version_dir(plan.version)}/{file.path}")
         storage.put(folder / "duplicates.jsonl", layout.shard_duplicates(plan.hash, shard))

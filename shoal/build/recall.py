@@ -1,9 +1,10 @@
 """How much of the exact nearest passages an index finds, measured shard by shard and merged over the corpus."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -72,19 +73,31 @@ class ExactSearch:
         return NearestSample(exact=exact.tolist(), found=found, found_exact=found_exact)
 
 
-def measure(index: ShardIndex, queries: FloatArray) -> tuple[FloatArray, RowArray, float | None]:
-    """Search the index with queries float32 (q, dim), one by one.
+def measure(
+    opened: Callable[[], ShardIndex], queries: FloatArray, step: int | None = None
+) -> tuple[FloatArray, RowArray, float | None]:
+    """Search an index with queries float32 (q, dim), one by one.
 
-    Returns scores (q, 10), rows (q, 10) and the median time of one query in milliseconds, None without queries.
+    step: rows to be searched at a time, each time through a new mapping of the file, so that no more of it is resident;
+    None searches all at once. Returns scores (q, 10), rows (q, 10) and the median time of one query over all rows in
+    milliseconds, None without queries.
     """
     scores = np.full((len(queries), RECALL_AT), -np.inf, np.float32)
     rows = np.full((len(queries), RECALL_AT), -1, np.int64)
-    seconds = []
-    for number in range(len(queries)):
-        start = time.perf_counter()
-        scores[number : number + 1], rows[number : number + 1] = index.search(queries[number : number + 1], RECALL_AT)
-        seconds.append(time.perf_counter() - start)
-    return scores, rows, round(float(np.median(seconds)) * 1000, 3) if seconds else None
+    if not len(queries):
+        return scores, rows, None
+    seconds = np.zeros(len(queries))
+    count = opened().count
+    for start in range(0, max(count, 1), step or max(count, 1)):
+        index, selector = opened(), None if step is None else faiss.IDSelectorRange(start, start + step)
+        for number in range(len(queries)):
+            began = time.perf_counter()
+            found = index.search(queries[number : number + 1], RECALL_AT, selector)
+            seconds[number] += time.perf_counter() - began
+            both = np.concatenate([scores[number], found[0][0]]), np.concatenate([rows[number], found[1][0]])
+            best = np.argsort(-both[0], kind="stable")[:RECALL_AT]
+            scores[number], rows[number] = both[0][best], both[1][best]
+    return scores, rows, round(float(np.median(seconds)) * 1000, 3)
 
 
 class CorpusRecall:

@@ -43,5 +43,6 @@ def count_problems(tally: Tally) -> list[str]:
         return [f"{(~tally.done).sum()} units are not embedded"]
     lost = tally.shard_rows - tally.shard_passages - tally.shard_duplicates
     return [
-        f"shard {shard} lost {lost[shard]} passages between embedding and indexing" for shard in lost.nonzero()[0].tolist()
+        f"shard {shard} lost {lost[shard]} passages between embedding and indexing"
+        for shard in lost.nonzero()[0].tolist()
     ]

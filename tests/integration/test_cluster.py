@@ -59,67 +59,23 @@ with local.LocalCluster(nodes=1) as cluster:
 """
 
 
-class TestLocalCluster:
-    @pytest.fixture(scope="class")
-    def cluster(self, local: ModuleType) -> Iterator[object]:
-        with local.LocalCluster(nodes=3, env={"SHOAL_TEST_MARK": "seen"}) as cluster:
-            yield cluster
-
-    def test_three_nodes_take_a_job_and_share_an_environment(self, cluster):
-        entrypoint = (
-            "import os, ray; ray.init(); "
-            "look = ray.remote(lambda: (ray.get_runtime_context().get_node_id(), os.environ['SHOAL_TEST_MARK'])); "
-            "print(len({n['NodeID'] for n in ray.nodes()}), 'nodes', "
-            "len(set(ray.get([look.options(scheduling_strategy='SPREAD').remote() for _ in range(30)]))), "
-            "ray.get(look.remote())[1])"
-        )
-        job = subprocess.run(
-            ["ray", "job", "submit", "--", "python", "-c", entrypoint],
-            env=client_environment(cluster),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert job.returncode == 0, job.stdout + job.stderr
-        assert "3 nodes 3 seen" in job.stdout
-
-    def test_everything_listens_on_loopback_only(self, cluster, local):
-        addresses = listening(local.descendants(cluster.pid))
-        assert len(addresses) > 10
-        assert {address.rpartition(":")[0] for address in addresses} <= {"127.0.0.1", "[::ffff:127.0.0.1]"}
-
-    def test_it_stops_and_leaves_nothing(self, cluster, local):
-        started = [cluster.pid, *local.descendants(cluster.pid)]
-        assert len(started) > 10
-        cluster.stop()
-        assert alive(started) == []
-        assert listening(started) == []
-        assert not cluster.folder.exists()
+@pytest.fixture(scope="module")
+def cluster(local: ModuleType) -> Iterator[Any]:
+    with local.LocalCluster(nodes=3, env={"SHOAL_TEST_MARK": "seen"}) as cluster:
+        yield cluster
 
 
-def test_the_cluster_of_a_killed_process_stops(local):
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(SCRIPT)], stdout=subprocess.PIPE, text=True) as holder:
-        owner, folder = holder.stdout.readline().split()
-        started = [int(owner), *local.descendants(int(owner))]
-        holder.kill()
-    wait_until(lambda: not alive(started) and not Path(folder).exists())
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_script_stops_cleanly_on_a_signal(local, number):
-    with subprocess.Popen(
-        [sys.executable, str(SCRIPT), "--nodes", "1"], stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as script:
-        printed = ""
-        while "Stop it" not in printed:
-            line = script.stdout.readline()
-            assert line, printed
-            printed += line
-        started = [script.pid, *local.descendants(script.pid)]
-        script.send_signal(number)
-        assert script.wait(timeout=60) == 0
-    assert alive(started) == []
-    assert "export RAY_ADDRESS=127.0.0.1:" in printed
+def test_a_driver_joins_three_nodes_that_share_an_environment(cluster):
+    program = """
+import os, ray
+ray.init(log_to_driver=False)
+mark = ray.remote(scheduling_strategy="SPREAD")(lambda: (ray.get_runtime_context().get_node_id(), os.environ["SHOAL_TEST_MARK"]))
+print(len(ray.nodes()), *sorted({seen for _, seen in ray.get([mark.remote() for _ in range(10)])}))
+"""
+    driver = subprocess.run(
+        [sys.executable, "-c", program], env=client_environment(cluster), capture_output=True, text=True, timeout=120
+    )
+    assert driver.stdout.splitlines()[-1:] == ["3 seen"], driver.stderr
 
 
 def word(number: int) -> str:
@@ -129,11 +85,6 @@ def word(number: int) -> str:
 
 class TestApplication:
     """A build that is submitted as a job, and its index served by a declarative deploy."""
-
-    @pytest.fixture(scope="class")
-    def cluster(self, local: ModuleType) -> Iterator[Any]:
-        with local.LocalCluster(nodes=3) as cluster:
-            yield cluster
 
     @pytest.fixture(scope="class")
     def index(self, cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -208,3 +159,43 @@ class TestApplication:
         ]
         assert len(nodes) == SHARDS
         assert len(set.union(*nodes)) > 1
+
+
+def test_everything_listens_on_loopback_only(cluster, local):
+    addresses = listening(local.descendants(cluster.pid))
+    assert len(addresses) > 10
+    assert {address.rpartition(":")[0] for address in addresses} <= {"127.0.0.1", "[::ffff:127.0.0.1]"}
+
+
+def test_it_stops_while_it_serves_and_leaves_nothing(cluster, local):
+    started = [cluster.pid, *local.descendants(cluster.pid)]
+    assert len(started) > 10
+    cluster.stop()
+    assert alive(started) == []
+    assert listening(started) == []
+    assert not cluster.folder.exists()
+
+
+def test_the_cluster_of_a_killed_process_stops(local):
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(SCRIPT)], stdout=subprocess.PIPE, text=True) as holder:
+        owner, folder = holder.stdout.readline().split()
+        started = [int(owner), *local.descendants(int(owner))]
+        holder.kill()
+    wait_until(lambda: not alive(started) and not Path(folder).exists())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_script_stops_cleanly_on_a_signal(local, number):
+    with subprocess.Popen(
+        [sys.executable, str(SCRIPT), "--nodes", "1"], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as script:
+        printed = ""
+        while "Stop it" not in printed:
+            line = script.stdout.readline()
+            assert line, printed
+            printed += line
+        started = [script.pid, *local.descendants(script.pid)]
+        script.send_signal(number)
+        assert script.wait(timeout=60) == 0
+    assert alive(started) == []
+    assert "export RAY_ADDRESS=127.0.0.1:" in printed

@@ -14,7 +14,9 @@ from shoal.build import sample as sampling
 from shoal.build.recall import CorpusRecall, ExactSearch, measure
 from shoal.build.sample import sample_vectors, stratified
 from shoal.build.unit import write_unit
+from shoal.indexes import flat
 from shoal.records import FloatArray, Passage, RowArray
+from shoal.settings import IndexSettings
 from shoal.shard import to_batch
 from shoal.storage import Storage
 
@@ -29,6 +31,10 @@ class FakeIndex:
 
     def __init__(self, vectors: FloatArray, missing: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         self.vectors, self.missing = vectors, missing
+
+    @property
+    def count(self) -> int:
+        return len(self.vectors)
 
     def search(self, queries: FloatArray, top_k: int, selector: Any = None) -> tuple[FloatArray, RowArray]:
         scores = np.full((len(queries), top_k), -np.inf, np.float32)
@@ -45,7 +51,7 @@ def recall(shards: list[FloatArray], indexes: list[FakeIndex], queries: FloatArr
         exact = ExactSearch(queries)
         for _ in exact.watch((None, vectors[start : start + block]) for start in range(0, len(vectors), block)):
             pass
-        scores, rows, _ = measure(index, queries)  # type: ignore[arg-type]
+        scores, rows, _ = measure(lambda index=index: index, queries)  # type: ignore[misc]
         merged.add(exact.compare(scores, rows))
     return merged.value()
 
@@ -74,10 +80,22 @@ def test_equal_vectors_are_all_right_answers() -> None:
     assert recall([shard], [FakeIndex(shard, set(range(40)))], shard[:2]) == 1.0
 
 
+def test_searching_in_steps_finds_the_same(tmp_path: Path) -> None:
+    vectors, queries = unit_vectors(100, 8, 5), unit_vectors(4, 8, 6)
+    path, settings = tmp_path / "vectors.faiss", IndexSettings()
+    flat.build([vectors], 8, path, None, 1)
+    whole = measure(lambda: flat.open(path, settings, 1), queries)
+    for step in (1, 7, 50, 1000):
+        scores, rows, latency_ms = measure(lambda: flat.open(path, settings, 1), queries, step)
+        np.testing.assert_allclose(scores, whole[0], atol=1e-6)
+        np.testing.assert_array_equal(rows, whole[1])
+        assert latency_ms is not None
+
+
 def test_without_queries_there_is_no_recall() -> None:
     shard = unit_vectors(20, 8, 1)
     assert recall([shard], [FakeIndex(shard)], np.zeros((0, 8), np.float32)) is None
-    assert measure(SimpleNamespace(), np.zeros((0, 8), np.float32))[2] is None  # type: ignore[arg-type]
+    assert measure(SimpleNamespace, np.zeros((0, 8), np.float32))[2] is None  # type: ignore[arg-type]
 
 
 @given(st.integers(0, 10_000), st.integers(0, 200), st.integers(0, 3))

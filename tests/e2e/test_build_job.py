@@ -1,0 +1,139 @@
+"""The build as a user runs it: a local command, a submitted job, and every mistake that a command line allows."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from shoal import versions
+from shoal.storage import Storage
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "passages.jsonl"
+    lines = [json.dumps({"id": f"p{n}", "text": f"passage {n} about topic{n % 30}"}) for n in range(500)]
+    bad = [
+        '{"id": "broken", "text": ',
+        '{"text": "no id"}',
+        '{"id": "p7", "text": "a second p7"}',
+        '{"id": "empty", "text": "  "}',
+        json.dumps({"id": "long", "text": "x" * 10_000_000}),
+        '{"id": "nan", "text": "a text", "weight": NaN}',
+        '{"id": "dict", "text": "a text", "nested": {"a": 1}}',
+        '{"id": "number", "text": 12}',
+    ]
+    path.write_bytes("\n".join([*lines, *bad]).encode() + b'\n{"id": "bytes", "text": "\xff\xfe"}\n')
+    return path
+
+
+def arguments(corpus: Path, index: Path) -> list[str]:
+    options = ["--source", str(corpus), "--index", str(index), "--encoder", "hashing:32", "--shards", "2"]
+    return ["-m", "jobs.build_index", *options, "--unit-passages", "100"]
+
+
+def command(*more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    alone = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.run(
+        [sys.executable, *more],
+        cwd=ROOT,
+        env=alone | environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def built(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    """The summary and the log of a local build."""
+    result = command(*arguments(corpus, tmp_path_factory.mktemp("local") / "index"), "--json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout), result.stderr
+
+
+def content(index: str, version: str) -> dict[str, Any]:
+    body = versions.read_manifest(Storage(index), version).model_dump(exclude={"version", "created_at"})
+    del body["index"]["latency_ms"]
+    return body
+
+
+def test_good_records_are_kept_and_each_bad_one_is_reported(built: tuple[dict[str, Any], str]) -> None:
+    summary, log = built
+    assert (summary["passages"], summary["duplicates"], summary["rejected"]) == (500, 1, 8)
+    report = Path(summary["index"], "versions", summary["version"], "rejected.jsonl").read_text().splitlines()
+    lines = {record["line"]: record for record in map(json.loads, report)}
+    assert sorted(lines) == list(range(501, 510))
+    assert lines[503]["reason"] == "duplicate id, first in passages.jsonl:8"
+    for line, word in (
+        (501, "JSON"),
+        (502, "id"),
+        (504, "text"),
+        (505, "10"),
+        (506, "weight"),
+        (507, "nested"),
+        (508, "text"),
+    ):
+        assert word in lines[line]["reason"], lines[line]
+    assert "UTF-8" in lines[509]["reason"]
+    for word in ("passages", "duplicates", "rejected", "shards", "speed", summary["version"], "passages.jsonl:501: "):
+        assert word in log
+    assert "Traceback" not in log
+    assert "ray" not in log.lower()
+
+
+def test_a_submitted_job_stores_the_same_bytes(
+    local: ModuleType, corpus: Path, built: tuple[dict[str, Any], str], tmp_path: Path
+) -> None:
+    with local.LocalCluster(nodes=1, cpus_per_node=2) as cluster:
+        submit = ["-m", "ray.scripts.scripts", "job", "submit", "--address", cluster.job_url, "--working-dir", "."]
+        job = command(*submit, "--", sys.executable, *arguments(corpus, tmp_path / "index"), **cluster.env)
+    assert job.returncode == 0, job.stdout + job.stderr
+    current = versions.read_current(Storage(str(tmp_path / "index")))
+    assert current is not None
+    summary, _ = built
+    assert content(str(tmp_path / "index"), current.version) == content(summary["index"], summary["version"])
+
+
+def test_the_same_command_again_builds_nothing(built: tuple[dict[str, Any], str], corpus: Path) -> None:
+    summary, _ = built
+    again = command(*arguments(corpus, Path(summary["index"])), "--json")
+    assert again.returncode == 0, again.stderr
+    assert "nothing to do" in again.stderr
+    assert json.loads(again.stdout)["built"] is False
+
+
+@pytest.mark.parametrize(
+    ("mistake", "word"),
+    [
+        (["--source", "/no/such/file.jsonl"], "/no/such/file.jsonl"),
+        (["--index-kind", "IVF,Nonsense"], "IVF,Nonsense"),
+        (["--shards", "0"], "--shards"),
+        (["--threads", "200"], "--threads"),
+        (["--encoder", "/no/such/model"], "/no/such/model"),
+    ],
+)
+def test_a_mistake_ends_with_exit_code_2_and_names_the_place(
+    corpus: Path, tmp_path: Path, mistake: list[str], word: str
+) -> None:
+    result = command(*arguments(corpus, tmp_path / "index"), *mistake)
+    assert result.returncode == 2, result.stderr
+    assert word in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_relative_path_has_no_meaning_on_a_cluster(local: ModuleType, corpus: Path) -> None:
+    with local.LocalCluster(nodes=1, cpus_per_node=1) as cluster:
+        environment = cluster.env | {"RAY_ADDRESS": cluster.address}
+        result = command(*arguments(corpus, Path("relative/index")), **environment)
+    assert result.returncode == 2
+    assert "relative/index" in result.stderr

@@ -1,0 +1,245 @@
+"""Whole builds on a local cluster: what is published does not depend on who computed it."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from jobs import embedding, session
+from jobs.builder import Builder
+from jobs.estimate import estimate
+from jobs.progress import Reporter
+from jobs.report import Summary
+from jobs.session import Cluster, Workers, ray_session, spread
+from shoal import layout, versions
+from shoal.build.commits import Tally
+from shoal.errors import InvalidArgument, ModelUnavailable, NotFound, ShoalError
+from shoal.manifest import Manifest
+from shoal.settings import BuildSettings
+from shoal.storage import Storage
+
+TIMES = {"version", "created_at"}
+
+
+@pytest.fixture(scope="module")
+def cluster(local: ModuleType, s3_endpoint: str) -> Iterator[Cluster]:
+    """Room for three workers, and two GPUs that only Ray's scheduler believes in."""
+    with local.LocalCluster(nodes=1, cpus_per_node=4, gpus_per_node=2) as nodes, pytest.MonkeyPatch.context() as patch:
+        for name, value in (nodes.env | {"RAY_ADDRESS": nodes.address}).items():
+            patch.setenv(name, value)
+        with ray_session() as joined:
+            yield joined
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 passages about 30 topics, one duplicate and one bad line."""
+    path = tmp_path_factory.mktemp("corpus") / "passages.jsonl"
+    lines = [
+        json.dumps({"id": f"p{n}", "text": f"passage {n} about topic{n % 30} and thing{n % 7}"}) for n in range(600)
+    ]
+    path.write_text("\n".join([*lines[:300], "not json", lines[17], *lines[300:]]) + "\n")
+    return path
+
+
+Build = Callable[..., Summary]
+
+
+@pytest.fixture
+def build(cluster: Cluster, corpus: Path) -> Build:
+    def run(index: Path | str, **changes: Any) -> Summary:
+        return Builder(settings_for(corpus, index, **changes), cluster, Reporter(Console(file=io.StringIO()))).build()
+
+    return run
+
+
+def settings_for(corpus: Path, index: Path | str, **changes: Any) -> BuildSettings:
+    values = {
+        "source": str(corpus),
+        "index": str(index),
+        "encoder": "hashing:32",
+        "shards": 3,
+        "unit_passages": 40,
+        "gpus_per_worker": 0,
+    }
+    return BuildSettings.model_validate(values | changes)
+
+
+def content(summary: Summary) -> dict[str, Any]:
+    """Everything of a manifest that two builds of one plan have in common; the checksums stand for the files."""
+    manifest: Manifest = versions.read_manifest(Storage(summary.index), summary.version)
+    body = manifest.model_dump(exclude=TIMES)
+    del body["index"]["latency_ms"]
+    return body
+
+
+def test_one_and_three_workers_store_the_same_bytes(build: Build, tmp_path: Path) -> None:
+    one, three = build(tmp_path / "one", workers=1), build(tmp_path / "three", workers=3)
+    assert (one.workers, three.workers) == (1, 3)
+    assert content(one) == content(three)
+    assert versions.verify(Storage(one.index), one.version) == []
+    assert (one.passages, one.duplicates, one.rejected) == (600, 1, 1)
+    assert one.recall_at_10 == 1.0
+    assert one.activated
+    assert [example["line"] for example in one.rejected_examples] == [301, 302]
+    assert one.rejected_examples[1]["reason"] == "duplicate id, first in passages.jsonl:18"
+    assert not list(Storage(one.index).list(layout.STAGING))
+
+
+def test_a_trained_kind_is_equal_on_every_run_and_its_recall_is_known(build: Build, tmp_path: Path) -> None:
+    changes = {"index_kind": "IVF8,SQ8", "index_search": "nprobe=2"}
+    one, three = build(tmp_path / "one", workers=1, **changes), build(tmp_path / "three", workers=3, **changes)
+    assert content(one) == content(three)
+    assert one.recall_at_10 is not None
+    assert 0.3 < one.recall_at_10 < 1
+    everything = build(tmp_path / "all", index_kind="IVF8,Flat", index_search="nprobe=8")
+    assert everything.recall_at_10 == 1.0
+
+
+def test_a_plan_that_is_published_is_only_activated(build: Build, tmp_path: Path) -> None:
+    first = build(tmp_path / "index", activate=False)
+    storage = Storage(first.index)
+    assert not first.activated
+    assert versions.read_current(storage) is None
+    again = build(tmp_path / "index")
+    assert (again.built, again.activated, again.version) == (False, True, first.version)
+    rebuilt = build(tmp_path / "index", rebuild=True)
+    assert rebuilt.built
+    assert rebuilt.version > first.version
+    assert content(rebuilt) == content(first)
+    current = versions.read_current(storage)
+    assert current is not None
+    assert (current.version, current.previous) == (rebuilt.version, first.version)
+    assert not list(storage.list(layout.STAGING))
+
+
+def test_an_index_root_on_s3_gets_the_same_files(build: Build, tmp_path: Path, s3_uri: str) -> None:
+    assert content(build(s3_uri)) == content(build(tmp_path / "index"))
+
+
+def test_all_rejected_input_publishes_nothing(build: Build, tmp_path: Path) -> None:
+    source = tmp_path / "bad.jsonl"
+    source.write_text('{"id": "a"}\nnonsense\n')
+    with pytest.raises(InvalidArgument, match="all 2 records were rejected"):
+        build(tmp_path / "index", source=str(source))
+    assert versions.list_versions(Storage(str(tmp_path / "index"))) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"encoder": "/no/such/model"}, ShoalError, "/no/such/model"),
+        ({"encoder_backend": "abacus"}, InvalidArgument, "abacus"),
+        ({"index_kind": "IVF,Nonsense"}, InvalidArgument, "IVF,Nonsense"),
+        ({"index_kind": "IVF512,Flat", "train_passages": 100}, InvalidArgument, "IVF512,Flat"),
+        ({"source": "/no/such/file.jsonl"}, InvalidArgument, "/no/such/file.jsonl"),
+        ({"index": "/dev/null/index"}, InvalidArgument, "/dev/null/index"),
+    ],
+)
+def test_a_mistake_is_named_without_a_stack_trace(
+    build: Build, tmp_path: Path, changes: dict[str, Any], error: type[ShoalError], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        build(**{"index": tmp_path / "index", **changes})
+    assert message in caught.value.message
+    assert "Traceback" not in str(caught.value)
+    assert isinstance(caught.value, InvalidArgument | ModelUnavailable | NotFound)
+
+
+def test_an_input_that_changes_while_it_is_read_ends_the_build(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "growing.jsonl"
+    source.write_text('{"id": "a", "text": "one"}\n')
+    staged = Builder._staged
+
+    def grow(self: Builder, plan: Any) -> Any:
+        with source.open("a") as file:
+            file.write('{"id": "b", "text": "two"}\n')
+        return staged(self, plan)
+
+    monkeypatch.setattr(Builder, "_staged", grow)
+    with pytest.raises(InvalidArgument, match="has changed since the plan"):
+        build(tmp_path / "index", source=str(source))
+
+
+def test_a_dry_run_estimates_and_writes_nothing(cluster: Cluster, corpus: Path, tmp_path: Path) -> None:
+    settings = settings_for(corpus, tmp_path / "index", workers=2)
+    outcome = estimate(Builder(settings, cluster, Reporter(Console(file=io.StringIO()))))
+    assert not (tmp_path / "index").exists()
+    assert 500 < outcome.passages < 700
+    assert (outcome.shards, outcome.workers, outcome.dim, outcome.published) == (3, 2, 32, None)
+    assert outcome.embed_seconds is not None
+    assert outcome.disk_bytes > 2 * 600 * 32 * 4
+    assert outcome.rows()
+
+
+def test_a_dry_run_reads_the_head_of_compressed_input(cluster: Cluster, corpus: Path, tmp_path: Path) -> None:
+    import gzip
+
+    source = tmp_path / "corpus.jsonl.gz"
+    source.write_bytes(gzip.compress(corpus.read_bytes()))
+    settings = settings_for(source, tmp_path / "index")
+    outcome = estimate(Builder(settings, cluster, Reporter(Console(file=io.StringIO()))))
+    assert outcome.embed_seconds is not None
+    assert not (tmp_path / "index").exists()
+
+
+def test_workers_get_a_gpu_each(
+    cluster: Cluster, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(corpus, tmp_path / "index", gpus_per_worker=None)
+    workers = session.embedding_workers(settings, cluster)
+    assert workers == Workers(count=2, cpus=1, gpus=1)
+    seen = tmp_path / "seen"
+    seen.mkdir()
+
+    class Recorder:
+        def __init__(self, *arguments: Any) -> None:
+            import os
+
+            import ray
+
+            gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+            (seen / f"{os.getpid()}").write_text(",".join(gpus) + "|" + os.environ["CUDA_VISIBLE_DEVICES"])
+
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            import time
+
+            import numpy as np
+
+            time.sleep(0.05)
+            return {"unit": batch["item"], "lines": [1], "rejected": [0], "rows": np.array([[1, 0, 0]])}
+
+    monkeypatch.setattr(embedding, "Embedder", Recorder)
+    builder = Builder(settings, cluster, Reporter(Console(file=io.StringIO())))
+    plan, tally = builder.plan(), Tally(40, 3)
+    assert sorted(embedding.embed(settings, plan, builder.storage, list(range(40)), workers, tally)) == list(range(40))
+    assert sorted(path.read_text() for path in seen.iterdir()) == ["0|0", "1|1"]
+    assert tally.shard_rows.tolist() == [40, 0, 0]
+
+
+def test_tasks_that_ask_for_a_gpu_get_one(cluster: Cluster) -> None:
+    def visible(number: int) -> str:
+        import os
+
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    assert set(spread(visible, ((n,) for n in range(6)), 4, num_cpus=1, num_gpus=1)) <= {"0", "1"}
+
+
+def test_spread_gives_every_result_and_raises_what_a_task_raised(cluster: Cluster) -> None:
+    def square(number: int) -> int:
+        if number == 40:
+            raise NotFound("number 40 is gone", param="number")
+        return number * number
+
+    assert sorted(spread(square, ((n,) for n in range(20)), 3, num_cpus=1)) == [n * n for n in range(20)]
+    with pytest.raises(NotFound) as caught:
+        list(spread(square, ((n,) for n in range(38, 44)), 2, num_cpus=1))
+    assert (caught.value.message, caught.value.param) == ("number 40 is gone", "number")

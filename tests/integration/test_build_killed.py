@@ -1,0 +1,194 @@
+"""SIGKILL at any moment of a build, and the same command again: nothing is lost, nothing is done twice."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from shoal import layout, versions
+from shoal.storage import Storage
+
+ROOT = Path(__file__).parents[2]
+PASSAGES, UNIT, SHARDS = 3000, 50, 3
+UNITS = PASSAGES // UNIT
+MOMENTS = 10
+TIMEOUT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def cluster(local: ModuleType) -> Iterator[Any]:
+    with local.LocalCluster(nodes=1, cpus_per_node=2) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "passages.jsonl"
+    lines = [json.dumps({"id": f"p{n}", "text": f"passage {n} about topic{n % 30}"}) for n in range(PASSAGES - 2)]
+    path.write_text("\n".join([*lines[:100], "not json", lines[3], *lines[100:]]) + "\n")
+    return path
+
+
+class Run:
+    """One `python -m jobs.build_index` in a process group of its own."""
+
+    def __init__(self, corpus: Path, index: Path, environment: dict[str, str], *more: str) -> None:
+        self.storage = Storage(str(index))
+        command = [sys.executable, "-m", "jobs.build_index", "--source", str(corpus), "--index", str(index), "--json"]
+        command += ["--encoder", "hashing:32", "--shards", str(SHARDS), "--unit-passages", str(UNIT), *more]
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+    def reach(self, steps: int) -> bool:
+        """Wait until so many units and shards are committed; false if the build ended before."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while self.process.poll() is None:
+            if steps_of(self.storage) >= steps:
+                return True
+            assert time.monotonic() < deadline, "the build hangs"
+            time.sleep(0.005)
+        return False
+
+    def finish(self) -> dict[str, Any]:
+        out, err = self.process.communicate(timeout=TIMEOUT_S)
+        assert self.process.returncode == 0, err
+        summary: dict[str, Any] = json.loads(out)
+        return summary
+
+
+def staging(storage: Storage) -> Path | None:
+    folder = storage.local_path(layout.STAGING)
+    plans = list(folder.iterdir()) if folder.exists() else []
+    return plans[0] if plans else None
+
+
+def unit_commits(storage: Storage) -> dict[str, int]:
+    """Committed units, and when each was written."""
+    folder = staging(storage)
+    return {} if folder is None else {path.name: path.stat().st_mtime_ns for path in folder.glob("units/*.json")}
+
+
+def steps_of(storage: Storage) -> int:
+    folder = staging(storage)
+    return 0 if folder is None else len(unit_commits(storage)) + len(list(folder.glob("shards/*.json")))
+
+
+def content(storage: Storage, version: str) -> dict[str, Any]:
+    """What two builds of one plan have in common: everything but names of times; checksums stand for the files."""
+    assert versions.verify(storage, version) == []
+    body = versions.read_manifest(storage, version).model_dump(exclude={"version", "created_at"})
+    del body["index"]["latency_ms"]
+    return body
+
+
+@pytest.fixture(scope="module")
+def unkilled(cluster: Any, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    index = tmp_path_factory.mktemp("unkilled")
+    summary = Run(corpus, index, joined(cluster)).finish()
+    assert (summary["units_reused"], summary["passages"]) == (0, PASSAGES - 2)
+    return content(Storage(str(index)), summary["version"])
+
+
+def joined(cluster: Any) -> dict[str, str]:
+    return {**cluster.env, "RAY_ADDRESS": cluster.address}
+
+
+def test_a_driver_killed_at_ten_random_moments_loses_nothing(
+    cluster: Any, corpus: Path, unkilled: dict[str, Any], tmp_path: Path
+) -> None:
+    seed = int(os.environ.get("SHOAL_TEST_SEED", random.SystemRandom().randrange(10**6)))
+    print(f"SHOAL_TEST_SEED={seed}")
+    chance = random.Random(seed)
+    killed, roots, committed = 0, 1, dict[str, int]()
+    while True:
+        run = Run(corpus, tmp_path / f"index{roots}", joined(cluster))
+        before = steps_of(run.storage)
+        target = before + chance.randrange((UNITS + SHARDS - before) // 2 + 2)
+        print(f"kill {killed}: from {before} to {target} of {UNITS + SHARDS} steps")
+        if killed < MOMENTS and run.reach(target):
+            time.sleep(chance.uniform(0, 0.3 if target >= UNITS else 0.05))
+            if run.process.poll() is None:
+                run.kill()
+                killed += 1
+                if staging(run.storage) is not None:
+                    now = unit_commits(run.storage)
+                    assert committed.items() <= now.items(), f"a committed unit was embedded again (seed {seed})"
+                    committed = now
+                continue
+        # This run was not killed: it completes what the killed ones began.
+        summary = run.finish()
+        if summary["built"]:
+            assert summary["units_reused"] == len(committed), f"seed {seed}"
+        current = versions.read_current(run.storage)
+        assert current is not None
+        assert current.version == summary["version"]
+        assert content(run.storage, summary["version"]) == unkilled, f"seed {seed}"
+        assert staging(run.storage) is None
+        if killed == MOMENTS:
+            break
+        roots, committed = roots + 1, {}
+
+
+@pytest.mark.parametrize(("title", "steps"), [("ray::MapWorker", 12), ("ray::MapWorker", 35), ("ray::index", UNITS)])
+def test_a_killed_worker_is_replaced(
+    cluster: Any, local: ModuleType, corpus: Path, unkilled: dict[str, Any], tmp_path: Path, title: str, steps: int
+) -> None:
+    run = Run(corpus, tmp_path / "index", joined(cluster))
+    assert run.reach(steps)
+    deadline = time.monotonic() + 5
+    victims: list[int] = []
+    while not victims and run.process.poll() is None and time.monotonic() < deadline:
+        victims = [pid for pid in local.descendants(cluster.pid) if title_of(pid).startswith(title)]
+    if victims:  # an index task may be over before it is seen
+        os.kill(victims[0], signal.SIGKILL)
+    summary = run.finish()
+    assert content(run.storage, summary["version"]) == unkilled
+
+
+def test_a_killed_private_cluster_leaves_no_process_and_can_be_continued(
+    local: ModuleType, corpus: Path, unkilled: dict[str, Any], tmp_path: Path
+) -> None:
+    alone = {"RAY_ADDRESS": "", "TMPDIR": str(tmp_path)}
+    run = Run(corpus, tmp_path / "index", alone)
+    assert run.reach(10)
+    family = local.descendants(run.process.pid)
+    assert len(family) > 3
+    os.kill(run.process.pid, signal.SIGKILL)
+    run.process.communicate()
+    deadline = time.monotonic() + 30
+    while alive := [pid for pid in family if title_of(pid)]:
+        assert time.monotonic() < deadline, f"still running: {[title_of(pid) for pid in alive]}"
+        time.sleep(0.1)
+    committed = len(unit_commits(run.storage))
+    again = Run(corpus, tmp_path / "index", alone)
+    summary = again.finish()
+    assert summary["units_reused"] == committed
+    assert content(again.storage, summary["version"]) == unkilled
+
+
+def title_of(pid: int) -> str:
+    """The command line of a running process; empty for one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""

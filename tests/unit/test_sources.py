@@ -1,0 +1,548 @@
+"""What is read from files: good records, bad records and damaged files."""
+
+import gzip
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from shoal import layout
+from shoal.errors import InvalidArgument
+from shoal.fingerprint import Fingerprint
+from shoal.plan import Plan, make_plan, spool, spool_file
+from shoal.records import Passage
+from shoal.settings import BuildSettings
+from shoal.sources import Rejected, read_unit
+from shoal.storage import Storage
+
+ENCODER = Fingerprint(
+    model="hashing:8",
+    weights="hashing-1",
+    dim=8,
+    pooling="sum",
+    query_prompt="",
+    passage_prompt="",
+    max_length=256,
+    dtype="float32",
+)
+Item = tuple[dict[str, Any], Passage | str]
+
+
+class Reading:
+    """Everything that a source gives, with the place of each item."""
+
+    def __init__(self, source: Path, root: Path, **values: Any) -> None:
+        settings = BuildSettings(source=str(source), index=str(root), **values)
+        self.storage = Storage(str(root))
+        self.plan: Plan = spool(make_plan(settings, ENCODER), self.storage)
+        self.items: list[Item] = []
+        self.rejected: list[Rejected] = []
+        self.records = 0
+        before: dict[int, int] = {}
+        for unit in self.plan.units:
+            reader = read_unit(self.plan, unit, self.storage)
+            for item in reader:
+                if isinstance(item, Rejected):
+                    self.rejected.append(item)
+                record, content = (item.record, item.reason) if isinstance(item, Rejected) else item
+                self.items.append((self.plan.place(unit, record, before.get(unit.file, 0)), content))
+            before[unit.file] = before.get(unit.file, 0) + reader.lines
+            self.records += reader.records
+
+    @property
+    def passages(self) -> list[Passage]:
+        return [item for _, item in self.items if isinstance(item, Passage)]
+
+    @property
+    def reasons(self) -> list[str]:
+        return [item for _, item in self.items if isinstance(item, str)]
+
+
+Read = Callable[..., Reading]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    return lambda source, **values: Reading(source, tmp_path / "root", **values)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "input"
+    path.mkdir()
+    return path
+
+
+def json_lines(*records: Any) -> bytes:
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+GOOD = {"id": "good", "text": "a good passage"}
+
+# --- one bad record among good ones ---------------------------------------------------------------------------------
+
+BAD = {
+    "broken": (b'{"id": "1", "text": ', "broken JSON: Expecting value, character 21"),
+    "no object": (b'["id", "text"]', "the line is an array, not a JSON object"),
+    "null": (b"null", "the line is null, not a JSON object"),
+    "nested too deeply": (b"[" * 100_000, "broken JSON"),
+    "no id": (b'{"_id": "1", "text": "x"}', "the id field 'id' is missing (fields: '_id', 'text')"),
+    "empty id": (b'{"id": "", "text": "x"}', "the id field 'id' is empty"),
+    "null id": (b'{"id": null, "text": "x"}', "the id field 'id' is null; it must be a string or an integer"),
+    "boolean id": (b'{"id": true, "text": "x"}', "the id field 'id' is a boolean"),
+    "float id": (b'{"id": 1.5, "text": "x"}', "the id field 'id' is a number"),
+    "NaN id": (b'{"id": NaN, "text": "x"}', "the id field 'id' is nan"),
+    "long id": (b'{"id": "' + "é".encode() * 257 + b'", "text": "x"}', "the id field 'id' is 514 bytes long"),
+    "surrogate id": (b'{"id": "\\ud800", "text": "x"}', "the id field 'id' holds a lone surrogate"),
+    "no text": (b'{"id": "1"}', "the text field 'text' is missing"),
+    "null text": (b'{"id": "1", "text": null}', "the text field 'text' is missing"),
+    "empty text": (b'{"id": "1", "text": ""}', "the text field 'text' is empty"),
+    "blank text": (b'{"id": "1", "text": " \\n\\t "}', "the text field 'text' is empty"),
+    "number text": (b'{"id": "1", "text": 5}', "the text field 'text' is a number; it must be a string"),
+    "list text": (b'{"id": "1", "text": ["x"]}', "the text field 'text' is a list"),
+    "surrogate text": (b'{"id": "1", "text": "ab\\udc00"}', "the field 'text' holds a lone surrogate (character 3)"),
+    "long text": (
+        b'{"id": "1", "text": "' + b"x" * 1_000_001 + b'"}',
+        "the field 'text' is 1,000,001 bytes long, more than max_passage_bytes (1,000,000)",
+    ),
+    "very long text": (b'{"id": "1", "text": "' + b"x" * 10_000_000 + b'"}', "the record is too long (10,000,023 bytes)"),
+    "invalid UTF-8": (b'{"id": "1", "text": "\xff"}', "the line is not valid UTF-8 (byte 22)"),
+    "NaN": (b'{"id": "1", "text": "x", "n": NaN}', "the metadata field 'n' is nan; numbers must be finite"),
+    "infinity": (b'{"id": "1", "text": "x", "n": -Infinity}', "the metadata field 'n' is -inf"),
+    "overflow": (b'{"id": "1", "text": "x", "n": 1e999}', "the metadata field 'n' is inf"),
+    "large integer": (b'{"id": "1", "text": "x", "n": 9223372036854775808}', "the metadata field 'n' is an integer beyond"),
+    "object": (b'{"id": "1", "text": "x", "n": {"a": 1}}', "the metadata field 'n' is an object"),
+    "mixed list": (b'{"id": "1", "text": "x", "n": ["a", 1]}', "the metadata field 'n' is a list of other things"),
+    "surrogate value": (b'{"id": "1", "text": "x", "n": "\\ud800"}', "the metadata field 'n' holds a lone surrogate"),
+    "surrogate item": (b'{"id": "1", "text": "x", "n": ["\\ud800"]}', "the metadata field 'n' holds a lone surrogate"),
+    "surrogate name": (b'{"id": "1", "text": "x", "\\ud800": 1}', "the metadata field '\\ud800' holds a lone surrogate"),
+    "byte order mark inside": (b'\xef\xbb\xbf{"id": "1", "text": "x"}', "broken JSON"),
+}
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD.values(), ids=BAD.keys())
+def test_a_bad_record_is_rejected_with_its_line_and_reason(line: bytes, reason: str, folder: Path, read: Read) -> None:
+    (folder / "a.jsonl").write_bytes(json_lines(GOOD) + b"\n" + line + b"\n" + json_lines(GOOD))
+    found = read(folder / "a.jsonl")
+    assert [item for _, item in found.items if isinstance(item, Passage)] == [Passage("good", "a good passage")] * 2
+    (place, told), *others = [(place, item) for place, item in found.items if isinstance(item, str)]
+    assert not others
+    assert place == {"file": "a.jsonl", "line": 3}
+    assert told.startswith(reason)
+    assert found.records == 3
+    for rejected in found.rejected:
+        json.dumps([rejected.reason, rejected.id], ensure_ascii=False).encode()
+
+
+def test_a_rejected_record_names_its_id(folder: Path, read: Read) -> None:
+    (folder / "a.jsonl").write_bytes(json_lines({"id": 7, "text": ""}))
+    assert read(folder / "a.jsonl").rejected == [Rejected(1, "the text field 'text' is empty", "7")]
+
+
+def test_a_bad_title_is_named(folder: Path, read: Read) -> None:
+    (folder / "a.jsonl").write_bytes(json_lines({**GOOD, "title": 5}, {**GOOD, "title": None}, {**GOOD, "title": ""}))
+    found = read(folder / "a.jsonl", title_field="title")
+    assert found.reasons == ["the title field 'title' is a number; it must be a string"]
+    assert found.passages == [Passage("good", "a good passage")] * 2
+
+
+def test_values_are_kept_as_they_are(folder: Path, read: Read) -> None:
+    metadata = {"s": "é", "i": -3, "f": 0.5, "b": True, "l": ["a", "b"], "empty": [], "": "no name", "e": ""}
+    (folder / "a.jsonl").write_bytes(json_lines({"id": 12, "text": " x\n", "null": None, **metadata}))
+    assert read(folder / "a.jsonl").passages == [Passage("12", " x\n", None, metadata)]
+
+
+def test_fields_are_chosen(folder: Path, read: Read) -> None:
+    record = {"key": "1", "body": "text", "head": "title", "a": 1, "b": {}, "c": 3}
+    (folder / "a.jsonl").write_bytes(json_lines(record, {**record, "c": None}))
+    found = read(
+        folder / "a.jsonl", id_field="key", text_field="body", title_field="head", metadata_fields=["c", "a", "absent"]
+    )
+    assert found.passages == [Passage("1", "text", "title", {"c": 3, "a": 1}), Passage("1", "text", "title", {"a": 1})]
+    assert read(folder / "a.jsonl", id_field="key", text_field="body", metadata_fields=[]).passages[0].metadata == {}
+
+
+def test_a_metadata_object_stands_for_its_fields(folder: Path, read: Read) -> None:
+    (folder / "a.jsonl").write_bytes(json_lines({**GOOD, "metadata": {"url": "u", "n": None}, "lang": "en"}))
+    assert read(folder / "a.jsonl").passages[0].metadata == {"url": "u", "lang": "en"}
+    assert read(folder / "a.jsonl", metadata_fields=["url"]).passages[0].metadata == {"url": "u"}
+
+
+@pytest.mark.parametrize("compression", ["", ".gz"])
+@pytest.mark.parametrize("unit", [1, 2, 100])
+def test_marks_ends_and_blank_lines(compression: str, unit: int, folder: Path, read: Read) -> None:
+    lines = [json.dumps({"id": str(number), "text": "x"}) for number in range(3)]
+    data = f"\ufeff{lines[0]}\r\n\r\n{lines[1]}\n  \n\n{lines[2]}".encode()
+    (folder / f"a.jsonl{compression}").write_bytes(gzip.compress(data) if compression else data)
+    found = read(folder / f"a.jsonl{compression}", unit_passages=unit)
+    assert [(place["line"], item.id) for place, item in found.items if isinstance(item, Passage)] == [
+        (1, "0"),
+        (3, "1"),
+        (6, "2"),
+    ]
+    assert not found.reasons
+
+
+# --- CSV and TSV ----------------------------------------------------------------------------------------------------
+
+
+def test_csv_values_are_strings(folder: Path, read: Read) -> None:
+    text = '\ufeffid,text,year,note\r\n1,"two\nlines, ""quoted""",2001,\r\n\r\n2,plain,true,n\r\n'
+    (folder / "a.csv").write_bytes(text.encode())
+    found = read(folder / "a.csv", unit_passages=1)
+    assert found.items == [
+        ({"file": "a.csv", "line": 2}, Passage("1", 'two\nlines, "quoted"', None, {"year": "2001"})),
+        ({"file": "a.csv", "line": 5}, Passage("2", "plain", None, {"year": "true", "note": "n"})),
+    ]
+
+
+def test_bad_csv_records(folder: Path, read: Read) -> None:
+    (folder / "a.csv").write_bytes(
+        b'id,text\n1,good\n2,too,many\n3\n4,"a"b\n5,\xff\n6,"over\n\xff two lines"\n,no id\n7,\n8,good\n9,"open\nend\n'
+    )
+    found = read(folder / "a.csv")
+    assert [passage.id for passage in found.passages] == ["1", "8"]
+    assert [(place["line"], reason) for place, reason in found.items if isinstance(reason, str)] == [
+        (3, "the record has 3 values for 2 columns (id, text)"),
+        (4, "the record has 1 values for 2 columns (id, text)"),
+        (5, "broken CSV: ',' expected after '\"'"),
+        (6, "the record is not valid UTF-8 (byte 3)"),
+        (7, "the record is not valid UTF-8 (byte 9)"),
+        (9, "the id field 'id' is missing (fields: 'text')"),
+        (10, "the text field 'text' is missing or empty"),
+        (12, "a quoted value is not closed before the end of the file"),
+    ]
+
+
+def test_a_long_csv_text_of_many_lines_is_one_rejected_record(folder: Path, read: Read) -> None:
+    (folder / "a.csv").write_bytes(b'id,text\n1,"' + b"a,b\n" * 2_500_000 + b'"\n2,good\n')
+    found = read(folder / "a.csv")
+    assert found.reasons == ["the record is too long (10,000,005 bytes); see max_passage_bytes; or is a quote missing?"]
+    assert [passage.id for passage in found.passages] == ["2"]
+
+
+def test_a_field_of_more_than_128_kib_is_no_error(folder: Path, read: Read) -> None:
+    text = "long, text\n" * 20_000
+    (folder / "a.csv").write_text(f'id,text\n1,"{text}"\n')
+    assert read(folder / "a.csv").passages == [Passage("1", text)]
+
+
+def test_tsv_has_no_quotes(folder: Path, read: Read) -> None:
+    (folder / "a.tsv").write_bytes(b'id\ttext\tn\r\n1\t"quoted" text\t5\r\n2\tx\n3\t\xff\t\n4\ty\t')
+    found = read(folder / "a.tsv", unit_passages=1)
+    assert found.passages == [Passage("1", '"quoted" text', None, {"n": "5"}), Passage("4", "y")]
+    assert [(place["line"], reason) for place, reason in found.items if isinstance(reason, str)] == [
+        (3, "the record has 2 values for 3 columns (id, text, n)"),
+        (4, "the line is not valid UTF-8 (byte 3)"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
+def test_columns_take_the_place_of_a_header(name: str, folder: Path, read: Read) -> None:
+    (folder / name).write_text("\ufeff1,one\n2,two\n".replace(",", "\t" if name == "a.tsv" else ","))
+    found = read(folder / name, columns=["id", "text"])
+    assert found.passages == [Passage("1", "one"), Passage("2", "two")]
+    assert [place["line"] for place, _ in found.items] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [("key,text", "a.csv has no column 'id' \\(columns: key, text\\)"), ("id,text,id", "names a column twice")],
+)
+def test_a_header_without_the_fields(header: str, reason: str, folder: Path, read: Read) -> None:
+    (folder / "a.csv").write_text(f"{header}\n1,x\n")
+    with pytest.raises(InvalidArgument, match=reason):
+        read(folder / "a.csv")
+
+
+# --- Parquet --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", [3, 1000])
+@pytest.mark.parametrize("group", [5, 100])
+def test_parquet_rows_are_read_once(unit: int, group: int, folder: Path, read: Read) -> None:
+    rows = [{"id": number, "text": f"text {number}", "n": number / 2, "tags": ["a"]} for number in range(100)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "a.parquet", row_group_size=group)
+    found = read(folder / "a.parquet", unit_passages=unit)
+    assert found.passages == [
+        Passage(str(row["id"]), row["text"], None, {"n": row["n"], "tags": ["a"]})  # type: ignore[arg-type]
+        for row in rows
+    ]
+    assert [place for place, _ in found.items] == [{"file": "a.parquet", "row": row} for row in range(1, 101)]
+    assert found.plan.files[0].pieces == (34 if group == 100 and unit == 3 else None)
+
+
+def test_parquet_types_become_metadata(folder: Path, read: Read) -> None:
+    table = pa.table(
+        {
+            "id": pa.array(["1"]),
+            "text": pa.array(["x"], pa.large_string()),
+            "day": pa.array([18262], pa.int32()).cast(pa.date32()),
+            "cost": pa.array(["1.50"]).cast(pa.decimal128(5, 2)),
+            "kind": pa.array(["k"]).dictionary_encode(),
+            "nothing": pa.nulls(1),
+            "metadata": pa.array([{"url": "u", "none": None}]),
+        }
+    )
+    pq.write_table(table, folder / "a.parquet")
+    assert read(folder / "a.parquet").passages[0].metadata == {
+        "url": "u",
+        "day": "2020-01-01",
+        "cost": "1.50",
+        "kind": "k",
+    }
+
+
+def test_bad_parquet_rows(folder: Path, read: Read) -> None:
+    text = pa.array([b"good", b"\xff", None, b""]).cast(pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"id": ["1", "2", "3", "4"], "text": text}), folder / "a.parquet")
+    found = read(folder / "a.parquet")
+    assert found.passages == [Passage("1", "good")]
+    assert found.reasons == [
+        "the field 'text' is not valid UTF-8",
+        "the text field 'text' is missing or empty",
+        "the text field 'text' is empty",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"key": ["1"], "text": ["x"]}, "no column 'id' \\(columns: key, text\\)"),
+        ({"id": ["1"], "text": ["x"], "vector": [[0.5]]}, "column 'vector' of type list<.*> cannot be metadata"),
+    ],
+)
+def test_parquet_columns_that_cannot_be_passages(columns: Any, reason: str, folder: Path, read: Read) -> None:
+    pq.write_table(pa.table(columns), folder / "a.parquet")
+    with pytest.raises(InvalidArgument, match=reason):
+        read(folder / "a.parquet")
+
+
+def test_a_file_that_is_no_parquet(folder: Path, read: Read) -> None:
+    (folder / "a.parquet").write_bytes(b"no parquet")
+    with pytest.raises(InvalidArgument, match=r"a\.parquet cannot be read"):
+        read(folder / "a.parquet")
+
+
+# --- text and chunking ----------------------------------------------------------------------------------------------
+
+
+def test_text_files_are_cut_into_passages(folder: Path, read: Read) -> None:
+    (folder / "sub").mkdir()
+    (folder / "b.txt").write_text("One sentence. " * 10)
+    (folder / "sub" / "a.md").write_text("\ufeff# Heading\n\nwords")
+    (folder / "bad.txt").write_bytes(b"\xff")
+    (folder / "empty.txt").write_bytes(b"")
+    (folder / "picture.png").write_bytes(b"\x00")
+    found = read(folder, chunk_characters=80)
+    assert [passage.id for passage in found.passages] == ["b.txt#1", "b.txt#2", "sub/a.md#1"]
+    assert found.passages[2] == Passage("sub/a.md#1", "# Heading\n\nwords", None, {"path": "sub/a.md"})
+    assert [(place, reason) for place, reason in found.items if isinstance(reason, str)] == [
+        ({"file": "bad.txt"}, "the file is not valid UTF-8 (byte 1)"),
+        ({"file": "empty.txt"}, "the text field 'text' is empty"),
+    ]
+
+
+def test_any_source_can_be_cut(folder: Path, read: Read) -> None:
+    text = "One sentence of some words. " * 100_000
+    (folder / "a.jsonl").write_bytes(json_lines({"id": "1", "title": "t", "text": text, "n": 1}, GOOD))
+    found = read(folder / "a.jsonl", chunk_characters=1000, title_field="title")
+    pieces = found.passages
+    assert [piece.id for piece in pieces[:2]] == ["1#1", "1#2"]
+    assert pieces[-1] == Passage("good#1", "a good passage")
+    assert all(piece.title == "t" and piece.metadata == {"n": 1} and len(piece.text) <= 1000 for piece in pieces[:-1])
+    assert "".join(piece.text for piece in pieces[:-1]).replace(" ", "") == text.replace(" ", "")
+    assert found.records == 2
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", [10, 10_000])
+def test_a_truncated_file_keeps_its_good_records(unit: int, folder: Path, read: Read) -> None:
+    records = [{"id": str(number), "text": os.urandom(30).hex()} for number in range(2000)]
+    packed = gzip.compress(json_lines(*records))
+    (folder / "a.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+    found = read(folder / "a.jsonl.gz", unit_passages=unit)
+    kept = len(found.passages)
+    assert 900 < kept < 1100
+    assert [passage.id for passage in found.passages] == [str(number) for number in range(kept)]
+    assert found.items[-1][0] == {"file": "a.jsonl.gz", "line": kept + 1}
+    assert found.reasons == [
+        "the file is damaged (Truncated compressed stream): nothing can be read from here on",
+    ]
+
+
+def test_a_file_that_is_no_gzip(folder: Path, read: Read) -> None:
+    (folder / "a.jsonl.gz").write_bytes(json_lines(GOOD))
+    with pytest.raises(InvalidArgument, match=r"a\.jsonl\.gz is no gzip file"):
+        read(folder / "a.jsonl.gz")
+
+
+def test_a_json_array_is_no_json_lines(folder: Path, read: Read) -> None:
+    (folder / "a.json").write_text(json.dumps([GOOD], indent=1))
+    with pytest.raises(InvalidArgument, match="JSON array"):
+        read(folder / "a.json")
+
+
+def test_a_file_that_changes_or_vanishes(folder: Path, read: Read) -> None:
+    path = folder / "a.jsonl"
+    path.write_bytes(json_lines(GOOD))
+    found = read(path)
+    path.write_bytes(json_lines(GOOD, GOOD))
+    with pytest.raises(InvalidArgument, match=r"a\.jsonl has changed since the plan was made"):
+        list(read_unit(found.plan, found.plan.units[0], found.storage))
+    path.unlink()
+    with pytest.raises(InvalidArgument, match=r"a\.jsonl has vanished"):
+        list(read_unit(found.plan, found.plan.units[0], found.storage))
+
+
+def test_a_file_that_may_not_be_read(folder: Path, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "a.jsonl").write_bytes(json_lines(GOOD))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
+    with pytest.raises(InvalidArgument, match=r"a\.jsonl may not be read; check its permissions"):
+        read(folder / "a.jsonl")
+
+
+def test_a_spooled_file_is_not_spooled_again(folder: Path, read: Read) -> None:
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(json_lines(*[GOOD] * 10)))
+    found = read(folder / "a.jsonl.gz", unit_passages=4)
+    assert found.plan.files[0].pieces == 3
+    (folder / "a.jsonl.gz").unlink()
+    assert spool_file(found.plan, 0, found.storage).pieces == 3
+    found.storage.delete(layout.spool_commit(found.plan.hash, 0))
+    with pytest.raises(InvalidArgument, match="vanished"):
+        spool_file(found.plan, 0, found.storage)
+
+
+def test_the_head_is_read_before_spooling(folder: Path, tmp_path: Path) -> None:
+    rows = [{"id": str(number), "text": "x"} for number in range(50)]
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(json_lines(*rows)))
+    (folder / "b.csv").write_text("id,text\n" + "".join(f"{row['id']},x\n" for row in rows))
+    pq.write_table(pa.Table.from_pylist(rows), folder / "c.parquet")
+    (folder / "d.jsonl").write_bytes(json_lines(*rows))
+    for name in ("a.jsonl.gz", "b.csv", "c.parquet", "d.jsonl"):
+        settings = BuildSettings(source=str(folder / name), index="root", unit_passages=1)
+        plan = make_plan(settings, ENCODER)
+        found = list(read_unit(plan, plan.head, Storage(str(tmp_path))))
+        assert [item[1].id for item in found if not isinstance(item, Rejected)] == [row["id"] for row in rows]
+
+
+# --- which files ----------------------------------------------------------------------------------------------------
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(json_lines({**GOOD, "_id": name}))
+
+
+def names(source: Path | str, **values: Any) -> list[str]:
+    plan = make_plan(BuildSettings(source=str(source), index="root", **values), ENCODER)
+    return [plan.source.format, *(file.name for file in plan.files)]
+
+
+def test_a_folder_is_read_in_the_order_of_its_paths(folder: Path) -> None:
+    touch(folder, "b.jsonl", "a/z.jsonl.gz".removesuffix(".gz"), "a/y.ndjson", ".hidden.jsonl", ".git/x.jsonl", "_SUCCESS")
+    assert names(folder) == ["jsonl", "a/y.ndjson", "a/z.jsonl", "b.jsonl"]
+    assert names(f"file://{folder}") == ["jsonl", "a/y.ndjson", "a/z.jsonl", "b.jsonl"]
+
+
+def test_globs(folder: Path) -> None:
+    touch(folder, "a1.jsonl", "a2.jsonl", "b1.jsonl", "sub/a3.jsonl", "sub/deep/a4.jsonl", "a5.json", "[x].jsonl")
+    assert names(folder / "a*.jsonl") == ["jsonl", "a1.jsonl", "a2.jsonl"]
+    assert names(folder / "**" / "a*.jsonl") == [
+        "jsonl",
+        "a1.jsonl",
+        "a2.jsonl",
+        "sub/a3.jsonl",
+        "sub/deep/a4.jsonl",
+    ]
+    assert names(folder / "s*" / "*.jsonl") == ["jsonl", "sub/a3.jsonl"]
+    assert names(folder / "[!a]?.jsonl") == ["jsonl", "b1.jsonl"]
+    assert names(folder / "[x].jsonl") == ["jsonl", "[x].jsonl"]
+    with pytest.raises(InvalidArgument, match="holds no files"):
+        names(folder / "none*")
+
+
+def test_a_beir_folder_is_its_corpus(folder: Path) -> None:
+    touch(folder, "corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+    assert names(folder) == ["beir", "corpus.jsonl"]
+    assert names(folder, format="beir") == ["beir", "corpus.jsonl"]
+    assert names(folder / "corpus.jsonl") == ["jsonl", "corpus.jsonl"]
+
+
+def test_a_named_format_takes_files_of_any_name(folder: Path) -> None:
+    touch(folder, "part-1", "part-2")
+    assert names(folder / "part-*", format="jsonl") == ["jsonl", "part-1", "part-2"]
+    assert names(folder / "part-1", format="jsonl") == ["jsonl", "part-1"]
+
+
+def test_of_a_mixed_folder_the_named_format_is_taken(folder: Path) -> None:
+    touch(folder, "a.jsonl", "README.md")
+    with pytest.raises(InvalidArgument, match=r"several formats \(jsonl, text\): 1 x \.md, 1 x \.jsonl; set format"):
+        names(folder)
+    assert names(folder, format="jsonl") == ["jsonl", "a.jsonl"]
+    with pytest.raises(InvalidArgument, match="holds no parquet files"):
+        names(folder, format="parquet")
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "reason"),
+    [
+        ([], "", "holds no files"),
+        ([], "absent", "does not exist"),
+        (["a.png", "b"], "", "no files of a known format: 1 x .png, 1 x no extension; set format to one of"),
+        (["a.png"], "a.png", "no files of a known format"),
+    ],
+)
+def test_no_input(made: list[str], asked: str, reason: str, folder: Path) -> None:
+    touch(folder, *made)
+    with pytest.raises(InvalidArgument, match=reason):
+        names(folder / asked)
+
+
+def test_empty_files_are_no_input(folder: Path) -> None:
+    (folder / "a.jsonl").touch()
+    with pytest.raises(InvalidArgument, match="is empty"):
+        names(folder)
+    touch(folder, "b.jsonl")
+    assert names(folder) == ["jsonl", "a.jsonl", "b.jsonl"]
+
+
+# --- any unit size gives the same -----------------------------------------------------------------------------------
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1, max_size=20).filter(
+    lambda text: bool(text.strip())
+)
+
+
+@given(st.lists(TEXT, min_size=1, max_size=30), st.integers(1, 40), st.sampled_from(["jsonl", "csv", "jsonl.gz", "parquet"]))
+@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_record_is_read_once_for_any_unit_size(
+    texts: list[str], unit: int, kind: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    path = folder / f"a.{kind}"
+    rows = [{"id": str(number), "text": text} for number, text in enumerate(texts)]
+    match kind:
+        case "jsonl":
+            path.write_bytes(json_lines(*rows))
+        case "jsonl.gz":
+            path.write_bytes(gzip.compress(json_lines(*rows)))
+        case "csv":
+            quoted = ('"' + row["text"].replace('"', '""') + '"' for row in rows)
+            path.write_bytes("".join(["id,text\n", *(f"{n},{text}\n" for n, text in enumerate(quoted))]).encode())
+        case _:
+            pq.write_table(pa.Table.from_pylist(rows), path)
+    found = Reading(path, folder / "root", unit_passages=unit)
+    assert found.passages == [Passage(row["id"], row["text"]) for row in rows]
+    assert found.records == len(rows)
