@@ -8,8 +8,8 @@ In tests it is loaded by path and used as a context manager, `with LocalCluster(
 the same script as a child process.
 
 Everything listens on 127.0.0.1 only, on free ports, and writes to a folder of its own. It stops what it started and
-nothing else (never `ray stop`, which ends every Ray of the user): the script adopts the orphans among its descendants
-and kills what remains of them. When the process that holds a LocalCluster dies, however it dies, the cluster stops too.
+nothing else (never `ray stop`, which ends every Ray of the user): the script adopts orphans among its descendants and
+kills what remains of them. When the process that holds a LocalCluster dies, however it dies, the cluster stops too.
 Only after SIGKILL of the script itself do Ray's node agents linger, for about a minute.
 """
 
@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-# Set before Ray is imported, and inherited by every node; a value from outside wins.
+# For nodes and clients alike, before they import Ray; a value from outside wins.
 ENVIRONMENT = {
     # Without token authentication any user of this machine can run code in the cluster: say so by an explicit value.
     "RAY_AUTH_MODE": "disabled",
@@ -128,6 +128,21 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
+
+
+def prepare_environment(folder: str) -> None:
+    """Set what the nodes, and everything that runs on them, find in their environment; before Ray is imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ["RAY_TMPDIR"] = folder
+    # `python` in the entrypoint of a job is this interpreter, whether or not its environment is activated.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    # As in the image, Serve finds the application on every node; a job's own working directory comes first.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(APPLICATION), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # What Ray sets in a worker whose job has a `worker_process_setup_hook`: here every worker has it.
+    os.environ["__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"] = "serve.loopback.listen_on_loopback"
+    for exporter in ("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"):
+        os.environ.setdefault(exporter, str(free_port()))
 
 
 def start_nodes(nodes: int, cpus: int, gpus: int) -> Any:
@@ -246,13 +261,7 @@ def run(nodes: int, cpus: int, gpus: int, *, as_json: bool, until_eof: bool) -> 
     """Run the cluster in the foreground until a signal or, if asked, until stdin ends."""
     stop = threading.Event()
     folder = tempfile.mkdtemp(prefix="shr-", dir="/tmp")  # short: the path of a socket has at most 107 bytes
-    os.environ["RAY_TMPDIR"] = folder
-    # `python` in the entrypoint of a job is this interpreter, whether or not its environment is activated.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    # As in the image, Serve finds the application on every node; a job's own working directory comes first.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(APPLICATION), *filter(None, [os.environ.get("PYTHONPATH")])])
-    for exporter in ("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"):
-        os.environ.setdefault(exporter, str(free_port()))
+    prepare_environment(folder)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     adopt_orphans()
     try:
@@ -288,8 +297,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.nodes < 1:
         parser.error("--nodes must be at least 1")
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     run(
         options.nodes,
         options.cpus_per_node,

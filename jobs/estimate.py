@@ -1,11 +1,9 @@
 """What a build would do and need: `--dry-run`. Nothing is written to the index root."""
 
 import math
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from jobs import tasks
@@ -13,11 +11,8 @@ from jobs.builder import Builder
 from jobs.report import size, span
 from jobs.session import run
 from shoal import versions
-from shoal.plan import Plan, make_plan, spool
-from shoal.settings import BuildSettings
+from shoal.plan import Plan
 from shoal.sources import Rejected, read_unit
-from shoal.sources.files import decompressed, opened
-from shoal.storage import Storage
 
 SAMPLE = 256
 """Passages that are really encoded for the estimate of time."""
@@ -75,7 +70,7 @@ class Estimate:
 def estimate(builder: Builder) -> Estimate:
     """Plan, and encode a small sample on a worker to learn its speed."""
     plan, settings = builder.plan(), builder.settings
-    texts = list(islice(_texts(plan, settings), SAMPLE))
+    texts = list(islice(_texts(plan, builder), SAMPLE))
     speed = run(tasks.encode_speed, settings, texts, **builder.workers.options) if texts else None
     row_bytes = plan.unit_bytes / plan.unit_records + 4 * plan.encoder.dim
     total = plan.estimated_passages * row_bytes
@@ -92,32 +87,14 @@ def estimate(builder: Builder) -> Estimate:
         dim=plan.encoder.dim,
         shard_bytes=math.ceil(total / plan.shards),
         disk_bytes=math.ceil(2 * total),
-        unit_bytes=math.ceil(min(plan.source.unit_passages, plan.estimated_passages) * row_bytes),
+        unit_bytes=math.ceil(total / max(plan.estimated_units, 1)),
         embed_seconds=None if speed is None else round(plan.estimated_passages / (speed * builder.workers.count), 1),
         published=versions.find_plan(builder.storage, plan.hash),
     )
 
 
-def _texts(plan: Plan, settings: BuildSettings) -> Iterator[str]:
+def _texts(plan: Plan, builder: Builder) -> Iterator[str]:
     """Texts from the beginning of the input."""
-    with tempfile.TemporaryDirectory(prefix="shoal-sample-") as folder:
-        staging = Storage(folder)
-        if plan.pending:
-            plan = spool(make_plan(_head(plan, settings, Path(folder)), plan.encoder), staging)
-        for unit in islice(plan.units, 1):
-            for item in read_unit(plan, unit, staging):
-                if not isinstance(item, Rejected):
-                    yield item[1].content
-
-
-def _head(plan: Plan, settings: BuildSettings, folder: Path) -> BuildSettings:
-    """Copy the beginning of the first pending file: a compressed or CSV file has no units before a full pass."""
-    file = plan.files[plan.pending[0]]
-    with opened(file) as stream:
-        head = next(decompressed(stream, file.compression)) if file.compression else stream.read(2**20)
-    copy = folder / "head"
-    copy.write_bytes(head[: head.rfind(b"\n") + 1] or head)
-    source = plan.source.model_dump() | {"source": str(copy)}
-    if plan.source.format == "beir":
-        source["format"] = "jsonl"
-    return settings.model_copy(update=source)
+    for item in read_unit(plan, plan.head, builder.storage):
+        if not isinstance(item, Rejected):
+            yield item[1].content

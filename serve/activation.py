@@ -1,7 +1,7 @@
 """Which index version is served: following CURRENT, activating, rolling back. No Ray; tested with fakes.
 
-A version goes live in this order, so that no query ever finds it half there: every replica of every shard loads it, CURRENT
-is replaced, new queries name it, and what is neither current nor previous is unloaded.
+A version goes live in this order, so that no query ever finds it half there: every replica of every shard loads it,
+CURRENT is replaced, new queries name it, and what is neither current nor previous is unloaded.
 """
 
 import asyncio
@@ -93,7 +93,10 @@ class Activation:
             await asyncio.sleep(every_s if self._manifest else min(START_S, every_s))
 
     async def follow(self) -> None:
-        """Look at CURRENT once and serve what it names. Never raises: a version that cannot be served is a problem told."""
+        """Look at CURRENT once and serve what it names.
+
+        Never raises: a version that cannot be served is a problem that `describe` and the log tell.
+        """
         async with self._lock:
             try:
                 current = await asyncio.to_thread(versions.read_current, self._storage)
@@ -156,8 +159,8 @@ class Activation:
         manifest = await asyncio.to_thread(versions.read_manifest, self._storage, version)
         if not manifest.encoder.matches(self._expected):
             raise EncoderMismatch(
-                f"version {version} was built with {manifest.encoder}, this server encodes queries with {self._expected}; "
-                "start another server for it"
+                f"version {version} was built with {manifest.encoder}, this server encodes queries with "
+                f"{self._expected}; start another server for it"
             )
         if len(manifest.shards) != len(self._shards):
             raise Conflict(

@@ -1,7 +1,7 @@
 """The Serve application: what each deployment is called, how many replicas it has and what it is given.
 
-`import_path: serve.app:build_app` of a Serve config; its `args` are the fields of `ServeSettings`. The index version is not
-one of them: changing an argument restarts replicas, publishing a version does not.
+`import_path: serve.app:build_app` of a Serve config; its `args` are the fields of `ServeSettings`. The index version is
+not one of them: changing an argument restarts replicas, publishing a version does not.
 """
 
 from collections.abc import Sequence

@@ -22,8 +22,8 @@ from shoal.pipeline import SearchPipeline
 from shoal.records import FloatArray, Hits, SearchAnswer, SearchRequest
 from shoal.rerankers import load_reranker
 from shoal.services import EncodeService, Fetched, RerankService, ShardService
-from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 from shoal.serving import check_encoder
+from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 from shoal.shard import Shard
 from shoal.storage import Storage
 from shoal.versions import read_current, read_manifest
@@ -32,7 +32,7 @@ logger = logging.getLogger("ray.serve")
 T = TypeVar("T")
 
 RERANK_QUERIES = 8
-"""Queries scored together: enough to fill a GPU with pairs, few enough that on a CPU the first does not wait for long."""
+"""Queries scored together: enough pairs to fill a GPU, few enough that on a CPU the first does not wait for long."""
 PROBE_S = 2.0
 """How long a readiness probe waits for each service, in seconds."""
 
@@ -104,7 +104,7 @@ class Retriever:
         return shard
 
     async def search(self, version: str, queries: FloatArray, top_k: int, deadline: float, with_passages: bool) -> Hits:
-        """Search the named version for b queries, float32 (b, dim). Raises NotFound for a version that does not exist."""
+        """Search the named version for b queries, float32 (b, dim). Raises NotFound if there is no such version."""
         return await self._use(version, deadline, lambda shard: shard.search(queries, top_k, with_passages))
 
     async def fetch(self, version: str, rows: list[int], deadline: float, with_vectors: bool = False) -> Fetched:

@@ -1,7 +1,7 @@
 """Keeps the gRPC port of every replica on 127.0.0.1; Serve has no option for it.
 
-The port takes pickled calls without asking who sends them. Ray runs this once in each worker of a private Ray, before Serve
-is imported there. It is a module of its own because every worker pays for importing it.
+The port takes pickled calls without asking who sends them. Ray runs this once in each worker of a private Ray, before
+Serve is imported there. It is a module of its own because every worker pays for importing it.
 """
 
 

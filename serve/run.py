@@ -1,7 +1,7 @@
 """`python -m serve.run`: serve an index from this machine in the foreground, until Ctrl-C or SIGTERM.
 
-Starts a private Ray or joins a cluster, deploys `serve.app`, and prints one line `ready http://HOST:PORT` when every shard can
-be searched. Nothing of it is left when it ends: no process, no port, no file.
+Starts a private Ray or joins a cluster, deploys `serve.app`, and prints one line `ready http://HOST:PORT` when every
+shard can be searched. Nothing of it is left when it ends: no process, no port, no file.
 """
 
 import contextlib
@@ -132,7 +132,8 @@ def _require_free(host: str, port: int) -> None:
     try:
         free = private_ray.is_free(host, port)
     except OSError as error:
-        raise InvalidArgument(f"cannot listen on {host}:{port} ({error.strerror}); correct --host", param="--host") from None
+        message = f"cannot listen on {host}:{port} ({error.strerror}); correct --host"
+        raise InvalidArgument(message, param="--host") from None
     if not free:
         raise InvalidArgument(f"port {port} is in use on {host}; choose another with --port", param="--port")
 
@@ -188,7 +189,7 @@ def _missing(url: str) -> str | None:
 
 
 def _deployment_problem() -> ShoalError | None:
-    """The reason why the application cannot start, as the error that a replica raised; None while it may still start."""
+    """Why the application cannot start, as the error that a replica raised; None while it may still start."""
     from ray import serve
 
     from serve.app import NAME
@@ -205,7 +206,7 @@ def _deployment_problem() -> ShoalError | None:
 
 
 def _watch(url: str) -> None:
-    """Return never: until a signal, or until the server has not answered for SILENCE_S (its Ray may have been killed)."""
+    """Wait for a signal. Raises Unavailable when the server has not answered for SILENCE_S, as when Ray was killed."""
     answered = time.monotonic()
     while time.monotonic() - answered < SILENCE_S:
         time.sleep(WATCH_S)

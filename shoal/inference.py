@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _WINDOW = 1024
 """Texts tokenised at once: bounds memory, and is wide enough that sorting within it leaves little padding."""
 
+_LONGEST = 32_768
+"""The most tokens of a text that the setting max_length allows to read."""
+
 _UNPADDED = {"text": {"padding": False}, "common": {"return_tensors": None}}
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -74,9 +77,10 @@ def limit_length(model: "BaseModel", max_length: int | None) -> int:
         raise InvalidArgument(
             f"max_length={max_length}, but the model reads at most {positions} tokens", param="max_length"
         )
-    length = min(max_length or model.max_seq_length or positions, positions)
-    model.max_seq_length = length
-    return int(length)
+    length = int(min(max_length or model.max_seq_length or positions, positions))
+    if hasattr(model.tokenizer, "model_max_length"):  # static embeddings read texts of any length
+        model.tokenizer.model_max_length = length
+    return length
 
 
 def _positions(model: "BaseModel") -> int:
@@ -85,7 +89,7 @@ def _positions(model: "BaseModel") -> int:
         if isinstance(table, torch.nn.Embedding):
             # Models of the RoBERTa family count positions from behind the padding index.
             return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
-    return int(getattr(model.config, "max_position_embeddings", None) or 1_000_000)
+    return min(getattr(model.config, "max_position_embeddings", None) or _LONGEST, _LONGEST)
 
 
 def token_batches(lengths: NDArray[Any], batch_tokens: int) -> Iterator[RowArray]:

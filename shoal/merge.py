@@ -5,7 +5,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from shoal.records import Candidate, Hits
+from shoal.records import Candidate, Hits, Passage
 
 
 def merge(found: Sequence[tuple[int, Hits, int]], top_k: int) -> list[Candidate]:
@@ -22,7 +22,7 @@ def merge(found: Sequence[tuple[int, Hits, int]], top_k: int) -> list[Candidate]
         # Only what reaches the k-th best score is worth a Python object.
         cut = np.partition(np.concatenate(columns), total - top_k)[total - top_k]
         columns = [column[: np.count_nonzero(column >= cut)] for column in columns]
-    entries = []
+    entries: list[tuple[float, str, int, int, Passage | None]] = []
     for (shard, hits, query), column in zip(found, columns, strict=True):
         count = len(column)
         rows = hits.rows[query, :count].tolist()

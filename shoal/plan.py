@@ -36,6 +36,12 @@ UNIT_BYTES = 64 * 2**20
 """Most bytes of one unit, by the estimate: long records make units of fewer passages."""
 LARGE_GROUP = 4
 """Units of one Parquet row group beyond which its file is spooled: a unit decodes its row group from the beginning."""
+UNIT_PASSAGES = 4096
+"""Passages of one unit, when it is not set and the input is large."""
+LEAST_UNITS = 32
+"""Units that a smaller input is cut into all the same, so that many workers share it."""
+LEAST_UNIT = 128
+"""Passages of a unit that are worth the cost of its commit."""
 TEXT_CHARACTERS = 1000
 """Length of a passage of a text file, when it is not set."""
 
@@ -74,7 +80,7 @@ class Plan(BaseModel):
     unit_bytes: int
     """Bytes of one unit of a plain JSONL or TSV file; holds about `unit_records` records."""
     source: SourceSettings
-    """Resolved: format, id_field, title_field and chunk_characters stand as they are used."""
+    """Resolved: format, id_field, title_field, chunk_characters and unit_passages stand as they are used."""
     index: IndexSettings
     encoder: Fingerprint
 
@@ -91,7 +97,7 @@ class Plan(BaseModel):
     @property
     def estimated_units(self) -> int:
         """About how many units there will be; known before `spool`."""
-        return ceil(self.estimated_passages / self.source.unit_passages)
+        return ceil(self.estimated_passages / (self.source.unit_passages or 1)) if self.pending else len(self.units)
 
     @cached_property
     def units(self) -> Sequence[Unit]:
@@ -206,7 +212,9 @@ def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings,
     if source.chunk_characters is not None:
         per_record = max(1.0, sample.mean_bytes / (source.chunk_characters - source.chunk_overlap))
     estimated = ceil(sample.records * per_record)
-    unit_records = max(1, min(round(source.unit_passages / per_record), int(UNIT_BYTES / max(sample.mean_bytes, 1))))
+    unit_passages = source.unit_passages or max(LEAST_UNIT, min(UNIT_PASSAGES, ceil(estimated / LEAST_UNITS)))
+    source = source.model_copy(update={"unit_passages": unit_passages})
+    unit_records = max(1, min(round(unit_passages / per_record), int(UNIT_BYTES / max(sample.mean_bytes, 1))))
     now = datetime.now(UTC)
     plan = Plan(
         hash="",
@@ -302,7 +310,7 @@ def _group(files: list[InputFile], source: SourceSettings) -> list[Unit]:
     start = size = 0
     for index, file in enumerate(files):
         size += max(1, ceil(file.bytes / passage))
-        if size >= source.unit_passages or index + 1 == len(files):
+        if size >= (source.unit_passages or 1) or index + 1 == len(files):
             units.append(Unit(len(units), start, start, index + 1))
             start, size = index + 1, 0
     return units

@@ -26,8 +26,8 @@ class Serving:
 def plan_serving(settings: ServeSettings) -> Serving:
     """Decide how an index is served, and check all of it that takes no more than seconds. Loads no model.
 
-    Raises NotFound when there is nothing to serve, CorruptIndex for a damaged manifest, EncoderMismatch for another encoder
-    than the index was built with, ModelUnavailable for a model that is not to be had, InvalidArgument.
+    Raises NotFound when there is nothing to serve, CorruptIndex for a damaged manifest, EncoderMismatch for another
+    encoder than the index was built with, ModelUnavailable for a model that is not to be had, InvalidArgument.
     """
     if settings.reranker_min_replicas > settings.reranker_max_replicas:
         raise InvalidArgument(

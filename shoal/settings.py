@@ -111,11 +111,12 @@ class SourceSettings(Settings):
         le=100_000_000,
         description="A longer text (UTF-8 bytes) is rejected; cut it into passages instead.",
     )
-    unit_passages: int = Field(
-        4096,
+    unit_passages: int | None = Field(
+        None,
         ge=1,
         le=1_000_000,
-        description="Passages in one unit of work: what is committed, retried and held in memory at once.",
+        description="Passages in one unit of work: what is committed, retried and held in memory at once. "
+        "Default: 4096, and fewer for a small input.",
     )
 
 

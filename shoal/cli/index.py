@@ -39,7 +39,8 @@ def list_(index: Root, as_json: AsJson = False) -> None:
         if as_json:
             print_json({"index": storage.uri, "versions": rows})
         elif rows:
-            console().print(tables.versions(rows))
+            terminal = console()
+            terminal.print(tables.versions(rows, terminal.width))
         else:
             console().print(f"{storage.uri} holds no published version", markup=False)
 

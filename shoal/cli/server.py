@@ -13,7 +13,7 @@ from shoal.errors import InvalidArgument, Unavailable
 
 __all__ = ["DEFAULT_URL", "ApiKey", "Query", "TimeoutMs", "TopK", "TopN", "Url", "ask", "connect"]
 
-Query = Annotated[list[str], typer.Argument(metavar="QUERY...", help="The question; several words are one question.")]
+Query = Annotated[list[str], typer.Argument(metavar="QUERY", help="The question; several words are one question.")]
 Url = Annotated[str, typer.Option(metavar="URL", envvar="SHOAL_URL", help="The server to ask.")]
 ApiKey = Annotated[
     str | None, typer.Option(metavar="KEY", envvar="SHOAL_API_KEY", help="Key that the server asks for, if it does.")

@@ -1,6 +1,6 @@
 """Answers and index versions as tables for people. Everything from outside is text, never markup or control codes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
@@ -13,6 +13,12 @@ from shoal.answers import SearchResponse, SearchResult
 ID_WIDTH = 16
 ROOM_FOR_IDS = 80
 """Terminals narrower than this show no passage ids."""
+VERSION_COLUMNS = (
+    (100, ("passages", "shards", "size", "recall", "kind", "encoder")),
+    (76, ("passages", "shards", "size", "recall")),
+    (0, ("passages", "size")),
+)
+"""Least width, and what the table of versions shows then."""
 
 
 def answer(response: SearchResponse, width: int) -> RenderableType:
@@ -62,29 +68,32 @@ def comparison(response: SearchResponse, rows: int, width: int) -> RenderableTyp
     return Group(table, _moves(response, rows), *_footer(response))
 
 
-def versions(rows: Iterable[dict[str, Any]]) -> RenderableType:
-    """Versions of an index root, newest first."""
+def versions(rows: Sequence[dict[str, Any]], width: int) -> RenderableType:
+    """Versions of an index root in the order given, with as many facts as the width allows, then what is wrong."""
+    marks = {"current": Text("● current", style="green"), "previous": Text("○ previous", style="dim")}
+    columns = next(columns for least, columns in VERSION_COLUMNS if width >= least)
     table = _table()
-    table.add_column("")
-    table.add_column("version", no_wrap=True)
-    for name in ("passages", "shards", "size", "recall@10"):
-        table.add_column(name, justify="right")
-    table.add_column("kind", no_wrap=True, overflow="ellipsis")
-    table.add_column("encoder", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("", no_wrap=True)
+    table.add_column("version", no_wrap=True, style="bold")
+    for name in columns:
+        words = name in ("kind", "encoder")
+        table.add_column(name, no_wrap=True, justify="left" if words else "right", ratio=1 if words else None)
     for row in rows:
-        mark = {"current": Text("● current", style="green"), "previous": Text("○ previous", style="dim")}
-        state = mark.get(row["state"] or "", Text())
+        start = [marks.get(row["state"], Text()), Text(row["version"])]
         if row["problem"]:
-            table.add_row(
-                state, Text(row["version"]), *[Text("-")] * 4, Text("unreadable", style="red"), clean(row["problem"])
-            )
+            table.add_row(*start, Text("unreadable", style="red"))
             continue
-        recall = "-" if row["recall_at_10"] is None else f"{row['recall_at_10']:.3f}"
-        figures = [f"{row['passages']:,}", str(row["shards"]), size(row["bytes"]), recall]
-        table.add_row(
-            state, Text(row["version"]), *map(Text, figures), Text(clean(row["kind"])), Text(clean(row["encoder"]))
-        )
-    return table
+        facts = {
+            "passages": f"{row['passages']:,}",
+            "shards": str(row["shards"]),
+            "size": size(row["bytes"]),
+            "recall": "-" if row["recall_at_10"] is None else f"{row['recall_at_10']:.3f}",
+            "kind": clean(row["kind"]),
+            "encoder": clean(row["encoder"]),
+        }
+        table.add_row(*start, *[Text(facts[name]) for name in columns])
+    problems = [Text(clean(row["problem"]), style="red") for row in rows if row["problem"]]
+    return Group(table, *problems)
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> RenderableType:

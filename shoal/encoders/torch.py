@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from shoal import inference, models
 from shoal.encoders import TextVectors
-from shoal.errors import ModelUnavailable
+from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.fingerprint import Fingerprint
 from shoal.records import FloatArray, RowArray
 from shoal.settings import EncoderSettings
@@ -29,8 +29,8 @@ class TorchEncoder:
         self._model = model
         self._fingerprint = fingerprint
         self._settings = settings
-        tokenizer = model.tokenizer
-        self._special = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
+        special = (getattr(model.tokenizer, f"{name}_token_id", None) for name in ("cls", "sep", "bos", "eos"))
+        self._special = [token for token in special if token is not None]
 
     @property
     def dim(self) -> int:
@@ -66,6 +66,8 @@ class TorchEncoder:
     def _tokens(self, texts: Sequence[str], task: str) -> list[TextVectors]:
         encoded: dict[int, TextVectors] = {}
         for rows, features in self._forward(texts, task):
+            if "token_embeddings" not in features:
+                raise InvalidArgument(f"the encoder {self._fingerprint.model} has no token vectors", param="encoder")
             vectors, tokens = _unit(features["sentence_embedding"]), _unit(features["token_embeddings"])
             own = self._own_tokens(features)
             for position, row in enumerate(rows.tolist()):

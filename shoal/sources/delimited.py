@@ -60,7 +60,7 @@ def csv_records(
                 held.append(line)
             if framing.ends_record(line):
                 record = _csv_record(b"\n".join(held), columns) if length <= limit else None
-                yield start, record or f"{too_long(length)}; or is a quote missing?"
+                yield start, record or f"{too_long(limit)}; or is a quote missing?"
                 held, start, length = [], 0, 0
     if start:
         yield start, "a quoted value is not closed before the end of the file"

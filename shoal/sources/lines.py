@@ -24,16 +24,16 @@ class Overlong:
     @property
     def reason(self) -> str:
         """Why there is no record."""
-        return too_long(self.length)
+        return too_long(len(self.head) - 1)
 
     def stand_in(self) -> bytes:
         """Return a line that is overlong again when read, and as balanced in quotes as the whole one."""
         return self.head + (b'"' if (self.quotes - self.head.count(b'"')) % 2 else b"")
 
 
-def too_long(length: int) -> str:
-    """Say why a record of `length` bytes was not even read."""
-    return f"the record is too long ({length:,} bytes); see max_passage_bytes"
+def too_long(limit: int) -> str:
+    """Say why a record was not even read."""
+    return f"the record is longer than {limit:,} bytes, more than max_passage_bytes allows for"
 
 
 Line = bytes | Overlong

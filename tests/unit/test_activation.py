@@ -3,12 +3,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from serve.activation import REFUSED_S, Activation
 from shoal import versions
 from shoal.errors import Conflict, CorruptIndex, EncoderMismatch, NotFound, Unavailable
 from shoal.manifest import Manifest
 from shoal.storage import Storage
-
-from serve.activation import REFUSED_S, Activation
 from tests.indexes import damage, passages, publish
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Threads
 from shoal import versions
 from shoal.encoders import load_encoder
 from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound
@@ -15,8 +17,6 @@ from shoal.services import Fetched
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 from shoal.shard import Shard
 from shoal.storage import Storage
-
-from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Threads
 from tests.indexes import damage, passages, publish
 
 HASHING = EncoderSettings(encoder="hashing:64")
@@ -66,7 +66,7 @@ class TestThreads:
         await asyncio.sleep(0)
         free.set()
         assert await first
-        with pytest.raises(DeadlineExceeded, match="no thread was free|had a thread free"):
+        with pytest.raises(DeadlineExceeded, match="had a thread free"):
             await late
         assert not started
 

@@ -73,7 +73,9 @@ def test_an_endless_line_takes_bounded_memory() -> None:
 
 
 ROWS = st.lists(
-    st.lists(st.text(st.sampled_from('a, "\n\ré'), max_size=8), min_size=2, max_size=2).filter(lambda row: row[0] != ""),
+    st.lists(st.text(st.sampled_from('a, "\n\ré'), max_size=8), min_size=2, max_size=2).filter(
+        lambda row: row[0] != ""
+    ),
     max_size=12,
 )
 

@@ -1,0 +1,178 @@
+"""The application on a real local Serve: what a client gets, and what it gets when a replica dies."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import ray
+from ray import serve
+
+from serve.app import NAME, build_app
+from serve.handles import EncoderHandle, ShardHandle, readable
+from shoal.encoders import load_encoder
+from shoal.errors import CorruptIndex, InvalidArgument, Overloaded, ShoalError, Unavailable
+from shoal.settings import EncoderSettings
+from tests.indexes import passages, publish
+from tests.serving import local_ray, serving
+
+COUNT = 300
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    with local_ray():
+        yield
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    root = tmp_path_factory.mktemp("index")
+    publish(root, "v1", passages(COUNT))
+    with serving(root, reranker="overlap", reranker_max_replicas=2) as client:
+        yield client
+
+
+def search(client: httpx.Client, query: str, **options: Any) -> dict[str, Any]:
+    response = client.post("/v1/search", json={"query": query, **options})
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
+
+
+def test_both_stages_answer(server: httpx.Client) -> None:
+    answer = search(server, "blue otter n8", top_k=20, top_n=5)
+    assert answer["reranked"]
+    assert answer["coverage"] == {"shards": 2, "answered": 2, "fraction": 1.0, "missing": []}
+    assert answer["degraded"] is None
+    assert answer["results"][0]["text"] == "the blue otter number n8"
+    assert len(answer["results"]) == 5
+    scores = [result["score"] for result in answer["results"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_stage_one_equals_exact_search_over_all_passages(server: httpx.Client) -> None:
+    model, content = load_encoder(EncoderSettings(encoder="hashing:64")), passages(COUNT)
+    vectors = model.encode_passages([passage.text for passage in content])
+    for query in ("white newt", "n17", "the green fish number n31", "unrelated words"):
+        answer = search(server, query, top_k=10, rerank=False)
+        exact = vectors @ model.encode_queries([query])[0]
+        order = sorted(range(COUNT), key=lambda row: (-exact[row], content[row].id))[:10]
+        np.testing.assert_allclose([result["score"] for result in answer["results"]], exact[order], atol=1e-5)
+        for result in answer["results"]:
+            assert result["score"] == pytest.approx(float(exact[int(result["id"][1:])]), abs=1e-5)
+
+
+def test_many_clients_at_once_are_answered_in_full(server: httpx.Client) -> None:
+    def ask(number: int) -> tuple[int, dict[str, Any]]:
+        return number, search(server, f"number n{number}", top_k=50, top_n=3)
+
+    with ThreadPoolExecutor(16) as clients:
+        for number, answer in clients.map(ask, range(120)):
+            assert answer["coverage"]["answered"] == 2
+            assert answer["results"][0]["id"] == f"p{number}"
+
+
+def test_a_list_of_queries_is_answered_with_vectors(server: httpx.Client) -> None:
+    body = {"query": ["n1", "n2"], "top_k": 5, "top_n": 1, "include": ["vector"]}
+    response = server.post("/v1/search", json=body).json()
+    first, second = (answer["results"][0] for answer in response["responses"])
+    assert (first["id"], second["id"]) == ("p1", "p2")
+    assert np.linalg.norm(first["vector"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_what_is_served_is_described(server: httpx.Client) -> None:
+    described = server.get("/v1/index").json()
+    expected = {"version": "v1", "previous": None, "passages": COUNT, "shards": 2, "dim": 64, "kind": "flat"}
+    assert described | expected == described
+    assert described["models"] == {"encoder": "hashing:64", "reranker": "overlap"}
+    assert server.get("/healthz").status_code == 200
+    assert "/v1/search" in server.get("/openapi.json").json()["paths"]
+
+
+def test_errors_of_the_engine_reach_the_client_without_a_trace_of_ray(server: httpx.Client) -> None:
+    missing = server.post("/v1/index/activate", json={"version": "v9"})
+    assert missing.status_code == 404
+    assert "no published version v9" in missing.json()["message"]
+    late = server.post("/v1/search", json={"query": "fish", "timeout_ms": 1})
+    assert late.status_code == 504
+    assert late.json()["error"]["code"] == "DEADLINE_EXCEEDED"
+    for response in (missing, late):
+        assert "Traceback" not in response.text
+        assert "pid=" not in response.text
+
+
+def replicas(deployment: str) -> list[str]:
+    actors: list[dict[str, str]] = ray.util.list_named_actors(all_namespaces=True)
+    return [actor["name"] for actor in actors if f"{NAME}#{deployment}#" in actor["name"]]
+
+
+def test_a_shard_that_dies_is_left_out_and_comes_back(server: httpx.Client) -> None:
+    (name,) = replicas("shard-00001")
+    ray.kill(ray.get_actor(name, namespace="serve"))
+    answer = search(server, "blue otter n8", timeout_ms=3000)
+    if answer["coverage"]["answered"] == 1:  # it may be back already
+        assert answer["coverage"]["missing"][0]["shard"] == 1
+        assert 0 < answer["coverage"]["fraction"] < 1
+        assert "1 of 2 shards" in answer["degraded"]
+    deadline = time.monotonic() + 90
+    while search(server, "blue otter n8")["coverage"]["answered"] < 2:
+        assert time.monotonic() < deadline, "the shard has not come back"
+    assert replicas("shard-00001") != [name]
+
+
+async def test_handles_raise_what_the_replica_raised() -> None:
+    handle = serve.get_deployment_handle("shard-00000", NAME)
+    shard = ShardHandle(handle, 0)
+    assert await shard.holds("v1", time.time() + 10)
+    with pytest.raises(ShoalError, match="no published version v9") as missing:
+        await shard.prepare("v9", time.time() + 10)
+    assert type(missing.value).__name__ == "NotFound"
+    query = np.zeros((1, 3), np.float32)
+    with pytest.raises(InvalidArgument, match="queries have shape"):
+        await shard.search("v1", query, 5, time.time() + 10, False)
+    with pytest.raises(ShoalError, match="shard-00000 failed: IndexError"):
+        await shard.fetch("v1", [10**9], time.time() + 10)
+    with pytest.raises(ShoalError, match="deadline passed before encoder had answered"):
+        await EncoderHandle(serve.get_deployment_handle("encoder", NAME)).encode(["late"], time.time() - 1)
+
+
+def test_errors_of_ray_are_put_into_words() -> None:
+    from ray.exceptions import ActorDiedError
+    from ray.serve.exceptions import BackPressureError
+
+    error = readable(BackPressureError(num_queued_requests=3, max_queued_requests=2), "reranker")
+    assert isinstance(error, Overloaded)
+    assert error.retry_after_s
+    assert isinstance(readable(ActorDiedError(), "reranker"), Unavailable)
+    assert readable(CorruptIndex("as it is"), "reranker").message == "as it is"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({}, "index: Field required"),
+        ({"index": "i", "top_k": 0}, "top_k: Input should be greater than or equal to 1"),
+        ({"index": "i", "reranker_replicas": 2}, "reranker_replicas: Extra inputs are not permitted"),
+    ],
+)
+def test_arguments_are_validated(args: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        build_app(args)
+
+
+def test_without_a_reranker_answers_are_in_stage_one_order(tmp_path: Path, server: httpx.Client) -> None:
+    publish(tmp_path, "v1", passages(20), shards=1)
+    application = build_app({"index": str(tmp_path), "reranker": "none"})
+    names = set()
+    todo = [application]
+    while todo:
+        bound = todo.pop()._bound_deployment
+        names.add(bound.name)
+        todo += [arg for arg in bound.init_args if isinstance(arg, serve.Application)]
+        todo += [item for arg in bound.init_args if isinstance(arg, list) for item in arg]
+    assert names == {"ingress", "encoder", "shard-00000"}

@@ -1,0 +1,195 @@
+"""Which files a source names, and files that are damaged, change or may not be read."""
+
+import gzip
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shoal import layout
+from shoal.errors import InvalidArgument
+from shoal.plan import make_plan, spool_file
+from shoal.settings import BuildSettings
+from shoal.sources import Rejected, read_unit
+from shoal.storage import Storage
+from tests.reading import ENCODER, Reading, json_lines
+
+Read = Callable[..., Reading]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    return lambda source, **values: Reading(source, tmp_path / "root", **values)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "input"
+    path.mkdir()
+    return path
+
+
+GOOD = {"id": "good", "text": "a good passage"}
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", [10, 10_000])
+def test_a_truncated_file_keeps_its_good_records(unit: int, folder: Path, read: Read) -> None:
+    noise = random.Random(1)
+    records = [{"id": str(number), "text": noise.randbytes(30).hex()} for number in range(2000)]
+    packed = gzip.compress(json_lines(*records))
+    (folder / "a.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+    found = read(folder / "a.jsonl.gz", unit_passages=unit)
+    kept = len(found.passages)
+    assert 900 < kept < 1100
+    assert [passage.id for passage in found.passages] == [str(number) for number in range(kept)]
+    assert found.items[-1][0] == {"file": "a.jsonl.gz", "line": kept + 1}
+    assert found.reasons == [
+        "the file is damaged (Truncated compressed stream): nothing can be read from here on",
+    ]
+
+
+def test_a_file_that_is_no_gzip(folder: Path, read: Read) -> None:
+    (folder / "a.jsonl.gz").write_bytes(json_lines(GOOD))
+    with pytest.raises(InvalidArgument, match=r"a\.jsonl\.gz is no gzip file"):
+        read(folder / "a.jsonl.gz")
+
+
+def test_a_json_array_is_no_json_lines(folder: Path, read: Read) -> None:
+    (folder / "a.json").write_text(json.dumps([GOOD], indent=1))
+    with pytest.raises(InvalidArgument, match="JSON array"):
+        read(folder / "a.json")
+
+
+def test_a_file_that_changes_or_vanishes(folder: Path, read: Read) -> None:
+    path = folder / "a.jsonl"
+    path.write_bytes(json_lines(GOOD))
+    found = read(path)
+    path.write_bytes(json_lines(GOOD, GOOD))
+    with pytest.raises(InvalidArgument, match=r"a\.jsonl has changed since the plan was made"):
+        list(read_unit(found.plan, found.plan.units[0], found.storage))
+    path.unlink()
+    with pytest.raises(InvalidArgument, match=r"a\.jsonl has vanished"):
+        list(read_unit(found.plan, found.plan.units[0], found.storage))
+
+
+def test_a_file_that_may_not_be_read(folder: Path, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "a.jsonl").write_bytes(json_lines(GOOD))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
+    with pytest.raises(InvalidArgument, match=r"a\.jsonl may not be read; check its permissions"):
+        read(folder / "a.jsonl")
+
+
+def test_a_spooled_file_is_not_spooled_again(folder: Path, read: Read) -> None:
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(json_lines(*[GOOD] * 10)))
+    found = read(folder / "a.jsonl.gz", unit_passages=4)
+    assert found.plan.files[0].pieces == 3
+    (folder / "a.jsonl.gz").unlink()
+    assert spool_file(found.plan, 0, found.storage).pieces == 3
+    found.storage.delete(layout.spool_commit(found.plan.hash, 0))
+    with pytest.raises(InvalidArgument, match="vanished"):
+        spool_file(found.plan, 0, found.storage)
+
+
+def test_the_head_is_read_before_spooling(folder: Path, tmp_path: Path) -> None:
+    rows = [{"id": str(number), "text": "x"} for number in range(50)]
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(json_lines(*rows)))
+    (folder / "b.csv").write_text("id,text\n" + "".join(f"{row['id']},x\n" for row in rows))
+    pq.write_table(pa.Table.from_pylist(rows), folder / "c.parquet")
+    (folder / "d.jsonl").write_bytes(json_lines(*rows))
+    for name in ("a.jsonl.gz", "b.csv", "c.parquet", "d.jsonl"):
+        settings = BuildSettings(source=str(folder / name), index="root", unit_passages=1)
+        plan = make_plan(settings, ENCODER)
+        found = list(read_unit(plan, plan.head, Storage(str(tmp_path))))
+        assert [item[1].id for item in found if not isinstance(item, Rejected)] == [row["id"] for row in rows]
+
+
+# --- which files ----------------------------------------------------------------------------------------------------
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(json_lines({**GOOD, "_id": name}))
+
+
+def names(source: Path | str, **values: Any) -> list[str]:
+    plan = make_plan(BuildSettings(source=str(source), index="root", **values), ENCODER)
+    return [plan.source.format, *(file.name for file in plan.files)]
+
+
+def test_a_folder_is_read_in_the_order_of_its_paths(folder: Path) -> None:
+    touch(
+        folder, "b.jsonl", "a/z.jsonl.gz".removesuffix(".gz"), "a/y.ndjson", ".hidden.jsonl", ".git/x.jsonl", "_SUCCESS"
+    )
+    assert names(folder) == ["jsonl", "a/y.ndjson", "a/z.jsonl", "b.jsonl"]
+    assert names(f"file://{folder}") == ["jsonl", "a/y.ndjson", "a/z.jsonl", "b.jsonl"]
+
+
+def test_globs(folder: Path) -> None:
+    touch(folder, "a1.jsonl", "a2.jsonl", "b1.jsonl", "sub/a3.jsonl", "sub/deep/a4.jsonl", "a5.json", "[x].jsonl")
+    assert names(folder / "a*.jsonl") == ["jsonl", "a1.jsonl", "a2.jsonl"]
+    assert names(folder / "**" / "a*.jsonl") == [
+        "jsonl",
+        "a1.jsonl",
+        "a2.jsonl",
+        "sub/a3.jsonl",
+        "sub/deep/a4.jsonl",
+    ]
+    assert names(folder / "s*" / "*.jsonl") == ["jsonl", "sub/a3.jsonl"]
+    assert names(folder / "[!a]?.jsonl") == ["jsonl", "b1.jsonl"]
+    assert names(folder / "[x].jsonl") == ["jsonl", "[x].jsonl"]
+    with pytest.raises(InvalidArgument, match="holds no files"):
+        names(folder / "none*")
+
+
+def test_a_beir_folder_is_its_corpus(folder: Path) -> None:
+    touch(folder, "corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+    assert names(folder) == ["beir", "corpus.jsonl"]
+    assert names(folder, format="beir") == ["beir", "corpus.jsonl"]
+    assert names(folder / "corpus.jsonl") == ["jsonl", "corpus.jsonl"]
+
+
+def test_a_named_format_takes_files_of_any_name(folder: Path) -> None:
+    touch(folder, "part-1", "part-2")
+    assert names(folder / "part-*", format="jsonl") == ["jsonl", "part-1", "part-2"]
+    assert names(folder / "part-1", format="jsonl") == ["jsonl", "part-1"]
+
+
+def test_of_a_mixed_folder_the_named_format_is_taken(folder: Path) -> None:
+    touch(folder, "a.jsonl", "README.md")
+    with pytest.raises(InvalidArgument, match=r"several formats \(jsonl, text\): 1 x \.md, 1 x \.jsonl; set format"):
+        names(folder)
+    assert names(folder, format="jsonl") == ["jsonl", "a.jsonl"]
+    with pytest.raises(InvalidArgument, match="holds no parquet files"):
+        names(folder, format="parquet")
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "reason"),
+    [
+        ([], "", "holds no files"),
+        ([], "absent", "does not exist"),
+        (["a.png", "b"], "", "no files of a known format: 1 x .png, 1 x no extension; set format to one of"),
+        (["a.png"], "a.png", "no files of a known format"),
+    ],
+)
+def test_no_input(made: list[str], asked: str, reason: str, folder: Path) -> None:
+    touch(folder, *made)
+    with pytest.raises(InvalidArgument, match=reason):
+        names(folder / asked)
+
+
+def test_empty_files_are_no_input(folder: Path) -> None:
+    (folder / "a.jsonl").touch()
+    with pytest.raises(InvalidArgument, match="is empty"):
+        names(folder)
+    touch(folder, "b.jsonl")
+    assert names(folder) == ["jsonl", "a.jsonl", "b.jsonl"]
