@@ -14,7 +14,7 @@ from jobs.builder import Builder
 from jobs.estimate import estimate
 from jobs.progress import Reporter
 from jobs.report import print_rows
-from jobs.session import ray_session
+from jobs.session import joins_cluster, ray_session
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument
 from shoal.settings import BuildSettings
@@ -26,12 +26,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @settings_command(app, BuildSettings)
 def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
     """Embed a corpus into shards and publish them as one index version; run again, it continues where it stopped."""
-    reporter = Reporter(Console(stderr=as_json))
+    # The streams as they are now: Ray's own messages are kept off stdout while a cluster is there.
+    reporter = Reporter(Console(file=sys.stderr if as_json else sys.stdout))
     # A mistyped path is told at once, not after a cluster has started.
+    if joins_cluster():
+        _require_absolute(settings)
     find_input(settings.source, settings.format)
     with ray_session() as cluster:
-        if not cluster.private:
-            _require_absolute(settings)
         builder = Builder(settings, cluster, reporter)
         outcome = estimate(builder) if settings.dry_run else builder.build()
     print_rows(reporter.console, outcome.title, outcome.rows())

@@ -3,11 +3,12 @@
 import logging
 import math
 import os
+import secrets
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +21,12 @@ OBJECT_STORE_BYTES = 256 * 2**20
 _RETRIES = 3
 """How often a task is started again after its process or node has died."""
 
+LONGEST_TEMPORARY = 20
+"""Bytes of the path of a temporary folder that leave room for the names of Ray's sockets in it."""
+
 _PRIVATE = {
-    # Without it a local Ray switches token authentication on, or leaves it to the user's home folder.
-    "RAY_AUTH_MODE": "disabled",
+    # Only this process and its children hold the token: no other user of the machine can run code in the cluster.
+    "RAY_AUTH_MODE": "token",
     # The one switch that keeps every port of a local Ray on 127.0.0.1.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -52,17 +56,23 @@ class Workers:
         return {"num_cpus": self.cpus, "num_gpus": self.gpus}
 
 
+def joins_cluster() -> bool:
+    """Whether this process belongs to a cluster: RAY_ADDRESS names it, and `ray job submit` sets that."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
 @contextmanager
 def ray_session() -> Iterator[Cluster]:
-    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), or run a private one until the end."""
-    private = not os.environ.get("RAY_ADDRESS")
+    """Join the cluster that RAY_ADDRESS names, or run a private one until the end."""
+    private = not joins_cluster()
     # Ray reads most of its variables when it is imported, and its C++ part writes warnings to stderr that help no user.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    for name, value in _PRIVATE.items() if private else ():
-        os.environ.setdefault(name, value)
+    if private:
+        for name, value in {**_PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
+            os.environ.setdefault(name, value)
     import ray
 
-    folder = tempfile.mkdtemp(prefix="shoal-ray-") if private else None
+    folder = _ray_folder() if private else None
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if private:
         options |= {
@@ -72,14 +82,28 @@ def ray_session() -> Iterator[Cluster]:
             "_temp_dir": folder,
         }
     try:
-        with _silent_stderr():
-            ray.init(**options)
+        try:
+            with _silent_stderr():
+                ray.init(**options)
+        except ConnectionError as error:
+            address = os.environ.get("RAY_ADDRESS", "")
+            raise InvalidArgument(
+                f"no Ray cluster answers at RAY_ADDRESS={address}; correct it, or unset it to build here"
+            ) from error
         resources = ray.cluster_resources()
-        yield Cluster(resources.get("CPU", 0), resources.get("GPU", 0), private)
+        # Ray prints what happens to workers on stdout, which belongs to the result.
+        with redirect_stdout(sys.stderr):
+            yield Cluster(resources.get("CPU", 0), resources.get("GPU", 0), private)
     finally:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ray_folder() -> str:
+    """A folder for sockets and logs, with a name so short that a socket's path stays below the 107 bytes of Linux."""
+    parent = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="shoal-ray-", dir=parent if len(parent) <= LONGEST_TEMPORARY else "/tmp")  # noqa: S108
 
 
 @contextmanager
@@ -99,7 +123,8 @@ def _silent_stderr() -> Iterator[None]:
 def embedding_workers(settings: BuildSettings, cluster: Cluster) -> Workers:
     """Size the pool: one worker for each GPU if there are any, else as many as the CPUs allow.
 
-    Raises InvalidArgument when a private cluster, which cannot grow, has no room for a single one.
+    More may be asked for on a cluster that was joined, since it may grow; a private one never starts more than fit, and
+    InvalidArgument is raised when not even one does.
     """
     gpus = settings.gpus_per_worker
     if gpus is None:
@@ -113,7 +138,10 @@ def embedding_workers(settings: BuildSettings, cluster: Cluster) -> Workers:
     room = math.floor(cluster.cpus / settings.threads)
     if gpus:
         room = min(room, math.floor(cluster.gpus / gpus))
-    return Workers(settings.workers or max(room, 1), settings.threads, gpus)
+    count = settings.workers or room
+    if cluster.private:
+        count = min(count, room)
+    return Workers(max(count, 1), settings.threads, gpus)
 
 
 def start(function: Callable[..., Any], *arguments: Any, **options: float) -> Any:

@@ -117,7 +117,7 @@ def forward(
     order = np.argsort(np.array(characters, dtype=np.int64), kind="stable")
     for start in range(0, len(order), _WINDOW):
         window = order[start : start + _WINDOW]
-        texts = [inputs[row] for row in window]
+        texts = [_encodable(inputs[row]) for row in window]
         features = model.preprocess(texts, prompt=prompt, processing_kwargs=_UNPADDED, **options)
         if not isinstance(features["input_ids"], list):  # modules without padding, such as static embeddings
             yield window, _run(model, features, threads, options)
@@ -128,6 +128,13 @@ def forward(
             batch = {name: [values[row] for row in rows] for name, values in ragged.items()}
             padded = model.tokenizer.pad(batch, return_tensors="pt")
             yield window[rows], _run(model, {**shared, **padded}, threads, options)
+
+
+def _encodable(text: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    # JSON can carry lone surrogates, and one of them would make the tokenizer refuse the whole batch.
+    if isinstance(text, tuple):
+        return tuple(part.encode("utf-8", "replace").decode("utf-8") for part in text)
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _run(model: "BaseModel", features: dict[str, Any], threads: int, options: dict[str, Any]) -> dict[str, Any]:

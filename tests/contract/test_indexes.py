@@ -1,6 +1,5 @@
-"""One suite for every file of shoal/indexes/ and for the families of FAISS factory strings, against exact search by numpy."""
+"""One suite for every file of shoal/indexes/ and families of FAISS factory strings, against exact search (numpy)."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 import pytest
+
 from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.indexes import ShardIndex, check, index_kind, kinds
 from shoal.records import FloatArray
@@ -55,15 +55,15 @@ def build(case: Case, path: Path, block: int = 400, vectors: FloatArray = VECTOR
     settings = IndexSettings(index_kind=case.kind, index_search=case.search)
     kind = index_kind(case.kind)
     trained = kind.train(VECTORS, settings, 1)
-    assert kind.TRAINED == (trained is not None)
+    assert (trained is not None) == kind.TRAINED
     kind.build((vectors[at : at + block] for at in range(0, len(vectors), block)), DIM, path, trained, 1)
     return kind.open(path, settings, 1)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.kind)
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
     path = tmp_path_factory.mktemp("index") / "vectors.faiss"
-    yield Built(request.param, path, build(request.param, path))
+    return Built(request.param, path, build(request.param, path))
 
 
 def exact(queries: FloatArray, rows: np.ndarray | None = None) -> np.ndarray:

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from shoal.errors import InvalidArgument, NotFound, Unavailable
 from shoal.storage import Storage
 

@@ -1,5 +1,6 @@
 """The command line as a user has it: build twice, look, serve, ask, switch versions, stop."""
 
+import errno
 import json
 import os
 import re
@@ -98,7 +99,8 @@ def server(folder: Path, built: Built) -> Iterator[str]:
         assert process.wait(timeout=60) == 0, (folder / "serve.err").read_text()
         assert process.stdout.read() == ""
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
+            # Not bind: closed connections keep an address for a while, and that is no server left behind.
+            assert probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
     finally:
         hurry.cancel()
         process.kill()

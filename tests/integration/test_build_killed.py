@@ -3,9 +3,11 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,9 +168,12 @@ def test_a_killed_worker_is_replaced(
 
 
 def test_a_killed_private_cluster_leaves_no_process_and_can_be_continued(
-    local: ModuleType, corpus: Path, unkilled: dict[str, Any], tmp_path: Path
+    request: pytest.FixtureRequest, local: ModuleType, corpus: Path, unkilled: dict[str, Any], tmp_path: Path
 ) -> None:
-    alone = {"RAY_ADDRESS": "", "TMPDIR": str(tmp_path)}
+    # Sockets have short names, and a killed Ray leaves its folder.
+    folder = Path(tempfile.mkdtemp(prefix="shk-", dir="/tmp"))
+    request.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
+    alone = {"RAY_ADDRESS": "", "TMPDIR": str(folder)}
     run = Run(corpus, tmp_path / "index", alone)
     assert run.reach(10)
     family = local.descendants(run.process.pid)
@@ -184,6 +189,16 @@ def test_a_killed_private_cluster_leaves_no_process_and_can_be_continued(
     summary = again.finish()
     assert summary["units_reused"] == committed
     assert content(again.storage, summary["version"]) == unkilled
+
+
+def test_two_runs_of_one_build_at_once_publish_a_whole_index(
+    cluster: Any, corpus: Path, unkilled: dict[str, Any], tmp_path: Path
+) -> None:
+    runs = [Run(corpus, tmp_path / "index", joined(cluster)) for _ in range(2)]
+    for run in runs:
+        summary = run.finish()
+        assert summary["passages"] == PASSAGES - 2
+        assert content(run.storage, summary["version"]) == unkilled
 
 
 def title_of(pid: int) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from shoal import layout, versions
 from shoal.cache import ShardCache
 from shoal.errors import CorruptIndex, NotFound, Unavailable
@@ -190,7 +191,9 @@ def start_worker(storage: Storage, tmp_path: Path) -> Callable[[int, int], subpr
     return start
 
 
-def test_processes_share_a_small_cache(start_worker: Callable[[int, int], "subprocess.Popen[str]"], tmp_path: Path) -> None:
+def test_processes_share_a_small_cache(
+    start_worker: Callable[[int, int], "subprocess.Popen[str]"], tmp_path: Path
+) -> None:
     """Whoever holds a file finds it whole on the disk whatever the others evict, and the bound holds."""
     workers = [start_worker(seed, 60) for seed in range(3)]
     largest = 0

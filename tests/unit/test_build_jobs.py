@@ -43,6 +43,11 @@ def test_one_worker_for_each_gpu_or_as_many_as_cpus_allow(
     assert embedding_workers(settings(**changes), Cluster(cpus, gpus, private=False)) == expected
 
 
+def test_a_private_cluster_starts_no_more_workers_than_fit() -> None:
+    assert embedding_workers(settings(workers=5), Cluster(2, 0, private=True)).count == 2
+    assert embedding_workers(settings(workers=5), Cluster(2, 0, private=False)).count == 5
+
+
 @pytest.mark.parametrize(
     ("changes", "option"), [({"threads": 3}, "--threads"), ({"gpus_per_worker": 1}, "--gpus-per-worker")]
 )

@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from shoal.cache import ShardCache
 from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.storage import Storage

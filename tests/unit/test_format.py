@@ -7,10 +7,20 @@ from pathlib import Path
 
 import faiss
 import pytest
+
 import shoal
 from shoal import layout
 from shoal.fingerprint import Fingerprint
-from shoal.manifest import FORMAT_VERSION, CorpusStatistics, Counts, FileEntry, IndexInfo, Manifest, ShardEntry, ShardInfo
+from shoal.manifest import (
+    FORMAT_VERSION,
+    CorpusStatistics,
+    Counts,
+    FileEntry,
+    IndexInfo,
+    Manifest,
+    ShardEntry,
+    ShardInfo,
+)
 from shoal.plan import shard_of
 from shoal.shard import BATCH_ROWS, PASSAGE_SCHEMA
 from shoal.versions import Current

@@ -6,6 +6,7 @@ from typing import Any
 import faiss
 import numpy as np
 import pytest
+
 from shoal.indexes import index_kind
 from shoal.settings import IndexSettings
 

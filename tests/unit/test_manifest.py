@@ -5,13 +5,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from shoal.errors import CorruptIndex
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, Manifest, ShardEntry, ShardInfo
 
 
 def make_manifest(**changes: Any) -> Manifest:
-    files = [FileEntry(path=f"shard-00000/{name}", bytes=7, sha256="ab" * 32) for name in ("vectors.faiss", "shard.json")]
+    files = [
+        FileEntry(path=f"shard-00000/{name}", bytes=7, sha256="ab" * 32) for name in ("vectors.faiss", "shard.json")
+    ]
     fields: dict[str, Any] = {
         "version": "20261122T233411-1a2b3c4d",
         "plan": "1a2b3c4d" * 8,

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from shoal import layout, shard
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
 from shoal.fingerprint import Fingerprint
@@ -173,7 +174,7 @@ def test_batches_have_the_same_number_of_rows_but_for_the_last(tmp_path: Path, m
 def test_every_row_is_found_across_batches(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard, "BATCH_ROWS", 4)
     opened_shard = opened(storage, 23)
-    rows = list(range(22, -1, -1)) + [5, 5]
+    rows = [*range(22, -1, -1), 5, 5]
     fetched = opened_shard.fetch(rows, with_vectors=True)
     assert fetched.passages == [passages(23)[row] for row in rows]
     assert fetched.vectors is not None

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from shoal.errors import InvalidArgument, NotFound, ShoalError, Unavailable
 from shoal.storage import Storage
 
@@ -66,7 +67,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     [
         (PermissionError(errno.EACCES, "Permission denied"), InvalidArgument, "give write permission"),
         (OSError(errno.EROFS, "Read-only file system"), InvalidArgument, "give write permission"),
-        (OSError("AWS Error ACCESS_DENIED during PutObject operation: Access Denied"), InvalidArgument, "write permission"),
+        (
+            OSError("AWS Error ACCESS_DENIED during PutObject operation: Access Denied"),
+            InvalidArgument,
+            "write permission",
+        ),
         (OSError("AWS Error NO_SUCH_BUCKET during PutObject operation"), NotFound, "create it"),
         (OSError(errno.EIO, "Input/output error"), Unavailable, "cannot be reached"),
     ],

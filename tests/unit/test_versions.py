@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from shoal import layout, versions
 from shoal.errors import Conflict, CorruptIndex, InvalidArgument, NotFound
 from shoal.fingerprint import Fingerprint
@@ -218,6 +219,13 @@ def test_prune_removes_a_crashed_build_but_not_one_that_can_be_continued(storage
     assert versions.list_versions(storage) == []
     assert versions.prune(storage, keep=10) == [crashed]
     assert list(storage.list(layout.VERSIONS)) == [running]
+
+
+def test_prune_leaves_alone_what_no_build_wrote(storage: Storage) -> None:
+    storage.write("versions/notes.txt", b"mine")
+    storage.write("versions/lost+found/x", b"mine")
+    assert versions.prune(storage, keep=0) == []
+    assert list(storage.files(layout.VERSIONS)) == ["lost+found/x", "notes.txt"]
 
 
 def test_prune_refuses_a_negative_number(storage: Storage) -> None:

@@ -1,0 +1,278 @@
+"""One suite for every file of shoal/encoders/; those that run models are compared with sentence-transformers itself."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shoal import inference, models
+from shoal.encoders import Encoder, TokenEncoder, backends, load_encoder
+from shoal.errors import InvalidArgument, ModelUnavailable
+from shoal.settings import EMBEDDED_ENCODER, EncoderSettings
+from tests import tiny_models
+
+WEIGHTLESS = "hashing"
+PROMPTS = {"query": "query: ", "document": "passage: "}
+MODEL_BACKENDS = [backend for backend in backends() if backend != WEIGHTLESS]
+TEXTS = [
+    "red fish",
+    "",
+    " \n\t",
+    "a",
+    "naïve café, déjà vu " * 20,
+    "日本語のテキストと emoji 🎉🐟",
+    "vitamin " * 10_000,
+    "x" * 5_000,
+    "nul \x00 and a lone surrogate \ud800",
+    "the heron and the otter eat a red fish",
+    *("otter snail cell " * words for words in range(1, 60)),
+]
+ENCODABLE = [text for text in TEXTS if "\ud800" not in text]  # sentence-transformers itself refuses a lone surrogate
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.save_bi_encoder(tmp_path_factory.mktemp("tiny"), prompts=PROMPTS)
+
+
+def load(backend: str, tiny: Path, **options: Any) -> Encoder:
+    name = WEIGHTLESS if backend == WEIGHTLESS else str(tiny)
+    return load_encoder(EncoderSettings(encoder=name, encoder_backend=backend, device="cpu", **options))
+
+
+@pytest.fixture(scope="module", params=backends())
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def encoder(backend: str, tiny: Path) -> Encoder:
+    return load(backend, tiny)
+
+
+def test_vectors_are_normalised_float32_of_the_promised_shape(encoder: Encoder) -> None:
+    for vectors in (encoder.encode_queries(TEXTS), encoder.encode_passages(TEXTS)):
+        assert vectors.dtype == np.float32
+        assert vectors.shape == (len(TEXTS), encoder.dim)
+        assert vectors.flags.c_contiguous
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert encoder.encode_queries([]).shape == (0, encoder.dim)
+    assert encoder.encode_passages([]).shape == (0, encoder.dim)
+
+
+def test_the_order_of_the_input_is_kept(encoder: Encoder) -> None:
+    shuffled = np.random.default_rng(1).permutation(len(TEXTS))
+    vectors = encoder.encode_passages(TEXTS)
+    np.testing.assert_allclose(encoder.encode_passages([TEXTS[row] for row in shuffled]), vectors[shuffled], atol=1e-5)
+    for row in (0, 1, 5, 9):
+        np.testing.assert_allclose(encoder.encode_passages([TEXTS[row]])[0], vectors[row], atol=1e-5)
+
+
+def test_the_same_texts_give_the_same_bits(backend: str, encoder: Encoder, tiny: Path) -> None:
+    again = load(backend, tiny)
+    assert again.encode_passages(TEXTS).tobytes() == encoder.encode_passages(TEXTS).tobytes()
+    assert again.fingerprint() == encoder.fingerprint()
+
+
+def test_the_size_of_batches_does_not_show(backend: str, encoder: Encoder, tiny: Path) -> None:
+    vectors = load(backend, tiny, batch_tokens=256).encode_passages(TEXTS)
+    np.testing.assert_allclose(vectors, encoder.encode_passages(TEXTS), atol=1e-5)
+
+
+def test_the_fingerprint_says_what_decides(backend: str, encoder: Encoder, tiny: Path) -> None:
+    fingerprint = encoder.fingerprint()
+    assert fingerprint.dim == encoder.dim
+    assert fingerprint.dtype == "float32"
+    shorter = load(backend, tiny, max_length=16)
+    assert shorter.fingerprint().max_length == 16
+    assert not shorter.fingerprint().matches(fingerprint)
+
+
+def test_no_more_than_max_length_is_read(backend: str, tiny: Path) -> None:
+    encoder = load(backend, tiny, max_length=16)
+    start = "red fish " * 8
+    one, other = encoder.encode_passages([start + "otter " * 50, start + "vitamin " * 50])
+    assert one @ other > 0.9999
+    assert np.min(encoder.encode_queries(["red"]) @ encoder.encode_queries(["disease"]).T) < 0.9999
+
+
+def test_token_vectors_come_with_the_vector_of_the_text(encoder: Encoder) -> None:
+    assert isinstance(encoder, TokenEncoder)
+    for texts, vectors in (
+        (encoder.encode_query_tokens(TEXTS), encoder.encode_queries(TEXTS)),
+        (encoder.encode_passage_tokens(TEXTS), encoder.encode_passages(TEXTS)),
+    ):
+        np.testing.assert_allclose(np.stack([text.vector for text in texts]), vectors, atol=1e-5)
+        for text in texts:
+            assert text.tokens.ndim == 2
+            assert len(text.tokens) >= 1
+            np.testing.assert_allclose(np.linalg.norm(text.tokens, axis=1), 1, atol=1e-4)
+    assert encoder.encode_passage_tokens([]) == []
+
+
+@pytest.mark.parametrize("backend", MODEL_BACKENDS)
+class TestModels:
+    @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+    def test_vectors_are_those_of_sentence_transformers(self, backend: str, pooling: str, tmp_path: Path) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        folder = tiny_models.save_bi_encoder(tmp_path, pooling, PROMPTS)
+        encoder, reference = load(backend, folder), SentenceTransformer(str(folder), device="cpu")
+        assert encoder.fingerprint().pooling == pooling
+        assert (encoder.fingerprint().query_prompt, encoder.fingerprint().passage_prompt) == ("query: ", "passage: ")
+        cosine = np.sum(encoder.encode_queries(ENCODABLE) * reference.encode_query(ENCODABLE), axis=1)
+        assert cosine.min() >= 0.9999
+        cosine = np.sum(encoder.encode_passages(ENCODABLE) * reference.encode_document(ENCODABLE), axis=1)
+        assert cosine.min() >= 0.9999
+
+    def test_tokens_are_those_of_the_text_alone(self, backend: str, tiny: Path) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        encoder = load(backend, tiny)
+        assert isinstance(encoder, TokenEncoder)
+        reference = SentenceTransformer(str(tiny), device="cpu")
+        tokens = reference.encode(["red fish"], prompt="query: ", output_value="token_embeddings")[0].numpy()
+        tokens = tokens[3:-1]  # [CLS] query : | red fish | [SEP]
+        found = encoder.encode_query_tokens(["red fish", "", "otter " * 100])
+        np.testing.assert_allclose(found[0].tokens, tokens / np.linalg.norm(tokens, axis=1, keepdims=True), atol=1e-5)
+        assert [len(text.tokens) for text in found] == [2, 4, 60]  # the empty text has only prompt and special tokens
+
+    def test_weights_are_named_by_their_digest(self, backend: str, tiny: Path) -> None:
+        import hashlib
+
+        digest = hashlib.sha256((tiny / "model.safetensors").read_bytes()).hexdigest()
+        assert load(backend, tiny).fingerprint().weights == f"sha256:{digest}"
+
+    def test_a_model_of_the_roberta_family_loses_two_positions(self, backend: str, tmp_path: Path) -> None:
+        folder = tiny_models.save_roberta(tmp_path)
+        encoder = load(backend, folder)
+        assert encoder.fingerprint().max_length == 64
+        assert np.isfinite(encoder.encode_passages(["red fish " * 100])).all()
+        with pytest.raises(InvalidArgument, match="at most 64 tokens"):
+            load(backend, folder, max_length=65)
+
+    def test_a_cross_encoder_is_refused(self, backend: str, tmp_path: Path) -> None:
+        with pytest.raises(ModelUnavailable, match="set it as the reranker"):
+            load(backend, tiny_models.save_cross_encoder(tmp_path))
+
+    def test_a_broken_folder_is_named(self, backend: str, tiny: Path, tmp_path: Path) -> None:
+        with pytest.raises(ModelUnavailable, match="no weights"):
+            load(backend, tmp_path)
+        (tmp_path / "model.safetensors").write_bytes(b"not a model")
+        (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
+        with pytest.raises(ModelUnavailable, match="cannot be loaded"):
+            load(backend, tmp_path)
+
+    @pytest.mark.skipif(models.resolve(EMBEDDED_ENCODER).folder is None, reason="the embedded encoder is not installed")
+    def test_the_embedded_encoder_agrees_with_sentence_transformers(self, backend: str) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        encoder = load_encoder(EncoderSettings(encoder_backend=backend, device="cpu", threads=2))
+        reference = SentenceTransformer(str(models.resolve(EMBEDDED_ENCODER).fetch()), device="cpu")
+        texts = [*ENCODABLE[:10], "Vitamin D supplements do not prevent fractures in adults. " * 20]
+        cosine = np.sum(encoder.encode_passages(texts) * reference.encode(texts, normalize_embeddings=True), axis=1)
+        assert cosine.min() >= 0.9999
+        assert encoder.fingerprint().model_dump(exclude={"model"}) == {
+            "weights": models.PRESETS[EMBEDDED_ENCODER].weights,
+            "dim": 384,
+            "pooling": "mean",
+            "query_prompt": "",
+            "passage_prompt": "",
+            "max_length": 256,
+            "dtype": "float32",
+        }
+
+
+@pytest.mark.skipif(models.resolve(EMBEDDED_ENCODER).folder is None, reason="the embedded encoder is not installed")
+def test_the_embedded_encoder_loads_without_a_network_and_without_a_word() -> None:
+    program = """
+import socket
+def refuse(*args, **kwargs): raise SystemExit("tried to reach a network")
+socket.socket.connect = socket.getaddrinfo = refuse
+from shoal.encoders import load_encoder
+from shoal.settings import EncoderSettings
+load_encoder(EncoderSettings(device="cpu")).encode_queries(["red fish"])
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+class TestHashing:
+    def test_similar_texts_have_similar_vectors(self) -> None:
+        encoder = load_encoder(EncoderSettings(encoder="hashing"))
+        question, answer, inflected, other = encoder.encode_passages(
+            [
+                "how to train a neural network",
+                "training neural networks takes patience and how to do it is an art",
+                "trained networks are neural",
+                "the recipe calls for two eggs and flour",
+            ]
+        )
+        assert question @ answer > question @ other + 0.2
+        assert question @ inflected > question @ other + 0.2
+        assert np.array_equal(*encoder.encode_passages(["Red, FISH!", "red fish"]))
+
+    def test_dimension_is_part_of_the_name(self) -> None:
+        assert load_encoder(EncoderSettings(encoder="hashing:64")).dim == 64
+        for name in ("hashing:0", "hashing:-1", "hashing:x", "hashing:99999999"):
+            with pytest.raises(InvalidArgument, match="hashing:DIM"):
+                load_encoder(EncoderSettings(encoder=name))
+
+    def test_vectors_are_the_same_in_every_process(self) -> None:
+        program = """
+import hashlib, sys
+from shoal.encoders import load_encoder
+from shoal.settings import EncoderSettings
+encoder = load_encoder(EncoderSettings(encoder="hashing:64"))
+print(hashlib.sha256(encoder.encode_passages(["red fish", "", "日本語 naïve " * 9]).tobytes()).hexdigest())
+"""
+        digests = {
+            subprocess.run(
+                [sys.executable, "-c", program],
+                capture_output=True,
+                check=True,
+                env={**os.environ, "PYTHONHASHSEED": seed},
+            ).stdout
+            for seed in ("0", "1")
+        }
+        assert len(digests) == 1
+
+    @given(st.lists(st.text(max_size=40), max_size=20))
+    def test_a_text_has_one_vector_whatever_is_beside_it(self, texts: list[str]) -> None:
+        encoder = load_encoder(EncoderSettings(encoder="hashing:16"))
+        together = encoder.encode_passages(texts)
+        assert np.isfinite(together).all()
+        for text, vector in zip(texts, together, strict=True):
+            assert np.array_equal(encoder.encode_passages([text])[0], vector)
+
+
+@given(st.lists(st.integers(0, 600), max_size=50), st.integers(256, 4096))
+def test_token_batches_hold_every_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = list(inference.token_batches(np.array(lengths, dtype=np.int64), budget))
+    assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
+
+
+def test_a_gpu_is_taken_when_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert inference.place("auto", "auto") == ("cuda", torch.float16)
+    assert inference.place("cuda", "bfloat16") == ("cuda", torch.bfloat16)
+    assert inference.place("cpu", "auto") == ("cpu", torch.float32)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert inference.place("auto", "auto") == ("cpu", torch.float32)
+    with pytest.raises(InvalidArgument, match="torch sees no GPU"):
+        inference.place("cuda", "auto")
+
+
+def test_unknown_backends_are_refused_with_those_that_exist() -> None:
+    with pytest.raises(InvalidArgument, match=r"use auto or one of .*hashing.*torch"):
+        load_encoder(EncoderSettings(encoder_backend="nothing"))

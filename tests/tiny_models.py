@@ -1,0 +1,71 @@
+"""Models with random weights, small enough to make in a test, saved the way users have them: as folders."""
+
+from pathlib import Path
+
+import torch
+
+WORDS = ["the", "a", "of", "query", "passage", "red", "blue", "fish", "heron", "otter", "bone", "vitamin", "disease"]
+
+
+def save_bi_encoder(folder: Path, pooling: str = "mean", prompts: dict[str, str] | None = None) -> Path:
+    """Save a sentence-transformers model of 32 dimensions that reads 64 tokens."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(7)
+    _save(BertModel(BertConfig(**_SIZES)), folder / "bare")
+    modules = [Transformer(str(folder / "bare")), Pooling(32, pooling), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu", prompts=prompts).save(str(folder / "model"))
+    return folder / "model"
+
+
+def save_cross_encoder(folder: Path, labels: int = 1, activation: str = "torch.nn.modules.linear.Identity") -> Path:
+    """Save a sequence classifier that reads 64 tokens."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(7)
+    config = BertConfig(**_SIZES, num_labels=labels, sentence_transformers={"activation_fn": activation})
+    return _save(BertForSequenceClassification(config), folder / "cross-encoder")
+
+
+def save_roberta(folder: Path) -> Path:
+    """Save a model of the RoBERTa family with 66 positions, the first two of which no token has."""
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    torch.manual_seed(7)
+    return _save(
+        XLMRobertaModel(XLMRobertaConfig(**{**_SIZES, "max_position_embeddings": 66, "pad_token_id": 1})), folder
+    )
+
+
+def _save(model: torch.nn.Module, folder: Path) -> Path:
+    from transformers import BertTokenizer
+
+    model.eval().save_pretrained(folder)
+    BertTokenizer(vocab=_VOCABULARY, model_max_length=64).save_pretrained(folder)
+    return folder
+
+
+_CHARACTERS = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+_TOKENS = [
+    "[UNK]",
+    "[PAD]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *_CHARACTERS,
+    *(f"##{character}" for character in _CHARACTERS),
+    *WORDS,
+]
+_VOCABULARY = {token: number for number, token in enumerate(dict.fromkeys(_TOKENS))}
+_SIZES = {
+    "vocab_size": len(_VOCABULARY),
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+    "pad_token_id": 1,
+    "initializer_range": 0.5,  # large, so that vectors and scores of different texts differ
+}
