@@ -1,5 +1,6 @@
 """What runs on the workers of a build: thin callables over `shoal.build` that return little; data goes to the root."""
 
+import gc
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -39,6 +40,10 @@ class Embedder:
             raise Conflict(
                 f"this worker's encoder is {mine} and the plan's is {planned}; give all nodes the same model and device"
             )
+
+        # Thousands of young passages at a time would have the collector look at every module again and again.
+        gc.freeze()
+        gc.set_threshold(100_000)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Embed the unit whose number is the only item of the batch, and tell its counts."""

@@ -32,6 +32,7 @@ from serve import private_ray
 from shoal import errors
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
+from shoal.processes import adopt_orphans, kill_descendants
 from shoal.serving import Serving, plan_serving
 from shoal.settings import RunSettings, ServeSettings
 
@@ -46,6 +47,7 @@ WATCH_S = 5.0
 NOTICE_S = 15.0
 
 APPLICATION = Path(__file__).resolve().parents[1]
+NOT_SHIPPED = [".git", ".venv", ".demo", "tests", "benchmarks"]
 app = typer.Typer(add_completion=False)
 
 
@@ -61,11 +63,12 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             _require_free(settings.host, settings.port)
         served = ServeSettings.model_validate(settings.model_dump(include=set(ServeSettings.model_fields)))
         plan = plan_serving(served)
-        with _ray(settings), _application(settings, served, plan):
+        # Ray prints on stdout too, where only our one line belongs.
+        with contextlib.redirect_stdout(sys.stderr), _ray(settings), _application(settings, served, plan):
             host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
             url = f"http://{host}:{settings.port}"
             _wait_until_ready(url)
-            print(json.dumps({"ready": url}) if as_json else f"ready {url}", flush=True)  # noqa: T201
+            print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)  # noqa: T201
             _watch(url)
     except Stopped:
         pass
@@ -83,17 +86,23 @@ def _stop_on_signals() -> None:
         signal.signal(number, stop)
 
 
-def _ignore_signals() -> None:
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """What nothing may interrupt, and what Ray comments on: it takes the end of Serve's controller for an error."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 @contextmanager
 def _ray(settings: RunSettings) -> Iterator[None]:
     """Start a private Ray, or join the cluster of `address`; stop what was started at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="shoal-"))  # short: Ray's sockets lie in it, and their paths are limited
+    # Sockets lie in it, and their paths are limited to 107 bytes, of which Ray's names take 90.
+    folder = Path(tempfile.mkdtemp(prefix="shoal-", dir="/tmp"))  # noqa: S108
     try:
         if settings.address is None:
+            adopt_orphans()
             private_ray.prepare(folder, settings.proxy)
         paths = [str(APPLICATION), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
@@ -103,13 +112,17 @@ def _ray(settings: RunSettings) -> Iterator[None]:
         importing = threading.Thread(target=importlib.import_module, args=("serve.app",), daemon=True)
         importing.start()
         try:
-            ray.init(**_ray_options(settings, folder))
+            try:
+                ray.init(**_ray_options(settings, folder))
+            except SystemExit:
+                raise Stopped from None  # by Ray's own handler of SIGTERM
             importing.join()
-            _stop_on_signals()  # Ray has put its own handler in place
+            _stop_on_signals()
             yield
         finally:
-            _ignore_signals()
-            ray.shutdown()
+            with _stopping():
+                ray.shutdown()
+                kill_descendants()  # Ray's node agents outlive a raylet that was stopped while it started
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -117,7 +130,7 @@ def _ray(settings: RunSettings) -> Iterator[None]:
 def _ray_options(settings: RunSettings, folder: Path) -> dict[str, Any]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if settings.address is not None:
-        return {**options, "address": settings.address, "runtime_env": {"working_dir": str(APPLICATION)}}
+        return {**options, "address": settings.address, "runtime_env": {"working_dir": str(APPLICATION), "excludes": NOT_SHIPPED}}
     return {
         **options,
         "address": "local",
@@ -153,14 +166,11 @@ def _application(settings: RunSettings, served: ServeSettings, plan: Serving) ->
         serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
         yield
     finally:
-        _ignore_signals()
-        # Ray reports the end of Serve's own controller as an error.
-        with contextlib.redirect_stderr(io.StringIO()):
-            stopping = threading.Thread(
-                target=serve.shutdown if settings.address is None else partial(serve.delete, NAME), daemon=True
-            )
-            stopping.start()
-            stopping.join(STOP_S)
+        with _stopping():
+            stop = serve.shutdown if settings.address is None else partial(serve.delete, NAME)
+            thread = threading.Thread(target=stop, daemon=True)
+            thread.start()
+            thread.join(STOP_S)
 
 
 def _wait_until_ready(url: str) -> None:

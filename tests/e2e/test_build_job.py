@@ -36,7 +36,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(corpus: Path, index: Path) -> list[str]:
     options = ["--source", str(corpus), "--index", str(index), "--encoder", "hashing:32", "--shards", "2"]
-    return ["-m", "jobs.build_index", *options, "--unit-passages", "100"]
+    return ["-m", "jobs.build_index", *options]
 
 
 def command(*more: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -77,7 +77,7 @@ def test_good_records_are_kept_and_each_bad_one_is_reported(built: tuple[dict[st
         (501, "JSON"),
         (502, "id"),
         (504, "text"),
-        (505, "10"),
+        (505, "max_passage_bytes"),
         (506, "weight"),
         (507, "nested"),
         (508, "text"),

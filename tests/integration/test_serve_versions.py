@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
+
 from shoal import layout, versions
 from shoal.storage import Storage
-
 from tests.indexes import damage, passages, publish
 from tests.serving import local_ray, serving
 
@@ -137,7 +137,9 @@ def test_a_broken_current_is_told_while_the_old_version_is_served(root: Path, se
         # Current is a version that nobody has loaded any more and whose manifest does not verify.
         manifest = root / layout.manifest("v1")
         manifest.write_bytes(manifest.read_bytes().replace(b'"cosine"', b'"cosinE"'))
-        storage.write(layout.CURRENT, b'{"version": "v1", "previous": null, "activated_at": "2026-11-22T23:34:11+00:00"}')
+        storage.write(
+            layout.CURRENT, b'{"version": "v1", "previous": null, "activated_at": "2026-11-22T23:34:11+00:00"}'
+        )
         deadline = time.monotonic() + 60
         while not (problem := server.get("/v1/index").json()["problem"]):
             assert time.monotonic() < deadline

@@ -1,0 +1,214 @@
+"""`python -m serve.run` as a user starts and stops it: one process, and nothing of it left behind."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.indexes import damage, passages, publish
+from tests.serving import free_port
+
+ROOT = Path(__file__).parents[2]
+START_S = 150.0
+STOP_S = 60.0
+
+
+@dataclass
+class Server:
+    """A running server. `mark` is in the environment of every process that comes of it, however far down."""
+
+    process: "subprocess.Popen[str]"
+    port: int
+    mark: str
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait_ready(self) -> None:
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == f"ready {self.url}\n", self.errors()
+
+    def errors(self) -> str:
+        return (self.folder / "stderr").read_text()
+
+    def temporary_folders(self) -> list[Path]:
+        commands = " ".join(self.descendants().values())
+        return [Path(folder) for folder in sorted(set(re.findall(r"/tmp/shoal-\w+", commands)))]
+
+    def descendants(self) -> dict[int, str]:
+        found = {}
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and self.mark.encode() in (entry / "environ").read_bytes():
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:  # it has ended meanwhile, or is not ours
+                continue
+        return found
+
+    def assert_nothing_is_left(self, within_s: float, but: str = "nothing") -> None:
+        deadline = time.monotonic() + within_s
+        while left := [command for command in self.descendants().values() if but not in command]:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", self.port))
+
+
+@contextmanager
+def running(folder: Path, root: Path, *options: str) -> Iterator[Server]:
+    """Start a server; whatever happens, no process of it survives the block."""
+    port, mark = free_port(), f"SHOAL_TEST_{uuid.uuid4().hex}"
+    environment = {**os.environ, mark: "1", "PYTHONPATH": str(ROOT)}
+    for name in ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):  # the server sets its own
+        environment.pop(name, None)
+    command = [sys.executable, "-m", "serve.run", "--index", str(root), "--port", str(port), *options]
+    with (folder / "stderr").open("w") as stderr:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+        )
+    server = Server(process, port, mark, folder)
+    try:
+        yield server
+    finally:
+        for pid in server.descendants():
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("index")
+    publish(folder, "v1", passages(100))
+    return folder
+
+
+def sigterm(server: Server) -> None:
+    server.process.terminate()
+
+
+def ctrl_c(server: Server) -> None:
+    os.killpg(server.process.pid, signal.SIGINT)  # a terminal sends it to every process of the group
+
+
+@pytest.mark.parametrize(("proxy", "stop"), [("haproxy", ctrl_c), ("ray", sigterm)])
+def test_a_server_answers_and_leaves_nothing_behind(
+    proxy: str, stop: Callable[[Server], None], tmp_path: Path, root: Path
+) -> None:
+    with running(tmp_path, root, "--reranker=overlap", f"--proxy={proxy}") as server:
+        server.wait_ready()
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            answer = client.post("/v1/search", json={"query": "the black otter number n8", "top_k": 10}).json()
+            assert answer["results"][0]["id"] == "p8"
+            assert answer["reranked"]
+            assert client.get("/readyz").json() == {"ready": True}
+            assert client.post("/v1/search", json={"query": ""}).status_code == 400
+        assert listeners_beyond_loopback(server) == []
+        (folder,) = server.temporary_folders()
+        stop(server)
+        assert server.process.wait(STOP_S) == 0
+        server.assert_nothing_is_left(within_s=10)
+        assert not folder.exists()
+        assert server.errors() == ""
+
+
+def listeners_beyond_loopback(server: Server) -> list[str]:
+    """Addresses on which a process of the server listens and which other machines can reach."""
+    inodes = set()
+    for pid in server.descendants():
+        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                inodes.add(os.readlink(descriptor))
+            except OSError:
+                continue
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            address, state, inode = fields[1], fields[3], fields[9]
+            # 0A: listening. The kernel writes 127.0.0.1 in the byte order of the machine, mapped into IPv6 as well.
+            loopback = address.split(":")[0].endswith("0100007F") or address.startswith("0" * 24 + "01000000")
+            if state == "0A" and f"socket:[{inode}]" in inodes and not loopback:
+                found.append(address)
+    return found
+
+
+def test_a_killed_server_takes_its_processes_along(tmp_path: Path, root: Path) -> None:
+    with running(tmp_path, root, "--reranker=none") as server:
+        server.wait_ready()
+        (folder,) = server.temporary_folders()
+        server.process.kill()
+        server.process.wait()
+        # But for Ray's node agents, which notice only after a minute that nobody is left; they hold no port of ours.
+        server.assert_nothing_is_left(within_s=30, but="Agent")
+        shutil.rmtree(folder)
+
+
+def test_a_server_can_be_stopped_while_it_starts(tmp_path: Path, root: Path) -> None:
+    with running(tmp_path, root) as server:
+        deadline = time.monotonic() + START_S
+        while not any("raylet" in line for line in server.descendants().values()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        sigterm(server)
+        assert server.process.wait(STOP_S) == 0
+        server.assert_nothing_is_left(within_s=10)
+        assert server.process.stdout is not None
+        assert server.process.stdout.read() == ""
+
+
+def test_a_damaged_shard_ends_the_start_with_its_name(tmp_path: Path) -> None:
+    publish(tmp_path / "index", "v1", passages(100))
+    damaged = damage(tmp_path / "index", "v1", shard=1)
+    with running(tmp_path, tmp_path / "index", "--reranker=none") as server:
+        assert server.process.wait(START_S) == 2
+        server.assert_nothing_is_left(within_s=10)
+        assert server.errors().startswith(f"error: {damaged} does not match the checksum")
+        assert server.errors().count("\n") == 1
+
+
+def run(root: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "serve.run", "--index", str(root), *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+
+
+def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path, root: Path) -> None:
+    port = free_port()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        cases = {
+            f"port {port} is in use on 127.0.0.1; choose another with --port": (root, f"--port={port}"),
+            "there is no index root at": (tmp_path / "none",),
+            "--top-k: ": (root, "--top-k=0"),
+            "hashing:32": (root, f"--port={free_port()}", "--encoder=hashing:32"),
+            "no/such-model": (root, f"--port={free_port()}", "--reranker=no/such-model"),
+            "correct --host": (root, "--host=203.0.113.1"),
+        }
+        for words, (index, *options) in cases.items():
+            result = run(index, *options)
+            assert (result.returncode, result.stdout) == (2, ""), result.stderr
+            assert words in result.stderr
+            assert result.stderr.startswith("error: ")
+            assert result.stderr.count("\n") == 1
