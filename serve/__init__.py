@@ -1,1 +1,1 @@
-"""Online work: Ray Serve wiring, HTTP and its dialects. Import names from its modules: `from serve.app import build_app`."""
+"""Online work: Ray Serve wiring, HTTP and its dialects. Import from its modules: `from serve.app import build_app`."""

@@ -68,7 +68,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
             url = f"http://{host}:{settings.port}"
             _wait_until_ready(url)
-            print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)  # noqa: T201
+            print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
             _watch(url)
     except Stopped:
         pass
@@ -99,7 +99,7 @@ def _stopping() -> Iterator[None]:
 def _ray(settings: RunSettings) -> Iterator[None]:
     """Start a private Ray, or join the cluster of `address`; stop what was started at the end."""
     # Sockets lie in it, and their paths are limited to 107 bytes, of which Ray's names take 90.
-    folder = Path(tempfile.mkdtemp(prefix="shoal-", dir="/tmp"))  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix="shoal-", dir="/tmp"))
     try:
         if settings.address is None:
             adopt_orphans()
@@ -130,7 +130,11 @@ def _ray(settings: RunSettings) -> Iterator[None]:
 def _ray_options(settings: RunSettings, folder: Path) -> dict[str, Any]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if settings.address is not None:
-        return {**options, "address": settings.address, "runtime_env": {"working_dir": str(APPLICATION), "excludes": NOT_SHIPPED}}
+        return {
+            **options,
+            "address": settings.address,
+            "runtime_env": {"working_dir": str(APPLICATION), "excludes": NOT_SHIPPED},
+        }
     return {
         **options,
         "address": "local",

@@ -58,8 +58,8 @@ def test_nobody_imports_serve_as_a_module() -> None:
                 assert not any(name.name.split(".")[0] == "serve" for name in node.names), f"{path}:{node.lineno}"
 
 
-def test_only_three_modules_import_ray_serve() -> None:
-    allowed = {"app.py", "deployments.py", "run.py", "handles.py"}
+def test_few_modules_of_serve_import_ray() -> None:
+    allowed = {"app.py", "run.py", "handles.py", "loopback.py"}
     for path in sources("serve"):
         imports = [
             node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Import | ast.ImportFrom)

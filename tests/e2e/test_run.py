@@ -138,7 +138,7 @@ def listeners_beyond_loopback(server: Server) -> list[str]:
     for pid in server.descendants():
         for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
             try:
-                inodes.add(os.readlink(descriptor))
+                inodes.add(str(descriptor.readlink()))
             except OSError:
                 continue
     found = []
