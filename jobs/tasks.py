@@ -40,7 +40,6 @@ class Embedder:
             raise Conflict(
                 f"this worker's encoder is {mine} and the plan's is {planned}; give all nodes the same model and device"
             )
-
         # Thousands of young passages at a time would have the collector look at every module again and again.
         gc.freeze()
         gc.set_threshold(100_000)

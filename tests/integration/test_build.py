@@ -1,5 +1,6 @@
 """Whole builds on a local cluster: what is published does not depend on who computed it."""
 
+import gzip
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -118,8 +119,23 @@ def test_a_plan_that_is_published_is_only_activated(build: Build, tmp_path: Path
     assert not list(storage.list(layout.STAGING))
 
 
+def test_compressed_input_is_spooled_and_gives_the_same_shards(build: Build, corpus: Path, tmp_path: Path) -> None:
+    source = tmp_path / "packed"
+    source.mkdir()
+    lines = corpus.read_bytes().splitlines(keepends=True)
+    for name, part in (("a", lines[:250]), ("b", lines[250:])):
+        (source / f"{name}.jsonl.gz").write_bytes(gzip.compress(b"".join(part)))
+    packed, plain = build(tmp_path / "packed-index", source=str(source)), build(tmp_path / "plain-index")
+    assert content(packed)["shards"] == content(plain)["shards"]
+    assert "spool" in packed.seconds
+    assert [(example["file"], example["line"]) for example in packed.rejected_examples] == [
+        ("b.jsonl.gz", 51),
+        ("b.jsonl.gz", 52),
+    ]
+
+
 def test_an_index_root_on_s3_gets_the_same_files(build: Build, tmp_path: Path, s3_uri: str) -> None:
-    assert content(build(s3_uri)) == content(build(tmp_path / "index"))
+    assert content(build(s3_uri, unit_passages=300)) == content(build(tmp_path / "index", unit_passages=300))
 
 
 def test_all_rejected_input_publishes_nothing(build: Build, tmp_path: Path) -> None:
@@ -180,8 +196,6 @@ def test_a_dry_run_estimates_and_writes_nothing(cluster: Cluster, corpus: Path, 
 
 
 def test_a_dry_run_reads_the_head_of_compressed_input(cluster: Cluster, corpus: Path, tmp_path: Path) -> None:
-    import gzip
-
     source = tmp_path / "corpus.jsonl.gz"
     source.write_bytes(gzip.compress(corpus.read_bytes()))
     settings = settings_for(source, tmp_path / "index")
