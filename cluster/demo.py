@@ -37,7 +37,7 @@ def main() -> None:
     os.chdir(ROOT)
     started = time.perf_counter()
     run("python", "-m", "jobs.docstring_corpus", "--output", str(CORPUS))
-    run("shoal", "build", "--source", str(CORPUS), "--index", str(INDEX), "--shards", "2")
+    run("shoal", "build", "--source", str(CORPUS), "--title-field", "title", "--index", str(INDEX), "--shards", "2")
     with serving() as url:
         for question in QUESTIONS:
             run("shoal", "compare", question, "--top-n", "5", "--url", url)

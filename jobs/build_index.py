@@ -3,7 +3,6 @@
 Kill it at any moment and run the same command again: it continues, and what is published is always whole.
 """
 
-import contextlib
 import json
 import sys
 from pathlib import Path

@@ -1,5 +1,6 @@
 """What a server of an index needs, worked out and checked before anything is started."""
 
+import os
 from dataclasses import dataclass
 
 from shoal import models, versions
@@ -12,6 +13,8 @@ from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 from shoal.storage import Storage
 
 NO_RERANKER = "none"
+MOST_THREADS = 8
+"""Threads that a reranker gets by default at most: batches of a few dozen pairs do not fill more cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +79,20 @@ def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSett
         return None
     if settings.reranker not in rerankers():
         models.resolve(settings.reranker).fetch()
+    # Late interaction reads passages as the index did; a cross-encoder has a limit of its own, for pairs.
+    late = settings.reranker == "late_interaction"
     return RerankerSettings(
         reranker=settings.reranker,
         encoder=encoder.encoder,
+        max_length=encoder.max_length if late else None,
         device=settings.device,
         dtype=settings.dtype,
-        threads=settings.reranker_threads,
+        threads=settings.reranker_threads or max(1, min(MOST_THREADS, _cores() // settings.reranker_max_replicas)),
     )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _is_weightless(encoder: str) -> bool:

@@ -169,7 +169,12 @@ class ServeSettings(Settings):
     ingress_replicas: int = Field(1, ge=1, le=1000, description="Replicas of the HTTP ingress.")
     encoder_threads: int = Field(1, ge=1, le=256, description="CPU threads of one query encoder.")
     retriever_threads: int = Field(1, ge=1, le=256, description="CPU threads of one retriever.")
-    reranker_threads: int = Field(1, ge=1, le=256, description="CPU threads of one reranker.")
+    reranker_threads: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="CPU threads of one reranker. Default: the cores divided by the largest number of replicas, 8 at most.",
+    )
     cpus_per_replica: float = Field(
         0.1,
         ge=0,
