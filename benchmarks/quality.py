@@ -13,8 +13,8 @@ from pathlib import Path
 import ir_measures
 import numpy as np
 
+from benchmarks.beir import read_jsonl, read_qrels
 from benchmarks.report import Figure, report
-from benchmarks.sharding import read_jsonl, read_qrels
 from shoal.encoders import load_encoder
 from shoal.records import FloatArray
 from shoal.rerankers import Reranker, load_reranker

@@ -5,9 +5,6 @@ search by numpy over vectors that sentence-transformers computed itself; nDCG@10
 """
 
 import argparse
-import csv
-import gzip
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +15,7 @@ import ir_measures
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from benchmarks.beir import read_jsonl, read_qrels
 from benchmarks.report import Figure, report
 from shoal import merge, versions
 from shoal.models import resolve
@@ -122,21 +120,6 @@ def compare(found: list[list[Candidate]], exact: FloatArray, rows: dict[str, int
         worst = max(worst, float(np.abs(own - best).max()), float(np.abs(own - reference).max()))
         misplaced += int((np.abs(reference - best) > TOLERANCE).sum())
     return worst, misplaced
-
-
-def read_jsonl(path: Path) -> list[dict[str, str]]:
-    """Read a whole gzipped JSONL file."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-def read_qrels(path: Path) -> list[ir_measures.Qrel]:
-    """Read BEIR judgements: query-id, corpus-id, score, with a header."""
-    with path.open() as lines:
-        return [
-            ir_measures.Qrel(row["query-id"], row["corpus-id"], int(row["score"]))
-            for row in csv.DictReader(lines, delimiter="\t")
-        ]
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ class ServeSettings(Settings):
         None,
         ge=1,
         le=256,
-        description="CPU threads of one reranker. Default: the cores divided by the largest number of replicas, 8 at most.",
+        description="CPU threads of one reranker. Default: the cores, shared by reranker_max_replicas; 8 at most.",
     )
     cpus_per_replica: float = Field(
         0.1,
