@@ -36,7 +36,6 @@ class Builder:
         self.settings = settings
         self.storage = Storage(settings.index)
         self.workers = embedding_workers(settings, cluster)
-        self._cluster = cluster
         self._reporter = reporter
         self._started = time.monotonic()
         self._resources = {
@@ -72,9 +71,15 @@ class Builder:
     def _staged(self, plan: Plan) -> Plan:
         """The plan as an earlier run of this build left it in staging, or else this one, with its final units."""
         path = layout.plan(plan.hash)
+        if others := [name for name in self.storage.list(layout.STAGING) if name != plan.hash]:
+            self._reporter.say(
+                f"{self.storage.uri}/{layout.STAGING} holds {len(others)} builds of other plans; "
+                "delete those that neither run nor will be continued"
+            )
         if not self.storage.exists(path):
             pending = plan.pending
             if pending:
+                self._reporter.say(f"one pass over {len(pending):,} files that can be cut into units no other way")
                 with self._reporter.stage("spool", len(pending), "files") as stage:
                     calls = ((self.settings.index, plan, index) for index in pending)
                     for _ in spread(tasks.spool, calls, self._limit, num_cpus=1):

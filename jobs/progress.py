@@ -25,7 +25,7 @@ class Stage:
             columns = (
                 TextColumn(f"{name:<8}"),
                 BarColumn(None),
-                TextColumn("{task.percentage:>3.0f}% {task.fields[speed]}"),
+                TextColumn("{task.percentage:>3.0f}%{task.fields[speed]}"),
             )
             self._bar = Progress(*columns, TimeRemainingColumn(), console=reporter.console, transient=True)
             self._task = self._bar.add_task(name, total=total, speed="")
@@ -34,20 +34,22 @@ class Stage:
     def start_at(self, steps: int) -> None:
         """Count steps that an earlier run has done."""
         self._done = self._before = steps
+        if self._bar is not None:
+            self._bar.reset(self._task, completed=steps)
 
     def advance(self, amount: int, steps: int = 1) -> None:
         """Count finished steps, and what they amounted to in passages."""
         self._done += steps
         self._amount += amount
         now = self._reporter.clock()
-        speed = f"{self._amount / max(now - self._start, 1e-9):,.0f} passages/s"
+        speed = f", {self._amount / max(now - self._start, 1e-9):,.0f} passages/s" if self._amount else ""
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, speed=speed)
         elif now - self._told >= _LOG_EVERY_S:
             self._told = now
             left = (self._total - self._done) * (now - self._start) / (self._done - self._before)
             self._reporter.say(
-                f"{self._name}: {self._done:,} of {self._total:,} {self._unit}, {speed}, {span(left)} left"
+                f"{self._name}: {self._done:,} of {self._total:,} {self._unit}{speed}, {span(left)} left"
             )
 
     def close(self) -> None:
