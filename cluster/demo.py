@@ -21,10 +21,10 @@ FOLDER = Path(".demo")
 INDEX = FOLDER / "index"
 CORPUS = FOLDER / "docstrings.jsonl"
 QUESTIONS = (
-    "find groups of nearby points without saying how many groups there are",
-    "turn categories into numbers before training a model",
-    "write a table to disk in a columnar format",
-    "does this response send the client to another address",
+    "run several coroutines at once and wait until all of them are done",
+    "how strongly do two rankings agree",
+    "distance between points that have missing values",
+    "log a user in with a name and a password",
     "put binary data into an email as text",
 )
 

@@ -49,7 +49,7 @@ LONGEST = 600
 
 def main(
     output: Annotated[Path, typer.Option(help="JSONL file to write; left untouched if its content would not change.")],
-    limit: Annotated[int, typer.Option(min=1, help="Passages to take, spread evenly over the packages.")] = 3000,
+    limit: Annotated[int, typer.Option(min=1, help="Passages to take, spread evenly over the packages.")] = 2000,
 ) -> None:
     """Write passages {id, title, text, package, kind} made from docstrings."""
     lines = [json.dumps(passage, ensure_ascii=False) + "\n" for passage in spread(limit)]
@@ -87,7 +87,7 @@ def passages_of(package: str) -> Iterator[dict[str, Any]]:
             passage = _cut(text)
             if len(passage) >= SHORTEST and seen.isdisjoint((name, passage)):  # a property and its setter share a name
                 seen.update((name, passage))
-                yield {"id": name, "title": name, "text": passage, "package": package, "kind": kind}
+                yield {"id": name, "title": ".".join(name.split(".")[-2:]), "text": passage, "package": package, "kind": kind}
 
 
 def _scattered(path: Path) -> int:
