@@ -87,7 +87,8 @@ def passages_of(package: str) -> Iterator[dict[str, Any]]:
             passage = _cut(text)
             if len(passage) >= SHORTEST and seen.isdisjoint((name, passage)):  # a property and its setter share a name
                 seen.update((name, passage))
-                yield {"id": name, "title": ".".join(name.split(".")[-2:]), "text": passage, "package": package, "kind": kind}
+                title = ".".join(name.split(".")[-2:])
+                yield {"id": name, "title": title, "text": passage, "package": package, "kind": kind}
 
 
 def _scattered(path: Path) -> int:

@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 RERANK_QUERIES = 8
 """Queries scored together: enough pairs to fill a GPU, few enough that on a CPU the first does not wait for long."""
+WARM_UP = "what a first request would otherwise wait for: " * 8
+"""A text of some eighty words; the first pass through a model takes a second longer than the next ones."""
 PROBE_S = 2.0
 """How long a readiness probe waits for each service, in seconds."""
 
@@ -63,7 +65,7 @@ class QueryEncoder:
     def __init__(self, settings: EncoderSettings, expected: Fingerprint) -> None:
         self._encoder = load_encoder(settings)
         check_encoder(self._encoder.fingerprint(), expected)
-        self._encoder.encode_queries(["warm up"])
+        self._encoder.encode_queries([WARM_UP])
         self._thread = Threads(1, "encoder")  # one: encoders are not re-entrant
 
     async def encode(self, queries: list[str], deadline: float) -> FloatArray:
@@ -151,7 +153,7 @@ class Reranker:
 
     def __init__(self, settings: RerankerSettings, max_waiting: int) -> None:
         self._reranker = load_reranker(settings)
-        self._reranker.score("warm up", ["warm up"])
+        self._reranker.score(WARM_UP, [WARM_UP] * RERANK_QUERIES)
         self._thread = Threads(1, "reranker")  # one: rerankers are not re-entrant
         self._batcher: Batcher[_Pairs, FloatArray] = Batcher(
             self._score, max_batch=RERANK_QUERIES, max_waiting=max_waiting, name="reranker"

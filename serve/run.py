@@ -42,7 +42,7 @@ STOP_S = 20.0
 """How long Serve may take to stop before its processes are ended."""
 SILENCE_S = 60.0
 """How long the server may fail to answer before this process gives up."""
-POLL_S = 0.1
+POLL_S = 0.2
 WATCH_S = 5.0
 NOTICE_S = 15.0
 
