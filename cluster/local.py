@@ -14,7 +14,6 @@ Only after SIGKILL of the script itself do Ray's node agents linger, for about a
 """
 
 import argparse
-import ctypes
 import json
 import os
 import shutil
@@ -30,6 +29,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from shoal.processes import KILL_S, adopt_orphans, kill_descendants
+
 # For nodes and clients alike, before they import Ray; a value from outside wins.
 ENVIRONMENT = {
     # Without token authentication any user of this machine can run code in the cluster: say so by an explicit value.
@@ -43,7 +44,6 @@ ENVIRONMENT = {
 APPLICATION = Path(__file__).resolve().parents[1]
 LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 256 * 2**20
-KILL_TIMEOUT_S = 20.0
 
 
 class LocalCluster:
@@ -119,7 +119,7 @@ class LocalCluster:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.close()
-        process.wait(timeout=3 * KILL_TIMEOUT_S)
+        process.wait(timeout=3 * KILL_S)
         process.stdout.close()
 
 
@@ -185,50 +185,6 @@ def wait_for_job_api(job_url: str, timeout_s: float = 60.0) -> None:
             pass
         time.sleep(0.2)
     raise TimeoutError(f"no answer from the job API at {job_url} within {timeout_s:g} s")
-
-
-def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends (Linux), so that none escapes `kill_descendants`."""
-    pr_set_child_subreaper = 36
-    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
-
-
-def descendants(pid: int) -> list[int]:
-    """Process ids of everything below `pid`, read from /proc."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # pid (command, which may hold spaces and parentheses) state parent ...
-            parent = int(entry.read_text().rpartition(")")[2].split()[1])
-        except (OSError, IndexError):
-            continue  # it ended while we looked
-        children.setdefault(parent, []).append(int(entry.parent.name))
-    found: list[int] = []
-    level = [pid]
-    while level:
-        level = [child for parent in level for child in children.get(parent, [])]
-        found += level
-    return found
-
-
-def kill_descendants(timeout_s: float = KILL_TIMEOUT_S) -> None:
-    """SIGKILL all descendants of this process, and their descendants as they surface, until there are none."""
-    deadline = time.monotonic() + timeout_s
-    while remaining := descendants(os.getpid()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"processes {remaining} did not end within {timeout_s:g} s of SIGKILL")
-        for pid in remaining:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            continue
-        time.sleep(0.05)
 
 
 def usage(facts: Mapping[str, Any]) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 from jobs import tasks
 from jobs.builder import Builder
-from jobs.report import size, span
+from jobs.report import span
 from jobs.session import run
 from shoal import versions
+from shoal.cli.tables import size
 from shoal.plan import Plan
 from shoal.sources import Rejected, read_unit
 

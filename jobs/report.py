@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from shoal.build.publish import describe
+from shoal.cli.tables import size
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +69,6 @@ def print_rows(console: Console, title: str, rows: list[tuple[str, str]]) -> Non
     width = max(len(name) for name, _ in rows) + 2
     for line in (title, *(f"{name:<{width}}{value}" for name, value in rows)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def size(count: float) -> str:
-    """Bytes, for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def span(seconds: float) -> str:

@@ -58,6 +58,10 @@ class Threads:
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, guarded)
 
+    def wait(self, work: Callable[..., Any], *args: Any) -> None:
+        """Run `work(*args)` in a thread and wait: to warm up, because what torch prepares is kept for each thread."""
+        self._pool.submit(work, *args).result()
+
 
 class QueryEncoder:
     """Encodes queries. Refuses to start with another encoder than the index was built with (EncoderMismatch)."""
@@ -65,8 +69,8 @@ class QueryEncoder:
     def __init__(self, settings: EncoderSettings, expected: Fingerprint) -> None:
         self._encoder = load_encoder(settings)
         check_encoder(self._encoder.fingerprint(), expected)
-        self._encoder.encode_queries([WARM_UP])
         self._thread = Threads(1, "encoder")  # one: encoders are not re-entrant
+        self._thread.wait(self._encoder.encode_queries, [WARM_UP])
 
     async def encode(self, queries: list[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
@@ -153,8 +157,8 @@ class Reranker:
 
     def __init__(self, settings: RerankerSettings, max_waiting: int) -> None:
         self._reranker = load_reranker(settings)
-        self._reranker.score(WARM_UP, [WARM_UP] * RERANK_QUERIES)
         self._thread = Threads(1, "reranker")  # one: rerankers are not re-entrant
+        self._thread.wait(self._reranker.score_pairs, [(WARM_UP, WARM_UP)] * RERANK_QUERIES)
         self._batcher: Batcher[_Pairs, FloatArray] = Batcher(
             self._score, max_batch=RERANK_QUERIES, max_waiting=max_waiting, name="reranker"
         )

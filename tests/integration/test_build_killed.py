@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from shoal import layout, versions
+from shoal.processes import descendants
 from shoal.storage import Storage
 
 ROOT = Path(__file__).parents[2]
@@ -160,7 +161,7 @@ def test_a_killed_worker_is_replaced(
     deadline = time.monotonic() + 5
     victims: list[int] = []
     while not victims and run.process.poll() is None and time.monotonic() < deadline:
-        victims = [pid for pid in local.descendants(cluster.pid) if title_of(pid).startswith(title)]
+        victims = [pid for pid in descendants(cluster.pid) if title_of(pid).startswith(title)]
     if victims:  # an index task may be over before it is seen
         os.kill(victims[0], signal.SIGKILL)
     summary = run.finish()
@@ -177,7 +178,7 @@ def test_a_killed_private_cluster_stops_working_and_can_be_continued(
     run = Run(corpus, tmp_path / "index", alone)
     assert run.reach(10)
     # Ray's two agents of the node look for their raylet now and then, and end within a minute or two.
-    family = [pid for pid in local.descendants(run.process.pid) if "Agent" not in title_of(pid)]
+    family = [pid for pid in descendants(run.process.pid) if "Agent" not in title_of(pid)]
     assert len(family) > 3
     os.kill(run.process.pid, signal.SIGKILL)
     run.process.communicate()

@@ -13,6 +13,8 @@ import httpx
 import pytest
 import yaml
 
+from shoal.processes import descendants
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "cluster" / "local.py"
 SHARDS = 4
@@ -162,13 +164,13 @@ class TestApplication:
 
 
 def test_everything_listens_on_loopback_only_even_while_it_serves(cluster, local):
-    addresses = listening(local.descendants(cluster.pid))
+    addresses = listening(descendants(cluster.pid))
     assert len(addresses) > 10
     assert {address.rpartition(":")[0] for address in addresses} <= {"127.0.0.1", "[::ffff:127.0.0.1]"}
 
 
 def test_it_stops_while_it_serves_and_leaves_nothing(cluster, local):
-    started = [cluster.pid, *local.descendants(cluster.pid)]
+    started = [cluster.pid, *descendants(cluster.pid)]
     assert len(started) > 10
     cluster.stop()
     assert alive(started) == []
@@ -179,7 +181,7 @@ def test_it_stops_while_it_serves_and_leaves_nothing(cluster, local):
 def test_the_cluster_of_a_killed_process_stops(local):
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(SCRIPT)], stdout=subprocess.PIPE, text=True) as holder:
         owner, folder = holder.stdout.readline().split()
-        started = [int(owner), *local.descendants(int(owner))]
+        started = [int(owner), *descendants(int(owner))]
         holder.kill()
     wait_until(lambda: not alive(started) and not Path(folder).exists())
 
@@ -194,7 +196,7 @@ def test_the_script_stops_cleanly_on_a_signal(local, number):
             line = script.stdout.readline()
             assert line, printed
             printed += line
-        started = [script.pid, *local.descendants(script.pid)]
+        started = [script.pid, *descendants(script.pid)]
         script.send_signal(number)
         assert script.wait(timeout=60) == 0
     assert alive(started) == []

@@ -12,8 +12,9 @@ from jobs import tasks
 from jobs.build_index import _require_absolute
 from jobs.estimate import Estimate
 from jobs.progress import Reporter
-from jobs.report import Summary, print_rows, size, span
+from jobs.report import Summary, print_rows, span
 from jobs.session import Cluster, Workers, cause, embedding_workers
+from shoal.cli.tables import size
 from shoal.errors import Conflict, InvalidArgument
 from shoal.settings import BuildSettings
 
