@@ -1,5 +1,6 @@
 import importlib.util
 import logging
+import os
 import sys
 import uuid
 from collections.abc import Iterator
@@ -7,6 +8,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+# Ray reads these once, when it is first imported, and test modules import it while they are collected: no token, no
+# statistics, and 127.0.0.1 instead of every interface.
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 ROOT = Path(__file__).parents[1]
 
