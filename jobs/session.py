@@ -81,23 +81,23 @@ def ray_session() -> Iterator[Cluster]:
             "object_store_memory": OBJECT_STORE_BYTES,
             "_temp_dir": folder,
         }
-    try:
+    # Ray prints what happens to workers on stdout, which belongs to the result, until it has ended.
+    with redirect_stdout(sys.stderr):
         try:
-            with _silent_stderr():
-                ray.init(**options)
-        except ConnectionError as error:
-            address = os.environ.get("RAY_ADDRESS", "")
-            raise InvalidArgument(
-                f"no Ray cluster answers at RAY_ADDRESS={address}; correct it, or unset it to build here"
-            ) from error
-        resources = ray.cluster_resources()
-        # Ray prints what happens to workers on stdout, which belongs to the result.
-        with redirect_stdout(sys.stderr):
+            try:
+                with _silent_stderr():
+                    ray.init(**options)
+            except ConnectionError as error:
+                address = os.environ.get("RAY_ADDRESS", "")
+                raise InvalidArgument(
+                    f"no Ray cluster answers at RAY_ADDRESS={address}; correct it, or unset it to build here"
+                ) from error
+            resources = ray.cluster_resources()
             yield Cluster(resources.get("CPU", 0), resources.get("GPU", 0), private)
-    finally:
-        ray.shutdown()
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            ray.shutdown()
+            if folder:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _ray_folder() -> str:
