@@ -79,7 +79,7 @@ class Builder:
         if not self.storage.exists(path):
             pending = plan.pending
             if pending:
-                self._reporter.say(f"compressed or CSV files to read once before they can be cut into units: {len(pending):,}")
+                self._reporter.say(f"{len(pending):,} compressed or CSV files are read once, to be cut into units")
                 with self._reporter.stage("spool", len(pending), "files") as stage:
                     calls = ((self.settings.index, plan, index) for index in pending)
                     for _ in spread(tasks.spool, calls, self._limit, num_cpus=1):
