@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from shoal import models, versions
 from shoal.encoders import backends, load_encoder
@@ -9,7 +10,7 @@ from shoal.errors import EncoderMismatch, InvalidArgument, NotFound
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import Manifest
 from shoal.rerankers import rerankers
-from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
+from shoal.settings import EncoderSettings, InferenceSettings, RerankerSettings, ServeSettings
 from shoal.storage import Storage
 
 NO_RERANKER = "none"
@@ -44,10 +45,8 @@ def plan_serving(settings: ServeSettings) -> Serving:
         raise NotFound(f"{storage.uri} has no current version; build one with `shoal build --index {storage.uri}`")
     manifest = versions.read_manifest(storage, current.version)
     encoder = EncoderSettings(
+        **_inference(settings),
         encoder=settings.encoder or manifest.encoder.model,
-        encoder_backend=settings.encoder_backend,
-        device=settings.device,
-        dtype=settings.dtype,
         max_length=manifest.encoder.max_length,
         threads=settings.encoder_threads,
     )
@@ -82,13 +81,17 @@ def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSett
     # Late interaction reads passages as the index did; a cross-encoder has a limit of its own, for pairs.
     late = settings.reranker == "late_interaction"
     return RerankerSettings(
+        **_inference(settings),
         reranker=settings.reranker,
         encoder=encoder.encoder,
         max_length=encoder.max_length if late else None,
-        device=settings.device,
-        dtype=settings.dtype,
+        token_cache_bytes=settings.token_cache_bytes,
         threads=settings.reranker_threads or max(1, min(MOST_THREADS, _cores() // settings.reranker_max_replicas)),
     )
+
+
+def _inference(settings: ServeSettings) -> dict[str, Any]:
+    return settings.model_dump(include=set(InferenceSettings.model_fields))
 
 
 def _cores() -> int:

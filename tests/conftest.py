@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
 import pytest
+
+# A deadline would be a timed assertion, which fails on a busy machine.
+hypothesis.settings.register_profile("shoal", deadline=None)
+hypothesis.settings.load_profile("shoal")
 
 # Ray reads these once, when it is first imported, and test modules import it while they are collected: no token, no
 # statistics, and 127.0.0.1 instead of every interface.

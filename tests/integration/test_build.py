@@ -150,7 +150,7 @@ def test_all_rejected_input_publishes_nothing(build: Build, tmp_path: Path) -> N
     ("changes", "error", "message"),
     [
         ({"encoder": "/no/such/model"}, ShoalError, "/no/such/model"),
-        ({"encoder_backend": "abacus"}, InvalidArgument, "abacus"),
+        ({"backend": "abacus"}, InvalidArgument, "abacus"),
         ({"index_kind": "IVF,Nonsense"}, InvalidArgument, "IVF,Nonsense"),
         ({"index_kind": "IVF512,Flat", "train_passages": 100}, InvalidArgument, "IVF512,Flat"),
         ({"source": "/no/such/file.jsonl"}, InvalidArgument, "/no/such/file.jsonl"),

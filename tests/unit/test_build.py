@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal import layout, versions
@@ -326,7 +326,6 @@ def test_commits_survive_serialisation(tmp_path: Path) -> None:
     assert first.without_sample().nearest.exact == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 12), max_size=60))
 def test_duplicate_rows_agree_with_a_plain_loop(numbers: list[int]) -> None:
     first: dict[int, int] = {}

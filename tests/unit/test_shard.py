@@ -135,7 +135,7 @@ def test_a_shard_holds_its_passages_and_says_what_it_is(storage: Storage) -> Non
     }
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     optional=st.lists(st.tuples(st.none() | text, st.booleans()), min_size=1, max_size=40),
     cuts=st.lists(st.integers(0, 40), max_size=6),

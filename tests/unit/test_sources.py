@@ -334,7 +334,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1
     unit=st.integers(1, 40),
     kind=st.sampled_from(["jsonl", "csv", "jsonl.gz", "parquet"]),
 )
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 def test_every_record_is_read_once_for_any_unit_size(
     texts: list[str], unit: int, kind: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

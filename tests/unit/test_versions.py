@@ -151,7 +151,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     return storage
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(PATHS), place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
 def test_a_changed_byte_anywhere_is_found_and_refused(whole: Storage, path: str, place: float, change: int) -> None:
     file = whole.local_path(f"versions/v1/{path}")
