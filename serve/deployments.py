@@ -19,6 +19,7 @@ from shoal.encoders import load_encoder
 from shoal.errors import DeadlineExceeded, NotFound, ShoalError
 from shoal.fingerprint import Fingerprint
 from shoal.pipeline import SearchPipeline
+from shoal.query_cache import QueryCache
 from shoal.records import FloatArray, Hits, SearchAnswer, SearchRequest
 from shoal.rerankers import load_reranker
 from shoal.services import EncodeService, Fetched, RerankService, ShardService
@@ -64,17 +65,21 @@ class Threads:
 
 
 class QueryEncoder:
-    """Encodes queries. Refuses to start with another encoder than the index was built with (EncoderMismatch)."""
+    """Encodes queries. Refuses to start with another encoder than the index was built with (EncoderMismatch).
 
-    def __init__(self, settings: EncoderSettings, expected: Fingerprint) -> None:
-        self._encoder = load_encoder(settings)
-        check_encoder(self._encoder.fingerprint(), expected)
+    remembered: queries whose vectors are kept.
+    """
+
+    def __init__(self, settings: EncoderSettings, expected: Fingerprint, remembered: int) -> None:
+        encoder = load_encoder(settings)
+        check_encoder(encoder.fingerprint(), expected)
         self._thread = Threads(1, "encoder")  # one: encoders are not re-entrant
-        self._thread.wait(self._encoder.encode_queries, [WARM_UP])
+        self._thread.wait(encoder.encode_queries, [WARM_UP])
+        self.cache = QueryCache(encoder.encode_queries, remembered)
 
     async def encode(self, queries: list[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
-        return await self._thread.run(deadline, self._encoder.encode_queries, queries)
+        return await self._thread.run(deadline, self.cache.encode_queries, queries)
 
 
 class Retriever:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serve import metrics
 from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Threads
 from shoal import versions
 from shoal.encoders import load_encoder
@@ -45,7 +46,7 @@ def query(text: str) -> FloatArray:
 class TestQueryEncoder:
     async def test_gives_the_vectors_of_the_encoder(self) -> None:
         model = load_encoder(HASHING)
-        encoder = QueryEncoder(HASHING, model.fingerprint())
+        encoder = QueryEncoder(HASHING, model.fingerprint(), 10)
         np.testing.assert_array_equal(
             await encoder.encode(["red fish", "otter"], soon()), model.encode_queries(["red fish", "otter"])
         )
@@ -53,9 +54,26 @@ class TestQueryEncoder:
     async def test_refuses_an_index_of_another_encoder_and_names_both(self) -> None:
         other = load_encoder(EncoderSettings(encoder="hashing:32")).fingerprint()
         with pytest.raises(EncoderMismatch) as refused:
-            QueryEncoder(HASHING, other)
+            QueryEncoder(HASHING, other, 10)
         assert "hashing:64" in str(refused.value)
         assert "hashing:32" in str(refused.value)
+
+    async def test_counts_what_was_asked_and_what_was_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        counted: dict[str, int] = {}
+
+        class Counter:
+            def __init__(self, name: str, description: str) -> None:
+                self.name = name
+
+            def inc(self, count: int) -> None:
+                counted[self.name] = counted.get(self.name, 0) + count
+
+        monkeypatch.setattr(metrics, "Counter", Counter)
+        encoder = metrics.MeteredQueryEncoder(HASHING, load_encoder(HASHING).fingerprint(), 10)
+        await asyncio.gather(encoder.encode(["red fish", "otter"], soon()), encoder.encode(["heron"], soon()))
+        assert counted == {"shoal_encoder_queries": 3}
+        await encoder.encode(["otter", "snail"], soon())
+        assert counted == {"shoal_encoder_queries": 5, "shoal_encoder_cache_hits": 1}
 
 
 class TestThreads:
@@ -193,7 +211,7 @@ async def test_the_ingress_searches_describes_and_switches(settings: ServeSettin
     ingress = Ingress(
         settings,
         fingerprint,
-        QueryEncoder(HASHING, fingerprint),
+        QueryEncoder(HASHING, fingerprint, 10),
         shards,
         Reranker(RerankerSettings(reranker="overlap"), max_waiting=10),
     )
