@@ -23,10 +23,19 @@ from shoal.settings import BuildSettings
 from shoal.storage import Storage
 
 
-def read_plan(root: str, plan_hash: str) -> tuple[Plan, Storage]:
-    """Open an index root and the plan of the build that runs in it."""
+def read_plan(root: str, plan_hash: str, version: str | None = None) -> tuple[Plan, Storage]:
+    """Open an index root and the plan of the build that runs in it.
+
+    version: what the build is going to publish. Raises Conflict when the plan in staging is for another version: then
+    another run of the same build has put its own there, and nothing may be stored for this one.
+    """
     storage = Storage(root)
-    return Plan.from_bytes(storage.read(layout.plan(plan_hash))), storage
+    plan = Plan.from_bytes(storage.read(layout.plan(plan_hash)))
+    if version is not None and plan.version != version:
+        raise Conflict(
+            f"another run of this build has replaced the plan of {version} by that of {plan.version}; run it again"
+        )
+    return plan, storage
 
 
 class Embedder:
@@ -103,15 +112,15 @@ def sample_queries(root: str, plan_hash: str, passages: Counts, count: int) -> F
     return sample_vectors(storage, plan.hash, passages, plan.shards, plan.encoder.dim, count, seed=2)
 
 
-def index(root: str, plan_hash: str, shard: int, queries: FloatArray, threads: int) -> int:
-    """Index one shard and return its passages."""
-    plan, storage = read_plan(root, plan_hash)
+def index(root: str, plan_hash: str, version: str, shard: int, queries: FloatArray, threads: int) -> int:
+    """Index one shard of a version and return its passages."""
+    plan, storage = read_plan(root, plan_hash, version)
     return index_shard(plan, shard, storage, queries, threads).entry.count
 
 
-def verify(root: str, plan_hash: str, shard: int) -> tuple[int, list[str]]:
-    """Verify one stored shard. Returns its number and its problems; with problems its commit is undone."""
-    plan, storage = read_plan(root, plan_hash)
+def verify(root: str, plan_hash: str, version: str, shard: int) -> tuple[int, list[str]]:
+    """Verify one stored shard of a version. Returns its number and its problems; with problems its commit is undone."""
+    plan, storage = read_plan(root, plan_hash, version)
     problems = verify_shard(plan, read_shard_commit(storage, plan.hash, shard), storage)
     if problems:
         storage.delete(layout.shard_commit(plan.hash, shard))

@@ -250,7 +250,10 @@ def spool_file(plan: Plan, index: int, storage: Storage) -> Cuts:
     """
     commit = layout.spool_commit(plan.hash, index)
     if storage.exists(commit):
-        return Cuts.model_validate_json(storage.read(commit))
+        cuts = Cuts.model_validate_json(storage.read(commit))
+        # Clearing the staging folder may have been interrupted, and removes pieces in any order.
+        if all(storage.exists(layout.spool(plan.hash, index, piece)) for piece in range(cuts.pieces or 0)):
+            return cuts
     file = plan.files[index]
     cutter = Cutter(plan.unit_records, quoted=plan.source.format == "csv", limit=record_limit(plan.source))
     if file.rows is not None:

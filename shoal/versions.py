@@ -12,7 +12,7 @@ from shoal.manifest import FileEntry, Manifest
 from shoal.storage import Storage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_MADE = re.compile(r"[0-9]{8}T[0-9]{6}-(?P<plan>[0-9a-f]{8})")
+_MADE = re.compile(r"[0-9]{8}T[0-9]{6,9}-(?P<plan>[0-9a-f]{8})")
 _PLAN_LETTERS = 8
 _HASHING_THREADS = 4
 
@@ -27,8 +27,12 @@ class Current:
 
 
 def make_version(now: datetime, plan_hash: str) -> str:
-    """Name a version, such as 20261122T233411-1a2b3c4d: the time in UTC, so that names sort by it, and the plan."""
-    return f"{now.astimezone(UTC):%Y%m%dT%H%M%S}-{plan_hash[:_PLAN_LETTERS]}"
+    """Name a version, such as 20261122T233411042-1a2b3c4d: the time in UTC, so that names sort by it, and the plan.
+
+    To the millisecond: two builds of one plan must not share a name, also when they start in the same second.
+    """
+    utc = now.astimezone(UTC)
+    return f"{utc:%Y%m%dT%H%M%S}{utc.microsecond // 1000:03d}-{plan_hash[:_PLAN_LETTERS]}"
 
 
 def read_current(storage: Storage) -> Current | None:
@@ -97,6 +101,16 @@ def publish(storage: Storage, manifest: Manifest) -> None:
         raise Conflict(
             f"{storage.place(path)} is published already and never changed; build under another version name"
         )
+
+
+def discard_staging(storage: Storage, plan_hash: str) -> None:
+    """Remove the staging folder of a build.
+
+    The plan goes first: interrupted halfway, the rest is no build that could be continued, and what is left of it is
+    only used where it is whole.
+    """
+    storage.delete(layout.plan(plan_hash))
+    storage.delete(layout.staging_dir(plan_hash))
 
 
 def verify(storage: Storage, version: str) -> list[str]:

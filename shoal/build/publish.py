@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shoal import layout
-from shoal.build.commits import Duplicate, ShardCommit, Tally, read_unit_commit, scratch
+from shoal.build.commits import Duplicate, ShardCommit, Tally, read_unit_commit
 from shoal.errors import InvalidArgument
 from shoal.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, Manifest
 from shoal.plan import Plan
@@ -55,7 +55,7 @@ def describe(record: dict[str, Any]) -> str:
 def write_rejected(plan: Plan, tally: Tally, storage: Storage) -> FileEntry:
     """Write the report of rejected records and duplicates into the version's folder."""
     path = layout.rejected(plan.version)
-    with scratch(storage, plan.hash) as folder:
+    with storage.scratch(layout.scratch(plan.hash)) as folder:
         local = folder / "rejected.jsonl"
         with local.open("w", encoding="utf-8") as file:
             for record in rejected_records(plan, tally, storage):

@@ -15,7 +15,7 @@ from jobs.progress import Reporter
 from jobs.report import Summary, print_rows, span
 from jobs.session import Cluster, Workers, cause, embedding_workers
 from shoal.cli.tables import size
-from shoal.errors import Conflict, InvalidArgument
+from shoal.errors import Conflict, InvalidArgument, ShoalError, Unavailable
 from shoal.settings import BuildSettings
 
 
@@ -88,11 +88,34 @@ def test_the_error_of_a_task_is_found_inside_what_ray_makes_of_it() -> None:
     Both.__module__ = "ray.exceptions"
     assert cause(RayTaskError("a stack trace")) is inner
     assert cause(Both("a stack trace")) is inner
-    plain = ValueError("unknown")
-    assert cause(plain) is plain
     outer = RuntimeError("outer")
     outer.__cause__ = inner
     assert cause(outer) is inner
+
+
+def test_what_nobody_expected_is_one_line_unless_the_stack_trace_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.exceptions import RayTaskError
+
+    try:
+        raise KeyError("page")
+    except KeyError as error:
+        remote = RayTaskError("index", "Traceback (most recent call last):\n  remote", error)
+    for raised in (remote, remote.as_instanceof_cause()):
+        told = cause(raised)
+        assert type(told) is ShoalError
+        assert str(told) == "a task of the build failed: KeyError: 'page' (SHOAL_TRACEBACK=1 shows where)"
+    monkeypatch.setenv("SHOAL_TRACEBACK", "1")
+    assert cause(remote) is remote
+
+
+def test_a_worker_that_is_lost_for_good_is_told_with_the_remedy() -> None:
+    from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+
+    for lost in (WorkerCrashedError(), OutOfMemoryError("Task was killed: the node runs low on memory.\nlong advice")):
+        told = cause(lost)
+        assert isinstance(told, Unavailable)
+        assert "fewer workers or smaller units" in str(told)
+        assert "\n" not in str(told)
 
 
 @pytest.mark.parametrize("field", ["source", "index"])

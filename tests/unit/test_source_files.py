@@ -91,6 +91,11 @@ def test_a_spooled_file_is_not_spooled_again(folder: Path, read: Read) -> None:
     (folder / "a.jsonl.gz").write_bytes(gzip.compress(json_lines(*[GOOD] * 10)))
     found = read(folder / "a.jsonl.gz", unit_passages=4)
     assert found.plan.files[0].pieces == 3
+    piece = layout.spool(found.plan.hash, 0, 1)
+    whole = found.storage.read(piece)
+    found.storage.delete(piece)  # clearing the staging folder was interrupted
+    assert spool_file(found.plan, 0, found.storage).pieces == 3
+    assert found.storage.read(piece) == whole
     (folder / "a.jsonl.gz").unlink()
     assert spool_file(found.plan, 0, found.storage).pieces == 3
     found.storage.delete(layout.spool_commit(found.plan.hash, 0))

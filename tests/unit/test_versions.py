@@ -62,9 +62,11 @@ def storage(tmp_path: Path) -> Storage:
 
 
 def test_names_of_versions_sort_by_time_and_name_the_plan() -> None:
-    moment = datetime(2026, 11, 22, 23, 34, 11, tzinfo=UTC)
-    assert versions.make_version(moment, PLAN) == "20261122T233411-1a2b3c4d"
-    assert versions.make_version(moment.astimezone(timezone(timedelta(hours=9))), PLAN) == "20261122T233411-1a2b3c4d"
+    moment = datetime(2026, 11, 22, 23, 34, 11, 42_999, tzinfo=UTC)
+    name = "20261122T233411042-1a2b3c4d"
+    assert versions.make_version(moment, PLAN) == name
+    assert versions.make_version(moment.astimezone(timezone(timedelta(hours=9))), PLAN) == name
+    assert versions.make_version(moment + timedelta(milliseconds=1), PLAN) > name > "20261122T233411-1a2b3c4d"
 
 
 def test_nothing_is_current_until_it_is_activated(storage: Storage) -> None:
@@ -219,6 +221,27 @@ def test_prune_removes_a_crashed_build_but_not_one_that_can_be_continued(storage
     assert versions.list_versions(storage) == []
     assert versions.prune(storage, keep=10) == [crashed]
     assert list(storage.list(layout.VERSIONS)) == [running]
+
+
+def test_a_staging_folder_that_is_half_removed_has_lost_its_plan_first(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (layout.plan(PLAN), layout.unit_data(PLAN, 0), layout.unit_commit(PLAN, 0)):
+        storage.write(path, b"{}")
+    delete = Storage.delete
+
+    def killed(self: Storage, path: str) -> None:
+        if path == layout.staging_dir(PLAN):
+            raise KeyboardInterrupt
+        delete(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            versions.discard_staging(storage, PLAN)
+    assert not storage.exists(layout.plan(PLAN))
+    versions.discard_staging(storage, PLAN)
+    assert list(storage.list(layout.STAGING)) == []
 
 
 def test_prune_leaves_alone_what_no_build_wrote(storage: Storage) -> None:
