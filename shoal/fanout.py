@@ -172,14 +172,23 @@ class FanOut:
         return [Found(hits, query, ms, len(probes)) for query in range(len(probes))]
 
     async def _fetch(self, shard: int, rows: list[int], deadline: float, with_vectors: bool) -> Fetched:
+        passages: list[Passage] = []
+        vectors: list[FloatArray] = []
+
         async def call() -> Fetched:
-            fetched = await self._shards[shard].fetch(self.version, rows, deadline, with_vectors)
-            if len(fetched.passages) != len(rows):
-                raise RuntimeError(f"fetched {len(fetched.passages)} passages for {len(rows)} rows")
+            rest = rows[len(passages) :]
+            fetched = await self._shards[shard].fetch(self.version, rest, deadline, with_vectors)
+            if not 0 < len(fetched.passages) <= len(rest):
+                raise RuntimeError(f"fetched {len(fetched.passages)} passages for {len(rest)} rows")
             return fetched
 
         async with asyncio.timeout(deadline - self._clock()):
-            return await self._logged(shard, call)
+            while len(passages) < len(rows):  # a message carries so much text and no more
+                fetched = await self._logged(shard, call)
+                passages += fetched.passages
+                if fetched.vectors is not None:
+                    vectors.append(fetched.vectors)
+        return Fetched(passages, np.concatenate(vectors) if vectors else None)
 
     async def _logged(self, shard: int, call: Callable[[], Awaitable[T]]) -> T:
         # Whatever a shard raises ends here: clients only learn that the shard is missing, and in which of three ways.

@@ -14,7 +14,7 @@ from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 from shoal.fanout import FanOut, Found, describe, retried
 from shoal.merge import merge
 from shoal.records import Candidate, FloatArray, Result, SearchAnswer, SearchRequest, Timings
-from shoal.services import EncodeService, RerankService, ShardService
+from shoal.services import MESSAGE_BYTES, EncodeService, RerankService, ShardService
 from shoal.settings import ServeSettings
 
 RESERVE = 0.05
@@ -109,7 +109,7 @@ class SearchPipeline:
         depth = request.top_k if reranks else min(request.top_k, request.top_n)
         found, missing = await index.search(encoded.vector, depth, self._share_of(request.deadline))
         candidates = merge([(shard, one.hits, one.query) for shard, one in found.items()], depth)
-        if candidates and candidates[0].passage is None:
+        if any(candidate.passage is None for candidate in candidates):
             candidates, lost = await self._with_passages(index, candidates, request.deadline)
             missing |= lost
             if not candidates:
@@ -167,11 +167,14 @@ class SearchPipeline:
     async def _with_passages(
         self, index: FanOut, candidates: list[Candidate], deadline: float
     ) -> tuple[list[Candidate], dict[int, str]]:
-        fetched, missing = await index.fetch(candidates, self._share_of(deadline))
-        present = [candidate for candidate in candidates if (candidate.shard, candidate.row) in fetched]
+        """Fetch what did not come with the hits; candidates whose passage is not to be had are left out."""
+        lacking = [candidate for candidate in candidates if candidate.passage is None]
+        fetched, missing = await index.fetch(lacking, self._share_of(deadline))
+        found = {place: passage for place, (passage, _) in fetched.items()}
+        passages = [candidate.passage or found.get((candidate.shard, candidate.row)) for candidate in candidates]
+        present = [(candidate, passage) for candidate, passage in zip(candidates, passages, strict=True) if passage]
         return [
-            replace(candidate, rank=rank, passage=fetched[candidate.shard, candidate.row][0])
-            for rank, candidate in enumerate(present, 1)
+            replace(candidate, rank=rank, passage=passage) for rank, (candidate, passage) in enumerate(present, 1)
         ], missing
 
     async def _with_vectors(
@@ -191,13 +194,13 @@ class SearchPipeline:
             return None, ["not reranked: this server has no reranker"]
         remaining = request.deadline - self._clock()
         deadline = request.deadline - min(RESERVE * remaining, RESERVE_S)
-        texts = [candidate.passage.content for candidate in candidates if candidate.passage]
+        texts, cut = _within_a_message([candidate.passage.content for candidate in candidates if candidate.passage])
         try:
             async with asyncio.timeout(deadline - self._clock()):
                 scores = np.asarray(await retried(lambda: reranker.score(request.query, texts, deadline)))
             if scores.shape != (len(candidates),) or not np.isfinite(scores).all():
                 raise ValueError(f"scores of {len(candidates)} passages are {scores!r}")
-            return scores, []
+            return scores, [f"the reranker read the first {cut:,} bytes of the longest passages"] if cut else []
         except (TimeoutError, DeadlineExceeded):
             reason = "missed the deadline"
         except Overloaded:
@@ -208,6 +211,17 @@ class SearchPipeline:
             logger.exception("the reranker failed")
             reason = "failed"
         return None, [f"not reranked: the reranker {reason}"]
+
+
+def _within_a_message(texts: list[str]) -> tuple[list[str], int]:
+    """Cut texts that together exceed MESSAGE_BYTES to equal shares of it. Returns them and the share, 0 if all fit."""
+    if sum(len(text) if text.isascii() else 4 * len(text) for text in texts) <= MESSAGE_BYTES:
+        return texts, 0
+    encoded = [text.encode() for text in texts]
+    if sum(map(len, encoded)) <= MESSAGE_BYTES:
+        return texts, 0
+    share = MESSAGE_BYTES // len(texts)
+    return [text[:share].decode(errors="ignore") for text in encoded], share
 
 
 def _best(candidates: list[Candidate], scores: FloatArray | None, top_n: int) -> list[Result]:

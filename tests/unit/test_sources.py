@@ -73,6 +73,10 @@ BAD = {
         b'{"id": "1", "text": "x", "n": 9223372036854775808}',
         "the metadata field 'n' is an integer beyond",
     ),
+    "long metadata": (
+        json_lines({"id": "1", "text": "x", "n": "m" * 600_000, "l": ["m" * 399_999]}),
+        "the metadata are 1,000,001 characters long, more than 1,000,000; choose the fields to keep",
+    ),
     "object": (b'{"id": "1", "text": "x", "n": {"a": 1}}', "the metadata field 'n' is an object"),
     "mixed list": (b'{"id": "1", "text": "x", "n": ["a", 1]}', "the metadata field 'n' is a list of other things"),
     "surrogate value": (b'{"id": "1", "text": "x", "n": "\\ud800"}', "the metadata field 'n' holds a lone surrogate"),
