@@ -50,7 +50,13 @@ class Builder:
         with self._reporter.stage("plan"):
             encoder: Fingerprint = run(tasks.fingerprint, self.settings, **self.workers.options)
             indexes.check(self.settings.index_kind, encoder.dim, self.settings.index_search)
-            return make_plan(self.settings, encoder)
+            plan = make_plan(self.settings, encoder)
+        if unreadable := plan.unreadable:
+            self._reporter.say(
+                f"{len(unreadable):,} of {len(plan.files):,} files cannot be read and are left out, such as "
+                f"{unreadable[0].name}, which {unreadable[0].unreadable}"
+            )
+        return plan
 
     def build(self) -> Summary:
         """Build, verify and publish; or only activate, when the same plan has been published already."""

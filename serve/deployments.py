@@ -244,8 +244,9 @@ class Ingress:
         missing, outcomes = await asyncio.gather(
             self._activation.missing(deadline), asyncio.gather(*probes.values(), return_exceptions=True)
         )
-        return missing + [
+        lacking: list[str] = missing + [
             outcome.message if isinstance(outcome, ShoalError) else f"the {name} fails; its log has the details"
             for name, outcome in zip(probes, outcomes, strict=True)
             if not self._pulse.beats(name, outcome, patience_s[name])
         ]
+        return lacking

@@ -32,6 +32,7 @@ class Cuts(BaseModel):
     offsets: list[int] | None = None
     pieces: int | None = None
     damage: str | None = None
+    unreadable: str | None = None
 
 
 class Cutter:
@@ -102,12 +103,16 @@ def write_rows(file: InputFile, index: int, records: int, storage: "Storage", pl
     """Write the units of a Parquet file, `records` rows each, to staging as Arrow IPC streams.
 
     Meant for row groups much larger than a unit, of which every unit would have to decode all rows before its own.
-    Raises InvalidArgument when the file cannot be read.
+    Raises InvalidArgument when the file cannot be read; when it is damaged, everything before that is kept.
     """
     assert file.rows is not None
     with opened(file) as stream:
-        batches = parquet.batches(stream, 0, file.rows, file.columns or [])
-        return Cuts(pieces=_store(_reading(file, _rows(batches, records)), _write_rows, storage, plan_hash, index))
+        damage: list[str] = []
+        rows = _rows(parquet.batches(stream, 0, file.rows, file.columns or []), records, damage)
+        pieces = _store(_reading(file, rows), _write_rows, storage, plan_hash, index)
+    if damage and not pieces:
+        return Cuts(unreadable=f"is damaged ({damage[0]})")
+    return Cuts(pieces=pieces, damage=damage[0] if damage else None)
 
 
 def _reading(file: InputFile, parts: Iterator[T]) -> Iterator[T]:
@@ -157,15 +162,19 @@ def _write_rows(output: pa.NativeFile, parts: Iterator[pa.RecordBatch]) -> None:
             writer.write_batch(batch)
 
 
-def _rows(batches: Iterable[pa.RecordBatch], records: int) -> Iterator[tuple[pa.RecordBatch, bool]]:
+def _rows(batches: Iterable[pa.RecordBatch], records: int, damage: list[str]) -> Iterator[tuple[pa.RecordBatch, bool]]:
+    """Yield rows of one unit, and whether they complete it. A damaged file ends where it is, and `damage` says why."""
     left = records
-    for batch in batches:
-        start = 0
-        while start < batch.num_rows:
-            part = batch.slice(start, left)
-            left -= part.num_rows
-            yield part, not left
-            start, left = start + part.num_rows, left or records
+    try:
+        for batch in batches:
+            start = 0
+            while start < batch.num_rows:
+                part = batch.slice(start, left)
+                left -= part.num_rows
+                yield part, not left
+                start, left = start + part.num_rows, left or records
+    except Damaged as error:
+        damage.append(str(error))
 
 
 def _blocks(stream: "NativeFile", first: int) -> Iterator[bytes]:
