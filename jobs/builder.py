@@ -108,7 +108,7 @@ class Builder:
         if others := [name for name in self.storage.list(layout.STAGING) if name != plan.hash]:
             self._reporter.say(
                 f"{self.storage.uri}/{layout.STAGING} holds {len(others)} builds of other plans; "
-                "delete those that neither run nor will be continued"
+                "`shoal index prune` removes those that have not gone on for days"
             )
         if not self.storage.exists(path):
             pending = plan.pending

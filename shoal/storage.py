@@ -2,10 +2,12 @@
 
 import errno
 import hashlib
+import math
 import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -132,6 +134,13 @@ class Storage:
     def files(self, folder: str) -> Iterator[str]:
         """Paths of all files below a folder, relative to it, sorted; empty if there is no such folder."""
         return iter(sorted(self._entries(folder, recursive=True)))
+
+    def idle_s(self, folder: str) -> float:
+        """Seconds since anything in a folder was written; infinite if nothing is there."""
+        selector = pafs.FileSelector(self._inside(folder), allow_not_found=True, recursive=True)
+        with self.errors(folder):
+            written = [info.mtime_ns for info in self._filesystem.get_file_info(selector) if info.mtime_ns is not None]
+        return time.time() - max(written, default=-math.inf) / 1e9
 
     def delete(self, path: str) -> None:
         """Remove a file or a whole folder; not an error if it is not there."""

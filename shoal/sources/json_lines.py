@@ -9,7 +9,6 @@ import orjson
 
 from shoal.sources.lines import Line, Overlong
 
-
 _MANY_DIGITS = re.compile(rb"[0-9]{19}").search
 """orjson makes floats of integers beyond 64 bits, which changes ids and values; the standard library does not."""
 
@@ -21,10 +20,9 @@ def records(blocks: Iterable[list[Line]]) -> Iterator[tuple[int, dict[str, Any] 
         for line in lines:
             number += 1
             try:
-                if isinstance(line, bytes) and _MANY_DIGITS(line):
-                    record = _second_look(line)
-                else:
-                    record = orjson.loads(line)  # type: ignore[arg-type]  # refuses an Overlong like any other bad line
+                exact = isinstance(line, bytes) and _MANY_DIGITS(line)
+                # orjson refuses an Overlong like any other bad line.
+                record = _second_look(line) if exact else orjson.loads(line)  # type: ignore[arg-type]
             except orjson.JSONDecodeError:
                 if isinstance(line, bytes) and not line.strip():
                     continue
