@@ -240,7 +240,7 @@ def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings,
         index=IndexSettings(**settings.model_dump(include=set(IndexSettings.model_fields))),
         encoder=fingerprint,
     )
-    digest = _hash(plan)
+    digest = _hash(plan, sample.digest)
     return plan.model_copy(update={"hash": digest, "version": make_version(now, digest)})
 
 
@@ -304,10 +304,13 @@ def _resolve(settings: BuildSettings, kind: Format) -> SourceSettings:
     return SourceSettings(**values)
 
 
-def _hash(plan: Plan) -> str:
+def _hash(plan: Plan, sampled: str) -> str:
+    # Left out is what changes no more than the last bits of a vector, such as batch_tokens and threads: a build that
+    # ran out of memory can be continued with less of it.
     body = {
         "format": PLAN_FORMAT,
-        "files": [[file.name, file.bytes, file.mtime_ns] for file in plan.files],
+        "files": [[file.name, file.bytes, file.mtime_ns, file.unreadable] for file in plan.files],
+        "sampled": sampled,
         "source": plan.source.model_dump(mode="json", exclude={"source"}),
         "index": plan.index.model_dump(mode="json"),
         # The same weights lie under different paths on different machines.

@@ -181,7 +181,7 @@ def rollback(storage: Storage) -> Current:
 
 
 def prune(storage: Storage, keep: int, idle_s: float = IDLE_S) -> list[str]:
-    """Remove old versions and what dead builds left; return the names of versions, oldest first. Nothing else is touched.
+    """Remove old versions and what dead builds left; return the versions, oldest first. Nothing else is touched.
 
     Kept are the current and the previous version, the newest `keep` published ones, and every version of a build that
     is in staging: it may be about to be made current. A build in staging is dead, and goes too, when nothing was

@@ -1,4 +1,4 @@
-"""Publish: the report of rejected records, the manifest and the flip of CURRENT, each of them safe to repeat."""
+"""Publish: the report of rejected records and the manifest, both safe to repeat."""
 
 import io
 import json
@@ -78,7 +78,7 @@ def require_passages(plan: Plan, tally: Tally, storage: Storage) -> None:
 def make_manifest(
     plan: Plan, tally: Tally, commits: Iterable[ShardCommit], recall: float | None, files: list[FileEntry]
 ) -> Manifest:
-    """Describe the version: all but `created_at`, `version` and the latency follows from the plan and the input."""
+    """Describe the version."""
     shards, latencies, text_bytes = [], [], 0
     for commit in commits:
         shards.append(commit.entry)

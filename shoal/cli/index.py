@@ -109,9 +109,7 @@ def prune(
     ] = 2,
     idle_days: Annotated[
         float,
-        typer.Option(
-            metavar="NUMBER", min=0, help="Days without progress after which a build that did not end is dead."
-        ),
+        typer.Option(metavar="NUMBER", min=0, help="Days without progress after which a build counts as dead."),
     ] = versions.IDLE_S / 86_400,
     as_json: AsJson = False,
 ) -> None:

@@ -1,5 +1,6 @@
 """Measures samples of the input, so that it can be cut into units and its passages estimated without reading it all."""
 
+import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -20,6 +21,8 @@ PLACES = 4
 """Places of a plain file that are looked at."""
 UNKNOWN = 1000.0
 """Bytes of a record, where no whole one was seen."""
+ENDS = 64 * 1024
+"""Bytes at both ends of a file that tell it from another one of equal name, size and time."""
 _MOST = 16 * HEAD  # what a compressed head may unfold into
 _THREADS = 16  # opening a remote file is waiting
 
@@ -28,12 +31,13 @@ class Sample(NamedTuple):
     """What the input was measured to be.
 
     files: the input, with what only a look into them tells (header, columns, rows). records: estimated, of the whole
-    input. mean_bytes: of one record, uncompressed.
+    input. mean_bytes: of one record, uncompressed. digest: of both ends of some files, for the identity of the input.
     """
 
     files: list[InputFile]
     records: int
     mean_bytes: float
+    digest: str = ""
 
 
 class _Look(NamedTuple):
@@ -64,9 +68,7 @@ def measure(files: list[InputFile], source: SourceSettings) -> Sample:
             case _:
                 if source.format in ("csv", "tsv"):
                     files = list(pool.map(lambda file: _describe_delimited(file, source), files))
-                filled = [place for place, file in enumerate(files) if file.bytes and file.unreadable is None]
-                count = min(SAMPLED_FILES, len(filled))
-                chosen = [filled[place * len(filled) // count] for place in range(count)]
+                chosen = _spread(files)
                 looks = list(pool.map(lambda place: _look(files[place], source), chosen))
                 for place, look in zip(chosen, looks, strict=True):
                     if isinstance(look, str):
@@ -77,7 +79,30 @@ def measure(files: list[InputFile], source: SourceSettings) -> Sample:
         first = files[filled[0]]
         more = f" (and so are {len(filled) - 1} more)" if len(filled) > 1 else ""
         raise InvalidArgument(f"input file {first.name} {first.unreadable}{more}", param="source")
-    return Sample(files, records, mean)
+    return Sample(files, records, mean, _digest([files[place] for place in _spread(files)]))
+
+
+def _spread(files: list[InputFile]) -> list[int]:
+    """Places of a few files that hold something, evenly spread."""
+    filled = [place for place, file in enumerate(files) if file.bytes and file.unreadable is None]
+    count = min(SAMPLED_FILES, len(filled))
+    return [filled[place * len(filled) // count] for place in range(count)]
+
+
+def _digest(files: list[InputFile]) -> str:
+    """Digest of both ends of files: the tail of Parquet lists its pages, that of gzip holds a checksum."""
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for ends in pool.map(_ends, files):
+            digest.update(ends)
+    return digest.hexdigest()
+
+
+def _ends(file: InputFile) -> bytes:
+    with opened(file) as stream:
+        head = stream.read(ENDS)
+        stream.seek(max(0, file.bytes - ENDS))
+        return bytes(head + stream.read(ENDS))
 
 
 def _estimate(files: list[InputFile], looks: list[_Look]) -> tuple[int, float]:
