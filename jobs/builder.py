@@ -14,7 +14,7 @@ from jobs import tasks
 from jobs.embedding import embed
 from jobs.progress import Reporter
 from jobs.report import Summary
-from jobs.session import Cluster, embedding_workers, run, spread, start
+from jobs.session import Cluster, embedding_workers, run, shortage, spread, start
 from shoal import indexes, layout, versions
 from shoal.build.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
 from shoal.build.publish import first_rejected, make_manifest, require_passages, write_rejected
@@ -47,6 +47,8 @@ class Builder:
 
     def plan(self) -> Plan:
         """Decide what is to be done; reads the listing and samples of the input, and writes nothing."""
+        if lack := shortage(self.workers):
+            self._reporter.say(lack)
         with self._reporter.stage("plan"):
             encoder: Fingerprint = run(tasks.fingerprint, self.settings, **self.workers.options)
             indexes.check(self.settings.index_kind, encoder.dim, self.settings.index_search)

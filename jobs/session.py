@@ -141,6 +141,19 @@ def embedding_workers(settings: BuildSettings, cluster: Cluster) -> Workers:
     return Workers(max(count, 1), settings.threads, gpus)
 
 
+def shortage(workers: Workers) -> str | None:
+    """Say what no node of the cluster has now for a worker: Ray waits for such a node without a word."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(node.get("CPU", 0) >= workers.cpus and node.get("GPU", 0) >= workers.gpus for node in nodes):
+        return None
+    return (
+        f"no node of the cluster has the {workers.cpus} CPUs and {workers.gpus:g} GPUs of a worker: waiting for one; "
+        "if the cluster does not grow, lower --threads or --gpus-per-worker"
+    )
+
+
 def start(function: Callable[..., Any], *arguments: Any, **options: float) -> Any:
     """Start a Ray task and return the reference to its result, to be handed to other tasks."""
     import ray

@@ -144,6 +144,9 @@ def _ray_options(settings: RunSettings, folder: Path) -> dict[str, Any]:
 def _require_free(host: str, port: int) -> None:
     try:
         free = private_ray.is_free(host, port)
+    except PermissionError:
+        message = f"port {port} is reserved for privileged users; choose one from 1024 on with --port"
+        raise InvalidArgument(message, param="--port") from None
     except OSError as error:
         message = f"cannot listen on {host}:{port} ({error.strerror}); correct --host"
         raise InvalidArgument(message, param="--host") from None

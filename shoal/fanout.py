@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from shoal.batching import Batcher
-from shoal.errors import Conflict, DeadlineExceeded, Overloaded, ShoalError, Unavailable
+from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.records import Candidate, Coverage, FloatArray, Hits, MissingShard, Passage
 from shoal.services import Fetched, ShardService
 from shoal.settings import ServeSettings
@@ -123,7 +123,7 @@ class FanOut:
         """Fetch the passages of candidates, and their vectors if asked for, until an absolute deadline.
 
         Only shards that hold candidates are asked. Returns passages and vectors by (shard, row), and why shards are
-        missing by shard number.
+        missing by shard number. Raises InvalidArgument when the index kind has no vectors to give.
         """
         rows: dict[int, list[int]] = {}
         for candidate in candidates:
@@ -135,6 +135,8 @@ class FanOut:
         fetched: dict[tuple[int, int], tuple[Passage, FloatArray | None]] = {}
         missing: dict[int, str] = {}
         for (shard, wanted), fetch in zip(rows.items(), fetches, strict=True):
+            if isinstance(fetch, InvalidArgument):
+                raise fetch
             if isinstance(fetch, BaseException):
                 missing[shard] = _reason(fetch)
                 continue

@@ -95,7 +95,8 @@ class SearchPipeline:
 
         Shards that miss their share of the time are left out and named in `coverage`; without a reranker in time the
         answer is in stage-one order. Raises Overloaded at once when too many queries wait, DeadlineExceeded when the
-        query could not be encoded in time, Unavailable when no shard answered or no version is served yet.
+        query could not be encoded in time, Unavailable when no shard answered or no version is served yet,
+        InvalidArgument when vectors are asked for that the index kind cannot give.
         """
         now = asyncio.get_running_loop().time
         arrived = now()
@@ -123,9 +124,9 @@ class SearchPipeline:
         reranked_at = now()
         results = _best(candidates, scores, request.top_n)
         if request.include_vector and results:
-            results, complete = await self._with_vectors(index, candidates, results, request.deadline)
-            if not complete:
-                degraded.append("some vectors are missing: their shard did not answer in time")
+            results, lost = await self._with_vectors(index, candidates, results, request.deadline)
+            if lost:
+                degraded.append(f"some vectors are missing ({describe(lost)})")
 
         finished = now()
         return SearchAnswer(
@@ -179,11 +180,11 @@ class SearchPipeline:
 
     async def _with_vectors(
         self, index: FanOut, candidates: list[Candidate], results: list[Result], deadline: float
-    ) -> tuple[list[Result], bool]:
+    ) -> tuple[list[Result], dict[int, str]]:
         places = {candidate.id: candidate for candidate in candidates}
         fetched, missing = await index.fetch([places[result.id] for result in results], deadline, with_vectors=True)
         vectors = {passage.id: vector for passage, vector in fetched.values()}
-        return [replace(result, vector=vectors.get(result.id)) for result in results], not missing
+        return [replace(result, vector=vectors.get(result.id)) for result in results], missing
 
     async def _rerank(self, request: SearchRequest, candidates: list[Candidate]) -> tuple[FloatArray | None, list[str]]:
         """Return float32 (n,) scores of the candidates, or None and why there are none."""

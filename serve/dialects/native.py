@@ -56,6 +56,10 @@ class ActivateBody(Body):
     version: str = Field(min_length=1, max_length=256, examples=["20260131T120000Z-3f9a"])
 
 
+class RollbackBody(Body):
+    """An empty object: a body that is JSON is what no page of another site can send unasked."""
+
+
 class Result(BaseModel):
     """One passage. `text`, `title`, `metadata` and `vector` are there if `include` asks for them."""
 
@@ -259,8 +263,8 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
         await engine().activate(body.version)
         return _json(await engine().index_info())
 
-    @routes.post("/index/rollback", response_model=IndexInfo, responses=responses(409, 503, 504))
-    async def rollback() -> Response:
+    @routes.post("/index/rollback", response_model=IndexInfo, responses=responses(400, 409, 413, 415, 503, 504))
+    async def rollback(body: RollbackBody) -> Response:
         """Serve the previous version again; it is still loaded."""
         await engine().rollback()
         return _json(await engine().index_info())

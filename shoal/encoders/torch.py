@@ -110,7 +110,7 @@ def load(model: str, settings: EncoderSettings) -> TorchEncoder:
         loaded = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs={"dtype": dtype})
     loaded.eval()
     fingerprint = Fingerprint(
-        model=model,
+        model=location.name,
         weights=weights,
         dim=int(loaded.get_embedding_dimension() or 0),
         pooling=_pooling(loaded),

@@ -272,6 +272,12 @@ def test_workers_get_a_gpu_each(
     assert tally.shard_rows.tolist() == [40, 0, 0]
 
 
+def test_a_worker_that_fits_no_node_is_told_of(cluster: Cluster) -> None:
+    assert session.shortage(Workers(count=9, cpus=4, gpus=2)) is None
+    for workers, lack in ((Workers(1, 5, 0), "5 CPUs and 0 GPUs"), (Workers(1, 1, 2.5), "1 CPUs and 2.5 GPUs")):
+        assert lack in (session.shortage(workers) or "")
+
+
 def test_tasks_that_ask_for_a_gpu_get_one(cluster: Cluster) -> None:
     def visible(number: int) -> str:
         import os

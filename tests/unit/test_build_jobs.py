@@ -2,6 +2,7 @@
 
 import io
 import sys
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from jobs.progress import Reporter
 from jobs.report import Summary, print_rows, span
 from jobs.session import Cluster, Workers, cause, embedding_workers
 from shoal.cli.tables import size
-from shoal.errors import Conflict, InvalidArgument, ShoalError, Unavailable
+from shoal.errors import Conflict, InvalidArgument, NotFound, ShoalError, Unavailable
 from shoal.settings import BuildSettings
 
 
@@ -124,6 +125,36 @@ def test_relative_paths_are_refused_on_a_cluster(field: str) -> None:
     with pytest.raises(InvalidArgument, match="here/it") as caught:
         _require_absolute(settings(**{field: "here/it"}))
     assert caught.value.param == f"--{field}"
+
+
+def test_a_relative_encoder_is_refused_on_a_cluster() -> None:
+    _require_absolute(settings(encoder="some/model-of-a-hub"))
+    with pytest.raises(InvalidArgument) as caught:
+        _require_absolute(settings(encoder="./model"))
+    assert caught.value.param == "--encoder"
+
+
+def test_a_step_that_the_storage_failed_is_tried_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    faults: list[Exception] = [Unavailable("reset"), Unavailable("reset")]
+
+    @tasks.patient
+    def step(number: int) -> int:
+        if faults:
+            raise faults.pop()
+        return number
+
+    assert step(7) == 7
+    assert waited == list(tasks.WAITS_S[:2])
+    faults[:] = [Unavailable("down")] * 9
+    with pytest.raises(Unavailable, match="down"):
+        step(7)
+    assert len(faults) == 9 - 1 - len(tasks.WAITS_S)
+    faults[:] = [NotFound("gone")]
+    with pytest.raises(NotFound):
+        step(7)
+    assert len(waited) == 2 + len(tasks.WAITS_S)
 
 
 class Clock:

@@ -13,6 +13,7 @@ from shoal.errors import (
     CorruptIndex,
     DeadlineExceeded,
     EncoderMismatch,
+    InvalidArgument,
     Overloaded,
     ShoalError,
     Unavailable,
@@ -367,8 +368,18 @@ async def test_vectors_come_with_the_results_that_are_returned(fetch_with_hits: 
         shard.fetch_behaviour.errors = [] if not fetch_with_hits else [ValueError("bug")]
     if fetch_with_hits:
         answer = await system.pipeline.search(request(include_vector=True))
-        assert answer.degraded == "some vectors are missing: their shard did not answer in time"
+        assert answer.degraded is not None
+        assert answer.degraded.startswith("some vectors are missing (shard ")
         assert all(result.vector is None for result in answer.results)
+
+
+@virtual_time
+async def test_an_index_kind_without_vectors_to_give_refuses_the_request() -> None:
+    system = System()
+    for shard in system.shards:
+        shard.fetch_behaviour.errors = [InvalidArgument("this index kind cannot give vectors back", param="include")]
+    with pytest.raises(InvalidArgument, match="cannot give vectors back"):
+        await system.pipeline.search(request(include_vector=True))
 
 
 @pytest.mark.parametrize(
