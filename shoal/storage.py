@@ -62,7 +62,7 @@ class Storage:
     def local_path(self, path: str) -> Path:
         """Where a file lies on this machine's disk; only for a local root."""
         if not self.is_local:
-            raise InvalidArgument(f"{self.place()} is not on this machine's disk; copy the file with get() first")
+            raise InvalidArgument(f"{self.place()} is not on this machine's disk")
         return Path(self._inside(path))
 
     def place(self, path: str = "") -> str:
@@ -109,12 +109,6 @@ class Storage:
                 place = self._inside(path)
                 with local.open("rb") as source, self._filesystem.open_output_stream(place, compression=None) as stream:
                     shutil.copyfileobj(source, stream, CHUNK_BYTES)
-
-    def get(self, path: str, local: Path) -> None:
-        """Copy a file out of the root, streaming. Raises NotFound."""
-        with local.open("wb") as target:
-            for chunk in self.chunks(path):
-                target.write(chunk)
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """Stream a file in pieces of CHUNK_BYTES. Raises NotFound."""

@@ -19,7 +19,7 @@ Part = Literal["text", "metadata", "vector"]
 
 _EXAMPLE: JsonDict = {
     "id": "5d2f0c5e8a3b4a7f9f0e6a1b2c3d4e5f",
-    "index_version": "20260131T120000Z-3f9a",
+    "index_version": "20260131T120000000-3f9a0c41",
     "results": [
         {
             "id": "fish-7",
@@ -53,7 +53,7 @@ class Body(BaseModel):
 class ActivateBody(Body):
     """Which version to serve."""
 
-    version: str = Field(min_length=1, max_length=256, examples=["20260131T120000Z-3f9a"])
+    version: str = Field(min_length=1, max_length=256, examples=["20260131T120000000-3f9a0c41"])
 
 
 class RollbackBody(Body):

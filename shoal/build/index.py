@@ -29,7 +29,8 @@ def index_shard(plan: Plan, shard: int, storage: Storage, queries: FloatArray, t
     """Index one shard, store its files in the version's folder and commit it; one that is stored is only looked up.
 
     queries: float32 (q, dim), the sampled vectors for which the index is compared with exact search.
-    Two passes over the shard's rows: ids alone for the duplicates, then everything. Memory: 20 bytes a row, one block.
+    Two passes over the shard's rows: ids alone for the duplicates, then everything. Memory: 63 bytes a row while equal
+    ids are looked for (measured), 4 bytes a row and one block afterwards.
     """
     if commit := _stored(plan, shard, storage):
         return commit
