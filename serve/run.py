@@ -11,8 +11,10 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -33,7 +35,6 @@ from shoal.errors import InvalidArgument, ShoalError, Unavailable
 from shoal.processes import adopt_orphans, kill_descendants
 from shoal.serving import Serving, plan_serving
 from shoal.settings import RunSettings, ServeSettings
-from shoal.temporary import temporary_folder
 
 OBJECT_STORE_BYTES = 128 * 2**20
 """Of a private Ray. Queries and answers travel by gRPC, never through the object store."""
@@ -98,7 +99,8 @@ def _stopping() -> Iterator[None]:
 def _ray(settings: RunSettings) -> Iterator[None]:
     """Start a private Ray, or join the cluster of `address`; stop what was started at the end."""
     # Sockets lie in it, and their paths are limited to 107 bytes, of which Ray's names take 90.
-    with temporary_folder(parent="/tmp") as folder:  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix="shoal-", dir="/tmp"))
+    try:
         if settings.address is None:
             adopt_orphans()
             private_ray.prepare(folder, settings.proxy)
@@ -121,6 +123,8 @@ def _ray(settings: RunSettings) -> Iterator[None]:
             with _stopping():
                 ray.shutdown()
                 kill_descendants()  # Ray's node agents outlive a raylet that was stopped while it started
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _ray_options(settings: RunSettings, folder: Path) -> dict[str, Any]:
@@ -144,9 +148,6 @@ def _ray_options(settings: RunSettings, folder: Path) -> dict[str, Any]:
 def _require_free(host: str, port: int) -> None:
     try:
         free = private_ray.is_free(host, port)
-    except PermissionError:
-        message = f"port {port} is reserved for privileged users; choose one from 1024 on with --port"
-        raise InvalidArgument(message, param="--port") from None
     except OSError as error:
         message = f"cannot listen on {host}:{port} ({error.strerror}); correct --host"
         raise InvalidArgument(message, param="--host") from None
