@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import Figure, report
+from shoal.processes import descendants
 
 PASSAGE_BYTES = 200
 GOAL = 1.3
@@ -78,7 +79,7 @@ def build(folder: Path, count: int, shards: int) -> dict[str, int]:
         peaks: dict[int, int] = {}
         kinds = {process.pid: "driver"}
         while process.poll() is None:
-            for pid in descendants(process.pid):
+            for pid in [process.pid, *descendants(process.pid)]:
                 look(pid, peaks, kinds)
             time.sleep(POLL_S)
         if process.returncode:
@@ -108,18 +109,6 @@ def write_corpus(path: Path, count: int) -> None:
             file.writelines(
                 b'{"id": "p%d", "text": "%s"}\n' % (start + n, text.tobytes()) for n, text in enumerate(texts)
             )
-
-
-def descendants(pid: int) -> list[int]:
-    """A process and everything below it."""
-    found = [pid]
-    for parent in found:
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                found += map(int, children.read_text().split())
-            except OSError:
-                continue
-    return found
 
 
 def look(pid: int, peaks: dict[int, int], kinds: dict[int, str]) -> None:

@@ -43,7 +43,10 @@ def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
 
 def _require_absolute(settings: BuildSettings) -> None:
     """A submitted job runs in a folder of Ray's own, where relative paths mean nothing to the one who typed them."""
-    for option, path in (("--source", settings.source), ("--index", settings.index)):
+    paths = {"--source": settings.source, "--index": settings.index}
+    if settings.encoder.startswith("."):  # else it may be the name of a preset or on a hub
+        paths["--encoder"] = settings.encoder
+    for option, path in paths.items():
         if "://" not in path and not Path(path).expanduser().is_absolute():
             raise InvalidArgument(
                 f"{option}: {path!r} is relative, which has no meaning on a cluster; give the whole path", param=option

@@ -61,7 +61,8 @@ class Client(_Base):
     """A client for blocking code; safe for several threads. Close it, or use it in a `with` statement.
 
     url, api_key: of the server; by default SHOAL_URL or http://127.0.0.1:8000, and SHOAL_API_KEY or no key.
-    timeout_s: seconds that one call may take, all attempts and waits together.
+    timeout_s: seconds after which a call is not tried again. Each attempt gets what is left of them for connecting, for
+    sending and for each wait for a part of the answer, so that a server which trickles can take longer.
     attempts: how often a call is sent at most when the server is overloaded, unavailable (429, 503) or out of reach.
 
     Every call raises the classes of `shoal.errors`, with the server's message.

@@ -1,12 +1,14 @@
 """What a server of an index needs, worked out and checked before anything is started."""
 
+import contextlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from shoal import models, versions
 from shoal.encoders import backends, load_encoder
-from shoal.errors import EncoderMismatch, InvalidArgument, NotFound
+from shoal.errors import EncoderMismatch, InvalidArgument, ModelUnavailable, NotFound
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import Manifest
 from shoal.rerankers import rerankers
@@ -14,6 +16,7 @@ from shoal.settings import EncoderSettings, InferenceSettings, RerankerSettings,
 from shoal.storage import Storage
 
 NO_RERANKER = "none"
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 MOST_THREADS = 8
 """Threads that a reranker gets by default at most: batches of a few dozen pairs do not fill more cores."""
 
@@ -50,7 +53,16 @@ def plan_serving(settings: ServeSettings) -> Serving:
         max_length=manifest.encoder.max_length,
         threads=settings.encoder_threads,
     )
-    _check_weights(encoder, manifest.encoder)
+    try:
+        _check_weights(encoder, manifest.encoder)
+    except ModelUnavailable as error:
+        if settings.encoder is not None:
+            raise
+        raise ModelUnavailable(
+            f"the encoder that the index was built with is not on this machine: {error.message}; set encoder to where "
+            "the same model lies here",
+            param="encoder",
+        ) from error
     return Serving(manifest, encoder, _reranker(settings, encoder))
 
 
@@ -95,7 +107,12 @@ def _inference(settings: ServeSettings) -> dict[str, Any]:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    """Cores that this process may use: a container often has fewer than its machine."""
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = CPU_LIMIT.read_text().split()  # "max 100000" without a limit
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
 
 
 def _is_weightless(encoder: str) -> bool:

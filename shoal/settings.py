@@ -130,7 +130,7 @@ class SourceSettings(Settings):
     max_passage_bytes: int = Field(
         1_000_000,
         ge=1_000,
-        le=100_000_000,
+        le=10_000_000,
         description="A longer text (UTF-8 bytes) is rejected; cut it into passages instead.",
     )
     unit_passages: int | None = Field(

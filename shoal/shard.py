@@ -3,7 +3,7 @@
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from shoal.errors import CorruptIndex, InvalidArgument, NotFound
 from shoal.indexes import ShardIndex, index_kind
 from shoal.manifest import FileEntry, Manifest, ShardEntry, ShardInfo
 from shoal.records import FloatArray, Hits, Passage
-from shoal.services import Fetched
+from shoal.services import MESSAGE_BYTES, Fetched
 from shoal.settings import IndexSettings
 from shoal.storage import Storage
 from shoal.versions import file_problem
@@ -157,22 +157,31 @@ class Shard:
         return self._passages.count
 
     def search(self, queries: FloatArray, top_k: int, with_passages: bool) -> Hits:
-        """Search for b queries, float32 (b, dim), L2-normalised; the arrays of the hits are (b, top_k)."""
+        """Search for b queries, float32 (b, dim), L2-normalised; the arrays of the hits are (b, top_k).
+
+        with_passages: passages come with the hits, unless they would not fit into one message.
+        """
         if queries.ndim != 2 or queries.shape[1] != self._index.dim:
             raise InvalidArgument(
                 f"queries have shape {queries.shape}, the index needs (b, {self._index.dim})", param="queries"
             )
         scores, rows = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), top_k)
         valid = [row[row >= 0].tolist() for row in rows]
-        if not with_passages:
+        if not with_passages or sum(map(self._passages.size, chain.from_iterable(valid))) > MESSAGE_BYTES:
             return Hits(scores, rows, [[self._passages.id(row) for row in found] for found in valid])
         passages = [[self._passages.passage(row) for row in found] for found in valid]
         return Hits(scores, rows, [[passage.id for passage in found] for found in passages], passages)
 
     def fetch(self, rows: Sequence[int], with_vectors: bool = False) -> Fetched:
-        """Return the passages, and if asked for the vectors, of rows of this shard, in the order asked."""
+        """Return the passages, and if asked for the vectors, of rows of this shard, in the order asked.
+
+        Those of the first rows, at least one, if all of them do not fit into one message.
+        """
         if outside := [row for row in rows if not 0 <= row < self.count]:
             raise InvalidArgument(f"row {outside[0]} is outside the {self.count} rows of this shard", param="rows")
+        vector_bytes = 4 * self._index.dim if with_vectors else 0
+        ends = list(accumulate(self._passages.size(row) + vector_bytes for row in rows))
+        rows = rows[: max(1, bisect_right(ends, MESSAGE_BYTES))]
         vectors = self._index.vectors(np.asarray(rows, dtype=np.int64)) if with_vectors else None
         return Fetched([self._passages.passage(row) for row in rows], vectors)
 
@@ -216,6 +225,12 @@ class Passages:
         """Return the id of a row."""
         batch, offset = self._locate(row)
         return str(batch.column(0)[offset].as_py())
+
+    def size(self, row: int) -> int:
+        """Return the UTF-8 bytes of text, title and metadata of a row."""
+        batch, offset = self._locate(row)
+        buffers = (batch.column(number)[offset].as_buffer() for number in (1, 2, 3))
+        return sum(buffer.size for buffer in buffers if buffer is not None)
 
     def passage(self, row: int) -> Passage:
         """Return the passage of a row."""

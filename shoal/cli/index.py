@@ -107,12 +107,16 @@ def prune(
     keep: Annotated[
         int, typer.Option(metavar="INT", help="Newest versions that stay, beside current and previous.")
     ] = 2,
+    idle_days: Annotated[
+        float,
+        typer.Option(metavar="NUMBER", min=0, help="Days without progress after which a build counts as dead."),
+    ] = versions.IDLE_S / 86_400,
     as_json: AsJson = False,
 ) -> None:
-    """Remove old versions. The current and the previous one always stay."""
+    """Remove old versions, and what dead builds left. The current and the previous version always stay."""
     with guard(as_json):
         storage = Storage(index)
-        removed = versions.prune(storage, keep)
+        removed = versions.prune(storage, keep, 86_400 * idle_days)
         if as_json:
             print_json({"removed": removed, "kept": versions.list_versions(storage)})
         else:

@@ -108,7 +108,7 @@ def load_transformer(model: str, settings: EncoderSettings) -> TransformerEncode
     max_length = inference.limit_length(loaded, settings.max_length)
     runner = Runner(loaded, weights, placement, settings.threads, settings)
     fingerprint = Fingerprint(
-        model=model,
+        model=location.name,
         weights=weights,
         dim=dim,
         pooling=pooling,

@@ -119,11 +119,16 @@ def test_the_same_command_again_builds_nothing(built: tuple[dict[str, Any], str]
         (["--shards", "0"], "--shards"),
         (["--threads", "200"], "--threads"),
         (["--encoder", "/no/such/model"], "/no/such/model"),
+        (["--source", "{folder}/empty.jsonl"], "empty.jsonl is empty"),
+        (["--source", "{folder}/broken.parquet"], "broken.parquet is no whole Parquet file"),
     ],
 )
 def test_a_mistake_ends_with_exit_code_2_and_names_the_place(
     corpus: Path, tmp_path: Path, mistake: list[str], word: str
 ) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and nothing else")
+    mistake = [part.replace("{folder}", str(tmp_path)) for part in mistake]
     result = command(*arguments(corpus, tmp_path / "index"), *mistake)
     assert result.returncode == 2, result.stderr
     assert word in result.stderr

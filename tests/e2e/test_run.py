@@ -122,7 +122,15 @@ def test_a_server_answers_and_leaves_nothing_behind(
             assert answer["results"][0]["id"] == "p8"
             assert answer["reranked"]
             assert client.get("/readyz").json() == {"ready": True}
-            assert client.post("/v1/search", json={"query": ""}).status_code == 400
+            for body, status in (
+                ({"query": ""}, 400),
+                ({"query": "x" * 990_000}, 400),
+                ({"query": "x" * 1_000_000}, 413),
+                ({"query": "fish", "top_k": 10**9}, 400),
+            ):
+                refusal = client.post("/v1/search", json=body)
+                assert (refusal.status_code, refusal.json()["status"]) == (status, status)
+                assert len(refusal.content) < 2000
         assert listeners_beyond_loopback(server) == []
         (folder,) = server.temporary_folders()
         stop(server)

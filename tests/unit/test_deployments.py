@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from serve import metrics
+from serve.activation import BUSY_S
 from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Threads
 from shoal import versions
 from shoal.encoders import load_encoder
-from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound
+from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Overloaded, ShoalError, Unavailable
 from shoal.records import FloatArray, SearchRequest
 from shoal.services import Fetched
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
@@ -230,3 +231,38 @@ async def test_the_ingress_searches_describes_and_switches(settings: ServeSettin
     await ingress.rollback()
     assert (await ingress.index_info())["version"] == "v1"
     ingress._watch.cancel()
+
+
+async def test_a_busy_server_stays_ready_and_one_without_an_encoder_does_not(settings: ServeSettings) -> None:
+    class Service:
+        """An encoder and a reranker whose next probe ends as told."""
+
+        outcome: ShoalError | None = None
+
+        async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+            return await self.score("", queries, deadline)
+
+        async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
+            if self.outcome is not None:
+                raise self.outcome
+            return np.zeros(len(passages), np.float32)
+
+    encoder, reranker = Service(), Service()
+    shards: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
+    ingress = Ingress(settings, load_encoder(HASHING).fingerprint(), encoder, shards, reranker)
+    ingress._watch.cancel()
+    await ingress._activation.follow()
+
+    async def told(of_encoder: ShoalError | None, of_reranker: ShoalError | None) -> list[str]:
+        encoder.outcome, reranker.outcome = of_encoder, of_reranker
+        ingress._probed = (0.0, [])
+        return await ingress.ready()
+
+    busy, full, gone = DeadlineExceeded("busy"), Overloaded("full"), Unavailable("gone")
+    assert await told(busy, full) == ["busy", "full"], "they have never answered"
+    assert await told(None, None) == []
+    assert await told(full, busy) == []
+    assert await told(gone, None) == ["gone"]
+    assert await told(None, gone) == ["gone"]
+    ingress._pulse._clock = lambda: time.time() + 2 * BUSY_S
+    assert await told(busy, busy) == ["busy"], "an encoder that is silent for long is gone, a reranker may be"

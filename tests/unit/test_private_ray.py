@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from serve import private_ray
+from shoal.services import MESSAGE_BYTES
+from shoal.settings import SourceSettings
+from shoal.sources.fields import MAX_METADATA
 
 CONFIG = """frontend prometheus
     bind :9101
@@ -57,3 +60,12 @@ def test_haproxy_starts_with_its_statistics_on_loopback_and_the_frontend_as_aske
         "    bind *:8000",
         "  bind 127.0.0.1:8404",
     ]
+
+
+def test_the_largest_passage_fits_into_one_message() -> None:
+    (longest,) = (
+        bound.le for bound in SourceSettings.model_fields["max_passage_bytes"].metadata if hasattr(bound, "le")
+    )
+    # A text, a title and metadata, of which JSON takes at most 6 bytes a character.
+    assert 2 * longest + 6 * MAX_METADATA < private_ray.GRPC_BYTES
+    assert 2 * MESSAGE_BYTES < private_ray.GRPC_BYTES

@@ -277,3 +277,28 @@ def test_vectors_that_do_not_fit_their_passages_are_refused(tmp_path: Path) -> N
     broken[1, 2] = np.nan
     with pytest.raises(InvalidArgument, match="'p1' is not finite"):
         write_shard(tmp_path, [(batch, broken)], shard=0, dim=DIM, kind="flat", trained=None, threads=1)
+
+
+def test_what_does_not_fit_into_one_message_is_left_to_be_fetched(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = opened(storage, 40)
+    sizes = [len(json.dumps(p.metadata, separators=(",", ":"))) if p.metadata else 0 for p in passages(40)]
+    sizes = [n + len(p.text.encode()) + len(p.title or "") for n, p in zip(sizes, passages(40), strict=True)]
+    found = one.search(vectors(40)[:2], 6, with_passages=True)
+    total = sum(sizes[row] for row in found.rows.ravel().tolist())
+    assert found.passages is not None
+    monkeypatch.setattr(shard, "MESSAGE_BYTES", total)
+    assert one.search(vectors(40)[:2], 6, with_passages=True).passages == found.passages
+    monkeypatch.setattr(shard, "MESSAGE_BYTES", total - 1)
+    without = one.search(vectors(40)[:2], 6, with_passages=True)
+    assert without.passages is None
+    assert without.ids == found.ids
+
+    rows = [7, 3, 30, 12]
+    for limit, fits in ((0, 1), (sum(sizes[row] for row in rows[:2]), 2), (sum(sizes[row] for row in rows), 4)):
+        monkeypatch.setattr(shard, "MESSAGE_BYTES", limit)
+        assert one.fetch(rows).passages == [passages(40)[row] for row in rows[:fits]]
+    fetched = one.fetch(rows, with_vectors=True)
+    assert fetched.vectors is not None
+    assert 0 < len(fetched.vectors) == len(fetched.passages) < 4
