@@ -233,6 +233,13 @@ class TestRayUp:
         assert config["head_node_type"] in config["available_node_types"]
         assert re.match(r"(g|p)\d", config["available_node_types"]["gpu"]["node_config"]["InstanceType"])
 
+    def test_the_head_may_start_workers_that_have_a_profile(self):
+        """Ray gives a head without a profile a role that may not pass another role on to the workers."""
+        types = documents("ray-up.yaml")[0]["available_node_types"]
+        assert {name: node["node_config"]["IamInstanceProfile"]["Name"] for name, node in types.items()} == {
+            "head": "shoal-head", "gpu": "shoal-storage", "cpu": "shoal-storage"
+        }  # fmt: skip
+
 
 class TestDockerfile:
     text = (CLUSTER / "Dockerfile").read_text().replace("\\\n", " ")
