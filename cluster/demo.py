@@ -5,6 +5,7 @@ answer before and after reranking. What it leaves is below .demo/, so that the s
 """
 
 import argparse
+import contextlib
 import os
 import shlex
 import signal
@@ -15,11 +16,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 ROOT = Path(__file__).parent.parent
 FOLDER = Path(".demo")
-INDEX = FOLDER / "index"
-CORPUS = FOLDER / "docstrings.jsonl"
+PASSAGES = 3000
 QUESTIONS = (
     "run several coroutines at once and wait until all of them are done",
     "how strongly do two rankings agree",
@@ -33,19 +34,32 @@ def main() -> None:
     """Run the demo; with --keep the server stays until Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="go on serving until Ctrl-C")
-    keep = parser.parse_args().keep
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where corpus and index go (default: %(default)s)")
+    parser.add_argument("--passages", type=int, default=PASSAGES, help="size of the corpus (default: %(default)s)")
+    options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     os.chdir(ROOT)
-    started = time.perf_counter()
-    run("python", "-m", "jobs.docstring_corpus", "--output", str(CORPUS))
-    run("shoal", "build", "--source", str(CORPUS), "--title-field", "title", "--index", str(INDEX), "--shards", "2")
-    with serving() as url:
+    corpus, index = str(options.folder / "docstrings.jsonl"), str(options.folder / "index")
+    began = time.perf_counter()
+    run("python", "-m", "jobs.docstring_corpus", "--output", corpus, "--limit", str(options.passages))
+    run("shoal", "build", "--source", corpus, "--title-field", "title", "--index", index, "--shards", "2")
+    with serving(index) as url:
         for question in QUESTIONS:
             run("shoal", "compare", question, "--top-n", "5", "--url", url)
-        say(f"Done in {time.perf_counter() - started:.0f} s.")
-        if keep:
+        say(f"Done in {time.perf_counter() - began:.0f} s.")
+        if options.keep:
             say(f"Still serving at {url} (API: {url}/docs). Ask: .venv/bin/shoal search 'your question' --url {url}")
             say("Ctrl-C stops it.")
-            signal.pause()
+            with contextlib.suppress(SystemExit):  # the end that was announced is no failure
+                signal.pause()
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """End the demo because of a signal; a second one does not keep it from stopping what it started."""
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def say(text: str) -> None:
@@ -65,21 +79,32 @@ def command(*words: str) -> list[str]:
 def run(*words: str) -> None:
     """Show a command, run it, and end the demo if it fails."""
     say(f"$ {shlex.join(words)}")
-    code = subprocess.run(command(*words), check=False).returncode
-    if code:
-        sys.exit(code)
+    with started(command(*words)) as process:
+        if code := process.wait():
+            sys.exit(code)
 
 
 @contextmanager
-def serving() -> Iterator[str]:
+def started(words: list[str], stdout: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Start a process; when the block is left before the process has ended, tell it to stop, and wait until it has."""
+    process = subprocess.Popen(words, stdout=stdout, text=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait()
+
+
+@contextmanager
+def serving(index: str) -> Iterator[str]:
     """Serve the index on a free port while the block runs; yield the URL once it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = ("shoal", "serve", "--index", str(INDEX), "--port", str(port))
+    words = ("shoal", "serve", "--index", index, "--port", str(port))
     say(f"$ {shlex.join(words)}")
-    server = subprocess.Popen(command(*words), stdout=subprocess.PIPE, text=True)
-    try:
+    with started(command(*words), stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         for line in server.stdout:
             print(line, end="", flush=True)
@@ -88,11 +113,6 @@ def serving() -> Iterator[str]:
         else:
             sys.exit(server.wait() or 1)
         yield f"http://127.0.0.1:{port}"
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait()
 
 
 if __name__ == "__main__":
