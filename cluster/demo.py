@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+
+from shoal.processes import stop_on_signals
 
 ROOT = Path(__file__).parent.parent
 FOLDER = Path(".demo")
@@ -37,29 +38,29 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where corpus and index go (default: %(default)s)")
     parser.add_argument("--passages", type=int, default=PASSAGES, help="size of the corpus (default: %(default)s)")
     options = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
     os.chdir(ROOT)
-    corpus, index = str(options.folder / "docstrings.jsonl"), str(options.folder / "index")
+    stop_on_signals()
+    try:
+        demo(options.folder, options.passages, options.keep)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def demo(folder: Path, passages: int, keep: bool) -> None:
+    """Make the corpus, build, serve, ask."""
+    corpus, index = str(folder / "docstrings.jsonl"), str(folder / "index")
     began = time.perf_counter()
-    run("python", "-m", "jobs.docstring_corpus", "--output", corpus, "--limit", str(options.passages))
+    run("python", "-m", "jobs.docstring_corpus", "--output", corpus, "--limit", str(passages))
     run("shoal", "build", "--source", corpus, "--title-field", "title", "--index", index, "--shards", "2")
     with serving(index) as url:
         for question in QUESTIONS:
             run("shoal", "compare", question, "--top-n", "5", "--url", url)
         say(f"Done in {time.perf_counter() - began:.0f} s.")
-        if options.keep:
+        if keep:
             say(f"Still serving at {url} (API: {url}/docs). Ask: .venv/bin/shoal search 'your question' --url {url}")
             say("Ctrl-C stops it.")
-            with contextlib.suppress(SystemExit):  # the end that was announced is no failure
+            with contextlib.suppress(KeyboardInterrupt):  # the end that was announced is no failure
                 signal.pause()
-
-
-def stop(number: int, frame: FrameType | None) -> None:
-    """End the demo because of a signal; a second one does not keep it from stopping what it started."""
-    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(other, signal.SIG_IGN)
-    sys.exit(128 + number)
 
 
 def say(text: str) -> None:

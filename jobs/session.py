@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shoal.errors import InvalidArgument, ShoalError
+from shoal.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.settings import BuildSettings
 
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -70,6 +71,7 @@ def ray_session() -> Iterator[Cluster]:
     if private:
         for name, value in {**_PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
             os.environ.setdefault(name, value)
+        adopt_orphans()
     import ray
 
     folder = _ray_folder() if private else None
@@ -87,6 +89,9 @@ def ray_session() -> Iterator[Cluster]:
             try:
                 with _silent_stderr():
                     ray.init(**options)
+                stop_on_signals()  # Ray has put its own handler of SIGTERM in place
+            except SystemExit:
+                raise KeyboardInterrupt from None  # by that handler
             except ConnectionError as error:
                 address = os.environ.get("RAY_ADDRESS", "")
                 raise InvalidArgument(
@@ -95,8 +100,11 @@ def ray_session() -> Iterator[Cluster]:
             resources = ray.cluster_resources()
             yield Cluster(resources.get("CPU", 0), resources.get("GPU", 0), private)
         finally:
+            if private:
+                ignore_signals()
             ray.shutdown()
             if folder:
+                kill_descendants()  # Ray's node agents outlive a raylet that was stopped while it started
                 shutil.rmtree(folder, ignore_errors=True)
 
 

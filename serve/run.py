@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import threading
@@ -23,7 +22,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import typer
@@ -32,7 +30,7 @@ from serve import private_ray
 from shoal import errors
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
-from shoal.processes import adopt_orphans, kill_descendants
+from shoal.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.serving import Serving, plan_serving
 from shoal.settings import RunSettings, ServeSettings
 
@@ -58,7 +56,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
     Prints one line `ready http://HOST:PORT` on stdout as soon as every shard can be searched.
     """
     try:
-        _stop_on_signals()
+        stop_on_signals()
         if settings.address is None:
             _require_free(settings.host, settings.port)
         served = ServeSettings.model_validate(settings.model_dump(include=set(ServeSettings.model_fields)))
@@ -70,27 +68,14 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             _wait_until_ready(url)
             print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
             _watch(url)
-    except Stopped:
-        pass
-
-
-class Stopped(BaseException):
-    """A signal asked the server to stop. No Exception, so that no library takes it for an error of its own."""
-
-
-def _stop_on_signals() -> None:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    except KeyboardInterrupt:
+        pass  # the end that was asked for, by Ctrl-C or SIGTERM
 
 
 @contextmanager
 def _stopping() -> Iterator[None]:
     """What nothing may interrupt, and what Ray comments on: it takes the end of Serve's controller for an error."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 
@@ -114,10 +99,10 @@ def _ray(settings: RunSettings) -> Iterator[None]:
         try:
             try:
                 ray.init(**_ray_options(settings, folder))
+                importing.join()
+                stop_on_signals()
             except SystemExit:
-                raise Stopped from None  # by Ray's own handler of SIGTERM
-            importing.join()
-            _stop_on_signals()
+                raise KeyboardInterrupt from None  # by Ray's own handler of SIGTERM
             yield
         finally:
             with _stopping():

@@ -18,9 +18,9 @@ USER_FAULTS = (InvalidArgument, NotFound, Conflict, ModelUnavailable)
 def guard(as_json: bool = False) -> Iterator[None]:
     """Turn what goes wrong inside into `error: message` on stderr and an exit code, never a stack trace.
 
-    Also a decorator. Raises SystemExit: 2 where the user can set it right, 130 for Ctrl-C, 1 for everything else. With
-    `as_json`, stdout gets {"error": {"code", "message", "param"}} as well, so that a reader of --json always finds an
-    object. SHOAL_TRACEBACK=1 shows the stack trace of an error that Shoal did not expect.
+    Also a decorator. Raises SystemExit: 2 where the user can set it right, 130 for Ctrl-C and SIGTERM, 1 for everything
+    else. With `as_json`, stdout gets {"error": {"code", "message", "param"}} as well, so that a reader of --json always
+    finds an object. SHOAL_TRACEBACK=1 shows the stack trace of an error that Shoal did not expect.
     """
     try:
         yield

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import httpx
 import pytest
 
 from tests.indexes import damage, passages, publish
+from tests.marks import assert_none_is_left, marked, new_mark
 from tests.serving import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -50,20 +50,10 @@ class Server:
         return [Path(folder) for folder in sorted(set(re.findall(r"/tmp/shoal-\w+", commands)))]
 
     def descendants(self) -> dict[int, str]:
-        found = {}
-        for entry in Path("/proc").iterdir():
-            try:
-                if entry.name.isdigit() and self.mark.encode() in (entry / "environ").read_bytes():
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:  # it has ended meanwhile, or is not ours
-                continue
-        return found
+        return marked(self.mark)
 
     def assert_nothing_is_left(self, within_s: float, but: str = "nothing") -> None:
-        deadline = time.monotonic() + within_s
-        while left := [command for command in self.descendants().values() if but not in command]:
-            assert time.monotonic() < deadline, left
-            time.sleep(0.1)
+        assert_none_is_left(self.mark, within_s, but)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", self.port))
@@ -72,7 +62,7 @@ class Server:
 @contextmanager
 def running(folder: Path, root: Path, *options: str) -> Iterator[Server]:
     """Start a server; whatever happens, no process of it survives the block."""
-    port, mark = free_port(), f"SHOAL_TEST_{uuid.uuid4().hex}"
+    port, mark = free_port(), new_mark()
     environment = {**os.environ, mark: "1", "PYTHONPATH": str(ROOT)}
     for name in ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):  # the server sets its own
         environment.pop(name, None)
