@@ -179,7 +179,7 @@ def wait_for_job_api(job_url: str, timeout_s: float = 60.0) -> None:
     while time.monotonic() < deadline:
         try:
             # Any answer but a server error will do: 401 is that of a cluster whose token we do not hold ourselves.
-            if httpx.get(f"{job_url}/api/jobs/", headers=headers, timeout=5).status_code < 500:
+            if httpx.get(f"{job_url}/api/jobs/", headers=headers, timeout=5, trust_env=False).status_code < 500:
                 return
         except httpx.TransportError:
             pass

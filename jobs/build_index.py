@@ -15,6 +15,7 @@ from jobs.estimate import estimate
 from jobs.progress import Reporter
 from jobs.report import print_rows
 from jobs.session import joins_cluster, ray_session
+from shoal.cli.errors import run
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument
 from shoal.processes import stop_on_signals
@@ -53,4 +54,4 @@ def _require_absolute(settings: BuildSettings) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    run(app)

@@ -29,6 +29,8 @@ from shoal.errors import (
 BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 """Attempt n waits up to BACKOFF_S * 2**n seconds, on top of what the server's Retry-After says."""
+LOOPBACK: dict[str, None] = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
+"""`mounts` of an httpx client: a proxy for the way out, as HTTP_PROXY names one, has no business on this machine."""
 T = TypeVar("T")
 A = TypeVar("A", bound=Answer)
 
@@ -111,7 +113,8 @@ class Exchange:
                 if response.is_success:
                     return self._json(response)
                 error = self._refusal(response)
-                again = isinstance(error, Overloaded | Unavailable)
+                # Overloaded says that nothing was done; Unavailable may come from a proxy whose server broke midway.
+                again = isinstance(error, Overloaded) or (repeatable and isinstance(error, Unavailable))
             except httpx.RequestError as failure:
                 error = self._unreachable(failure)
                 never_arrived = isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout)

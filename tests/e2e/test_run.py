@@ -38,9 +38,9 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, line: str = "ready {}") -> None:
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == f"ready {self.url}\n", self.errors()
+        assert self.process.stdout.readline() == line.replace("{}", self.url) + "\n", self.errors()
 
     def errors(self) -> str:
         return (self.folder / "stderr").read_text()
@@ -63,7 +63,8 @@ class Server:
 def running(folder: Path, root: Path, *options: str) -> Iterator[Server]:
     """Start a server; whatever happens, no process of it survives the block."""
     port, mark = free_port(), new_mark()
-    environment = {**os.environ, mark: "1", "PYTHONPATH": str(ROOT)}
+    # The server never asks a proxy for itself.
+    environment = {**os.environ, mark: "1", "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9"}
     for name in ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):  # the server sets its own
         environment.pop(name, None)
     command = [sys.executable, "-m", "serve.run", "--index", str(root), "--port", str(port), *options]
@@ -144,8 +145,8 @@ def listeners_beyond_loopback(server: Server) -> list[str]:
 
 
 def test_a_killed_server_takes_its_processes_along(tmp_path: Path, root: Path) -> None:
-    with running(tmp_path, root, "--reranker=none") as server:
-        server.wait_ready()
+    with running(tmp_path, root, "--reranker=none", "--json") as server:
+        server.wait_ready('{"ready": "{}"}')
         (folder,) = server.temporary_folders()
         server.process.kill()
         server.process.wait()
