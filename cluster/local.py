@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from shoal.processes import KILL_S, STOPS, adopt_orphans, ignore_signals, kill_descendants
+from shoal.proxies import no_proxy
 
 # For nodes and clients alike, before they import Ray; a value from outside wins.
 ENVIRONMENT = {
@@ -135,6 +136,7 @@ def prepare_environment(folder: str) -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ["RAY_TMPDIR"] = folder
+    os.environ["no_proxy"] = no_proxy()
     # `python` in the entrypoint of a job is this interpreter, whether or not its environment is activated.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     # As in the image, Serve finds the application on every node; a job's own working directory comes first.
@@ -179,7 +181,7 @@ def wait_for_job_api(job_url: str, timeout_s: float = 60.0) -> None:
     while time.monotonic() < deadline:
         try:
             # Any answer but a server error will do: 401 is that of a cluster whose token we do not hold ourselves.
-            if httpx.get(f"{job_url}/api/jobs/", headers=headers, timeout=5, trust_env=False).status_code < 500:
+            if httpx.get(f"{job_url}/api/jobs/", headers=headers, timeout=5).status_code < 500:
                 return
         except httpx.TransportError:
             pass

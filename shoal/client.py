@@ -17,7 +17,7 @@ import httpx
 from shoal import __version__
 from shoal.answers import IndexDescription, SearchResponse
 from shoal.errors import InvalidArgument
-from shoal.exchange import LOOPBACK, Exchange, Steps, Wait
+from shoal.exchange import DIRECT, Exchange, Steps, Wait
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class Client(_Base):
     ) -> None:
         super().__init__(url, api_key, timeout_s, attempts)
         self._http = httpx.Client(
-            base_url=self._exchange.url, headers=self._headers, transport=transport, mounts=LOOPBACK
+            base_url=self._exchange.url, headers=self._headers, transport=transport, mounts=DIRECT
         )
 
     @overload
@@ -150,7 +150,7 @@ class AsyncClient(_Base):
     ) -> None:
         super().__init__(url, api_key, timeout_s, attempts)
         self._http = httpx.AsyncClient(
-            base_url=self._exchange.url, headers=self._headers, transport=transport, mounts=LOOPBACK
+            base_url=self._exchange.url, headers=self._headers, transport=transport, mounts=DIRECT
         )
 
     @overload

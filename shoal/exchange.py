@@ -25,12 +25,13 @@ from shoal.errors import (
     ShoalError,
     Unavailable,
 )
+from shoal.proxies import LOOPBACK
 
 BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 """Attempt n waits up to BACKOFF_S * 2**n seconds, on top of what the server's Retry-After says."""
-LOOPBACK: dict[str, None] = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
-"""`mounts` of an httpx client: a proxy for the way out, as HTTP_PROXY names one, has no business on this machine."""
+DIRECT: dict[str, None] = {f"all://{f'[{host}]' if ':' in host else host}": None for host in LOOPBACK}
+"""`mounts` of an httpx client that asks no proxy for this machine, whatever the environment says."""
 T = TypeVar("T")
 A = TypeVar("A", bound=Answer)
 

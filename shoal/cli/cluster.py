@@ -13,8 +13,9 @@ import httpx
 
 from shoal.cli.application import application_folder
 from shoal.errors import InvalidArgument, ShoalError
-from shoal.exchange import LOOPBACK
+from shoal.exchange import DIRECT
 from shoal.processes import stop_on_signals
+from shoal.proxies import no_proxy
 
 SHIPPED = {"jobs", "serve", "shoal", "pyproject.toml", "README.md"}
 """What travels to the cluster; everything else in the application folder stays here."""
@@ -36,7 +37,7 @@ def follow(address: str, module: str, arguments: list[str], as_json: bool) -> in
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "no_proxy": _no_proxy()},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "no_proxy": no_proxy()},
     )
     assert process.stdout is not None
     code, result = None, None
@@ -74,7 +75,7 @@ def _require_cluster(address: str) -> None:
     """Raise InvalidArgument, with the remedy, unless a Ray dashboard answers at the address and lets us in."""
     remedy = "give --address the URL of a running cluster, such as http://HEAD:8265"
     try:
-        with httpx.Client(mounts=LOOPBACK, timeout=10) as http:
+        with httpx.Client(mounts=DIRECT, timeout=10) as http:
             answer = http.get(f"{address.rstrip('/')}/api/version", headers=_authorization())
     except (httpx.RequestError, httpx.InvalidURL) as error:
         raise InvalidArgument(f"no Ray dashboard at {address} ({error}); {remedy}", param="--address") from None
@@ -109,12 +110,6 @@ def _signs_in_by_itself() -> bool:
     """Whether the `ray` command has other means than a token that we can read."""
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     return mode not in ("token", "disabled") or bool(os.environ.get("RAY_JOB_HEADERS"))
-
-
-def _no_proxy() -> str:
-    """Hosts that the `ray` command reaches directly: what the user says, and this machine."""
-    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
-    return ",".join(filter(None, [given, "127.0.0.1", "localhost", "::1"]))
 
 
 def _object(line: str) -> dict[str, object] | None:
