@@ -55,7 +55,6 @@ def main() -> None:
         ratio = large[kind] / small[kind]
         figures.append(Figure(f"{kind}, growth", round(ratio, 3), "times", f"<= {GOAL}", ratio <= GOAL))
     report("Peak resident memory of the processes of a build", figures, options.json)
-    sys.exit(not all(figure.met is not False for figure in figures))
 
 
 def build(folder: Path, count: int, shards: int) -> dict[str, int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
+from shoal.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.settings import BuildSettings
 from shoal.temporary import temporary_folder
 
@@ -70,6 +71,7 @@ def ray_session() -> Iterator[Cluster]:
     if private:
         for name, value in {**_PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
             os.environ.setdefault(name, value)
+        adopt_orphans()
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -86,6 +88,9 @@ def ray_session() -> Iterator[Cluster]:
             try:
                 with _silent_stderr():
                     ray.init(**options)
+                stop_on_signals()  # Ray has put its own handler of SIGTERM in place
+            except SystemExit:
+                raise KeyboardInterrupt from None  # by that handler
             except ConnectionError as error:
                 address = os.environ.get("RAY_ADDRESS", "")
                 raise InvalidArgument(
@@ -94,7 +99,11 @@ def ray_session() -> Iterator[Cluster]:
             resources = ray.cluster_resources()
             yield Cluster(resources.get("CPU", 0), resources.get("GPU", 0), private)
         finally:
+            if private:
+                ignore_signals()
             ray.shutdown()
+            if private:
+                kill_descendants()  # Ray's node agents outlive a raylet that was stopped while it started
 
 
 def _short_parent() -> str:

@@ -251,7 +251,4 @@ class RunSettings(ServeSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; nothing listens beyond loopback unless asked.")
     port: int = Field(8000, ge=1, le=65535, description="Port of the HTTP endpoint.")
-    address: str | None = Field(
-        None, description="Ray cluster to join, such as auto. Default: a private one on this machine."
-    )
     proxy: Literal["haproxy", "ray"] = Field("haproxy", description="HTTP proxy: the HAProxy profile or Ray's own.")

@@ -35,6 +35,20 @@ def test_what_the_user_has_set_is_kept(tmp_path: Path) -> None:
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "a.b"}, "a.b,127.0.0.1,localhost,::1"),
+        ({"no_proxy": "c", "NO_PROXY": "a.b"}, "c,127.0.0.1,localhost,::1"),
+    ],
+)
+def test_no_proxy_is_asked_for_this_machine(given: dict[str, str], expected: str, tmp_path: Path) -> None:
+    os.environ.update(given)
+    private_ray.prepare(tmp_path, "ray")
+    assert os.environ["no_proxy"] == expected
+
+
 def test_the_proxy_of_ray_takes_no_haproxy(tmp_path: Path) -> None:
     private_ray.prepare(tmp_path, "ray")
     assert "RAY_SERVE_ENABLE_HA_PROXY" not in os.environ
