@@ -81,9 +81,10 @@ class Builder:
         published: the version of this plan that was there before. Returns the new one and, if this run has built it,
         what the summary says about that.
         """
-        staged = self._staged(plan)
+        staged: Plan | None = None
         while True:
             try:
+                staged = staged or self._staged(plan)
                 return staged.version, self._stages(staged)
             except Exception:
                 # Two runs of one build do the same work side by side. The faster one publishes and clears the staging
@@ -93,7 +94,7 @@ class Builder:
                     self._reporter.say(f"another run of this build has published {other}")
                     return other, {}
                 now = self._staging(plan.hash)
-                if now is None or now.version == staged.version:
+                if now is None or staged is None or now.version == staged.version:
                     raise
                 self._reporter.say(f"another run of this build is making {now.version}: going on with that one")
                 staged = now
