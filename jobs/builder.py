@@ -17,11 +17,12 @@ from jobs.report import Summary
 from jobs.session import Cluster, embedding_workers, run, shortage, spread, start
 from shoal import indexes, layout, versions
 from shoal.build.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
-from shoal.build.publish import first_rejected, make_manifest, require_passages, write_rejected
+from shoal.build.publish import field_types, first_rejected, make_manifest, require_passages, write_rejected
 from shoal.build.recall import CorpusRecall
 from shoal.build.verify import count_problems
 from shoal.errors import Conflict, CorruptIndex, NotFound, ShoalError
 from shoal.fingerprint import Fingerprint
+from shoal.metadata import MAX_FIELDS
 from shoal.plan import Plan, make_plan, spool
 from shoal.settings import BuildSettings
 from shoal.storage import Storage
@@ -157,7 +158,7 @@ class Builder:
                 # In portions: a pool reads everything that it is given at once.
                 while portion := list(islice(units, 16 * _READERS)):
                     for commit in pool.map(partial(read_unit_commit, self.storage, plan.hash), portion):
-                        tally.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected))
+                        tally.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected), commit.fields)
             reused = int(tally.done.sum())
             if reused:
                 self._reporter.say(
@@ -176,11 +177,20 @@ class Builder:
         if indexes.index_kind(plan.index.index_kind).TRAINED:
             with self._reporter.stage("train"):
                 run(tasks.train, root, plan.hash, tally.passages, threads, **self._resources)
+        fields = field_types(plan, tally)
+        if mixed := [name for name, kind in fields.items() if kind == "mixed"]:
+            self._reporter.say(
+                f"values of several types, not to be filtered by: {', '.join(mixed)}; --metadata-types declares one"
+            )
+        if tally.fields.kinds is None:
+            self._reporter.say(
+                f"more than {MAX_FIELDS} metadata fields: filters know only those that --metadata-types declares"
+            )
         with self._reporter.stage("index", plan.shards, "shards") as stage:
             queries = start(
                 tasks.sample_queries, root, plan.hash, tally.passages, self.settings.verify_queries, num_cpus=1
             )
-            calls = ((root, plan.hash, plan.version, shard, queries, threads) for shard in range(plan.shards))
+            calls = ((root, plan.hash, plan.version, shard, queries, threads, fields) for shard in range(plan.shards))
             for passages in spread(tasks.index, calls, self._limit, **self._resources):
                 stage.advance(passages)
             commits = []

@@ -23,6 +23,7 @@ from shoal.errors import (
 )
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import Manifest
+from shoal.metadata import FieldTypes
 from shoal.storage import Storage
 
 logger = logging.getLogger("ray.serve")
@@ -77,15 +78,16 @@ class Pulse:
 class Activation:
     """Keeps one ingress replica on the version that CURRENT names.
 
-    switch: called with a version and its passages per shard when new queries shall be answered from it. expected: the
-    fingerprint of the query encoder; a version of another encoder or another number of shards needs another server.
+    switch: called with a version, its passages per shard and the types of its fields when new queries shall be answered
+    from it. expected: the fingerprint of the query encoder; a version of another encoder or another number of shards
+    needs another server.
     """
 
     def __init__(
         self,
         storage: Storage,
         shards: Sequence[ShardControl],
-        switch: Callable[[str, Sequence[int]], None],
+        switch: Callable[[str, Sequence[int], FieldTypes], None],
         expected: Fingerprint,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -183,6 +185,7 @@ class Activation:
             "dim": manifest.dim,
             "metric": manifest.metric,
             "kind": manifest.index.kind,
+            "fields": manifest.fields,
             "models": {"encoder": manifest.encoder.model, "reranker": reranker},
             "problem": self._problem,
         }
@@ -211,7 +214,7 @@ class Activation:
         return manifest
 
     async def _serve(self, manifest: Manifest, previous: str | None) -> None:
-        self._switch(manifest.version, [shard.count for shard in manifest.shards])
+        self._switch(manifest.version, [shard.count for shard in manifest.shards], manifest.fields)
         self._manifest, self._previous, self._problem = manifest, previous, None
         logger.info("serving index version %s", manifest.version)
         keep = [manifest.version, *([previous] if previous else [])]

@@ -15,6 +15,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
+from shoal.filters import Filter
 from shoal.records import FloatArray, Hits
 from shoal.services import Fetched
 
@@ -42,10 +43,18 @@ class ShardHandle:
         self._handle = handle
         self._shard = shard
 
-    async def search(self, version: str, queries: FloatArray, top_k: int, deadline: float, with_passages: bool) -> Hits:
-        """Search this shard of the named version for b queries, float32 (b, dim)."""
+    async def search(
+        self,
+        version: str,
+        queries: FloatArray,
+        top_k: int,
+        deadline: float,
+        with_passages: bool,
+        filters: Sequence[Filter | None] | None = None,
+    ) -> Hits:
+        """Search this shard of the named version for b queries, float32 (b, dim), each with its filter or None."""
         hits: Hits = await _call(
-            self._handle, "search", version, queries, top_k, deadline, with_passages, deadline=deadline
+            self._handle, "search", version, queries, top_k, deadline, with_passages, filters, deadline=deadline
         )
         return hits
 

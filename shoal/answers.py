@@ -64,5 +64,7 @@ class IndexDescription(Answer):
     dim: int
     metric: str
     kind: str
+    fields: dict[str, str] = {}
+    """Metadata fields that filters know, and their types."""
     models: dict[str, str | None]
     """`encoder` and `reranker`; the latter is None if there is none."""

@@ -5,12 +5,14 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from shoal import filters
 from shoal.batching import Batcher
 from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
+from shoal.metadata import FieldTypes
 from shoal.records import Candidate, Coverage, FloatArray, Hits, MissingShard, Passage
 from shoal.services import Fetched, ShardService
 from shoal.settings import ServeSettings
@@ -46,6 +48,7 @@ class _Probe:
     vector: FloatArray
     top_k: int
     deadline: float
+    filter: filters.Filter | None
 
 
 class FanOut:
@@ -53,6 +56,7 @@ class FanOut:
 
     Each shard has its own queue: a shard that hangs delays no other shard, and a slow one gets larger batches.
     counts: passages of each shard, for the coverage. Raises Conflict when there are not as many as shards.
+    fields: types of the metadata fields, for filters.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class FanOut:
         counts: Sequence[int],
         settings: ServeSettings,
         clock: Callable[[], float],
+        fields: FieldTypes | None = None,
     ) -> None:
         if len(counts) != len(shards):
             raise Conflict(
@@ -73,6 +78,7 @@ class FanOut:
         self._counts = counts
         self._settings = settings
         self._clock = clock
+        self._fields = fields or {}
         self._queues = [
             Batcher(
                 partial(self._search, number),
@@ -86,13 +92,19 @@ class FanOut:
             for number in range(len(shards))
         ]
 
-    async def search(self, vector: FloatArray, top_k: int, deadline: float) -> tuple[dict[int, Found], dict[int, str]]:
-        """Search all shards for one query, float32 (dim,), until an absolute deadline.
+    def filter(self, document: Mapping[str, Any] | None) -> filters.Filter | None:
+        """Check a filter against the fields of this version. Raises InvalidArgument with the path to the fault."""
+        return filters.parse(document, self._fields, self._settings.max_filter_width) if document else None
+
+    async def search(
+        self, vector: FloatArray, top_k: int, deadline: float, tree: filters.Filter | None = None
+    ) -> tuple[dict[int, Found], dict[int, str]]:
+        """Search all shards for one query, float32 (dim,), among what a filter selects, until an absolute deadline.
 
         Returns what was found and why shards are missing, both by shard number. Raises Overloaded when a shard has too
         many queries waiting, Unavailable when no shard answered.
         """
-        probe = _Probe(vector, top_k, deadline)
+        probe = _Probe(vector, top_k, deadline, tree)
         futures: list[asyncio.Future[Found]] = []
         try:
             for queue in self._queues:
@@ -161,10 +173,12 @@ class FanOut:
         queries = np.stack([probe.vector for probe in probes])
         top_k = max(probe.top_k for probe in probes)
         deadline = max(probe.deadline for probe in probes)
+        trees = [probe.filter for probe in probes]
 
         async def call() -> Hits:
             with_passages = self._settings.fetch_with_hits
-            hits = await self._shards[shard].search(self.version, queries, top_k, deadline, with_passages)
+            wanted = trees if any(trees) else None
+            hits = await self._shards[shard].search(self.version, queries, top_k, deadline, with_passages, wanted)
             if len(hits.ids) != len(probes):
                 raise RuntimeError(f"found hits for {len(hits.ids)} of {len(probes)} queries")
             return hits

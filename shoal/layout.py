@@ -32,6 +32,7 @@ def shard_dir(version: str, shard: int) -> str:
 
 VECTORS = "vectors.faiss"
 PASSAGES = "passages.arrow"
+METADATA = "metadata.arrow"
 SHARD = "shard.json"
 """File names within a shard's folder."""
 

@@ -13,6 +13,7 @@ from shoal.batching import Batcher
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 from shoal.fanout import FanOut, Found, describe, retried
 from shoal.merge import merge
+from shoal.metadata import FieldTypes
 from shoal.records import Candidate, FloatArray, Result, SearchAnswer, SearchRequest, Timings
 from shoal.services import MESSAGE_BYTES, EncodeService, RerankService, ShardService
 from shoal.settings import ServeSettings
@@ -72,12 +73,13 @@ class SearchPipeline:
         """The version that new searches are answered from; None before the first `switch`."""
         return self._index.version if self._index else None
 
-    def switch(self, version: str, counts: Sequence[int]) -> None:
+    def switch(self, version: str, counts: Sequence[int], fields: FieldTypes | None = None) -> None:
         """Answer new searches from this version; those under way finish with theirs.
 
-        counts: passages of each shard, in order. Raises Conflict when the version has another number of shards.
+        counts: passages of each shard, in order. fields: types of its metadata fields. Raises Conflict when the version
+        has another number of shards.
         """
-        self._index = FanOut(version, self._shards, counts, self._settings, self._clock)
+        self._index = FanOut(version, self._shards, counts, self._settings, self._clock, fields)
 
     async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer several queries at once, in order. The first error is raised and gives up the others."""
@@ -96,19 +98,21 @@ class SearchPipeline:
         Shards that miss their share of the time are left out and named in `coverage`; without a reranker in time the
         answer is in stage-one order. Raises Overloaded at once when too many queries wait, DeadlineExceeded when the
         query could not be encoded in time, Unavailable when no shard answered or no version is served yet,
-        InvalidArgument when vectors are asked for that the index kind cannot give.
+        InvalidArgument for a filter that does not fit the index and for vectors that the index kind cannot give.
         """
         now = asyncio.get_running_loop().time
         arrived = now()
         if self._index is None:
             raise Unavailable("no index version is served yet; try again", retry_after_s=1)
+        self._index.filter(request.filter)  # a wrong one costs nobody anything
         encoded = await self._encodings.submit(_Text(request.query, request.deadline), request.deadline)
 
         encoded_at = now()
         index = self._index  # read once: an answer never mixes two versions
         reranks = request.rerank and self._reranker is not None
         depth = request.top_k if reranks else min(request.top_k, request.top_n)
-        found, missing = await index.search(encoded.vector, depth, self._share_of(request.deadline))
+        tree = index.filter(request.filter)
+        found, missing = await index.search(encoded.vector, depth, self._share_of(request.deadline), tree)
         candidates = merge([(shard, one.hits, one.query) for shard, one in found.items()], depth)
         if any(candidate.passage is None for candidate in candidates):
             candidates, lost = await self._with_passages(index, candidates, request.deadline)

@@ -71,6 +71,8 @@ class SearchRequest:
     deadline: float
     include_vector: bool = False
     explain: bool = False
+    filter: Mapping[str, Any] | None = None
+    """Conditions on metadata as the client wrote them; the pipeline checks them against the index (`shoal.filters`)."""
 
 
 @dataclass(frozen=True, slots=True)

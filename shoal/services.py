@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from shoal.filters import Filter
 from shoal.records import FloatArray, Hits, Passage
 
 MESSAGE_BYTES = 16 * 2**20
@@ -27,10 +28,19 @@ class EncodeService(Protocol):
 class ShardService(Protocol):
     """One shard. Its position in the pipeline's list is its number."""
 
-    async def search(self, version: str, queries: FloatArray, top_k: int, deadline: float, with_passages: bool) -> Hits:
+    async def search(
+        self,
+        version: str,
+        queries: FloatArray,
+        top_k: int,
+        deadline: float,
+        with_passages: bool,
+        filters: Sequence[Filter | None] | None = None,
+    ) -> Hits:
         """Search this shard of the named version for b queries, float32 (b, dim).
 
-        with_passages: send the passages with the hits, unless all of them together exceed MESSAGE_BYTES.
+        with_passages: send the passages with the hits, unless all of them together exceed MESSAGE_BYTES. filters: one for
+        each query, None for all passages; checked against the fields of the version.
         """
         ...
 

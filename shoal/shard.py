@@ -10,12 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shoal import layout
+from shoal import layout, selection
 from shoal.cache import ShardCache
+from shoal.columns import Columns, ColumnWriter, column_types
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
+from shoal.filters import Filter
 from shoal.indexes import ShardIndex, index_kind
 from shoal.manifest import FileEntry, Manifest, ShardEntry, ShardInfo
-from shoal.records import FloatArray, Hits, Passage
+from shoal.metadata import FieldTypes
+from shoal.records import FloatArray, Hits, Passage, RowArray
 from shoal.services import MESSAGE_BYTES, Fetched
 from shoal.settings import IndexSettings
 from shoal.storage import Storage
@@ -33,7 +36,7 @@ PASSAGE_SCHEMA = pa.schema(
 """Columns of passages.arrow. `metadata` is a JSON object with sorted keys, null when it is empty."""
 
 BATCH_ROWS = 4096
-"""Rows of one record batch of passages.arrow; only the last one is smaller."""
+"""Rows of one record batch of passages.arrow and metadata.arrow; only the last one is smaller."""
 
 
 def to_batch(passages: Sequence[Passage]) -> pa.RecordBatch:
@@ -68,22 +71,30 @@ def write_shard(
     kind: str,
     trained: bytes | None,
     threads: int,
+    fields: FieldTypes | None = None,
 ) -> ShardEntry:
     """Write one shard into a local folder (created if missing) and return its manifest entry.
 
     blocks: record batches that have at least the columns of PASSAGE_SCHEMA, each with its vectors, float32 (n_i, dim).
-    kind: the `index_kind` setting. trained: what the kind's `train` returned. Files of the entry are named relative to
-    the folder of the version. How the rows are cut into blocks does not change a byte of the result; memory holds one
-    block, and for other kinds than `flat` the index. Raises InvalidArgument for vectors that are not finite.
+    kind: the `index_kind` setting. trained: what the kind's `train` returned. fields: types of the metadata fields; all
+    values fit them. Files of the entry are named relative to the folder of the version. How the rows are cut into
+    blocks does not change a byte of the result; memory holds one block, and for other kinds than `flat` the index.
+    Raises InvalidArgument for vectors that are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = text_bytes = 0
-    with pa.OSFile(str(folder / layout.PASSAGES), "wb") as sink, pa.ipc.new_file(sink, PASSAGE_SCHEMA) as writer:
+    names = [layout.VECTORS, layout.PASSAGES, *([layout.METADATA] if column_types(fields or {}) else []), layout.SHARD]
+    with (
+        pa.OSFile(str(folder / layout.PASSAGES), "wb") as sink,
+        pa.ipc.new_file(sink, PASSAGE_SCHEMA) as writer,
+        ColumnWriter(folder / layout.METADATA, fields or {}) as columns,
+    ):
 
         def vectors() -> Iterator[FloatArray]:
             nonlocal count, text_bytes
             for batch, block in _regular(blocks, dim):
                 writer.write_batch(batch)
+                columns.write(batch.column(3))
                 count += batch.num_rows
                 text_bytes += _byte_count(batch.column(1))
                 yield block
@@ -92,7 +103,7 @@ def write_shard(
     info = ShardInfo(shard=shard, count=count, dim=dim, kind=kind, text_bytes=text_bytes)
     (folder / layout.SHARD).write_bytes(info.to_bytes())
     local, files = Storage(str(folder)), []
-    for name in (layout.VECTORS, layout.PASSAGES, layout.SHARD):
+    for name in names:
         digest, size = local.sha256(name)
         files.append(FileEntry(path=f"{layout.shard_name(shard)}/{name}", bytes=size, sha256=digest))
     return ShardEntry(shard=shard, count=count, files=files)
@@ -102,10 +113,16 @@ class Shard:
     """An opened, read-only shard. Safe for concurrent calls; everything lies in mapped files."""
 
     def __init__(
-        self, index: ShardIndex, passages: "Passages", paths: Sequence[Path], cache: ShardCache | None
+        self,
+        index: ShardIndex,
+        passages: "Passages",
+        selections: selection.Selections | None,
+        paths: Sequence[Path],
+        cache: ShardCache | None,
     ) -> None:
         self._index = index
         self._passages = passages
+        self._selections = selections
         self._paths = paths
         self._cache = cache
 
@@ -119,10 +136,12 @@ class Shard:
         cache: ShardCache | None,
         threads: int,
         verify: bool = True,
+        filter_cache_bytes: int = 64 * 2**20,
     ) -> "Shard":
         """Open a shard of a version, checking its files against the manifest.
 
         cache: where the files of a remote root are kept; it checks them whatever `verify` says. threads: of one search.
+        filter_cache_bytes: memory for what filters have selected before.
         Raises NotFound for a shard that the version does not have, CorruptIndex naming the file that does not match.
         """
         entry = next((entry for entry in manifest.shards if entry.shard == shard), None)
@@ -140,6 +159,14 @@ class Shard:
             settings = IndexSettings(index_kind=manifest.index.kind, index_search=manifest.index.search)
             index = index_kind(settings.index_kind).open(paths[layout.VECTORS], settings, threads)
             passages = Passages(paths[layout.PASSAGES])
+            columns = None
+            if layout.METADATA in paths:
+                columns = Columns(paths[layout.METADATA], manifest.fields)
+                if columns.count != entry.count:
+                    raise CorruptIndex(
+                        f"{paths[layout.METADATA]} has {columns.count} rows, its manifest says {entry.count}; "
+                        "activate another version"
+                    )
             if not (index.count == passages.count == entry.count and index.dim == manifest.dim):
                 raise CorruptIndex(
                     f"shard {shard} of {manifest.version} holds {index.count} vectors of {index.dim} dimensions and "
@@ -149,28 +176,59 @@ class Shard:
         except BaseException:
             _release(cache, paths.values())
             raise
-        return cls(index, passages, list(paths.values()), cache)
+        selections = selection.Selections(columns, index, filter_cache_bytes) if columns is not None else None
+        return cls(index, passages, selections, list(paths.values()), cache)
 
     @property
     def count(self) -> int:
         """Number of passages."""
         return self._passages.count
 
-    def search(self, queries: FloatArray, top_k: int, with_passages: bool) -> Hits:
+    def search(
+        self,
+        queries: FloatArray,
+        top_k: int,
+        with_passages: bool,
+        filters: Sequence[Filter | None] | None = None,
+    ) -> Hits:
         """Search for b queries, float32 (b, dim), L2-normalised; the arrays of the hits are (b, top_k).
 
-        with_passages: passages come with the hits, unless they would not fit into one message.
+        with_passages: passages come with the hits, unless they would not fit into one message. filters: one for each
+        query, None for all passages; checked against the fields of this version.
         """
         if queries.ndim != 2 or queries.shape[1] != self._index.dim:
             raise InvalidArgument(
                 f"queries have shape {queries.shape}, the index needs (b, {self._index.dim})", param="queries"
             )
-        scores, rows = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), top_k)
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        scores, rows = self._filtered(queries, top_k, filters) if filters else self._index.search(queries, top_k)
         valid = [row[row >= 0].tolist() for row in rows]
         if not with_passages or sum(map(self._passages.size, chain.from_iterable(valid))) > MESSAGE_BYTES:
             return Hits(scores, rows, [[self._passages.id(row) for row in found] for found in valid])
         passages = [[self._passages.passage(row) for row in found] for found in valid]
         return Hits(scores, rows, [[passage.id for passage in found] for found in passages], passages)
+
+    def _filtered(
+        self, queries: FloatArray, top_k: int, filters: Sequence[Filter | None]
+    ) -> tuple[FloatArray, RowArray]:
+        """Search once for each of the different filters, with all of its queries."""
+        if len(filters) != len(queries):
+            raise InvalidArgument(f"{len(queries)} queries need as many filters, not {len(filters)}", param="filters")
+        scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
+        rows = np.full((len(queries), top_k), -1, dtype=np.int64)
+        queries_of: dict[Filter | None, list[int]] = {}
+        for number, tree in enumerate(filters):
+            queries_of.setdefault(tree, []).append(number)
+        for tree, numbers in queries_of.items():
+            if tree is None:
+                scores[numbers], rows[numbers] = self._index.search(queries[numbers], top_k)
+                continue
+            if self._selections is None:
+                raise InvalidArgument("this version has no metadata to filter by; build it again", param="filter")
+            scores[numbers], rows[numbers] = selection.search(
+                self._index, queries[numbers], top_k, self._selections.get(tree)
+            )
+        return scores, rows
 
     def fetch(self, rows: Sequence[int], with_vectors: bool = False) -> Fetched:
         """Return the passages, and if asked for the vectors, of rows of this shard, in the order asked.

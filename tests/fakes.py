@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from shoal.filters import Filter
 from shoal.records import FloatArray, Hits, Passage
 from shoal.services import Fetched
 from shoal.settings import ServeSettings
@@ -108,6 +109,7 @@ class SearchCall:
     top_k: int
     deadline: float
     with_passages: bool
+    filters: list[Filter | None] | None
 
 
 class FakeShard:
@@ -122,8 +124,18 @@ class FakeShard:
         self.message_rows: int | None = None
         """Passages that fit into one message; None: any number."""
 
-    async def search(self, version: str, queries: FloatArray, top_k: int, deadline: float, with_passages: bool) -> Hits:
-        self.calls.append(SearchCall(version, len(queries), top_k, deadline, with_passages))
+    async def search(
+        self,
+        version: str,
+        queries: FloatArray,
+        top_k: int,
+        deadline: float,
+        with_passages: bool,
+        filters: Sequence[Filter | None] | None = None,
+    ) -> Hits:
+        self.calls.append(
+            SearchCall(version, len(queries), top_k, deadline, with_passages, list(filters) if filters else None)
+        )
         try:
             await self.behaviour()
         except asyncio.CancelledError:

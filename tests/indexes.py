@@ -6,6 +6,7 @@ from pathlib import Path
 from shoal import layout, versions
 from shoal.encoders import load_encoder
 from shoal.manifest import CorpusStatistics, Counts, IndexInfo, Manifest
+from shoal.metadata import Observed
 from shoal.plan import shard_of
 from shoal.records import Passage
 from shoal.settings import EncoderSettings
@@ -40,11 +41,19 @@ def publish(
     """Publish a flat index of the passages as a version of a local index root, and make it current."""
     storage, model = Storage(str(root)), load_encoder(EncoderSettings(encoder=encoder))
     entries = []
+    observed = Observed()
+    for passage in content:
+        observed.see(passage.metadata)
+    fields = observed.types({})
     for shard in range(shards):
         own = [passage for passage in content if shard_of(passage.id, shards) == shard]
         block = (to_batch(own), model.encode_passages([passage.content for passage in own]))
         folder = storage.local_path(layout.shard_dir(version, shard))
-        entries.append(write_shard(folder, [block], shard=shard, dim=model.dim, kind="flat", trained=None, threads=1))
+        entries.append(
+            write_shard(
+                folder, [block], shard=shard, dim=model.dim, kind="flat", trained=None, threads=1, fields=fields
+            )
+        )
     text_bytes = sum(len(passage.text.encode()) for passage in content)
     manifest = Manifest(
         version=version,
@@ -56,6 +65,7 @@ def publish(
         shards=entries,
         counts=Counts(input=len(content), passages=len(content), duplicates=0, rejected=0),
         statistics=CorpusStatistics(text_bytes=text_bytes, mean_text_bytes=text_bytes / len(content)),
+        fields=fields,
         build={},
     )
     versions.publish(storage, manifest)

@@ -152,6 +152,7 @@ class IndexInfo(BaseModel):
     dim: int
     metric: str
     kind: str = Field(description="Kind of the vector index.")
+    fields: dict[str, str] = Field({}, description="Metadata fields that filters know, and their types.")
     models: Models
 
 
@@ -193,7 +194,12 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
         )
         rerank: bool = Field(settings.reranker != "none", description="Order the candidates by the reranker.")
         mode: Literal["dense", "lexical", "hybrid"] = Field("dense", description="This index has only dense.")
-        filter: dict[str, Any] = Field({}, description="Conditions on metadata; this index has none yet.")
+        filter: dict[str, Any] = Field(
+            {},
+            description="Conditions on metadata that every result fulfils, with the operators of MongoDB: $eq $ne $gt "
+            "$gte $lt $lte $in $nin $exists $and $or $not. /v1/index names the fields.",
+            examples=[{"year": {"$gte": 2020}, "lang": "en"}],
+        )
         include: list[Part] = Field(["text", "metadata"], description="Parts of each passage to return.")
         timeout_ms: int = Field(
             min(settings.timeout_ms, settings.max_timeout_ms),
@@ -236,13 +242,13 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
             raise InvalidArgument(
                 f"mode {body.mode} needs a lexical index, which this index has not; use dense", param="mode"
             )
-        if body.filter:
-            raise InvalidArgument("this server cannot filter yet; leave `filter` out", param="filter")
         top_k, top_n = body.sizes()
         queries = body.query if isinstance(body.query, list) else [body.query]
         answers = await engine().search(
             [
-                SearchRequest(query, top_k, top_n, body.rerank, deadline, "vector" in body.include, body.explain)
+                SearchRequest(
+                    query, top_k, top_n, body.rerank, deadline, "vector" in body.include, body.explain, body.filter
+                )
                 for query in queries
             ]
         )
