@@ -75,7 +75,7 @@ class FaissIndex:
         """Compare the two by what was measured; see `ShardIndex.prefers_scan`."""
         lists, inner = inverted_lists(self._index), base(self._index)
         if isinstance(lists, faiss.IndexIVFFastScan):  # cannot give vectors back
-            return False
+            return matches == 0
         if isinstance(inner, faiss.IndexHNSW):
             most = sqrt(_SCANNED_GRAPH * self.count * inner.hnsw.efSearch)
         else:

@@ -36,7 +36,10 @@ def cluster(local: ModuleType, s3_endpoint: str) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("corpus") / "passages.jsonl"
-    lines = [json.dumps({"id": f"p{n}", "text": f"passage {n} about topic{n % 30}"}) for n in range(PASSAGES - 2)]
+    lines = [
+        json.dumps({"id": f"p{n}", "text": f"passage {n} about topic{n % 30}", "page": n if n % 99 else n / 2})
+        for n in range(PASSAGES - 2)
+    ]
     path.write_text("\n".join([*lines[:100], "not json", lines[3], *lines[100:]]) + "\n")
     return path
 
@@ -115,7 +118,9 @@ def unkilled(cluster: Any, corpus: Path, tmp_path_factory: pytest.TempPathFactor
     index = tmp_path_factory.mktemp("unkilled")
     summary = Run(corpus, index, joined(cluster)).finish()
     assert (summary["units_reused"], summary["passages"]) == (0, PASSAGES - 2)
-    return content(Storage(str(index)), summary["version"])
+    whole = content(Storage(str(index)), summary["version"])
+    assert whole["fields"] == {"page": "number"}
+    return whole
 
 
 def joined(cluster: Any) -> dict[str, str]:
