@@ -126,6 +126,14 @@ def test_a_timestamp_is_its_microseconds_since_1970(moment: datetime, separator:
 
 
 @pytest.mark.parametrize(
+    "text", ["2026-01-31 12:00:00.123456789", "2026-01-31t12:00:00,123456z", "2026-01-31T13:00:00.123456+0100"]
+)
+def test_a_timestamp_may_be_written_as_other_tools_write_it(text: str) -> None:
+    moment = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
+    assert timestamp(text) == (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
     "text", ["", "2026-13-01", "2026-01-31T25:00", "2026-01-31T12", "2026-W05-1", "12:00", "2026-01"]
 )
 def test_what_is_no_whole_date_is_no_timestamp(text: str) -> None:
