@@ -250,11 +250,21 @@ def _best(candidates: list[Candidate], scores: FloatArray | None, top_n: int) ->
     ]
 
 
+def _matches(found: Found) -> int | None:
+    return found.hits.matches[found.query] if found.hits.matches else None
+
+
 def _explain(
     request: SearchRequest, depth: int, encoded: _Encoded, found: dict[int, Found], missing: dict[int, str]
 ) -> dict[str, Any]:
     shards: list[dict[str, Any]] = [
-        {"shard": shard, "ms": one.ms, "batch": one.batch, "hits": min(depth, len(one.hits.ids[one.query]))}
+        {
+            "shard": shard,
+            "ms": one.ms,
+            "batch": one.batch,
+            "hits": min(depth, len(one.hits.ids[one.query])),
+            **({} if (matches := _matches(one)) is None else {"matches": matches}),
+        }
         for shard, one in found.items()
         if shard not in missing
     ]

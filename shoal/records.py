@@ -40,12 +40,14 @@ class Hits:
     rows: int64 (b, k), rows of the shard; -1 where fewer than k were found (its score is -inf).
     ids: the passage ids of the valid rows, one list a query, in the order of `rows`.
     passages: the passages of the valid rows in the same order, or None when the caller fetches them after the merge.
+    matches: how many passages the filter of each query lets through, None for one without; None if no query has one.
     """
 
     scores: FloatArray
     rows: RowArray
     ids: list[list[str]]
     passages: list[list[Passage]] | None = None
+    matches: list[int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

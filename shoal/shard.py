@@ -201,21 +201,27 @@ class Shard:
                 f"queries have shape {queries.shape}, the index needs (b, {self._index.dim})", param="queries"
             )
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        scores, rows = self._filtered(queries, top_k, filters) if filters else self._index.search(queries, top_k)
+        matches: list[int | None] | None = None
+        if filters:
+            scores, rows, matches = self._filtered(queries, top_k, filters)
+        else:
+            scores, rows = self._index.search(queries, top_k)
         valid = [row[row >= 0].tolist() for row in rows]
         if not with_passages or sum(map(self._passages.size, chain.from_iterable(valid))) > MESSAGE_BYTES:
-            return Hits(scores, rows, [[self._passages.id(row) for row in found] for found in valid])
+            ids = [[self._passages.id(row) for row in found] for found in valid]
+            return Hits(scores, rows, ids, matches=matches)
         passages = [[self._passages.passage(row) for row in found] for found in valid]
-        return Hits(scores, rows, [[passage.id for passage in found] for found in passages], passages)
+        return Hits(scores, rows, [[passage.id for passage in found] for found in passages], passages, matches)
 
     def _filtered(
         self, queries: FloatArray, top_k: int, filters: Sequence[Filter | None]
-    ) -> tuple[FloatArray, RowArray]:
-        """Search once for each of the different filters, with all of its queries."""
+    ) -> tuple[FloatArray, RowArray, list[int | None]]:
+        """Search once for each of the different filters, with all of its queries. Returns each query's matches too."""
         if len(filters) != len(queries):
             raise InvalidArgument(f"{len(queries)} queries need as many filters, not {len(filters)}", param="filters")
         scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), top_k), -1, dtype=np.int64)
+        matches: list[int | None] = [None] * len(queries)
         queries_of: dict[Filter | None, list[int]] = {}
         for number, tree in enumerate(filters):
             queries_of.setdefault(tree, []).append(number)
@@ -225,10 +231,11 @@ class Shard:
                 continue
             if self._selections is None:
                 raise InvalidArgument("this version has no metadata to filter by; build it again", param="filter")
-            scores[numbers], rows[numbers] = selection.search(
-                self._index, queries[numbers], top_k, self._selections.get(tree)
-            )
-        return scores, rows
+            selected = self._selections.get(tree)
+            scores[numbers], rows[numbers] = selection.search(self._index, queries[numbers], top_k, selected)
+            for number in numbers:
+                matches[number] = selected.count
+        return scores, rows, matches
 
     def fetch(self, rows: Sequence[int], with_vectors: bool = False) -> Fetched:
         """Return the passages, and if asked for the vectors, of rows of this shard, in the order asked.

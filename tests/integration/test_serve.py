@@ -92,7 +92,9 @@ def test_only_what_a_filter_lets_through_is_found(server: httpx.Client) -> None:
     for rerank in (True, False):
         answer = search(server, "black otter n8", top_k=50, top_n=50, rerank=rerank, filter=few)
         assert {result["id"] for result in answer["results"]} == {"p0", "p1", "p2", "p3", "p4", "p7", "p299"}
-    assert search(server, "fish", filter={"number": {"$gt": 1000}})["results"] == []
+    nothing = search(server, "fish", filter={"number": {"$gt": 1000}}, explain=True)
+    assert nothing["results"] == []
+    assert [shard["matches"] for shard in nothing["explain"]["shards"]] == [0, 0]
     wrong = server.post("/v1/search", json={"query": "fish", "filter": {"year": 2020}})
     assert wrong.status_code == 400
     assert wrong.json()["message"] == "filter.year: this index has no such field; its fields are number (integer)"

@@ -32,7 +32,7 @@ def masked(
     return np.ones(len(passages), np.bool_) if tree is None else columns.mask(tree)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(passages=st.lists(metadata(), max_size=6), document=documents())
 def test_a_filter_selects_what_plain_python_selects(
     tmp_path_factory: pytest.TempPathFactory, passages: list[dict[str, Any]], document: dict[str, Any]
@@ -41,7 +41,7 @@ def test_a_filter_selects_what_plain_python_selects(
     assert masked(path, passages, document).tolist() == [matches(document, passage) for passage in passages]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(document=documents())
 def test_a_tree_is_hashable_survives_pickling_and_is_the_same_however_it_is_wrapped(document: dict[str, Any]) -> None:
     tree = parse(document, TYPES, WIDTH)

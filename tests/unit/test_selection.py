@@ -182,7 +182,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> list[Published]:
     return [Published(tmp_path_factory.mktemp("root"), shards) for shards in (1, 3, 8)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(asked=st.tuples(*[st.none() | documents()] * 3))
 def test_any_number_of_shards_gives_what_one_sort_of_the_matching_passages_gives(
     published: list[Published], asked: tuple[dict[str, Any] | None, ...]
