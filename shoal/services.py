@@ -39,8 +39,8 @@ class ShardService(Protocol):
     ) -> Hits:
         """Search this shard of the named version for b queries, float32 (b, dim).
 
-        with_passages: send the passages with the hits, unless all of them together exceed MESSAGE_BYTES. filters: one for
-        each query, None for all passages; checked against the fields of the version.
+        with_passages: send the passages with the hits, unless all of them together exceed MESSAGE_BYTES. filters: one
+        for each query, None for all passages; checked against the fields of the version.
         """
         ...
 
