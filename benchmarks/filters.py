@@ -159,10 +159,10 @@ def other_way(place: str, index: ShardIndex, queries: FloatArray, mask: np.ndarr
     """What the way that was not chosen takes, over a few queries: it may take very long."""
     if scanned:
         selector, share = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")), float(mask.mean())
-        ms = one_by_one(queries[:9], lambda query: index.search(query, TOP_K, selector, share))
+        ms = one_by_one(queries[:3], lambda query: index.search(query, TOP_K, selector, share))
         return Figure(f"{place}: selector", ms, "ms")
     rows = np.flatnonzero(mask)
-    return Figure(f"{place}: scan", one_by_one(queries[:9], lambda query: index.scan(query, TOP_K, rows)), "ms")
+    return Figure(f"{place}: scan", one_by_one(queries[:3], lambda query: index.scan(query, TOP_K, rows)), "ms")
 
 
 def filter_of(document: dict[str, Any]) -> Filter:

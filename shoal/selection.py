@@ -17,8 +17,8 @@ from shoal.filters import Filter
 from shoal.indexes import ShardIndex
 from shoal.records import FloatArray, RowArray
 
-NEIGHBOURS = 100
-"""Nearest rows, selected or not, of which the selected are counted to see how frequent these are near a query."""
+NEIGHBOURS, ENOUGH = 100, 10
+"""Of so many nearest rows, selected or not, it is seen how deep so many selected ones lie around a query."""
 _ENTRY_BYTES = 512
 """What a remembered filter takes beside its rows and its own text, about."""
 
@@ -92,7 +92,7 @@ def search(index: ShardIndex, queries: FloatArray, top_k: int, selection: Select
         return index.search(queries, top_k, selector)
     scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
     rows = np.full((len(queries), top_k), -1, dtype=np.int64)
-    shares = _shares(index, queries, selection)
+    shares = _shares(index, queries, min(top_k, ENOUGH), selection)
     for share in np.unique(shares):
         alike = np.flatnonzero(shares == share)
         scores[alike], rows[alike] = index.search(queries[alike], top_k, selector, float(share))
@@ -103,15 +103,16 @@ def search(index: ShardIndex, queries: FloatArray, top_k: int, selection: Select
     return scores, rows
 
 
-def _shares(index: ShardIndex, queries: FloatArray, selection: Selection) -> NDArray[np.float64]:
+def _shares(index: ShardIndex, queries: FloatArray, enough: int, selection: Selection) -> NDArray[np.float64]:
     """How frequent the selected rows are around each query: (b,), the less of there and everywhere, in coarse steps.
 
     Fields often go with topics: of rows in one language hardly any is near a query in another.
     """
     assert selection.bits is not None
     _, near = index.search(queries, min(NEIGHBOURS, index.count))
-    selected = (selection.bits[near >> 3] >> (near & 7)) & 1
-    here = (np.where(near >= 0, selected, 0).sum(axis=1) + 1) / ((near >= 0).sum(axis=1) + 2)
+    found = np.cumsum((selection.bits[near >> 3] >> (near & 7)) & (near >= 0), axis=1)
+    depth = np.argmax(found >= enough, axis=1) + 1
+    here = np.where(found[:, -1] >= enough, enough / depth, (found[:, -1] + 1) / (near.shape[1] + 2))
     share = np.minimum(here, selection.count / index.count)
     coarse: NDArray[np.float64] = np.exp2(np.floor(2 * np.log2(share)) / 2)
     return coarse

@@ -289,9 +289,9 @@ def test_tasks_store_nothing_for_a_version_whose_plan_was_replaced(tmp_path: Pat
     root, plan = build.storage.uri, build.plan
     build.storage.write(layout.plan(plan.hash), plan.model_copy(update={"version": "other"}).to_bytes())
     with pytest.raises(Conflict, match="another run of this build"):
-        tasks.index(root, plan.hash, plan.version, 0, np.zeros((0, DIM), np.float32), 1)
+        tasks.index(root, plan.hash, plan.version, 0, np.zeros((0, DIM), np.float32), 1, {})
     assert not build.storage.exists(layout.VERSIONS)
-    tasks.index(root, plan.hash, "other", 0, np.zeros((0, DIM), np.float32), 1)
+    tasks.index(root, plan.hash, "other", 0, np.zeros((0, DIM), np.float32), 1, {})
     with pytest.raises(Conflict, match="another run of this build"):
         tasks.verify(root, plan.hash, plan.version, 0)
     assert tasks.verify(root, plan.hash, "other", 0) == (0, [])
