@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from jobs.report import span
-from shoal.training.progress import Progress
+from shoal.training.progress import Progress as Trained
 
 _LOG_EVERY_S = 5.0
 
@@ -88,12 +88,12 @@ class Reporter:
             self.seconds[name] = round(self.clock() - start, 3)
 
     @contextmanager
-    def following(self, name: str) -> Iterator[Callable[[Progress], None]]:
+    def following(self, name: str) -> Iterator[Callable[[Trained], None]]:
         """Time a training; the function that is given tells its progress, from whatever step it starts."""
         stage: Stage | None = None
         start = self.clock()
 
-        def follow(progress: Progress) -> None:
+        def follow(progress: Trained) -> None:
             nonlocal stage
             if stage is None:
                 stage = Stage(name, progress.steps, "steps", self)

@@ -74,8 +74,8 @@ def _require_absolute(settings: TrainSettings) -> None:
     for field in ("data", "output"):
         if not Path(getattr(settings, field)).expanduser().is_absolute():
             raise InvalidArgument(
-                f"{option(field)}: {getattr(settings, field)!r} is relative, which has no meaning on a cluster; give the "
-                "whole path of a folder that all nodes share",
+                f"{option(field)}: {getattr(settings, field)!r} is relative, which has no meaning on a cluster; give "
+                "the whole path of a folder that all nodes share",
                 param=option(field),
             )
 

@@ -198,9 +198,11 @@ class TrainSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models compute.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Precision of the passes; the weights stay float32. auto is bfloat16 where there is hardware for it.",
+        description="Precision of the passes; weights stay float32. auto is bfloat16 where there is hardware for it.",
     )
-    threads: int | None = Field(None, ge=1, le=256, description="CPU threads of one worker. Default: its share of them.")
+    threads: int | None = Field(
+        None, ge=1, le=256, description="CPU threads of one worker. Default: its share of them."
+    )
     workers: int = Field(1, ge=1, le=1000, description="Workers that share the queries of every step, on Ray.")
     gpus_per_worker: float | None = Field(
         None, ge=0, le=8, description="GPUs of one worker. Default: 1 if the cluster has GPUs, else 0."

@@ -1,4 +1,4 @@
-"""Which queries and passages every step sees: a function of the seed and the step alone, so a run can go on anywhere."""
+"""Which queries and passages every step sees: a function of seed and step alone, so a run can go on anywhere."""
 
 import math
 from collections.abc import Iterator, Sequence

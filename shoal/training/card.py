@@ -90,8 +90,8 @@ def _card(told: dict[str, Any]) -> str:
 | time | {told["hours"]:.2f} hours; {told["cpu_hours_of_one_worker"]:.2f} hours of CPU time in one worker |
 | seed | {told["seed"]} |
 
-Use: `shoal serve --index INDEX --reranker FOLDER`. Mind that the best of several evaluations was kept, so the number above
-is a little too good; measure on queries that took no part.
+Use: `shoal serve --index INDEX --reranker FOLDER`. Mind that the best of several evaluations was kept, so the number
+above is a little too good; measure on queries that took no part.
 
 ![loss and nDCG@10]({PLOT})
 

@@ -65,13 +65,13 @@ class Course:
         return told
 
     def begin(self) -> None:
-        """Make the working folder, or find the one of an earlier run. Raises Conflict if it was for another training."""
+        """Make the working folder, or find that of an earlier run. Raises Conflict if it was for another training."""
         path = self.work / PLAN
         if path.exists():
             if json.loads(path.read_bytes())["plan"] != self.plan:
                 raise Conflict(
-                    f"{self.work} holds an unfinished training with other settings or data: give the same ones to go on, "
-                    "name another --output, or remove the folder"
+                    f"{self.work} holds an unfinished training with other settings or data: give the same ones to go "
+                    "on, name another --output, or remove the folder"
                 )
             return
         self.work.mkdir(parents=True, exist_ok=True)
@@ -83,8 +83,20 @@ class Course:
         """Return what is trained on, mined if no earlier run has done it."""
         path, settings = self.work / EXAMPLES, self.settings
         if not path.exists():
-            read = judgements.read(Path(settings.data).expanduser(), settings.dev_share, settings.dev_queries, settings.seed)
-            encoder = load_encoder(EncoderSettings(encoder=settings.encoder, device=settings.device, threads=threads))
+            read = judgements.read(
+                Path(settings.data).expanduser(), settings.dev_share, settings.dev_queries, settings.seed
+            )
+            from shoal.training.scorers import precision
+
+            encoder = load_encoder(
+                EncoderSettings(
+                    encoder=settings.encoder,
+                    device=settings.device,
+                    # Which passages are hard does not hang on the last digits of their vectors.
+                    dtype=precision(settings.device, settings.dtype),
+                    threads=threads,
+                )
+            )
             found = mine(read, encoder, settings.mine_top_k, settings.dev_top_k)
             if not found.train:
                 raise InvalidArgument(

@@ -13,9 +13,7 @@ def ndcg(scored: Sequence[tuple[Held, Sequence[float]]]) -> float:
     import ir_measures
 
     qrels = [
-        ir_measures.Qrel(str(number), str(row), 1)
-        for number, (held, _) in enumerate(scored)
-        for row in held.relevant
+        ir_measures.Qrel(str(number), str(row), 1) for number, (held, _) in enumerate(scored) for row in held.relevant
     ]
     run = [
         ir_measures.ScoredDoc(str(number), str(row), score)

@@ -4,8 +4,8 @@ Two layouts are understood:
 
 * `*.jsonl` or `*.jsonl.gz`, one object a line: {"query": str, "positive": str or [str], "negatives": [str], ...}; other
   fields are passed over. The passages are the positives and negatives of all files.
-* a BEIR folder: corpus.jsonl[.gz], queries.jsonl[.gz], qrels/train.tsv and, if there is one, qrels/dev.tsv. A score above
-  0 makes a positive, 0 a negative.
+* a BEIR folder: corpus.jsonl[.gz], queries.jsonl[.gz], qrels/train.tsv and, if there is one, qrels/dev.tsv. A score
+  above 0 makes a positive, 0 a negative.
 """
 
 import csv
@@ -61,7 +61,7 @@ def read(folder: Path, dev_share: float, dev_queries: int, seed: int) -> Judgeme
     dev: list[Judgement] = []
     if _is_beir(folder):
         texts = {identity: passages.setdefault(text, len(passages)) for identity, text in _corpus(folder)}
-        queries = {identity: text for identity, text in _records(_find(folder, "queries"), "_id", "text")}
+        queries = _queries(folder)
         judged = _qrels(folder / "qrels" / "train.tsv", queries, texts)
         if (folder / "qrels" / "dev.tsv").exists():
             dev = _usable(_qrels(folder / "qrels" / "dev.tsv", queries, texts))
@@ -92,8 +92,8 @@ def _files(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.glob("*") if path.name.endswith(_ENDINGS))
     if not files or (folder / "qrels").exists():
         raise NotFound(
-            f"{folder} holds no judgements: put *.jsonl files of query and positive there, or a BEIR corpus, queries and "
-            "qrels/train.tsv"
+            f"{folder} holds no judgements: put *.jsonl files of query and positive there, or a BEIR corpus, queries "
+            "and qrels/train.tsv"
         )
     return files
 
@@ -137,9 +137,9 @@ def _texts(record: dict[str, Any], field: str, place: str) -> list[str]:
     return [_text({field: text}, field, place) for text in values]
 
 
-def _records(path: Path, *fields: str) -> Iterator[tuple[str, ...]]:
-    for place, record in _lines(path):
-        yield tuple(_text(record, field, place) for field in fields)
+def _queries(folder: Path) -> dict[str, str]:
+    lines = _lines(_find(folder, "queries"))
+    return {_text(record, "_id", place): _text(record, "text", place) for place, record in lines}
 
 
 def _corpus(folder: Path) -> Iterator[tuple[str, str]]:

@@ -91,7 +91,7 @@ class Training:
         losses: list[float] = []
         for group in batches.groups(self._workers.share(listings), settings.max_length, settings.batch_tokens):
             found = self.scorer.losses(group)
-            (found.sum() / len(listings)).backward()
+            torch.autograd.backward(found.sum() / len(listings))
             losses += found.tolist()
         self._workers.add_up(self.weights.values())
         torch.nn.utils.clip_grad_norm_(self.weights.values(), LARGEST_GRADIENT)
@@ -100,7 +100,7 @@ class Training:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         shared = self._workers.gather(losses)
-        return sum(shared) / len(shared)
+        return float(sum(shared) / len(shared))
 
     def _rate(self, step: int) -> float:
         peak = self._settings.learning_rate or _RATES[self._adapters is not None]
@@ -116,13 +116,21 @@ class Training:
         self.scorer.model.eval()
         with torch.inference_mode():
             own = [
-                (held, self.scorer.score(held.query, [self._examples.passages[row] for row in held.candidates]).tolist())
+                (
+                    held,
+                    self.scorer.score(held.query, [self._examples.passages[row] for row in held.candidates]).tolist(),
+                )
                 for held in self._workers.share(self._examples.dev)
             ]
         scored = self._workers.gather(own)
         value = ndcg(scored) if scored else None
         self._clock()
-        row: dict[str, Any] = {"step": position.step, "loss": None, "ndcg": value, "seconds": round(position.seconds, 1)}
+        row: dict[str, Any] = {
+            "step": position.step,
+            "loss": None,
+            "ndcg": value,
+            "seconds": round(position.seconds, 1),
+        }
         if position.losses:
             row["loss"] = sum(position.losses) / len(position.losses)
         position.curve.append(row)

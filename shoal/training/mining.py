@@ -6,6 +6,7 @@ turn, as hybrid retrieval would offer them to a reranker. Positives are left out
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,7 @@ class Examples:
     def load(cls, path: Path) -> "Examples":
         """Read a saved file."""
         body: dict[str, Any] = orjson.loads(path.read_bytes())
-        return cls(
-            body["passages"], [Example(**row) for row in body["train"]], [Held(**row) for row in body["dev"]]
-        )
+        return cls(body["passages"], [Example(**row) for row in body["train"]], [Held(**row) for row in body["dev"]])
 
 
 def mine(judgements: Judgements, encoder: Encoder, top_k: int, dev_top_k: int) -> Examples:
@@ -81,10 +80,12 @@ def mine(judgements: Judgements, encoder: Encoder, top_k: int, dev_top_k: int) -
     words = _Words(passages)
     train = []
     for judgement, by_vector, by_words in zip(judgements.train, dense.tolist(), lexical.tolist(), strict=True):
-        mixed = [row for pair in zip(by_vector, by_words, strict=True) for row in pair]
+        mixed = [row for pair in zip_longest(by_vector, by_words, fillvalue=-1) for row in pair]
         judged = {*judgement.positives, *judgement.negatives}
         mined = [
-            row for row in dict.fromkeys(mixed) if row not in judged and not _repeats(row, judgement, vectors, words)
+            row
+            for row in dict.fromkeys(mixed)
+            if row >= 0 and row not in judged and not _repeats(row, judgement, vectors, words)
         ]
         if judgement.negatives or mined:
             train.append(Example(judgement.query, judgement.positives, judgement.negatives, mined))
@@ -107,14 +108,17 @@ def _dense(queries: FloatArray, passages: FloatArray, top_k: int) -> RowArray:
 
 
 def _lexical(queries: Sequence[str], passages: Sequence[str], top_k: int) -> RowArray:
-    """Return the rows of the best passages by BM25, int64 (n, min(top_k, passages)), best first."""
+    """Return the rows of the best passages by BM25, int64 (n, k <= top_k), best first; -1 where no word is shared."""
     import bm25s
 
     index = bm25s.BM25()
-    index.index(bm25s.tokenize(list(passages), stopwords=None, show_progress=False), show_progress=False)
+    words = bm25s.tokenize(list(passages), stopwords=None, show_progress=False)
+    if not words.vocab:
+        return np.empty((len(queries), 0), dtype=np.int64)
+    index.index(words, show_progress=False)
     tokens = bm25s.tokenize(list(queries), stopwords=None, show_progress=False)
-    found, _ = index.retrieve(tokens, k=min(top_k, len(passages)), show_progress=False)
-    return np.asarray(found, dtype=np.int64)
+    found, scores = index.retrieve(tokens, k=min(top_k, len(passages)), show_progress=False)
+    return np.where(scores > 0, found, -1).astype(np.int64)
 
 
 class _Words:

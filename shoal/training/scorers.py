@@ -8,7 +8,7 @@ neither atomic nor resumed to the same bits.
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -132,8 +132,10 @@ class CrossEncoderScorer:
     def losses(self, listings: Sequence[Listing]) -> torch.Tensor:
         """Return float32 (n,); a query's known positives beyond the first are never among its negatives."""
         scores = self._pairs([(listing.query, passage) for listing in listings for passage in listing.passages])
-        lists = scores.split([len(listing.passages) for listing in listings])
-        return torch.stack([cross_entropy(scores, torch.zeros((), dtype=torch.long).to(scores.device)) for scores in lists])
+        lists = torch.split(scores, [len(listing.passages) for listing in listings])
+        return torch.stack(
+            [cross_entropy(scores, torch.zeros((), dtype=torch.long).to(scores.device)) for scores in lists]
+        )
 
     def _pairs(self, pairs: Sequence[tuple[str, str]]) -> torch.Tensor:
         scores, order = [], []
@@ -146,8 +148,8 @@ class CrossEncoderScorer:
 class Passes:
     """Forward passes over texts or pairs, in parts of similar length, at the precision of the training."""
 
-    def __init__(self, device: str, dtype: torch.dtype, batch_tokens: int) -> None:
-        self._device, self._dtype = device, dtype
+    def __init__(self, device: str, bfloat16: bool, batch_tokens: int) -> None:
+        self._device, self._bfloat16 = device, bfloat16
         self._budget = max(1, batch_tokens // _PARTS)
 
     def __call__(
@@ -164,7 +166,7 @@ class Passes:
                 yield rows, model({**shared, **padded}, **options)
 
     def _precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self._device, self._dtype, enabled=self._dtype is not torch.float32)
+        return torch.autocast(self._device, torch.bfloat16, enabled=self._bfloat16)
 
 
 def load(settings: TrainSettings, threads: int) -> Scorer:
@@ -176,7 +178,7 @@ def load(settings: TrainSettings, threads: int) -> Scorer:
     location = models.resolve(name)
     folder = location.fetch()
     device, _ = inference.place(settings.device, "auto")
-    passes = Passes(device, precision(device, settings.dtype), settings.batch_tokens)
+    passes = Passes(device, precision(device, settings.dtype) == "bfloat16", settings.batch_tokens)
     head = models.architecture(folder).endswith(("ForSequenceClassification", "ForCausalLM"))
     options: dict[str, Any] = {"device": device, "local_files_only": True, "model_kwargs": {"dtype": torch.float32}}
     torch.manual_seed(settings.seed)  # a fresh head is the same for all workers
@@ -208,15 +210,15 @@ def load(settings: TrainSettings, threads: int) -> Scorer:
     return LateInteractionScorer(encoder, passes, length, (query, passage), settings.temperature)
 
 
-def precision(device: str, dtype: str) -> torch.dtype:
+def precision(device: str, dtype: Literal["auto", "float32", "bfloat16"]) -> Literal["float32", "bfloat16"]:
     """Settle the setting `dtype` of a training: bfloat16 where the hardware multiplies it."""
     if dtype != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
-    if device == "cuda":
+        return dtype
+    if inference.place(device, "auto")[0] == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32
+    return "bfloat16" if fast else "float32"
 
 
 def save(scorer: Scorer, folder: Path) -> None:

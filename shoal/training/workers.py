@@ -43,7 +43,7 @@ class Workers:
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
-        parts = flat.split([gradient.numel() for gradient in gradients])
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for weight, part in zip(weights, parts, strict=True):
             weight.grad = part.view_as(weight)
 
