@@ -47,7 +47,7 @@ class RerankerSettings(Settings):
     reranker: Name = Field(
         "late_interaction",
         description="Reranker: `late_interaction` (the encoder's own token vectors, no further weights), `overlap` "
-        "(weightless, for trials), or a cross-encoder by preset, hub name or local path.",
+        "(weightless, for trials), a folder of jobs.train_reranker, or a cross-encoder by preset, hub name or path.",
     )
     # Late interaction reads the passages with the encoder of the index.
     encoder: Name = Field(EMBEDDED_ENCODER, description="Encoder whose token vectors late interaction uses.")
@@ -219,7 +219,8 @@ class ServeSettings(Settings):
     encoder_backend: Name = Field("auto", description="What computes: auto, or a file of shoal/encoders/.")
     reranker: Name = Field(
         "late_interaction",
-        description="Reranker: late_interaction, overlap, none, or a cross-encoder by preset, hub name or local path.",
+        description="Reranker: late_interaction, overlap, none, a folder that jobs.train_reranker wrote, or a "
+        "cross-encoder by preset, hub name or local path.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models compute.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="Precision of inference.")
