@@ -18,7 +18,7 @@ def summarise(settings: TrainSettings, examples: Examples, position: Position, d
         "kind": settings.kind,
         "base": settings.base or settings.encoder,
         "encoder": settings.encoder,
-        "data": str(Path(settings.data).expanduser().absolute()),
+        "data": settings.data,
         "data_sha256": data_digest,
         "licence": settings.licence,
         "seed": settings.seed,

@@ -32,7 +32,7 @@ class Course:
     @property
     def output(self) -> Path:
         """The folder of the result."""
-        return Path(self.settings.output).expanduser().absolute()
+        return Path(self.settings.output)
 
     @property
     def work(self) -> Path:
@@ -83,9 +83,7 @@ class Course:
         """Return what is trained on, mined if no earlier run has done it."""
         path, settings = self.work / EXAMPLES, self.settings
         if not path.exists():
-            read = judgements.read(
-                Path(settings.data).expanduser(), settings.dev_share, settings.dev_queries, settings.seed
-            )
+            read = judgements.read(Path(settings.data), settings.dev_share, settings.dev_queries, settings.seed)
             from shoal.training.scorers import precision
 
             encoder = load_encoder(
@@ -116,7 +114,13 @@ class Course:
 
 def plan_course(settings: TrainSettings) -> Course:
     """Look at the data. Raises NotFound or InvalidArgument when there is none."""
-    folder = Path(settings.data).expanduser()
-    if not folder.is_dir():
-        raise InvalidArgument(f"there is no folder {folder}: --data names one with judgements", param="data")
-    return Course(settings, judgements.digest(folder))
+    data = Path(settings.data).expanduser().absolute()
+    if not data.is_dir():
+        raise InvalidArgument(f"there is no folder {data}: --data names one with judgements", param="data")
+    # Workers run in folders of their own, where relative paths would mean something else.
+    paths = {"data": str(data), "output": str(Path(settings.output).expanduser().absolute())}
+    for field in ("encoder", "base"):
+        name = getattr(settings, field)
+        if name is not None and Path(name).expanduser().is_dir():
+            paths[field] = str(Path(name).expanduser().absolute())
+    return Course(settings.model_copy(update=paths), judgements.digest(data))

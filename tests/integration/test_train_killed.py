@@ -20,6 +20,7 @@ from tests import tiny_models
 
 ROOT = Path(__file__).parents[2]
 STEPS = 30
+TIMEOUT_S = 250.0
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def start(asked: TrainSettings) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "jobs.train_reranker", *options, "--json"],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"RAY_worker_niceness": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -69,7 +70,7 @@ def start(asked: TrainSettings) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, log = process.communicate(timeout=200)
+    out, log = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, log
     told: dict[str, Any] = json.loads(out)
     return told

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from jobs.progress import Reporter
+from jobs.train_reranker import app
 from shoal import models
 from shoal.encoders import load_encoder
 from shoal.errors import Conflict, InvalidArgument, NotFound
@@ -240,3 +241,22 @@ def test_a_log_tells_loss_and_ndcg() -> None:
     assert lines[1].startswith("train: 42 of 100 steps, loss 0.2500, nDCG@10 0.7500, ")
     assert "seconds" not in log.getvalue()
     assert reporter.seconds["train"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ([], "--data (or SHOAL_DATA) is required"),
+        (["--data=/no/such/folder", "--output=/tmp/x"], "there is no folder /no/such/folder"),
+        (["--data=.", "--output=/tmp/x", "--negatives=0"], "--negatives: input should be greater than or equal to 1"),
+    ],
+)
+def test_a_mistyped_command_is_told_at_once(
+    options: list[str], problem: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SHOAL_DATA", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        app(options)
+    assert ended.value.code == 2
+    assert problem in capsys.readouterr().err
