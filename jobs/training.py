@@ -6,20 +6,21 @@ from its own checkpoints. Data and output must lie where all nodes reach them.
 
 import json
 import math
+import pickle
 import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from jobs.progress import Reporter
-from jobs.session import Cluster, cause, run
+from jobs.session import Cluster, run
 from shoal.errors import InvalidArgument, ShoalError
 from shoal.training.course import Course
 from shoal.training.progress import Progress
 
 _RETRIES = 3
 _LOOK_S = 0.5
-_PROGRESS, _RAY = "progress.json", "ray"
+_PROGRESS, _ERROR, _RAY = "progress.json", "error.pickle", "ray"
 
 
 def train_on_ray(course: Course, cluster: Cluster, reporter: Reporter) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def _fit(course: Course, cpus: int, gpus: float, follow: Any) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     trainer = TorchTrainer(
-        _work,
+        work,
         train_loop_config={"course": course, "threads": cpus},
         scaling_config=ScalingConfig(
             num_workers=course.settings.workers,
@@ -72,15 +73,20 @@ def _fit(course: Course, cpus: int, gpus: float, follow: Any) -> None:
     watcher = threading.Thread(target=_watch, args=(course.work / _PROGRESS, ended, follow), daemon=True)
     watcher.start()
     try:
+        (course.work / _ERROR).unlink(missing_ok=True)
         trainer.fit()
-    except Exception as error:
-        inner = cause(error)
-        if isinstance(inner, ShoalError):
-            raise inner from None
-        raise
+        raise_told(course)
     finally:
         ended.set()
         watcher.join()
+
+
+def raise_told(course: Course) -> None:
+    """Raise the error that a worker has told, if one has."""
+    path = course.work / _ERROR
+    if path.exists():
+        error: ShoalError = pickle.loads(path.read_bytes())  # noqa: S301 (our own workers wrote it)
+        raise error
 
 
 def _watch(path: Path, ended: threading.Event, follow: Any) -> None:
@@ -96,7 +102,7 @@ def _watch(path: Path, ended: threading.Event, follow: Any) -> None:
             follow(progress)
 
 
-def _work(config: dict[str, Any]) -> None:
+def work(config: dict[str, Any]) -> None:
     """What every worker does."""
     from shoal.training.run import train
 
@@ -108,4 +114,8 @@ def _work(config: dict[str, Any]) -> None:
         partial.write_text(json.dumps(asdict(progress)))
         partial.replace(path)
 
-    train(course.on_threads(config["threads"]), report)
+    try:
+        train(course.on_threads(config["threads"]), report)
+    except ShoalError as error:
+        # Told, not raised: Ray would start the workers again, and the user's mistake would still be there.
+        (course.work / _ERROR).write_bytes(pickle.dumps(error))

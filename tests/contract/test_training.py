@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.training import raise_told, work
 from shoal.encoders import load_encoder
 from shoal.errors import ModelUnavailable
 from shoal.rerankers import load_reranker
@@ -90,6 +91,18 @@ def test_a_model_that_does_not_fit_the_kind_is_refused(encoder: Path, cross_enco
     three = tiny_models.save_cross_encoder(tmp_path, labels=3)
     with pytest.raises(ModelUnavailable, match="3 scores"):
         scorers.load(settings(three, kind="cross_encoder"), threads=1)
+
+
+def test_a_worker_on_ray_tells_a_mistake_instead_of_being_started_again(cross_encoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jsonl").write_text('{"query": "q", "positive": "otter", "negatives": ["heron"]}')
+    paths = {"data": str(tmp_path / "data"), "output": str(tmp_path / "out"), "base": str(cross_encoder)}
+    course = plan_course(TrainSettings(encoder="hashing:16", device="cpu", **paths))
+    course.begin()
+    raise_told(course)
+    work({"course": course, "threads": 1})
+    with pytest.raises(ModelUnavailable, match="--kind cross_encoder"):
+        raise_told(course)
 
 
 @pytest.mark.parametrize("kind", KINDS)
