@@ -34,7 +34,8 @@ def train_reranker(settings: TrainSettings, as_json: AsJson = False) -> None:
     if told is None:
         course.begin()
         reporter.say("Mining hard negatives, then training; after a kill the same command continues.")
-        told = _train(course, reporter)
+        with course.alone():
+            told = _train(course, reporter)
     print_rows(reporter.console, f"Reranker {course.output}", _rows(told, course.output))
     if as_json:
         json.dump({"output": str(course.output), **told}, sys.stdout, ensure_ascii=False)

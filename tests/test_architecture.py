@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("shoal", "serve", "jobs")
 TOP_LEVEL = {
     ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "benchmarks", "cluster",
-    "constraints.txt", "jobs", "pyproject.toml", "serve", "shoal", "tests",
+    "constraints.txt", "docs", "jobs", "pyproject.toml", "serve", "shoal", "tests",
 }  # fmt: skip
 HEAVY = (
     "torch",

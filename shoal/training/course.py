@@ -3,9 +3,12 @@
 Everything is written under another name and renamed, so the same command continues after a kill at any moment.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from shoal.settings import EncoderSettings, TrainSettings
 from shoal.training import judgements
 from shoal.training.mining import Examples, mine
 
-PLAN, EXAMPLES, RESULT = "plan.json", "examples.json", "result"
+PLAN, LOCK, EXAMPLES, RESULT = "plan.json", "lock", "examples.json", "result"
 # What may differ between the runs of one training: it changes how fast the result comes, not what it is.
 _FREE = {"output", "threads", "workers", "gpus_per_worker", "checkpoint_s", "licence", "device"}
 
@@ -78,6 +81,16 @@ class Course:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps({"plan": self.plan}))
         partial.replace(path)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes of this machine out of the working folder. Raises Conflict if one is in there."""
+        with (self.work / LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise Conflict(f"another process is training in {self.work}: wait for it, or end it") from None
+            yield
 
     def examples(self, threads: int) -> Examples:
         """Return what is trained on, mined if no earlier run has done it."""

@@ -201,6 +201,14 @@ class TestCourse:
         with pytest.raises(Conflict, match="unfinished training with other settings or data"):
             plan_course(self.settings(folder)).begin()
 
+    def test_two_processes_do_not_train_in_one_folder(self, tmp_path: Path) -> None:
+        course = plan_course(self.settings(tmp_path / "t"))
+        course.begin()
+        with course.alone(), pytest.raises(Conflict, match="another process is training"), course.alone():
+            pass
+        with course.alone():
+            pass
+
     def test_examples_are_mined_once(self, tmp_path: Path) -> None:
         course = plan_course(self.settings(tmp_path / "t"))
         course.begin()
