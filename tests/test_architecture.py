@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("shoal", "serve", "jobs")
 TOP_LEVEL = {
     ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "benchmarks", "cluster",
-    "constraints.txt", "jobs", "pyproject.toml", "serve", "shoal", "tests",
+    "constraints.txt", "docs", "jobs", "pyproject.toml", "serve", "shoal", "tests",
 }  # fmt: skip
 HEAVY = (
     "torch",
@@ -95,7 +95,7 @@ def test_no_test_folder_can_become_a_package_of_ours() -> None:
 def test_every_setting_explains_itself() -> None:
     from shoal import settings
 
-    for model in (settings.BuildSettings, settings.RunSettings, settings.RerankerSettings):
+    for model in (settings.BuildSettings, settings.RunSettings, settings.RerankerSettings, settings.TrainSettings):
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
 
