@@ -130,6 +130,7 @@ def options_of(command: str) -> set[str]:
     import typer
 
     from jobs.build_index import app as job
+    from jobs.train_reranker import app as trainer
     from serve.run import app as server
     from shoal.cli.main import COMMANDS
 
@@ -140,7 +141,8 @@ def options_of(command: str) -> set[str]:
         if words[1] == "index":
             found = found.commands[words[2]]
     elif words[1] == "-m":
-        found = typer.main.get_command({"jobs.build_index": job, "serve.run": server}[words[2]])
+        apps = {"jobs.build_index": job, "jobs.train_reranker": trainer, "serve.run": server}
+        found = typer.main.get_command(apps[words[2]])
     else:
         shown = subprocess.run([sys.executable, *words[1:], "--help"], cwd=ROOT, capture_output=True, text=True).stdout
         return set(re.findall(r"--[a-z-]+", shown))

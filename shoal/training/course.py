@@ -97,17 +97,7 @@ class Course:
         path, settings = self.work / EXAMPLES, self.settings
         if not path.exists():
             read = judgements.read(Path(settings.data), settings.dev_share, settings.dev_queries, settings.seed)
-            from shoal.training.scorers import precision
-
-            encoder = load_encoder(
-                EncoderSettings(
-                    encoder=settings.encoder,
-                    device=settings.device,
-                    # Which passages are hard does not hang on the last digits of their vectors.
-                    dtype=precision(settings.device, settings.dtype),
-                    threads=threads,
-                )
-            )
+            encoder = load_encoder(EncoderSettings(encoder=settings.encoder, device=settings.device, threads=threads))
             found = mine(read, encoder, settings.mine_top_k, settings.dev_top_k)
             if not found.train:
                 raise InvalidArgument(

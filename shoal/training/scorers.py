@@ -8,7 +8,7 @@ neither atomic nor resumed to the same bits.
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -178,7 +178,7 @@ def load(settings: TrainSettings, threads: int) -> Scorer:
     location = models.resolve(name)
     folder = location.fetch()
     device = inference.place(InferenceSettings(backend="torch", device=settings.device)).device
-    passes = Passes(device, precision(device, settings.dtype) == "bfloat16", settings.batch_tokens)
+    passes = Passes(device, _takes_bfloat16(device, settings.dtype), settings.batch_tokens)
     head = models.architecture(folder).endswith(("ForSequenceClassification", "ForCausalLM"))
     options: dict[str, Any] = {"device": device, "local_files_only": True, "model_kwargs": {"dtype": torch.float32}}
     torch.manual_seed(settings.seed)  # a fresh head is the same for all workers
@@ -210,24 +210,11 @@ def load(settings: TrainSettings, threads: int) -> Scorer:
     return LateInteractionScorer(encoder, passes, length, (query, passage), settings.temperature)
 
 
-def precision(device: str, dtype: Literal["auto", "float32", "bfloat16"]) -> Literal["float32", "bfloat16"]:
-    """Settle the setting `dtype` of a training: bfloat16 where the hardware multiplies it."""
-    if dtype != "auto":
-        return dtype
-    if inference.place(InferenceSettings(backend="torch", device=device)).device == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = inference.has_bfloat16()
-    return "bfloat16" if fast else "float32"
-
-
 def save(scorer: Scorer, folder: Path) -> None:
     """Write the model as a folder that sentence-transformers and Shoal load; safetensors only."""
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
     inference.limit_length(scorer.model, scorer.length)
-    scorer.model.save_pretrained(str(folder), create_model_card=False, safe_serialization=True)
+    with inference.quiet():
+        scorer.model.save_pretrained(str(folder), create_model_card=False, safe_serialization=True)
 
 
 def _shorten(model: "BaseModel", settings: TrainSettings) -> int:
@@ -238,6 +225,14 @@ def _shorten(model: "BaseModel", settings: TrainSettings) -> int:
         if isinstance(module, torch.nn.Dropout):
             module.p = settings.dropout
     return length
+
+
+def _takes_bfloat16(device: str, dtype: str) -> bool:
+    if dtype != "auto":
+        return dtype == "bfloat16"
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return inference.has_bfloat16()
 
 
 def _widened(part: torch.Tensor, length: int) -> torch.Tensor:

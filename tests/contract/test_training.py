@@ -42,7 +42,7 @@ def settings(base: Path, **options: Any) -> TrainSettings:
 
 
 def served(reranker: str, **options: Any) -> Any:
-    return load_reranker(RerankerSettings(reranker=reranker, device="cpu", **options))
+    return load_reranker(RerankerSettings(reranker=reranker, backend="torch", dtype="float32", **options))
 
 
 @pytest.mark.parametrize("batch_tokens", [256, 16384])

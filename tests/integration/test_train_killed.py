@@ -111,7 +111,9 @@ def test_two_workers_on_ray_learn_what_one_learns(folder: Path) -> None:
     assert told["steps"] == STEPS
     passages = [json.loads(line)["positive"] for line in (folder / "data" / "pairs.jsonl").read_text().splitlines()]
     alone, shared = (
-        load_reranker(RerankerSettings(reranker=str(path), device="cpu")).score("the red otter", passages)
+        load_reranker(RerankerSettings(reranker=str(path), backend="torch", dtype="float32")).score(
+            "the red otter", passages
+        )
         for path in (expected, folder / "shared")
     )
     np.testing.assert_allclose(shared, alone, atol=0.02 * float(np.ptp(alone)))
