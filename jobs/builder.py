@@ -16,11 +16,13 @@ from jobs.report import Summary
 from jobs.session import Cluster, embedding_workers, run, spread, start
 from shoal import indexes, layout, versions
 from shoal.build.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
+from shoal.build.lexical import describe_lexical
 from shoal.build.publish import first_rejected, make_manifest, require_passages, write_rejected
 from shoal.build.recall import CorpusRecall
 from shoal.build.verify import count_problems
 from shoal.errors import CorruptIndex
 from shoal.fingerprint import Fingerprint
+from shoal.lexical.analyzer import Analyzer
 from shoal.plan import Plan, make_plan, spool
 from shoal.settings import BuildSettings
 from shoal.storage import Storage
@@ -49,6 +51,8 @@ class Builder:
         with self._reporter.stage("plan"):
             encoder: Fingerprint = run(tasks.fingerprint, self.settings, **self.workers.options)
             indexes.check(self.settings.index_kind, encoder.dim, self.settings.index_search)
+            if self.settings.lexical:
+                Analyzer(self.settings)
             return make_plan(self.settings, encoder)
 
     def build(self) -> Summary:
@@ -98,7 +102,8 @@ class Builder:
         with self._reporter.stage("publish"):
             examples = first_rejected(plan, tally, self.storage, _EXAMPLES)
             report = write_rejected(plan, tally, self.storage)
-            versions.publish(self.storage, make_manifest(plan, tally, commits, recall, [report]))
+            lexical = describe_lexical(plan, self.storage)
+            versions.publish(self.storage, make_manifest(plan, tally, commits, recall, [report], lexical))
             summary = self._finish(plan.hash, plan.version, verified=True)
         seconds = {**self._reporter.seconds, "total": round(time.monotonic() - self._started, 3)}
         return replace(
@@ -140,12 +145,18 @@ class Builder:
         if indexes.index_kind(plan.index.index_kind).TRAINED:
             with self._reporter.stage("train"):
                 run(tasks.train, root, plan.hash, tally.passages, threads, **self._resources)
+        if plan.lexical.lexical:
+            with self._reporter.stage("terms", plan.shards, "shards") as stage:
+                calls = ((root, plan.hash, shard) for shard in range(plan.shards))
+                for shard in spread(tasks.count_terms, calls, self._limit, num_cpus=1):
+                    stage.advance(int(tally.shard_rows[shard]))
+                run(tasks.merge_terms, root, plan.hash, num_cpus=1)
         with self._reporter.stage("index", plan.shards, "shards") as stage:
             queries = start(
                 tasks.sample_queries, root, plan.hash, tally.passages, self.settings.verify_queries, num_cpus=1
             )
-            calls = ((root, plan.hash, shard, queries, threads) for shard in range(plan.shards))
-            for passages in spread(tasks.index, calls, self._limit, **self._resources):
+            indexing = ((root, plan.hash, shard, queries, threads) for shard in range(plan.shards))
+            for passages in spread(tasks.index, indexing, self._limit, **self._resources):
                 stage.advance(passages)
             commits = []
             recall = CorpusRecall(self.settings.verify_queries)

@@ -10,7 +10,8 @@ import numpy as np
 from shoal import layout
 from shoal.build.commits import Counts, read_shard_commit
 from shoal.build.embed import embed_unit
-from shoal.build.index import index_shard
+from shoal.build.index import count_shard, index_shard
+from shoal.build.lexical import merge_shards
 from shoal.build.sample import sample_vectors
 from shoal.build.verify import verify_shard
 from shoal.encoders import load_encoder
@@ -101,6 +102,19 @@ def sample_queries(root: str, plan_hash: str, passages: Counts, count: int) -> F
     """The vectors, float32 (q, dim), for which the index is compared with exact search."""
     plan, storage = read_plan(root, plan_hash)
     return sample_vectors(storage, plan.hash, passages, plan.shards, plan.encoder.dim, count, seed=2)
+
+
+def count_terms(root: str, plan_hash: str, shard: int) -> int:
+    """Count the terms of one shard and return its number."""
+    plan, storage = read_plan(root, plan_hash)
+    count_shard(plan, shard, storage)
+    return shard
+
+
+def merge_terms(root: str, plan_hash: str) -> None:
+    """Sum up the terms of all shards: what every shard is scored with."""
+    plan, storage = read_plan(root, plan_hash)
+    merge_shards(plan, storage)
 
 
 def index(root: str, plan_hash: str, shard: int, queries: FloatArray, threads: int) -> int:

@@ -8,12 +8,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from shoal import versions
 from shoal.errors import Conflict, EncoderMismatch, NotFound, ShoalError, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import Manifest
+from shoal.records import Mode
 from shoal.storage import Storage
 
 logger = logging.getLogger("ray.serve")
@@ -46,15 +47,16 @@ class ShardControl(Protocol):
 class Activation:
     """Keeps one ingress replica on the version that CURRENT names.
 
-    switch: called with a version and its passages per shard when new queries shall be answered from it. expected: the
-    fingerprint of the query encoder; a version of another encoder or another number of shards needs another server.
+    switch: called with a version, its passages per shard and whether it can be searched by words, when new queries
+    shall be answered from it. expected: the fingerprint of the query encoder; a version of another encoder or another
+    number of shards needs another server.
     """
 
     def __init__(
         self,
         storage: Storage,
         shards: Sequence[ShardControl],
-        switch: Callable[[str, Sequence[int]], None],
+        switch: Callable[[str, Sequence[int], bool], None],
         expected: Fingerprint,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -151,6 +153,7 @@ class Activation:
             "dim": manifest.dim,
             "metric": manifest.metric,
             "kind": manifest.index.kind,
+            "modes": ["dense"] if manifest.lexical is None else list(get_args(Mode)),
             "models": {"encoder": manifest.encoder.model, "reranker": reranker},
             "problem": self._problem,
         }
@@ -177,7 +180,7 @@ class Activation:
         return manifest
 
     async def _serve(self, manifest: Manifest, previous: str | None) -> None:
-        self._switch(manifest.version, [shard.count for shard in manifest.shards])
+        self._switch(manifest.version, [shard.count for shard in manifest.shards], manifest.lexical is not None)
         self._manifest, self._previous, self._problem = manifest, previous, None
         logger.info("serving index version %s", manifest.version)
         keep = [manifest.version, *([previous] if previous else [])]

@@ -19,7 +19,7 @@ from shoal.encoders import load_encoder
 from shoal.errors import DeadlineExceeded, NotFound, ShoalError
 from shoal.fingerprint import Fingerprint
 from shoal.pipeline import SearchPipeline
-from shoal.records import FloatArray, Hits, SearchAnswer, SearchRequest
+from shoal.records import FloatArray, Queries, SearchAnswer, SearchRequest, ShardHits
 from shoal.rerankers import load_reranker
 from shoal.services import EncodeService, Fetched, RerankService, ShardService
 from shoal.serving import check_encoder
@@ -109,8 +109,10 @@ class Retriever:
         shard.warm()
         return shard
 
-    async def search(self, version: str, queries: FloatArray, top_k: int, deadline: float, with_passages: bool) -> Hits:
-        """Search the named version for b queries, float32 (b, dim). Raises NotFound if there is no such version."""
+    async def search(
+        self, version: str, queries: Queries, top_k: int, deadline: float, with_passages: bool
+    ) -> ShardHits:
+        """Search the named version for several queries. Raises NotFound if there is no such version."""
         return await self._use(version, deadline, lambda shard: shard.search(queries, top_k, with_passages))
 
     async def fetch(self, version: str, rows: list[int], deadline: float, with_vectors: bool = False) -> Fetched:

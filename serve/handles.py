@@ -15,7 +15,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
-from shoal.records import FloatArray, Hits
+from shoal.records import FloatArray, Queries, ShardHits
 from shoal.services import Fetched
 
 T = TypeVar("T")
@@ -42,9 +42,11 @@ class ShardHandle:
         self._handle = handle
         self._shard = shard
 
-    async def search(self, version: str, queries: FloatArray, top_k: int, deadline: float, with_passages: bool) -> Hits:
-        """Search this shard of the named version for b queries, float32 (b, dim)."""
-        hits: Hits = await _call(
+    async def search(
+        self, version: str, queries: Queries, top_k: int, deadline: float, with_passages: bool
+    ) -> ShardHits:
+        """Search this shard of the named version for several queries."""
+        hits: ShardHits = await _call(
             self._handle, "search", version, queries, top_k, deadline, with_passages, deadline=deadline
         )
         return hits

@@ -12,7 +12,7 @@ class Answer(BaseModel):
 
 
 class SearchResult(Answer):
-    """One passage of an answer. `score` is the rerank score if the answer was reranked, else the retrieval score."""
+    """One passage of an answer. `score` is what the answer is ordered by."""
 
     id: str
     score: float
@@ -40,6 +40,7 @@ class SearchResponse(Answer):
     id: str
     index_version: str
     results: list[SearchResult]
+    mode: str = "dense"
     reranked: bool
     coverage: SearchCoverage
     degraded: str | None = None

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from shoal.batching import Batcher
-from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
-from shoal.fanout import FanOut, Found, describe, retried
-from shoal.merge import merge
-from shoal.records import Candidate, FloatArray, Result, SearchAnswer, SearchRequest, Timings
+from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
+from shoal.fanout import FanOut, Found, Probe, describe, merged, retried
+from shoal.fusion import fuse
+from shoal.records import Candidate, FloatArray, Mode, Result, SearchAnswer, SearchRequest, Timings
 from shoal.services import EncodeService, RerankService, ShardService
 from shoal.settings import ServeSettings
 
@@ -32,7 +32,7 @@ class _Text:
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    vector: FloatArray
+    vector: FloatArray | None
     started: float
     finished: float
     batch: int
@@ -72,12 +72,13 @@ class SearchPipeline:
         """The version that new searches are answered from; None before the first `switch`."""
         return self._index.version if self._index else None
 
-    def switch(self, version: str, counts: Sequence[int]) -> None:
+    def switch(self, version: str, counts: Sequence[int], lexical: bool = False) -> None:
         """Answer new searches from this version; those under way finish with theirs.
 
-        counts: passages of each shard, in order. Raises Conflict when the version has another number of shards.
+        counts: passages of each shard, in order. lexical: whether it can be searched by words. Raises Conflict when the
+        version has another number of shards.
         """
-        self._index = FanOut(version, self._shards, counts, self._settings, self._clock)
+        self._index = FanOut(version, self._shards, counts, self._settings, self._clock, lexical)
 
     async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer several queries at once, in order. The first error is raised and gives up the others."""
@@ -95,20 +96,28 @@ class SearchPipeline:
 
         Shards that miss their share of the time are left out and named in `coverage`; without a reranker in time the
         answer is in stage-one order. Raises Overloaded at once when too many queries wait, DeadlineExceeded when the
-        query could not be encoded in time, Unavailable when no shard answered or no version is served yet.
+        query could not be encoded in time, Unavailable when no shard answered or no version is served yet, and
+        InvalidArgument for a mode that the version has no index for.
         """
         now = asyncio.get_running_loop().time
         arrived = now()
         if self._index is None:
             raise Unavailable("no index version is served yet; try again", retry_after_s=1)
-        encoded = await self._encodings.submit(_Text(request.query, request.deadline), request.deadline)
+        if self._mode(request, self._index) == "lexical":
+            encoded = _Encoded(None, arrived, arrived, 0)
+        else:
+            encoded = await self._encodings.submit(_Text(request.query, request.deadline), request.deadline)
 
         encoded_at = now()
         index = self._index  # read once: an answer never mixes two versions
+        mode = self._mode(request, index)
         reranks = request.rerank and self._reranker is not None
         depth = request.top_k if reranks else min(request.top_k, request.top_n)
-        found, missing = await index.search(encoded.vector, depth, self._share_of(request.deadline))
-        candidates = merge([(shard, one.hits, one.query) for shard, one in found.items()], depth)
+        wanted = self._settings.window if mode == "hybrid" else depth
+        probe = Probe(request.query, encoded.vector, mode, wanted, self._share_of(request.deadline))
+        found, missing = await index.search(probe)
+        dense, lexical = merged(found, probe)
+        candidates = fuse(dense, lexical, self._settings)[:depth] if mode == "hybrid" else dense or lexical
         if candidates and candidates[0].passage is None:
             candidates, lost = await self._with_passages(index, candidates, request.deadline)
             missing |= lost
@@ -142,8 +151,27 @@ class SearchPipeline:
                 total=1000 * (finished - arrived),
             ),
             pairs=len(candidates) if scores is not None else 0,
-            explain=_explain(request, depth, encoded, found, missing) if request.explain else None,
+            mode=mode,
+            explain=_explain(request, probe, encoded, found, missing, candidates) if request.explain else None,
         )
+
+    def _mode(self, request: SearchRequest, index: FanOut) -> Mode:
+        """The mode of a request, or else of this server, which is one that the version can answer."""
+        preferred = request.mode or self._settings.mode
+        mode: Mode = ("hybrid" if index.lexical else "dense") if preferred == "auto" else preferred
+        if mode != "dense" and not index.lexical:
+            raise InvalidArgument(
+                f"mode {mode} needs a lexical index, which version {index.version} has not; use dense, or build it "
+                "with --lexical",
+                param="mode",
+            )
+        if mode == "hybrid" and request.top_k > self._settings.window:
+            raise InvalidArgument(
+                f"top_k should be at most {self._settings.window} in hybrid mode, the server's window, not "
+                f"{request.top_k}",
+                param="top_k",
+            )
+        return mode
 
     def _share_of(self, deadline: float) -> float:
         now = self._clock()
@@ -232,21 +260,44 @@ def _best(candidates: list[Candidate], scores: FloatArray | None, top_n: int) ->
 
 
 def _explain(
-    request: SearchRequest, depth: int, encoded: _Encoded, found: dict[int, Found], missing: dict[int, str]
+    request: SearchRequest,
+    probe: Probe,
+    encoded: _Encoded,
+    found: dict[int, Found],
+    missing: dict[int, str],
+    candidates: list[Candidate],
 ) -> dict[str, Any]:
     shards: list[dict[str, Any]] = [
-        {"shard": shard, "ms": one.ms, "batch": one.batch, "hits": min(depth, len(one.hits.ids[one.query]))}
+        {"shard": shard, "ms": one.ms, "batch": one.batch, "hits": _hits(one, probe)}
         for shard, one in found.items()
         if shard not in missing
     ]
     shards += [{"shard": shard, "missing": reason} for shard, reason in missing.items()]
     return {
         "plan": {
-            "candidates_per_shard": depth,
+            "mode": probe.mode,
+            "candidates_per_shard": probe.top_k,
             "top_k": request.top_k,
             "top_n": request.top_n,
             "rerank": request.rerank,
             "encoded_together": encoded.batch,
         },
         "shards": sorted(shards, key=lambda shard: shard["shard"]),
+        "candidates": [
+            {
+                "id": candidate.id,
+                "rank": candidate.rank,
+                "score": candidate.score,
+                "dense_score": candidate.dense_score,
+                "dense_rank": candidate.dense_rank,
+                "lexical_score": candidate.lexical_score,
+                "lexical_rank": candidate.lexical_rank,
+            }
+            for candidate in candidates
+        ],
     }
+
+
+def _hits(found: Found, probe: Probe) -> int:
+    """Passages that a shard found for a query, once for each way of searching."""
+    return sum(min(probe.top_k, len(hits.ids[found.query])) for hits in (found.dense, found.lexical) if hits)

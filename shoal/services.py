@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shoal.records import FloatArray, Hits, Passage
+from shoal.records import FloatArray, Passage, Queries, ShardHits
 
 
 class EncodeService(Protocol):
@@ -21,8 +21,10 @@ class EncodeService(Protocol):
 class ShardService(Protocol):
     """One shard. Its position in the pipeline's list is its number."""
 
-    async def search(self, version: str, queries: FloatArray, top_k: int, deadline: float, with_passages: bool) -> Hits:
-        """Search this shard of the named version for b queries, float32 (b, dim)."""
+    async def search(
+        self, version: str, queries: Queries, top_k: int, deadline: float, with_passages: bool
+    ) -> ShardHits:
+        """Search this shard of the named version for several queries: the best `top_k` of each way of searching."""
         ...
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> "Fetched":

@@ -80,6 +80,20 @@ class IndexSettings(Settings):
     )
 
 
+class LexicalSettings(Settings):
+    """Whether and how passages can be found by their words (BM25)."""
+
+    lexical: bool = Field(True, description="Build the lexical index, which the modes lexical and hybrid search.")
+    lexical_language: Name = Field(
+        "english",
+        description="Language of stemmer and stop words: a Snowball language, or `none` for neither. Text in scripts "
+        "without spaces is cut into pairs of characters whatever the language.",
+    )
+    lexical_stopwords: bool = Field(True, description="Leave out the stop words of the language.")
+    lexical_k1: float = Field(1.5, ge=0, le=10, description="BM25: how slowly repetition of a word saturates.")
+    lexical_b: float = Field(0.75, ge=0, le=1, description="BM25: how much the length of a passage counts against it.")
+
+
 class SourceSettings(Settings):
     """Where passages come from and which fields they have."""
 
@@ -120,7 +134,7 @@ class SourceSettings(Settings):
     )
 
 
-class BuildSettings(SourceSettings, EncoderSettings, IndexSettings):
+class BuildSettings(SourceSettings, EncoderSettings, IndexSettings, LexicalSettings):
     """Everything that `python -m jobs.build_index` and `shoal build` take."""
 
     index: Name = Field(description="Index root to publish to: a local path or a URI such as s3://bucket/prefix.")
@@ -147,7 +161,32 @@ class BuildSettings(SourceSettings, EncoderSettings, IndexSettings):
     dry_run: bool = Field(False, description="Print the plan with its memory and time estimate, and stop.")
 
 
-class ServeSettings(Settings):
+class FusionSettings(Settings):
+    """How a hybrid query becomes one ranking."""
+
+    mode: Literal["auto", "dense", "lexical", "hybrid"] = Field(
+        "auto",
+        description="How stage one searches when a request names no mode: by vectors, by words or by both; auto is "
+        "hybrid where the version has a lexical index, else dense.",
+    )
+    window: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Candidates that each of the two ways of searching brings into a hybrid answer. Fixed, so that a "
+        "longer page continues a shorter one; top_k is at most this in hybrid mode.",
+    )
+    fusion: Literal["rrf", "weighted"] = Field(
+        "rrf",
+        description="How the two rankings are fused: by reciprocal ranks, or by scores scaled to 0..1 for each query.",
+    )
+    rrf_k: int = Field(60, ge=1, le=100_000, description="The constant of reciprocal rank fusion.")
+    lexical_weight: float = Field(
+        0.5, ge=0, le=1, description="Share of the words in weighted fusion; vectors have the rest."
+    )
+
+
+class ServeSettings(FusionSettings):
     """Everything that `serve.app:build_app`, `python -m serve.run` and `shoal serve` take."""
 
     index: Name = Field(description="Index root to serve: a local path or a URI.")

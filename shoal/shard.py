@@ -3,6 +3,7 @@
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from shoal import layout
 from shoal.cache import ShardCache
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
 from shoal.indexes import ShardIndex, index_kind
+from shoal.lexical.index import LexicalIndex
+from shoal.lexical.writer import FILES, LexicalWriter
 from shoal.manifest import FileEntry, Manifest, ShardEntry, ShardInfo
-from shoal.records import FloatArray, Hits, Passage
+from shoal.records import FloatArray, Hits, Passage, Queries, RowArray, ShardHits
 from shoal.services import Fetched
 from shoal.settings import IndexSettings
 from shoal.storage import Storage
@@ -68,16 +71,20 @@ def write_shard(
     kind: str,
     trained: bytes | None,
     threads: int,
+    lexical: LexicalWriter | None = None,
 ) -> ShardEntry:
     """Write one shard into a local folder (created if missing) and return its manifest entry.
 
     blocks: record batches that have at least the columns of PASSAGE_SCHEMA, each with its vectors, float32 (n_i, dim).
-    kind: the `index_kind` setting. trained: what the kind's `train` returned. Files of the entry are named relative to
+    kind: the `index_kind` setting. trained: what the kind's `train` returned. lexical: a writer for the same folder,
+    unless the shard shall be searched by vectors only. Files of the entry are named relative to
     the folder of the version. How the rows are cut into blocks does not change a byte of the result; memory holds one
     block, and for other kinds than `flat` the index. Raises InvalidArgument for vectors that are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = text_bytes = 0
+    if lexical is not None:
+        blocks = lexical.watch(blocks)
     with pa.OSFile(str(folder / layout.PASSAGES), "wb") as sink, pa.ipc.new_file(sink, PASSAGE_SCHEMA) as writer:
 
         def vectors() -> Iterator[FloatArray]:
@@ -92,7 +99,7 @@ def write_shard(
     info = ShardInfo(shard=shard, count=count, dim=dim, kind=kind, text_bytes=text_bytes)
     (folder / layout.SHARD).write_bytes(info.to_bytes())
     local, files = Storage(str(folder)), []
-    for name in (layout.VECTORS, layout.PASSAGES, layout.SHARD):
+    for name in (layout.VECTORS, layout.PASSAGES, layout.SHARD, *(FILES if lexical else ())):
         digest, size = local.sha256(name)
         files.append(FileEntry(path=f"{layout.shard_name(shard)}/{name}", bytes=size, sha256=digest))
     return ShardEntry(shard=shard, count=count, files=files)
@@ -102,9 +109,15 @@ class Shard:
     """An opened, read-only shard. Safe for concurrent calls; everything lies in mapped files."""
 
     def __init__(
-        self, index: ShardIndex, passages: "Passages", paths: Sequence[Path], cache: ShardCache | None
+        self,
+        index: ShardIndex,
+        lexical: LexicalIndex | None,
+        passages: "Passages",
+        paths: Sequence[Path],
+        cache: ShardCache | None,
     ) -> None:
         self._index = index
+        self._lexical = lexical
         self._passages = passages
         self._paths = paths
         self._cache = cache
@@ -136,7 +149,7 @@ class Shard:
         paths: dict[str, Path] = {}
         try:
             for file in entry.files:
-                paths[Path(file.path).name] = _fetch(storage, manifest.version, file, cache, verify)
+                paths[file.path.partition("/")[2]] = _fetch(storage, manifest.version, file, cache, verify)
             settings = IndexSettings(index_kind=manifest.index.kind, index_search=manifest.index.search)
             index = index_kind(settings.index_kind).open(paths[layout.VECTORS], settings, threads)
             passages = Passages(paths[layout.PASSAGES])
@@ -146,28 +159,83 @@ class Shard:
                     f"{passages.count} passages, its manifest says {entry.count} of {manifest.dim}; "
                     "activate another version"
                 )
+            lexical = None
+            if manifest.lexical is not None:
+                lexical = LexicalIndex(paths, entry.count, manifest.lexical, passages.ids)
         except BaseException:
             _release(cache, paths.values())
             raise
-        return cls(index, passages, list(paths.values()), cache)
+        return cls(index, lexical, passages, list(paths.values()), cache)
 
     @property
     def count(self) -> int:
         """Number of passages."""
         return self._passages.count
 
-    def search(self, queries: FloatArray, top_k: int, with_passages: bool) -> Hits:
-        """Search for b queries, float32 (b, dim), L2-normalised; the arrays of the hits are (b, top_k)."""
-        if queries.ndim != 2 or queries.shape[1] != self._index.dim:
+    def search(self, queries: Queries, top_k: int, with_passages: bool) -> ShardHits:
+        """Search for b queries; the arrays of the hits are (b, top_k).
+
+        Raises InvalidArgument for vectors of another dimension, and for words where the version has no lexical index.
+        """
+        dense = self._search_dense(queries, top_k)
+        lexical = self._search_lexical(queries, top_k, dense)
+        both = dense is not None and lexical is not None
+        if lexical is not None:
+            self._fill_in(queries, lexical)
+        return ShardHits(
+            dense=None if dense is None else self._hits(dense, with_passages, both),
+            lexical=None if lexical is None else self._hits(lexical, with_passages, both),
+        )
+
+    def _search_dense(self, queries: Queries, top_k: int) -> "_Found | None":
+        places = [query for query, mode in enumerate(queries.modes) if mode != "lexical"]
+        if not places:
+            return None
+        vectors = queries.vectors
+        if vectors.ndim != 2 or vectors.shape[1] != self._index.dim:
             raise InvalidArgument(
-                f"queries have shape {queries.shape}, the index needs (b, {self._index.dim})", param="queries"
+                f"queries have shape {vectors.shape}, the index needs (b, {self._index.dim})", param="queries"
             )
-        scores, rows = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), top_k)
-        valid = [row[row >= 0].tolist() for row in rows]
+        found = _Found.nothing(len(vectors), top_k)
+        found.scores[places], found.rows[places] = self._index.search(
+            np.ascontiguousarray(vectors[places], dtype=np.float32), top_k
+        )
+        return found
+
+    def _search_lexical(self, queries: Queries, top_k: int, dense: "_Found | None") -> "_Found | None":
+        """Search by words, and give what hybrid queries found by vectors its score by words."""
+        places = [query for query, mode in enumerate(queries.modes) if mode != "dense"]
+        if not places:
+            return None
+        if self._lexical is None:
+            raise InvalidArgument("this version has no lexical index; build it with --lexical", param="mode")
+        found = _Found.nothing(len(queries.modes), top_k)
+        for query in places:
+            scores = self._lexical.scores(queries.texts[query])
+            best = self._lexical.best(scores, top_k)
+            found.scores[query, : len(best)], found.rows[query, : len(best)] = scores[best], best
+            if dense is not None:
+                valid = dense.rows[query] >= 0
+                dense.others[query, valid] = scores[dense.rows[query, valid]]
+        return found
+
+    def _fill_in(self, queries: Queries, lexical: "_Found") -> None:
+        """Give what hybrid queries found by words its score by vectors."""
+        for query in (query for query, mode in enumerate(queries.modes) if mode == "hybrid"):
+            valid = lexical.rows[query] >= 0
+            vectors = self._index.vectors(lexical.rows[query, valid])
+            # Row by row, so that a passage has the same score whatever else was found with it.
+            lexical.others[query, valid] = np.einsum("nd,d->n", vectors, queries.vectors[query])
+
+    def _hits(self, found: "_Found", with_passages: bool, both: bool) -> Hits:
+        others = found.others if both else None
+        valid = [row[row >= 0].tolist() for row in found.rows]
         if not with_passages:
-            return Hits(scores, rows, [[self._passages.id(row) for row in found] for found in valid])
-        passages = [[self._passages.passage(row) for row in found] for found in valid]
-        return Hits(scores, rows, [[passage.id for passage in found] for found in passages], passages)
+            ids = [[self._passages.id(row) for row in rows] for rows in valid]
+            return Hits(found.scores, found.rows, ids, None, others)
+        passages = [[self._passages.passage(row) for row in rows] for rows in valid]
+        ids = [[passage.id for passage in rows] for rows in passages]
+        return Hits(found.scores, found.rows, ids, passages, others)
 
     def fetch(self, rows: Sequence[int], with_vectors: bool = False) -> Fetched:
         """Return the passages, and if asked for the vectors, of rows of this shard, in the order asked."""
@@ -187,6 +255,22 @@ class Shard:
         """Let the cache evict the files. The maps end with the last reference to this object."""
         _release(self._cache, self._paths)
         self._paths = []
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one way of searching found; the arrays of `Hits`, (b, k)."""
+
+    scores: FloatArray
+    rows: RowArray
+    others: FloatArray
+
+    @classmethod
+    def nothing(cls, queries: int, top_k: int) -> "_Found":
+        shape = (queries, top_k)
+        return cls(
+            np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
+        )
 
 
 class Passages:
@@ -216,6 +300,16 @@ class Passages:
         """Return the id of a row."""
         batch, offset = self._locate(row)
         return str(batch.column(0)[offset].as_py())
+
+    def ids(self, rows: RowArray) -> pa.StringArray:
+        """Return the ids of rows, int64 (n,) ascending."""
+        borders = np.searchsorted(rows, self._starts)
+        parts = [
+            batch.column(0).take(pa.array(rows[low:high] - start))
+            for batch, start, low, high in zip(self._batches, self._starts, borders, borders[1:], strict=False)
+            if low < high
+        ]
+        return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
 
     def passage(self, row: int) -> Passage:
         """Return the passage of a row."""

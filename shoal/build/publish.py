@@ -11,7 +11,7 @@ import numpy as np
 from shoal import layout
 from shoal.build.commits import Duplicate, ShardCommit, Tally, read_unit_commit, scratch
 from shoal.errors import InvalidArgument
-from shoal.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, Manifest
+from shoal.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, LexicalInfo, Manifest
 from shoal.plan import Plan
 from shoal.storage import Storage
 
@@ -76,7 +76,12 @@ def require_passages(plan: Plan, tally: Tally, storage: Storage) -> None:
 
 
 def make_manifest(
-    plan: Plan, tally: Tally, commits: Iterable[ShardCommit], recall: float | None, files: list[FileEntry]
+    plan: Plan,
+    tally: Tally,
+    commits: Iterable[ShardCommit],
+    recall: float | None,
+    files: list[FileEntry],
+    lexical: LexicalInfo | None,
 ) -> Manifest:
     """Describe the version: all but `created_at`, `version` and the latency follows from the plan and the input."""
     shards, latencies, text_bytes = [], [], 0
@@ -100,6 +105,7 @@ def make_manifest(
             recall_at_10=recall,
             latency_ms=round(float(np.median(latencies)), 3) if latencies else None,
         ),
+        lexical=lexical,
         shards=shards,
         files=files,
         counts=Counts(

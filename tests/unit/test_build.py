@@ -20,7 +20,8 @@ from shoal.build.commits import (
     read_unit_commit,
 )
 from shoal.build.embed import embed_unit
-from shoal.build.index import duplicate_rows, id_digests, index_shard
+from shoal.build.index import count_shard, duplicate_rows, id_digests, index_shard
+from shoal.build.lexical import describe_lexical, merge_shards
 from shoal.build.publish import describe, first_rejected, make_manifest, require_passages, write_rejected
 from shoal.build.sample import sample_vectors
 from shoal.build.unit import UnitFile, vectors_of
@@ -68,15 +69,23 @@ class Build:
         sample = sample_vectors(
             self.storage, self.plan.hash, self.tally.passages, self.plan.shards, DIM, queries, seed=2
         )
+        self.count()
         commits = [index_shard(self.plan, shard, self.storage, sample, 1) for shard in range(self.plan.shards)]
         for commit in commits:
             self.tally.add_shard(commit)
         return commits
 
+    def count(self) -> None:
+        if self.plan.lexical.lexical:
+            for shard in range(self.plan.shards):
+                count_shard(self.plan, shard, self.storage)
+            merge_shards(self.plan, self.storage)
+
     def publish(self) -> str:
         commits = self.index()
         report = write_rejected(self.plan, self.tally, self.storage)
-        versions.publish(self.storage, make_manifest(self.plan, self.tally, commits, None, [report]))
+        lexical = describe_lexical(self.plan, self.storage)
+        versions.publish(self.storage, make_manifest(self.plan, self.tally, commits, None, [report], lexical))
         return self.plan.version
 
     def report(self) -> list[dict[str, Any]]:
@@ -90,7 +99,7 @@ class Build:
 
 def passages_of(build: Build, commits: Sequence[ShardCommit]) -> dict[str, tuple[int, FloatArray]]:
     """Every indexed passage: its shard and its vector."""
-    manifest = make_manifest(build.plan, build.tally, commits, None, [])
+    manifest = make_manifest(build.plan, build.tally, commits, None, [], None)
     found = {}
     for entry in manifest.shards:
         shard = Shard.open(build.storage, manifest, entry.shard, cache=None, threads=1)
@@ -199,7 +208,7 @@ def test_the_first_of_several_equal_ids_wins_and_the_others_are_reported(tmp_pat
         (8, "p3", "duplicate id, first in in.jsonl:4"),
         (29, "p3", "duplicate id, first in in.jsonl:4"),
     ]
-    manifest = make_manifest(build.plan, build.tally, commits, None, [])
+    manifest = make_manifest(build.plan, build.tally, commits, None, [], None)
     assert manifest.counts.model_dump() == {"input": 30, "passages": 28, "duplicates": 2, "rejected": 0}
     assert not count_problems(build.tally)
 

@@ -212,7 +212,7 @@ def test_search_shows_both_stages(server: Server) -> None:
     rows = [line.split() for line in result.stdout.splitlines() if "doc-" in line]
     assert rows[0][:8] == ["1", "1.0000", "▲", "5", "0.4000", "doc-5", "Title", "5"]
     assert rows[2][:6] == ["3", "0.8000", "=", "3", "0.6000", "doc-3"]
-    assert "version v1, 3 of 4 shards answered (75% of the passages)" in result.stdout
+    assert "version v1, dense, 3 of 4 shards answered (75% of the passages)" in result.stdout
     assert "12.5 ms: encode 1.2" in result.stdout
     assert "degraded" not in result.stdout
 

@@ -12,7 +12,7 @@ from shoal import layout, shard
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import CorpusStatistics, Counts, IndexInfo, Manifest, ShardEntry
-from shoal.records import FloatArray, Passage
+from shoal.records import FloatArray, Passage, Queries
 from shoal.shard import Shard, to_batch, to_passage, write_shard
 from shoal.storage import Storage
 
@@ -189,7 +189,7 @@ def test_every_row_is_found_across_batches(storage: Storage, monkeypatch: pytest
 @pytest.mark.parametrize("with_passages", [True, False])
 def test_a_search_gives_ids_and_if_wanted_passages(storage: Storage, with_passages: bool) -> None:
     opened_shard = opened(storage, 12)
-    hits = opened_shard.search(vectors(12)[[4, 9]], 20, with_passages)
+    hits = opened_shard.search(Queries.dense(vectors(12)[[4, 9]]), 20, with_passages).dense
     assert hits.scores.shape == hits.rows.shape == (2, 20)
     assert hits.rows[:, 0].tolist() == [4, 9]
     assert (hits.rows[:, 12:] == -1).all()
@@ -205,12 +205,12 @@ def test_queries_of_another_dimension_are_refused(storage: Storage) -> None:
     opened_shard = opened(storage, 3)
     for queries in (np.zeros((1, DIM + 1), np.float32), np.zeros(DIM, np.float32)):
         with pytest.raises(InvalidArgument, match=r"needs \(b, 8\)"):
-            opened_shard.search(queries, 3, with_passages=False)
+            opened_shard.search(Queries.dense(queries), 3, with_passages=False)
 
 
 def test_an_empty_shard_answers(storage: Storage) -> None:
     opened_shard = opened(storage, 0)
-    hits = opened_shard.search(vectors(2), 3, with_passages=True)
+    hits = opened_shard.search(Queries.dense(vectors(2)), 3, with_passages=True).dense
     assert (opened_shard.count, hits.ids, hits.passages) == (0, [[], []], [[], []])
     opened_shard.warm()
     opened_shard.close()
@@ -219,7 +219,7 @@ def test_an_empty_shard_answers(storage: Storage) -> None:
 def test_a_warm_shard_answers_like_any_other_and_may_be_closed_twice(storage: Storage) -> None:
     opened_shard = opened(storage, 5)
     opened_shard.warm()
-    assert opened_shard.search(vectors(5)[:1], 1, with_passages=False).ids == [["p0"]]
+    assert opened_shard.search(Queries.dense(vectors(5)[:1]), 1, with_passages=False).dense.ids == [["p0"]]
     opened_shard.close()
     opened_shard.close()
 

@@ -1,0 +1,63 @@
+"""Fusing what a hybrid query found by vectors and by words into one ranking.
+
+`rrf` is reciprocal rank fusion (Cormack, Clarke & Büttcher 2009, "Reciprocal Rank Fusion outperforms Condorcet and
+individual Rank Learning Methods"): each list gives a passage 1 / (k + its rank in it); theirs is k = 60.
+
+`weighted` is a convex combination of the scores, which stand on different scales and are brought to [0, 1] by the
+least and the greatest of the query's candidates (min-max; Bruch, Gai & Ingber 2023, "An Analysis of Fusion Functions
+for Hybrid Retrieval"): (1 - w) * dense + w * lexical. Every candidate has both scores, found in both ways or in one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.records import Candidate
+from shoal.settings import FusionSettings
+
+Scores = NDArray[np.float64]
+
+
+def fuse(dense: Sequence[Candidate], lexical: Sequence[Candidate], settings: FusionSettings) -> list[Candidate]:
+    """Fuse two rankings into one, best first, equal scores ordered by id; every passage of either is in it once.
+
+    Each candidate has both scores, and the rank of each list that it is in.
+    """
+    candidates = {candidate.id: candidate for candidate in dense}
+    for candidate in lexical:
+        both = candidates.get(candidate.id)
+        if both is None:
+            candidates[candidate.id] = candidate
+        else:
+            # The score that a way of searching gave itself, not the one that was filled in, is what its rank goes by.
+            candidates[candidate.id] = replace(
+                both, lexical_score=candidate.lexical_score, lexical_rank=candidate.lexical_rank
+            )
+    union = list(candidates.values())
+    scores = _FUSIONS[settings.fusion](union, settings).tolist()
+    order = sorted(zip(scores, union, strict=True), key=lambda entry: (-entry[0], entry[1].id))
+    return [replace(candidate, score=score, rank=rank) for rank, (score, candidate) in enumerate(order, 1)]
+
+
+def scaled(scores: Scores) -> Scores:
+    """Bring scores, float64 (n,), to [0, 1] by their least and greatest; all are 0 where these are equal."""
+    least, greatest = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 0.0)
+    return (scores - least) / (greatest - least) if greatest > least else np.zeros_like(scores)
+
+
+def _rrf(candidates: Sequence[Candidate], settings: FusionSettings) -> Scores:
+    def share(rank: int | None) -> float:
+        return 0.0 if rank is None else 1 / (settings.rrf_k + rank)
+
+    return np.array([share(candidate.dense_rank) + share(candidate.lexical_rank) for candidate in candidates])
+
+
+def _weighted(candidates: Sequence[Candidate], settings: FusionSettings) -> Scores:
+    dense = scaled(np.array([candidate.dense_score for candidate in candidates], np.float64))
+    lexical = scaled(np.array([candidate.lexical_score for candidate in candidates], np.float64))
+    return (1 - settings.lexical_weight) * dense + settings.lexical_weight * lexical
+
+
+_FUSIONS: dict[str, Callable[[Sequence[Candidate], FusionSettings], Scores]] = {"rrf": _rrf, "weighted": _weighted}
