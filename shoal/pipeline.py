@@ -12,7 +12,7 @@ import numpy as np
 from shoal.batching import Batcher
 from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.fanout import FanOut, Found, Probe, describe, merged, retried
-from shoal.fusion import fuse
+from shoal.fusion import blend, fuse
 from shoal.records import Candidate, FloatArray, Mode, Result, SearchAnswer, SearchRequest, Timings
 from shoal.services import EncodeService, RerankService, ShardService
 from shoal.settings import ServeSettings
@@ -130,7 +130,10 @@ class SearchPipeline:
             verb = "is" if len(missing) == 1 else "are"
             degraded.insert(0, f"{len(missing)} of {len(self._shards)} shards {verb} missing ({describe(missing)})")
         reranked_at = now()
-        results = _best(candidates, scores, request.top_n)
+        final = scores
+        if scores is not None and mode == "hybrid":
+            final = blend(scores, candidates, self._settings, lexical[0].score if lexical else 0.0)
+        results = _best(candidates, scores, final, request.top_n)
         if request.include_vector and results:
             results, complete = await self._with_vectors(index, candidates, results, request.deadline)
             if not complete:
@@ -152,7 +155,7 @@ class SearchPipeline:
             ),
             pairs=len(candidates) if scores is not None else 0,
             mode=mode,
-            explain=_explain(request, probe, encoded, found, missing, candidates) if request.explain else None,
+            explain=_explain(request, probe, encoded, found, missing, candidates, scores) if request.explain else None,
         )
 
     def _mode(self, request: SearchRequest, index: FanOut) -> Mode:
@@ -238,23 +241,24 @@ class SearchPipeline:
         return None, [f"not reranked: the reranker {reason}"]
 
 
-def _best(candidates: list[Candidate], scores: FloatArray | None, top_n: int) -> list[Result]:
-    if scores is None:
-        pairs: list[tuple[Candidate, float | None]] = [(candidate, None) for candidate in candidates[:top_n]]
+def _best(candidates: list[Candidate], scores: FloatArray | None, final: FloatArray | None, top_n: int) -> list[Result]:
+    """The first results by their final scores; `scores` are those of the reranker. None leaves stage-one order."""
+    if scores is None or final is None:
+        lines: list[tuple[Candidate, float, float | None]] = [(one, one.score, None) for one in candidates[:top_n]]
     else:
-        # The sort is stable: candidates that the reranker scores alike stay in stage-one order.
-        order = np.argsort(-scores, kind="stable")[:top_n]
-        pairs = [(candidates[place], float(scores[place])) for place in order]
+        # The sort is stable: candidates of equal scores stay in stage-one order.
+        order = np.argsort(-final, kind="stable")[:top_n]
+        lines = [(candidates[place], float(final[place]), float(scores[place])) for place in order]
     return [
         Result(
             id=candidate.id,
-            score=candidate.score if rerank_score is None else rerank_score,
+            score=score,
             retrieval_score=candidate.score,
             retrieval_rank=candidate.rank,
             rerank_score=rerank_score,
             passage=candidate.passage,
         )
-        for candidate, rerank_score in pairs
+        for candidate, score, rerank_score in lines
         if candidate.passage
     ]
 
@@ -266,6 +270,7 @@ def _explain(
     found: dict[int, Found],
     missing: dict[int, str],
     candidates: list[Candidate],
+    scores: FloatArray | None,
 ) -> dict[str, Any]:
     shards: list[dict[str, Any]] = [
         {"shard": shard, "ms": one.ms, "batch": one.batch, "hits": _hits(one, probe)}
@@ -292,8 +297,11 @@ def _explain(
                 "dense_rank": candidate.dense_rank,
                 "lexical_score": candidate.lexical_score,
                 "lexical_rank": candidate.lexical_rank,
+                "rerank_score": rerank_score,
             }
-            for candidate in candidates
+            for candidate, rerank_score in zip(
+                candidates, [None] * len(candidates) if scores is None else scores.tolist(), strict=True
+            )
         ],
     }
 

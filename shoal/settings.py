@@ -184,6 +184,20 @@ class FusionSettings(Settings):
     lexical_weight: float = Field(
         0.5, ge=0, le=1, description="Share of the words in weighted fusion; vectors have the rest."
     )
+    rerank_dense_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="What a hybrid answer adds to a rerank score for each unit of cosine similarity. Default: 0.5 with "
+        "late_interaction, whose scores are cosines too, else 0.",
+    )
+    rerank_lexical_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="What it adds for the best BM25 score of the query, and for others in proportion. Default: 0.45 "
+        "with late_interaction, else 0.",
+    )
 
 
 class ServeSettings(FusionSettings):
