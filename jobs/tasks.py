@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,11 @@ from shoal.fingerprint import Fingerprint
 from shoal.indexes import index_kind
 from shoal.plan import Plan, spool_file
 from shoal.records import FloatArray
-from shoal.settings import BuildSettings
+from shoal.settings import BuildSettings, EvaluateSettings
 from shoal.storage import Storage
+
+if TYPE_CHECKING:
+    from shoal.evaluation.runs import Run
 
 
 def read_plan(root: str, plan_hash: str) -> tuple[Plan, Storage]:
@@ -121,6 +124,13 @@ def index(root: str, plan_hash: str, shard: int, queries: FloatArray, threads: i
     """Index one shard and return its passages."""
     plan, storage = read_plan(root, plan_hash)
     return index_shard(plan, shard, storage, queries, threads).entry.count
+
+
+def ask(settings: EvaluateSettings, queries: dict[str, str]) -> list["Run"]:
+    """Ask queries by id in every way that an evaluation wants."""
+    from shoal.evaluation.evaluate import ask_here
+
+    return ask_here(settings, queries)
 
 
 def verify(root: str, plan_hash: str, shard: int) -> tuple[int, list[str]]:

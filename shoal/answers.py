@@ -65,5 +65,7 @@ class IndexDescription(Answer):
     dim: int
     metric: str
     kind: str
+    modes: list[str] = ["dense"]
+    """How it can be searched: dense, lexical, hybrid."""
     models: dict[str, str | None]
     """`encoder` and `reranker`; the latter is None if there is none."""

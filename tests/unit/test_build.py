@@ -347,3 +347,20 @@ def test_duplicate_rows_agree_with_a_plain_loop(numbers: list[int]) -> None:
             first[number] = row
     duplicates, firsts = duplicate_rows(id_digests(pa.array([str(number) for number in numbers], pa.string())))
     assert list(zip(duplicates.tolist(), firsts.tolist(), strict=True)) == expected
+
+
+def test_the_lexical_index_knows_each_passage_once_and_may_be_left_out(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "in.jsonl", [*records(30), *records(5)])
+    build = Build(tmp_path / "index", source).embed()
+    build.publish()
+    manifest = versions.read_manifest(build.storage, build.plan.version)
+    assert manifest.counts.duplicates == 5
+    assert manifest.lexical is not None
+    assert manifest.lexical.passages == 30
+    assert not versions.verify(build.storage, build.plan.version)
+    without = Build(tmp_path / "without", source, lexical=False).embed()
+    without.publish()
+    manifest = versions.read_manifest(without.storage, without.plan.version)
+    assert manifest.lexical is None
+    assert not [file.path for file in manifest.all_files() if "lexical" in file.path]
+    assert without.plan.hash != build.plan.hash
