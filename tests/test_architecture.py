@@ -94,7 +94,7 @@ def test_no_test_folder_can_become_a_package_of_ours() -> None:
 def test_every_setting_explains_itself() -> None:
     from shoal import settings
 
-    for model in (settings.BuildSettings, settings.RunSettings, settings.RerankerSettings):
+    for model in (settings.BuildSettings, settings.RunSettings, settings.RerankerSettings, settings.EvaluateSettings):
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
 

@@ -228,8 +228,8 @@ def test_tables_fit_the_width_and_are_plain_without_a_terminal(command: str, col
 
 def test_search_without_reranking(server: Server) -> None:
     server.answer = httpx.Response(200, json=answered({}, reranked=False, degraded="reranker: deadline"))
-    result = run("search", "fish", "--no-rerank")
-    assert server.bodies == [{"query": "fish", "rerank": False}]
+    result = run("search", "fish", "--no-rerank", "--mode", "lexical")
+    assert server.bodies == [{"query": "fish", "rerank": False, "mode": "lexical"}]
     assert "rerank " not in result.stdout.splitlines()[1]
     assert result.stdout.splitlines()[-1] == "degraded: reranker: deadline"
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs import evaluate as job
 from shoal.client import Client
 from shoal.errors import InvalidArgument
 from shoal.evaluation import asking, report
@@ -195,6 +197,28 @@ def test_an_index_is_evaluated_in_every_mode_and_reported(tmp_path: Path, datase
     assert len(drawings) == 2
     for drawing in drawings:
         ElementTree.fromstring(drawing)
+
+
+def test_the_job_spreads_the_queries_and_finds_the_same(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(tmp_path / "root", "v1", [Passage(id_, text) for id_, text in TEXTS.items()], lexical=LexicalSettings())
+    calls: list[tuple[Any, ...]] = []
+
+    def inline(function: Any, arguments: Any, limit: int, **options: float) -> Any:
+        for one in arguments:
+            calls.append(one)
+            yield function(*one)
+
+    monkeypatch.setattr(job, "ray_session", nullcontext)
+    monkeypatch.setattr(job, "spread", inline)
+    options: dict[str, Any] = {"dataset": str(dataset), "index": str(tmp_path / "root"), "reranker": "overlap"}
+    job.evaluate(EvaluateSettings(**options), workers=2, as_json=True)
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [sorted(part) for _, part in calls] == [["q1", "q2"], ["q3"]]
+    assert {row["name"]: row["values"] for row in rows} == {
+        row.name: row.values for row in evaluate(EvaluateSettings(**options)).rows
+    }
 
 
 def test_a_version_without_words_is_evaluated_by_vectors(tmp_path: Path, dataset: Path) -> None:
