@@ -170,8 +170,8 @@ class SearchPipeline:
             )
         if mode == "hybrid" and request.top_k > self._settings.window:
             raise InvalidArgument(
-                f"top_k should be at most {self._settings.window} in hybrid mode, the server's window, not "
-                f"{request.top_k}",
+                f"top_k should be at most {self._settings.window}, the server's window, in hybrid mode, not "
+                f"{request.top_k}; ask for fewer, or in another mode",
                 param="top_k",
             )
         return mode

@@ -180,8 +180,8 @@ class Shard:
         dense = self._search_dense(queries, top_k)
         lexical = self._search_lexical(queries, top_k, dense)
         both = dense is not None and lexical is not None
-        if lexical is not None:
-            self._fill_in(queries, lexical)
+        if dense is not None and lexical is not None:
+            self._fill_in(queries, dense, lexical)
         return ShardHits(
             dense=None if dense is None else self._hits(dense, with_passages, both),
             lexical=None if lexical is None else self._hits(lexical, with_passages, both),
@@ -219,11 +219,16 @@ class Shard:
                 dense.others[query, valid] = scores[dense.rows[query, valid]]
         return found
 
-    def _fill_in(self, queries: Queries, lexical: "_Found") -> None:
+    def _fill_in(self, queries: Queries, dense: "_Found", lexical: "_Found") -> None:
         """Give what hybrid queries found by words its score by vectors."""
         for query in (query for query, mode in enumerate(queries.modes) if mode == "hybrid"):
             valid = lexical.rows[query] >= 0
-            vectors = self._index.vectors(lexical.rows[query, valid])
+            try:
+                vectors = self._index.vectors(lexical.rows[query, valid])
+            except InvalidArgument:
+                # An index that cannot give vectors back: what it did not find scores no more than what it found last.
+                lexical.others[query, valid] = dense.scores[query, dense.rows[query] >= 0].min(initial=1.0)
+                continue
             # Row by row, so that a passage has the same score whatever else was found with it.
             lexical.others[query, valid] = np.einsum("nd,d->n", vectors, queries.vectors[query])
 

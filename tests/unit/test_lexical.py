@@ -193,6 +193,23 @@ def test_hybrid_hits_have_both_scores(tmp_path: Path) -> None:
     assert found.lexical.rows[0].tolist() == found.lexical.rows[2].tolist() == words.rows[0, :5].tolist()
 
 
+def test_an_index_that_cannot_give_vectors_back_answers_hybrid_queries_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = publish(tmp_path / "root", "v1", content(60), shards=1, encoder="hashing:8", lexical=LEXICAL)
+    shard = Shard.open(Storage(str(tmp_path / "root")), manifest, 0, cache=None, threads=1)
+
+    def refuse(rows: object) -> None:
+        raise InvalidArgument("cannot give vectors back")
+
+    monkeypatch.setattr(shard._index, "vectors", refuse)
+    found = shard.search(Queries(np.full((1, 8), 8**-0.5, np.float32), ["otter"], ["hybrid"]), 5, False)
+    assert found.dense is not None
+    assert found.lexical is not None
+    assert found.lexical.others is not None
+    assert found.lexical.others[0].tolist() == [found.dense.scores[0, -1]] * 5
+
+
 def test_words_need_a_lexical_index(tmp_path: Path) -> None:
     manifest = publish(tmp_path / "root", "v1", content(9), shards=1, encoder="hashing:8")
     shard = Shard.open(Storage(str(tmp_path / "root")), manifest, 0, cache=None, threads=1)

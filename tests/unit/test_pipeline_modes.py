@@ -146,7 +146,9 @@ async def test_a_version_without_words_says_so() -> None:
 
 @virtual_time
 async def test_more_candidates_than_the_window_are_refused() -> None:
-    with pytest.raises(InvalidArgument, match="top_k should be at most 20 in hybrid mode") as refused:
+    with pytest.raises(
+        InvalidArgument, match="top_k should be at most 20, the server's window, in hybrid mode"
+    ) as refused:
         await System(window=20).pipeline.search(request("hybrid", top_k=21))
     assert refused.value.param == "top_k"
 
