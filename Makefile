@@ -3,18 +3,24 @@ PYTHON ?= python3
 VENV   ?= .venv
 # faiss comes in two builds that exclude each other; a machine with an NVIDIA driver takes the GPU one.
 EXTRA  ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
+OTHER  := $(if $(filter gpu,$(EXTRA)),cpu,gpu)
 KEEP   ?=
 BENCH  ?=
+# What `make bench` offers: the benchmarks, without the modules they share.
+BENCHES := $(filter-out beir report,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))
 BIN    := $(VENV)/bin
+COMMA  := ,
 
-.PHONY: help demo test lint bench clean
+.PHONY: help install demo test lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+install: $(VENV)/.run-$(EXTRA) ## Install Shoal into .venv; then: . .venv/bin/activate
+
 demo: $(VENV)/.run-$(EXTRA) ## Index the docstrings of installed packages, serve them, ask questions. KEEP=1 leaves it serving.
-	$(BIN)/python cluster/demo.py $(if $(KEEP),--keep)
+	$(BIN)/python cluster/demo.py $(if $(filter-out 0 no false,$(KEEP)),--keep)
 
 test: $(VENV)/.dev-$(EXTRA) ## Install what the tests need and run all of them. ARGS="-k name" picks.
 	$(BIN)/python -m pytest $(ARGS)
@@ -26,7 +32,7 @@ lint: $(VENV)/.dev-$(EXTRA) ## Check format, style, types and the import contrac
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev-$(EXTRA) ## Run one benchmark: make bench BENCH=quality ARGS="--dataset DIR".
-	$(BIN)/python -m benchmarks.$(or $(BENCH),$(error name one: make bench BENCH=$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))) $(ARGS)
+	$(BIN)/python -m benchmarks.$(or $(BENCH),$(error name one, BENCH=NAME: $(BENCHES))) $(ARGS)
 
 clean: ## Remove the virtual environment and what the demo left.
 	rm -rf $(VENV) .demo
@@ -35,9 +41,18 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run-$(EXTRA): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRA)]'
+	$(call install,$(EXTRA))
 	@touch $@
 
 $(VENV)/.dev-$(EXTRA): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRA),dev]'
+	$(call install,$(EXTRA)$(COMMA)dev)
 	@touch $@ $(VENV)/.run-$(EXTRA)
+
+# Removing one faiss breaks the other, so the one that is not wanted goes first.
+define install
+	@echo "Installing .[$(1)] into $(VENV): minutes the first time, most of them for torch."
+	@if [ -e $(VENV)/.run-$(OTHER) ]; then \
+		$(BIN)/python -m pip uninstall --quiet --yes faiss-$(OTHER) && rm -f $(VENV)/.run-$(OTHER) $(VENV)/.dev-$(OTHER); \
+	fi
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(1)]'
+endef

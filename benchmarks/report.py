@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,10 @@ class Figure:
 
 
 def report(title: str, figures: Sequence[Figure], output: Path | None = None) -> None:
-    """Print the figures under a description of this machine; write {name: {value, goal, met, unit}} to `output`."""
+    """Print the figures under a description of this machine; write {name: {value, goal, met, unit}} to `output`.
+
+    Ends the program with exit code 1 if a goal was missed.
+    """
     console = Console(width=120)
     console.print(f"{title}\n{machine()}", highlight=False)
     table = Table()
@@ -38,6 +42,8 @@ def report(title: str, figures: Sequence[Figure], output: Path | None = None) ->
             figure.name: {key: value for key, value in asdict(figure).items() if key != "name"} for figure in figures
         }
         output.write_text(json.dumps(rows, indent=1) + "\n")
+    if any(figure.met is False for figure in figures):
+        sys.exit(1)
 
 
 def _readable(value: float) -> str:

@@ -49,7 +49,7 @@ def main() -> None:
 
     model = SentenceTransformer(str(resolve(EMBEDDED_ENCODER).fetch()), device="cpu")
     passage_vectors = model.encode(
-        [f"{row['title']} {row['text']}".strip() for row in corpus], normalize_embeddings=True
+        [f"{row.get('title', '')} {row['text']}".strip() for row in corpus], normalize_embeddings=True
     )
     query_vectors = model.encode(list(queries.values()), normalize_embeddings=True)
     exact = query_vectors @ passage_vectors.T

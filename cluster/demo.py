@@ -5,6 +5,7 @@ answer before and after reranking. What it leaves is below .demo/, so that the s
 """
 
 import argparse
+import contextlib
 import os
 import shlex
 import signal
@@ -16,10 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from shoal.processes import stop_on_signals
+
 ROOT = Path(__file__).parent.parent
 FOLDER = Path(".demo")
-INDEX = FOLDER / "index"
-CORPUS = FOLDER / "docstrings.jsonl"
+PASSAGES = 3000
 QUESTIONS = (
     "run several coroutines at once and wait until all of them are done",
     "how strongly do two rankings agree",
@@ -33,19 +35,32 @@ def main() -> None:
     """Run the demo; with --keep the server stays until Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="go on serving until Ctrl-C")
-    keep = parser.parse_args().keep
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where corpus and index go (default: %(default)s)")
+    parser.add_argument("--passages", type=int, default=PASSAGES, help="size of the corpus (default: %(default)s)")
+    options = parser.parse_args()
     os.chdir(ROOT)
-    started = time.perf_counter()
-    run("python", "-m", "jobs.docstring_corpus", "--output", str(CORPUS))
-    run("shoal", "build", "--source", str(CORPUS), "--title-field", "title", "--index", str(INDEX), "--shards", "2")
-    with serving() as url:
+    stop_on_signals()
+    try:
+        demo(options.folder, options.passages, options.keep)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def demo(folder: Path, passages: int, keep: bool) -> None:
+    """Make the corpus, build, serve, ask."""
+    corpus, index = str(folder / "docstrings.jsonl"), str(folder / "index")
+    began = time.perf_counter()
+    run("python", "-m", "jobs.docstring_corpus", "--output", corpus, "--limit", str(passages))
+    run("shoal", "build", "--source", corpus, "--title-field", "title", "--index", index, "--shards", "2")
+    with serving(index) as url:
         for question in QUESTIONS:
             run("shoal", "compare", question, "--top-n", "5", "--url", url)
-        say(f"Done in {time.perf_counter() - started:.0f} s.")
+        say(f"Done in {time.perf_counter() - began:.0f} s.")
         if keep:
             say(f"Still serving at {url} (API: {url}/docs). Ask: .venv/bin/shoal search 'your question' --url {url}")
             say("Ctrl-C stops it.")
-            signal.pause()
+            with contextlib.suppress(KeyboardInterrupt):  # the end that was announced is no failure
+                signal.pause()
 
 
 def say(text: str) -> None:
@@ -65,21 +80,32 @@ def command(*words: str) -> list[str]:
 def run(*words: str) -> None:
     """Show a command, run it, and end the demo if it fails."""
     say(f"$ {shlex.join(words)}")
-    code = subprocess.run(command(*words), check=False).returncode
-    if code:
-        sys.exit(code)
+    with started(command(*words)) as process:
+        if code := process.wait():
+            sys.exit(code)
 
 
 @contextmanager
-def serving() -> Iterator[str]:
+def started(words: list[str], stdout: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Start a process; when the block is left before the process has ended, tell it to stop, and wait until it has."""
+    process = subprocess.Popen(words, stdout=stdout, text=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait()
+
+
+@contextmanager
+def serving(index: str) -> Iterator[str]:
     """Serve the index on a free port while the block runs; yield the URL once it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = ("shoal", "serve", "--index", str(INDEX), "--port", str(port))
+    words = ("shoal", "serve", "--index", index, "--port", str(port))
     say(f"$ {shlex.join(words)}")
-    server = subprocess.Popen(command(*words), stdout=subprocess.PIPE, text=True)
-    try:
+    with started(command(*words), stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         for line in server.stdout:
             print(line, end="", flush=True)
@@ -88,11 +114,6 @@ def serving() -> Iterator[str]:
         else:
             sys.exit(server.wait() or 1)
         yield f"http://127.0.0.1:{port}"
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait()
 
 
 if __name__ == "__main__":

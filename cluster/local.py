@@ -29,7 +29,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from shoal.processes import KILL_S, adopt_orphans, kill_descendants
+from shoal.processes import KILL_S, STOPS, adopt_orphans, ignore_signals, kill_descendants
+from shoal.proxies import no_proxy
 
 # For nodes and clients alike, before they import Ray; a value from outside wins.
 ENVIRONMENT = {
@@ -135,6 +136,7 @@ def prepare_environment(folder: str) -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ["RAY_TMPDIR"] = folder
+    os.environ["no_proxy"] = no_proxy()
     # `python` in the entrypoint of a job is this interpreter, whether or not its environment is activated.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     # As in the image, Serve finds the application on every node; a job's own working directory comes first.
@@ -218,12 +220,13 @@ def run(nodes: int, cpus: int, gpus: int, *, as_json: bool, until_eof: bool) -> 
     stop = threading.Event()
     folder = tempfile.mkdtemp(prefix="shr-", dir="/tmp")  # short: the path of a socket has at most 107 bytes
     prepare_environment(folder)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in STOPS:
+        signal.signal(number, lambda *_: sys.exit(0))
     adopt_orphans()
     try:
         cluster = start_nodes(nodes, cpus, gpus)
         # Ray has put its own handlers in place of ours.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, lambda *_: stop.set())
         job_url = f"http://{cluster.webui_url}"
         wait_for_job_api(job_url)
@@ -236,8 +239,7 @@ def run(nodes: int, cpus: int, gpus: int, *, as_json: bool, until_eof: bool) -> 
             threading.Thread(target=stop_at_eof, args=(stop,), daemon=True).start()
         stop.wait()
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_signals()
         kill_descendants()
         shutil.rmtree(folder, ignore_errors=True)
 

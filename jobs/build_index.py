@@ -15,8 +15,10 @@ from jobs.estimate import estimate
 from jobs.progress import Reporter
 from jobs.report import print_rows
 from jobs.session import joins_cluster, ray_session
+from shoal.cli.errors import run
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument
+from shoal.processes import stop_on_signals
 from shoal.settings import BuildSettings
 from shoal.sources.listing import find_input
 
@@ -26,6 +28,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @settings_command(app, BuildSettings)
 def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
     """Embed a corpus into shards and publish them as one index version; run again, it continues where it stopped."""
+    stop_on_signals()
     # The streams as they are now: Ray's own messages are kept off stdout while a cluster is there.
     reporter = Reporter(Console(file=sys.stderr if as_json else sys.stdout))
     # A mistyped path is told at once, not after a cluster has started.
@@ -43,7 +46,10 @@ def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
 
 def _require_absolute(settings: BuildSettings) -> None:
     """A submitted job runs in a folder of Ray's own, where relative paths mean nothing to the one who typed them."""
-    for option, path in (("--source", settings.source), ("--index", settings.index)):
+    paths = {"--source": settings.source, "--index": settings.index}
+    if settings.encoder.startswith("."):  # else it may be the name of a preset or on a hub
+        paths["--encoder"] = settings.encoder
+    for option, path in paths.items():
         if "://" not in path and not Path(path).expanduser().is_absolute():
             raise InvalidArgument(
                 f"{option}: {path!r} is relative, which has no meaning on a cluster; give the whole path", param=option
@@ -51,4 +57,4 @@ def _require_absolute(settings: BuildSettings) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    run(app)

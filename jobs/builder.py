@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -13,14 +14,14 @@ from jobs import tasks
 from jobs.embedding import embed
 from jobs.progress import Reporter
 from jobs.report import Summary
-from jobs.session import Cluster, embedding_workers, run, spread, start
+from jobs.session import Cluster, embedding_workers, run, shortage, spread, start
 from shoal import indexes, layout, versions
 from shoal.build.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
 from shoal.build.lexical import describe_lexical
 from shoal.build.publish import first_rejected, make_manifest, require_passages, write_rejected
 from shoal.build.recall import CorpusRecall
 from shoal.build.verify import count_problems
-from shoal.errors import CorruptIndex
+from shoal.errors import Conflict, CorruptIndex, NotFound, ShoalError
 from shoal.fingerprint import Fingerprint
 from shoal.lexical.analyzer import Analyzer
 from shoal.plan import Plan, make_plan, spool
@@ -48,12 +49,20 @@ class Builder:
 
     def plan(self) -> Plan:
         """Decide what is to be done; reads the listing and samples of the input, and writes nothing."""
+        if lack := shortage(self.workers):
+            self._reporter.say(lack)
         with self._reporter.stage("plan"):
             encoder: Fingerprint = run(tasks.fingerprint, self.settings, **self.workers.options)
             indexes.check(self.settings.index_kind, encoder.dim, self.settings.index_search)
             if self.settings.lexical:
                 Analyzer(self.settings)
-            return make_plan(self.settings, encoder)
+            plan = make_plan(self.settings, encoder)
+        if unreadable := plan.unreadable:
+            self._reporter.say(
+                f"{len(unreadable):,} of {len(plan.files):,} files cannot be read and are left out, such as "
+                f"{unreadable[0].name}, which {unreadable[0].unreadable}"
+            )
+        return plan
 
     def build(self) -> Summary:
         """Build, verify and publish; or only activate, when the same plan has been published already."""
@@ -62,15 +71,42 @@ class Builder:
         if published and not self.settings.rebuild:
             self._reporter.say(f"{published} was built from the same plan: nothing to do (--rebuild builds it again)")
             return self._finish(plan.hash, published)
+        version, facts = self._publish(plan, published)
+        summary = self._finish(plan.hash, version, verified=bool(facts))
+        if not facts:
+            return summary
+        seconds = {**self._reporter.seconds, "total": round(time.monotonic() - self._started, 3)}
+        return replace(summary, **facts, passages_per_s=round(summary.passages / seconds["total"], 1), seconds=seconds)
+
+    def _publish(self, plan: Plan, published: str | None) -> tuple[str, dict[str, Any]]:
+        """Publish what the plan says, unless another run of the same build is faster.
+
+        published: the version of this plan that was there before. Returns the new one and, if this run has built it,
+        what the summary says about that.
+        """
+        staged = self._staged(plan)
+        while True:
+            try:
+                return staged.version, self._stages(staged)
+            except Exception:
+                # Two runs of one build do the same work side by side. The faster one publishes and clears the staging
+                # area; one that started at the same moment may have put its plan in the place of ours.
+                other = versions.find_plan(self.storage, plan.hash)
+                if other is not None and other != published:
+                    self._reporter.say(f"another run of this build has published {other}")
+                    return other, {}
+                now = self._staging(plan.hash)
+                if now is None or now.version == staged.version:
+                    raise
+                self._reporter.say(f"another run of this build is making {now.version}: going on with that one")
+                staged = now
+
+    def _staging(self, plan_hash: str) -> Plan | None:
+        """The plan that is in staging, if there is one."""
         try:
-            return self._stages(self._staged(plan))
-        except Exception:
-            # Two runs of one build do the same work side by side. The faster one publishes and clears the staging area.
-            other = versions.find_plan(self.storage, plan.hash)
-            if other is None or other == published:
-                raise
-            self._reporter.say(f"another run of this build has published {other}")
-            return self._finish(plan.hash, other)
+            return Plan.from_bytes(self.storage.read(layout.plan(plan_hash)))
+        except NotFound:
+            return None
 
     def _staged(self, plan: Plan) -> Plan:
         """The plan as an earlier run of this build left it in staging, or else this one, with its final units."""
@@ -78,7 +114,7 @@ class Builder:
         if others := [name for name in self.storage.list(layout.STAGING) if name != plan.hash]:
             self._reporter.say(
                 f"{self.storage.uri}/{layout.STAGING} holds {len(others)} builds of other plans; "
-                "delete those that neither run nor will be continued"
+                "`shoal index prune` removes those that have not gone on for days"
             )
         if not self.storage.exists(path):
             pending = plan.pending
@@ -88,13 +124,16 @@ class Builder:
                     calls = ((self.settings.index, plan, index) for index in pending)
                     for _ in spread(tasks.spool, calls, self._limit, num_cpus=1):
                         stage.advance(0)
-            self.storage.write(path, spool(plan, self.storage).to_bytes())
+            final = spool(plan, self.storage).to_bytes()
+            if not self.storage.exists(path):  # spooling takes long: another run may have been faster
+                self.storage.write(path, final)
         return Plan.from_bytes(self.storage.read(path))
 
-    def _stages(self, plan: Plan) -> Summary:
+    def _stages(self, plan: Plan) -> dict[str, Any]:
+        """Build the version of a plan and publish it. Returns what the summary says of it, or {} if it was."""
         if self.storage.exists(layout.manifest(plan.version)):
-            # The earlier run was killed between its last two steps.
-            return self._finish(plan.hash, plan.version)
+            self._reporter.say(f"{plan.version} was published by a run that ended before it was made current")
+            return {}
         tally, reused = self._embed(plan)
         require_passages(plan, tally, self.storage)
         commits, recall = self._index(plan, tally)
@@ -104,18 +143,13 @@ class Builder:
             report = write_rejected(plan, tally, self.storage)
             lexical = describe_lexical(plan, self.storage)
             versions.publish(self.storage, make_manifest(plan, tally, commits, recall, [report], lexical))
-            summary = self._finish(plan.hash, plan.version, verified=True)
-        seconds = {**self._reporter.seconds, "total": round(time.monotonic() - self._started, 3)}
-        return replace(
-            summary,
-            built=True,
-            units=len(plan.units),
-            units_reused=reused,
-            workers=self.workers.count,
-            passages_per_s=round(summary.passages / seconds["total"], 1),
-            seconds=seconds,
-            rejected_examples=examples,
-        )
+        return {
+            "built": True,
+            "units": len(plan.units),
+            "units_reused": reused,
+            "workers": self.workers.count,
+            "rejected_examples": examples,
+        }
 
     def _embed(self, plan: Plan) -> tuple[Tally, int]:
         """Embed what is not committed yet. Returns the counts of all units, and how many were there already."""
@@ -155,13 +189,15 @@ class Builder:
             queries = start(
                 tasks.sample_queries, root, plan.hash, tally.passages, self.settings.verify_queries, num_cpus=1
             )
-            indexing = ((root, plan.hash, shard, queries, threads) for shard in range(plan.shards))
+            indexing = ((root, plan.hash, plan.version, shard, queries, threads) for shard in range(plan.shards))
             for passages in spread(tasks.index, indexing, self._limit, **self._resources):
                 stage.advance(passages)
             commits = []
             recall = CorpusRecall(self.settings.verify_queries)
             for shard in range(plan.shards):
                 commit = read_shard_commit(self.storage, plan.hash, shard)
+                if commit.version != plan.version:
+                    raise Conflict(f"another run of this build has indexed shard {shard} for {commit.version}")
                 tally.add_shard(commit)
                 recall.add(commit.nearest)
                 commits.append(commit.without_sample())
@@ -171,7 +207,7 @@ class Builder:
         """Read everything that was stored once more. Raises CorruptIndex; then nothing is published."""
         problems = count_problems(tally)
         with self._reporter.stage("verify", plan.shards, "shards") as stage:
-            calls = ((self.settings.index, plan.hash, shard) for shard in range(plan.shards))
+            calls = ((self.settings.index, plan.hash, plan.version, shard) for shard in range(plan.shards))
             for shard, found in spread(tasks.verify, calls, self._limit, num_cpus=1):
                 problems += found
                 stage.advance(int(tally.shard_passages[shard]))
@@ -185,11 +221,15 @@ class Builder:
         """Make a published version current if that is wanted, and clear the staging area of its build."""
         manifest = versions.read_manifest(self.storage, version)
         if self.settings.activate:
-            versions.activate(self.storage, version, verified=verified)
-        staged = layout.plan(plan_hash)
+            try:
+                versions.activate(self.storage, version, verified=verified)
+            except ShoalError as error:
+                message = f"{version} is published, but not current: {error.message}; run the same command again"
+                raise type(error)(message, retry_after_s=error.retry_after_s) from error
         # A rebuild that was interrupted keeps its own plan, for the next --rebuild.
-        if not self.storage.exists(staged) or Plan.from_bytes(self.storage.read(staged)).version == version:
-            self.storage.delete(layout.staging_dir(plan_hash))
+        staged = self._staging(plan_hash)
+        if staged is None or staged.version == version:
+            versions.discard_staging(self.storage, plan_hash)
         current = versions.read_current(self.storage)
         return Summary(
             index=self.storage.uri,

@@ -14,6 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
+from shoal.cli.errors import guard
+from shoal.errors import InvalidArgument
+
 # What a Python programmer might ask about, out of what Shoal's own dependencies bring anyway.
 PACKAGES = ("stdlib", "numpy", "pandas", "scipy", "sklearn", "pyarrow", "torch", "httpx", "rich", "fastapi", "pydantic")
 SKIPPED_FOLDERS = {
@@ -49,16 +52,20 @@ LONGEST = 600
 
 def main(
     output: Annotated[Path, typer.Option(help="JSONL file to write; left untouched if its content would not change.")],
-    limit: Annotated[int, typer.Option(min=1, help="Passages to take, spread evenly over the packages.")] = 2000,
+    limit: Annotated[int, typer.Option(min=1, help="Passages to take, spread evenly over the packages.")] = 3000,
 ) -> None:
     """Write passages {id, title, text, package, kind} made from docstrings."""
-    lines = [json.dumps(passage, ensure_ascii=False) + "\n" for passage in spread(limit)]
-    content = "".join(lines).encode("utf-8", "replace")
-    # An unchanged file keeps its identity, so that a second demo finds its index already built.
-    if not output.exists() or output.read_bytes() != content:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(content)
-    print(f"{len(lines)} passages in {output}")  # noqa: T201
+    with guard():
+        lines = [json.dumps(passage, ensure_ascii=False) + "\n" for passage in spread(limit)]
+        content = "".join(lines).encode("utf-8", "replace")
+        # An unchanged file keeps its identity, so that a second demo finds its index already built.
+        try:
+            if not output.exists() or output.read_bytes() != content:
+                output.parent.mkdir(parents=True, exist_ok=True)
+                output.write_bytes(content)
+        except OSError as error:
+            raise InvalidArgument(f"cannot write {output} ({error.strerror}); correct --output") from None
+        print(f"{len(lines)} passages in {output}")  # noqa: T201
 
 
 def spread(limit: int) -> list[dict[str, Any]]:

@@ -4,16 +4,17 @@ import logging
 import math
 import os
 import secrets
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
-from shoal.errors import InvalidArgument, ShoalError
+from shoal.errors import InvalidArgument, ShoalError, Unavailable
+from shoal.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.settings import BuildSettings
+from shoal.temporary import temporary_folder
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a private cluster. Passages and vectors travel through the index root, never through Ray."""
@@ -70,23 +71,26 @@ def ray_session() -> Iterator[Cluster]:
     if private:
         for name, value in {**_PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
             os.environ.setdefault(name, value)
+        adopt_orphans()
     import ray
 
-    folder = _ray_folder() if private else None
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if private:
-        options |= {
-            "address": "local",
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": folder,
-        }
     # Ray prints what happens to workers on stdout, which belongs to the result, until it has ended.
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), ExitStack() as stack:
+        if private:
+            options |= {
+                "address": "local",
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_STORE_BYTES,
+                "_temp_dir": str(stack.enter_context(temporary_folder("ray-", _short_parent()))),
+            }
         try:
             try:
                 with _silent_stderr():
                     ray.init(**options)
+                stop_on_signals()  # Ray has put its own handler of SIGTERM in place
+            except SystemExit:
+                raise KeyboardInterrupt from None  # by that handler
             except ConnectionError as error:
                 address = os.environ.get("RAY_ADDRESS", "")
                 raise InvalidArgument(
@@ -95,15 +99,17 @@ def ray_session() -> Iterator[Cluster]:
             resources = ray.cluster_resources()
             yield Cluster(resources.get("CPU", 0), resources.get("GPU", 0), private)
         finally:
+            if private:
+                ignore_signals()
             ray.shutdown()
-            if folder:
-                shutil.rmtree(folder, ignore_errors=True)
+            if private:
+                kill_descendants()  # Ray's node agents outlive a raylet that was stopped while it started
 
 
-def _ray_folder() -> str:
-    """A folder for sockets and logs, with a name so short that a socket's path stays below the 107 bytes of Linux."""
+def _short_parent() -> str:
+    """Where the folder for sockets and logs goes: a socket's path has to stay below the 107 bytes of Linux."""
     parent = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="shoal-ray-", dir=parent if len(parent) <= LONGEST_TEMPORARY else "/tmp")  # noqa: S108
+    return parent if len(parent) <= LONGEST_TEMPORARY else "/tmp"  # noqa: S108
 
 
 @contextmanager
@@ -142,6 +148,19 @@ def embedding_workers(settings: BuildSettings, cluster: Cluster) -> Workers:
     if cluster.private:
         count = min(count, room)
     return Workers(max(count, 1), settings.threads, gpus)
+
+
+def shortage(workers: Workers) -> str | None:
+    """Say what no node of the cluster has now for a worker: Ray waits for such a node without a word."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(node.get("CPU", 0) >= workers.cpus and node.get("GPU", 0) >= workers.gpus for node in nodes):
+        return None
+    return (
+        f"no node of the cluster has the {workers.cpus} CPUs and {workers.gpus:g} GPUs of a worker: waiting for one; "
+        "if the cluster does not grow, lower --threads or --gpus-per-worker"
+    )
 
 
 def start(function: Callable[..., Any], *arguments: Any, **options: float) -> Any:
@@ -185,16 +204,36 @@ def _next(running: list[Any]) -> Any:
     (done,), running[:] = ray.wait(running)
     try:
         return ray.get(done)
-    except ray.exceptions.RayTaskError as error:
+    except Exception as error:
         raise cause(error) from None
 
 
-def cause(error: BaseException) -> BaseException:
-    """The ShoalError inside what Ray raises for a failed task, without the stack trace; else the error itself."""
-    inner: BaseException | None = error
-    while inner is not None:
+def cause(error: Exception) -> Exception:
+    """What Ray raises for a failed task, as an error of one line: the ShoalError inside it, or one that says the rest.
+
+    SHOAL_TRACEBACK=1 keeps an error that nobody expected as it is, with the stack trace of the worker.
+    """
+    from ray.exceptions import RayError, RayTaskError
+
+    chain: list[BaseException] = [error]
+    while (inner := getattr(chain[-1], "cause", None) or chain[-1].__cause__) is not None:
+        chain.append(inner)
+    for inner in chain:
         # Ray's own wrapper is an instance of the wrapped class as well, with the stack trace for its message.
         if isinstance(inner, ShoalError) and type(inner).__module__ == ShoalError.__module__:
             return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return error
+    origin = next((inner for inner in chain if not isinstance(inner, RayError)), chain[-1])
+    if isinstance(origin, RayError) and not isinstance(origin, RayTaskError):
+        return Unavailable(
+            f"a worker of the build was lost, and again when it was replaced ({_first_line(origin)}); if its memory "
+            "ran out, set fewer workers or smaller units (unit_passages), then run the same command again: it continues"
+        )
+    if os.environ.get("SHOAL_TRACEBACK") == "1":
+        return error
+    return ShoalError(
+        f"a task of the build failed: {type(origin).__name__}: {_first_line(origin)} (SHOAL_TRACEBACK=1 shows where)"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,9 +1,10 @@
 """What runs on the workers of a build: thin callables over `shoal.build` that return little; data goes to the root."""
 
+import functools
 import gc
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from shoal.build.lexical import merge_shards
 from shoal.build.sample import sample_vectors
 from shoal.build.verify import verify_shard
 from shoal.encoders import load_encoder
-from shoal.errors import Conflict
+from shoal.errors import Conflict, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.indexes import index_kind
 from shoal.plan import Plan, spool_file
@@ -26,11 +27,41 @@ from shoal.storage import Storage
 if TYPE_CHECKING:
     from shoal.evaluation.runs import Run
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-def read_plan(root: str, plan_hash: str) -> tuple[Plan, Storage]:
-    """Open an index root and the plan of the build that runs in it."""
+WAITS_S = (1.0, 5.0, 15.0)
+"""Seconds before a step that the storage failed is tried again."""
+
+
+def patient(step: Callable[P, T]) -> Callable[P, T]:
+    """Repeat a step after a while when the storage fails: any step may be called again, and a fault may pass."""
+
+    @functools.wraps(step)
+    def repeated(*args: P.args, **kwargs: P.kwargs) -> T:
+        for wait_s in WAITS_S:
+            try:
+                return step(*args, **kwargs)
+            except Unavailable:
+                time.sleep(wait_s)
+        return step(*args, **kwargs)
+
+    return repeated
+
+
+def read_plan(root: str, plan_hash: str, version: str | None = None) -> tuple[Plan, Storage]:
+    """Open an index root and the plan of the build that runs in it.
+
+    version: what the build is going to publish. Raises Conflict when the plan in staging is for another version: then
+    another run of the same build has put its own there, and nothing may be stored for this one.
+    """
     storage = Storage(root)
-    return Plan.from_bytes(storage.read(layout.plan(plan_hash))), storage
+    plan = Plan.from_bytes(storage.read(layout.plan(plan_hash)))
+    if version is not None and plan.version != version:
+        raise Conflict(
+            f"another run of this build has replaced the plan of {version} by that of {plan.version}; run it again"
+        )
+    return plan, storage
 
 
 class Embedder:
@@ -48,6 +79,7 @@ class Embedder:
         gc.freeze()
         gc.set_threshold(100_000)
 
+    @patient
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Embed the unit whose number is the only item of the batch, and tell its counts."""
         (unit,) = batch["item"].tolist()
@@ -74,6 +106,7 @@ def encode_speed(settings: BuildSettings, texts: Sequence[str]) -> float:
     return len(texts) / (time.perf_counter() - start)
 
 
+@patient
 def spool(root: str, plan: Plan, file: int) -> None:
     """Make the one sequential pass over a compressed or CSV file that cuts it into units."""
     spool_file(plan, file, Storage(root))
@@ -86,6 +119,7 @@ def index_gpus(name: str, gpus: float) -> float:
     return 1 if gpus >= 1 and index_kind(name).TRAINED and hasattr(faiss, "StandardGpuResources") else 0
 
 
+@patient
 def train(root: str, plan_hash: str, passages: Counts, threads: int) -> None:
     """Train the index kind on a sample of the corpus, once, for all shards."""
     plan, storage = read_plan(root, plan_hash)
@@ -101,12 +135,14 @@ def train(root: str, plan_hash: str, passages: Counts, threads: int) -> None:
         storage.write(path, trained)
 
 
+@patient
 def sample_queries(root: str, plan_hash: str, passages: Counts, count: int) -> FloatArray:
     """The vectors, float32 (q, dim), for which the index is compared with exact search."""
     plan, storage = read_plan(root, plan_hash)
     return sample_vectors(storage, plan.hash, passages, plan.shards, plan.encoder.dim, count, seed=2)
 
 
+@patient
 def count_terms(root: str, plan_hash: str, shard: int) -> int:
     """Count the terms of one shard and return its number."""
     plan, storage = read_plan(root, plan_hash)
@@ -114,16 +150,11 @@ def count_terms(root: str, plan_hash: str, shard: int) -> int:
     return shard
 
 
+@patient
 def merge_terms(root: str, plan_hash: str) -> None:
     """Sum up the terms of all shards: what every shard is scored with."""
     plan, storage = read_plan(root, plan_hash)
     merge_shards(plan, storage)
-
-
-def index(root: str, plan_hash: str, shard: int, queries: FloatArray, threads: int) -> int:
-    """Index one shard and return its passages."""
-    plan, storage = read_plan(root, plan_hash)
-    return index_shard(plan, shard, storage, queries, threads).entry.count
 
 
 def ask(settings: EvaluateSettings, queries: dict[str, str]) -> list["Run"]:
@@ -133,9 +164,17 @@ def ask(settings: EvaluateSettings, queries: dict[str, str]) -> list["Run"]:
     return ask_here(settings, queries)
 
 
-def verify(root: str, plan_hash: str, shard: int) -> tuple[int, list[str]]:
-    """Verify one stored shard. Returns its number and its problems; with problems its commit is undone."""
-    plan, storage = read_plan(root, plan_hash)
+@patient
+def index(root: str, plan_hash: str, version: str, shard: int, queries: FloatArray, threads: int) -> int:
+    """Index one shard of a version and return its passages."""
+    plan, storage = read_plan(root, plan_hash, version)
+    return index_shard(plan, shard, storage, queries, threads).entry.count
+
+
+@patient
+def verify(root: str, plan_hash: str, version: str, shard: int) -> tuple[int, list[str]]:
+    """Verify one stored shard of a version. Returns its number and its problems; with problems its commit is undone."""
+    plan, storage = read_plan(root, plan_hash, version)
     problems = verify_shard(plan, read_shard_commit(storage, plan.hash, shard), storage)
     if problems:
         storage.delete(layout.shard_commit(plan.hash, shard))

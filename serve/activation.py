@@ -6,12 +6,21 @@ CURRENT is replaced, new queries name it, and what is neither current nor previo
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol, get_args
 
 from shoal import versions
-from shoal.errors import Conflict, EncoderMismatch, NotFound, ShoalError, Unavailable
+from shoal.errors import (
+    Conflict,
+    DeadlineExceeded,
+    EncoderMismatch,
+    NotFound,
+    Overloaded,
+    ShoalError,
+    Unavailable,
+)
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import Manifest
 from shoal.records import Mode
@@ -24,6 +33,8 @@ PREPARE_S = 600.0
 RETIRE_S = 10.0
 START_S = 0.2
 """Seconds between tries as long as nothing is served yet: replicas come up one by one."""
+BUSY_S = 60.0
+"""Seconds for which a service that has answered may be too busy for a probe before it counts as gone."""
 REFUSED_S = 60.0
 """Seconds before a version that was found broken is tried again: finding that out reads all of it."""
 
@@ -42,6 +53,26 @@ class ShardControl(Protocol):
     async def holds(self, version: str, deadline: float) -> bool:
         """Whether a replica has the version loaded."""
         ...
+
+
+class Pulse:
+    """Tells a service that is too busy to answer a probe from one that is gone: it has answered not long ago.
+
+    Load must not make a server unready, or a balancer would send what it has to do to the others, one after another.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._heard: dict[Hashable, float] = {}
+
+    def beats(self, service: Hashable, outcome: object, patience_s: float = BUSY_S) -> bool:
+        """Whether a service is there, by what a probe of it returned or raised."""
+        if isinstance(outcome, DeadlineExceeded | Overloaded):
+            return self._clock() - self._heard.get(service, -math.inf) < patience_s
+        if isinstance(outcome, BaseException):
+            return False
+        self._heard[service] = self._clock()
+        return True
 
 
 class Activation:
@@ -66,6 +97,7 @@ class Activation:
         self._expected = expected
         self._clock = clock
         self._lock = asyncio.Lock()
+        self._pulse = Pulse(clock)
         self._manifest: Manifest | None = None
         self._previous: str | None = None
         self._problem: str | None = None
@@ -136,7 +168,7 @@ class Activation:
         return [
             str(answer) if isinstance(answer, ShoalError) else f"shard {number} has not loaded version {version}"
             for number, answer in enumerate(held)
-            if answer is not True
+            if answer is False or not self._pulse.beats((version, number), answer)
         ]
 
     def describe(self, reranker: str | None) -> dict[str, Any]:
@@ -177,6 +209,8 @@ class Activation:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
+        for number in range(len(self._shards)):
+            self._pulse.beats((version, number), True)
         return manifest
 
     async def _serve(self, manifest: Manifest, previous: str | None) -> None:

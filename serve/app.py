@@ -13,8 +13,9 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from serve.api import create_api
-from serve.deployments import RERANK_QUERIES, Ingress, QueryEncoder, Reranker, Retriever
+from serve.deployments import RERANK_QUERIES, Ingress, Reranker, Retriever
 from serve.handles import EncoderHandle, RerankerHandle, ShardHandle
+from serve.metrics import MeteredQueryEncoder
 from shoal import layout
 from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
@@ -44,13 +45,13 @@ def wire(settings: ServeSettings, plan: Serving) -> serve.Application:
     in_flight = settings.max_batch * max(settings.encoder_replicas, settings.retriever_replicas)
 
     encoder = _deployment(
-        QueryEncoder,
+        MeteredQueryEncoder,
         "encoder",
         num_replicas=settings.encoder_replicas,
         max_ongoing_requests=CONTROL_REQUESTS,
         max_queued_requests=settings.max_waiting,
         ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
-    ).bind(plan.encoder, plan.manifest.encoder)
+    ).bind(plan.encoder, plan.manifest.encoder, settings.query_cache)
     shards = [
         _deployment(
             Retriever,

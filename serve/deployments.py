@@ -6,19 +6,21 @@ whose deadline passes while it waits for a thread is dropped before it starts.
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from serve.activation import Activation, ShardControl
+from serve.activation import BUSY_S, Activation, Pulse, ShardControl
 from shoal.batching import Batcher
 from shoal.cache import ShardCache
 from shoal.encoders import load_encoder
 from shoal.errors import DeadlineExceeded, NotFound, ShoalError
 from shoal.fingerprint import Fingerprint
 from shoal.pipeline import SearchPipeline
+from shoal.query_cache import QueryCache
 from shoal.records import FloatArray, Queries, SearchAnswer, SearchRequest, ShardHits
 from shoal.rerankers import load_reranker
 from shoal.services import EncodeService, Fetched, RerankService, ShardService
@@ -64,17 +66,21 @@ class Threads:
 
 
 class QueryEncoder:
-    """Encodes queries. Refuses to start with another encoder than the index was built with (EncoderMismatch)."""
+    """Encodes queries. Refuses to start with another encoder than the index was built with (EncoderMismatch).
 
-    def __init__(self, settings: EncoderSettings, expected: Fingerprint) -> None:
-        self._encoder = load_encoder(settings)
-        check_encoder(self._encoder.fingerprint(), expected)
+    remembered: queries whose vectors are kept.
+    """
+
+    def __init__(self, settings: EncoderSettings, expected: Fingerprint, remembered: int) -> None:
+        encoder = load_encoder(settings)
+        check_encoder(encoder.fingerprint(), expected)
         self._thread = Threads(1, "encoder")  # one: encoders are not re-entrant
-        self._thread.wait(self._encoder.encode_queries, [WARM_UP])
+        self._thread.wait(encoder.encode_queries, [WARM_UP])
+        self.cache = QueryCache(encoder.encode_queries, remembered)
 
     async def encode(self, queries: list[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
-        return await self._thread.run(deadline, self._encoder.encode_queries, queries)
+        return await self._thread.run(deadline, self.cache.encode_queries, queries)
 
 
 class Retriever:
@@ -206,6 +212,7 @@ class Ingress:
         self._reranker = reranker
         self._pipeline = SearchPipeline(encoder, shards, reranker, settings)
         self._activation = Activation(Storage(settings.index), shards, self._pipeline.switch, expected)
+        self._pulse = Pulse(time.time)
         self._probed: tuple[float, list[str]] = (0.0, [])
         self._watch = asyncio.create_task(self._activation.watch(settings.watch_s))
 
@@ -236,11 +243,17 @@ class Ingress:
 
     async def _probe(self) -> list[str]:
         deadline = time.time() + PROBE_S
-        missing = await self._activation.missing(deadline)
-        try:
-            await self._encoder.encode(["ready"], deadline)
-            if self._reranker is not None and self._settings.reranker_min_replicas:
-                await self._reranker.score("ready", ["ready"], deadline)
-        except ShoalError as error:
-            missing.append(error.message)
-        return missing
+        probes: dict[str, Awaitable[Any]] = {"encoder": self._encoder.encode(["ready"], deadline)}
+        # Once it has been there, a reranker that does not answer costs the second stage, which answers tell themselves.
+        patience_s = {"encoder": BUSY_S, "reranker": math.inf}
+        if self._reranker is not None and self._settings.reranker_min_replicas:
+            probes["reranker"] = self._reranker.score("ready", ["ready"], deadline)
+        missing, outcomes = await asyncio.gather(
+            self._activation.missing(deadline), asyncio.gather(*probes.values(), return_exceptions=True)
+        )
+        lacking: list[str] = missing + [
+            outcome.message if isinstance(outcome, ShoalError) else f"the {name} fails; its log has the details"
+            for name, outcome in zip(probes, outcomes, strict=True)
+            if not self._pulse.beats(name, outcome, patience_s[name])
+        ]
+        return lacking

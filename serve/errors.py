@@ -38,6 +38,8 @@ CODES |= {415: "UNSUPPORTED_MEDIA_TYPE"}
 """What HTTP itself refuses before any code of Shoal's sees it."""
 
 RETRYABLE = (429, 503)
+MOST_NAME = 64
+"""Characters of a field's name that a message repeats."""
 
 
 class ErrorDetail(BaseModel):
@@ -168,5 +170,6 @@ def _place(location: Sequence[int | str], body: Any, *, missing: bool) -> str:
         if isinstance(body, list) and isinstance(part, int):
             path, body = f"{path}[{part}]", body[part]
         elif isinstance(body, dict) and (part in body or (missing and depth == len(location) - 1)):
-            path, body = f"{path}.{part}" if path else str(part), body.get(part)
+            name = str(part) if len(str(part)) <= MOST_NAME else f"{str(part)[:MOST_NAME]}..."
+            path, body = f"{path}.{name}" if path else name, body.get(part)
     return path

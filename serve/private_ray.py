@@ -11,6 +11,8 @@ import socket
 from pathlib import Path
 from typing import Literal
 
+from shoal.proxies import no_proxy
+
 GRPC_BYTES = 64 * 2**20
 """Largest message between deployments: the texts of a batch of queries exceed Serve's 4 MiB."""
 DRAIN_S = 1
@@ -54,6 +56,7 @@ def prepare(folder: Path, proxy: Literal["haproxy", "ray"]) -> None:
         environment["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "0"
     for name, value in environment.items():
         os.environ.setdefault(name, value)
+    os.environ["no_proxy"] = no_proxy()
 
 
 def is_free(host: str, port: int) -> bool:

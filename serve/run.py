@@ -1,7 +1,7 @@
 """`python -m serve.run`: serve an index from this machine in the foreground, until Ctrl-C or SIGTERM.
 
-Starts a private Ray or joins a cluster, deploys `serve.app`, and prints one line `ready http://HOST:PORT` when every
-shard can be searched. Nothing of it is left when it ends: no process, no port, no file.
+Starts a private Ray, deploys `serve.app`, and prints one line `ready http://HOST:PORT` when every shard can be
+searched. Nothing of it is left when it ends: no process, no port, no file. On a cluster `serve deploy` is used instead.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import threading
@@ -21,18 +20,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Literal
 
 import typer
 
 from serve import private_ray
 from shoal import errors
+from shoal.cli.errors import run as start
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
-from shoal.processes import adopt_orphans, kill_descendants
+from shoal.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.serving import Serving, plan_serving
 from shoal.settings import RunSettings, ServeSettings
 
@@ -47,7 +45,6 @@ WATCH_S = 5.0
 NOTICE_S = 15.0
 
 APPLICATION = Path(__file__).resolve().parents[1]
-NOT_SHIPPED = [".git", ".venv", ".demo", "tests", "benchmarks"]
 app = typer.Typer(add_completion=False)
 
 
@@ -58,52 +55,42 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
     Prints one line `ready http://HOST:PORT` on stdout as soon as every shard can be searched.
     """
     try:
-        _stop_on_signals()
-        if settings.address is None:
-            _require_free(settings.host, settings.port)
+        stop_on_signals()
+        _require_free(settings.host, settings.port)
         served = ServeSettings.model_validate(settings.model_dump(include=set(ServeSettings.model_fields)))
         plan = plan_serving(served)
         # Ray prints on stdout too, where only our one line belongs.
-        with contextlib.redirect_stdout(sys.stderr), _ray(settings), _application(settings, served, plan):
-            host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
-            url = f"http://{host}:{settings.port}"
+        with contextlib.redirect_stdout(sys.stderr), _ray(settings.proxy), _application(settings, served, plan):
+            url = _url(settings.host, settings.port)
             _wait_until_ready(url)
             print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
             _watch(url)
-    except Stopped:
-        pass
+    except KeyboardInterrupt:
+        pass  # the end that was asked for, by Ctrl-C or SIGTERM
 
 
-class Stopped(BaseException):
-    """A signal asked the server to stop. No Exception, so that no library takes it for an error of its own."""
-
-
-def _stop_on_signals() -> None:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+def _url(host: str, port: int) -> str:
+    """The URL at which this machine reaches a server that listens on an address."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextmanager
 def _stopping() -> Iterator[None]:
     """What nothing may interrupt, and what Ray comments on: it takes the end of Serve's controller for an error."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 
 
 @contextmanager
-def _ray(settings: RunSettings) -> Iterator[None]:
-    """Start a private Ray, or join the cluster of `address`; stop what was started at the end."""
+def _ray(proxy: Literal["haproxy", "ray"]) -> Iterator[None]:
+    """A private Ray that is prepared for Serve with this proxy, until the end of the block."""
     # Sockets lie in it, and their paths are limited to 107 bytes, of which Ray's names take 90.
     folder = Path(tempfile.mkdtemp(prefix="shoal-", dir="/tmp"))
     try:
-        if settings.address is None:
-            adopt_orphans()
-            private_ray.prepare(folder, settings.proxy)
+        adopt_orphans()
+        private_ray.prepare(folder, proxy)
         paths = [str(APPLICATION), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
         import ray
@@ -113,11 +100,19 @@ def _ray(settings: RunSettings) -> Iterator[None]:
         importing.start()
         try:
             try:
-                ray.init(**_ray_options(settings, folder))
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    runtime_env={"worker_process_setup_hook": "serve.loopback.listen_on_loopback"},
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    _temp_dir=str(folder),
+                )
+                importing.join()
+                stop_on_signals()
             except SystemExit:
-                raise Stopped from None  # by Ray's own handler of SIGTERM
-            importing.join()
-            _stop_on_signals()
+                raise KeyboardInterrupt from None  # by Ray's own handler of SIGTERM
             yield
         finally:
             with _stopping():
@@ -127,27 +122,12 @@ def _ray(settings: RunSettings) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _ray_options(settings: RunSettings, folder: Path) -> dict[str, Any]:
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if settings.address is not None:
-        return {
-            **options,
-            "address": settings.address,
-            "runtime_env": {"working_dir": str(APPLICATION), "excludes": NOT_SHIPPED},
-        }
-    return {
-        **options,
-        "address": "local",
-        "include_dashboard": False,
-        "object_store_memory": OBJECT_STORE_BYTES,
-        "runtime_env": {"worker_process_setup_hook": "serve.loopback.listen_on_loopback"},
-        "_temp_dir": str(folder),
-    }
-
-
 def _require_free(host: str, port: int) -> None:
     try:
         free = private_ray.is_free(host, port)
+    except PermissionError:
+        message = f"port {port} is reserved for the system's own servers; choose one from 1024 with --port"
+        raise InvalidArgument(message, param="--port") from None
     except OSError as error:
         message = f"cannot listen on {host}:{port} ({error.strerror}); correct --host"
         raise InvalidArgument(message, param="--host") from None
@@ -157,22 +137,20 @@ def _require_free(host: str, port: int) -> None:
 
 @contextmanager
 def _application(settings: RunSettings, served: ServeSettings, plan: Serving) -> Iterator[None]:
-    """Deploy the application, and stop it at the end: all of Serve, if its Ray is private."""
+    """Deploy the application, and stop all of Serve at the end."""
     from ray import serve
 
     from serve.app import NAME, wire
 
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
     try:
-        location = "HeadOnly" if settings.address is None else "EveryNode"
-        serve.start(proxy_location=location, http_options={"host": settings.host, "port": settings.port})
+        serve.start(proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port})
         target = serve.RunTarget(wire(served, plan), name=NAME, route_prefix="/")
         serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
         yield
     finally:
         with _stopping():
-            stop = serve.shutdown if settings.address is None else partial(serve.delete, NAME)
-            thread = threading.Thread(target=stop, daemon=True)
+            thread = threading.Thread(target=serve.shutdown, daemon=True)
             thread.start()
             thread.join(STOP_S)
 
@@ -235,4 +213,4 @@ def _watch(url: str) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    start(app)

@@ -47,11 +47,6 @@ class Batcher(Generic[T, R]):
         self._workers: set[asyncio.Task[None]] = set()
         self._batch_s = 0.0
 
-    @property
-    def waiting(self) -> int:
-        """Items that wait for a batch."""
-        return len(self._waiting)
-
     def submit(self, item: T, deadline: float) -> "asyncio.Future[R]":
         """Queue one item; `deadline` is absolute, in seconds since the epoch.
 

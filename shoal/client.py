@@ -17,7 +17,7 @@ import httpx
 from shoal import __version__
 from shoal.answers import IndexDescription, SearchResponse
 from shoal.errors import InvalidArgument
-from shoal.exchange import Exchange, Steps, Wait
+from shoal.exchange import DIRECT, Exchange, Steps, Wait
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Client(_Base):
     """A client for blocking code; safe for several threads. Close it, or use it in a `with` statement.
 
     url, api_key: of the server; by default SHOAL_URL or http://127.0.0.1:8000, and SHOAL_API_KEY or no key.
-    timeout_s: seconds that one call may take, all attempts and waits together.
+    timeout_s: seconds after which a call waits for nothing more: no further attempt, and no further byte of an answer.
     attempts: how often a call is sent at most when the server is overloaded, unavailable (429, 503) or out of reach.
 
     Every call raises the classes of `shoal.errors`, with the server's message.
@@ -79,7 +79,9 @@ class Client(_Base):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         super().__init__(url, api_key, timeout_s, attempts)
-        self._http = httpx.Client(base_url=self._exchange.url, headers=self._headers, transport=transport)
+        self._http = httpx.Client(
+            base_url=self._exchange.url, headers=self._headers, transport=transport, mounts=DIRECT
+        )
 
     @overload
     def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResponse: ...
@@ -149,7 +151,9 @@ class AsyncClient(_Base):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         super().__init__(url, api_key, timeout_s, attempts)
-        self._http = httpx.AsyncClient(base_url=self._exchange.url, headers=self._headers, transport=transport)
+        self._http = httpx.AsyncClient(
+            base_url=self._exchange.url, headers=self._headers, transport=transport, mounts=DIRECT
+        )
 
     @overload
     async def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResponse: ...

@@ -25,10 +25,13 @@ from shoal.errors import (
     ShoalError,
     Unavailable,
 )
+from shoal.proxies import LOOPBACK
 
 BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 """Attempt n waits up to BACKOFF_S * 2**n seconds, on top of what the server's Retry-After says."""
+DIRECT: dict[str, None] = {f"all://{f'[{host}]' if ':' in host else host}": None for host in LOOPBACK}
+"""`mounts` of an httpx client that asks no proxy for this machine, whatever the environment says."""
 T = TypeVar("T")
 A = TypeVar("A", bound=Answer)
 
@@ -111,7 +114,8 @@ class Exchange:
                 if response.is_success:
                     return self._json(response)
                 error = self._refusal(response)
-                again = isinstance(error, Overloaded | Unavailable)
+                # Overloaded says that nothing was done; Unavailable may come from a proxy whose server broke midway.
+                again = isinstance(error, Overloaded) or (repeatable and isinstance(error, Unavailable))
             except httpx.RequestError as failure:
                 error = self._unreachable(failure)
                 never_arrived = isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout)

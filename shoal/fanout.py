@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from shoal.batching import Batcher
-from shoal.errors import Conflict, DeadlineExceeded, Overloaded, ShoalError, Unavailable
+from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.merge import merge
 from shoal.records import Candidate, Coverage, FloatArray, Hits, MissingShard, Mode, Passage, Queries, ShardHits
 from shoal.services import Fetched, ShardService
@@ -149,7 +149,7 @@ class FanOut:
         """Fetch the passages of candidates, and their vectors if asked for, until an absolute deadline.
 
         Only shards that hold candidates are asked. Returns passages and vectors by (shard, row), and why shards are
-        missing by shard number.
+        missing by shard number. Raises InvalidArgument when the index kind has no vectors to give.
         """
         rows: dict[int, list[int]] = {}
         for candidate in candidates:
@@ -161,6 +161,8 @@ class FanOut:
         fetched: dict[tuple[int, int], tuple[Passage, FloatArray | None]] = {}
         missing: dict[int, str] = {}
         for (shard, wanted), fetch in zip(rows.items(), fetches, strict=True):
+            if isinstance(fetch, InvalidArgument):
+                raise fetch
             if isinstance(fetch, BaseException):
                 missing[shard] = _reason(fetch)
                 continue
@@ -205,14 +207,23 @@ class FanOut:
         return [Found(hits.dense, hits.lexical, query, ms, len(probes)) for query in range(len(probes))]
 
     async def _fetch(self, shard: int, rows: list[int], deadline: float, with_vectors: bool) -> Fetched:
+        passages: list[Passage] = []
+        vectors: list[FloatArray] = []
+
         async def call() -> Fetched:
-            fetched = await self._shards[shard].fetch(self.version, rows, deadline, with_vectors)
-            if len(fetched.passages) != len(rows):
-                raise RuntimeError(f"fetched {len(fetched.passages)} passages for {len(rows)} rows")
+            rest = rows[len(passages) :]
+            fetched = await self._shards[shard].fetch(self.version, rest, deadline, with_vectors)
+            if not 0 < len(fetched.passages) <= len(rest):
+                raise RuntimeError(f"fetched {len(fetched.passages)} passages for {len(rest)} rows")
             return fetched
 
         async with asyncio.timeout(deadline - self._clock()):
-            return await self._logged(shard, call)
+            while len(passages) < len(rows):  # a message carries so much text and no more
+                fetched = await self._logged(shard, call)
+                passages += fetched.passages
+                if fetched.vectors is not None:
+                    vectors.append(fetched.vectors)
+        return Fetched(passages, np.concatenate(vectors) if vectors else None)
 
     async def _logged(self, shard: int, call: Callable[[], Awaitable[T]]) -> T:
         # Whatever a shard raises ends here: clients only learn that the shard is missing, and in which of three ways.

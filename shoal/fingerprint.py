@@ -9,8 +9,8 @@ class Fingerprint(BaseModel):
     """The identity of an encoder.
 
     Two encoders match when everything but `model` (a name or path, which may differ between machines) and `dtype`
-    (float16 on a GPU and float32 on a CPU give the same vectors to three decimals) is equal: an index built on GPUs can
-    be queried from CPUs.
+    (in float16, bfloat16 and float32 vectors are the same to two or three decimals) is equal: an index built on GPUs
+    can be queried from CPUs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -25,7 +25,7 @@ class Fingerprint(BaseModel):
     passage_prompt: str
     max_length: int
     """Tokens read of a text, special tokens included."""
-    dtype: Literal["float32", "float16", "bfloat16"]
+    dtype: Literal["float32", "float16", "bfloat16", "int8"]
 
     def matches(self, other: "Fingerprint") -> bool:
         """Whether vectors of the two encoders may be compared."""

@@ -76,6 +76,11 @@ def spool_commit(plan_hash: str, file: int) -> str:
     return f"{staging_dir(plan_hash)}/spool/{file:06d}.json"
 
 
+def scratch(plan_hash: str) -> str:
+    """Folder of files that a running build has not finished writing."""
+    return f"{staging_dir(plan_hash)}/scratch"
+
+
 def trained_index(plan_hash: str) -> str:
     """The trained, empty index that every shard starts from."""
     return f"{staging_dir(plan_hash)}/trained.faiss"

@@ -109,7 +109,7 @@ class Manifest(Record):
     plan: str
     """Hash of the plan: two versions with the same plan hold the same shards."""
     created_at: str
-    """UTC, ISO 8601. This, `version` and `index.latency_ms` are all that differs between two builds of one plan."""
+    """UTC, ISO 8601. FORMAT.md says what else differs between two builds of one plan."""
     encoder: Fingerprint
     dim: int
     metric: str = "cosine"

@@ -108,7 +108,9 @@ def resolve(name: str) -> ModelLocation:
     path = Path(name).expanduser()
     namesake = preset or PRESETS.get(path.name) or Preset(hub=name)
     if path.is_dir():
-        return ModelLocation(name, path.absolute(), None, namesake.query_prompt, namesake.passage_prompt)
+        # Named by its whole path, which means the same in every folder that an index is served from.
+        whole = path.absolute()
+        return ModelLocation(str(whole), whole, None, namesake.query_prompt, namesake.passage_prompt)
     if name.startswith((".", "~", "/")) or name.count("/") > 1 or path.exists():
         raise ModelUnavailable(f"there is no model folder {path.absolute()}: check the path")
     return ModelLocation(name, None, preset.hub if preset else name, namesake.query_prompt, namesake.passage_prompt)

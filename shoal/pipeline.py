@@ -14,7 +14,7 @@ from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalErr
 from shoal.fanout import FanOut, Found, Probe, describe, merged, retried
 from shoal.fusion import blend, fuse
 from shoal.records import Candidate, FloatArray, Mode, Result, SearchAnswer, SearchRequest, Timings
-from shoal.services import EncodeService, RerankService, ShardService
+from shoal.services import MESSAGE_BYTES, EncodeService, RerankService, ShardService
 from shoal.settings import ServeSettings
 
 RESERVE = 0.05
@@ -96,8 +96,8 @@ class SearchPipeline:
 
         Shards that miss their share of the time are left out and named in `coverage`; without a reranker in time the
         answer is in stage-one order. Raises Overloaded at once when too many queries wait, DeadlineExceeded when the
-        query could not be encoded in time, Unavailable when no shard answered or no version is served yet, and
-        InvalidArgument for a mode that the version has no index for.
+        query could not be encoded in time, Unavailable when no shard answered or no version is served yet,
+        InvalidArgument for a mode that the version has no index for, or for vectors that its kind cannot give.
         """
         now = asyncio.get_running_loop().time
         arrived = now()
@@ -118,7 +118,7 @@ class SearchPipeline:
         found, missing = await index.search(probe)
         dense, lexical = merged(found, probe)
         candidates = fuse(dense, lexical, self._settings)[:depth] if mode == "hybrid" else dense or lexical
-        if candidates and candidates[0].passage is None:
+        if any(candidate.passage is None for candidate in candidates):
             candidates, lost = await self._with_passages(index, candidates, request.deadline)
             missing |= lost
             if not candidates:
@@ -135,9 +135,9 @@ class SearchPipeline:
             final = blend(scores, candidates, self._settings, lexical[0].score if lexical else 0.0)
         results = _best(candidates, scores, final, request.top_n)
         if request.include_vector and results:
-            results, complete = await self._with_vectors(index, candidates, results, request.deadline)
-            if not complete:
-                degraded.append("some vectors are missing: their shard did not answer in time")
+            results, lost = await self._with_vectors(index, candidates, results, request.deadline)
+            if lost:
+                degraded.append(f"some vectors are missing ({describe(lost)})")
 
         finished = now()
         return SearchAnswer(
@@ -198,20 +198,23 @@ class SearchPipeline:
     async def _with_passages(
         self, index: FanOut, candidates: list[Candidate], deadline: float
     ) -> tuple[list[Candidate], dict[int, str]]:
-        fetched, missing = await index.fetch(candidates, self._share_of(deadline))
-        present = [candidate for candidate in candidates if (candidate.shard, candidate.row) in fetched]
+        """Fetch what did not come with the hits; candidates whose passage is not to be had are left out."""
+        lacking = [candidate for candidate in candidates if candidate.passage is None]
+        fetched, missing = await index.fetch(lacking, self._share_of(deadline))
+        found = {place: passage for place, (passage, _) in fetched.items()}
+        passages = [candidate.passage or found.get((candidate.shard, candidate.row)) for candidate in candidates]
+        present = [(candidate, passage) for candidate, passage in zip(candidates, passages, strict=True) if passage]
         return [
-            replace(candidate, rank=rank, passage=fetched[candidate.shard, candidate.row][0])
-            for rank, candidate in enumerate(present, 1)
+            replace(candidate, rank=rank, passage=passage) for rank, (candidate, passage) in enumerate(present, 1)
         ], missing
 
     async def _with_vectors(
         self, index: FanOut, candidates: list[Candidate], results: list[Result], deadline: float
-    ) -> tuple[list[Result], bool]:
+    ) -> tuple[list[Result], dict[int, str]]:
         places = {candidate.id: candidate for candidate in candidates}
         fetched, missing = await index.fetch([places[result.id] for result in results], deadline, with_vectors=True)
         vectors = {passage.id: vector for passage, vector in fetched.values()}
-        return [replace(result, vector=vectors.get(result.id)) for result in results], not missing
+        return [replace(result, vector=vectors.get(result.id)) for result in results], missing
 
     async def _rerank(self, request: SearchRequest, candidates: list[Candidate]) -> tuple[FloatArray | None, list[str]]:
         """Return float32 (n,) scores of the candidates, or None and why there are none."""
@@ -222,13 +225,13 @@ class SearchPipeline:
             return None, ["not reranked: this server has no reranker"]
         remaining = request.deadline - self._clock()
         deadline = request.deadline - min(RESERVE * remaining, RESERVE_S)
-        texts = [candidate.passage.content for candidate in candidates if candidate.passage]
+        texts, cut = _within_a_message([candidate.passage.content for candidate in candidates if candidate.passage])
         try:
             async with asyncio.timeout(deadline - self._clock()):
                 scores = np.asarray(await retried(lambda: reranker.score(request.query, texts, deadline)))
             if scores.shape != (len(candidates),) or not np.isfinite(scores).all():
                 raise ValueError(f"scores of {len(candidates)} passages are {scores!r}")
-            return scores, []
+            return scores, [f"the reranker read the first {cut:,} bytes of the longest passages"] if cut else []
         except (TimeoutError, DeadlineExceeded):
             reason = "missed the deadline"
         except Overloaded:
@@ -239,6 +242,17 @@ class SearchPipeline:
             logger.exception("the reranker failed")
             reason = "failed"
         return None, [f"not reranked: the reranker {reason}"]
+
+
+def _within_a_message(texts: list[str]) -> tuple[list[str], int]:
+    """Cut texts that together exceed MESSAGE_BYTES to equal shares of it. Returns them and the share, 0 if all fit."""
+    if sum(len(text) if text.isascii() else 4 * len(text) for text in texts) <= MESSAGE_BYTES:
+        return texts, 0
+    encoded = [text.encode() for text in texts]
+    if sum(map(len, encoded)) <= MESSAGE_BYTES:
+        return texts, 0
+    share = MESSAGE_BYTES // len(texts)
+    return [text[:share].decode(errors="ignore") for text in encoded], share
 
 
 def _best(candidates: list[Candidate], scores: FloatArray | None, final: FloatArray | None, top_n: int) -> list[Result]:

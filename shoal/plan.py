@@ -99,6 +99,11 @@ class Plan(BaseModel):
         return [index for index, file in enumerate(self.files) if self._count(file) is None]
 
     @property
+    def unreadable(self) -> list[InputFile]:
+        """Files of which nothing can be read."""
+        return [file for file in self.files if file.unreadable is not None]
+
+    @property
     def estimated_units(self) -> int:
         """About how many units there will be; known before `spool`."""
         return ceil(self.estimated_passages / (self.source.unit_passages or 1)) if self.pending else len(self.units)
@@ -116,7 +121,7 @@ class Plan(BaseModel):
     @property
     def head(self) -> Unit:
         """All of the first file that holds anything, to read samples from before `spool`. Not one of `units`."""
-        index = next(index for index, file in enumerate(self.files) if file.bytes)
+        index = next(index for index, file in enumerate(self.files) if file.bytes and file.unreadable is None)
         file = self.files[index]
         if self.source.format == "text":
             return Unit(0, index, index, index + 1)
@@ -125,13 +130,15 @@ class Plan(BaseModel):
         return Unit(0, index, file.first, file.bytes) if file.rows is None else Unit(0, index, 0, file.rows)
 
     def place(self, unit: Unit, record: int, before: int) -> dict[str, str | int]:
-        """Where a record lies: {"file", "line"}; {"file", "row"} in Parquet; {"file"} for a text file.
+        """Where a record lies: {"file", "line"}; {"file", "row"} in Parquet; {"file"} for all of a file.
 
         record: its place in the unit. before: sum of `UnitReader.lines` over the earlier units with the same `file`.
         """
         if self.source.format == "text":
             return {"file": self.files[unit.start + record - 1].name}
         file = self.files[unit.file]
+        if file.unreadable is not None:
+            return {"file": file.name}
         if file.rows is not None:
             return {"file": file.name, "row": before + record}
         return {"file": file.name, "line": file.first_line - 1 + before + record}
@@ -154,6 +161,8 @@ class Plan(BaseModel):
         """How many units a file has; None while it is pending."""
         if not file.bytes or self.source.format == "text":
             return 0
+        if file.unreadable is not None:
+            return 1
         if file.compression is not None or file.group > LARGE_GROUP * self.unit_records:
             return file.pieces
         if file.rows is not None:
@@ -164,6 +173,8 @@ class Plan(BaseModel):
 
     def _bounds(self, file: InputFile, unit: int) -> tuple[int, int]:
         """Range of the file's n-th unit."""
+        if file.unreadable is not None:
+            return 0, 1
         if file.pieces is not None:
             return unit, unit + 1
         if file.rows is not None:
@@ -234,7 +245,7 @@ def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings,
         lexical=LexicalSettings(**settings.model_dump(include=set(LexicalSettings.model_fields))),
         encoder=fingerprint,
     )
-    digest = _hash(plan)
+    digest = _hash(plan, sample.digest)
     return plan.model_copy(update={"hash": digest, "version": make_version(now, digest)})
 
 
@@ -255,7 +266,10 @@ def spool_file(plan: Plan, index: int, storage: Storage) -> Cuts:
     """
     commit = layout.spool_commit(plan.hash, index)
     if storage.exists(commit):
-        return Cuts.model_validate_json(storage.read(commit))
+        cuts = Cuts.model_validate_json(storage.read(commit))
+        # Clearing the staging folder may have been interrupted, and removes pieces in any order.
+        if all(storage.exists(layout.spool(plan.hash, index, piece)) for piece in range(cuts.pieces or 0)):
+            return cuts
     file = plan.files[index]
     cutter = Cutter(plan.unit_records, quoted=plan.source.format == "csv", limit=record_limit(plan.source))
     if file.rows is not None:
@@ -295,10 +309,13 @@ def _resolve(settings: BuildSettings, kind: Format) -> SourceSettings:
     return SourceSettings(**values)
 
 
-def _hash(plan: Plan) -> str:
+def _hash(plan: Plan, sampled: str) -> str:
+    # Left out is what changes no more than the last bits of a vector, such as batch_tokens and threads: a build that
+    # ran out of memory can be continued with less of it.
     body = {
         "format": PLAN_FORMAT,
-        "files": [[file.name, file.bytes, file.mtime_ns] for file in plan.files],
+        "files": [[file.name, file.bytes, file.mtime_ns, file.unreadable] for file in plan.files],
+        "sampled": sampled,
         "source": plan.source.model_dump(mode="json", exclude={"source"}),
         "index": plan.index.model_dump(mode="json"),
         "lexical": plan.lexical.model_dump(mode="json"),

@@ -9,6 +9,12 @@ from typing import Protocol
 
 from shoal.records import FloatArray, Passage, Queries, ShardHits
 
+MESSAGE_BYTES = 16 * 2**20
+"""Bytes of texts and vectors that one message between services carries; Serve's limit is several times that.
+
+Rows alone do not bound a message: a passage may be of several megabytes.
+"""
+
 
 class EncodeService(Protocol):
     """The query encoder."""
@@ -24,17 +30,23 @@ class ShardService(Protocol):
     async def search(
         self, version: str, queries: Queries, top_k: int, deadline: float, with_passages: bool
     ) -> ShardHits:
-        """Search this shard of the named version for several queries: the best `top_k` of each way of searching."""
+        """Search this shard of the named version for several queries: the best `top_k` of each way of searching.
+
+        with_passages: send the passages with the hits, unless all of them together exceed MESSAGE_BYTES.
+        """
         ...
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> "Fetched":
-        """Return the passages (and, if asked for, the vectors) of rows of this shard, in the order asked."""
+        """Return the passages (and, if asked for, the vectors) of rows of this shard, in the order asked.
+
+        Only of the first rows, at least one, if all of them exceed MESSAGE_BYTES: the caller asks for the rest.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Passages of asked-for rows, and their vectors, float32 (n, dim), if these were asked for."""
+    """Passages of the first asked-for rows, and their vectors, float32 (n, dim), if these were asked for."""
 
     passages: list[Passage]
     vectors: FloatArray | None = None

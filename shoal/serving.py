@@ -1,18 +1,22 @@
 """What a server of an index needs, worked out and checked before anything is started."""
 
+import contextlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from shoal import models, versions
 from shoal.encoders import backends, load_encoder
-from shoal.errors import EncoderMismatch, InvalidArgument, NotFound
+from shoal.errors import EncoderMismatch, InvalidArgument, ModelUnavailable, NotFound
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import Manifest
 from shoal.rerankers import rerankers
-from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
+from shoal.settings import EncoderSettings, InferenceSettings, RerankerSettings, ServeSettings
 from shoal.storage import Storage
 
 NO_RERANKER = "none"
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 MOST_THREADS = 8
 """Threads that a reranker gets by default at most: batches of a few dozen pairs do not fill more cores."""
 
@@ -44,14 +48,21 @@ def plan_serving(settings: ServeSettings) -> Serving:
         raise NotFound(f"{storage.uri} has no current version; build one with `shoal build --index {storage.uri}`")
     manifest = versions.read_manifest(storage, current.version)
     encoder = EncoderSettings(
+        **_inference(settings),
         encoder=settings.encoder or manifest.encoder.model,
-        encoder_backend=settings.encoder_backend,
-        device=settings.device,
-        dtype=settings.dtype,
         max_length=manifest.encoder.max_length,
         threads=settings.encoder_threads,
     )
-    _check_weights(encoder, manifest.encoder)
+    try:
+        _check_weights(encoder, manifest.encoder)
+    except ModelUnavailable as error:
+        if settings.encoder is not None:
+            raise
+        raise ModelUnavailable(
+            f"the encoder that the index was built with is not on this machine: {error.message}; set encoder to where "
+            "the same model lies here",
+            param="encoder",
+        ) from error
     return Serving(manifest, encoder, _reranker(settings, encoder))
 
 
@@ -82,17 +93,26 @@ def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSett
     # Late interaction reads passages as the index did; a cross-encoder has a limit of its own, for pairs.
     late = settings.reranker == "late_interaction"
     return RerankerSettings(
+        **_inference(settings),
         reranker=settings.reranker,
         encoder=encoder.encoder,
         max_length=encoder.max_length if late else None,
-        device=settings.device,
-        dtype=settings.dtype,
+        token_cache_bytes=settings.token_cache_bytes,
         threads=settings.reranker_threads or max(1, min(MOST_THREADS, _cores() // settings.reranker_max_replicas)),
     )
 
 
+def _inference(settings: ServeSettings) -> dict[str, Any]:
+    return settings.model_dump(include=set(InferenceSettings.model_fields))
+
+
 def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    """Cores that this process may use: a container often has fewer than its machine."""
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = CPU_LIMIT.read_text().split()  # "max 100000" without a limit
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
 
 
 def _is_weightless(encoder: str) -> bool:

@@ -18,30 +18,60 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class EncoderSettings(Settings):
+class InferenceSettings(Settings):
+    """How any model computes, encoder or reranker."""
+
+    backend: Name = Field(
+        "auto",
+        description="What computes: torch, openvino (CPUs), another file of shoal/encoders/, or auto: the fastest that "
+        "the machine supports.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where models compute; auto takes a GPU if there is one."
+    )
+    dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = Field(
+        "auto",
+        description="Precision of inference; auto is float16 on a GPU, bfloat16 on a CPU that has it, else float32. "
+        "int8 needs OpenVINO and loses a little quality.",
+    )
+    torch_compile: bool = Field(
+        False, description="Compile models with torch.compile: slow to start, faster afterwards on GPUs."
+    )
+    batch_tokens: int | None = Field(
+        None,
+        ge=256,
+        le=1_000_000,
+        description="Tokens, padding included, that one forward pass may hold. Default: 2048 on a CPU, 65536 on a GPU.",
+    )
+    model_cache_dir: str = Field(
+        "~/.cache/shoal/models", description="Where models converted for OpenVINO are kept on each machine."
+    )
+
+
+class EncoderSettings(InferenceSettings):
     """Which bi-encoder, and how it computes."""
 
     encoder: Name = Field(
         EMBEDDED_ENCODER,
         description="Encoder: a preset, a hub name, a local path, or `hashing` (weightless, for trials).",
     )
-    encoder_backend: Name = Field("auto", description="What computes: auto, or a file of shoal/encoders/.")
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where models compute; auto takes a GPU if there is one."
-    )
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="Precision of inference; auto is float16 on a GPU and float32 on a CPU."
-    )
     max_length: int | None = Field(
         None, ge=8, le=32768, description="Tokens read of a text; the model's own limit if unset."
-    )
-    batch_tokens: int = Field(
-        8192, ge=256, le=1_000_000, description="Tokens, padding included, that one forward pass may hold."
     )
     threads: int = Field(1, ge=1, le=256, description="CPU threads of one worker or replica.")
 
 
-class RerankerSettings(Settings):
+class TokenCacheSettings(Settings):
+    """What late interaction remembers."""
+
+    token_cache_bytes: int = Field(
+        256 * 2**20,
+        ge=0,
+        description="Size bound of the token vectors that late interaction keeps of passages it read; 0 keeps none.",
+    )
+
+
+class RerankerSettings(InferenceSettings, TokenCacheSettings):
     """Which reranker, and how it computes."""
 
     reranker: Name = Field(
@@ -51,18 +81,10 @@ class RerankerSettings(Settings):
     )
     # Late interaction reads the passages with the encoder of the index.
     encoder: Name = Field(EMBEDDED_ENCODER, description="Encoder whose token vectors late interaction uses.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models compute.")
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="Precision of inference.")
     max_length: int | None = Field(
         None, ge=8, le=32768, description="Tokens read of a pair; the model's own limit if unset."
     )
-    batch_tokens: int = Field(8192, ge=256, le=1_000_000, description="Tokens that one forward pass may hold.")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of one replica.")
-    token_cache_bytes: int = Field(
-        256 * 2**20,
-        ge=0,
-        description="Size bound of the token vectors that late interaction keeps of passages it read; 0 keeps none.",
-    )
 
 
 class IndexSettings(Settings):
@@ -122,7 +144,7 @@ class SourceSettings(Settings):
     max_passage_bytes: int = Field(
         1_000_000,
         ge=1_000,
-        le=100_000_000,
+        le=10_000_000,
         description="A longer text (UTF-8 bytes) is rejected; cut it into passages instead.",
     )
     unit_passages: int | None = Field(
@@ -200,20 +222,17 @@ class FusionSettings(Settings):
     )
 
 
-class ServeSettings(FusionSettings):
+class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
     """Everything that `serve.app:build_app`, `python -m serve.run` and `shoal serve` take."""
 
     index: Name = Field(description="Index root to serve: a local path or a URI.")
     encoder: Name | None = Field(
         None, description="Encoder for queries. Default: the one that the index was built with; another one is refused."
     )
-    encoder_backend: Name = Field("auto", description="What computes: auto, or a file of shoal/encoders/.")
     reranker: Name = Field(
         "late_interaction",
         description="Reranker: late_interaction, overlap, none, or a cross-encoder by preset, hub name or local path.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models compute.")
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="Precision of inference.")
 
     retriever_replicas: int = Field(1, ge=1, le=1000, description="Replicas of every shard.")
     encoder_replicas: int = Field(1, ge=1, le=1000, description="Replicas of the query encoder.")
@@ -221,6 +240,9 @@ class ServeSettings(FusionSettings):
     reranker_max_replicas: int = Field(1, ge=1, le=1000, description="Reranker replicas under load.")
     ingress_replicas: int = Field(1, ge=1, le=1000, description="Replicas of the HTTP ingress.")
     encoder_threads: int = Field(1, ge=1, le=256, description="CPU threads of one query encoder.")
+    query_cache: int = Field(
+        10_000, ge=0, le=10_000_000, description="Queries whose vectors each query encoder remembers; 0 remembers none."
+    )
     retriever_threads: int = Field(1, ge=1, le=256, description="CPU threads of one retriever.")
     reranker_threads: int | None = Field(
         None,
@@ -282,9 +304,6 @@ class RunSettings(ServeSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; nothing listens beyond loopback unless asked.")
     port: int = Field(8000, ge=1, le=65535, description="Port of the HTTP endpoint.")
-    address: str | None = Field(
-        None, description="Ray cluster to join, such as auto. Default: a private one on this machine."
-    )
     proxy: Literal["haproxy", "ray"] = Field("haproxy", description="HTTP proxy: the HAProxy profile or Ray's own.")
 
 

@@ -4,7 +4,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from shoal.lexical.index import LexicalIndex
 from shoal.lexical.writer import FILES, LexicalWriter
 from shoal.manifest import FileEntry, Manifest, ShardEntry, ShardInfo
 from shoal.records import FloatArray, Hits, Passage, Queries, RowArray, ShardHits
-from shoal.services import Fetched
+from shoal.services import MESSAGE_BYTES, Fetched
 from shoal.settings import IndexSettings
 from shoal.storage import Storage
 from shoal.versions import file_problem
@@ -175,6 +175,7 @@ class Shard:
     def search(self, queries: Queries, top_k: int, with_passages: bool) -> ShardHits:
         """Search for b queries; the arrays of the hits are (b, top_k).
 
+        with_passages: passages come with the hits, unless they would not fit into one message.
         Raises InvalidArgument for vectors of another dimension, and for words where the version has no lexical index.
         """
         dense = self._search_dense(queries, top_k)
@@ -235,7 +236,7 @@ class Shard:
     def _hits(self, found: "_Found", with_passages: bool, both: bool) -> Hits:
         others = found.others if both else None
         valid = [row[row >= 0].tolist() for row in found.rows]
-        if not with_passages:
+        if not with_passages or sum(map(self._passages.size, chain.from_iterable(valid))) > MESSAGE_BYTES:
             ids = [[self._passages.id(row) for row in rows] for rows in valid]
             return Hits(found.scores, found.rows, ids, None, others)
         passages = [[self._passages.passage(row) for row in rows] for rows in valid]
@@ -243,9 +244,15 @@ class Shard:
         return Hits(found.scores, found.rows, ids, passages, others)
 
     def fetch(self, rows: Sequence[int], with_vectors: bool = False) -> Fetched:
-        """Return the passages, and if asked for the vectors, of rows of this shard, in the order asked."""
+        """Return the passages, and if asked for the vectors, of rows of this shard, in the order asked.
+
+        Those of the first rows, at least one, if all of them do not fit into one message.
+        """
         if outside := [row for row in rows if not 0 <= row < self.count]:
             raise InvalidArgument(f"row {outside[0]} is outside the {self.count} rows of this shard", param="rows")
+        vector_bytes = 4 * self._index.dim if with_vectors else 0
+        ends = list(accumulate(self._passages.size(row) + vector_bytes for row in rows))
+        rows = rows[: max(1, bisect_right(ends, MESSAGE_BYTES))]
         vectors = self._index.vectors(np.asarray(rows, dtype=np.int64)) if with_vectors else None
         return Fetched([self._passages.passage(row) for row in rows], vectors)
 
@@ -315,6 +322,12 @@ class Passages:
             if low < high
         ]
         return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
+
+    def size(self, row: int) -> int:
+        """Return the UTF-8 bytes of text, title and metadata of a row."""
+        batch, offset = self._locate(row)
+        buffers = (batch.column(number)[offset].as_buffer() for number in (1, 2, 3))
+        return sum(buffer.size for buffer in buffers if buffer is not None)
 
     def passage(self, row: int) -> Passage:
         """Return the passage of a row."""

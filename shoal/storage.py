@@ -2,11 +2,14 @@
 
 import errno
 import hashlib
+import math
 import os
 import secrets
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -15,6 +18,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from shoal.errors import InvalidArgument, NotFound, ShoalError, Unavailable
+from shoal.temporary import temporary_folder
 
 CHUNK_BYTES = 8 * 2**20
 """How much of a file is held in memory while it is copied or hashed."""
@@ -58,7 +62,7 @@ class Storage:
     def local_path(self, path: str) -> Path:
         """Where a file lies on this machine's disk; only for a local root."""
         if not self.is_local:
-            raise InvalidArgument(f"{self.place()} is not on this machine's disk; copy the file with get() first")
+            raise InvalidArgument(f"{self.place()} is not on this machine's disk")
         return Path(self._inside(path))
 
     def place(self, path: str = "") -> str:
@@ -75,18 +79,18 @@ class Storage:
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder is there."""
-        with self._errors(path):
+        with self.errors(path):
             info = self._filesystem.get_file_info(self._inside(path))
         return bool(info.type != pafs.FileType.NotFound)
 
     def read(self, path: str) -> bytes:
         """Read a whole small file. Raises NotFound."""
-        with self._errors(path), self._filesystem.open_input_stream(self._inside(path), compression=None) as stream:
+        with self.errors(path), self._filesystem.open_input_stream(self._inside(path), compression=None) as stream:
             return bytes(stream.read())
 
     def write(self, path: str, data: bytes) -> None:
         """Replace a whole small file atomically, creating folders."""
-        with self._errors(path, writing=True):
+        with self.errors(path, writing=True):
             if self.is_local:
                 with _replacing(self.local_path(path)) as temporary:
                     temporary.write_bytes(data)
@@ -96,7 +100,7 @@ class Storage:
 
     def put(self, local: Path, path: str) -> None:
         """Move or upload a finished local file into the root, atomically. `local` may be gone afterwards."""
-        with self._errors(path, writing=True):
+        with self.errors(path, writing=True):
             if self.is_local:
                 with _replacing(self.local_path(path)) as temporary:
                     shutil.move(local, temporary)
@@ -106,21 +110,15 @@ class Storage:
                 with local.open("rb") as source, self._filesystem.open_output_stream(place, compression=None) as stream:
                     shutil.copyfileobj(source, stream, CHUNK_BYTES)
 
-    def get(self, path: str, local: Path) -> None:
-        """Copy a file out of the root, streaming. Raises NotFound."""
-        with local.open("wb") as target:
-            for chunk in self.chunks(path):
-                target.write(chunk)
-
     def chunks(self, path: str) -> Iterator[bytes]:
         """Stream a file in pieces of CHUNK_BYTES. Raises NotFound."""
-        with self._errors(path), self._filesystem.open_input_stream(self._inside(path), compression=None) as stream:
+        with self.errors(path), self._filesystem.open_input_stream(self._inside(path), compression=None) as stream:
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
 
     def open_input(self, path: str) -> "pa.NativeFile":
         """Open a file for random access. Raises NotFound."""
-        with self._errors(path):
+        with self.errors(path):
             return self._filesystem.open_input_file(self._inside(path))
 
     def list(self, folder: str) -> Iterator[str]:
@@ -131,12 +129,19 @@ class Storage:
         """Paths of all files below a folder, relative to it, sorted; empty if there is no such folder."""
         return iter(sorted(self._entries(folder, recursive=True)))
 
+    def idle_s(self, folder: str) -> float:
+        """Seconds since anything in a folder was written; infinite if nothing is there."""
+        selector = pafs.FileSelector(self._inside(folder), allow_not_found=True, recursive=True)
+        with self.errors(folder):
+            written = [info.mtime_ns for info in self._filesystem.get_file_info(selector) if info.mtime_ns is not None]
+        return time.time() - max(written, default=-math.inf) / 1e9
+
     def delete(self, path: str) -> None:
         """Remove a file or a whole folder; not an error if it is not there."""
         if not path:
             raise InvalidArgument(f"refusing to delete the whole root {self.place()}; remove it with your own tools")
         place = self._inside(path)
-        with self._errors(path, writing=True):
+        with self.errors(path, writing=True):
             try:
                 match self._filesystem.get_file_info(place).type:
                     case pafs.FileType.NotFound:
@@ -147,6 +152,39 @@ class Storage:
                         self._filesystem.delete_file(place)
             except FileNotFoundError:
                 pass  # another process was faster
+
+    @contextmanager
+    def scratch(self, folder: str) -> Iterator[Path]:
+        """A local folder, removed at the end, for files that are put into the root when they are finished.
+
+        Below `folder` in a local root, so that putting is a rename and a killed process leaves nothing beyond it.
+        Raises Unavailable when the disk is full, and InvalidArgument when it may not be written to.
+        """
+        with ExitStack() as stack:
+            place = tempfile.gettempdir()
+            try:
+                if self.is_local:
+                    place = str(self.local_path(folder))
+                    Path(place).mkdir(parents=True, exist_ok=True)
+                    temporary = tempfile.TemporaryDirectory(prefix="shoal-", dir=place, ignore_cleanup_errors=True)
+                    path = Path(stack.enter_context(temporary))
+                else:
+                    path = stack.enter_context(temporary_folder("scratch-"))
+                yield path
+            except FileNotFoundError as error:
+                raise NotFound(f"{place} was removed while it was written to; run the same command again") from error
+            except OSError as error:
+                raise _translate(error, place, writing=True) from error
+
+    @contextmanager
+    def errors(self, path: str, writing: bool = False) -> Iterator[None]:
+        """Turn what the operating system, the store or Arrow says of a file of this root into errors of Shoal."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise NotFound(f"{self.place(path)} does not exist") from error
+        except (OSError, pa.ArrowException) as error:
+            raise _translate(error, self.place(path), writing) from error
 
     def sha256(self, path: str) -> tuple[str, int]:
         """Stream a file and return its hex digest and its size in bytes. Raises NotFound."""
@@ -165,7 +203,7 @@ class Storage:
 
     def _entries(self, folder: str, recursive: bool) -> Iterator[str]:
         base = self._inside(folder)
-        with self._errors(folder):
+        with self.errors(folder):
             found = self._filesystem.get_file_info(pafs.FileSelector(base, allow_not_found=True, recursive=recursive))
         for info in found:
             path = info.path[len(base) :].strip("/")
@@ -176,15 +214,6 @@ class Storage:
         if path.startswith("/") or ".." in path.split("/"):
             raise InvalidArgument(f"{path!r} leads out of the index root {self.place()}")
         return f"{self._root}/{path}".rstrip("/")
-
-    @contextmanager
-    def _errors(self, path: str, writing: bool = False) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise NotFound(f"{self.place(path)} does not exist") from error
-        except (OSError, pa.ArrowException) as error:
-            raise _translate(error, self.place(path), writing) from error
 
 
 def filesystem(uri: str) -> tuple["pafs.FileSystem", str]:

@@ -12,8 +12,10 @@ from shoal.manifest import FileEntry, Manifest
 from shoal.storage import Storage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_MADE = re.compile(r"[0-9]{8}T[0-9]{6}-(?P<plan>[0-9a-f]{8})")
+_MADE = re.compile(r"[0-9]{8}T[0-9]{6,9}-(?P<plan>[0-9a-f]{8})")
 _PLAN_LETTERS = 8
+IDLE_S = 7 * 86_400.0
+"""Seconds without a write after which a build in staging counts as dead: no unit and no shard takes that long."""
 _HASHING_THREADS = 4
 
 
@@ -27,8 +29,12 @@ class Current:
 
 
 def make_version(now: datetime, plan_hash: str) -> str:
-    """Name a version, such as 20261122T233411-1a2b3c4d: the time in UTC, so that names sort by it, and the plan."""
-    return f"{now.astimezone(UTC):%Y%m%dT%H%M%S}-{plan_hash[:_PLAN_LETTERS]}"
+    """Name a version, such as 20261122T233411042-1a2b3c4d: the time in UTC, so that names sort by it, and the plan.
+
+    To the millisecond: two builds of one plan must not share a name, also when they start in the same second.
+    """
+    utc = now.astimezone(UTC)
+    return f"{utc:%Y%m%dT%H%M%S}{utc.microsecond // 1000:03d}-{plan_hash[:_PLAN_LETTERS]}"
 
 
 def read_current(storage: Storage) -> Current | None:
@@ -99,6 +105,16 @@ def publish(storage: Storage, manifest: Manifest) -> None:
         )
 
 
+def discard_staging(storage: Storage, plan_hash: str) -> None:
+    """Remove the staging folder of a build.
+
+    The plan goes first: interrupted halfway, the rest is no build that could be continued, and what is left of it is
+    only used where it is whole.
+    """
+    storage.delete(layout.plan(plan_hash))
+    storage.delete(layout.staging_dir(plan_hash))
+
+
 def verify(storage: Storage, version: str) -> list[str]:
     """Compare every file of a version with its manifest and return the problems; an empty list means it is whole.
 
@@ -164,24 +180,33 @@ def rollback(storage: Storage) -> Current:
     return activate(storage, current.previous)
 
 
-def prune(storage: Storage, keep: int) -> list[str]:
-    """Remove old versions and the folders of crashed builds; return their names, oldest first. Nothing else is touched.
+def prune(storage: Storage, keep: int, idle_s: float = IDLE_S) -> list[str]:
+    """Remove old versions and what dead builds left; return the versions, oldest first. Nothing else is touched.
 
-    Kept are the current and the previous version, the newest `keep` published ones, and unpublished folders whose
-    build can still be continued (its plan is in staging).
+    Kept are the current and the previous version, the newest `keep` published ones, and every version of a build that
+    is in staging: it may be about to be made current. A build in staging is dead, and goes too, when nothing was
+    written there for `idle_s` seconds.
     """
     if keep < 0:
         raise InvalidArgument(f"keep must be >= 0, got {keep}", param="keep")
-    current = read_current(storage)
+    # In this order: a build that ends meanwhile is seen in staging, or else what it published and made current is.
+    names = list(storage.list(layout.VERSIONS))
+    running = set()
+    for plan in storage.list(layout.STAGING):
+        if storage.idle_s(layout.staging_dir(plan)) < idle_s:
+            running.add(plan[:_PLAN_LETTERS])
+        else:
+            discard_staging(storage, plan)
     published = list_versions(storage)
     kept = set(published[max(0, len(published) - keep) :])
+    current = read_current(storage)
     if current is not None:
         kept |= {current.version, current.previous or current.version}
-    running = {plan[:_PLAN_LETTERS] for plan in storage.list(layout.STAGING)}
     removed = []
-    for version in storage.list(layout.VERSIONS):
+    for version in names:
         build = _MADE.fullmatch(version)
-        if version in kept or (version not in published and (build is None or build["plan"] in running)):
+        made_by = None if build is None else build["plan"]
+        if version in kept or made_by in running or (made_by is None and version not in published):
             continue
         # The manifest goes first: interrupted halfway, the rest is an unfinished folder and not a broken version.
         storage.delete(layout.manifest(version))

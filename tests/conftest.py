@@ -7,13 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
 import pytest
+
+# A deadline would be a timed assertion, which fails on a busy machine.
+hypothesis.settings.register_profile("shoal", deadline=None)
+hypothesis.settings.load_profile("shoal")
 
 # Ray reads these once, when it is first imported, and test modules import it while they are collected: no token, no
 # statistics, and 127.0.0.1 instead of every interface.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+# No test asserts a time, and a busy machine makes any deadline too short.
+hypothesis.settings.register_profile("shoal", deadline=None)
+hypothesis.settings.load_profile("shoal")
 
 ROOT = Path(__file__).parents[1]
 

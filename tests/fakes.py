@@ -125,6 +125,8 @@ class FakeShard:
         self.calls: list[SearchCall] = []
         self.fetches: list[list[int]] = []
         self.cancelled = 0
+        self.message_rows: int | None = None
+        """Passages that fit into one message; None: any number."""
 
     async def search(
         self, version: str, queries: Queries, top_k: int, deadline: float, with_passages: bool
@@ -167,11 +169,13 @@ class FakeShard:
                 others[query, : len(order)] = other[query, order]
             ids.append([self.passages[row].id for row in order])
             passages.append([self.passages[row] for row in order])
-        return Hits(scores, rows, ids, passages if with_passages else None, others)
+        fits = self.message_rows is None or sum(map(len, ids)) <= self.message_rows
+        return Hits(scores, rows, ids, passages if with_passages and fits else None, others)
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         self.fetches.append(list(rows))
         await self.fetch_behaviour()
+        rows = rows[: self.message_rows]
         return Fetched([self.passages[row] for row in rows], self.vectors[list(rows)] if with_vectors else None)
 
 

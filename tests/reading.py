@@ -33,17 +33,19 @@ class Reading:
         self.plan: Plan = spool(make_plan(settings, ENCODER), self.storage)
         self.items: list[Item] = []
         self.rejected: list[Rejected] = []
-        self.records = 0
+        self.records = 0  # places that gave a passage or a reason
         before: dict[int, int] = {}
         for unit in self.plan.units:
             reader = read_unit(self.plan, unit, self.storage)
+            places = set[int]()
             for item in reader:
                 if isinstance(item, Rejected):
                     self.rejected.append(item)
                 record, content = (item.record, item.reason) if isinstance(item, Rejected) else item
+                places.add(record)
                 self.items.append((self.plan.place(unit, record, before.get(unit.file, 0)), content))
             before[unit.file] = before.get(unit.file, 0) + reader.lines
-            self.records += reader.records
+            self.records += len(places)
 
     @property
     def passages(self) -> list[Passage]:

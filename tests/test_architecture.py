@@ -1,6 +1,7 @@
 """Rules of the tree that no single module can keep by itself."""
 
 import ast
+import importlib
 import importlib.metadata
 import re
 import subprocess
@@ -122,3 +123,41 @@ def test_the_readme_names_commands_that_exist() -> None:
     assert set(re.findall(r"`make ([a-z]+)", text)) <= targets
     for module in set(re.findall(r"python -m ((?:jobs|serve|benchmarks)\.[a-z_]+)", text)):
         assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+
+
+def options_of(command: str) -> set[str]:
+    """The options of a command that the README names."""
+    import typer
+
+    from jobs.build_index import app as job
+    from jobs.evaluate import app as evaluation
+    from serve.run import app as server
+    from shoal.cli.main import COMMANDS
+
+    words = command.split()
+    if words[0] == "shoal":
+        assert words[1] in COMMANDS, command
+        found = typer.main.get_command(importlib.import_module(f"shoal.cli.{words[1]}").app)
+        if words[1] == "index":
+            found = found.commands[words[2]]
+    elif words[1] == "-m":
+        found = typer.main.get_command(
+            {"jobs.build_index": job, "jobs.evaluate": evaluation, "serve.run": server}[words[2]]
+        )
+    else:
+        shown = subprocess.run([sys.executable, *words[1:], "--help"], cwd=ROOT, capture_output=True, text=True).stdout
+        return set(re.findall(r"--[a-z-]+", shown))
+    return {name for parameter in found.params for name in parameter.opts}
+
+
+def test_the_readme_gives_commands_only_options_that_they_have() -> None:
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    command = r"shoal (?:index [a-z]+|[a-z]+)|python -m (?:jobs|serve)\.[a-z_]+|python cluster/local\.py"
+    found = re.findall(rf"(?m)(?:^|`|&& |\d |-- +)({command})( [^`#\n]*)?", text)
+    assert len({name for name, _ in found}) >= 7
+    for name, rest in found:
+        assert set(re.findall(r"--[a-z][a-z-]+", rest)) <= options_of(name), (name, rest)
+    tables = re.findall(r"(?m)^\|.*$", text)
+    named = {flag for row in tables for flag in re.findall(r"`(--[a-z][a-z-]+)", row)}
+    assert len(named) >= 8
+    assert named <= options_of("shoal build") | options_of("shoal serve")

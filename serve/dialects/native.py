@@ -19,7 +19,7 @@ Part = Literal["text", "metadata", "vector"]
 
 _EXAMPLE: JsonDict = {
     "id": "5d2f0c5e8a3b4a7f9f0e6a1b2c3d4e5f",
-    "index_version": "20260131T120000Z-3f9a",
+    "index_version": "20260131T120000000-3f9a0c41",
     "results": [
         {
             "id": "fish-7",
@@ -54,7 +54,11 @@ class Body(BaseModel):
 class ActivateBody(Body):
     """Which version to serve."""
 
-    version: str = Field(min_length=1, max_length=256, examples=["20260131T120000Z-3f9a"])
+    version: str = Field(min_length=1, max_length=256, examples=["20260131T120000000-3f9a0c41"])
+
+
+class RollbackBody(Body):
+    """An empty object: a body that is JSON is what no page of another site can send unasked."""
 
 
 class Result(BaseModel):
@@ -269,8 +273,8 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
         await engine().activate(body.version)
         return _json(await engine().index_info())
 
-    @routes.post("/index/rollback", response_model=IndexInfo, responses=responses(409, 503, 504))
-    async def rollback() -> Response:
+    @routes.post("/index/rollback", response_model=IndexInfo, responses=responses(400, 409, 413, 415, 503, 504))
+    async def rollback(body: RollbackBody) -> Response:
         """Serve the previous version again; it is still loaded."""
         await engine().rollback()
         return _json(await engine().index_info())

@@ -1,10 +1,5 @@
 """What a running build has finished: one commit record for each unit and each shard, written after their data."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -103,9 +98,12 @@ class Tally:
 
 
 def committed_units(storage: Storage, plan_hash: str) -> list[int]:
-    """Numbers of the units that are embedded already, ascending."""
-    names = storage.list(layout.units_dir(plan_hash))
-    return [int(name.removesuffix(".json")) for name in names if name.endswith(".json")]
+    """Numbers of the units that are embedded already, ascending.
+
+    Both files of a unit have to be there: clearing the staging folder may have been interrupted in any order.
+    """
+    names = set(storage.list(layout.units_dir(plan_hash)))
+    return sorted(int(name[:-5]) for name in names if name.endswith(".json") and f"{name[:-5]}.arrow" in names)
 
 
 def read_unit_commit(storage: Storage, plan_hash: str, unit: int) -> UnitCommit:
@@ -116,17 +114,3 @@ def read_unit_commit(storage: Storage, plan_hash: str, unit: int) -> UnitCommit:
 def read_shard_commit(storage: Storage, plan_hash: str, shard: int) -> ShardCommit:
     """Read the commit record of a shard. Raises NotFound."""
     return ShardCommit.model_validate_json(storage.read(layout.shard_commit(plan_hash, shard)))
-
-
-@contextmanager
-def scratch(storage: Storage, plan_hash: str) -> Iterator[Path]:
-    """A local folder for files that are put into the root when they are finished.
-
-    Below a local root's staging folder, so that putting is a rename and a killed process leaves nothing beyond it.
-    """
-    parent = None
-    if storage.is_local:
-        parent = storage.local_path(f"{layout.staging_dir(plan_hash)}/scratch")
-        parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="shoal-", dir=parent, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from shoal import layout
-from shoal.build.commits import RejectedRecord, UnitCommit, read_unit_commit, scratch
+from shoal.build.commits import RejectedRecord, UnitCommit, read_unit_commit
 from shoal.build.unit import write_unit
 from shoal.encoders import Encoder
 from shoal.plan import Plan, Unit, shard_of
@@ -20,7 +20,8 @@ def embed_unit(plan: Plan, unit: Unit, encoder: Encoder, storage: Storage) -> Un
     The result depends on the plan and the encoder alone. Raises InvalidArgument when the unit's file cannot be read or
     has changed since the plan was made.
     """
-    if storage.exists(layout.unit_commit(plan.hash, unit.number)):
+    files = layout.unit_commit(plan.hash, unit.number), layout.unit_data(plan.hash, unit.number)
+    if all(storage.exists(path) for path in files):
         return read_unit_commit(storage, plan.hash, unit.number)
     reader = read_unit(plan, unit, storage)
     records: list[int] = []
@@ -45,7 +46,7 @@ def embed_unit(plan: Plan, unit: Unit, encoder: Encoder, storage: Storage) -> Un
     # Stable: within a shard the input order stays, and with it which of several equal ids is the first.
     order = kept[np.argsort(shards[kept], kind="stable")]
     rows = np.bincount(shards[kept], minlength=plan.shards)
-    with scratch(storage, plan.hash) as folder:
+    with storage.scratch(layout.scratch(plan.hash)) as folder:
         path = folder / "unit.arrow"
         batch = to_batch(passages).take(pa.array(order))
         write_unit(path, batch, np.asarray(records, np.int64)[order], vectors[order], rows)

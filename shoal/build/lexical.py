@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from shoal import layout
-from shoal.build.commits import scratch
 from shoal.lexical.analyzer import NAME
 from shoal.lexical.statistics import Totals, look_up, merge_terms, read_terms, read_totals
 from shoal.lexical.writer import LexicalWriter
@@ -18,7 +17,7 @@ def merge_shards(plan: Plan, storage: Storage) -> None:
     target = layout.corpus_terms(plan.hash)
     if storage.exists(target):
         return
-    with scratch(storage, plan.hash) as folder:
+    with storage.scratch(layout.scratch(plan.hash)) as folder:
         paths = (layout.shard_terms(plan.hash, shard) for shard in range(plan.shards))
         merge_terms(storage, paths, folder / "corpus.arrow")
         storage.put(folder / "corpus.arrow", target)

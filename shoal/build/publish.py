@@ -1,4 +1,4 @@
-"""Publish: the report of rejected records, the manifest and the flip of CURRENT, each of them safe to repeat."""
+"""Publish: the report of rejected records and the manifest, both safe to repeat."""
 
 import io
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shoal import layout
-from shoal.build.commits import Duplicate, ShardCommit, Tally, read_unit_commit, scratch
+from shoal.build.commits import Duplicate, ShardCommit, Tally, read_unit_commit
 from shoal.errors import InvalidArgument
 from shoal.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, LexicalInfo, Manifest
 from shoal.plan import Plan
@@ -55,7 +55,7 @@ def describe(record: dict[str, Any]) -> str:
 def write_rejected(plan: Plan, tally: Tally, storage: Storage) -> FileEntry:
     """Write the report of rejected records and duplicates into the version's folder."""
     path = layout.rejected(plan.version)
-    with scratch(storage, plan.hash) as folder:
+    with storage.scratch(layout.scratch(plan.hash)) as folder:
         local = folder / "rejected.jsonl"
         with local.open("w", encoding="utf-8") as file:
             for record in rejected_records(plan, tally, storage):
@@ -83,7 +83,7 @@ def make_manifest(
     files: list[FileEntry],
     lexical: LexicalInfo | None,
 ) -> Manifest:
-    """Describe the version: all but `created_at`, `version` and the latency follows from the plan and the input."""
+    """Describe the version."""
     shards, latencies, text_bytes = [], [], 0
     for commit in commits:
         shards.append(commit.entry)

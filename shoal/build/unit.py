@@ -43,9 +43,11 @@ class UnitFile:
     """An opened unit file; a context manager. `columns` limits what is read to the named columns."""
 
     def __init__(self, storage: Storage, plan_hash: str, unit: int, columns: list[str] | None = None) -> None:
-        self._source = storage.open_input(layout.unit_data(plan_hash, unit))
+        self._storage, self._path = storage, layout.unit_data(plan_hash, unit)
+        self._source = storage.open_input(self._path)
         fields = None if columns is None else [_COLUMNS.index(name) for name in columns]
-        self._reader = pa.ipc.open_file(self._source, options=pa.ipc.IpcReadOptions(included_fields=fields))
+        with storage.errors(self._path):
+            self._reader = pa.ipc.open_file(self._source, options=pa.ipc.IpcReadOptions(included_fields=fields))
 
     def __enter__(self) -> "UnitFile":
         return self
@@ -55,7 +57,8 @@ class UnitFile:
 
     def shard(self, shard: int) -> pa.RecordBatch:
         """The rows of one shard, with the columns asked for."""
-        return self._reader.get_batch(shard)
+        with self._storage.errors(self._path):
+            return self._reader.get_batch(shard)
 
 
 def vectors_of(batch: pa.RecordBatch) -> FloatArray:

@@ -24,7 +24,7 @@ def verify_shard(plan: Plan, commit: ShardCommit, storage: Storage) -> list[str]
         return problems
     path = f"{layout.shard_dir(plan.version, commit.entry.shard)}/{layout.PASSAGES}"
     digests = bytearray()
-    with storage.open_input(path) as source:
+    with storage.open_input(path) as source, storage.errors(path):
         passages = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=[0]))
         for number in range(passages.num_record_batches):
             digests += id_digests(passages.get_batch(number).column(0))

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import shoal
 from shoal.errors import NotFound
+from shoal.processes import hold_signals
 
 
 def application_folder() -> Path:
@@ -30,5 +31,6 @@ def become(module: str, arguments: list[str]) -> NoReturn:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     sys.stdout.flush()
     sys.stderr.flush()
+    hold_signals()  # until the module has imported what it needs and can stop in good order
     # -P: relative paths are the user's, so we stay in the current folder, but a jobs/ or serve/ in it is not ours.
     os.execve(sys.executable, [sys.executable, "-P", "-m", module, *arguments], environment)  # noqa: S606

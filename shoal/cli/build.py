@@ -17,7 +17,9 @@ def build(
     address: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Run on the Ray cluster with this dashboard, such as http://HEAD:8265. Default: here."
+            metavar="URL",
+            help="Submit to the Ray cluster with this dashboard, such as http://HEAD:8265, and follow the job. "
+            "Default: run here, on the cluster that RAY_ADDRESS names or on a private Ray.",
         ),
     ] = None,
     as_json: AsJson = False,

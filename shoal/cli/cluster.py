@@ -7,11 +7,15 @@ import secrets
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 
 from shoal.cli.application import application_folder
 from shoal.errors import InvalidArgument, ShoalError
+from shoal.exchange import DIRECT
+from shoal.processes import stop_on_signals
+from shoal.proxies import no_proxy
 
 SHIPPED = {"jobs", "serve", "shoal", "pyproject.toml", "README.md"}
 """What travels to the cluster; everything else in the application folder stays here."""
@@ -21,9 +25,11 @@ def follow(address: str, module: str, arguments: list[str], as_json: bool) -> in
     """Submit `python -m module` to the cluster, show its log until it ends, and return its exit code.
 
     address: URL of the cluster's dashboard. With `as_json` the log goes to stderr, and the last JSON object in it to
-    stdout. Ctrl-C ends the following, not the job. Raises InvalidArgument when there is no cluster at the address.
+    stdout. Ctrl-C and SIGTERM end the following, not the job. Raises InvalidArgument when there is no cluster at the
+    address, or none that lets us in.
     """
     _require_cluster(address)
+    stop_on_signals()
     job = f"{module.rpartition('.')[2].replace('_', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     process = subprocess.Popen(
         _submission(address, job, [module, *arguments]),
@@ -31,7 +37,7 @@ def follow(address: str, module: str, arguments: list[str], as_json: bool) -> in
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "no_proxy": no_proxy()},
     )
     assert process.stdout is not None
     code, result = None, None
@@ -44,9 +50,11 @@ def follow(address: str, module: str, arguments: list[str], as_json: bool) -> in
                 result = _object(line) or result
         process.wait()
     except KeyboardInterrupt:
-        process.wait()
         print(f"the job goes on; to stop it: ray job stop --address {address} {job}", file=sys.stderr)  # noqa: T201
         raise
+    finally:
+        process.terminate()
+        process.wait()
     if as_json:
         if result is None:
             raise ShoalError(f"job {job} printed no result; its log is above")
@@ -64,12 +72,44 @@ def _submission(address: str, job: str, command: list[str]) -> list[str]:
 
 
 def _require_cluster(address: str) -> None:
+    """Raise InvalidArgument, with the remedy, unless a Ray dashboard answers at the address and lets us in."""
+    remedy = "give --address the URL of a running cluster, such as http://HEAD:8265"
     try:
-        # Any answer will do, even a refusal: the `ray` command knows how to sign in.
-        httpx.get(f"{address.rstrip('/')}/api/version", timeout=10)
+        with httpx.Client(mounts=DIRECT, timeout=10) as http:
+            answer = http.get(f"{address.rstrip('/')}/api/version", headers=_authorization())
     except (httpx.RequestError, httpx.InvalidURL) as error:
-        remedy = "give --address the URL of a running cluster, such as http://HEAD:8265"
         raise InvalidArgument(f"no Ray dashboard at {address} ({error}); {remedy}", param="--address") from None
+    if answer.status_code in (401, 403):
+        if _signs_in_by_itself():
+            return
+        problem = "refuses our token" if answer.status_code == 403 else "asks for a token"
+        raise InvalidArgument(
+            f"the cluster at {address} {problem}; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to its token or "
+            "RAY_AUTH_TOKEN_PATH to a file that holds it",
+            param="--address",
+        )
+    if not answer.is_success or "ray_version" not in (_object(answer.text) or {}):
+        status = f"{answer.status_code} {answer.reason_phrase}".strip()
+        raise InvalidArgument(
+            f"what answers at {address} is no Ray dashboard ({status} for /api/version); {remedy}", param="--address"
+        )
+
+
+def _authorization() -> dict[str, str]:
+    """The header that the `ray` command will send too; its token lies in a variable, in a file, or at home."""
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        return {}
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    if not token:
+        file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+        token = file.read_text().strip() if file.is_file() else None
+    return {"authorization": f"Bearer {token}"} if token else {}
+
+
+def _signs_in_by_itself() -> bool:
+    """Whether the `ray` command has other means than a token that we can read."""
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    return mode not in ("token", "disabled") or bool(os.environ.get("RAY_JOB_HEADERS"))
 
 
 def _object(line: str) -> dict[str, object] | None:

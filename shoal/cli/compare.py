@@ -1,14 +1,19 @@
 """`shoal compare`: what reranking changed."""
 
+from typing import Annotated
+
 import typer
 
 from shoal.cli import tables
 from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
-from shoal.cli.server import DEFAULT_URL, ApiKey, Mode, Query, TimeoutMs, TopK, TopN, Url, ask
+from shoal.cli.server import DEFAULT_URL, ApiKey, Mode, Query, TimeoutMs, Url, ask
+from shoal.errors import InvalidArgument
 from shoal.settings import ServeSettings
 
+TOP_K: int = ServeSettings.model_fields["top_k"].default
+TOP_N: int = ServeSettings.model_fields["top_n"].default
 app = typer.Typer()
 
 
@@ -16,8 +21,15 @@ app = typer.Typer()
 def compare(
     query: Query,
     url: Url = DEFAULT_URL,
-    top_k: TopK = None,
-    top_n: TopN = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            metavar="INT", help=f"Candidates that are compared. Default: {TOP_K}, or --top-n if that is more."
+        ),
+    ] = None,
+    top_n: Annotated[
+        int, typer.Option(metavar="INT", help="Rows shown; with --json all candidates are there.")
+    ] = TOP_N,
     mode: Mode = None,
     timeout_ms: TimeoutMs = None,
     api_key: ApiKey = None,
@@ -25,8 +37,9 @@ def compare(
 ) -> None:
     """Show the original and the reranked order side by side."""
     with guard(as_json):
-        shown = ServeSettings.model_fields["top_n"].default if top_n is None else top_n
-        candidates = max(ServeSettings.model_fields["top_k"].default, shown) if top_k is None else top_k
+        if top_n < 1:
+            raise InvalidArgument(f"--top-n: should be at least 1 (got {top_n})", param="--top-n")
+        candidates = max(TOP_K, top_n) if top_k is None else top_k
         # All candidates come back, because a passage that reranking moves out of sight belongs to the picture.
         response = ask(
             url, api_key, query, top_k=candidates, top_n=candidates, rerank=True, mode=mode, timeout_ms=timeout_ms
@@ -35,4 +48,4 @@ def compare(
             print_json(response.model_dump(mode="json", exclude_unset=True))
         else:
             terminal = console()
-            terminal.print(tables.comparison(response, shown, terminal.width))
+            terminal.print(tables.comparison(response, top_n, terminal.width))

@@ -4,7 +4,8 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 from shoal.errors import Conflict, InvalidArgument, ModelUnavailable, NotFound, ShoalError
 
@@ -18,9 +19,9 @@ USER_FAULTS = (InvalidArgument, NotFound, Conflict, ModelUnavailable)
 def guard(as_json: bool = False) -> Iterator[None]:
     """Turn what goes wrong inside into `error: message` on stderr and an exit code, never a stack trace.
 
-    Also a decorator. Raises SystemExit: 2 where the user can set it right, 130 for Ctrl-C, 1 for everything else. With
-    `as_json`, stdout gets {"error": {"code", "message", "param"}} as well, so that a reader of --json always finds an
-    object. SHOAL_TRACEBACK=1 shows the stack trace of an error that Shoal did not expect.
+    Also a decorator. Raises SystemExit: 2 where the user can set it right, 130 for Ctrl-C and SIGTERM, 1 for everything
+    else. With `as_json`, stdout gets {"error": {"code", "message", "param"}} as well, so that a reader of --json always
+    finds an object. SHOAL_TRACEBACK=1 shows the stack trace of an error that Shoal did not expect.
     """
     try:
         yield
@@ -44,6 +45,22 @@ def guard(as_json: bool = False) -> Iterator[None]:
         raise SystemExit(FAILURE) from None
 
 
+def run(app: Callable[..., Any], name: str | None = None) -> NoReturn:
+    """Run a typer application as this process's program; it ends as `guard` says, errors of usage included.
+
+    Those end inside typer, which knows how to print them but nothing of --json.
+    """
+    try:
+        with guard("--json" in sys.argv):
+            app(prog_name=name)
+        sys.exit()
+    except SystemExit as end:
+        usage: Any = end.__context__
+        if "--json" in sys.argv and hasattr(usage, "format_message"):
+            _print_json(InvalidArgument.code, usage.format_message(), None)
+        raise
+
+
 def exit_code(error: ShoalError) -> int:
     """2 where the user can set it right, else 1."""
     return USER_FAULT if isinstance(error, USER_FAULTS) else FAILURE
@@ -52,4 +69,8 @@ def exit_code(error: ShoalError) -> int:
 def _report(code: str, message: str, param: str | None, as_json: bool) -> None:
     print(f"error: {message}", file=sys.stderr)  # noqa: T201
     if as_json:
-        print(json.dumps({"error": {"code": code, "message": message, "param": param}}))  # noqa: T201
+        _print_json(code, message, param)
+
+
+def _print_json(code: str, message: str, param: str | None) -> None:
+    print(json.dumps({"error": {"code": code, "message": message, "param": param}}))  # noqa: T201

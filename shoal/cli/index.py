@@ -17,6 +17,9 @@ from shoal.manifest import Manifest
 from shoal.storage import Storage
 from shoal.versions import Current
 
+SWITCH_S = 660.0
+"""How long a server may take to switch versions: it gives up preparing one after ten minutes (serve/activation.py)."""
+
 app = typer.Typer(no_args_is_help=True, help="Look at the versions of an index, and choose the active one.")
 
 _ROOT = typer.Option(metavar="ROOT", envvar="SHOAL_INDEX", help="Index root: a local path or a URI.")
@@ -66,7 +69,7 @@ def activate(
     """Make a version the current one, after checking every file of it."""
     with guard(as_json):
         if url is not None:
-            with connect(url, api_key) as client:
+            with connect(url, api_key, SWITCH_S) as client:
                 _say_served(client.activate(version), as_json)
         else:
             _say_current(versions.activate(_storage(index), version), as_json)
@@ -77,7 +80,7 @@ def rollback(index: OptionalRoot = None, url: Server = None, api_key: ApiKey = N
     """Make the version that was current before the current one again."""
     with guard(as_json):
         if url is not None:
-            with connect(url, api_key) as client:
+            with connect(url, api_key, SWITCH_S) as client:
                 _say_served(client.rollback(), as_json)
         else:
             _say_current(versions.rollback(_storage(index)), as_json)
@@ -107,12 +110,16 @@ def prune(
     keep: Annotated[
         int, typer.Option(metavar="INT", help="Newest versions that stay, beside current and previous.")
     ] = 2,
+    idle_days: Annotated[
+        float,
+        typer.Option(metavar="NUMBER", min=0, help="Days without progress after which a build counts as dead."),
+    ] = versions.IDLE_S / 86_400,
     as_json: AsJson = False,
 ) -> None:
-    """Remove old versions. The current and the previous one always stay."""
+    """Remove old versions, and what dead builds left. The current and the previous version always stay."""
     with guard(as_json):
         storage = Storage(index)
-        removed = versions.prune(storage, keep)
+        removed = versions.prune(storage, keep, 86_400 * idle_days)
         if as_json:
             print_json({"removed": removed, "kept": versions.list_versions(storage)})
         else:

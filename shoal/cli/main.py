@@ -1,13 +1,13 @@
 """The `shoal` command. One command is one module of this package; it is imported when the command is run."""
 
 import importlib
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from shoal import __version__
-from shoal.cli.errors import guard
+from shoal.cli.errors import run
 
 COMMANDS = {
     "build": "Build an index from a corpus and publish it.",
@@ -57,7 +57,6 @@ for _name, _help in COMMANDS.items():
     app.command(_name, help=_help)(lambda: None)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line."""
-    with guard():
-        app(prog_name="shoal")
+    run(app, "shoal")

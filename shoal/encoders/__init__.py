@@ -1,6 +1,7 @@
 """Encoders turn texts into vectors. One backend is one file here; the file name is the value of the `backend` setting.
 
-A backend module defines `load(model: str, settings: EncoderSettings) -> Encoder`.
+A backend module defines `load(model: str, settings: EncoderSettings) -> Encoder`. A module whose name begins with an
+underscore is shared by backends and is none itself.
 """
 
 import importlib
@@ -71,8 +72,9 @@ class TokenEncoder(Encoder, Protocol):
 
 
 def backends() -> list[str]:
-    """Names that the setting `encoder_backend` takes besides auto: the files of this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """Names that the setting `backend` takes for encoders besides auto: the files of this folder."""
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def load_encoder(settings: "EncoderSettings") -> Encoder:
@@ -80,13 +82,16 @@ def load_encoder(settings: "EncoderSettings") -> Encoder:
 
     Raises ModelUnavailable when the model cannot be loaded, InvalidArgument when the backend does not exist.
     """
-    backend = settings.encoder_backend
-    if backend == "auto":
-        backend = _WEIGHTLESS if settings.encoder.split(":")[0] == _WEIGHTLESS else "torch"
+    backend = settings.backend
+    if settings.encoder.split(":")[0] == _WEIGHTLESS:
+        backend = _WEIGHTLESS
+    elif backend == "auto":
+        from shoal.inference import place
+
+        backend = place(settings).backend
     if backend not in backends():
         raise InvalidArgument(
-            f"encoder_backend={backend!r} does not exist: use auto or one of {', '.join(backends())}",
-            param="encoder_backend",
+            f"backend={backend!r} does not exist: use auto or one of {', '.join(backends())}", param="backend"
         )
     encoder: Encoder = importlib.import_module(f"{__name__}.{backend}").load(settings.encoder, settings)
     _log.info("encoder %s on backend %s, %d threads", encoder.fingerprint(), backend, settings.threads)

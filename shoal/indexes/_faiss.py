@@ -61,11 +61,20 @@ class FaissIndex:
         inverted = faiss.try_extract_index_ivf(self._index)
         if inverted is not None:
             if isinstance(inverted, faiss.IndexIVFFastScan):  # FAISS 1.15 crashes here
-                raise InvalidArgument("an IVF index with 4-bit fast scan cannot give vectors back", param="include")
+                raise InvalidArgument(
+                    "an IVF index with 4-bit fast scan cannot give vectors back; leave them out of include",
+                    param="include",
+                )
             with self._mapping:
                 if inverted.direct_map.no():
                     inverted.make_direct_map()
-        found: FloatArray = self._index.reconstruct_batch(np.asarray(rows, dtype=np.int64))
+        try:
+            found: FloatArray = self._index.reconstruct_batch(np.asarray(rows, dtype=np.int64))
+        except RuntimeError as error:
+            raise InvalidArgument(
+                f"this index kind cannot give vectors back ({reason(error)}); leave them out of include",
+                param="include",
+            ) from error
         return found
 
 

@@ -1,5 +1,7 @@
 """Any FAISS factory string, such as `IVF1024,SQ8` or `HNSW32`: trained once, shared by all shards."""
 
+import errno
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +59,12 @@ def build(blocks: Iterable[FloatArray], dim: int, path: Path, trained: bytes | N
             raise InvalidArgument(
                 f"index_kind: a shard cannot be filled ({reason}); take more shards", param="shards"
             ) from error
-    faiss.write_index(_gpu.give_back(worker, on_gpu), str(path))
+    filled = _gpu.give_back(worker, on_gpu)
+    try:
+        faiss.write_index(filled, str(path))
+    except RuntimeError as error:  # FAISS tells the cause in words alone
+        number = errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else errno.EIO
+        raise OSError(number, _faiss.reason(error), str(path)) from error
 
 
 def open(path: Path, settings: "IndexSettings", threads: int, mmap: bool = True) -> _faiss.FaissIndex:

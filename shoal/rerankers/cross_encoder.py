@@ -1,4 +1,4 @@
-"""Any sentence-transformers cross-encoder, on torch, with the activation, prompt and length it was saved with."""
+"""Any sentence-transformers cross-encoder, on any backend, with the activation, prompt and length it was saved with."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -7,6 +7,7 @@ import numpy as np
 
 from shoal import inference, models
 from shoal.errors import ModelUnavailable
+from shoal.inference import Runner
 from shoal.records import FloatArray
 from shoal.settings import RerankerSettings
 
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 class CrossEncoderReranker:
     """A CrossEncoder behind the Reranker protocol: same scores as its own predict."""
 
-    def __init__(self, model: "CrossEncoder", name: str, settings: RerankerSettings) -> None:
-        self._model = model
+    def __init__(self, model: "CrossEncoder", runner: Runner, name: str) -> None:
+        self._runner = runner
         self._name = name
-        self._settings = settings
+        self._activation = model.activation_fn
         self._prompt = model.prompts.get(model.default_prompt_name or "")
 
     def name(self) -> str:
@@ -34,35 +35,35 @@ class CrossEncoderReranker:
     def score_pairs(self, pairs: Sequence[tuple[str, str]]) -> FloatArray:
         """Return float32 (n,) in input order."""
         scores = np.empty(len(pairs), dtype=np.float32)
-        batches = inference.forward(
-            self._model,
-            pairs,
-            prompt=self._prompt,
-            batch_tokens=self._settings.batch_tokens,
-            threads=self._settings.threads,
-        )
-        for rows, features in batches:
-            scores[rows] = self._model.activation_fn(features["scores"].float()).squeeze(-1).cpu().numpy()
+        for rows, features in self._runner.forward(pairs, prompt=self._prompt):
+            scores[rows] = self._activation(features["scores"].float()).squeeze(-1).cpu().numpy()
         return scores
 
 
 def load(model: str, settings: RerankerSettings) -> CrossEncoderReranker:
     """Load a model by preset, local path or hub name.
 
-    Raises ModelUnavailable when it is not to be had or is no cross-encoder, InvalidArgument for a device or length it
-    lacks.
+    Raises ModelUnavailable when it is not to be had or is no cross-encoder, InvalidArgument for a backend, device,
+    precision or length that it or this machine lacks.
     """
-    folder = models.resolve(model).fetch()
+    location = models.resolve(model)
+    folder = location.fetch()
     if not models.architecture(folder).endswith(("ForSequenceClassification", "ForCausalLM")):
         raise ModelUnavailable(
             f"{model!r} has no head that scores pairs: set the reranker to a cross-encoder, or to late_interaction"
         )
-    device, dtype = inference.place(settings.device, settings.dtype)
+    placement = inference.place(settings)
     with inference.loading(folder, settings.threads):
         from sentence_transformers import CrossEncoder
 
-        loaded = CrossEncoder(str(folder), device=device, local_files_only=True, model_kwargs={"dtype": dtype})
+        loaded = CrossEncoder(
+            str(folder),
+            device=placement.device,
+            local_files_only=True,
+            model_kwargs={"dtype": placement.torch_dtype},
+        )
     if loaded.num_labels != 1:
         raise ModelUnavailable(f"{model!r} gives {loaded.num_labels} scores for a pair: a reranker gives one")
     inference.limit_length(loaded, settings.max_length)
-    return CrossEncoderReranker(loaded, model, settings)
+    runner = Runner(loaded, location.digest(folder), placement, settings.threads, settings)
+    return CrossEncoderReranker(loaded, runner, model)

@@ -13,6 +13,9 @@ MAX_BYTES = 64 * 2**20
 def records(files: Iterable[InputFile]) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield (file, record) or (file, reason why it is none), files counted from 1."""
     for number, file in enumerate(files, 1):
+        if file.unreadable is not None:
+            yield number, f"the file {file.unreadable}"
+            continue
         with opened(file) as stream:
             if file.bytes > MAX_BYTES:
                 yield number, f"the file is too long ({file.bytes:,} bytes); the most is {MAX_BYTES:,}"

@@ -7,6 +7,8 @@ from shoal.records import MetadataValue, Passage
 from shoal.settings import SourceSettings
 
 MAX_ID_BYTES = 512
+MAX_METADATA = 1_000_000
+"""Characters of all metadata of a passage, names included: they travel with every hit."""
 
 
 class BadRecord(Exception):
@@ -22,15 +24,18 @@ class FieldMapping:
     """Makes passages of records.
 
     * The id is a string or an integer (which becomes a string), not blank, at most 512 bytes.
-    * The text is a string, not blank, with `limit_text` at most `max_passage_bytes` long; the title a string or null.
-    * Metadata are strings, finite numbers, booleans and lists of strings; null is dropped. An object in a field named
-      `metadata` stands for its own fields, so that records with a metadata object keep what is in it.
+    * The text is a string, not blank, with `limit_text` at most `max_passage_bytes` long; the title a string of that
+      length or null.
+    * Metadata are strings, finite numbers, booleans and lists of strings, together at most MAX_METADATA long; null is
+      dropped. An object in a field named `metadata` stands for its own fields, so that records with a metadata object
+      keep what is in it.
     """
 
     def __init__(self, source: SourceSettings, *, limit_text: bool) -> None:
         self._id, self._text, self._title = source.id_field or "id", source.text_field, source.title_field
         self._chosen = source.metadata_fields
-        self._limit = source.max_passage_bytes if limit_text else None
+        self._limit = source.max_passage_bytes
+        self._text_limit = self._limit if limit_text else None
 
     def passage(self, record: dict[str, Any]) -> Passage:
         """Return the passage of a record, which is used up. Raises BadRecord."""
@@ -41,18 +46,18 @@ class FieldMapping:
                 raise BadRecord(_not_a_string("text", self._text, text))
             if not text or text.isspace():
                 raise BadRecord(f"the text field {self._text!r} is empty")
-            self.check_length(self._text, text)
+            self._check_length(self._text, text, self._text_limit)
             title = None
             if self._title is not None and (title := record.pop(self._title, None)) is not None:
                 if type(title) is not str:
                     raise BadRecord(_not_a_string("title", self._title, title))
-                self.check_length(self._title, title)
+                self._check_length(self._title, title, self._limit)
             return Passage(identity, text, title or None, self._metadata(record))
         except BadRecord as bad:
             bad.id = identity
             raise
 
-    def check_length(self, field: str, text: str) -> None:
+    def _check_length(self, field: str, text: str, limit: int | None) -> None:
         """Raise BadRecord for a text that is longer than a passage may be or that UTF-8 cannot hold."""
         if text.isascii():
             length = len(text)
@@ -61,9 +66,9 @@ class FieldMapping:
                 length = len(text.encode())
             except UnicodeEncodeError as error:
                 raise BadRecord(f"the field {field!r} holds a lone surrogate (character {error.start + 1})") from error
-        if self._limit is not None and length > self._limit:
+        if limit is not None and length > limit:
             raise BadRecord(
-                f"the field {field!r} is {length:,} bytes long, more than max_passage_bytes ({self._limit:,}); "
+                f"the field {field!r} is {length:,} bytes long, more than max_passage_bytes ({limit:,}); "
                 "cut it into passages with chunk_characters"
             )
 
@@ -86,9 +91,12 @@ class FieldMapping:
         if self._chosen is not None:
             record = {name: record[name] for name in self._chosen if name in record}
         dropped = False
+        size = 0
         for name, value in record.items():
             kind = type(value)
+            size += len(name)
             if kind is str:
+                size += len(value)
                 if not value.isascii():
                     _encodable(name, value)
             elif value is None:
@@ -101,6 +109,7 @@ class FieldMapping:
                     raise BadRecord(f"the metadata field {_shown(name)} is {value}; numbers must be finite")
             elif kind is list and all(type(item) is str for item in value):
                 for item in value:
+                    size += len(item)
                     _encodable(name, item)
             elif kind is not bool:
                 raise BadRecord(
@@ -109,6 +118,11 @@ class FieldMapping:
                 )
             if not name.isascii():
                 _encodable(name, name)
+        if size > MAX_METADATA:
+            raise BadRecord(
+                f"the metadata are {size:,} characters long, more than {MAX_METADATA:,}; "
+                "choose the fields to keep with metadata_fields"
+            )
         return {name: value for name, value in record.items() if value is not None} if dropped else record
 
 

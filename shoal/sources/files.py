@@ -51,7 +51,9 @@ class InputFile(BaseModel):
     pieces: int | None = None
     """Compressed files, Parquet of large row groups: how many pieces they were spooled into."""
     damage: str | None = None
-    """Compressed files: why they could not be read to their end."""
+    """Spooled files: why they could not be read to their end."""
+    unreadable: str | None = None
+    """Why nothing of the file can be read; it becomes one unit that reports this."""
 
 
 @lru_cache(maxsize=64)
@@ -103,7 +105,24 @@ def readable(name: str) -> Iterator[None]:
 
 
 class Damaged(Exception):
-    """A compressed stream that breaks off or is corrupt, after everything before that point has been delivered."""
+    """Content that breaks off, is corrupt or not of its format, after everything before that point was delivered."""
+
+
+@contextmanager
+def content(stream: "NativeFile") -> Iterator[None]:
+    """Raise Damaged for what Arrow cannot decode of a file whose bytes can all be read.
+
+    If they cannot, what was raised says so: a disk or a network that fails is no property of the file.
+    """
+    try:
+        yield
+    except pa.ArrowMemoryError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        stream.seek(0)
+        while stream.read(BLOCK):
+            pass
+        raise Damaged(str(error).splitlines()[0]) from error
 
 
 def decompressed(stream: "NativeFile", compression: Compression) -> Iterator[bytes]:

@@ -1,12 +1,16 @@
 """JSON lines: one JSON object a line, UTF-8, as RFC 8259 has it; blank lines are passed over."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
 
 from shoal.sources.lines import Line, Overlong
+
+_MANY_DIGITS = re.compile(rb"[0-9]{19}").search
+"""orjson makes floats of integers beyond 64 bits, which changes ids and values; the standard library does not."""
 
 
 def records(blocks: Iterable[list[Line]]) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -16,7 +20,9 @@ def records(blocks: Iterable[list[Line]]) -> Iterator[tuple[int, dict[str, Any] 
         for line in lines:
             number += 1
             try:
-                record = orjson.loads(line)  # type: ignore[arg-type]  # refuses an Overlong like any other bad line
+                exact = isinstance(line, bytes) and _MANY_DIGITS(line)
+                # orjson refuses an Overlong like any other bad line.
+                record = _second_look(line) if exact else orjson.loads(line)  # type: ignore[arg-type]
             except orjson.JSONDecodeError:
                 if isinstance(line, bytes) and not line.strip():
                     continue
@@ -34,7 +40,10 @@ class _Broken:
 
 
 def _second_look(line: Line) -> Any:
-    """Find out what the strict parser refused: NaN and lone surrogates pass here, so that their field can be named."""
+    """Find out what the strict parser refused: NaN and lone surrogates pass here, so that their field can be named.
+
+    Large integers are exact here.
+    """
     if isinstance(line, Overlong):
         return _Broken(line.reason)
     try:

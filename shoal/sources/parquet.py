@@ -12,7 +12,7 @@ import pyarrow.types as pt
 
 from shoal.errors import InvalidArgument
 from shoal.settings import SourceSettings
-from shoal.sources.files import BLOCK
+from shoal.sources.files import BLOCK, content
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
@@ -33,9 +33,11 @@ class Description(NamedTuple):
 def describe(stream: "NativeFile", name: str, source: SourceSettings) -> Description:
     """Describe a file from its footer.
 
-    Raises InvalidArgument when a column is missing or has a type that can be no part of any passage.
+    Raises InvalidArgument when a column is missing or has a type that can be no part of any passage, Damaged when it is
+    no Parquet file.
     """
-    file = pq.ParquetFile(stream)
+    with content(stream):
+        file = pq.ParquetFile(stream)
     schema = file.schema_arrow
     fields = [source.id_field or "id", source.text_field]
     if source.title_field is not None:
@@ -64,8 +66,14 @@ def batches(stream: "NativeFile", start: int, stop: int, columns: list[str]) -> 
     """Yield rows [start, stop) in batches of at most ROWS.
 
     Parquet has no way into the middle of a row group: the one that holds `start` is decoded from its beginning.
+    Raises Damaged, after the rows before the damage.
     """
-    file = pq.ParquetFile(stream, buffer_size=BLOCK, pre_buffer=False)
+    with content(stream):
+        yield from _batches(stream, start, stop, columns)
+
+
+def _batches(stream: "NativeFile", start: int, stop: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    file = pq.ParquetFile(stream, buffer_size=BLOCK, pre_buffer=False, page_checksum_verification=True)
     row = 0
     for group in range(file.num_row_groups):
         end = row + file.metadata.row_group(group).num_rows

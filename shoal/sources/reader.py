@@ -48,14 +48,14 @@ class UnitReader:
     """Iterates once over a unit, in input order: `(record, Passage)` for each passage, `Rejected` for each bad record.
 
     `record` is the place of the record within the unit, as in `Rejected`; passages cut from one record share it.
-    After the iteration `lines` is how many places the unit has (lines, blank ones included; rows; files) and `records`
-    how many of them were records. `Plan.place` turns a place into a file and a line.
-    Never raises for a bad record; raises InvalidArgument for a file that cannot be read or has changed since the plan.
+    After the iteration `lines` is how many places the unit has (lines, blank ones included; rows; files). `Plan.place`
+    turns a place into a file and a line.
+    Never raises for a bad record or a damaged file, of which everything before the damage is kept; raises
+    InvalidArgument for a file that cannot be read at the moment or has changed since the plan.
     """
 
     def __init__(self, plan: "Plan", unit: "Unit", staging: "Storage") -> None:
         self.lines = 0
-        self.records = 0
         self._plan, self._unit, self._staging = plan, unit, staging
         self._file = plan.files[unit.file]
         source = plan.source
@@ -63,9 +63,26 @@ class UnitReader:
         self._mapping = FieldMapping(source, limit_text=self._chunker is None)
 
     def __iter__(self) -> Iterator[tuple[int, Passage] | Rejected]:
+        if self._file.unreadable is not None and self._plan.source.format != "text":
+            self.lines = 1
+            yield Rejected(1, f"the file {self._file.unreadable}")
+            return
+        try:
+            yield from self._items()
+        except Damaged as error:
+            # A damaged page of Parquet. The next unit may lie in a row group that is whole.
+            first, self.lines = self.lines + 1, self._unit.stop - self._unit.start
+            yield Rejected(
+                first, f"the file is damaged ({error}): {self.lines - first + 1} rows cannot be read from here on"
+            )
+        damage = self._file.damage
+        if damage is not None and self._unit.start + 1 == self._file.pieces:
+            self.lines += 1
+            yield Rejected(self.lines, f"the file is damaged ({damage}): nothing can be read from here on")
+
+    def _items(self) -> Iterator[tuple[int, Passage] | Rejected]:
         with self._opened() as found:
             for record, fields in found:
-                self.records += 1
                 if isinstance(fields, str):
                     yield Rejected(record, fields)
                     continue
@@ -78,11 +95,6 @@ class UnitReader:
                             yield record, piece
                 except BadRecord as bad:
                     yield Rejected(record, bad.reason, bad.id)
-        damage = self._file.damage
-        if damage is not None and self._unit.start + 1 == self._file.pieces:
-            self.lines += 1
-            self.records += 1
-            yield Rejected(self.lines, f"the file is damaged ({damage}): nothing can be read from here on")
 
     @contextmanager
     def _opened(self) -> Iterator[Iterable[tuple[int, dict[str, Any] | str]]]:

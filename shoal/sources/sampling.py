@@ -1,7 +1,7 @@
 """Measures samples of the input, so that it can be cut into units and its passages estimated without reading it all."""
 
+import hashlib
 import os
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 from shoal.errors import InvalidArgument
 from shoal.settings import SourceSettings
 from shoal.sources import delimited, parquet
-from shoal.sources.files import BYTE_ORDER_MARK, Compression, InputFile, locate, opened
+from shoal.sources.files import BYTE_ORDER_MARK, Compression, Damaged, InputFile, locate, opened
 
 SAMPLED_FILES = 16
 """Files that are looked into, evenly spread over the input."""
@@ -21,6 +21,8 @@ PLACES = 4
 """Places of a plain file that are looked at."""
 UNKNOWN = 1000.0
 """Bytes of a record, where no whole one was seen."""
+ENDS = 64 * 1024
+"""Bytes at both ends of a file that tell it from another one of equal name, size and time."""
 _MOST = 16 * HEAD  # what a compressed head may unfold into
 _THREADS = 16  # opening a remote file is waiting
 
@@ -29,12 +31,13 @@ class Sample(NamedTuple):
     """What the input was measured to be.
 
     files: the input, with what only a look into them tells (header, columns, rows). records: estimated, of the whole
-    input. mean_bytes: of one record, uncompressed.
+    input. mean_bytes: of one record, uncompressed. digest: of both ends of some files, for the identity of the input.
     """
 
     files: list[InputFile]
     records: int
     mean_bytes: float
+    digest: str = ""
 
 
 class _Look(NamedTuple):
@@ -48,52 +51,99 @@ class _Look(NamedTuple):
 def measure(files: list[InputFile], source: SourceSettings) -> Sample:
     """Sample the input. `source.format` is resolved. Deterministic: depends on the files alone.
 
-    Raises InvalidArgument for a file that cannot be read, that is not of the format or that lacks the fields.
+    A file that is damaged or that may not be read is marked as unreadable. Raises InvalidArgument when all of them are,
+    and for a file that cannot be reached, that is not of the format or that lacks the fields.
     """
-    _check_access(files)
+    files = [_checked(file) for file in files]
+    records, mean = 0, UNKNOWN
     with ThreadPoolExecutor(_THREADS) as pool:
         match source.format:
             case "text":
-                return Sample(files, len(files), sum(file.bytes for file in files) / len(files))
+                records, mean = len(files), sum(file.bytes for file in files) / len(files)
             case "parquet":
                 described = list(pool.map(lambda file: _describe_parquet(file, source), files))
                 files = [file for file, _ in described]
-                rows = sum(file.rows or 0 for file in files)
-                return Sample(files, rows, sum(size for _, size in described) / max(rows, 1))
-            case "csv" | "tsv":
-                files = list(pool.map(lambda file: _describe_delimited(file, source), files))
-        filled = [file for file in files if file.bytes]
-        count = min(SAMPLED_FILES, len(filled))
-        looks = list(pool.map(lambda place: _look(filled[place * len(filled) // count], source), range(count)))
+                records = sum(file.rows or 0 for file in files)
+                mean = sum(size for _, size in described) / max(records, 1)
+            case _:
+                if source.format in ("csv", "tsv"):
+                    files = list(pool.map(lambda file: _describe_delimited(file, source), files))
+                chosen = _spread(files)
+                looks = list(pool.map(lambda place: _look(files[place], source), chosen))
+                for place, look in zip(chosen, looks, strict=True):
+                    if isinstance(look, str):
+                        files[place] = files[place].model_copy(update={"unreadable": look})
+                records, mean = _estimate(files, [look for look in looks if isinstance(look, _Look)])
+    filled = [place for place, file in enumerate(files) if file.bytes]
+    if all(files[place].unreadable is not None for place in filled):
+        first = files[filled[0]]
+        more = f" (and so are {len(filled) - 1} more)" if len(filled) > 1 else ""
+        raise InvalidArgument(f"input file {first.name} {first.unreadable}{more}", param="source")
+    return Sample(files, records, mean, _digest([files[place] for place in _spread(files)]))
+
+
+def _spread(files: list[InputFile]) -> list[int]:
+    """Places of a few files that hold something, evenly spread."""
+    filled = [place for place, file in enumerate(files) if file.bytes and file.unreadable is None]
+    count = min(SAMPLED_FILES, len(filled))
+    return [filled[place * len(filled) // count] for place in range(count)]
+
+
+def _digest(files: list[InputFile]) -> str:
+    """Digest of both ends of files: the tail of Parquet lists its pages, that of gzip holds a checksum."""
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for ends in pool.map(_ends, files):
+            digest.update(ends)
+    return digest.hexdigest()
+
+
+def _ends(file: InputFile) -> bytes:
+    with opened(file) as stream:
+        head = stream.read(ENDS)
+        stream.seek(max(0, file.bytes - ENDS))
+        return bytes(head + stream.read(ENDS))
+
+
+def _estimate(files: list[InputFile], looks: list[_Look]) -> tuple[int, float]:
+    """Return the records of all files and the mean bytes of one."""
     records = sum(look.records for look in looks)
     mean = sum(look.bytes for look in looks) / records if records else UNKNOWN
-    ratio = sum(look.ratio for look in looks) / len(looks)
-    size = sum(file.bytes * ratio if file.compression else file.bytes - file.first for file in files)
-    return Sample(files, round(size / mean), mean)
+    ratio = sum(look.ratio for look in looks) / max(len(looks), 1)
+    readable = [file for file in files if file.unreadable is None]
+    size = sum(file.bytes * ratio if file.compression else file.bytes - file.first for file in readable)
+    return round(size / mean), mean
 
 
-def _check_access(files: Iterable[InputFile]) -> None:
-    for file in files:
-        store, path = locate(file.uri)
-        if not isinstance(store, pafs.LocalFileSystem):
-            return
-        if not os.access(path, os.R_OK):
-            raise InvalidArgument(f"input file {path} may not be read; check its permissions", param="source")
+def _checked(file: InputFile) -> InputFile:
+    """Mark a local file that may not be read. (A store that refuses is an error: its credentials may have expired.)"""
+    store, path = locate(file.uri)
+    if not isinstance(store, pafs.LocalFileSystem) or os.access(path, os.R_OK):
+        return file
+    return file.model_copy(update={"unreadable": "may not be read; check its permissions"})
 
 
 def _describe_parquet(file: InputFile, source: SourceSettings) -> tuple[InputFile, int]:
-    with opened(file) as stream:
-        found = parquet.describe(stream, file.name, source)
+    if file.unreadable is not None:
+        return file, 0
+    try:
+        with opened(file) as stream:
+            found = parquet.describe(stream, file.name, source)
+    except Damaged as error:
+        return file.model_copy(update={"unreadable": f"is no whole Parquet file ({error}); repair it"}), 0
     return file.model_copy(update={"rows": found.rows, "group": found.group, "columns": found.columns}), found.bytes
 
 
 def _describe_delimited(file: InputFile, source: SourceSettings) -> InputFile:
     """Read the header line, unless the settings name the columns."""
-    if not file.bytes:
+    if not file.bytes or file.unreadable is not None:
         return file
     columns, first, line = source.columns, 0, 1
     if columns is None:
-        head, whole, _ = _read_head(file)
+        try:
+            head, whole, _ = _read_head(file)
+        except Damaged as error:
+            return file.model_copy(update={"unreadable": str(error)})
         columns, first, line = delimited.header(head, whole, file.name, quoted=source.format == "csv")
     wanted = [source.id_field or "id", source.text_field, *([source.title_field] if source.title_field else [])]
     if absent := [field for field in wanted if field not in columns]:
@@ -104,9 +154,12 @@ def _describe_delimited(file: InputFile, source: SourceSettings) -> InputFile:
     return file.model_copy(update={"columns": columns, "first": first, "first_line": line})
 
 
-def _look(file: InputFile, source: SourceSettings) -> _Look:
-    """Measure the whole lines of some places of a file."""
-    head, whole, ratio = _read_head(file)
+def _look(file: InputFile, source: SourceSettings) -> _Look | str:
+    """Measure the whole lines of some places of a file, or say why nothing of it can be read."""
+    try:
+        head, whole, ratio = _read_head(file)
+    except Damaged as error:
+        return str(error)
     if source.format in ("jsonl", "beir") and head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] == b"[":
         raise InvalidArgument(
             f"{file.name} is one JSON array, not JSON lines; convert it, for example with jq -c '.[]'"
@@ -135,15 +188,18 @@ def _whole_lines(block: bytes, is_end: bool) -> list[bytes]:
 
 
 def _read_head(file: InputFile) -> tuple[bytes, bool, float]:
-    """Return the uncompressed head of a file, whether it is the whole file, and how much it grew by decompression."""
+    """Return the uncompressed head of a file, whether it is the whole file, and how much it grew by decompression.
+
+    Raises Damaged when nothing can be decompressed.
+    """
     with opened(file) as stream:
         raw = stream.read(HEAD)
     if file.compression is None:
         return raw, len(raw) == file.bytes, 1.0
-    return _unfold(raw, file.compression, len(raw) == file.bytes, file.name)
+    return _unfold(raw, file.compression, len(raw) == file.bytes)
 
 
-def _unfold(raw: bytes, compression: Compression, whole: bool, name: str) -> tuple[bytes, bool, float]:
+def _unfold(raw: bytes, compression: Compression, whole: bool) -> tuple[bytes, bool, float]:
     source = pa.BufferReader(raw)
     head = bytearray()
     with pa.CompressedInputStream(source, compression) as stream:
@@ -153,7 +209,7 @@ def _unfold(raw: bytes, compression: Compression, whole: bool, name: str) -> tup
             whole = whole and len(head) < _MOST
         except OSError as error:
             if not head:
-                raise InvalidArgument(f"{name} is no {compression} file ({error}); rename or repair it") from error
+                raise Damaged(f"is no {compression} file ({error}); rename or repair it") from error
             whole = False
         consumed = source.tell()
     return bytes(head), whole, len(head) / consumed

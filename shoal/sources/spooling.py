@@ -3,10 +3,8 @@
 Compressed files, and Parquet of large row groups, become pieces in staging; CSV is scanned for the ends of its records.
 """
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
@@ -15,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from shoal import layout
 from shoal.sources import parquet
 from shoal.sources.delimited import Framing
-from shoal.sources.files import BLOCK, Damaged, InputFile, decompressed, opened
+from shoal.sources.files import BLOCK, Damaged, InputFile, decompressed, opened, readable
 from shoal.sources.lines import Line, Overlong, behind, split_lines
 
 if TYPE_CHECKING:
@@ -34,6 +32,7 @@ class Cuts(BaseModel):
     offsets: list[int] | None = None
     pieces: int | None = None
     damage: str | None = None
+    unreadable: str | None = None
 
 
 class Cutter:
@@ -92,7 +91,7 @@ def write_pieces(file: InputFile, index: int, cutter: Cutter, storage: "Storage"
     """
     assert file.compression is not None
     with opened(file) as stream:
-        parts = cutter.parts(behind(decompressed(stream, file.compression), file.first))
+        parts = _reading(file, cutter.parts(behind(decompressed(stream, file.compression), file.first)))
         pieces = _store(parts, _write_lines, storage, plan_hash, index)
         if cutter.damage is not None and not pieces:
             # The reader of the last piece reports the damage, so there has to be one.
@@ -104,12 +103,22 @@ def write_rows(file: InputFile, index: int, records: int, storage: "Storage", pl
     """Write the units of a Parquet file, `records` rows each, to staging as Arrow IPC streams.
 
     Meant for row groups much larger than a unit, of which every unit would have to decode all rows before its own.
-    Raises InvalidArgument when the file cannot be read.
+    Raises InvalidArgument when the file cannot be read; when it is damaged, everything before that is kept.
     """
     assert file.rows is not None
     with opened(file) as stream:
-        batches = parquet.batches(stream, 0, file.rows, file.columns or [])
-        return Cuts(pieces=_store(_rows(batches, records), _write_rows, storage, plan_hash, index))
+        damage: list[str] = []
+        rows = _rows(parquet.batches(stream, 0, file.rows, file.columns or []), records, damage)
+        pieces = _store(_reading(file, rows), _write_rows, storage, plan_hash, index)
+    if damage and not pieces:
+        return Cuts(unreadable=f"is damaged ({damage[0]})")
+    return Cuts(pieces=pieces, damage=damage[0] if damage else None)
+
+
+def _reading(file: InputFile, parts: Iterator[T]) -> Iterator[T]:
+    """Tell what goes wrong with the input from what goes wrong with the pieces that are written meanwhile."""
+    with readable(file.name):
+        yield from parts
 
 
 def _store(
@@ -119,14 +128,14 @@ def _store(
     plan_hash: str,
     index: int,
 ) -> int:
-    """Write parts to pieces, each through a local temporary file, and return how many pieces that gave.
+    """Write parts to pieces, each through a local file, and return how many pieces that gave.
 
     Every part says whether it completes its piece.
     """
     pieces = 0
-    with tempfile.TemporaryDirectory(prefix="shoal-spool-") as folder:
+    with storage.scratch(layout.scratch(plan_hash)) as folder:
         while (part := next(parts, None)) is not None:
-            path = Path(folder) / "piece"
+            path = folder / "piece"
             with pa.CompressedOutputStream(str(path), "zstd") as output:
                 write(output, _piece(part, parts))
             storage.put(path, layout.spool(plan_hash, index, pieces))
@@ -153,15 +162,19 @@ def _write_rows(output: pa.NativeFile, parts: Iterator[pa.RecordBatch]) -> None:
             writer.write_batch(batch)
 
 
-def _rows(batches: Iterable[pa.RecordBatch], records: int) -> Iterator[tuple[pa.RecordBatch, bool]]:
+def _rows(batches: Iterable[pa.RecordBatch], records: int, damage: list[str]) -> Iterator[tuple[pa.RecordBatch, bool]]:
+    """Yield rows of one unit, and whether they complete it. A damaged file ends where it is, and `damage` says why."""
     left = records
-    for batch in batches:
-        start = 0
-        while start < batch.num_rows:
-            part = batch.slice(start, left)
-            left -= part.num_rows
-            yield part, not left
-            start, left = start + part.num_rows, left or records
+    try:
+        for batch in batches:
+            start = 0
+            while start < batch.num_rows:
+                part = batch.slice(start, left)
+                left -= part.num_rows
+                yield part, not left
+                start, left = start + part.num_rows, left or records
+    except Damaged as error:
+        damage.append(str(error))
 
 
 def _blocks(stream: "NativeFile", first: int) -> Iterator[bytes]:

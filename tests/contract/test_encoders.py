@@ -12,10 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal import inference, models
+from shoal import inference, models, openvino_network
 from shoal.encoders import Encoder, TokenEncoder, backends, load_encoder
 from shoal.errors import InvalidArgument, ModelUnavailable
-from shoal.settings import EMBEDDED_ENCODER, EncoderSettings
+from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, InferenceSettings
 from tests import tiny_models
 
 WEIGHTLESS = "hashing"
@@ -43,8 +43,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(backend: str, tiny: Path, **options: Any) -> Encoder:
-    name = WEIGHTLESS if backend == WEIGHTLESS else str(tiny)
-    return load_encoder(EncoderSettings(encoder=name, encoder_backend=backend, device="cpu", **options))
+    given = {
+        "encoder": WEIGHTLESS if backend == WEIGHTLESS else str(tiny),
+        "dtype": "float32",
+        "threads": 2,
+        "model_cache_dir": str(tiny.parent / "converted"),
+        **options,
+    }
+    return load_encoder(EncoderSettings(backend=backend, device="cpu", **given))
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder beside which converted models are kept."""
+    return tmp_path_factory.mktemp("converted") / "none"
 
 
 @pytest.fixture(scope="module", params=backends())
@@ -171,14 +183,18 @@ class TestModels:
             load(backend, tmp_path)
 
     @pytest.mark.skipif(models.resolve(EMBEDDED_ENCODER).folder is None, reason="the embedded encoder is not installed")
-    def test_the_embedded_encoder_agrees_with_sentence_transformers(self, backend: str) -> None:
+    @pytest.mark.parametrize(("dtype", "cosine"), [("float32", 0.9999), ("bfloat16", 0.9995)])
+    def test_the_embedded_encoder_agrees_with_sentence_transformers(
+        self, backend: str, dtype: str, cosine: float, converted: Path
+    ) -> None:
         from sentence_transformers import SentenceTransformer
 
-        encoder = load_encoder(EncoderSettings(encoder_backend=backend, device="cpu", threads=2))
+        encoder = load(backend, converted, encoder=EMBEDDED_ENCODER, dtype=dtype)
         reference = SentenceTransformer(str(models.resolve(EMBEDDED_ENCODER).fetch()), device="cpu")
-        texts = [*ENCODABLE[:10], "Vitamin D supplements do not prevent fractures in adults. " * 20]
-        cosine = np.sum(encoder.encode_passages(texts) * reference.encode(texts, normalize_embeddings=True), axis=1)
-        assert cosine.min() >= 0.9999
+        long = "Vitamin D supplements do not prevent fractures in adults, whatever their age. "
+        texts = [*ENCODABLE[:10], *(long * (words // 11 + 1) for words in (11, 100, 300, 1_000, 10_000))]
+        found = np.sum(encoder.encode_passages(texts) * reference.encode(texts, normalize_embeddings=True), axis=1)
+        assert found.min() >= cosine
         assert encoder.fingerprint().model_dump(exclude={"model"}) == {
             "weights": models.PRESETS[EMBEDDED_ENCODER].weights,
             "dim": 384,
@@ -186,7 +202,7 @@ class TestModels:
             "query_prompt": "",
             "passage_prompt": "",
             "max_length": 256,
-            "dtype": "float32",
+            "dtype": dtype,
         }
 
 
@@ -262,17 +278,83 @@ def test_token_batches_hold_every_text_once_within_the_budget(lengths: list[int]
         assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
 
 
-def test_a_gpu_is_taken_when_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert inference.place("auto", "auto") == ("cuda", torch.float16)
-    assert inference.place("cuda", "bfloat16") == ("cuda", torch.bfloat16)
-    assert inference.place("cpu", "auto") == ("cpu", torch.float32)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert inference.place("auto", "auto") == ("cpu", torch.float32)
-    with pytest.raises(InvalidArgument, match="torch sees no GPU"):
-        inference.place("cuda", "auto")
+class TestPlacement:
+    @pytest.fixture(autouse=True)
+    def machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.set = monkeypatch.setattr
+        self.has(cuda=False, bfloat16=True, openvino=True)
+
+    def has(self, *, cuda: bool, bfloat16: bool, openvino: bool) -> None:
+        self.set(torch.cuda, "is_available", lambda: cuda)
+        self.set(inference, "has_bfloat16", lambda: bfloat16)
+        self.set(inference, "has_openvino", lambda: openvino)
+
+    @staticmethod
+    def place(**options: Any) -> tuple[str, str, str]:
+        placement = inference.place(InferenceSettings(**options))
+        return placement.backend, placement.device, placement.dtype
+
+    def test_a_gpu_is_taken_when_there_is_one(self) -> None:
+        self.has(cuda=True, bfloat16=True, openvino=True)
+        assert self.place() == ("torch", "cuda", "float16")
+        assert self.place(device="cuda", dtype="bfloat16") == ("torch", "cuda", "bfloat16")
+        assert self.place(device="cpu") == ("openvino", "cpu", "bfloat16")
+        assert self.place(backend="openvino") == ("openvino", "cpu", "bfloat16")
+        assert self.place(dtype="int8") == ("openvino", "cpu", "int8")
+
+    def test_a_cpu_gets_the_fastest_that_it_has(self) -> None:
+        assert self.place() == ("openvino", "cpu", "bfloat16")
+        assert self.place(backend="torch") == ("torch", "cpu", "bfloat16")
+        self.has(cuda=False, bfloat16=False, openvino=True)
+        assert self.place() == ("openvino", "cpu", "float32")
+        self.has(cuda=False, bfloat16=True, openvino=False)
+        assert self.place() == ("torch", "cpu", "bfloat16")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"device": "cuda"}, "torch sees no GPU"),
+            ({"backend": "hashing"}, "use auto or one of openvino, torch"),
+            ({"backend": "openvino", "dtype": "float16"}, "float16 needs backend=torch"),
+            ({"backend": "torch", "dtype": "int8"}, "int8 needs backend=openvino"),
+        ],
+    )
+    def test_what_cannot_be_had_is_refused(self, options: dict[str, str], message: str) -> None:
+        with pytest.raises(InvalidArgument, match=message):
+            self.place(**options)
+
+    def test_openvino_is_not_missed_in_silence(self) -> None:
+        self.has(cuda=False, bfloat16=True, openvino=False)
+        with pytest.raises(InvalidArgument, match="install shoal"):
+            self.place(backend="openvino")
+
+
+class TestOpenVino:
+    def test_a_model_is_converted_once(self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        options = {"model_cache_dir": str(tmp_path / "cache"), "dtype": "bfloat16"}
+        first = load("openvino", tiny, **options).encode_passages(ENCODABLE)
+        assert len(list((tmp_path / "cache").iterdir())) == 1  # and no scratch folder
+        monkeypatch.setattr(openvino_network, "_convert", None)
+        assert np.array_equal(load("openvino", tiny, **options).encode_passages(ENCODABLE), first)
+
+    def test_int8_loses_little(self, converted: Path) -> None:
+        exact = load("torch", converted, encoder=EMBEDDED_ENCODER)
+        rounded = load("openvino", converted, encoder=EMBEDDED_ENCODER, dtype="int8")
+        texts = [text for text in ENCODABLE if text.strip()]
+        cosine = np.sum(exact.encode_passages(texts) * rounded.encode_passages(texts), axis=1)
+        assert 0.99 < cosine.min() < 0.99999
+        assert rounded.fingerprint().dtype == "int8"
+
+    def test_auto_falls_back_to_torch(self, tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        def refuse(*args: object) -> None:
+            raise ModelUnavailable("cannot be converted")
+
+        monkeypatch.setattr(openvino_network, "run_on_openvino", refuse)
+        assert load("auto", tiny).encode_queries(["red fish"]).shape == (1, 32)
+        with pytest.raises(ModelUnavailable, match="cannot be converted"):
+            load("openvino", tiny)
 
 
 def test_unknown_backends_are_refused_with_those_that_exist() -> None:
     with pytest.raises(InvalidArgument, match=r"use auto or one of .*hashing.*torch"):
-        load_encoder(EncoderSettings(encoder_backend="nothing"))
+        load_encoder(EncoderSettings(backend="nothing"))

@@ -217,3 +217,11 @@ def test_search_parameters_are_applied(tmp_path: Path) -> None:
     few, many = (build(Case("IVF8,Flat", f"nprobe={n}"), tmp_path / str(n)) for n in (1, 8))
     wanted = exact(QUERIES)
     assert recall(few.search(QUERIES, TOP)[1], wanted) < recall(many.search(QUERIES, TOP)[1], wanted) == 1.0
+
+
+@pytest.mark.parametrize("kind", ["flat", "SQ8"])
+def test_a_full_disk_is_an_error_of_the_operating_system(kind: str) -> None:
+    settings = IndexSettings(index_kind=kind)
+    trained = index_kind(kind).train(VECTORS, settings, 1)
+    with pytest.raises(OSError, match="No space left on device"):
+        index_kind(kind).build(iter([VECTORS]), DIM, Path("/dev/full"), trained, 1)

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.inference import save_cross_encoder
+from shoal import models
 from shoal.encoders import load_encoder
 from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.records import FloatArray
 from shoal.rerankers import Reranker, load_reranker, rerankers
-from shoal.settings import EncoderSettings, RerankerSettings
+from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, RerankerSettings
 from tests import tiny_models
 
 QUERIES = ["red fish", "what does vitamin d do for bones", "", "日本語 🎉"]
@@ -45,7 +47,7 @@ def reranker(request: pytest.FixtureRequest, cross_encoder: Path, bi_encoder: Pa
 
 
 def load(name: str, **options: Any) -> Reranker:
-    return load_reranker(RerankerSettings(reranker=name, device="cpu", **options))
+    return load_reranker(RerankerSettings(reranker=name, device="cpu", **{"dtype": "float32", **options}))
 
 
 def test_there_is_one_finite_score_for_each_pair(reranker: Reranker) -> None:
@@ -76,8 +78,9 @@ def test_a_reranker_has_a_name(reranker: Reranker) -> None:
 
 
 class TestCrossEncoder:
+    @pytest.mark.parametrize("backend", ["openvino", "torch"])
     @pytest.mark.parametrize("activation", ["torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid"])
-    def test_scores_are_those_of_sentence_transformers(self, activation: str, tmp_path: Path) -> None:
+    def test_scores_are_those_of_sentence_transformers(self, backend: str, activation: str, tmp_path: Path) -> None:
         from sentence_transformers import CrossEncoder
 
         folder = tiny_models.save_cross_encoder(tmp_path, activation=activation)
@@ -86,8 +89,31 @@ class TestCrossEncoder:
         assert np.ptp(expected) > 0.1
         for batch_tokens in (256, 8192):
             np.testing.assert_allclose(
-                load(str(folder), batch_tokens=batch_tokens).score_pairs(pairs), expected, atol=1e-4
+                load(
+                    str(folder),
+                    batch_tokens=batch_tokens,
+                    backend=backend,
+                    threads=2,
+                    model_cache_dir=str(tmp_path / "converted"),
+                ).score_pairs(pairs),
+                expected,
+                atol=1e-4,
             )
+
+    @pytest.mark.skipif(models.resolve(EMBEDDED_ENCODER).folder is None, reason="the embedded encoder is not installed")
+    @pytest.mark.parametrize("backend", ["openvino", "torch"])
+    def test_bfloat16_changes_scores_little(self, backend: str, tmp_path: Path) -> None:
+        from sentence_transformers import CrossEncoder
+
+        folder = save_cross_encoder(tmp_path / "model")
+        words = "vitamin d supplements do not prevent fractures in adults whatever their age and weight "
+        pairs = [(QUERIES[1], words * (length // 13 + 1)) for length in (1, 10, 100, 300, 1_000, 10_000)]
+        pairs += [(query, passage) for query, passage in PAIRS if "\ud800" not in passage]
+        expected = CrossEncoder(str(folder), device="cpu").predict(pairs)
+        options = {"backend": backend, "threads": 2, "model_cache_dir": str(tmp_path / "converted")}
+        np.testing.assert_allclose(
+            load(str(folder), dtype="bfloat16", **options).score_pairs(pairs), expected, atol=0.02
+        )
 
     def test_max_length_is_read_of_a_pair(self, cross_encoder: Path) -> None:
         from sentence_transformers import CrossEncoder

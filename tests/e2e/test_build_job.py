@@ -2,8 +2,12 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +16,7 @@ import pytest
 
 from shoal import versions
 from shoal.storage import Storage
+from tests.marks import assert_none_is_left, marked, new_mark
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,6 +116,54 @@ def test_the_same_command_again_builds_nothing(built: tuple[dict[str, Any], str]
     assert json.loads(again.stdout)["built"] is False
 
 
+def embedding(index: Path, mark: str) -> bool:
+    return any(index.glob("staging/*/units/*.json"))
+
+
+def starting(index: Path, mark: str) -> bool:
+    return any("raylet" in command for command in marked(mark).values())
+
+
+def only_itself(process: "subprocess.Popen[str]") -> None:
+    process.terminate()
+
+
+def ctrl_c(process: "subprocess.Popen[str]") -> None:
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to every process of the group
+
+
+@pytest.mark.parametrize(("moment", "stop"), [(embedding, only_itself), (starting, ctrl_c)])
+def test_a_build_that_is_stopped_leaves_nothing_but_what_it_committed(
+    moment: Callable[[Path, str], bool], stop: Callable[[Any], None], corpus: Path, tmp_path: Path
+) -> None:
+    index, mark = tmp_path / "index", new_mark()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    shoal = [sys.executable, "-c", "from shoal.cli.main import main; main()", "build"]
+    with subprocess.Popen(
+        [*shoal, *arguments(corpus, index)[2:], "--unit-passages=2"],
+        cwd=ROOT,
+        env=environment | {mark: "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not moment(index, mark):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        folders = set(re.findall(r"/tmp/shoal-ray-\w+", " ".join(marked(mark).values())))
+        stop(process)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in out + err
+    assert_none_is_left(mark, within_s=5)
+    assert folders
+    assert not any(Path(folder).exists() for folder in folders)
+    assert not (index / "CURRENT").exists()
+
+
 @pytest.mark.parametrize(
     ("mistake", "word"),
     [
@@ -119,11 +172,16 @@ def test_the_same_command_again_builds_nothing(built: tuple[dict[str, Any], str]
         (["--shards", "0"], "--shards"),
         (["--threads", "200"], "--threads"),
         (["--encoder", "/no/such/model"], "/no/such/model"),
+        (["--source", "{folder}/empty.jsonl"], "empty.jsonl is empty"),
+        (["--source", "{folder}/broken.parquet"], "broken.parquet is no whole Parquet file"),
     ],
 )
 def test_a_mistake_ends_with_exit_code_2_and_names_the_place(
     corpus: Path, tmp_path: Path, mistake: list[str], word: str
 ) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and nothing else")
+    mistake = [part.replace("{folder}", str(tmp_path)) for part in mistake]
     result = command(*arguments(corpus, tmp_path / "index"), *mistake)
     assert result.returncode == 2, result.stderr
     assert word in result.stderr

@@ -15,12 +15,24 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from shoal.processes import descendants
+
 SHOAL = [sys.executable, "-c", "from shoal.cli.main import main; main()"]
 CHECKOUT = Path(__file__).parents[2]
 FISH = ["cod", "eel", "ray", "carp", "pike", "tuna", "perch", "trout", "salmon", "herring"]
 PLACES = ["brook", "canal", "delta", "fjord", "lagoon", "marsh", "ocean", "reef", "river", "strait"]
 HABITS = ["sleeps", "hunts", "hides", "spawns"]
 START_S = 120
+DEAD_PROXY = "http://127.0.0.1:9"
+# `shoal build --address` whose job never ends.
+FOLLOWING = """
+import sys
+from shoal.cli import cluster
+from shoal.cli.main import main
+cluster._require_cluster = lambda address: None
+cluster._submission = lambda *_: [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(600)"]
+main()
+"""
 
 
 class Built(NamedTuple):
@@ -32,9 +44,9 @@ class Built(NamedTuple):
 
 
 def environment(**more: str) -> dict[str, str]:
-    # No variable of the user's may reach in; the width decides what tables show.
+    # No variable of the user's may reach in; the width decides what tables show; nobody asks a proxy for this machine.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SHOAL_", "RAY_"))}
-    return {**kept, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "120", **more}
+    return {**kept, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "120", "http_proxy": DEAD_PROXY, **more}
 
 
 def shoal(folder: Path, *arguments: str, code: int = 0, **variables: str) -> str:
@@ -216,3 +228,22 @@ def test_a_server_and_an_index_are_evaluated_alike(folder: Path, server: str) ->
     assert [row["values"] for row in asked["rows"]] == [row["values"] for row in read["rows"]]
     assert asked["rows"][-1]["values"]["MRR@10"] == 1.0
     assert "<svg" in (folder / "r.html").read_text()
+
+
+def test_the_end_of_following_a_job_ends_what_follows_it(folder: Path) -> None:
+    options = ["build", "--source", "/a", "--index", "/b", "--address", "http://head:8265"]
+    with subprocess.Popen(
+        [sys.executable, "-c", FOLLOWING, *options],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1\n"
+        [submission] = descendants(process.pid)
+        process.terminate()  # to it alone; Ctrl-C reaches its child as well
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.startswith("the job goes on; to stop it: ray job stop --address http://head:8265 build-index-")
+    assert not Path(f"/proc/{submission}").exists()

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import httpx
 import pytest
 
 from tests.indexes import damage, passages, publish
+from tests.marks import assert_none_is_left, marked, new_mark
 from tests.serving import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -38,9 +38,9 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, line: str = "ready {}") -> None:
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == f"ready {self.url}\n", self.errors()
+        assert self.process.stdout.readline() == line.replace("{}", self.url) + "\n", self.errors()
 
     def errors(self) -> str:
         return (self.folder / "stderr").read_text()
@@ -50,20 +50,10 @@ class Server:
         return [Path(folder) for folder in sorted(set(re.findall(r"/tmp/shoal-\w+", commands)))]
 
     def descendants(self) -> dict[int, str]:
-        found = {}
-        for entry in Path("/proc").iterdir():
-            try:
-                if entry.name.isdigit() and self.mark.encode() in (entry / "environ").read_bytes():
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:  # it has ended meanwhile, or is not ours
-                continue
-        return found
+        return marked(self.mark)
 
     def assert_nothing_is_left(self, within_s: float, but: str = "nothing") -> None:
-        deadline = time.monotonic() + within_s
-        while left := [command for command in self.descendants().values() if but not in command]:
-            assert time.monotonic() < deadline, left
-            time.sleep(0.1)
+        assert_none_is_left(self.mark, within_s, but)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", self.port))
@@ -72,8 +62,9 @@ class Server:
 @contextmanager
 def running(folder: Path, root: Path, *options: str) -> Iterator[Server]:
     """Start a server; whatever happens, no process of it survives the block."""
-    port, mark = free_port(), f"SHOAL_TEST_{uuid.uuid4().hex}"
-    environment = {**os.environ, mark: "1", "PYTHONPATH": str(ROOT)}
+    port, mark = free_port(), new_mark()
+    # The server never asks a proxy for itself.
+    environment = {**os.environ, mark: "1", "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9"}
     for name in ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):  # the server sets its own
         environment.pop(name, None)
     command = [sys.executable, "-m", "serve.run", "--index", str(root), "--port", str(port), *options]
@@ -122,7 +113,15 @@ def test_a_server_answers_and_leaves_nothing_behind(
             assert answer["results"][0]["id"] == "p8"
             assert answer["reranked"]
             assert client.get("/readyz").json() == {"ready": True}
-            assert client.post("/v1/search", json={"query": ""}).status_code == 400
+            for body, status in (
+                ({"query": ""}, 400),
+                ({"query": "x" * 990_000}, 400),
+                ({"query": "x" * 1_000_000}, 413),
+                ({"query": "fish", "top_k": 10**9}, 400),
+            ):
+                refusal = client.post("/v1/search", json=body)
+                assert (refusal.status_code, refusal.json()["status"]) == (status, status)
+                assert len(refusal.content) < 2000
         assert listeners_beyond_loopback(server) == []
         (folder,) = server.temporary_folders()
         stop(server)
@@ -154,8 +153,8 @@ def listeners_beyond_loopback(server: Server) -> list[str]:
 
 
 def test_a_killed_server_takes_its_processes_along(tmp_path: Path, root: Path) -> None:
-    with running(tmp_path, root, "--reranker=none") as server:
-        server.wait_ready()
+    with running(tmp_path, root, "--reranker=none", "--json") as server:
+        server.wait_ready('{"ready": "{}"}')
         (folder,) = server.temporary_folders()
         server.process.kill()
         server.process.wait()

@@ -19,8 +19,9 @@ from jobs.report import Summary
 from jobs.session import Cluster, Workers, ray_session, spread
 from shoal import layout, versions
 from shoal.build.commits import Tally
-from shoal.errors import InvalidArgument, ModelUnavailable, NotFound, ShoalError
+from shoal.errors import InvalidArgument, ModelUnavailable, NotFound, ShoalError, Unavailable
 from shoal.manifest import Manifest
+from shoal.plan import Plan
 from shoal.settings import BuildSettings
 from shoal.storage import Storage
 
@@ -119,6 +120,39 @@ def test_a_plan_that_is_published_is_only_activated(build: Build, tmp_path: Path
     assert not list(storage.list(layout.STAGING))
 
 
+def test_a_run_whose_plan_was_replaced_makes_the_version_of_the_other_run(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged, other = Builder._staged, "20990101T000000000-00000000"
+
+    def overtaken(self: Builder, plan: Plan) -> Plan:
+        mine = staged(self, plan)
+        self.storage.write(layout.plan(plan.hash), mine.model_copy(update={"version": other}).to_bytes())
+        return mine
+
+    monkeypatch.setattr(Builder, "_staged", overtaken)
+    summary = build(tmp_path / "index")
+    storage = Storage(summary.index)
+    assert summary.version == other
+    assert versions.list_versions(storage) == [other]
+    assert versions.verify(storage, other) == []
+    assert not list(storage.list(layout.STAGING))
+
+
+def test_what_is_published_but_not_current_is_told_and_made_current_by_the_next_run(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise Unavailable("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "activate", full)
+        with pytest.raises(Unavailable, match="is published, but not current: no space"):
+            build(tmp_path / "index")
+    again = build(tmp_path / "index")
+    assert (again.built, again.activated) == (False, True)
+
+
 def test_compressed_input_is_spooled_and_gives_the_same_shards(build: Build, corpus: Path, tmp_path: Path) -> None:
     source = tmp_path / "packed"
     source.mkdir()
@@ -150,7 +184,7 @@ def test_all_rejected_input_publishes_nothing(build: Build, tmp_path: Path) -> N
     ("changes", "error", "message"),
     [
         ({"encoder": "/no/such/model"}, ShoalError, "/no/such/model"),
-        ({"encoder_backend": "abacus"}, InvalidArgument, "abacus"),
+        ({"backend": "abacus"}, InvalidArgument, "abacus"),
         ({"index_kind": "IVF,Nonsense"}, InvalidArgument, "IVF,Nonsense"),
         ({"index_kind": "IVF512,Flat", "train_passages": 100}, InvalidArgument, "IVF512,Flat"),
         ({"source": "/no/such/file.jsonl"}, InvalidArgument, "/no/such/file.jsonl"),
@@ -236,6 +270,12 @@ def test_workers_get_a_gpu_each(
     assert sorted(embedding.embed(settings, plan, builder.storage, list(range(40)), workers, tally)) == list(range(40))
     assert sorted(path.read_text() for path in seen.iterdir()) == ["0|0", "1|1"]
     assert tally.shard_rows.tolist() == [40, 0, 0]
+
+
+def test_a_worker_that_fits_no_node_is_told_of(cluster: Cluster) -> None:
+    assert session.shortage(Workers(count=9, cpus=4, gpus=2)) is None
+    for workers, lack in ((Workers(1, 5, 0), "5 CPUs and 0 GPUs"), (Workers(1, 1, 2.5), "1 CPUs and 2.5 GPUs")):
+        assert lack in (session.shortage(workers) or "")
 
 
 def test_tasks_that_ask_for_a_gpu_get_one(cluster: Cluster) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serve.deployments import Retriever
 from shoal import layout, versions
 from shoal.cache import ShardCache
 from shoal.errors import CorruptIndex, NotFound, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import CorpusStatistics, Counts, IndexInfo, Manifest
 from shoal.records import Passage, Queries
+from shoal.settings import ServeSettings
 from shoal.shard import Shard, to_batch, write_shard
 from shoal.storage import Storage
 
@@ -125,6 +127,24 @@ def test_a_shard_is_searched_from_the_cache(storage: Storage, tmp_path: Path) ->
     assert again.search(Queries.dense(vectors(1)[[7]]), 1, with_passages=False).dense.ids == [["1-7"]]
     with pytest.raises(Unavailable):
         Shard.open(offline, manifest, 0, cache=cache, threads=1)
+
+
+async def test_a_retriever_serves_a_bucket_through_its_cache(storage: Storage, tmp_path: Path) -> None:
+    for version in DAYS[:2]:
+        publish(storage, version, tmp_path)
+    versions.activate(storage, DAYS[0])
+    cache = tmp_path / "cache"
+    retriever = Retriever(ServeSettings(index=storage.uri, cache_dir=str(cache), cache_bytes=10_000_000), shard=1)
+    deadline = time.time() + 60
+    hits = await retriever.search(DAYS[0], vectors(1)[[7]], 3, deadline, True)
+    assert hits.ids[0][0] == "1-7"
+    fetched = await retriever.fetch(DAYS[0], [7], deadline, True)
+    np.testing.assert_array_equal(fetched.vectors, vectors(1)[[7]])
+    assert await retriever.prepare(DAYS[1])
+    assert await retriever.versions() == DAYS[:2]
+    assert (await retriever.search(DAYS[1], vectors(1)[[9]], 1, deadline, False)).ids == [["1-9"]]
+    digests = {file.sha256 for file in versions.read_manifest(storage, DAYS[0]).shards[1].files}
+    assert digests <= {path.name for path in cache.iterdir()}
 
 
 def test_a_shard_that_is_damaged_in_the_bucket_is_not_served(storage: Storage, tmp_path: Path) -> None:

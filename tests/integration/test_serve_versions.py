@@ -103,7 +103,7 @@ def test_versions_change_under_load_without_an_error_or_a_mixed_answer(root: Pat
         # A build publishes and activates without asking the server.
         versions.activate(Storage(str(root)), "v3")
         eventually(server, "v3")
-        response = server.post("/v1/index/rollback")
+        response = server.post("/v1/index/rollback", json={})
         assert (response.json()["version"], response.json()["previous"]) == ("v2", "v3")
         eventually(server, "v2")
     assert load.wrong == []

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from serve.activation import REFUSED_S, Activation
+from serve.activation import BUSY_S, REFUSED_S, Activation
 from shoal import versions
-from shoal.errors import Conflict, CorruptIndex, EncoderMismatch, NotFound, Unavailable
+from shoal.errors import Conflict, CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Unavailable
 from shoal.manifest import Manifest
 from shoal.storage import Storage
 from tests.indexes import damage, passages, publish
@@ -19,6 +19,7 @@ class FakeControl:
         self.loaded: list[str] = []
         self.fails: dict[str, Exception] = {}
         self.tries = 0
+        self.busy = False
         self._log = log
 
     async def prepare(self, version: str, deadline: float) -> None:
@@ -34,6 +35,8 @@ class FakeControl:
         self._log.append(f"retire all but {' '.join(keep)}")
 
     async def holds(self, version: str, deadline: float) -> bool:
+        if self.busy:
+            raise DeadlineExceeded("shard-00000 had not answered")
         return version in self.loaded
 
 
@@ -213,3 +216,14 @@ async def test_what_a_shard_lacks_is_named(root: Path) -> None:
     await server.activation.follow()
     server.shards[1].loaded.clear()
     assert await server.activation.missing(0) == ["shard 1 has not loaded version v1"]
+
+
+async def test_a_shard_that_is_too_busy_to_answer_is_not_missing_until_it_is_silent_for_long(root: Path) -> None:
+    server = Server(root)
+    await server.activation.follow()
+    server.shards[0].busy = True
+    assert await server.activation.missing(0) == []
+    server.time += BUSY_S
+    assert await server.activation.missing(0) == ["shard-00000 had not answered"]
+    server.shards[0].busy = False
+    assert await server.activation.missing(0) == []

@@ -254,6 +254,7 @@ async def test_a_partial_answer_is_a_success(server: Server) -> None:
         ({"query": "a", "timeout_ms": 0}, "timeout_ms", "timeout_ms should be greater than or equal to 1"),
         ({"query": "a", "timeout_ms": 60_001}, "timeout_ms", "timeout_ms should be less than or equal to 60000"),
         ({"query": "a", "topk": 5}, "topk", "topk is not a known field"),
+        ({"query": "a", "t" * 5000: 5}, "t" * 64 + "...", "t" * 64 + "... is not a known field"),
         (
             {"query": "a", "topk": 5, "top_k": 0},
             "top_k",
@@ -412,11 +413,15 @@ async def test_health_and_readiness(server: Server) -> None:
 async def test_the_index_can_be_described_activated_and_rolled_back(server: Server) -> None:
     info = native.IndexInfo.model_validate_json((await server.client.get("/v1/index")).content)
     assert (info.version, info.previous, info.passages) == ("v1", None, 40)
-    refusal = check_error(await server.client.post("/v1/index/rollback"), 409, "CONFLICT")
+    refusal = check_error(await server.client.post("/v1/index/rollback", json={}), 409, "CONFLICT")
     assert refusal == "there is no previous version"
     activated = (await server.client.post("/v1/index/activate", json={"version": "v2"})).json()
     assert (activated["version"], activated["previous"]) == ("v2", "v1")
-    assert (await server.client.post("/v1/index/rollback")).json()["version"] == "v1"
+    # What a page of another site can make a browser send is refused.
+    for sent in ({}, {"content": "{}", "headers": {"content-type": "text/plain"}}):
+        assert (await server.client.post("/v1/index/rollback", **sent)).status_code in (400, 415)
+    assert server.engine.pipeline.version == "v2"
+    assert (await server.client.post("/v1/index/rollback", json={})).json()["version"] == "v1"
     assert (await server.post({"query": "a"})).json()["index_version"] == "v1"
 
 

@@ -102,7 +102,7 @@ async def test_a_waiter_whose_deadline_passes_is_dropped_before_work_starts() ->
     with pytest.raises(DeadlineExceeded):
         await late
     assert now() == 0.5
-    assert server.waiting == 1
+    assert len(server._waiting) == 1
     assert await asyncio.gather(first, patient) == [0, 4]
     assert handler.batches == [(0, [0]), (1, [2])]
 
@@ -112,7 +112,7 @@ async def test_no_time_left_is_refused_without_queueing() -> None:
     server = batcher(Handler())
     with pytest.raises(DeadlineExceeded):
         server.submit(1, 0)
-    assert server.waiting == 0
+    assert len(server._waiting) == 0
 
 
 @virtual_time
@@ -153,7 +153,7 @@ async def test_a_caller_that_leaves_frees_its_place() -> None:
     gone = server.submit(1, 10)
     gone.cancel()
     await asyncio.sleep(0)
-    assert server.waiting == 0
+    assert len(server._waiting) == 0
     assert await asyncio.gather(first, server.submit(2, 10)) == [0, 4]
     assert handler.batches == [(0, [0]), (1, [2])]
 
@@ -271,7 +271,7 @@ async def test_whatever_callers_and_handlers_do(
     async def call(number: int, caller: Caller) -> None:
         await asyncio.sleep(caller.arrives)
         deadline = now() + caller.patience
-        waiting = server.waiting
+        waiting = len(server._waiting)
         failed: set[int] = set()
         try:
             async with asyncio.timeout(caller.leaves):
@@ -289,6 +289,6 @@ async def test_whatever_callers_and_handlers_do(
 
     await asyncio.gather(*(call(number, caller) for number, caller in enumerate(crowd)))
     await asyncio.sleep(200)
-    assert server.waiting == running == 0
+    assert len(server._waiting) == running == 0
     assert not server._workers
     assert len(seen) == len(set(seen))

@@ -1,5 +1,6 @@
 """The stages of a build over a folder, without Ray: embed, index, verify, publish, in any order a crash may leave."""
 
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs import tasks
 from shoal import layout, versions
 from shoal.build.commits import (
     ShardCommit,
@@ -27,7 +29,7 @@ from shoal.build.sample import sample_vectors
 from shoal.build.unit import UnitFile, vectors_of
 from shoal.build.verify import count_problems, verify_shard
 from shoal.encoders import Encoder, load_encoder
-from shoal.errors import InvalidArgument, NotFound
+from shoal.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from shoal.plan import Plan, make_plan, shard_of, spool
 from shoal.records import FloatArray
 from shoal.settings import BuildSettings
@@ -167,6 +169,15 @@ def test_a_unit_without_its_commit_record_is_embedded_again_to_the_same_bytes(tm
     assert build.staged() == before
 
 
+def test_a_unit_whose_data_is_gone_is_embedded_again_to_the_same_bytes(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(25))).embed()
+    before = build.staged()
+    build.storage.delete(layout.unit_data(build.plan.hash, 1))  # clearing the staging folder was interrupted
+    assert committed_units(build.storage, build.plan.hash) == [0, 2]
+    build.embed()
+    assert build.staged() == before
+
+
 def test_bad_records_are_reported_with_their_lines_in_the_whole_file(tmp_path: Path) -> None:
     good = records(40)
     good[12] = '{"id": "broken'  # type: ignore[call-overload]
@@ -261,9 +272,11 @@ def test_a_stored_shard_is_not_indexed_again_unless_its_files_are_gone(tmp_path:
         update={"latency_ms": None}
     )
     assert build.storage.local_path(vectors).stat().st_mtime_ns == written
-    build.storage.delete(vectors)
-    build.index()
-    assert build.storage.read(vectors) == before
+    for gone in (vectors, layout.shard_duplicates(build.plan.hash, 0)):
+        build.storage.delete(gone)
+        build.index()
+        assert build.storage.read(vectors) == before
+        assert build.storage.exists(gone)
 
 
 def test_a_shard_committed_for_another_version_is_stored_again(tmp_path: Path) -> None:
@@ -274,6 +287,36 @@ def test_a_shard_committed_for_another_version_is_stored_again(tmp_path: Path) -
     assert commit.version == other.version
     assert commit.latency_ms is None
     assert build.storage.exists(f"{layout.shard_dir(other.version, 0)}/{layout.PASSAGES}")
+
+
+def test_tasks_store_nothing_for_a_version_whose_plan_was_replaced(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30))).embed()
+    root, plan = build.storage.uri, build.plan
+    build.storage.write(layout.plan(plan.hash), plan.model_copy(update={"version": "other"}).to_bytes())
+    with pytest.raises(Conflict, match="another run of this build"):
+        tasks.index(root, plan.hash, plan.version, 0, np.zeros((0, DIM), np.float32), 1)
+    assert not build.storage.exists(layout.VERSIONS)
+    build.count()
+    tasks.index(root, plan.hash, "other", 0, np.zeros((0, DIM), np.float32), 1)
+    with pytest.raises(Conflict, match="another run of this build"):
+        tasks.verify(root, plan.hash, plan.version, 0)
+    assert tasks.verify(root, plan.hash, "other", 0) == (0, [])
+
+
+def test_a_full_disk_is_told_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30)))
+
+    def full(path: Path, *arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shoal.build.embed.write_unit", full)
+        with pytest.raises(Unavailable, match=f"{build.plan.hash}/scratch: no space left"):
+            build.embed()
+    build.embed()
+    monkeypatch.setattr("shoal.build.index.write_shard", full)
+    with pytest.raises(Unavailable, match=f"{build.plan.hash}/scratch: no space left"):
+        build.index()
 
 
 def test_verification_finds_a_changed_byte_and_a_missing_file(tmp_path: Path) -> None:
@@ -335,7 +378,6 @@ def test_commits_survive_serialisation(tmp_path: Path) -> None:
     assert first.without_sample().nearest.exact == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 12), max_size=60))
 def test_duplicate_rows_agree_with_a_plain_loop(numbers: list[int]) -> None:
     first: dict[int, int] = {}

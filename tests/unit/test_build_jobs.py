@@ -2,6 +2,7 @@
 
 import io
 import sys
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from jobs.progress import Reporter
 from jobs.report import Summary, print_rows, span
 from jobs.session import Cluster, Workers, cause, embedding_workers
 from shoal.cli.tables import size
-from shoal.errors import Conflict, InvalidArgument
+from shoal.errors import Conflict, InvalidArgument, NotFound, ShoalError, Unavailable
 from shoal.settings import BuildSettings
 
 
@@ -88,11 +89,34 @@ def test_the_error_of_a_task_is_found_inside_what_ray_makes_of_it() -> None:
     Both.__module__ = "ray.exceptions"
     assert cause(RayTaskError("a stack trace")) is inner
     assert cause(Both("a stack trace")) is inner
-    plain = ValueError("unknown")
-    assert cause(plain) is plain
     outer = RuntimeError("outer")
     outer.__cause__ = inner
     assert cause(outer) is inner
+
+
+def test_what_nobody_expected_is_one_line_unless_the_stack_trace_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.exceptions import RayTaskError
+
+    try:
+        raise KeyError("page")
+    except KeyError as error:
+        remote = RayTaskError("index", "Traceback (most recent call last):\n  remote", error)
+    for raised in (remote, remote.as_instanceof_cause()):
+        told = cause(raised)
+        assert type(told) is ShoalError
+        assert str(told) == "a task of the build failed: KeyError: 'page' (SHOAL_TRACEBACK=1 shows where)"
+    monkeypatch.setenv("SHOAL_TRACEBACK", "1")
+    assert cause(remote) is remote
+
+
+def test_a_worker_that_is_lost_for_good_is_told_with_the_remedy() -> None:
+    from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+
+    for lost in (WorkerCrashedError(), OutOfMemoryError("Task was killed: the node runs low on memory.\nlong advice")):
+        told = cause(lost)
+        assert isinstance(told, Unavailable)
+        assert "fewer workers or smaller units" in str(told)
+        assert "\n" not in str(told)
 
 
 @pytest.mark.parametrize("field", ["source", "index"])
@@ -101,6 +125,36 @@ def test_relative_paths_are_refused_on_a_cluster(field: str) -> None:
     with pytest.raises(InvalidArgument, match="here/it") as caught:
         _require_absolute(settings(**{field: "here/it"}))
     assert caught.value.param == f"--{field}"
+
+
+def test_a_relative_encoder_is_refused_on_a_cluster() -> None:
+    _require_absolute(settings(encoder="some/model-of-a-hub"))
+    with pytest.raises(InvalidArgument) as caught:
+        _require_absolute(settings(encoder="./model"))
+    assert caught.value.param == "--encoder"
+
+
+def test_a_step_that_the_storage_failed_is_tried_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    faults: list[Exception] = [Unavailable("reset"), Unavailable("reset")]
+
+    @tasks.patient
+    def step(number: int) -> int:
+        if faults:
+            raise faults.pop()
+        return number
+
+    assert step(7) == 7
+    assert waited == list(tasks.WAITS_S[:2])
+    faults[:] = [Unavailable("down")] * 9
+    with pytest.raises(Unavailable, match="down"):
+        step(7)
+    assert len(faults) == 9 - 1 - len(tasks.WAITS_S)
+    faults[:] = [NotFound("gone")]
+    with pytest.raises(NotFound):
+        step(7)
+    assert len(waited) == 2 + len(tasks.WAITS_S)
 
 
 class Clock:

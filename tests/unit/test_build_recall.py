@@ -56,7 +56,7 @@ def recall(shards: list[FloatArray], indexes: list[FakeIndex], queries: FloatArr
     return merged.value()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 150), min_size=1, max_size=4), st.integers(0, 9), st.integers(0, 1000))
 def test_recall_is_the_share_of_the_exact_ten_that_is_found(sizes: list[int], lost: int, seed: int) -> None:
     shards = [unit_vectors(size, 8, seed + number) for number, size in enumerate(sizes)]

@@ -15,7 +15,7 @@ import shoal.cli.server
 from shoal import client
 from shoal.cli import application, cluster
 from shoal.cli.errors import guard
-from shoal.cli.main import COMMANDS, app
+from shoal.cli.main import COMMANDS, app, main
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound, Overloaded, ShoalError
 
 CHECKOUT = Path(shoal.__file__).parents[1]
@@ -97,6 +97,30 @@ def test_guard_shows_where_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOAL_TRACEBACK", "1")
     with pytest.raises(RuntimeError), guard():
         raise RuntimeError("oh")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["search"], "'QUERY'"),
+        (["search", "fish", "--top-k", "abc"], "'--top-k'"),
+        (["index", "show"], "'--index'"),
+        (["search", "fish", "--no-such"], "--no-such"),
+    ],
+)
+def test_errors_of_usage_are_json_too(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SHOAL_INDEX", raising=False)
+    monkeypatch.setattr(sys, "argv", ["shoal", *words, "--json"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert "Usage: shoal" in captured.err
+    error = json.loads(captured.out)["error"]
+    assert (error["code"], error["param"]) == ("INVALID_ARGUMENT", None)
+    assert message in error["message"]
 
 
 class Executed(BaseException):
@@ -252,6 +276,19 @@ def test_compare_follows_passages_from_one_side_to_the_other(server: Server) -> 
     assert "2 of 2 moved; the biggest rise is by 4" in result.stdout
 
 
+def test_compare_json_has_every_candidate(server: Server) -> None:
+    result = run("compare", "fish", "--top-n", "2", "--json")
+    assert len(json.loads(result.stdout)["results"]) == 5
+
+
+@pytest.mark.parametrize("rows", ["0", "-1"])
+def test_compare_shows_at_least_one_row(rows: str, server: Server) -> None:
+    result = run("compare", "fish", "--top-n", rows)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: --top-n: should be at least 1 (got {rows})\n"
+    assert server.bodies == []
+
+
 def test_compare_says_when_nothing_was_reranked(server: Server) -> None:
     server.answer = httpx.Response(200, json=answered({}, reranked=False))
     assert "not reranked" in run("compare", "fish").stdout
@@ -305,11 +342,39 @@ class Submission:
 
     def wait(self) -> None: ...
 
+    def terminate(self) -> None: ...
+
+
+class Dashboard:
+    """Answers in place of a cluster's dashboard."""
+
+    def __init__(self) -> None:
+        self.answer: httpx.Response | Exception = httpx.Response(200, json={"version": "4", "ray_version": "2.60.0"})
+        self.token: str | None = None
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        assert request.url == "http://head:8265/api/version"
+        self.token = request.headers.get("authorization")
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
 
 @pytest.fixture
-def submission(monkeypatch: pytest.MonkeyPatch) -> Submission:
+def dashboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Dashboard:
+    dashboard, connect = Dashboard(), httpx.Client
+    transport = httpx.MockTransport(dashboard.handle)
+    monkeypatch.setattr(httpx, "Client", lambda **options: connect(**options, transport=transport))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return dashboard
+
+
+@pytest.fixture
+def submission(monkeypatch: pytest.MonkeyPatch, dashboard: Dashboard) -> Submission:
     submission = Submission(["Job submitted\n", '{"odd": \n', '{"version": "v9"}\n', "Job succeeded\n"], 0)
-    monkeypatch.setattr(httpx, "get", lambda url, timeout: httpx.Response(401))
+    monkeypatch.setattr(cluster, "stop_on_signals", lambda: None)
     monkeypatch.setattr(cluster.subprocess, "Popen", submission)
     return submission
 
@@ -345,11 +410,42 @@ def test_build_on_a_cluster_has_the_exit_code_of_the_job(submission: Submission)
     assert run(*SUBMIT).exit_code == 3
 
 
-def test_no_cluster_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(url: str, timeout: float) -> httpx.Response:
-        raise httpx.ConnectError("Connection refused")
+def test_the_token_is_that_of_the_ray_command(submission: Submission, dashboard: Dashboard, tmp_path: Path) -> None:
+    def sent(**variables: str) -> str | None:
+        assert run(*SUBMIT, **variables).exit_code == 0
+        return dashboard.token
 
-    monkeypatch.setattr(httpx, "get", refuse)
+    assert sent() is None
+    assert sent(RAY_AUTH_TOKEN="abc") == "Bearer abc"
+    (tmp_path / "token").write_text("def\n")
+    assert sent(RAY_AUTH_TOKEN_PATH=str(tmp_path / "token")) == "Bearer def"
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("ghi")
+    assert sent() == "Bearer ghi"
+    assert sent(RAY_AUTH_MODE="disabled") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (httpx.ConnectError("Connection refused"), "no Ray dashboard at http://head:8265"),
+        (httpx.Response(401), "asks for a token; set RAY_AUTH_MODE=token"),
+        (httpx.Response(403), "refuses our token; set RAY_AUTH_MODE=token"),
+        (httpx.Response(404, text="not found"), "no Ray dashboard (404 Not Found for /api/version)"),
+        (httpx.Response(200, text="<html>"), "no Ray dashboard (200 OK for /api/version)"),
+        (httpx.Response(200, json={"version": "1"}), "no Ray dashboard (200 OK for /api/version)"),
+    ],
+)
+def test_no_cluster_at_the_address(answer: httpx.Response | Exception, message: str, dashboard: Dashboard) -> None:
+    dashboard.answer = answer
     result = run(*SUBMIT)
     assert result.exit_code == 2
-    assert "no Ray dashboard at http://head:8265" in result.stderr
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("variables", [{"RAY_AUTH_MODE": "k8s"}, {"RAY_JOB_HEADERS": '{"cookie": "a"}'}])
+def test_what_we_cannot_judge_is_left_to_the_ray_command(
+    variables: dict[str, str], submission: Submission, dashboard: Dashboard
+) -> None:
+    dashboard.answer = httpx.Response(401)
+    assert run(*SUBMIT, **variables).exit_code == 0

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import shoal.cli.server
+from serve.activation import PREPARE_S
 from shoal import client, layout, versions
 from shoal.cli.main import app
 from shoal.fingerprint import Fingerprint
@@ -186,9 +187,10 @@ def test_a_place_is_required(command: list[str]) -> None:
 
 
 def test_activate_and_rollback_by_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = []
+    sent, patience = [], []
 
     def answer(request: httpx.Request) -> httpx.Response:
+        patience.append(request.extensions["timeout"]["read"])
         sent.append((str(request.url), request.headers.get("authorization"), json.loads(request.content)))
         index = {"passages": 10, "shards": 2, "dim": 64, "metric": "cosine", "kind": "flat", "models": {}}
         return httpx.Response(200, json={"version": "v2", "previous": "v1", **index})
@@ -204,3 +206,4 @@ def test_activate_and_rollback_by_a_server(monkeypatch: pytest.MonkeyPatch) -> N
         ("http://there:1/v1/index/activate", "Bearer k", {"version": "v2"}),
         ("http://there:1/v1/index/rollback", None, {}),
     ]
+    assert min(patience) > PREPARE_S

@@ -352,3 +352,15 @@ def test_a_rollback_that_may_have_arrived_is_not_sent_again(server: Server, call
     with pytest.raises(Unavailable, match="broke"):
         call("rollback")
     assert len(server.requests) == 2
+
+
+def test_a_rollback_that_may_have_been_done_is_not_sent_again(server: Server, call: Call) -> None:
+    server.answers = [httpx.Response(503)]
+    with pytest.raises(Unavailable):
+        call("rollback")
+    assert len(server.requests) == 1
+
+
+def test_a_rollback_that_was_refused_is_sent_again(server: Server, call: Call) -> None:
+    server.answers = [httpx.Response(429), httpx.Response(200, json=INDEX)]
+    assert call("rollback").version == "v2"

@@ -168,6 +168,29 @@ def test_every_node_has_the_same_known_serve_variables():
     assert [name for name in names if f'"{name}"' not in known] == []
 
 
+class TestCapacity:
+    """Every replica of the shipped application over the shipped build has a place, and so has a shard's second one."""
+
+    def cpus(self) -> float:
+        settings = validated(application(serve_config())["args"])
+        words = shlex.split(kuberay("rayjob-build.yaml")[0]["spec"]["entrypoint"])
+        replicas = int(words[words.index("--shards") + 1]) * settings.retriever_replicas
+        replicas += settings.encoder_replicas + settings.ingress_replicas + settings.reranker_max_replicas
+        return replicas * settings.cpus_per_replica
+
+    def test_of_kubernetes(self):
+        groups = kuberay("rayservice.yaml")[1]["workerGroupSpecs"]
+        assert self.cpus() <= sum(
+            group["minReplicas"] * int(group["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"])
+            for group in groups
+        )
+
+    def test_of_virtual_machines(self):
+        group = documents("ray-up.yaml")[0]["available_node_types"]["cpu"]
+        size = {"m6i.2xlarge": 8}[group["node_config"]["InstanceType"]]
+        assert self.cpus() <= group["max_workers"] * size
+
+
 class TestBuildJob:
     def test_the_entrypoint_is_the_build_and_its_options_are_settings(self):
         words = shlex.split(kuberay("rayjob-build.yaml")[0]["spec"]["entrypoint"])
@@ -209,6 +232,13 @@ class TestRayUp:
         config = documents("ray-up.yaml")[0]
         assert config["head_node_type"] in config["available_node_types"]
         assert re.match(r"(g|p)\d", config["available_node_types"]["gpu"]["node_config"]["InstanceType"])
+
+    def test_the_head_may_start_workers_that_have_a_profile(self):
+        """Ray gives a head without a profile a role that may not pass another role on to the workers."""
+        types = documents("ray-up.yaml")[0]["available_node_types"]
+        assert {name: node["node_config"]["IamInstanceProfile"]["Name"] for name, node in types.items()} == {
+            "head": "shoal-head", "gpu": "shoal-storage", "cpu": "shoal-storage"
+        }  # fmt: skip
 
 
 class TestDockerfile:

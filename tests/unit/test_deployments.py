@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serve import metrics
+from serve.activation import BUSY_S
 from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Threads
 from shoal import versions
 from shoal.encoders import load_encoder
-from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound
+from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Overloaded, ShoalError, Unavailable
 from shoal.records import FloatArray, Hits, Queries, SearchRequest
 from shoal.services import Fetched
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
@@ -45,7 +47,7 @@ def query(text: str) -> FloatArray:
 class TestQueryEncoder:
     async def test_gives_the_vectors_of_the_encoder(self) -> None:
         model = load_encoder(HASHING)
-        encoder = QueryEncoder(HASHING, model.fingerprint())
+        encoder = QueryEncoder(HASHING, model.fingerprint(), 10)
         np.testing.assert_array_equal(
             await encoder.encode(["red fish", "otter"], soon()), model.encode_queries(["red fish", "otter"])
         )
@@ -53,9 +55,26 @@ class TestQueryEncoder:
     async def test_refuses_an_index_of_another_encoder_and_names_both(self) -> None:
         other = load_encoder(EncoderSettings(encoder="hashing:32")).fingerprint()
         with pytest.raises(EncoderMismatch) as refused:
-            QueryEncoder(HASHING, other)
+            QueryEncoder(HASHING, other, 10)
         assert "hashing:64" in str(refused.value)
         assert "hashing:32" in str(refused.value)
+
+    async def test_counts_what_was_asked_and_what_was_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        counted: dict[str, int] = {}
+
+        class Counter:
+            def __init__(self, name: str, description: str) -> None:
+                self.name = name
+
+            def inc(self, count: int) -> None:
+                counted[self.name] = counted.get(self.name, 0) + count
+
+        monkeypatch.setattr(metrics, "Counter", Counter)
+        encoder = metrics.MeteredQueryEncoder(HASHING, load_encoder(HASHING).fingerprint(), 10)
+        await asyncio.gather(encoder.encode(["red fish", "otter"], soon()), encoder.encode(["heron"], soon()))
+        assert counted == {"shoal_encoder_queries": 3}
+        await encoder.encode(["otter", "snail"], soon())
+        assert counted == {"shoal_encoder_queries": 5, "shoal_encoder_cache_hits": 1}
 
 
 async def dense(retriever: Retriever, version: str, top_k: int, with_passages: bool) -> Hits:
@@ -202,7 +221,7 @@ async def test_the_ingress_searches_describes_and_switches(settings: ServeSettin
     ingress = Ingress(
         settings,
         fingerprint,
-        QueryEncoder(HASHING, fingerprint),
+        QueryEncoder(HASHING, fingerprint, 10),
         shards,
         Reranker(RerankerSettings(reranker="overlap"), max_waiting=10),
     )
@@ -221,3 +240,38 @@ async def test_the_ingress_searches_describes_and_switches(settings: ServeSettin
     await ingress.rollback()
     assert (await ingress.index_info())["version"] == "v1"
     ingress._watch.cancel()
+
+
+async def test_a_busy_server_stays_ready_and_one_without_an_encoder_does_not(settings: ServeSettings) -> None:
+    class Service:
+        """An encoder and a reranker whose next probe ends as told."""
+
+        outcome: ShoalError | None = None
+
+        async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+            return await self.score("", queries, deadline)
+
+        async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
+            if self.outcome is not None:
+                raise self.outcome
+            return np.zeros(len(passages), np.float32)
+
+    encoder, reranker = Service(), Service()
+    shards: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
+    ingress = Ingress(settings, load_encoder(HASHING).fingerprint(), encoder, shards, reranker)
+    ingress._watch.cancel()
+    await ingress._activation.follow()
+
+    async def told(of_encoder: ShoalError | None, of_reranker: ShoalError | None) -> list[str]:
+        encoder.outcome, reranker.outcome = of_encoder, of_reranker
+        ingress._probed = (0.0, [])
+        return await ingress.ready()
+
+    busy, full, gone = DeadlineExceeded("busy"), Overloaded("full"), Unavailable("gone")
+    assert await told(busy, full) == ["busy", "full"], "they have never answered"
+    assert await told(None, None) == []
+    assert await told(full, busy) == []
+    assert await told(gone, None) == ["gone"]
+    assert await told(None, gone) == ["gone"]
+    ingress._pulse._clock = lambda: time.time() + 2 * BUSY_S
+    assert await told(busy, busy) == ["busy"], "an encoder that is silent for long is gone, a reranker may be"

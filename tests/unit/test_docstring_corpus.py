@@ -1,6 +1,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 from jobs import docstring_corpus
 
 SOURCE = '''
@@ -43,3 +45,11 @@ def test_an_unchanged_corpus_keeps_its_file(tmp_path: Path) -> None:
     assert len(output.read_text().splitlines()) == 20
     docstring_corpus.main(output, limit=20)
     assert output.stat().st_mtime_ns == before
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as caught:
+        docstring_corpus.main(tmp_path / "file" / "corpus.jsonl", limit=1)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: cannot write {tmp_path}/file/corpus.jsonl")

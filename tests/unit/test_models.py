@@ -64,7 +64,8 @@ def test_a_folder_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
     for name in ("mine", "./mine", str(tmp_path / "mine")):
-        assert models.resolve(name).fetch() == tmp_path / "mine"
+        location = models.resolve(name)
+        assert (location.name, location.fetch()) == (str(tmp_path / "mine"), tmp_path / "mine")
     assert (models.resolve("mine").query_prompt, models.resolve("mine").weights) == ("", None)
     (tmp_path / "file").touch()
     for name in ("./other", "/no/such/model", "~/no/such/model", "a/b/c", "file"):

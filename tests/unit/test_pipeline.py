@@ -13,6 +13,7 @@ from shoal.errors import (
     CorruptIndex,
     DeadlineExceeded,
     EncoderMismatch,
+    InvalidArgument,
     Overloaded,
     ShoalError,
     Unavailable,
@@ -62,6 +63,10 @@ def number_of(id_: str) -> int:
     return int(id_[1:])
 
 
+def number_in(text: str) -> float:
+    return float(text.split()[-1])
+
+
 @virtual_time
 async def test_both_stages() -> None:
     system = System()
@@ -108,6 +113,42 @@ async def test_passages_are_fetched_only_from_shards_with_winners_and_only_for_c
     assert sorted(starts[shard] + row for shard, rows in fetched.items() for row in rows) == sorted(winners)
     assert [len(s.fetches) for s in system.shards] == [int(bool(rows)) for rows in fetched.values()]
     assert answer.results[0].id == f"p{max(winners):04d}"
+
+
+@pytest.mark.parametrize("include_vector", [False, True])
+@virtual_time
+async def test_passages_that_do_not_fit_into_one_message_come_in_several(include_vector: bool) -> None:
+    system = System()
+    system.shards[0].message_rows, system.shards[2].message_rows = 1, 2  # the second shard sends them with its hits
+    answer = await system.pipeline.search(request(top_k=12, top_n=12, include_vector=include_vector))
+    assert [(r.id, pytest.approx(r.score, abs=1e-6)) for r in answer.results] == exact(PASSAGES, "fish", 12)
+    assert [r.passage for r in answer.results] == [PASSAGES[number_of(r.id)] for r in answer.results]
+    assert answer.degraded is None
+    if include_vector:
+        for result in answer.results:
+            np.testing.assert_array_equal(result.vector, vector_of(result.passage.text))
+    else:
+        fetches = [len(shard.fetches) for shard in system.shards]
+        assert fetches[1] == 0
+        assert fetches[0] + fetches[2] > 2
+
+
+@virtual_time
+async def test_the_reranker_gets_no_more_text_than_one_message_carries(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = System(passages=[Passage(f"p{n:04d}", f"é {n}" + "é".rjust(n)[:-1]) for n in range(60)])
+    for limit, cut in ((12 * 21, 21), (10_000, None)):
+        monkeypatch.setattr("shoal.pipeline.MESSAGE_BYTES", limit)
+        answer = await system.pipeline.search(request(rerank=True, top_k=12))
+        _, texts, _ = system.reranker.calls.pop()
+        longest = max(len(text.encode()) for text in texts)
+        assert answer.reranked
+        assert [result.rerank_score for result in answer.results] == sorted(map(number_in, texts), reverse=True)[:5]
+        if cut is None:
+            assert longest > 21
+            assert answer.degraded is None
+        else:
+            assert longest == cut
+            assert answer.degraded == "the reranker read the first 21 bytes of the longest passages"
 
 
 @virtual_time
@@ -327,8 +368,18 @@ async def test_vectors_come_with_the_results_that_are_returned(fetch_with_hits: 
         shard.fetch_behaviour.errors = [] if not fetch_with_hits else [ValueError("bug")]
     if fetch_with_hits:
         answer = await system.pipeline.search(request(include_vector=True))
-        assert answer.degraded == "some vectors are missing: their shard did not answer in time"
+        assert answer.degraded is not None
+        assert answer.degraded.startswith("some vectors are missing (shard ")
         assert all(result.vector is None for result in answer.results)
+
+
+@virtual_time
+async def test_an_index_kind_without_vectors_to_give_refuses_the_request() -> None:
+    system = System()
+    for shard in system.shards:
+        shard.fetch_behaviour.errors = [InvalidArgument("this index kind cannot give vectors back", param="include")]
+    with pytest.raises(InvalidArgument, match="cannot give vectors back"):
+        await system.pipeline.search(request(include_vector=True))
 
 
 @pytest.mark.parametrize(

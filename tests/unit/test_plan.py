@@ -1,4 +1,5 @@
 import json
+import os
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -181,8 +182,23 @@ def test_the_hash_is_over_what_decides_the_content() -> None:
         plan_of([file()], chunk_characters=100),
         plan_of([file()], index_kind="IVF16,Flat"),
         plan_of([file()], encoder=ENCODER.model_copy(update={"weights": "x"})),
+        plan_of([file().model_copy(update={"unreadable": "may not be read"})]),
     ]
     assert len({plan.hash for plan in [base, *others]}) == len(others) + 1
+
+
+def test_files_of_equal_name_size_and_time_are_told_apart(tmp_path: Path) -> None:
+    hashes = set()
+    for place, (one, other) in enumerate([("a", "b"), ("c", "b"), ("a", "c")]):
+        path = tmp_path / str(place) / "passages.jsonl"
+        path.parent.mkdir()
+        texts = [one, *["x" * 500] * 1000, other]
+        path.write_text("".join(json.dumps({"id": str(n), "text": text}) + "\n" for n, text in enumerate(texts)))
+        os.utime(path, (0, 0))  # as reproducible archives have it
+        hashes.add(make_plan(settings(source=str(path)), ENCODER).hash)
+    assert len(hashes) == 3
+    path.rename(tmp_path / "passages.jsonl")
+    assert make_plan(settings(source=str(tmp_path / "passages.jsonl")), ENCODER).hash in hashes
 
 
 def test_the_hash_ignores_what_does_not() -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from serve import private_ray
+from shoal.services import MESSAGE_BYTES
+from shoal.settings import SourceSettings
+from shoal.sources.fields import MAX_METADATA
 
 CONFIG = """frontend prometheus
     bind :9101
@@ -30,6 +33,20 @@ def test_what_the_user_has_set_is_kept(tmp_path: Path) -> None:
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
     assert os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "a.b"}, "a.b,127.0.0.1,localhost,::1"),
+        ({"no_proxy": "c", "NO_PROXY": "a.b"}, "c,127.0.0.1,localhost,::1"),
+    ],
+)
+def test_no_proxy_is_asked_for_this_machine(given: dict[str, str], expected: str, tmp_path: Path) -> None:
+    os.environ.update(given)
+    private_ray.prepare(tmp_path, "ray")
+    assert os.environ["no_proxy"] == expected
 
 
 def test_the_proxy_of_ray_takes_no_haproxy(tmp_path: Path) -> None:
@@ -57,3 +74,12 @@ def test_haproxy_starts_with_its_statistics_on_loopback_and_the_frontend_as_aske
         "    bind *:8000",
         "  bind 127.0.0.1:8404",
     ]
+
+
+def test_the_largest_passage_fits_into_one_message() -> None:
+    (longest,) = (
+        bound.le for bound in SourceSettings.model_fields["max_passage_bytes"].metadata if hasattr(bound, "le")
+    )
+    # A text, a title and metadata, of which JSON takes at most 6 bytes a character.
+    assert 2 * longest + 6 * MAX_METADATA < private_ray.GRPC_BYTES
+    assert 2 * MESSAGE_BYTES < private_ray.GRPC_BYTES

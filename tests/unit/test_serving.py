@@ -1,11 +1,14 @@
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shoal import layout, serving, versions
 from shoal.errors import CorruptIndex, EncoderMismatch, InvalidArgument, ModelUnavailable, NotFound, ShoalError
 from shoal.serving import plan_serving
 from shoal.settings import ServeSettings
+from shoal.storage import Storage
 from tests.indexes import passages, publish
 
 
@@ -62,3 +65,32 @@ def test_a_root_without_a_version_and_a_damaged_manifest_are_told(root: Path, tm
     manifest.write_bytes(manifest.read_bytes().replace(b"cosine", b"cosinE"))
     with pytest.raises(CorruptIndex, match=r"manifest\.json"):
         plan_serving(settings(root))
+
+
+def test_an_encoder_that_lies_elsewhere_now_is_told_with_the_remedy(root: Path) -> None:
+    storage = Storage(str(root))
+    manifest = versions.read_manifest(storage, "v1")
+    moved = manifest.model_copy(update={"encoder": manifest.encoder.model_copy(update={"model": "/gone/model"})})
+    storage.write(layout.manifest("v1"), moved.to_bytes())
+    with pytest.raises(ModelUnavailable, match=r"/gone/model.*; set encoder to where the same model lies here"):
+        plan_serving(settings(root))
+    with pytest.raises(ModelUnavailable) as refused:
+        plan_serving(settings(root, encoder="/no/model"))
+    assert "set encoder to where" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("limit", "threads"),
+    [("max 100000", 6), ("150000 100000", 1), ("400000 100000", 4), ("9900000 100000", 6), (None, 6)],
+)
+def test_a_container_gets_no_more_threads_than_its_cores(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any, limit: str | None, threads: int
+) -> None:
+    file = tmp_path_factory.mktemp("cgroup") / "cpu.max"
+    if limit is not None:
+        file.write_text(f"{limit}\n")
+    monkeypatch.setattr(serving, "CPU_LIMIT", file)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)))
+    plan = plan_serving(settings(root))
+    assert plan.reranker is not None
+    assert plan.reranker.threads == threads

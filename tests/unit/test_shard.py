@@ -135,7 +135,7 @@ def test_a_shard_holds_its_passages_and_says_what_it_is(storage: Storage) -> Non
     }
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     optional=st.lists(st.tuples(st.none() | text, st.booleans()), min_size=1, max_size=40),
     cuts=st.lists(st.integers(0, 40), max_size=6),
@@ -277,3 +277,33 @@ def test_vectors_that_do_not_fit_their_passages_are_refused(tmp_path: Path) -> N
     broken[1, 2] = np.nan
     with pytest.raises(InvalidArgument, match="'p1' is not finite"):
         write_shard(tmp_path, [(batch, broken)], shard=0, dim=DIM, kind="flat", trained=None, threads=1)
+
+
+def test_what_does_not_fit_into_one_message_is_left_to_be_fetched(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = opened(storage, 40)
+    sizes = [len(json.dumps(p.metadata, separators=(",", ":"))) if p.metadata else 0 for p in passages(40)]
+    sizes = [n + len(p.text.encode()) + len(p.title or "") for n, p in zip(sizes, passages(40), strict=True)]
+    queries = Queries.dense(vectors(40)[:2])
+    found = one.search(queries, 6, with_passages=True).dense
+    assert found is not None
+    total = sum(sizes[row] for row in found.rows.ravel().tolist())
+    assert found.passages is not None
+    monkeypatch.setattr(shard, "MESSAGE_BYTES", total)
+    again = one.search(queries, 6, with_passages=True).dense
+    assert again is not None
+    assert again.passages == found.passages
+    monkeypatch.setattr(shard, "MESSAGE_BYTES", total - 1)
+    without = one.search(queries, 6, with_passages=True).dense
+    assert without is not None
+    assert without.passages is None
+    assert without.ids == found.ids
+
+    rows = [7, 3, 30, 12]
+    for limit, fits in ((0, 1), (sum(sizes[row] for row in rows[:2]), 2), (sum(sizes[row] for row in rows), 4)):
+        monkeypatch.setattr(shard, "MESSAGE_BYTES", limit)
+        assert one.fetch(rows).passages == [passages(40)[row] for row in rows[:fits]]
+    fetched = one.fetch(rows, with_vectors=True)
+    assert fetched.vectors is not None
+    assert 0 < len(fetched.vectors) == len(fetched.passages) < 4

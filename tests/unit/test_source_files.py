@@ -1,5 +1,6 @@
 """Which files a source names, and files that are damaged, change or may not be read."""
 
+import errno
 import gzip
 import json
 import os
@@ -15,8 +16,10 @@ import pytest
 from shoal import layout
 from shoal.errors import InvalidArgument
 from shoal.plan import make_plan, spool_file
+from shoal.records import Passage
 from shoal.settings import BuildSettings
 from shoal.sources import Rejected, read_unit
+from shoal.sources.files import content
 from shoal.storage import Storage
 from tests.reading import ENCODER, Reading, json_lines
 
@@ -62,6 +65,97 @@ def test_a_file_that_is_no_gzip(folder: Path, read: Read) -> None:
         read(folder / "a.jsonl.gz")
 
 
+def test_files_of_which_nothing_can_be_read_are_left_out_and_reported(
+    folder: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"id": str(number), "text": "x"} for number in range(20)]
+    for name in ("b", "d"):
+        (folder / f"{name}.jsonl.gz").write_bytes(gzip.compress(json_lines(*rows)))
+    (folder / "a.jsonl").write_bytes(json_lines(*rows))
+    (folder / "c.jsonl.gz").write_bytes(b"no gzip")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "a.jsonl" not in str(path) and access(path, mode))
+    found = read(folder, unit_passages=7)
+    assert [place for place, item in found.items if isinstance(item, str)] == [
+        {"file": "a.jsonl"},
+        {"file": "c.jsonl.gz"},
+    ]
+    assert found.reasons[0] == "the file may not be read; check its permissions"
+    assert found.reasons[1].startswith("the file is no gzip file")
+    assert [passage.id for passage in found.passages] == [row["id"] for row in rows] * 2
+    with pytest.raises(InvalidArgument, match=r"c\.jsonl\.gz is no gzip file"):
+        read(folder / "c.jsonl.gz")
+
+
+def test_a_text_file_that_may_not_be_read_is_left_out(
+    folder: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        (folder / f"{name}.txt").write_text(f"text of {name}")
+    monkeypatch.setattr(os, "access", lambda path, mode: "b.txt" not in str(path))
+    found = read(folder)
+    assert [passage.text for passage in found.passages] == ["text of a", "text of c"]
+    assert [(place, item) for place, item in found.items if isinstance(item, str)] == [
+        ({"file": "b.txt"}, "the file may not be read; check its permissions")
+    ]
+
+
+def damage_a_page(path: Path, group: int) -> None:
+    chunk = pq.ParquetFile(path).metadata.row_group(group).column(1)
+    data = bytearray(path.read_bytes())
+    middle = chunk.data_page_offset + chunk.total_compressed_size // 2
+    data[middle : middle + 64] = bytes(64)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("unit", [130, 300])
+def test_a_damaged_page_costs_its_row_group_and_no_more(unit: int, folder: Path, read: Read) -> None:
+    rows = [{"id": str(number), "text": random.Random(number).randbytes(40).hex()} for number in range(1500)]
+    path = folder / "a.parquet"
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, path, row_group_size=500, write_page_checksum=True, use_dictionary=False)
+    whole = [passage.id for passage in read(path, unit_passages=unit).passages]
+    assert whole == [row["id"] for row in rows]
+    damage_a_page(path, group=1)
+    (folder / "b.parquet").write_bytes(b"PAR1 but nothing else")
+    found = read(folder, unit_passages=unit)
+    lost = {int(identity) for identity in set(whole) - {passage.id for passage in found.passages}}
+    assert lost >= set(range(500, 1000))
+    assert len(lost) < 500 + unit  # and the rest of the unit that the row group ends in
+    assert next(place for place, item in found.items if isinstance(item, str)) == {"file": "a.parquet", "row": 501}
+    assert found.reasons[0].startswith("the file is damaged (")
+    assert found.reasons[-1].startswith("the file is no whole Parquet file")
+    last = [place for place, item in found.items if isinstance(item, Passage)][-1]
+    assert last == {"file": "a.parquet", "row": 1500}
+
+
+def test_a_damaged_page_of_a_large_row_group_ends_the_file_there(folder: Path, read: Read) -> None:
+    rows = [{"id": str(number), "text": random.Random(number).randbytes(40).hex()} for number in range(4000)]
+    path = folder / "a.parquet"
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, path, data_page_size=4096, write_page_checksum=True, use_dictionary=False)
+    damage_a_page(path, group=0)
+    found = read(path, unit_passages=50)
+    assert found.plan.files[0].pieces
+    kept = [passage.id for passage in found.passages]
+    assert 0 < len(kept) < 2100
+    assert kept == [row["id"] for row in rows[: len(kept)]]
+    (reason,) = found.reasons
+    assert reason.startswith("the file is damaged (")
+    assert found.items[-1][0] == {"file": "a.parquet", "row": len(kept) + 1}
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_damaged_file() -> None:
+    class Stream:
+        def seek(self, place: int) -> None: ...
+
+        def read(self, size: int) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output error"), content(Stream()):  # type: ignore[arg-type]
+        raise pa.ArrowInvalid("not a page")
+
+
 def test_a_json_array_is_no_json_lines(folder: Path, read: Read) -> None:
     (folder / "a.json").write_text(json.dumps([GOOD], indent=1))
     with pytest.raises(InvalidArgument, match="JSON array"):
@@ -91,6 +185,11 @@ def test_a_spooled_file_is_not_spooled_again(folder: Path, read: Read) -> None:
     (folder / "a.jsonl.gz").write_bytes(gzip.compress(json_lines(*[GOOD] * 10)))
     found = read(folder / "a.jsonl.gz", unit_passages=4)
     assert found.plan.files[0].pieces == 3
+    piece = layout.spool(found.plan.hash, 0, 1)
+    whole = found.storage.read(piece)
+    found.storage.delete(piece)  # clearing the staging folder was interrupted
+    assert spool_file(found.plan, 0, found.storage).pieces == 3
+    assert found.storage.read(piece) == whole
     (folder / "a.jsonl.gz").unlink()
     assert spool_file(found.plan, 0, found.storage).pieces == 3
     found.storage.delete(layout.spool_commit(found.plan.hash, 0))

@@ -94,3 +94,31 @@ def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     for call in (lambda: storage.write("CURRENT", b"{}"), lambda: storage.read("CURRENT")):
         with pytest.raises(InvalidArgument, match="a file is where a folder should be"):
             call()
+
+
+def test_a_scratch_folder_of_a_local_root_lies_in_it_and_goes_with_its_files(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    with storage.scratch("staging/scratch") as folder:
+        (folder / "piece").write_bytes(b"x")
+        storage.put(folder / "piece", "staging/piece")
+        (folder / "other").write_bytes(b"y")
+    assert list(storage.files("")) == ["staging/piece"]
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("raised", "error", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), Unavailable, "no space left; free some"),
+        (PermissionError(errno.EACCES, "denied"), InvalidArgument, "read-only or forbidden"),
+        (FileNotFoundError(errno.ENOENT, "gone"), NotFound, "was removed while it was written to"),
+    ],
+)
+def test_what_the_disk_says_of_a_scratch_folder_is_told_with_its_place(
+    tmp_path: Path, raised: OSError, error: type[ShoalError], says: str
+) -> None:
+    with (
+        pytest.raises(error, match=f"{tmp_path}/staging/scratch.*{says}"),
+        Storage(str(tmp_path)).scratch("staging/scratch"),
+    ):
+        raise raised

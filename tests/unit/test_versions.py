@@ -1,5 +1,6 @@
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -62,9 +63,11 @@ def storage(tmp_path: Path) -> Storage:
 
 
 def test_names_of_versions_sort_by_time_and_name_the_plan() -> None:
-    moment = datetime(2026, 11, 22, 23, 34, 11, tzinfo=UTC)
-    assert versions.make_version(moment, PLAN) == "20261122T233411-1a2b3c4d"
-    assert versions.make_version(moment.astimezone(timezone(timedelta(hours=9))), PLAN) == "20261122T233411-1a2b3c4d"
+    moment = datetime(2026, 11, 22, 23, 34, 11, 42_999, tzinfo=UTC)
+    name = "20261122T233411042-1a2b3c4d"
+    assert versions.make_version(moment, PLAN) == name
+    assert versions.make_version(moment.astimezone(timezone(timedelta(hours=9))), PLAN) == name
+    assert versions.make_version(moment + timedelta(milliseconds=1), PLAN) > name > "20261122T233411-1a2b3c4d"
 
 
 def test_nothing_is_current_until_it_is_activated(storage: Storage) -> None:
@@ -151,7 +154,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     return storage
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(PATHS), place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
 def test_a_changed_byte_anywhere_is_found_and_refused(whole: Storage, path: str, place: float, change: int) -> None:
     file = whole.local_path(f"versions/v1/{path}")
@@ -219,6 +222,80 @@ def test_prune_removes_a_crashed_build_but_not_one_that_can_be_continued(storage
     assert versions.list_versions(storage) == []
     assert versions.prune(storage, keep=10) == [crashed]
     assert list(storage.list(layout.VERSIONS)) == [running]
+
+
+def test_prune_keeps_what_a_running_build_is_about_to_make_current(storage: Storage) -> None:
+    for version in days(1, 2):
+        publish(storage, version)
+    storage.write(layout.plan(PLAN), b"{}")
+    assert versions.prune(storage, keep=0) == []
+    versions.activate(storage, days(2)[0], verified=True)
+    versions.discard_staging(storage, PLAN)
+    assert versions.prune(storage, keep=0) == days(1)
+
+
+@pytest.mark.parametrize("moment", ["staging", "published"])
+def test_prune_may_run_while_a_build_publishes_activates_and_ends(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    (version,) = days(1)
+    publish(storage, version)
+    storage.delete(layout.manifest(version))
+    storage.write(layout.plan(PLAN), b"{}")
+
+    def end() -> None:
+        publish(storage, version)
+        versions.activate(storage, version, verified=True)
+        versions.discard_staging(storage, PLAN)
+
+    listing = Storage.list
+    at = {"staging": layout.STAGING, "published": layout.VERSIONS}[moment]
+    calls = []
+
+    def overtaken(self: Storage, folder: str) -> Iterator[str]:
+        calls.append(folder)
+        if calls == [layout.VERSIONS, at] or calls == [layout.VERSIONS, layout.STAGING, at]:
+            end()
+        return listing(self, folder)
+
+    monkeypatch.setattr(Storage, "list", overtaken)
+    assert versions.prune(storage, keep=0) == []
+    assert versions.verify(storage, version) == []
+
+
+def test_prune_removes_a_dead_build_with_what_it_stored(storage: Storage) -> None:
+    dead, running = "20260101T000000-aaaaaaaa", "20260102T000000-bbbbbbbb"
+    for version, plan in ((dead, "a" * 64), (running, "b" * 64)):
+        storage.write(f"{layout.version_dir(version)}/shard-00000/vectors.faiss", b"half")
+        for path in (layout.plan(plan), layout.unit_data(plan, 0)):
+            storage.write(path, b"{}")
+    for path in storage.local_path(layout.staging_dir("a" * 64)).rglob("*"):
+        os.utime(path, (0, 0))
+    assert versions.prune(storage, keep=10) == [dead]
+    assert list(storage.list(layout.STAGING)) == ["b" * 64]
+    assert versions.prune(storage, keep=10, idle_s=0) == [running]
+    assert list(storage.list(layout.STAGING)) == list(storage.list(layout.VERSIONS)) == []
+
+
+def test_a_staging_folder_that_is_half_removed_has_lost_its_plan_first(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (layout.plan(PLAN), layout.unit_data(PLAN, 0), layout.unit_commit(PLAN, 0)):
+        storage.write(path, b"{}")
+    delete = Storage.delete
+
+    def killed(self: Storage, path: str) -> None:
+        if path == layout.staging_dir(PLAN):
+            raise KeyboardInterrupt
+        delete(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            versions.discard_staging(storage, PLAN)
+    assert not storage.exists(layout.plan(PLAN))
+    versions.discard_staging(storage, PLAN)
+    assert list(storage.list(layout.STAGING)) == []
 
 
 def test_prune_leaves_alone_what_no_build_wrote(storage: Storage) -> None:

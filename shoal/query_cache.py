@@ -1,0 +1,42 @@
+"""Remembers the vectors of the queries that were asked last: people ask the same things again and again."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from shoal.records import FloatArray
+
+
+class QueryCache:
+    """Puts a memory of the `size` queries used last before an encoder. Not safe for concurrent calls.
+
+    encode: as `Encoder.encode_queries`. `asked` and `hits` count queries since the start; a query that occurs twice in
+    one call is encoded once and counts as a hit.
+    """
+
+    def __init__(self, encode: Callable[[Sequence[str]], FloatArray], size: int) -> None:
+        self._encode = encode
+        self._size = size
+        self._vectors: OrderedDict[str, FloatArray] = OrderedDict()
+        self.asked = 0
+        self.hits = 0
+
+    def encode_queries(self, queries: Sequence[str]) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order."""
+        if not self._size or not queries:
+            self.asked += len(queries)
+            return self._encode(queries)
+        known = {query: self._vectors[query] for query in queries if query in self._vectors}
+        new = [query for query in dict.fromkeys(queries) if query not in known]
+        if new:
+            # Copied row by row: a view would keep the whole batch alive.
+            known.update((query, vector.copy()) for query, vector in zip(new, self._encode(new), strict=True))
+        self.asked += len(queries)
+        self.hits += len(queries) - len(new)
+        for query in queries:
+            self._vectors[query] = known[query]
+            self._vectors.move_to_end(query)
+        while len(self._vectors) > self._size:
+            self._vectors.popitem(last=False)
+        return np.stack([known[query] for query in queries])

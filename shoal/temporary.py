@@ -1,0 +1,52 @@
+"""Temporary folders that end with their process; what a killed process left, the next one removes.
+
+A folder belongs to whoever holds the lock (flock) on the file `.owner` in it, which the kernel ends with the process.
+Folders without such a file are nobody's business here, whatever their name.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+_OWNER = ".owner"
+_PREFIX = "shoal-"
+
+
+@contextmanager
+def temporary_folder(name: str = "", parent: str | None = None) -> Iterator[Path]:
+    """A new folder that is removed at the end. `parent`: where, if not where temporary files belong."""
+    place = parent or tempfile.gettempdir()
+    _sweep(place)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{name}", dir=place))
+    owner = _own(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(owner)
+
+
+def _own(folder: Path) -> int:
+    # Locked before it has its name: a sweep that comes by meanwhile sees no owner file at all.
+    unnamed = folder / f"{_OWNER}.new"
+    descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    unnamed.rename(folder / _OWNER)
+    return descriptor
+
+
+@cache
+def _sweep(place: str) -> None:
+    """Remove the folders of dead processes, once a process."""
+    for owner in Path(place).glob(f"{_PREFIX}*/{_OWNER}"):
+        try:
+            with owner.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(owner.parent, ignore_errors=True)
+        except OSError:  # alive, another user's, or just removed
+            continue

@@ -1,0 +1,45 @@
+"""What the benchmarks share."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.beir import read_jsonl, read_qrels
+from benchmarks.report import Figure, report
+
+ROWS = [{"_id": "1", "text": "naïve"}, {"_id": "2", "text": "b"}]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+
+
+@pytest.mark.parametrize("asked", ["corpus.jsonl", "corpus.jsonl.gz"])
+@pytest.mark.parametrize("stored", ["corpus.jsonl", "corpus.jsonl.gz"])
+def test_data_sets_may_be_gzipped_or_plain(asked: str, stored: str, tmp_path: Path) -> None:
+    (tmp_path / stored).write_bytes(gzip.compress(LINES) if stored.endswith(".gz") else LINES)
+    assert read_jsonl(tmp_path / asked) == ROWS
+
+
+def test_judgements(tmp_path: Path) -> None:
+    (tmp_path / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t2\n")
+    [judgement] = read_qrels(tmp_path / "test.tsv")
+    assert (judgement.query_id, judgement.doc_id, judgement.relevance) == ("q", "d", 2)
+
+
+@pytest.mark.parametrize("read", [read_jsonl, read_qrels])
+def test_a_data_set_that_is_not_there_is_named_with_the_remedy(read: object, tmp_path: Path) -> None:
+    assert callable(read)
+    with pytest.raises(SystemExit, match=r"there is no .*/nowhere; .*--dataset DIR"):
+        read(tmp_path / "nowhere")
+
+
+def test_a_missed_goal_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = Figure("good", 1.0, "s", "<= 2", True), Figure("bad", 3.0, "s", "<= 2", False)
+    report("title", [good, Figure("free", 5.0, "s")])
+    with pytest.raises(SystemExit) as caught:
+        report("title", [good, bad], tmp_path / "out.json")
+    assert caught.value.code == 1
+    assert "NO" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.json").read_text())["bad"] == {
+        "value": 3.0, "goal": "<= 2", "met": False, "unit": "s"
+    }  # fmt: skip
