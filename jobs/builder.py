@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jobs import tasks
-from jobs.embedding import embed
+from jobs.embedding import Busy, embed
 from jobs.progress import Reporter
 from jobs.report import Summary
 from jobs.session import Cluster, embedding_workers, run, shortage, spread, start
@@ -41,6 +41,7 @@ class Builder:
         self.workers = embedding_workers(settings, cluster)
         self._reporter = reporter
         self._started = time.monotonic()
+        self._busy = Busy()
         self._resources = {
             "num_cpus": settings.threads,
             "num_gpus": tasks.index_gpus(settings.index_kind, cluster.gpus),
@@ -169,7 +170,7 @@ class Builder:
             stage.start_at(reused)
             missing = np.flatnonzero(~tally.done).tolist()
             if missing:
-                for unit in embed(self.settings, plan, self.storage, missing, self.workers, tally):
+                for unit in embed(self.settings, plan, self.storage, missing, self.workers, tally, self._busy):
                     stage.advance(int(tally.passages[unit]))
         return tally, reused
 

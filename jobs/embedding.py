@@ -14,10 +14,32 @@ _MAX_BLOCKS = 10_000
 """Ray Data holds a little for every block in the driver: units share blocks beyond that many."""
 
 
+_CALLS = 2
+"""Units that a worker has in hand: while it encodes one, it reads or writes the other."""
+
+
+class Busy:
+    """How much of their time the workers encoded, each counted from its first unit to the end of its last."""
+
+    def __init__(self) -> None:
+        self._spans: dict[str, tuple[float, float]] = {}
+        self._seconds: dict[str, float] = {}
+
+    def add(self, worker: str, started: float, ended: float, busy_s: float) -> None:
+        """Count one unit: when a worker began and ended it, in seconds since the epoch, and how long it encoded."""
+        first, last = self._spans.get(worker, (started, ended))
+        self._spans[worker] = min(first, started), max(last, ended)
+        self._seconds[worker] = self._seconds.get(worker, 0.0) + busy_s
+
+    def shares(self) -> list[float]:
+        """The share of each worker, lowest first."""
+        return sorted(self._seconds[worker] / max(last - first, 1e-9) for worker, (first, last) in self._spans.items())
+
+
 def embed(
-    settings: BuildSettings, plan: Plan, storage: Storage, units: list[int], workers: Workers, tally: Tally
+    settings: BuildSettings, plan: Plan, storage: Storage, units: list[int], workers: Workers, tally: Tally, busy: Busy
 ) -> Iterator[int]:
-    """Embed and commit units, count them in `tally`, and give the number of each as it is done, in any order.
+    """Embed and commit units, count them in `tally` and `busy`, and give the number of each as it is done.
 
     A worker that dies is replaced, and its unit is embedded by another. Raises the ShoalError of a unit that cannot be
     embedded.
@@ -35,15 +57,17 @@ def embed(
         Embedder,
         fn_constructor_args=(settings, storage.uri, plan.hash),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(workers.count, len(units))),
+        compute=ray.data.ActorPoolStrategy(
+            size=min(workers.count, len(units)), max_tasks_in_flight_per_actor=2 * _CALLS
+        ),
+        max_concurrency=_CALLS,
         **workers.options,
     )
     try:
         for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
-            for unit, lines, rejected, rows in zip(
-                batch["unit"].tolist(), batch["lines"].tolist(), batch["rejected"].tolist(), batch["rows"], strict=True
-            ):
-                tally.add_unit(unit, lines, rows, rejected)
+            for row, unit in enumerate(batch["unit"].tolist()):
+                tally.add_unit(unit, int(batch["lines"][row]), batch["rows"][row], int(batch["rejected"][row]))
+                busy.add(*(batch[name][row] for name in ("worker", "started", "ended", "busy_s")))
                 yield unit
     except Exception as error:
         raise cause(error) from None

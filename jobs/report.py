@@ -27,6 +27,8 @@ class Summary:
     units: int = 0
     units_reused: int = 0
     workers: int = 0
+    busy: list[float] = field(default_factory=list)
+    """Share of its time that each worker encoded, lowest first."""
     passages_per_s: float = 0.0
     """From the start of the plan to the flip of CURRENT."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -58,7 +60,8 @@ class Summary:
         if self.built:
             reused = f", {self.units_reused:,} of them from an earlier run" if self.units_reused else ""
             rows.append(("units", f"{self.units:,}{reused}"))
-            rows.append(("workers", f"{self.workers:,}"))
+            busy = f", encoding {self.busy[0]:.1%} to {self.busy[-1]:.1%} of their time" if self.busy else ""
+            rows.append(("workers", f"{self.workers:,}{busy}"))
             rows.append(("seconds", ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.seconds.items())))
             rows.append(("speed", f"{self.passages_per_s:,.0f} passages/s"))
         return rows

@@ -2,7 +2,9 @@
 
 import functools
 import gc
+import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -15,7 +17,7 @@ from shoal.build.index import count_shard, index_shard
 from shoal.build.lexical import merge_shards
 from shoal.build.sample import sample_vectors
 from shoal.build.verify import verify_shard
-from shoal.encoders import load_encoder
+from shoal.encoders import Encoder, load_encoder
 from shoal.errors import Conflict, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.indexes import index_kind
@@ -64,13 +66,40 @@ def read_plan(root: str, plan_hash: str, version: str | None = None) -> tuple[Pl
     return plan, storage
 
 
+class BusyEncoder:
+    """An encoder for several threads, of which one computes at a time. `busy_s`: how long the calling thread has."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._turn = threading.Lock()
+        self._mine = threading.local()
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that this encoder computed for the calling thread."""
+        return getattr(self._mine, "busy_s", 0.0)
+
+    def encode_passages(self, texts: Sequence[str]) -> FloatArray:
+        """Return float32 (n, dim), rows L2-normalised, in input order."""
+        with self._turn:
+            started = time.perf_counter()
+            vectors = self._encoder.encode_passages(texts)
+            self._mine.busy_s = self.busy_s + time.perf_counter() - started
+        return vectors
+
+
 class Embedder:
-    """One embedding worker: loads the encoder once, then embeds one unit a call. A callable class for Ray Data."""
+    """One embedding worker: loads the encoder once, then embeds one unit a call. A callable class for Ray Data.
+
+    Safe for concurrent calls: while one unit is encoded, another is read or written.
+    """
 
     def __init__(self, settings: BuildSettings, root: str, plan_hash: str) -> None:
         self._plan, self._storage = read_plan(root, plan_hash)
-        self._encoder = load_encoder(settings)
-        mine, planned = self._encoder.fingerprint(), self._plan.encoder
+        encoder = load_encoder(settings)
+        self._encoder = BusyEncoder(encoder)
+        self._worker = uuid.uuid4().hex
+        mine, planned = encoder.fingerprint(), self._plan.encoder
         if not mine.matches(planned) or mine.dtype != planned.dtype:
             raise Conflict(
                 f"this worker's encoder is {mine} and the plan's is {planned}; give all nodes the same model and device"
@@ -83,12 +112,17 @@ class Embedder:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Embed the unit whose number is the only item of the batch, and tell its counts."""
         (unit,) = batch["item"].tolist()
+        started, busy_s = time.time(), self._encoder.busy_s
         commit = embed_unit(self._plan, self._plan.units[unit], self._encoder, self._storage)
         return {
             "unit": [unit],
             "lines": [commit.lines],
             "rejected": [len(commit.rejected)],
             "rows": np.array([commit.rows]),
+            "worker": [self._worker],
+            "started": [started],
+            "ended": [time.time()],
+            "busy_s": [self._encoder.busy_s - busy_s],
         }
 
 

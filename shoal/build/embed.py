@@ -1,20 +1,30 @@
 """Embed: one unit of input becomes one file of passages and vectors grouped by shard, and a commit record."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import numpy as np
 import pyarrow as pa
 
 from shoal import layout
 from shoal.build.commits import RejectedRecord, UnitCommit, read_unit_commit
 from shoal.build.unit import write_unit
-from shoal.encoders import Encoder
 from shoal.plan import Plan, Unit, shard_of
-from shoal.records import Passage
+from shoal.records import FloatArray, Passage
 from shoal.shard import to_batch
 from shoal.sources import Rejected, read_unit
 from shoal.storage import Storage
 
 
-def embed_unit(plan: Plan, unit: Unit, encoder: Encoder, storage: Storage) -> UnitCommit:
+class PassageEncoder(Protocol):
+    """The part of an encoder that a build needs."""
+
+    def encode_passages(self, texts: Sequence[str]) -> FloatArray:
+        """Return float32 (n, dim), rows L2-normalised, in input order."""
+        ...
+
+
+def embed_unit(plan: Plan, unit: Unit, encoder: PassageEncoder, storage: Storage) -> UnitCommit:
     """Embed one unit and commit it; a unit that is committed already is only looked up.
 
     The result depends on the plan and the encoder alone. Raises InvalidArgument when the unit's file cannot be read or

@@ -83,16 +83,16 @@ def load_encoder(settings: "EncoderSettings") -> Encoder:
     Raises ModelUnavailable when the model cannot be loaded, InvalidArgument when the backend does not exist.
     """
     backend = settings.backend
+    if backend not in ("auto", *backends()):
+        raise InvalidArgument(
+            f"backend={backend!r} does not exist: use auto or one of {', '.join(backends())}", param="backend"
+        )
     if settings.encoder.split(":")[0] == _WEIGHTLESS:
         backend = _WEIGHTLESS
     elif backend == "auto":
         from shoal.inference import place
 
         backend = place(settings).backend
-    if backend not in backends():
-        raise InvalidArgument(
-            f"backend={backend!r} does not exist: use auto or one of {', '.join(backends())}", param="backend"
-        )
     encoder: Encoder = importlib.import_module(f"{__name__}.{backend}").load(settings.encoder, settings)
     _log.info("encoder %s on backend %s, %d threads", encoder.fingerprint(), backend, settings.threads)
     return encoder
