@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -27,10 +28,11 @@ from shoal.build.lexical import describe_lexical, merge_shards
 from shoal.build.publish import make_manifest
 from shoal.build.sample import sample_vectors
 from shoal.encoders import Encoder, TokenEncoder, load_encoder
-from shoal.evaluation.asking import LocalAsker, ask_planned, planned
+from shoal.evaluation.asking import LocalAsker, ask_all, ask_planned, planned
 from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.evaluate import with_the_rest
 from shoal.evaluation.measures import Row, judge
+from shoal.evaluation.runs import DEPTH
 from shoal.manifest import Manifest
 from shoal.plan import make_plan, spool
 from shoal.rerankers import Reranker, load_reranker
@@ -48,7 +50,7 @@ from shoal.storage import Storage
 SHARDS = 3
 LATENCY_CANDIDATES = 25
 LATENCY_QUERIES = 11
-STAGES = [f"{mode}{stage}" for stage in ("", "+rerank") for mode in ("dense", "lexical", "hybrid")]
+STAGES = ["dense", "lexical", "rrf", "hybrid", "dense+rerank", "lexical+rerank", "hybrid+rerank"]
 # nDCG@10 of all judged queries: BM25 with k1 1.5, b 0.75 and an English stemmer; the embedded encoder by exact search.
 BM25 = {"scifact": 0.686, "cranfield": 0.519, "stackexchange-5sites": 0.495, "hotpotqa-500": 0.784, "boolq-dev": 0.868}
 DENSE = {"scifact": 0.645, "cranfield": 0.508}
@@ -120,7 +122,11 @@ def measure(place: Path, dataset: Dataset, encoder: Encoder, options: argparse.N
     asked = EvaluateSettings(dataset=str(place), top_k=options.top_k)
     with LocalAsker(root, manifest, encoder, reranker, serve, asked.timeout_ms) as asker:
         runs = ask_planned(asker, dataset.queries, planned(asked, asker), asked.top_k)
-    return judge(with_the_rest(runs), dataset.judgements)
+    with LocalAsker(
+        root, manifest, encoder, None, serve.model_copy(update={"fusion": "rrf"}), asked.timeout_ms
+    ) as asker:
+        run = ask_all(asker, dataset.queries, "hybrid", False, DEPTH)
+    return judge([*with_the_rest(runs), replace(run, name="rrf")], dataset.judgements)
 
 
 def build(source: Path, root: Storage, encoder: Encoder, options: argparse.Namespace) -> Manifest:
@@ -162,10 +168,10 @@ def goals(results: dict[str, dict[str, float]], whole: set[str]) -> list[Figure]
     goal = f">= {wanted} of {len(results)}" if wanted else ""
     met = above >= wanted if wanted else None
     figures.append(Figure("hybrid >= the better of dense and lexical - 0.005", above, "collections", goal, met))
-    gains = [rows["hybrid+rerank"] - rows["hybrid"] for rows in results.values()]
+    gains = [rows["hybrid+rerank"] - rows["rrf"] for rows in results.values()]
     mean, least = statistics.mean(gains), min(gains)
-    figures.append(Figure("two stages over fusion alone, mean", mean, "", ">= 0.01", mean >= 0.01))
-    figures.append(Figure("two stages over fusion alone, least", least, "", ">= -0.005", least >= -0.005))
+    figures.append(Figure("two stages over reciprocal rank fusion, mean", mean, "", ">= 0.01", mean >= 0.01))
+    figures.append(Figure("two stages over reciprocal rank fusion, least", least, "", ">= -0.005", least >= -0.005))
     return figures
 
 

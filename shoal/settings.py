@@ -198,26 +198,26 @@ class FusionSettings(Settings):
         description="Candidates that each of the two ways of searching brings into a hybrid answer. Fixed, so that a "
         "longer page continues a shorter one; top_k is at most this in hybrid mode.",
     )
-    fusion: Literal["rrf", "weighted"] = Field(
-        "rrf",
-        description="How the two rankings are fused: by reciprocal ranks, or by scores scaled to 0..1 for each query.",
+    fusion: Literal["weighted", "rrf"] = Field(
+        "weighted",
+        description="How the two rankings are fused: by scores scaled to 0..1 for each query, or by reciprocal ranks.",
     )
     rrf_k: int = Field(60, ge=1, le=100_000, description="The constant of reciprocal rank fusion.")
     lexical_weight: float = Field(
-        0.5, ge=0, le=1, description="Share of the words in weighted fusion; vectors have the rest."
+        0.3, ge=0, le=1, description="Share of the words in weighted fusion; vectors have the rest."
     )
     rerank_dense_weight: float | None = Field(
         None,
         ge=0,
         le=1000,
-        description="What a hybrid answer adds to a rerank score for each unit of cosine similarity. Default: 0.5 with "
-        "late_interaction, whose scores are cosines too, else 0.",
+        description="What a hybrid answer adds to a rerank score for each unit of cosine similarity. Default: 0.25 "
+        "with late_interaction, whose scores are cosines too, else 0.",
     )
     rerank_lexical_weight: float | None = Field(
         None,
         ge=0,
         le=1000,
-        description="What it adds for the best BM25 score of the query, and for others in proportion. Default: 0.45 "
+        description="What it adds for the best BM25 score of the query, and for others in proportion. Default: 0.2 "
         "with late_interaction, else 0.",
     )
 

@@ -43,7 +43,7 @@ def test_reciprocal_ranks_add_up(found: tuple[list[Candidate], list[Candidate], 
     for ranking in (dense, lexical):
         for rank, candidate in enumerate(ranking, 1):
             expected[candidate.id] = expected.get(candidate.id, 0.0) + 1 / (k + rank)
-    fused = fuse(dense, lexical, serve_settings(rrf_k=k))
+    fused = fuse(dense, lexical, serve_settings(fusion="rrf", rrf_k=k))
     assert {one.id: one.score for one in fused} == pytest.approx(expected)
     assert [(one.id, one.score) for one in fused] == sorted(
         ((one.id, one.score) for one in fused), key=lambda entry: (-entry[1], entry[0])
@@ -70,7 +70,7 @@ def test_the_first_of_both_is_the_first_and_a_better_rank_never_hurts(
     found: tuple[list[Candidate], list[Candidate], Any],
 ) -> None:
     dense, lexical, _ = found
-    fused = fuse(dense, lexical, serve_settings())
+    fused = fuse(dense, lexical, serve_settings(fusion="rrf"))
     if dense and lexical and dense[0].id == lexical[0].id:
         assert fused[0].id == dense[0].id
     for one in fused:
@@ -110,7 +110,7 @@ CANDIDATES = [Candidate("a", 0.9, 1, 0, 0, None, 0.5, 1, 4.0, 2), Candidate("b",
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, [0.1 + 0.5 * 0.5 + 0.45 * 0.5, 0.3 + 0.5 * 0.25 + 0.45]),
+        ({}, [0.1 + 0.25 * 0.5 + 0.2 * 0.5, 0.3 + 0.25 * 0.25 + 0.2]),
         ({"rerank_dense_weight": 2, "rerank_lexical_weight": 0}, [1.1, 0.8]),
         ({"reranker": "overlap"}, [0.1, 0.3]),
         ({"reranker": "overlap", "rerank_lexical_weight": 1}, [0.6, 1.3]),
@@ -124,4 +124,4 @@ def test_the_second_stage_may_add_what_the_first_knows(changes: dict[str, Any], 
 def test_without_a_word_found_the_words_add_nothing() -> None:
     candidates = [replace(one, lexical_score=0.0) for one in CANDIDATES]
     blended = blend(np.array([0.1, 0.3], np.float32), candidates, serve_settings(), 0.0)
-    np.testing.assert_allclose(blended, [0.35, 0.425], rtol=1e-6)
+    np.testing.assert_allclose(blended, [0.225, 0.3625], rtol=1e-6)

@@ -27,7 +27,7 @@ class System:
         self.shards = [FakeShard(PASSAGES[a:b]) for a, b in pairwise(bounds)]
         self.encoder = FakeEncoder()
         self.reranker = FakeReranker()
-        self.settings = serve_settings(**settings)
+        self.settings = serve_settings(**{"fusion": "rrf", **settings})
         self.pipeline = SearchPipeline(self.encoder, self.shards, self.reranker, self.settings, clock=now)
         self.pipeline.switch("v1", SIZES, lexical)
 
@@ -70,6 +70,23 @@ async def test_hybrid_fuses_the_windows_of_the_whole_index(window: int) -> None:
     assert answer.mode == "hybrid"
     assert [one.passage for one in answer.results] == [PASSAGES[int(one.id[1:])] for one in answer.results]
     assert {call.top_k for shard in system.shards for call in shard.calls} == {window}
+
+
+@virtual_time
+async def test_hybrid_adds_up_scaled_scores_by_default() -> None:
+    assert serve_settings().fusion == "weighted"
+    answer = await System(fusion="weighted", lexical_weight=0.3).pipeline.search(request("hybrid", top_n=12))
+    dense = dict(exact(PASSAGES, QUERY, 60))
+    words = {passage.id: shared(QUERY, passage) for passage in PASSAGES}
+
+    def scaled(scores: dict[str, float], id_: str) -> float:
+        least, greatest = min(scores.values()), max(scores.values())
+        return (scores[id_] - least) / (greatest - least)
+
+    expected = {id_: 0.7 * scaled(dense, id_) + 0.3 * scaled(words, id_) for id_ in dense}
+    best = sorted(expected, key=lambda id_: (-expected[id_], id_))[:12]
+    assert [one.id for one in answer.results] == best
+    assert [one.score for one in answer.results] == pytest.approx([expected[id_] for id_ in best], abs=1e-5)
 
 
 @virtual_time
