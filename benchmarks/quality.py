@@ -25,7 +25,7 @@ from shoal.build.commits import Tally
 from shoal.build.embed import embed_unit
 from shoal.build.index import count_shard, index_shard
 from shoal.build.lexical import describe_lexical, merge_shards
-from shoal.build.publish import make_manifest
+from shoal.build.publish import field_types, make_manifest
 from shoal.build.sample import sample_vectors
 from shoal.encoders import Encoder, TokenEncoder, load_encoder
 from shoal.evaluation.asking import LocalAsker, ask_all, ask_planned, planned
@@ -138,12 +138,13 @@ def build(source: Path, root: Storage, encoder: Encoder, options: argparse.Names
     tally = Tally(len(plan.units), plan.shards)
     for unit in plan.units:
         done = embed_unit(plan, unit, encoder, root)
-        tally.add_unit(done.unit, done.lines, done.rows, len(done.rejected))
+        tally.add_unit(done.unit, done.lines, done.rows, len(done.rejected), done.fields)
+    fields = field_types(plan, tally)
     queries = sample_vectors(root, plan.hash, tally.passages, plan.shards, encoder.dim, 0, seed=2)
     for shard in range(plan.shards):
         count_shard(plan, shard, root)
     merge_shards(plan, root)
-    commits = [index_shard(plan, shard, root, queries, options.threads) for shard in range(plan.shards)]
+    commits = [index_shard(plan, shard, root, queries, options.threads, fields) for shard in range(plan.shards)]
     for commit in commits:
         tally.add_shard(commit)
     manifest = make_manifest(plan, tally, commits, None, [], describe_lexical(plan, root))

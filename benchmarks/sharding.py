@@ -90,6 +90,8 @@ def build(dataset: Path, index: str, shards: int) -> Storage:
         index,
         "--shards",
         str(shards),
+        "--dtype",  # as the reference computes
+        "float32",
     ]
     subprocess.run(command, check=True)
     return Storage(index)

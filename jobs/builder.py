@@ -18,12 +18,13 @@ from jobs.session import Cluster, embedding_workers, run, shortage, spread, star
 from shoal import indexes, layout, versions
 from shoal.build.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
 from shoal.build.lexical import describe_lexical
-from shoal.build.publish import first_rejected, make_manifest, require_passages, write_rejected
+from shoal.build.publish import field_types, first_rejected, make_manifest, require_passages, write_rejected
 from shoal.build.recall import CorpusRecall
 from shoal.build.verify import count_problems
 from shoal.errors import Conflict, CorruptIndex, NotFound, ShoalError
 from shoal.fingerprint import Fingerprint
 from shoal.lexical.analyzer import Analyzer
+from shoal.metadata import MAX_FIELDS
 from shoal.plan import Plan, make_plan, spool
 from shoal.settings import BuildSettings
 from shoal.storage import Storage
@@ -85,9 +86,10 @@ class Builder:
         published: the version of this plan that was there before. Returns the new one and, if this run has built it,
         what the summary says about that.
         """
-        staged = self._staged(plan)
+        staged: Plan | None = None
         while True:
             try:
+                staged = staged or self._staged(plan)
                 return staged.version, self._stages(staged)
             except Exception:
                 # Two runs of one build do the same work side by side. The faster one publishes and clears the staging
@@ -97,7 +99,7 @@ class Builder:
                     self._reporter.say(f"another run of this build has published {other}")
                     return other, {}
                 now = self._staging(plan.hash)
-                if now is None or now.version == staged.version:
+                if now is None or staged is None or now.version == staged.version:
                     raise
                 self._reporter.say(f"another run of this build is making {now.version}: going on with that one")
                 staged = now
@@ -161,7 +163,7 @@ class Builder:
                 # In portions: a pool reads everything that it is given at once.
                 while portion := list(islice(units, 16 * _READERS)):
                     for commit in pool.map(partial(read_unit_commit, self.storage, plan.hash), portion):
-                        tally.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected))
+                        tally.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected), commit.fields)
             reused = int(tally.done.sum())
             if reused:
                 self._reporter.say(
@@ -180,6 +182,15 @@ class Builder:
         if indexes.index_kind(plan.index.index_kind).TRAINED:
             with self._reporter.stage("train"):
                 run(tasks.train, root, plan.hash, tally.passages, threads, **self._resources)
+        fields = field_types(plan, tally)
+        if mixed := [name for name, kind in fields.items() if kind == "mixed"]:
+            self._reporter.say(
+                f"values of several types, not to be filtered by: {', '.join(mixed)}; --metadata-types declares one"
+            )
+        if tally.fields.kinds is None:
+            self._reporter.say(
+                f"more than {MAX_FIELDS} metadata fields: filters know only those that --metadata-types declares"
+            )
         if plan.lexical.lexical:
             with self._reporter.stage("terms", plan.shards, "shards") as stage:
                 calls = ((root, plan.hash, shard) for shard in range(plan.shards))
@@ -190,7 +201,9 @@ class Builder:
             queries = start(
                 tasks.sample_queries, root, plan.hash, tally.passages, self.settings.verify_queries, num_cpus=1
             )
-            indexing = ((root, plan.hash, plan.version, shard, queries, threads) for shard in range(plan.shards))
+            indexing = (
+                (root, plan.hash, plan.version, shard, queries, threads, fields) for shard in range(plan.shards)
+            )
             for passages in spread(tasks.index, indexing, self._limit, **self._resources):
                 stage.advance(passages)
             commits = []

@@ -1,5 +1,6 @@
 """The embedding stage: Ray Data streams the numbers of the units through a pool of encoders."""
 
+import json
 import logging
 from collections.abc import Iterator
 
@@ -66,7 +67,8 @@ def embed(
     try:
         for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
             for row, unit in enumerate(batch["unit"].tolist()):
-                tally.add_unit(unit, int(batch["lines"][row]), batch["rows"][row], int(batch["rejected"][row]))
+                fields = json.loads(batch["fields"][row])
+                tally.add_unit(unit, int(batch["lines"][row]), batch["rows"][row], int(batch["rejected"][row]), fields)
                 busy.add(*(batch[name][row] for name in ("worker", "started", "ended", "busy_s")))
                 yield unit
     except Exception as error:

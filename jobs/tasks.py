@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import json
 import threading
 import time
 import uuid
@@ -21,6 +22,7 @@ from shoal.encoders import Encoder, load_encoder
 from shoal.errors import Conflict, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.indexes import index_kind
+from shoal.metadata import FieldTypes
 from shoal.plan import Plan, spool_file
 from shoal.records import FloatArray
 from shoal.settings import BuildSettings, EvaluateSettings
@@ -119,6 +121,7 @@ class Embedder:
             "lines": [commit.lines],
             "rejected": [len(commit.rejected)],
             "rows": np.array([commit.rows]),
+            "fields": [json.dumps(commit.fields)],
             "worker": [self._worker],
             "started": [started],
             "ended": [time.time()],
@@ -199,10 +202,12 @@ def ask(settings: EvaluateSettings, queries: dict[str, str]) -> list["Run"]:
 
 
 @patient
-def index(root: str, plan_hash: str, version: str, shard: int, queries: FloatArray, threads: int) -> int:
+def index(
+    root: str, plan_hash: str, version: str, shard: int, queries: FloatArray, threads: int, fields: FieldTypes
+) -> int:
     """Index one shard of a version and return its passages."""
     plan, storage = read_plan(root, plan_hash, version)
-    return index_shard(plan, shard, storage, queries, threads).entry.count
+    return index_shard(plan, shard, storage, queries, threads, fields).entry.count
 
 
 @patient

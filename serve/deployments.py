@@ -18,6 +18,7 @@ from shoal.batching import Batcher
 from shoal.cache import ShardCache
 from shoal.encoders import load_encoder
 from shoal.errors import DeadlineExceeded, NotFound, ShoalError
+from shoal.filters import Filter
 from shoal.fingerprint import Fingerprint
 from shoal.pipeline import SearchPipeline
 from shoal.query_cache import QueryCache
@@ -91,6 +92,7 @@ class Retriever:
         self._storage = Storage(settings.index)
         self._cache = None if self._storage.is_local else ShardCache(settings.cache_dir, settings.cache_bytes)
         self._faiss_threads = settings.retriever_threads
+        self._filter_cache_bytes = settings.filter_cache_bytes
         self._threads = Threads(2, f"shard {shard}")  # a fetch of texts need not wait for another batch's search
         self._open: dict[str, Shard] = {}
         self._loading: dict[str, asyncio.Task[Shard]] = {}
@@ -111,15 +113,28 @@ class Retriever:
 
     def _load(self, version: str) -> Shard:
         manifest = read_manifest(self._storage, version)
-        shard = Shard.open(self._storage, manifest, self._number, cache=self._cache, threads=self._faiss_threads)
+        shard = Shard.open(
+            self._storage,
+            manifest,
+            self._number,
+            cache=self._cache,
+            threads=self._faiss_threads,
+            filter_cache_bytes=self._filter_cache_bytes,
+        )
         shard.warm()
         return shard
 
     async def search(
-        self, version: str, queries: Queries, top_k: int, deadline: float, with_passages: bool
+        self,
+        version: str,
+        queries: Queries,
+        top_k: int,
+        deadline: float,
+        with_passages: bool,
+        filters: Sequence[Filter | None] | None = None,
     ) -> ShardHits:
         """Search the named version for several queries. Raises NotFound if there is no such version."""
-        return await self._use(version, deadline, lambda shard: shard.search(queries, top_k, with_passages))
+        return await self._use(version, deadline, lambda shard: shard.search(queries, top_k, with_passages, filters))
 
     async def fetch(self, version: str, rows: list[int], deadline: float, with_vectors: bool = False) -> Fetched:
         """Return the passages (and, if asked for, the vectors) of rows of the named version, in the order asked."""

@@ -15,6 +15,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
+from shoal.filters import Filter
 from shoal.records import FloatArray, Queries, ShardHits
 from shoal.services import Fetched
 
@@ -43,11 +44,17 @@ class ShardHandle:
         self._shard = shard
 
     async def search(
-        self, version: str, queries: Queries, top_k: int, deadline: float, with_passages: bool
+        self,
+        version: str,
+        queries: Queries,
+        top_k: int,
+        deadline: float,
+        with_passages: bool,
+        filters: Sequence[Filter | None] | None = None,
     ) -> ShardHits:
-        """Search this shard of the named version for several queries."""
+        """Search this shard of the named version for several queries, each with its filter or None."""
         hits: ShardHits = await _call(
-            self._handle, "search", version, queries, top_k, deadline, with_passages, deadline=deadline
+            self._handle, "search", version, queries, top_k, deadline, with_passages, filters, deadline=deadline
         )
         return hits
 

@@ -11,9 +11,7 @@ import json
 import logging
 import os
 import re
-import shutil
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
@@ -33,6 +31,7 @@ from shoal.errors import InvalidArgument, ShoalError, Unavailable
 from shoal.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.serving import Serving, plan_serving
 from shoal.settings import RunSettings, ServeSettings
+from shoal.temporary import temporary_folder
 
 OBJECT_STORE_BYTES = 128 * 2**20
 """Of a private Ray. Queries and answers travel by gRPC, never through the object store."""
@@ -87,8 +86,7 @@ def _stopping() -> Iterator[None]:
 def _ray(proxy: Literal["haproxy", "ray"]) -> Iterator[None]:
     """A private Ray that is prepared for Serve with this proxy, until the end of the block."""
     # Sockets lie in it, and their paths are limited to 107 bytes, of which Ray's names take 90.
-    folder = Path(tempfile.mkdtemp(prefix="shoal-", dir="/tmp"))
-    try:
+    with temporary_folder(parent="/tmp") as folder:  # noqa: S108
         adopt_orphans()
         private_ray.prepare(folder, proxy)
         paths = [str(APPLICATION), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -118,8 +116,6 @@ def _ray(proxy: Literal["haproxy", "ray"]) -> Iterator[None]:
             with _stopping():
                 ray.shutdown()
                 kill_descendants()  # Ray's node agents outlive a raylet that was stopped while it started
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _require_free(host: str, port: int) -> None:

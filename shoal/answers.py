@@ -67,5 +67,7 @@ class IndexDescription(Answer):
     kind: str
     modes: list[str] = ["dense"]
     """How it can be searched: dense, lexical, hybrid."""
+    fields: dict[str, str] = {}
+    """Metadata fields that filters know, and their types."""
     models: dict[str, str | None]
     """`encoder` and `reranker`; the latter is None if there is none."""

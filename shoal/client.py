@@ -8,9 +8,9 @@ with shoal.Client("http://127.0.0.1:8000") as client:
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 import httpx
 
@@ -37,6 +37,8 @@ class SearchOptions(TypedDict, total=False):
     timeout_ms: int
     """Deadline at the server: what is not finished by then is left out and named in `degraded`."""
     explain: bool
+    filter: Mapping[str, Any]
+    """Conditions on metadata, such as {"year": {"$gte": 2020}}, that every result fulfils."""
 
 
 class _Base:

@@ -5,13 +5,15 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from shoal import filters
 from shoal.batching import Batcher
 from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.merge import merge
+from shoal.metadata import FieldTypes
 from shoal.records import Candidate, Coverage, FloatArray, Hits, MissingShard, Mode, Passage, Queries, ShardHits
 from shoal.services import Fetched, ShardService
 from shoal.settings import ServeSettings
@@ -55,6 +57,7 @@ class Probe:
     mode: Mode
     top_k: int
     deadline: float
+    filter: filters.Filter | None
 
     @property
     def rows(self) -> int:
@@ -76,8 +79,8 @@ class FanOut:
     """Searches every shard of one version.
 
     Each shard has its own queue: a shard that hangs delays no other shard, and a slow one gets larger batches.
-    counts: passages of each shard, for the coverage. lexical: whether the version can be searched by words.
-    Raises Conflict when there are not as many counts as shards.
+    counts: passages of each shard, for the coverage. fields: types of the metadata fields, for filters. lexical:
+    whether the version can be searched by words. Raises Conflict when there are not as many counts as shards.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class FanOut:
         counts: Sequence[int],
         settings: ServeSettings,
         clock: Callable[[], float],
+        fields: FieldTypes | None = None,
         lexical: bool = False,
     ) -> None:
         if len(counts) != len(shards):
@@ -100,6 +104,7 @@ class FanOut:
         self._counts = counts
         self._settings = settings
         self._clock = clock
+        self._fields = fields or {}
         self._queues = [
             Batcher(
                 partial(self._search, number),
@@ -112,6 +117,10 @@ class FanOut:
             )
             for number in range(len(shards))
         ]
+
+    def filter(self, document: Mapping[str, Any] | None) -> filters.Filter | None:
+        """Check a filter against the fields of this version. Raises InvalidArgument with the path to the fault."""
+        return filters.parse(document, self._fields, self._settings.max_filter_width) if document else None
 
     async def search(self, probe: Probe) -> tuple[dict[int, Found], dict[int, str]]:
         """Search all shards for one query until its deadline.
@@ -191,12 +200,14 @@ class FanOut:
         )
         top_k = max(probe.top_k for probe in probes)
         deadline = max(probe.deadline for probe in probes)
+        trees = [probe.filter for probe in probes]
 
         # Of the two windows of a hybrid query only top_k passages are read in the end.
         with_passages = self._settings.fetch_with_hits and "hybrid" not in queries.modes
 
         async def call() -> ShardHits:
-            hits = await self._shards[shard].search(self.version, queries, top_k, deadline, with_passages)
+            wanted = trees if any(trees) else None
+            hits = await self._shards[shard].search(self.version, queries, top_k, deadline, with_passages, wanted)
             for found in (hits.dense, hits.lexical):
                 if found is not None and len(found.ids) != len(probes):
                     raise RuntimeError(f"found hits for {len(found.ids)} of {len(probes)} queries")

@@ -32,6 +32,7 @@ def shard_dir(version: str, shard: int) -> str:
 
 VECTORS = "vectors.faiss"
 PASSAGES = "passages.arrow"
+METADATA = "metadata.arrow"
 LEXICAL = "lexical"
 LEXICAL_TERMS = f"{LEXICAL}/terms.arrow"
 LEXICAL_OFFSETS = f"{LEXICAL}/offsets.npy"

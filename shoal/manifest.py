@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shoal.errors import CorruptIndex
 from shoal.fingerprint import Fingerprint
+from shoal.metadata import FieldType
 from shoal.settings import LexicalSettings
 
 FORMAT_VERSION = 1
@@ -121,6 +122,8 @@ class Manifest(Record):
     """Files beside the shards, such as rejected.jsonl."""
     counts: Counts
     statistics: CorpusStatistics
+    fields: dict[str, FieldType | Literal["mixed"]] = Field(default_factory=dict)
+    """Types of the metadata fields that filters know, by name: the columns of metadata.arrow, and the mixed ones."""
     build: dict[str, Any]
     """The settings of the build that decide the content of the index."""
 

@@ -13,6 +13,7 @@ from shoal.batching import Batcher
 from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.fanout import FanOut, Found, Probe, describe, merged, retried
 from shoal.fusion import blend, fuse
+from shoal.metadata import FieldTypes
 from shoal.records import Candidate, FloatArray, Mode, Result, SearchAnswer, SearchRequest, Timings
 from shoal.services import MESSAGE_BYTES, EncodeService, RerankService, ShardService
 from shoal.settings import ServeSettings
@@ -72,13 +73,15 @@ class SearchPipeline:
         """The version that new searches are answered from; None before the first `switch`."""
         return self._index.version if self._index else None
 
-    def switch(self, version: str, counts: Sequence[int], lexical: bool = False) -> None:
+    def switch(
+        self, version: str, counts: Sequence[int], fields: FieldTypes | None = None, lexical: bool = False
+    ) -> None:
         """Answer new searches from this version; those under way finish with theirs.
 
-        counts: passages of each shard, in order. lexical: whether it can be searched by words. Raises Conflict when the
-        version has another number of shards.
+        counts: passages of each shard, in order. fields: types of its metadata fields. lexical: whether it can be
+        searched by words. Raises Conflict when the version has another number of shards.
         """
-        self._index = FanOut(version, self._shards, counts, self._settings, self._clock, lexical)
+        self._index = FanOut(version, self._shards, counts, self._settings, self._clock, fields, lexical)
 
     async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer several queries at once, in order. The first error is raised and gives up the others."""
@@ -97,12 +100,14 @@ class SearchPipeline:
         Shards that miss their share of the time are left out and named in `coverage`; without a reranker in time the
         answer is in stage-one order. Raises Overloaded at once when too many queries wait, DeadlineExceeded when the
         query could not be encoded in time, Unavailable when no shard answered or no version is served yet,
-        InvalidArgument for a mode that the version has no index for, or for vectors that its kind cannot give.
+        InvalidArgument for a mode that the version has no index for, a filter that does not fit it, and vectors that
+        its kind cannot give.
         """
         now = asyncio.get_running_loop().time
         arrived = now()
         if self._index is None:
             raise Unavailable("no index version is served yet; try again", retry_after_s=1)
+        self._index.filter(request.filter)  # a wrong one costs nobody anything
         if self._mode(request, self._index) == "lexical":
             encoded = _Encoded(None, arrived, arrived, 0)
         else:
@@ -114,7 +119,8 @@ class SearchPipeline:
         reranks = request.rerank and self._reranker is not None
         depth = request.top_k if reranks else min(request.top_k, request.top_n)
         wanted = self._settings.window if mode == "hybrid" else depth
-        probe = Probe(request.query, encoded.vector, mode, wanted, self._share_of(request.deadline))
+        tree = index.filter(request.filter)
+        probe = Probe(request.query, encoded.vector, mode, wanted, self._share_of(request.deadline), tree)
         found, missing = await index.search(probe)
         dense, lexical = merged(found, probe)
         candidates = fuse(dense, lexical, self._settings)[:depth] if mode == "hybrid" else dense or lexical
@@ -277,6 +283,11 @@ def _best(candidates: list[Candidate], scores: FloatArray | None, final: FloatAr
     ]
 
 
+def _matches(found: Found) -> int | None:
+    hits = found.dense or found.lexical
+    return hits.matches[found.query] if hits and hits.matches else None
+
+
 def _explain(
     request: SearchRequest,
     probe: Probe,
@@ -287,7 +298,13 @@ def _explain(
     scores: FloatArray | None,
 ) -> dict[str, Any]:
     shards: list[dict[str, Any]] = [
-        {"shard": shard, "ms": one.ms, "batch": one.batch, "hits": _hits(one, probe)}
+        {
+            "shard": shard,
+            "ms": one.ms,
+            "batch": one.batch,
+            "hits": _hits(one, probe),
+            **({} if (matches := _matches(one)) is None else {"matches": matches}),
+        }
         for shard, one in found.items()
         if shard not in missing
     ]

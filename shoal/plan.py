@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from shoal import layout
 from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.fingerprint import Fingerprint
+from shoal.metadata import declared_types
 from shoal.settings import BuildSettings, IndexSettings, LexicalSettings, SourceSettings
 from shoal.sources.files import InputFile
 from shoal.sources.listing import Format, find_input
@@ -302,6 +303,16 @@ def _resolve(settings: BuildSettings, kind: Format) -> SourceSettings:
         raise InvalidArgument(f"columns is for CSV and TSV; the input is {kind}", param="columns")
     if settings.columns is not None and len(set(settings.columns)) < len(settings.columns):
         raise InvalidArgument("columns names a column twice", param="columns")
+    declared = declared_types(settings.metadata_types)
+    taken = {values["id_field"], values["text_field"], values["title_field"]}
+    if taken := taken & declared.keys():
+        raise InvalidArgument(
+            f"metadata_types names {sorted(taken)[0]!r}, which is no metadata", param="metadata_types"
+        )
+    if settings.metadata_fields is not None and (lost := declared.keys() - set(settings.metadata_fields)):
+        raise InvalidArgument(
+            f"metadata_types names {sorted(lost)[0]!r}, which metadata_fields does not keep", param="metadata_types"
+        )
     if settings.chunk_overlap and values["chunk_characters"] is None:
         raise InvalidArgument("chunk_overlap needs chunk_characters, which is not set", param="chunk_overlap")
     if settings.chunk_overlap >= (values["chunk_characters"] or settings.chunk_overlap + 1):

@@ -62,6 +62,7 @@ class Hits:
     passages: the passages of the valid rows in the same order, or None when the caller fetches them after the merge.
     others: float32 (b, k), the scores that the other way of searching gives the same rows, and -inf for queries that
     are not hybrid; None if no query is.
+    matches: how many passages the filter of each query lets through, None for one without; None if no query has one.
     """
 
     scores: FloatArray
@@ -69,6 +70,7 @@ class Hits:
     ids: list[list[str]]
     passages: list[list[Passage]] | None = None
     others: FloatArray | None = None
+    matches: list[int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ class SearchRequest:
     include_vector: bool = False
     explain: bool = False
     mode: Mode | None = None
+    filter: Mapping[str, Any] | None = None
+    """Conditions on metadata as the client wrote them; the pipeline checks them against the index (`shoal.filters`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from shoal.filters import Filter
 from shoal.records import FloatArray, Passage, Queries, ShardHits
 
 MESSAGE_BYTES = 16 * 2**20
@@ -28,11 +29,18 @@ class ShardService(Protocol):
     """One shard. Its position in the pipeline's list is its number."""
 
     async def search(
-        self, version: str, queries: Queries, top_k: int, deadline: float, with_passages: bool
+        self,
+        version: str,
+        queries: Queries,
+        top_k: int,
+        deadline: float,
+        with_passages: bool,
+        filters: Sequence[Filter | None] | None = None,
     ) -> ShardHits:
         """Search this shard of the named version for several queries: the best `top_k` of each way of searching.
 
-        with_passages: send the passages with the hits, unless all of them together exceed MESSAGE_BYTES.
+        with_passages: send the passages with the hits, unless all of them together exceed MESSAGE_BYTES. filters: one
+        for each query, None for all passages; checked against the fields of the version.
         """
         ...
 

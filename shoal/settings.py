@@ -9,6 +9,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+MetadataType = Annotated[
+    str, StringConstraints(pattern=r"^.+:(string|integer|number|boolean|timestamp|list|none)$", strip_whitespace=True)
+]
 EMBEDDED_ENCODER = "all-MiniLM-L6-v2"
 
 
@@ -132,6 +135,12 @@ class SourceSettings(Settings):
     )
     metadata_fields: list[str] | None = Field(
         None, description="Fields kept as metadata. Default: every other field; give an empty list for none."
+    )
+    metadata_types: list[MetadataType] | None = Field(
+        None,
+        description="Types of metadata fields for filters, such as year:integer: string, integer, number, boolean, "
+        "timestamp, list, or none for a field not to filter by. A passage whose value does not fit is rejected. "
+        "Default: what fits all values of the field.",
     )
     columns: list[str] | None = Field(None, description="Column names of a CSV or TSV file that has no header line.")
     chunk_characters: int | None = Field(
@@ -279,6 +288,12 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
         256, ge=1, le=100_000, description="Queries that may wait in one ingress replica; more get 429."
     )
     max_batch: int = Field(32, ge=1, le=1024, description="Queries that one fan-out serves together.")
+    max_filter_width: int = Field(
+        1000, ge=1, le=100_000, description="Conditions that one filter may have, and values that one $in may list."
+    )
+    filter_cache_bytes: int = Field(
+        64 * 2**20, ge=0, description="Memory of one shard for what earlier filters selected; 0 keeps nothing."
+    )
     fetch_with_hits: bool = Field(
         True,
         description="Shards send texts with their hits (fewer hops); false fetches them after the merge (many shards).",

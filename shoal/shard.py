@@ -11,13 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shoal import layout
+from shoal import layout, selection
 from shoal.cache import ShardCache
+from shoal.columns import Columns, ColumnWriter, column_types
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
+from shoal.filters import Filter
 from shoal.indexes import ShardIndex, index_kind
 from shoal.lexical.index import LexicalIndex
 from shoal.lexical.writer import FILES, LexicalWriter
 from shoal.manifest import FileEntry, Manifest, ShardEntry, ShardInfo
+from shoal.metadata import FieldTypes
 from shoal.records import FloatArray, Hits, Passage, Queries, RowArray, ShardHits
 from shoal.services import MESSAGE_BYTES, Fetched
 from shoal.settings import IndexSettings
@@ -36,7 +39,7 @@ PASSAGE_SCHEMA = pa.schema(
 """Columns of passages.arrow. `metadata` is a JSON object with sorted keys, null when it is empty."""
 
 BATCH_ROWS = 4096
-"""Rows of one record batch of passages.arrow; only the last one is smaller."""
+"""Rows of one record batch of passages.arrow and metadata.arrow; only the last one is smaller."""
 
 
 def to_batch(passages: Sequence[Passage]) -> pa.RecordBatch:
@@ -71,26 +74,34 @@ def write_shard(
     kind: str,
     trained: bytes | None,
     threads: int,
+    fields: FieldTypes | None = None,
     lexical: LexicalWriter | None = None,
 ) -> ShardEntry:
     """Write one shard into a local folder (created if missing) and return its manifest entry.
 
     blocks: record batches that have at least the columns of PASSAGE_SCHEMA, each with its vectors, float32 (n_i, dim).
-    kind: the `index_kind` setting. trained: what the kind's `train` returned. lexical: a writer for the same folder,
-    unless the shard shall be searched by vectors only. Files of the entry are named relative to
-    the folder of the version. How the rows are cut into blocks does not change a byte of the result; memory holds one
-    block, and for other kinds than `flat` the index. Raises InvalidArgument for vectors that are not finite.
+    kind: the `index_kind` setting. trained: what the kind's `train` returned. fields: types of the metadata fields; all
+    values fit them. Files of the entry are named relative to the folder of the version. How the rows are cut into
+    blocks does not change a byte of the result; memory holds one block, and for other kinds than `flat` the index.
+    lexical: a writer for the same folder, unless the shard shall be searched by vectors only.
+    Raises InvalidArgument for vectors that are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = text_bytes = 0
     if lexical is not None:
         blocks = lexical.watch(blocks)
-    with pa.OSFile(str(folder / layout.PASSAGES), "wb") as sink, pa.ipc.new_file(sink, PASSAGE_SCHEMA) as writer:
+    names = [layout.VECTORS, layout.PASSAGES, *([layout.METADATA] if column_types(fields or {}) else []), layout.SHARD]
+    with (
+        pa.OSFile(str(folder / layout.PASSAGES), "wb") as sink,
+        pa.ipc.new_file(sink, PASSAGE_SCHEMA) as writer,
+        ColumnWriter(folder / layout.METADATA, fields or {}) as columns,
+    ):
 
         def vectors() -> Iterator[FloatArray]:
             nonlocal count, text_bytes
             for batch, block in _regular(blocks, dim):
                 writer.write_batch(batch)
+                columns.write(batch.column(3))
                 count += batch.num_rows
                 text_bytes += _byte_count(batch.column(1))
                 yield block
@@ -99,7 +110,7 @@ def write_shard(
     info = ShardInfo(shard=shard, count=count, dim=dim, kind=kind, text_bytes=text_bytes)
     (folder / layout.SHARD).write_bytes(info.to_bytes())
     local, files = Storage(str(folder)), []
-    for name in (layout.VECTORS, layout.PASSAGES, layout.SHARD, *(FILES if lexical else ())):
+    for name in (*names, *(FILES if lexical else ())):
         digest, size = local.sha256(name)
         files.append(FileEntry(path=f"{layout.shard_name(shard)}/{name}", bytes=size, sha256=digest))
     return ShardEntry(shard=shard, count=count, files=files)
@@ -113,12 +124,14 @@ class Shard:
         index: ShardIndex,
         lexical: LexicalIndex | None,
         passages: "Passages",
+        selections: selection.Selections | None,
         paths: Sequence[Path],
         cache: ShardCache | None,
     ) -> None:
         self._index = index
         self._lexical = lexical
         self._passages = passages
+        self._selections = selections
         self._paths = paths
         self._cache = cache
 
@@ -132,10 +145,12 @@ class Shard:
         cache: ShardCache | None,
         threads: int,
         verify: bool = True,
+        filter_cache_bytes: int = 64 * 2**20,
     ) -> "Shard":
         """Open a shard of a version, checking its files against the manifest.
 
         cache: where the files of a remote root are kept; it checks them whatever `verify` says. threads: of one search.
+        filter_cache_bytes: memory for what filters have selected before.
         Raises NotFound for a shard that the version does not have, CorruptIndex naming the file that does not match.
         """
         entry = next((entry for entry in manifest.shards if entry.shard == shard), None)
@@ -153,6 +168,14 @@ class Shard:
             settings = IndexSettings(index_kind=manifest.index.kind, index_search=manifest.index.search)
             index = index_kind(settings.index_kind).open(paths[layout.VECTORS], settings, threads)
             passages = Passages(paths[layout.PASSAGES])
+            columns = None
+            if layout.METADATA in paths:
+                columns = Columns(paths[layout.METADATA], manifest.fields)
+                if columns.count != entry.count:
+                    raise CorruptIndex(
+                        f"{paths[layout.METADATA]} has {columns.count} rows, its manifest says {entry.count}; "
+                        "activate another version"
+                    )
             if not (index.count == passages.count == entry.count and index.dim == manifest.dim):
                 raise CorruptIndex(
                     f"shard {shard} of {manifest.version} holds {index.count} vectors of {index.dim} dimensions and "
@@ -165,30 +188,42 @@ class Shard:
         except BaseException:
             _release(cache, paths.values())
             raise
-        return cls(index, lexical, passages, list(paths.values()), cache)
+        selections = selection.Selections(columns, index, filter_cache_bytes) if columns is not None else None
+        return cls(index, lexical, passages, selections, list(paths.values()), cache)
 
     @property
     def count(self) -> int:
         """Number of passages."""
         return self._passages.count
 
-    def search(self, queries: Queries, top_k: int, with_passages: bool) -> ShardHits:
+    def search(
+        self,
+        queries: Queries,
+        top_k: int,
+        with_passages: bool,
+        filters: Sequence[Filter | None] | None = None,
+    ) -> ShardHits:
         """Search for b queries; the arrays of the hits are (b, top_k).
 
-        with_passages: passages come with the hits, unless they would not fit into one message.
+        with_passages: passages come with the hits, unless they would not fit into one message. filters: one for each
+        query, None for all passages; checked against the fields of this version.
         Raises InvalidArgument for vectors of another dimension, and for words where the version has no lexical index.
         """
-        dense = self._search_dense(queries, top_k)
-        lexical = self._search_lexical(queries, top_k, dense)
+        selected = self._selected(queries, filters)
+        dense = self._search_dense(queries, top_k, selected)
+        lexical = self._search_lexical(queries, top_k, selected, dense)
         both = dense is not None and lexical is not None
+        matches = [None if one is None else one.count for one in selected] if any(selected) else None
         if dense is not None and lexical is not None:
             self._fill_in(queries, dense, lexical)
         return ShardHits(
-            dense=None if dense is None else self._hits(dense, with_passages, both),
-            lexical=None if lexical is None else self._hits(lexical, with_passages, both),
+            dense=None if dense is None else self._hits(dense, with_passages, both, matches),
+            lexical=None if lexical is None else self._hits(lexical, with_passages, both, matches),
         )
 
-    def _search_dense(self, queries: Queries, top_k: int) -> "_Found | None":
+    def _search_dense(
+        self, queries: Queries, top_k: int, selected: Sequence[selection.Selection | None]
+    ) -> "_Found | None":
         places = [query for query, mode in enumerate(queries.modes) if mode != "lexical"]
         if not places:
             return None
@@ -198,12 +233,39 @@ class Shard:
                 f"queries have shape {vectors.shape}, the index needs (b, {self._index.dim})", param="queries"
             )
         found = _Found.nothing(len(vectors), top_k)
-        found.scores[places], found.rows[places] = self._index.search(
-            np.ascontiguousarray(vectors[places], dtype=np.float32), top_k
-        )
+        vectors = np.ascontiguousarray(vectors[places], dtype=np.float32)
+        found.scores[places], found.rows[places] = self._filtered(vectors, top_k, [selected[place] for place in places])
         return found
 
-    def _search_lexical(self, queries: Queries, top_k: int, dense: "_Found | None") -> "_Found | None":
+    def _filtered(
+        self, queries: FloatArray, top_k: int, selected: Sequence[selection.Selection | None]
+    ) -> tuple[FloatArray, RowArray]:
+        """Search once for each of the different selections, with all of its queries."""
+        scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
+        rows = np.full((len(queries), top_k), -1, dtype=np.int64)
+        for one in {id(one): one for one in selected}.values():
+            numbers = [number for number, other in enumerate(selected) if other is one]
+            if one is None:
+                scores[numbers], rows[numbers] = self._index.search(queries[numbers], top_k)
+            else:
+                scores[numbers], rows[numbers] = selection.search(self._index, queries[numbers], top_k, one)
+        return scores, rows
+
+    def _selected(self, queries: Queries, filters: Sequence[Filter | None] | None) -> list[selection.Selection | None]:
+        """What the filter of each query lets through; None for a query without one."""
+        count = len(queries.modes)
+        if filters is None:
+            return [None] * count
+        if len(filters) != count:
+            raise InvalidArgument(f"{count} queries need as many filters, not {len(filters)}", param="filters")
+        if any(filters) and self._selections is None:
+            raise InvalidArgument("this version has no metadata to filter by; build it again", param="filter")
+        kept = {tree: self._selections.get(tree) for tree in filters if tree is not None and self._selections}
+        return [None if tree is None else kept[tree] for tree in filters]
+
+    def _search_lexical(
+        self, queries: Queries, top_k: int, selected: Sequence[selection.Selection | None], dense: "_Found | None"
+    ) -> "_Found | None":
         """Search by words, and give what hybrid queries found by vectors its score by words."""
         places = [query for query, mode in enumerate(queries.modes) if mode != "dense"]
         if not places:
@@ -213,7 +275,8 @@ class Shard:
         found = _Found.nothing(len(queries.modes), top_k)
         for query in places:
             scores = self._lexical.scores(queries.texts[query])
-            best = self._lexical.best(scores, top_k)
+            one = selected[query]
+            best = self._lexical.best(scores if one is None else np.where(one.mask(self.count), scores, 0), top_k)
             found.scores[query, : len(best)], found.rows[query, : len(best)] = scores[best], best
             if dense is not None:
                 valid = dense.rows[query] >= 0
@@ -233,15 +296,15 @@ class Shard:
             # Row by row, so that a passage has the same score whatever else was found with it.
             lexical.others[query, valid] = np.einsum("nd,d->n", vectors, queries.vectors[query])
 
-    def _hits(self, found: "_Found", with_passages: bool, both: bool) -> Hits:
+    def _hits(self, found: "_Found", with_passages: bool, both: bool, matches: list[int | None] | None) -> Hits:
         others = found.others if both else None
         valid = [row[row >= 0].tolist() for row in found.rows]
         if not with_passages or sum(map(self._passages.size, chain.from_iterable(valid))) > MESSAGE_BYTES:
             ids = [[self._passages.id(row) for row in rows] for rows in valid]
-            return Hits(found.scores, found.rows, ids, None, others)
+            return Hits(found.scores, found.rows, ids, None, others, matches)
         passages = [[self._passages.passage(row) for row in rows] for rows in valid]
         ids = [[passage.id for passage in rows] for rows in passages]
-        return Hits(found.scores, found.rows, ids, passages, others)
+        return Hits(found.scores, found.rows, ids, passages, others, matches)
 
     def fetch(self, rows: Sequence[int], with_vectors: bool = False) -> Fetched:
         """Return the passages, and if asked for the vectors, of rows of this shard, in the order asked.

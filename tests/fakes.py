@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from shoal.filters import Filter
 from shoal.records import FloatArray, Hits, Passage, Queries, ShardHits
 from shoal.services import Fetched
 from shoal.settings import ServeSettings
@@ -114,6 +115,7 @@ class SearchCall:
     top_k: int
     deadline: float
     with_passages: bool
+    filters: list[Filter | None] | None
 
 
 class FakeShard:
@@ -129,9 +131,18 @@ class FakeShard:
         """Passages that fit into one message; None: any number."""
 
     async def search(
-        self, version: str, queries: Queries, top_k: int, deadline: float, with_passages: bool
+        self,
+        version: str,
+        queries: Queries,
+        top_k: int,
+        deadline: float,
+        with_passages: bool,
+        filters: Sequence[Filter | None] | None = None,
     ) -> ShardHits:
-        self.calls.append(SearchCall(version, len(queries.texts), list(queries.modes), top_k, deadline, with_passages))
+        wanted = list(filters) if filters else None
+        self.calls.append(
+            SearchCall(version, len(queries.texts), list(queries.modes), top_k, deadline, with_passages, wanted)
+        )
         try:
             await self.behaviour()
         except asyncio.CancelledError:

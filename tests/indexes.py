@@ -12,6 +12,7 @@ from shoal.lexical.analyzer import Analyzer
 from shoal.lexical.statistics import contents, count_terms, look_up, merge_terms, read_terms, read_totals
 from shoal.lexical.writer import LexicalWriter
 from shoal.manifest import CorpusStatistics, Counts, IndexInfo, LexicalInfo, Manifest
+from shoal.metadata import Observed
 from shoal.plan import shard_of
 from shoal.records import Passage
 from shoal.settings import EncoderSettings, LexicalSettings
@@ -71,6 +72,10 @@ def publish(
     """
     storage, model = Storage(str(root)), load_encoder(EncoderSettings(encoder=encoder))
     entries = []
+    observed = Observed()
+    for passage in content:
+        observed.see(passage.metadata)
+    fields = observed.types({})
     parts = [
         to_batch([passage for passage in content if shard_of(passage.id, shards) == shard]) for shard in range(shards)
     ]
@@ -88,6 +93,7 @@ def publish(
                 trained=None,
                 threads=1,
                 lexical=terms and terms.writer(folder, shard),
+                fields=fields,
             )
         )
     text_bytes = sum(len(passage.text.encode()) for passage in content)
@@ -102,6 +108,7 @@ def publish(
         shards=entries,
         counts=Counts(input=len(content), passages=len(content), duplicates=0, rejected=0),
         statistics=CorpusStatistics(text_bytes=text_bytes, mean_text_bytes=text_bytes / len(content)),
+        fields=fields,
         build={},
     )
     versions.publish(storage, manifest)

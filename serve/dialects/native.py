@@ -160,6 +160,7 @@ class IndexInfo(BaseModel):
     metric: str
     kind: str = Field(description="Kind of the vector index.")
     modes: list[Mode] = Field(description="How it can be searched.")
+    fields: dict[str, str] = Field({}, description="Metadata fields that filters know, and their types.")
     models: Models
 
 
@@ -205,7 +206,12 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
             description="How stage one searches: by vectors (dense), by words (lexical) or by both, fused (hybrid). "
             f"Left out: {_default_mode(settings)}.",
         )
-        filter: dict[str, Any] = Field({}, description="Conditions on metadata; this index has none yet.")
+        filter: dict[str, Any] = Field(
+            {},
+            description="Conditions on metadata that every result fulfils, with the operators of MongoDB: $eq $ne $gt "
+            "$gte $lt $lte $in $nin $exists $and $or $not. /v1/index names the fields.",
+            examples=[{"year": {"$gte": 2020}, "lang": "en"}],
+        )
         include: list[Part] = Field(["text", "metadata"], description="Parts of each passage to return.")
         timeout_ms: int = Field(
             min(settings.timeout_ms, settings.max_timeout_ms),
@@ -244,14 +250,20 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
         missing.
         """
         deadline = time.time() + body.timeout_ms / 1000
-        if body.filter:
-            raise InvalidArgument("this server cannot filter yet; leave `filter` out", param="filter")
         top_k, top_n = body.sizes()
         queries = body.query if isinstance(body.query, list) else [body.query]
         answers = await engine().search(
             [
                 SearchRequest(
-                    query, top_k, top_n, body.rerank, deadline, "vector" in body.include, body.explain, body.mode
+                    query,
+                    top_k,
+                    top_n,
+                    body.rerank,
+                    deadline,
+                    "vector" in body.include,
+                    body.explain,
+                    body.mode,
+                    body.filter,
                 )
                 for query in queries
             ]

@@ -1,11 +1,14 @@
 """What a running build has finished: one commit record for each unit and each shard, written after their data."""
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from shoal import layout
 from shoal.manifest import Record, ShardEntry
+from shoal.metadata import FieldType, Observed
 from shoal.storage import Storage
 
 Counts = NDArray[np.int64]
@@ -28,6 +31,8 @@ class UnitCommit(Record):
     rows: list[int]
     """Passages for each shard."""
     rejected: list[RejectedRecord]
+    fields: dict[str, list[FieldType]] | None
+    """Types of the values of each metadata field; None if there are too many fields."""
 
 
 class Duplicate(Record):
@@ -70,11 +75,14 @@ class ShardCommit(Record):
 class Tally:
     """What the units and shards of a plan gave, in 25 bytes a unit however large the corpus.
 
+    fields: the types that values of metadata fields have.
+
     done: bool (units,). lines, passages, rejected: int64 (units,), 0 for a unit that is not embedded yet.
     shard_rows, shard_passages, shard_duplicates: int64 (shards,); rows = passages + duplicates once a shard is indexed.
     """
 
     def __init__(self, units: int, shards: int) -> None:
+        self.fields = Observed()
         self.done: NDArray[np.bool_] = np.zeros(units, np.bool_)
         self.lines: Counts = np.zeros(units, np.int64)
         self.passages: Counts = np.zeros(units, np.int64)
@@ -83,8 +91,16 @@ class Tally:
         self.shard_passages: Counts = np.zeros(shards, np.int64)
         self.shard_duplicates: Counts = np.zeros(shards, np.int64)
 
-    def add_unit(self, unit: int, lines: int, rows: Counts | list[int], rejected: int) -> None:
-        """Count one embedded unit. rows: passages for each shard."""
+    def add_unit(
+        self,
+        unit: int,
+        lines: int,
+        rows: Counts | list[int],
+        rejected: int,
+        fields: Mapping[str, Iterable[FieldType]] | None,
+    ) -> None:
+        """Count one embedded unit. rows: passages for each shard. fields: as in its commit record."""
+        self.fields.merge(fields)
         self.done[unit] = True
         self.lines[unit] = lines
         self.passages[unit] = int(np.sum(rows))

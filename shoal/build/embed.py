@@ -9,6 +9,7 @@ import pyarrow as pa
 from shoal import layout
 from shoal.build.commits import RejectedRecord, UnitCommit, read_unit_commit
 from shoal.build.unit import write_unit
+from shoal.metadata import Observed
 from shoal.plan import Plan, Unit, shard_of
 from shoal.records import FloatArray, Passage
 from shoal.shard import to_batch
@@ -34,6 +35,7 @@ def embed_unit(plan: Plan, unit: Unit, encoder: PassageEncoder, storage: Storage
     if all(storage.exists(path) for path in files):
         return read_unit_commit(storage, plan.hash, unit.number)
     reader = read_unit(plan, unit, storage)
+    observed = Observed()
     records: list[int] = []
     passages: list[Passage] = []
     rejected: list[Rejected] = []
@@ -53,6 +55,8 @@ def embed_unit(plan: Plan, unit: Unit, encoder: PassageEncoder, storage: Storage
 
     shards = np.fromiter((shard_of(passage.id, plan.shards) for passage in passages), np.int64, len(passages))
     kept = np.flatnonzero(finite)
+    for row in kept:
+        observed.see(passages[row].metadata)
     # Stable: within a shard the input order stays, and with it which of several equal ids is the first.
     order = kept[np.argsort(shards[kept], kind="stable")]
     rows = np.bincount(shards[kept], minlength=plan.shards)
@@ -69,6 +73,7 @@ def embed_unit(plan: Plan, unit: Unit, encoder: PassageEncoder, storage: Storage
             RejectedRecord(record=bad.record, reason=bad.reason, id=bad.id)
             for bad in sorted(rejected, key=lambda bad: bad.record)
         ],
+        fields=observed.kinds,
     )
     storage.write(layout.unit_commit(plan.hash, unit.number), commit.model_dump_json().encode())
     return commit

@@ -4,7 +4,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from shoal import layout
 from shoal.build.commits import Duplicate, ShardCommit, Tally, read_unit_commit
 from shoal.errors import InvalidArgument
 from shoal.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, LexicalInfo, Manifest
+from shoal.metadata import FieldType, declared_types
 from shoal.plan import Plan
 from shoal.storage import Storage
 
@@ -75,6 +76,11 @@ def require_passages(plan: Plan, tally: Tally, storage: Storage) -> None:
     raise InvalidArgument(f"nothing to index: {reason}; nothing was published", param="source")
 
 
+def field_types(plan: Plan, tally: Tally) -> dict[str, FieldType | Literal["mixed"]]:
+    """Types of the metadata fields, once all units are embedded."""
+    return tally.fields.types(declared_types(plan.source.metadata_types))
+
+
 def make_manifest(
     plan: Plan,
     tally: Tally,
@@ -112,5 +118,6 @@ def make_manifest(
             input=passages + duplicates + rejected, passages=passages, duplicates=duplicates, rejected=rejected
         ),
         statistics=CorpusStatistics(text_bytes=text_bytes, mean_text_bytes=round(text_bytes / passages, 3)),
+        fields=field_types(plan, tally),
         build=plan.settings,
     )

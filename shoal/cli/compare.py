@@ -8,7 +8,7 @@ from shoal.cli import tables
 from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
-from shoal.cli.server import DEFAULT_URL, ApiKey, Mode, Query, TimeoutMs, Url, ask
+from shoal.cli.server import DEFAULT_URL, ApiKey, Filter, Mode, Query, TimeoutMs, Url, ask
 from shoal.errors import InvalidArgument
 from shoal.settings import ServeSettings
 
@@ -31,6 +31,7 @@ def compare(
         int, typer.Option(metavar="INT", help="Rows shown; with --json all candidates are there.")
     ] = TOP_N,
     mode: Mode = None,
+    filter: Filter = None,
     timeout_ms: TimeoutMs = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -42,7 +43,15 @@ def compare(
         candidates = max(TOP_K, top_n) if top_k is None else top_k
         # All candidates come back, because a passage that reranking moves out of sight belongs to the picture.
         response = ask(
-            url, api_key, query, top_k=candidates, top_n=candidates, rerank=True, mode=mode, timeout_ms=timeout_ms
+            url,
+            api_key,
+            query,
+            top_k=candidates,
+            top_n=candidates,
+            rerank=True,
+            mode=mode,
+            filter=filter,
+            timeout_ms=timeout_ms,
         )
         if as_json:
             print_json(response.model_dump(mode="json", exclude_unset=True))

@@ -8,7 +8,7 @@ from shoal.cli import tables
 from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
-from shoal.cli.server import DEFAULT_URL, ApiKey, Mode, Query, TimeoutMs, TopK, TopN, Url, ask
+from shoal.cli.server import DEFAULT_URL, ApiKey, Filter, Mode, Query, TimeoutMs, TopK, TopN, Url, ask
 
 app = typer.Typer()
 
@@ -23,6 +23,7 @@ def search(
         bool | None, typer.Option("--rerank/--no-rerank", help="Rerank what stage one found. Default: the server's.")
     ] = None,
     mode: Mode = None,
+    filter: Filter = None,
     timeout_ms: TimeoutMs = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -32,7 +33,17 @@ def search(
     A row is a passage: its final rank, its rerank score, the rank it had in stage one, and its score there.
     """
     with guard(as_json):
-        response = ask(url, api_key, query, top_k=top_k, top_n=top_n, rerank=rerank, mode=mode, timeout_ms=timeout_ms)
+        response = ask(
+            url,
+            api_key,
+            query,
+            top_k=top_k,
+            top_n=top_n,
+            rerank=rerank,
+            mode=mode,
+            filter=filter,
+            timeout_ms=timeout_ms,
+        )
         if as_json:
             print_json(response.model_dump(mode="json", exclude_unset=True))
         else:

@@ -1,6 +1,7 @@
 """What the commands that talk to a server have in common."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from shoal.answers import SearchResponse
 from shoal.client import DEFAULT_URL, Client
 from shoal.errors import InvalidArgument, Unavailable
 
-__all__ = ["DEFAULT_URL", "ApiKey", "Mode", "Query", "TimeoutMs", "TopK", "TopN", "Url", "ask", "connect"]
+__all__ = ["DEFAULT_URL", "ApiKey", "Filter", "Mode", "Query", "TimeoutMs", "TopK", "TopN", "Url", "ask", "connect"]
 
 Query = Annotated[list[str], typer.Argument(metavar="QUERY", help="The question; several words are one question.")]
 Url = Annotated[str, typer.Option(metavar="URL", envvar="SHOAL_URL", help="The server to ask.")]
@@ -27,6 +28,13 @@ Mode = Annotated[
     typer.Option(metavar="MODE", help="How stage one searches: dense, lexical or hybrid. Default: the server's."),
 ]
 TimeoutMs = Annotated[int | None, typer.Option(metavar="INT", help="Deadline of the answer. Default: the server's.")]
+
+Filter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON", help='Conditions on metadata that results fulfil, such as \'{"year": {"$gte": 2020}}\'.'
+    ),
+]
 
 
 @contextlib.contextmanager
@@ -49,7 +57,21 @@ def ask(url: str, api_key: str | None, words: list[str], **options: Any) -> Sear
     except UnicodeEncodeError:
         raise InvalidArgument("QUERY is not valid UTF-8", param="QUERY") from None
     given: Any = {name: value for name, value in options.items() if value is not None}
+    if "filter" in given:
+        given["filter"] = _parsed(given["filter"])
     # A query may take as long as it asks for, and its answer some time to arrive.
     timeout_s = max(60.0, given.get("timeout_ms", 0) / 1000 + 10)
     with connect(url, api_key, timeout_s) as client:
         return client.search(query, **given)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"--filter is not JSON: {error}", param="--filter") from None
+    if not isinstance(document, dict):
+        raise InvalidArgument(
+            """--filter should be a JSON object, such as '{"year": {"$gte": 2020}}'""", param="--filter"
+        )
+    return document

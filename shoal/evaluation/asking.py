@@ -10,6 +10,7 @@ from shoal.client import Client
 from shoal.encoders import Encoder, load_encoder
 from shoal.errors import InvalidArgument
 from shoal.evaluation.runs import DEPTH, Run
+from shoal.filters import Filter
 from shoal.manifest import Manifest
 from shoal.pipeline import SearchPipeline
 from shoal.records import FloatArray, Mode, Queries, SearchRequest, ShardHits
@@ -133,9 +134,8 @@ class LocalAsker:
             _Reranker(reranker) if reranker else None,
             settings,
         )
-        self._pipeline.switch(
-            manifest.version, [entry.count for entry in manifest.shards], manifest.lexical is not None
-        )
+        counts = [entry.count for entry in manifest.shards]
+        self._pipeline.switch(manifest.version, counts, manifest.fields, manifest.lexical is not None)
         self._runner = asyncio.Runner()
 
     def ask(self, query: str, mode: Mode, rerank: bool, top_k: int) -> tuple[list[str], bool]:
@@ -168,9 +168,15 @@ class _Shard:
         self._shard = shard
 
     async def search(
-        self, version: str, queries: Queries, top_k: int, deadline: float, with_passages: bool
+        self,
+        version: str,
+        queries: Queries,
+        top_k: int,
+        deadline: float,
+        with_passages: bool,
+        filters: Sequence[Filter | None] | None = None,
     ) -> ShardHits:
-        return self._shard.search(queries, top_k, with_passages)
+        return self._shard.search(queries, top_k, with_passages, filters)
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         return self._shard.fetch(rows, with_vectors)

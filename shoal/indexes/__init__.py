@@ -31,11 +31,30 @@ class ShardIndex(Protocol):
         """Dimensions of a vector."""
         ...
 
-    def search(self, queries: FloatArray, top_k: int, selector: Any = None) -> tuple[FloatArray, RowArray]:
+    def search(
+        self, queries: FloatArray, top_k: int, selector: Any = None, share: float = 1.0
+    ) -> tuple[FloatArray, RowArray]:
         """Search for a batch of queries.
 
-        queries: float32 (b, dim), L2-normalised. selector: a faiss.IDSelector over rows, or None.
+        queries: float32 (b, dim), L2-normalised. selector: a faiss.IDSelector over rows, or None. share: of all rows
+        that the selector lets through; an approximate index looks so much further that it scores as many rows as ever.
         Returns scores float32 (b, k) descending and rows int64 (b, k), k = top_k, padded with -inf and -1.
+        """
+        ...
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether a search looks at every vector, so that `share` means nothing to it."""
+        ...
+
+    def prefers_scan(self, matches: int) -> bool:
+        """Whether a `scan` of so many rows takes less time than a `search` with a selector for them."""
+        ...
+
+    def scan(self, queries: FloatArray, top_k: int, rows: RowArray) -> tuple[FloatArray, RowArray]:
+        """Search exactly among some rows, int64 (n,), ascending; otherwise like `search`.
+
+        Exact for the vectors as the index stores them. Raises InvalidArgument when the kind cannot give them back.
         """
         ...
 

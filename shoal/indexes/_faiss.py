@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import suppress
+from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,21 @@ from shoal.records import FloatArray, RowArray
 # before 1.15 on at 128,000 / dimensions.
 _DEFAULT_THRESHOLD = faiss.cvar.distance_compute_blas_threshold
 _SHARED_SCAN = 4
+_SCAN_BLOCK = 8192
+"""Vectors that a scan copies out of the index at a time."""
+
+# Where a scan of the matching rows and a search with a selector take the same time (384 dimensions, one thread, by
+# benchmarks.filters). The first copies vectors, 0.1 us each where they lie whole, 1 us each out of codes in lists.
+# The second asks the selector about every row it passes, 4 ns each, and a graph is walked 1 / share times as far, 4 us
+# for each unit of efSearch.
+_SCANNED_ALWAYS = 200
+_SCANNED_SHARE = 0.05
+_SCANNED_SHARE_OF_LISTS = 0.02
+_SCANNED_SHARE_OF_CODES = 0.005
+_LISTS = 1.5
+"""Lists are probed share to the power of minus this times as many."""
+_SCANNED_GRAPH = 16
+"""A graph of n rows is left alone for m matches if m * m is at most this, times n, times efSearch."""
 
 
 class FaissIndex:
@@ -36,17 +52,16 @@ class FaissIndex:
         """Dimensions of a vector."""
         return int(self._index.d)
 
-    def search(self, queries: FloatArray, top_k: int, selector: Any = None) -> tuple[FloatArray, RowArray]:
+    def search(
+        self, queries: FloatArray, top_k: int, selector: Any = None, share: float = 1.0
+    ) -> tuple[FloatArray, RowArray]:
         """Search for float32 (b, dim); see `ShardIndex.search`."""
         scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), top_k), -1, dtype=np.int64)
         found = min(top_k, self.count)
         if found and len(queries):
-            # OpenMP keeps the number of threads for each calling thread.
-            faiss.omp_set_num_threads(self._threads)
-            unit = 1 if _DEFAULT_THRESHOLD == 20 else self.dim
-            faiss.cvar.distance_compute_blas_threshold = _SHARED_SCAN * unit
-            parameters = None if selector is None else search_parameters(self._index, selector)
+            self._start_searching()
+            parameters = None if selector is None else search_parameters(self._index, selector, share)
             try:
                 scores[:, :found], rows[:, :found] = self._index.search(queries, found, params=parameters)
             except RuntimeError as error:
@@ -54,11 +69,53 @@ class FaissIndex:
             scores[rows == -1] = -np.inf
         return scores, rows
 
+    @property
+    def exhaustive(self) -> bool:
+        """Whether a search looks at every vector."""
+        return inverted_lists(self._index) is None and not isinstance(base(self._index), faiss.IndexHNSW)
+
+    def prefers_scan(self, matches: int) -> bool:
+        """Compare the two by what was measured; see `ShardIndex.prefers_scan`."""
+        lists, inner = inverted_lists(self._index), base(self._index)
+        if isinstance(lists, faiss.IndexIVFFastScan):  # cannot give vectors back
+            return matches == 0
+        if isinstance(inner, faiss.IndexHNSW):
+            most = sqrt(_SCANNED_GRAPH * self.count * inner.hnsw.efSearch)
+        else:
+            in_lists = _SCANNED_SHARE_OF_LISTS if isinstance(lists, faiss.IndexIVFFlat) else _SCANNED_SHARE_OF_CODES
+            most = self.count * (_SCANNED_SHARE if lists is None else in_lists)
+        return matches <= max(_SCANNED_ALWAYS, most)
+
+    def scan(self, queries: FloatArray, top_k: int, rows: RowArray) -> tuple[FloatArray, RowArray]:
+        """Search float32 (b, dim) exactly among rows, int64 (n,); see `ShardIndex.scan`."""
+        scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
+        found = np.full((len(queries), top_k), -1, dtype=np.int64)
+        if not len(queries) or not len(rows):
+            return scores, found
+        if isinstance(inverted_lists(self._index), faiss.IndexIVFFastScan):  # see `vectors`
+            return self.search(queries, top_k, faiss.IDSelectorBatch(rows), len(rows) / self.count**2)
+        self._start_searching()
+        for start in range(0, len(rows), _SCAN_BLOCK):
+            block = rows[start : start + _SCAN_BLOCK]
+            best, places = faiss.knn(
+                queries, self.vectors(block), min(top_k, len(block)), metric=faiss.METRIC_INNER_PRODUCT
+            )
+            both = np.concatenate([scores, best], axis=1), np.concatenate([found, block[places]], axis=1)
+            order = np.argsort(-both[0], axis=1, kind="stable")[:, :top_k]
+            scores, found = (np.take_along_axis(part, order, axis=1) for part in both)
+        return scores, found
+
+    def _start_searching(self) -> None:
+        # OpenMP keeps the number of threads for each calling thread.
+        faiss.omp_set_num_threads(self._threads)
+        unit = 1 if _DEFAULT_THRESHOLD == 20 else self.dim
+        faiss.cvar.distance_compute_blas_threshold = _SHARED_SCAN * unit
+
     def vectors(self, rows: RowArray) -> FloatArray:
         """Return float32 (n, dim); see `ShardIndex.vectors`."""
         if not len(rows):
             return np.empty((0, self.dim), dtype=np.float32)
-        inverted = faiss.try_extract_index_ivf(self._index)
+        inverted = inverted_lists(self._index)
         if inverted is not None:
             if isinstance(inverted, faiss.IndexIVFFastScan):  # FAISS 1.15 crashes here
                 raise InvalidArgument(
@@ -116,7 +173,7 @@ def create(name: str, dim: int, search: str) -> Any:
         ) from error
     # Shards are filled block by block with consecutive rows: neither an id map nor these graphs allow that.
     unfit = isinstance(base(index), faiss.IndexIDMap | faiss.IndexNSG | faiss.IndexNNDescent)
-    inverted = faiss.try_extract_index_ivf(index)
+    inverted = inverted_lists(index)
     if unfit or index.metric_type != faiss.METRIC_INNER_PRODUCT or (inverted is not None and inverted.nlist < 1):
         raise InvalidArgument(
             f"index_kind: {name!r} cannot be filled in blocks and searched by inner product; "
@@ -135,6 +192,12 @@ def base(index: Any) -> Any:
     return base(index.base_index) if isinstance(index, faiss.IndexRefine) else index
 
 
+def inverted_lists(index: Any) -> Any:
+    """Return the IVF index within an index, as the class that it is, or None."""
+    inverted = faiss.try_extract_index_ivf(index)
+    return None if inverted is None else faiss.downcast_index(inverted)
+
+
 def set_search(index: Any, search: str) -> None:
     """Apply search parameters such as `nprobe=16`, comma-separated. Raises InvalidArgument."""
     if not search:
@@ -151,24 +214,33 @@ def set_search(index: Any, search: str) -> None:
         ) from error
 
 
-def search_parameters(index: Any, selector: Any) -> Any:
-    """Search parameters that restrict an index to the rows of a selector and keep everything else as it is set."""
+def search_parameters(index: Any, selector: Any, share: float) -> Any:
+    """Search parameters that restrict an index to the rows of a selector, `share` of all, and keep all other settings.
+
+    A graph is searched 1 / share times as far: the nearest tenth of a tenth lies as deep as the nearest hundredth. Of
+    lists it takes more (measured): far from a query their order says less about the vectors in them.
+    """
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=search_parameters(index.index, selector))
+        return faiss.SearchParametersPreTransform(index_params=search_parameters(index.index, selector, share))
     if isinstance(index, faiss.IndexRefine):
-        base = search_parameters(index.base_index, selector)
+        base = search_parameters(index.base_index, selector, share)
         return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
     if isinstance(index, faiss.IndexIVFPQ):
         return faiss.IVFPQSearchParameters(
-            sel=selector, nprobe=index.nprobe, max_codes=index.max_codes,
+            sel=selector, nprobe=_further(index.nprobe, share**_LISTS, index.nlist), max_codes=index.max_codes,
             polysemous_ht=index.polysemous_ht, scan_table_threshold=index.scan_table_threshold,
         )  # fmt: skip
     if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=selector, nprobe=index.nprobe, max_codes=index.max_codes)
+        nprobe = _further(index.nprobe, share**_LISTS, index.nlist)
+        return faiss.SearchParametersIVF(sel=selector, nprobe=nprobe, max_codes=index.max_codes)
     if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=_further(index.hnsw.efSearch, share, index.ntotal))
     return faiss.SearchParameters(sel=selector)
+
+
+def _further(effort: int, share: float, limit: int) -> int:
+    return max(effort, min(ceil(effort / max(share, 1 / max(limit, 1))), limit))
 
 
 def reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from shoal.metadata import FieldType, convert, declared_types
 from shoal.records import MetadataValue, Passage
 from shoal.settings import SourceSettings
 
@@ -28,12 +29,13 @@ class FieldMapping:
       length or null.
     * Metadata are strings, finite numbers, booleans and lists of strings, together at most MAX_METADATA long; null is
       dropped. An object in a field named `metadata` stands for its own fields, so that records with a metadata object
-      keep what is in it.
+      keep what is in it. A value of a field whose type is declared (`metadata_types`) becomes one of that type.
     """
 
     def __init__(self, source: SourceSettings, *, limit_text: bool) -> None:
         self._id, self._text, self._title = source.id_field or "id", source.text_field, source.title_field
         self._chosen = source.metadata_fields
+        self._types = {name: kind for name, kind in declared_types(source.metadata_types).items() if kind is not None}
         self._limit = source.max_passage_bytes
         self._text_limit = self._limit if limit_text else None
 
@@ -123,7 +125,12 @@ class FieldMapping:
                 f"the metadata are {size:,} characters long, more than {MAX_METADATA:,}; "
                 "choose the fields to keep with metadata_fields"
             )
-        return {name: value for name, value in record.items() if value is not None} if dropped else record
+        if dropped:
+            record = {name: value for name, value in record.items() if value is not None}
+        for name, declared in self._types.items():
+            if name in record:
+                record[name] = _declared(name, record[name], declared)
+        return record
 
 
 def check_id(identity: str, field: str) -> str:
@@ -150,6 +157,17 @@ def _encodable(name: str, text: str) -> None:
 
 def _shown(name: str) -> str:
     return ascii(name) if len(name) <= 64 else ascii(name[:64]) + "..."
+
+
+def _declared(name: str, value: MetadataValue, kind: FieldType) -> MetadataValue:
+    fitting = convert(value, kind)
+    if fitting is None:
+        raise BadRecord(f"the metadata field {_shown(name)} is {_quoted(value)}, which is no {kind} (metadata_types)")
+    return fitting
+
+
+def _quoted(value: MetadataValue) -> str:
+    return _shown(value) if isinstance(value, str) else "a list" if isinstance(value, list) else str(value)
 
 
 def _not_a_string(role: str, field: str, value: object) -> str:

@@ -116,6 +116,32 @@ def test_a_selector_restricts_the_search_to_its_rows(built: Built) -> None:
     assert recall(rows, exact(QUERIES, allowed)) >= min(built.case.recall, 0.9)
 
 
+def test_a_scan_finds_the_nearest_of_some_rows(built: Built) -> None:
+    allowed = np.arange(5, COUNT, 7)
+    scores, rows = built.index.scan(QUERIES, TOP, allowed)
+    assert (scores.dtype, rows.dtype, scores.shape) == (np.float32, np.int64, (len(QUERIES), TOP))
+    assert set(rows.ravel().tolist()) <= set(allowed.tolist())
+    assert (np.diff(scores, axis=1) <= 0).all()
+    assert recall(rows, exact(QUERIES, allowed)) >= built.case.recall
+    stored = np.stack([built.index.vectors(line) for line in rows])
+    np.testing.assert_allclose(scores, np.einsum("qd,qkd->qk", QUERIES, stored), atol=1e-5)
+    for few in (allowed[:3], allowed[:0]):
+        scores, rows = built.index.scan(QUERIES, TOP, few)
+        assert [sorted(line) for line in rows[:, : len(few)].tolist()] == [few.tolist()] * len(QUERIES)
+        assert (rows[:, len(few) :] == -1).all()
+        assert (scores[:, len(few) :] == -np.inf).all()
+
+
+def test_a_selector_for_rare_rows_is_searched_as_far_as_it_takes(built: Built) -> None:
+    rare = np.arange(0, COUNT, 50)
+    mask = np.zeros(COUNT, np.bool_)
+    mask[rare] = True
+    selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+    _, rows = built.index.search(QUERIES, TOP, selector, len(rare) / COUNT)
+    assert recall(rows, exact(QUERIES, rare)) >= min(built.case.recall, 0.95)
+    assert built.index.prefers_scan(10)
+
+
 def test_searches_may_run_at_the_same_time(built: Built) -> None:
     expected = built.index.search(QUERIES, TOP)[1]
     with ThreadPoolExecutor(4) as pool:
@@ -211,6 +237,15 @@ def test_a_sample_too_small_to_train_on_is_refused(count: int) -> None:
     settings = IndexSettings(index_kind="IVF8,Flat", index_search="nprobe=2")
     with pytest.raises(InvalidArgument, match=f"cannot be trained on {count} vectors"):
         index_kind("IVF8,Flat").train(VECTORS[:count], settings, 1)
+
+
+def test_fast_scan_cannot_give_vectors_back_but_scans_some_rows(tmp_path: Path) -> None:
+    index = build(Case("IVF8,PQ16x4fs", "nprobe=2"), tmp_path / "fast")
+    with pytest.raises(InvalidArgument, match="cannot give vectors back"):
+        index.vectors(np.array([1]))
+    _, rows = index.scan(QUERIES, TOP, np.arange(0, COUNT, 100))
+    assert all(sorted(line) == sorted(set(line)) and set(line) <= set(range(0, COUNT, 100)) for line in rows.tolist())
+    assert not index.prefers_scan(1)
 
 
 def test_search_parameters_are_applied(tmp_path: Path) -> None:

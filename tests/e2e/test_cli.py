@@ -155,6 +155,15 @@ def test_search_json(folder: Path, server: str, built: Built) -> None:
     assert [result["retrieval_rank"] for result in plain["results"]] == [1, 2, 3, 4]
 
 
+def test_search_with_a_filter(folder: Path, server: str) -> None:
+    condition = '{"number": {"$gte": 10, "$lt": 13}}'
+    answer = parsed(shoal(folder, "search", "trout", "--url", server, "--filter", condition, "--json"))
+    assert {result["id"] for result in answer["results"]} == {"p10", "p11", "p12"}
+    assert "filter.nmber: this index has no such field; its fields are number (integer)" in shoal(
+        folder, "search", "trout", "--url", server, "--filter", '{"nmber": 1}', code=2
+    )
+
+
 def test_compare(folder: Path, server: str) -> None:
     output = shoal(folder, "compare", "the salmon hides in the reef", "--url", server, "--top-n", "5")
     assert re.search(r"\d of 5 moved", output)

@@ -139,6 +139,22 @@ def test_a_run_whose_plan_was_replaced_makes_the_version_of_the_other_run(
     assert not list(storage.list(layout.STAGING))
 
 
+def test_a_run_that_finds_staging_cleared_takes_what_the_other_run_has_published(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged = Builder._staged
+
+    def overtaken(self: Builder, plan: Plan) -> Plan:
+        monkeypatch.setattr(Builder, "_staged", staged)
+        build(tmp_path / "index")
+        raise NotFound("the plan is gone")
+
+    monkeypatch.setattr(Builder, "_staged", overtaken)
+    summary = build(tmp_path / "index")
+    assert (summary.built, summary.activated) == (False, True)
+    assert versions.list_versions(Storage(summary.index)) == [summary.version]
+
+
 def test_what_is_published_but_not_current_is_told_and_made_current_by_the_next_run(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ TIMEOUT_S = 120.0
 
 
 @pytest.fixture(scope="module")
-def cluster(local: ModuleType) -> Iterator[Any]:
+def cluster(local: ModuleType, s3_endpoint: str) -> Iterator[Any]:
     with local.LocalCluster(nodes=1, cpus_per_node=2) as nodes:
         yield nodes
 
@@ -36,7 +36,10 @@ def cluster(local: ModuleType) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("corpus") / "passages.jsonl"
-    lines = [json.dumps({"id": f"p{n}", "text": f"passage {n} about topic{n % 30}"}) for n in range(PASSAGES - 2)]
+    lines = [
+        json.dumps({"id": f"p{n}", "text": f"passage {n} about topic{n % 30}", "page": n if n % 99 else n / 2})
+        for n in range(PASSAGES - 2)
+    ]
     path.write_text("\n".join([*lines[:100], "not json", lines[3], *lines[100:]]) + "\n")
     return path
 
@@ -44,7 +47,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Run:
     """One `python -m jobs.build_index` in a process group of its own."""
 
-    def __init__(self, corpus: Path, index: Path, environment: dict[str, str], *more: str) -> None:
+    def __init__(self, corpus: Path, index: Path | str, environment: dict[str, str], *more: str) -> None:
         self.storage = Storage(str(index))
         command = [sys.executable, "-m", "jobs.build_index", "--source", str(corpus), "--index", str(index), "--json"]
         command += ["--encoder", "hashing:32", "--shards", str(SHARDS), "--unit-passages", str(UNIT), *more]
@@ -79,6 +82,12 @@ class Run:
         return summary
 
 
+def committed_steps(storage: Storage) -> int:
+    """Units and shards that are committed, wherever the root is."""
+    paths = storage.files(layout.STAGING)
+    return sum(path.endswith(".json") and path.count("/") == 2 for path in paths)
+
+
 def staging(storage: Storage) -> Path | None:
     folder = storage.local_path(layout.STAGING)
     plans = list(folder.iterdir()) if folder.exists() else []
@@ -109,7 +118,9 @@ def unkilled(cluster: Any, corpus: Path, tmp_path_factory: pytest.TempPathFactor
     index = tmp_path_factory.mktemp("unkilled")
     summary = Run(corpus, index, joined(cluster)).finish()
     assert (summary["units_reused"], summary["passages"]) == (0, PASSAGES - 2)
-    return content(Storage(str(index)), summary["version"])
+    whole = content(Storage(str(index)), summary["version"])
+    assert whole["fields"] == {"page": "number"}
+    return whole
 
 
 def joined(cluster: Any) -> dict[str, str]:
@@ -191,6 +202,27 @@ def test_a_killed_private_cluster_stops_working_and_can_be_continued(
     summary = again.finish()
     assert summary["units_reused"] == committed
     assert content(again.storage, summary["version"]) == unkilled
+
+
+def test_a_build_killed_on_s3_is_continued(cluster: Any, corpus: Path, unkilled: dict[str, Any], s3_uri: str) -> None:
+    reused = 0
+    for steps in (UNITS // 3, UNITS):
+        run = Run(corpus, s3_uri, joined(cluster))
+        deadline = time.monotonic() + TIMEOUT_S
+        while committed_steps(run.storage) < steps:
+            assert run.process.poll() is None, "the build ended before its units were seen"
+            assert time.monotonic() < deadline, "the build hangs"
+            time.sleep(0.02)
+        run.kill()
+        if versions.list_versions(run.storage):  # it was faster than the look at it
+            break
+        reused = min(committed_steps(run.storage), UNITS)
+    run = Run(corpus, s3_uri, joined(cluster))
+    summary = run.finish()
+    assert reused >= UNITS // 3
+    assert not summary["built"] or summary["units_reused"] >= reused
+    assert content(run.storage, summary["version"]) == unkilled
+    assert not list(run.storage.files(layout.STAGING))
 
 
 def test_two_runs_of_one_build_at_once_publish_a_whole_index(

@@ -93,6 +93,11 @@ def test_versions_live_their_whole_life_in_a_bucket(storage: Storage, tmp_path: 
     assert versions.prune(storage, keep=0) == [DAYS[2]]
     assert versions.list_versions(storage) == DAYS[:2]
     assert list(storage.files(layout.version_dir(DAYS[2]))) == []
+    storage.write(layout.plan("b" * 16), b"{}")
+    versions.prune(storage, keep=0)
+    assert list(storage.list(layout.STAGING)) == ["b" * 16]
+    versions.prune(storage, keep=0, idle_s=0)
+    assert list(storage.list(layout.STAGING)) == []
 
 
 def test_damage_in_a_bucket_is_found_and_refused(storage: Storage, tmp_path: Path) -> None:

@@ -88,6 +88,20 @@ def test_a_list_of_queries_is_answered_with_vectors(server: httpx.Client) -> Non
     assert np.linalg.norm(first["vector"]) == pytest.approx(1, abs=1e-5)
 
 
+def test_only_what_a_filter_lets_through_is_found(server: httpx.Client) -> None:
+    few = {"$or": [{"number": {"$lt": 5}}, {"number": {"$in": [7, 299, 1000]}}]}
+    for rerank in (True, False):
+        answer = search(server, "black otter n8", top_k=50, top_n=50, rerank=rerank, filter=few)
+        assert {result["id"] for result in answer["results"]} == {"p0", "p1", "p2", "p3", "p4", "p7", "p299"}
+    nothing = search(server, "fish", filter={"number": {"$gt": 1000}}, explain=True)
+    assert nothing["results"] == []
+    assert [shard["matches"] for shard in nothing["explain"]["shards"]] == [0, 0]
+    wrong = server.post("/v1/search", json={"query": "fish", "filter": {"year": 2020}})
+    assert wrong.status_code == 400
+    assert wrong.json()["message"] == "filter.year: this index has no such field; its fields are number (integer)"
+    assert server.get("/v1/index").json()["fields"] == {"number": "integer"}
+
+
 def test_what_is_served_is_described(server: httpx.Client) -> None:
     described = server.get("/v1/index").json()
     expected = {"version": "v1", "previous": None, "passages": COUNT, "shards": 2, "dim": 64, "kind": "flat"}

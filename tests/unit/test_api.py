@@ -22,6 +22,7 @@ from shoal.errors import (
     ShoalError,
     Unavailable,
 )
+from shoal.filters import Compare
 from shoal.pipeline import SearchPipeline
 from shoal.records import SearchAnswer, SearchRequest
 from tests.fakes import FakeEncoder, FakeReranker, FakeShard, corpus, exact, serve_settings, vector_of
@@ -189,6 +190,22 @@ async def test_what_is_left_out_follows_what_is_given(server: Server, body: Any,
     assert (request.top_k, request.top_n) == (top_k, top_n)
 
 
+async def test_a_filter_reaches_the_shards_and_one_that_does_not_fit_is_refused_with_its_path(server: Server) -> None:
+    server.engine.pipeline.switch("v1", [10, 30], {"number": "integer"})
+    answer_of(await server.post({"query": "a", "filter": {"number": {"$gte": 7}}}))
+    assert [shard.calls[0].filters for shard in server.engine.shards] == [[Compare("number", "gte", 7)]] * 2
+    message = check_error(
+        await server.post({"query": "a", "filter": {"$or": [{"number": {"$gt": "x"}}]}}),
+        400,
+        "INVALID_ARGUMENT",
+        "filter.$or[0].number.$gt",
+    )
+    assert message == 'filter.$or[0].number.$gt: should be a number, not "x"'
+    deep = "{" + '"$and": [{' * 400 + "}]" * 400 + "}"
+    response = await server.post_raw('{"query": "a", "filter": ' + deep + "}")
+    assert "nested more than 16 levels" in check_error(response, 400, "INVALID_ARGUMENT", "filter" + ".$and[0]" * 16)
+
+
 async def test_rerank_is_off_by_default_where_there_is_no_reranker() -> None:
     server = Server(reranker="none")
     answer = answer_of(await server.post({"query": "a"}))
@@ -243,7 +260,6 @@ async def test_a_partial_answer_is_a_success(server: Server) -> None:
         ({"query": "a", "top_k": 5, "top_n": 6}, "top_n", "top_n should be at most top_k (5), not 6"),
         ({"query": "a", "rerank": "yes"}, "rerank", "rerank should be a valid boolean"),
         ({"query": "a", "mode": "sparse"}, "mode", "mode should be 'dense', 'lexical' or 'hybrid'"),
-        ({"query": "a", "filter": {"year": 2020}}, "filter", "this server cannot filter yet"),
         ({"query": "a", "filter": "year > 2020"}, "filter", "filter should be a valid dictionary"),
         ({"query": "a", "include": "text"}, "include", "include should be a valid list"),
         (

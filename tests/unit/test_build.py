@@ -24,14 +24,17 @@ from shoal.build.commits import (
 from shoal.build.embed import embed_unit
 from shoal.build.index import count_shard, duplicate_rows, id_digests, index_shard
 from shoal.build.lexical import describe_lexical, merge_shards
-from shoal.build.publish import describe, first_rejected, make_manifest, require_passages, write_rejected
+from shoal.build.publish import describe, field_types, first_rejected, make_manifest, require_passages, write_rejected
 from shoal.build.sample import sample_vectors
 from shoal.build.unit import UnitFile, vectors_of
 from shoal.build.verify import count_problems, verify_shard
+from shoal.columns import ColumnWriter
 from shoal.encoders import Encoder, load_encoder
 from shoal.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from shoal.filters import parse
+from shoal.manifest import FileEntry
 from shoal.plan import Plan, make_plan, shard_of, spool
-from shoal.records import FloatArray
+from shoal.records import FloatArray, Queries
 from shoal.settings import BuildSettings
 from shoal.shard import Shard
 from shoal.storage import Storage
@@ -64,7 +67,7 @@ class Build:
     def embed(self) -> "Build":
         for unit in self.plan.units:
             commit = embed_unit(self.plan, unit, self.encoder, self.storage)
-            self.tally.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected))
+            self.tally.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected), commit.fields)
         return self
 
     def index(self, queries: int = 5) -> list[ShardCommit]:
@@ -72,7 +75,8 @@ class Build:
             self.storage, self.plan.hash, self.tally.passages, self.plan.shards, DIM, queries, seed=2
         )
         self.count()
-        commits = [index_shard(self.plan, shard, self.storage, sample, 1) for shard in range(self.plan.shards)]
+        fields = field_types(self.plan, self.tally)
+        commits = [index_shard(self.plan, shard, self.storage, sample, 1, fields) for shard in range(self.plan.shards)]
         for commit in commits:
             self.tally.add_shard(commit)
         return commits
@@ -283,7 +287,7 @@ def test_a_shard_committed_for_another_version_is_stored_again(tmp_path: Path) -
     build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30))).embed()
     build.index()
     other = build.plan.model_copy(update={"version": "20990101T000000-other"})
-    commit = index_shard(other, 0, build.storage, np.zeros((0, DIM), np.float32), 1)
+    commit = index_shard(other, 0, build.storage, np.zeros((0, DIM), np.float32), 1, {})
     assert commit.version == other.version
     assert commit.latency_ms is None
     assert build.storage.exists(f"{layout.shard_dir(other.version, 0)}/{layout.PASSAGES}")
@@ -294,10 +298,10 @@ def test_tasks_store_nothing_for_a_version_whose_plan_was_replaced(tmp_path: Pat
     root, plan = build.storage.uri, build.plan
     build.storage.write(layout.plan(plan.hash), plan.model_copy(update={"version": "other"}).to_bytes())
     with pytest.raises(Conflict, match="another run of this build"):
-        tasks.index(root, plan.hash, plan.version, 0, np.zeros((0, DIM), np.float32), 1)
+        tasks.index(root, plan.hash, plan.version, 0, np.zeros((0, DIM), np.float32), 1, {})
     assert not build.storage.exists(layout.VERSIONS)
     build.count()
-    tasks.index(root, plan.hash, "other", 0, np.zeros((0, DIM), np.float32), 1)
+    tasks.index(root, plan.hash, "other", 0, np.zeros((0, DIM), np.float32), 1, {})
     with pytest.raises(Conflict, match="another run of this build"):
         tasks.verify(root, plan.hash, plan.version, 0)
     assert tasks.verify(root, plan.hash, "other", 0) == (0, [])
@@ -351,6 +355,47 @@ def test_a_published_build_is_a_whole_version(tmp_path: Path) -> None:
     assert manifest.index.latency_ms is not None
     assert versions.find_plan(build.storage, build.plan.hash) == version
     versions.publish(build.storage, manifest)  # safe to repeat
+
+
+def test_types_are_those_of_the_whole_corpus_and_columns_hold_what_is_indexed(tmp_path: Path) -> None:
+    lines = [{**record, "when": "2026-01-31", "size": n} for n, record in enumerate(records(50))]
+    lines[3]["mixed"], lines[44]["mixed"] = 1, "x"
+    lines[45]["size"], lines[46]["when"] = 0.5, "later"
+    lines[47] = {"id": "p3", "text": "a duplicate", "page": 1000}
+    lines.append({"id": "bad", "text": "x", "page": "many"})
+    source = jsonl(tmp_path / "in.jsonl", lines)
+    build = Build(tmp_path / "index", source, metadata_types=["page:integer"]).embed()
+    version = build.publish()
+    assert versions.verify(build.storage, version) == []
+    manifest = versions.read_manifest(build.storage, version)
+    assert manifest.fields == {"mixed": "mixed", "page": "integer", "size": "number", "when": "string"}
+    bad, duplicate = build.report()
+    assert bad["reason"] == "the metadata field 'page' is 'many', which is no integer (metadata_types)"
+    assert duplicate["id"] == "p3"
+    tree = parse({"page": {"$gte": 40}, "size": {"$ne": 41}}, manifest.fields, 10)
+    found = set()
+    for entry in manifest.shards:
+        shard = Shard.open(build.storage, manifest, entry.shard, cache=None, threads=1)
+        hits = shard.search(Queries.dense(np.zeros((1, DIM), np.float32)), 50, False, [tree]).dense
+        assert hits is not None
+        found |= set(hits.ids[0])
+    assert found == {f"p{n}" for n in range(40, 50)} - {"p41", "p47"}
+
+
+def test_verification_finds_columns_that_were_cut_short(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30))).embed()
+    commit = build.index()[0]
+    name = f"{layout.shard_name(0)}/{layout.METADATA}"
+    with ColumnWriter(tmp_path / "short", {"page": "integer"}) as writer:
+        writer.write(pa.array([None], pa.large_string()))
+    path = f"{layout.version_dir(build.plan.version)}/{name}"
+    build.storage.put(tmp_path / "short", path)
+    digest, size = build.storage.sha256(path)
+    files = [
+        FileEntry(path=name, bytes=size, sha256=digest) if file.path == name else file for file in commit.entry.files
+    ]
+    wrong = commit.model_copy(update={"entry": commit.entry.model_copy(update={"files": files})})
+    assert f"holds 1 rows, {commit.entry.count} were written" in verify_shard(build.plan, wrong, build.storage)[0]
 
 
 def test_two_builds_of_one_plan_store_equal_files(tmp_path: Path) -> None:

@@ -250,6 +250,17 @@ def test_tables_fit_the_width_and_are_plain_without_a_terminal(command: str, col
     assert "[bold]not" in run(command, "fish", COLUMNS="200").stdout
 
 
+@pytest.mark.parametrize("command", ["search", "compare"])
+def test_a_filter_is_sent_and_must_be_a_json_object(command: str, server: Server) -> None:
+    assert run(command, "fish", "--filter", '{"year": {"$gte": 2020}}').exit_code == 0
+    assert server.bodies[0]["filter"] == {"year": {"$gte": 2020}}
+    for wrong in ("year>2020", "[1]", '"x"'):
+        result = run(command, "fish", "--filter", wrong)
+        assert result.exit_code == 2
+        assert "--filter" in result.stderr
+    assert len(server.bodies) == 1
+
+
 def test_search_without_reranking(server: Server) -> None:
     server.answer = httpx.Response(200, json=answered({}, reranked=False, degraded="reranker: deadline"))
     result = run("search", "fish", "--no-rerank", "--mode", "lexical")

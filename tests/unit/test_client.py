@@ -144,6 +144,7 @@ def test_search_sends_what_was_asked_and_reads_the_answer(server: Server, call: 
         "timeout_ms": 100,
         "explain": True,
     }
+    options["filter"] = {"year": {"$gte": 2020}}
     response = call("search", "fish", **options)
     request = server.requests[0]
     assert (request.method, str(request.url)) == ("POST", "http://127.0.0.1:8000/v1/search")

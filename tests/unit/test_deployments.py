@@ -14,6 +14,7 @@ from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Thread
 from shoal import versions
 from shoal.encoders import load_encoder
 from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Overloaded, ShoalError, Unavailable
+from shoal.filters import Compare
 from shoal.records import FloatArray, Hits, Queries, SearchRequest
 from shoal.services import Fetched
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
@@ -113,6 +114,15 @@ class TestRetriever:
         assert hits_v2.passages is not None
         assert all("new" in passage.text for passage in hits_v2.passages[0])
         assert await retrievers[0].versions() == ["v1", "v2"]
+
+    async def test_searches_only_what_the_filter_of_each_query_lets_through(self, settings: ServeSettings) -> None:
+        retrievers = [Retriever(settings, shard) for shard in (0, 1)]
+        both, filters = np.concatenate([query("n7"), query("n7")]), [Compare("number", "lte", 6), None]
+        found = [await one.search("v1", Queries.dense(both), 40, soon(), False, filters) for one in retrievers]
+        hits = [one.dense for one in found if one.dense is not None]
+        assert len(hits) == 2
+        assert {passage_id for one in hits for passage_id in one.ids[0]} == {f"p{number}" for number in range(7)}
+        assert "p7" in {passage_id for one in hits for passage_id in one.ids[1]}
 
     async def test_fetches_passages_and_vectors(self, settings: ServeSettings) -> None:
         retriever = Retriever(settings, 0)

@@ -4,12 +4,14 @@ import dataclasses
 import re
 from hashlib import blake2b
 from pathlib import Path
+from typing import get_args
 
 import faiss
 import pytest
 
 import shoal
 from shoal import layout
+from shoal.columns import ARROW_TYPES
 from shoal.fingerprint import Fingerprint
 from shoal.lexical.writer import FILES
 from shoal.manifest import (
@@ -23,6 +25,7 @@ from shoal.manifest import (
     ShardEntry,
     ShardInfo,
 )
+from shoal.metadata import MAX_FIELDS, FieldType
 from shoal.plan import shard_of
 from shoal.shard import BATCH_ROWS, PASSAGE_SCHEMA
 from shoal.versions import Current
@@ -62,6 +65,7 @@ def test_the_paths_are_those_of_the_layout() -> None:
         layout.rejected(version),
         f"{folder}/{layout.VECTORS}",
         f"{folder}/{layout.PASSAGES}",
+        f"{folder}/{layout.METADATA}",
         *(f"{folder}/{name}" for name in FILES),
         f"{folder}/{layout.SHARD}",
         f"{layout.staging_dir('<plan>')}/",
@@ -102,6 +106,14 @@ def test_the_columns_are_those_of_the_schema() -> None:
 
 def test_the_lexical_files_are_those_of_the_layout() -> None:
     assert [f"{layout.LEXICAL}/{name}" for name in names("`lexical/`")] == list(FILES)
+
+
+def test_the_types_of_fields_are_those_of_the_columns() -> None:
+    assert {name.strip("`"): kind for name, kind, _ in table("`metadata.arrow`")} == {
+        name: str(kind) for name, kind in ARROW_TYPES.items()
+    }
+    assert set(mentioned("`manifest.json`", "fields")) == {*get_args(FieldType), "mixed"} == {*ARROW_TYPES, "mixed"}
+    assert f"more than {MAX_FIELDS} fields" in TEXT
 
 
 def test_the_header_of_a_flat_index_is_as_long_as_it_says() -> None:

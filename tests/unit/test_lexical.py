@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from shoal import layout, merge
 from shoal.errors import Conflict, CorruptIndex, InvalidArgument
+from shoal.filters import Compare
 from shoal.lexical import statistics, writer
 from shoal.lexical.analyzer import LONGEST, Analyzer, languages
 from shoal.lexical.index import LexicalIndex
@@ -191,6 +192,27 @@ def test_hybrid_hits_have_both_scores(tmp_path: Path) -> None:
     assert [len(ids) for ids in found.lexical.ids] == [5, 0, 5]
     assert np.isneginf(found.dense.others[1]).all()
     assert found.lexical.rows[0].tolist() == found.lexical.rows[2].tolist() == words.rows[0, :5].tolist()
+
+
+@pytest.mark.parametrize("limit", [3, 50])
+def test_words_are_found_among_what_a_filter_selects(tmp_path: Path, limit: int) -> None:
+    corpus = [Passage(one.id, one.text, metadata={"n": number}) for number, one in enumerate(content(60))]
+    manifest = publish(tmp_path / "root", "v1", corpus, shards=1, encoder="hashing:8", lexical=LEXICAL)
+    shard = Shard.open(Storage(str(tmp_path / "root")), manifest, 0, cache=None, threads=1)
+    modes: list[Any] = ["lexical", "hybrid", "hybrid"]
+    queries = Queries(np.full((3, 8), 8**-0.5, np.float32), ["otter river"] * 3, modes)
+    everything = shard.search(queries, 60, False).lexical
+    found = shard.search(queries, 60, False, [Compare("n", "lt", limit), Compare("n", "lt", limit), None])
+    assert everything is not None
+    assert found.lexical is not None
+    assert found.dense is not None
+    expected = [row for row in everything.rows[0].tolist() if 0 <= row < limit]
+    assert (
+        found.lexical.rows[0, : len(expected)].tolist() == found.lexical.rows[1, : len(expected)].tolist() == expected
+    )
+    assert [len(ids) for ids in found.lexical.ids] == [len(expected), len(expected), len(everything.ids[0])]
+    assert [len(ids) for ids in found.dense.ids] == [0, limit, 60]
+    assert found.lexical.matches == found.dense.matches == [limit, limit, None]
 
 
 def test_an_index_that_cannot_give_vectors_back_answers_hybrid_queries_all_the_same(

@@ -54,6 +54,13 @@ def test_a_manifest_comes_back_as_it_was_written() -> None:
     assert make_manifest().to_bytes() == DATA
 
 
+def test_a_manifest_from_before_there_were_filters_has_no_fields() -> None:
+    body = json.loads(DATA)
+    del body["fields"]
+    assert Manifest.from_bytes(rewritten(body), "here") == make_manifest()
+    assert make_manifest(fields={"year": "integer", "note": "mixed"}).fields == {"year": "integer", "note": "mixed"}
+
+
 @given(st.integers(0, len(DATA) - 1), st.integers(1, 255))
 def test_a_changed_byte_always_shows(position: int, change: int) -> None:
     data = bytearray(DATA)

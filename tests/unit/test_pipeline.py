@@ -18,6 +18,7 @@ from shoal.errors import (
     ShoalError,
     Unavailable,
 )
+from shoal.filters import Compare, Not
 from shoal.pipeline import SearchPipeline
 from shoal.records import FloatArray, MissingShard, Passage, SearchRequest
 from tests.fakes import (
@@ -198,6 +199,35 @@ async def test_one_encode_call_and_one_call_per_shard_serve_all_queries_that_gat
         assert [(call.queries, call.top_k) for call in shard.calls] == [(1, 5), (4, 4)]
     for n, answer in enumerate(answers):
         assert [result.id for result in answer.results] == [id_ for id_, _ in exact(PASSAGES, f"query {n}", n + 1)]
+
+
+@virtual_time
+async def test_queries_that_gather_keep_their_filters() -> None:
+    system = System()
+    system.pipeline.switch("v1", SIZES, {"number": "integer"})
+    asked = [None, {"number": {"$lt": 3}}, {}, {"number": {"$not": {"$gte": 3}}}]
+    await system.pipeline.search_all([request(f"query {n}", filter=document) for n, document in enumerate(asked)])
+    few = Compare("number", "lte", 2)
+    for shard in system.shards:
+        assert [call.filters for call in shard.calls] == [[None, few, None, Not(Compare("number", "gte", 3))]]
+    await system.pipeline.search(request())
+    assert [shard.calls[1].filters for shard in system.shards] == [None] * 3
+
+
+@virtual_time
+async def test_a_filter_that_does_not_fit_the_version_is_refused_before_anything_is_computed() -> None:
+    system = System(max_filter_width=2)
+    system.pipeline.switch("v1", SIZES, {"number": "integer"})
+    for wrong in ({"nmber": 1}, {"number": "x"}, {"number": {"$in": [1, 2, 3]}}):
+        with pytest.raises(InvalidArgument, match=r"^filter\.n"):
+            await system.pipeline.search(request(filter=wrong))
+    assert system.encoder.calls == []
+    system.encoder.behaviour.delay = 1
+    late = asyncio.ensure_future(system.pipeline.search(request(filter={"number": 1})))
+    await asyncio.sleep(0.5)
+    system.pipeline.switch("v2", SIZES, {"other": "string"})
+    with pytest.raises(InvalidArgument, match=r"its fields are other \(string\)"):
+        await late
 
 
 @virtual_time

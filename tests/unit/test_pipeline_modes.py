@@ -29,7 +29,7 @@ class System:
         self.reranker = FakeReranker()
         self.settings = serve_settings(**{"fusion": "rrf", **settings})
         self.pipeline = SearchPipeline(self.encoder, self.shards, self.reranker, self.settings, clock=now)
-        self.pipeline.switch("v1", SIZES, lexical)
+        self.pipeline.switch("v1", SIZES, None, lexical)
 
 
 def request(mode: Mode | None = None, **changes: Any) -> SearchRequest:
@@ -157,7 +157,7 @@ async def test_a_version_without_words_says_so() -> None:
         with pytest.raises(InvalidArgument, match=f"mode {mode} needs a lexical index, which version v1 has not"):
             await system.pipeline.search(request(mode))
     assert not any(shard.calls for shard in system.shards)
-    system.pipeline.switch("v2", SIZES, True)
+    system.pipeline.switch("v2", SIZES, None, True)
     assert (await system.pipeline.search(request("hybrid"))).index_version == "v2"
 
 

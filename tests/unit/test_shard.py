@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 
 from shoal import layout, shard
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
+from shoal.filters import Compare, Not
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import CorpusStatistics, Counts, IndexInfo, Manifest, ShardEntry
 from shoal.records import FloatArray, Passage, Queries
 from shoal.shard import Shard, to_batch, to_passage, write_shard
 from shoal.storage import Storage
+from tests.indexes import passages as some_passages
+from tests.indexes import publish
 
 DIM, VERSION = 8, "v1"
 
@@ -157,8 +160,9 @@ def test_how_rows_are_cut_into_blocks_changes_no_byte(
     folder = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shard, "BATCH_ROWS", 8)
+        fields = {"row": "integer"} if any(tagged for _, tagged in optional) else None
         one, two = (
-            write_shard(folder / name, given, shard=0, dim=DIM, kind="flat", trained=None, threads=1)
+            write_shard(folder / name, given, shard=0, dim=DIM, kind="flat", trained=None, threads=1, fields=fields)
             for name, given in (("one", [(whole, rows)]), ("two", blocks))
         )
     assert one == two
@@ -199,6 +203,21 @@ def test_a_search_gives_ids_and_if_wanted_passages(storage: Storage, with_passag
         assert hits.passages == [[passages(12)[row] for row in line[:12]] for line in hits.rows.tolist()]
     else:
         assert hits.passages is None
+
+
+def test_hits_tell_how_many_passages_a_filter_lets_through(tmp_path: Path) -> None:
+    published = publish(tmp_path, "v1", some_passages(20), shards=1)
+    one = Shard.open(Storage(str(tmp_path)), published, 0, cache=None, threads=1)
+    asked = np.zeros((3, 64), np.float32)
+    few = Compare("number", "lte", 6)
+    for with_passages in (True, False):
+        hits = one.search(Queries.dense(asked), 4, with_passages, [few, None, Not(few)]).dense
+        assert hits is not None
+        assert hits.matches == [7, None, 13]
+        assert [len(ids) for ids in hits.ids] == [4, 4, 4]
+        again = one.search(Queries.dense(asked), 4, with_passages).dense
+        assert again is not None
+        assert again.matches is None
 
 
 def test_queries_of_another_dimension_are_refused(storage: Storage) -> None:

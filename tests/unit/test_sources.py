@@ -137,6 +137,15 @@ def test_values_are_kept_as_they_are(folder: Path, read: Read) -> None:
     assert read(folder / "a.jsonl").passages == [Passage("12", " x\n", None, metadata)]
 
 
+def test_values_of_declared_types_become_such_or_reject_their_record(folder: Path, read: Read) -> None:
+    (folder / "a.csv").write_text("id,text,year,ok\n1,x,2020,true\n2,x,soon,true\n3,x,,\n")
+    found = read(folder / "a.csv", metadata_types=["year:integer", "ok:boolean"])
+    assert found.passages == [Passage("1", "x", None, {"year": 2020, "ok": True}), Passage("3", "x")]
+    assert found.rejected == [
+        Rejected(2, "the metadata field 'year' is 'soon', which is no integer (metadata_types)", "2")
+    ]
+
+
 def test_fields_are_chosen(folder: Path, read: Read) -> None:
     record = {"key": "1", "body": "text", "head": "title", "a": 1, "b": {}, "c": 3}
     (folder / "a.jsonl").write_bytes(json_lines(record, {**record, "c": None}))

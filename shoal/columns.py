@@ -1,0 +1,136 @@
+"""The typed metadata columns of one shard: written beside its passages, mapped, and turned into masks by filters."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from shoal.errors import CorruptIndex
+from shoal.filters import And, Compare, Exists, Filter, In, Not, Or
+from shoal.metadata import FieldType, FieldTypes, stored
+
+Mask = NDArray[np.bool_]
+
+# Offsets have 64 bits, as in passages.arrow.
+ARROW_TYPES: dict[FieldType, pa.DataType] = {
+    "string": pa.large_string(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "boolean": pa.bool_(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "list": pa.large_list(pa.large_string()),
+}
+"""Types of the columns of metadata.arrow; all are null where a passage has no such field."""
+
+_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "gt": pc.greater,
+    "gte": pc.greater_equal,
+    "lt": pc.less,
+    "lte": pc.less_equal,
+}
+
+
+def column_types(types: FieldTypes) -> dict[str, FieldType]:
+    """The fields that have a column: all but the mixed ones."""
+    return {name: kind for name, kind in types.items() if kind != "mixed"}
+
+
+class ColumnWriter:
+    """Writes metadata.arrow from the metadata of passages, block by block; a context manager.
+
+    Equal blocks give equal bytes. Without any field nothing is written.
+    """
+
+    def __init__(self, path: Path, types: FieldTypes) -> None:
+        self._types = column_types(types)
+        self._schema = _schema(self._types)
+        self._writer = pa.ipc.new_file(str(path), self._schema) if self._types else None
+
+    def __enter__(self) -> "ColumnWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, metadata: pa.LargeStringArray) -> None:
+        """Append rows; metadata: JSON objects as in passages.arrow, null for none. Values must fit their types."""
+        if self._writer is None:
+            return
+        rows = [{} if text is None else orjson.loads(text) for text in metadata.to_pylist()]
+        columns = [
+            pa.array([stored(row[name], kind) if name in row else None for row in rows], ARROW_TYPES[kind])
+            for name, kind in self._types.items()
+        ]
+        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+
+
+class Columns:
+    """A mapped metadata.arrow. Safe for concurrent calls."""
+
+    def __init__(self, path: Path, types: FieldTypes) -> None:
+        """Open. Raises CorruptIndex unless the columns are those of the types."""
+        try:
+            self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        except (pa.ArrowException, OSError) as error:
+            raise CorruptIndex(
+                f"{path} is not an Arrow file ({error}); restore it or activate another version"
+            ) from error
+        if not self._table.schema.equals(_schema(column_types(types))):
+            raise CorruptIndex(f"{path} does not have the columns that its manifest names; build the index again")
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return int(self._table.num_rows)
+
+    def mask(self, tree: Filter) -> Mask:
+        """Return bool (count,): which rows a filter lets through."""
+        match tree:
+            case And(parts) | Or(parts):
+                combine = np.logical_and if isinstance(tree, And) else np.logical_or
+                found = np.full(self.count, isinstance(tree, And))
+                for part in parts:
+                    combine(found, self.mask(part), out=found)
+                return found
+            case Not(part):
+                return ~self.mask(part)
+            case Exists(field):
+                return _flags(pc.is_valid(self._table.column(field)))
+            case In(field, values):
+                return self._matching(field, lambda column, kind: _is_in(column, pa.array(values, kind)))
+            case Compare(field, op, value):
+                return self._matching(field, lambda column, kind: _COMPARISONS[op](column, pa.scalar(value, kind)))
+
+    def _matching(self, field: str, test: Callable[[Any, pa.DataType], Any]) -> Mask:
+        """Rows whose value, or one of whose values, passes a test of a column of plain values; no value passes none."""
+        column = self._table.column(field)
+        if not pa.types.is_large_list(column.type):
+            return _flags(test(column, column.type))
+        found, start = np.zeros(self.count, np.bool_), 0
+        for chunk in column.chunks:
+            hits = _flags(test(chunk.flatten(), column.type.value_type))
+            found[start + pc.list_parent_indices(chunk).to_numpy()[hits]] = True
+            start += len(chunk)
+        return found
+
+
+def _is_in(column: Any, values: pa.Array) -> Any:
+    return pc.equal(column, values[0]) if len(values) == 1 else pc.is_in(column, values)
+
+
+def _flags(tested: Any) -> Mask:
+    flags: Mask = pc.fill_null(tested, False).to_numpy(zero_copy_only=False)
+    return flags
+
+
+def _schema(types: Mapping[str, FieldType]) -> pa.Schema:
+    return pa.schema([pa.field(name, ARROW_TYPES[kind]) for name, kind in types.items()])

@@ -1,0 +1,167 @@
+"""Types of metadata fields: what a value is, and what all values of a field have in common.
+
+A field has one type in the whole index: the one that `metadata_types` declares, or else the narrowest that fits every
+value of the corpus. Filters compare values of that type (`shoal/filters.py`), columns store them (`shoal/columns.py`).
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, get_args
+
+from shoal.records import Metadata, MetadataValue
+
+FieldType = Literal["string", "integer", "number", "boolean", "timestamp", "list"]
+"""string: Unicode text. integer: 64 bits. number: a 64-bit float. timestamp: microseconds. list: of strings."""
+FieldTypes = Mapping[str, FieldType | Literal["mixed"]]
+"""Types of the fields of an index by name; a mixed field has values that no type fits, so it cannot be filtered."""
+
+MAX_FIELDS = 256
+"""Fields whose types are inferred. With more of them names are data, and only declared fields get types."""
+
+LEAST_INTEGER, MOST_INTEGER = -(2**63), 2**63 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_TIMESTAMP = re.compile(
+    r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?([Zz]|[+-]\d{2}(:?\d{2})?)?)?", re.ASCII
+)
+_INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
+_WIDENED: list[tuple[set[FieldType], FieldType]] = [
+    ({"integer", "number"}, "number"),
+    ({"timestamp", "string"}, "string"),
+    ({"timestamp", "string", "list"}, "list"),
+]
+"""Which values of several types have one in common, the first that fits: a string is a list of one."""
+
+
+class Observed:
+    """Which types the values of each field have; small, and the same in whatever order the values come."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, set[FieldType]] | None = {}
+
+    def see(self, metadata: Metadata) -> None:
+        """Take the metadata of one passage into account."""
+        for name, value in metadata.items():
+            self._add(name, (_kind(value),))
+
+    def merge(self, kinds: Mapping[str, Iterable[FieldType]] | None) -> None:
+        """Take what another one saw (its `kinds`) into account."""
+        if kinds is None:
+            self._kinds = None
+            return
+        for name, found in kinds.items():
+            self._add(name, found)
+
+    @property
+    def kinds(self) -> dict[str, list[FieldType]] | None:
+        """Types by field, both sorted; None when there are more than MAX_FIELDS fields."""
+        if self._kinds is None:
+            return None
+        return {name: sorted(found) for name, found in sorted(self._kinds.items())}
+
+    def types(self, declared: Mapping[str, FieldType | None]) -> dict[str, FieldType | Literal["mixed"]]:
+        """Decide the type of every field, sorted by name. declared: types that overrule; None for no type at all."""
+        inferred = {name: _common(found) for name, found in (self._kinds or {}).items()}
+        merged = {**inferred, **declared}
+        return {name: kind for name, kind in sorted(merged.items()) if kind is not None}
+
+    def _add(self, name: str, kinds: Iterable[FieldType]) -> None:
+        if self._kinds is None:
+            return
+        self._kinds.setdefault(name, set()).update(kinds)
+        if len(self._kinds) > MAX_FIELDS:
+            self._kinds = None
+
+
+def declared_types(settings: Iterable[str] | None) -> dict[str, FieldType | None]:
+    """Read the setting `metadata_types`, items such as `year:integer`; the type `none` means no column."""
+    types: dict[str, FieldType | None] = {}
+    for item in settings or ():
+        name, _, kind = item.rpartition(":")
+        types[name] = next((known for known in get_args(FieldType) if known == kind), None)
+    return types
+
+
+def convert(value: MetadataValue, kind: FieldType) -> MetadataValue | None:
+    """Return a value as one of a declared type, or None if it does not fit.
+
+    Strings that read as the type fit, because CSV has nothing else: "2020" is an integer, "true" a boolean. A timestamp
+    stays the string that it is, a string is a list of one.
+    """
+    match kind:
+        case "string":
+            return value if isinstance(value, str) else None if isinstance(value, list) else json.dumps(value)
+        case "boolean":
+            if isinstance(value, str):
+                return {"true": True, "false": False}.get(value.strip().lower())
+            return value if isinstance(value, bool) else None
+        case "timestamp":
+            return value if isinstance(value, str) and timestamp(value) is not None else None
+        case "list":
+            return value if isinstance(value, list) else [value] if isinstance(value, str) else None
+        case "integer" | "number":
+            return _number(value, kind)
+
+
+def stored(value: MetadataValue, kind: FieldType) -> Any:
+    """Return what the column of a type holds for a value that fits it; a timestamp is microseconds since 1970, UTC."""
+    match kind:
+        case "number":
+            return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 becomes 0.0
+        case "timestamp":
+            return timestamp(value)  # type: ignore[arg-type]
+        case "list":
+            return value if isinstance(value, list) else [value]
+        case _:
+            return value
+
+
+def timestamp(text: str) -> int | None:
+    """Return microseconds since 1970, UTC, of an ISO 8601 date or time, or None if it is none.
+
+    A whole date is needed, `2026-01-31` or `2026-01-31T12:00:00.5+01:00`; without a zone it is UTC.
+    """
+    if not _TIMESTAMP.fullmatch(text):
+        return None
+    try:
+        moment = datetime.fromisoformat(text.upper())
+        return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
+    except (ValueError, OverflowError):
+        return None
+
+
+def _kind(value: MetadataValue) -> FieldType:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float):
+        return "number"
+    if isinstance(value, list):
+        return "list"
+    return "string" if timestamp(value) is None else "timestamp"
+
+
+def _common(kinds: set[FieldType]) -> FieldType | Literal["mixed"]:
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return next((wider for narrower, wider in _WIDENED if kinds <= narrower), "mixed")
+
+
+def _number(value: MetadataValue, kind: FieldType) -> int | float | None:
+    if isinstance(value, str):
+        text = value.strip()
+        if not (_INTEGER if kind == "integer" else _NUMBER).fullmatch(text):
+            return None
+        value = int(text) if _INTEGER.fullmatch(text) else float(text)
+    if isinstance(value, bool | list) or not math.isfinite(value):
+        return None
+    if isinstance(value, float) and kind == "integer":
+        if not value.is_integer():
+            return None
+        value = int(value)
+    return value if isinstance(value, float) or LEAST_INTEGER <= value <= MOST_INTEGER else None
