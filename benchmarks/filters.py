@@ -37,7 +37,7 @@ Found = tuple[FloatArray, RowArray]
 def main() -> None:
     """Run the comparison and report it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--passages", type=int, default=200_000)
+    parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument(
         "--kinds", nargs="+", default=["flat", "IVF1024,SQ8:nprobe=16", "IVF1024,Flat:nprobe=16", "HNSW32:efSearch=64"]

@@ -1,4 +1,4 @@
-"""How far a build is, for people: a bar on a terminal, a line every few seconds in a log, and a table at the end."""
+"""How far a job is, for people: a bar on a terminal, a line every few seconds in a log, and a table at the end."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from jobs.report import span
+from shoal.training.progress import Progress as Trained
 
 _LOG_EVERY_S = 5.0
 
@@ -37,20 +38,25 @@ class Stage:
         if self._bar is not None:
             self._bar.reset(self._task, completed=steps)
 
-    def advance(self, amount: int, steps: int = 1) -> None:
-        """Count finished steps, and what they amounted to in passages."""
+    def advance(self, amount: int = 0, steps: int = 1, note: str = "") -> None:
+        """Count finished steps, and what they amounted to in passages; a note is told with them."""
         self._done += steps
         self._amount += amount
         now = self._reporter.clock()
         speed = f", {self._amount / max(now - self._start, 1e-9):,.0f} passages/s" if self._amount else ""
+        speed += f", {note}" if note else ""
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, speed=speed)
         elif now - self._told >= _LOG_EVERY_S:
             self._told = now
-            left = (self._total - self._done) * (now - self._start) / (self._done - self._before)
+            left = (self._total - self._done) * (now - self._start) / max(self._done - self._before, 1)
             self._reporter.say(
                 f"{self._name}: {self._done:,} of {self._total:,} {self._unit}{speed}, {span(left)} left"
             )
+
+    def reach(self, step: int, note: str) -> None:
+        """Count all steps up to this one."""
+        self.advance(steps=step - self._done, note=note)
 
     def close(self) -> None:
         """Remove the bar."""
@@ -79,4 +85,25 @@ class Reporter:
             yield stage
         finally:
             stage.close()
+            self.seconds[name] = round(self.clock() - start, 3)
+
+    @contextmanager
+    def following(self, name: str) -> Iterator[Callable[[Trained], None]]:
+        """Time a training; the function that is given tells its progress, from whatever step it starts."""
+        stage: Stage | None = None
+        start = self.clock()
+
+        def follow(progress: Trained) -> None:
+            nonlocal stage
+            if stage is None:
+                stage = Stage(name, progress.steps, "steps", self)
+                stage.start_at(progress.step - 1)
+            ndcg = "" if progress.ndcg is None else f", nDCG@10 {progress.ndcg:.4f}"
+            stage.reach(progress.step, f"loss {progress.loss:.4f}{ndcg}")
+
+        try:
+            yield follow
+        finally:
+            if stage is not None:
+                stage.close()
             self.seconds[name] = round(self.clock() - start, 3)

@@ -16,6 +16,9 @@ from shoal.errors import ModelUnavailable
 HUB_TIMEOUT_S = 5.0
 """How long a hub may take to say what a repository holds before it counts as out of reach."""
 
+TRAINED = "shoal_reranker.json"
+"""Beside the weights that `jobs.train_reranker` wrote: which reranker they are for, and how they came about."""
+
 _UNUSED_FOLDERS = ("onnx", "openvino")
 _CONFIGURATION = (".json", ".txt", ".model")
 
@@ -114,6 +117,17 @@ def resolve(name: str) -> ModelLocation:
     if name.startswith((".", "~", "/")) or name.count("/") > 1 or path.exists():
         raise ModelUnavailable(f"there is no model folder {path.absolute()}: check the path")
     return ModelLocation(name, None, preset.hub if preset else name, namesake.query_prompt, namesake.passage_prompt)
+
+
+def trained_kind(name: str) -> str | None:
+    """Name the reranker that a model was trained for by `jobs.train_reranker`, None for any other model.
+
+    Raises ModelUnavailable for a path that is not there, or a hub's model that cannot be fetched.
+    """
+    try:
+        return str(json.loads((resolve(name).fetch() / TRAINED).read_bytes())["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def architecture(folder: Path) -> str:

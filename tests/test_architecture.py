@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("shoal", "serve", "jobs")
 TOP_LEVEL = {
     ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "benchmarks", "cluster",
-    "constraints.txt", "jobs", "pyproject.toml", "serve", "shoal", "tests",
+    "constraints.txt", "docs", "jobs", "pyproject.toml", "serve", "shoal", "tests",
 }  # fmt: skip
 HEAVY = (
     "torch",
@@ -95,7 +95,14 @@ def test_no_test_folder_can_become_a_package_of_ours() -> None:
 def test_every_setting_explains_itself() -> None:
     from shoal import settings
 
-    for model in (settings.BuildSettings, settings.RunSettings, settings.RerankerSettings, settings.EvaluateSettings):
+    models = (
+        settings.BuildSettings,
+        settings.RunSettings,
+        settings.RerankerSettings,
+        settings.TrainSettings,
+        settings.EvaluateSettings,
+    )
+    for model in models:
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
 
@@ -131,6 +138,7 @@ def options_of(command: str) -> set[str]:
 
     from jobs.build_index import app as job
     from jobs.evaluate import app as evaluation
+    from jobs.train_reranker import app as trainer
     from serve.run import app as server
     from shoal.cli.main import COMMANDS
 
@@ -141,9 +149,13 @@ def options_of(command: str) -> set[str]:
         if words[1] == "index":
             found = found.commands[words[2]]
     elif words[1] == "-m":
-        found = typer.main.get_command(
-            {"jobs.build_index": job, "jobs.evaluate": evaluation, "serve.run": server}[words[2]]
-        )
+        apps = {
+            "jobs.build_index": job,
+            "jobs.evaluate": evaluation,
+            "jobs.train_reranker": trainer,
+            "serve.run": server,
+        }
+        found = typer.main.get_command(apps[words[2]])
     else:
         shown = subprocess.run([sys.executable, *words[1:], "--help"], cwd=ROOT, capture_output=True, text=True).stdout
         return set(re.findall(r"--[a-z-]+", shown))

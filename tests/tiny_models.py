@@ -1,5 +1,7 @@
 """Models with random weights, small enough to make in a test, saved the way users have them: as folders."""
 
+import json
+import random
 from pathlib import Path
 
 import torch
@@ -69,3 +71,14 @@ _SIZES = {
     "pad_token_id": 1,
     "initializer_range": 0.5,  # large, so that vectors and scores of different texts differ
 }
+
+
+def write_pairs(path: Path, count: int) -> None:
+    """Write judgements: queries of three words out of the passage that answers them."""
+    chance = random.Random(7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        for number in range(count):
+            words = [chance.choice(WORDS) for _ in range(chance.randint(5, 30))]
+            query = f"{' '.join(chance.sample(words, 3))} {number}"
+            file.write(json.dumps({"query": query, "positive": f"{' '.join(words)} {number}"}) + "\n")

@@ -8,6 +8,7 @@ import logging
 import pkgutil
 from typing import TYPE_CHECKING, Protocol
 
+from shoal import models
 from shoal.errors import InvalidArgument
 from shoal.records import FloatArray
 
@@ -42,13 +43,20 @@ def rerankers() -> list[str]:
 
 
 def load_reranker(settings: "RerankerSettings") -> Reranker:
-    """Load the reranker that the settings name; a name that is no file of this folder is a cross-encoder model.
+    """Load the reranker that the settings name.
+
+    A name that is no file of this folder is a model: an encoder trained for late interaction, which then reads the
+    passages instead of the encoder of the index, or else a cross-encoder.
 
     Raises ModelUnavailable when the model cannot be loaded, InvalidArgument for `none`, which is not a reranker.
     """
     if settings.reranker == "none":
         raise InvalidArgument("reranker=none: there is nothing to load", param="reranker")
-    module = settings.reranker if settings.reranker in rerankers() else _MODELS
+    module = settings.reranker
+    if module not in rerankers():
+        module = models.trained_kind(settings.reranker) or _MODELS
+        if module == "late_interaction":
+            settings = settings.model_copy(update={"encoder": settings.reranker})
     reranker: Reranker = importlib.import_module(f"{__name__}.{module}").load(settings.reranker, settings)
     _log.info("reranker %s, %d threads", reranker.name(), settings.threads)
     return reranker

@@ -43,7 +43,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """600 passages about 30 topics, one duplicate and one bad line."""
     path = tmp_path_factory.mktemp("corpus") / "passages.jsonl"
     lines = [
-        json.dumps({"id": f"p{n}", "text": f"passage {n} about topic{n % 30} and thing{n % 7}"}) for n in range(600)
+        json.dumps({"id": f"p{n}", "text": f"passage {n} about topic{n % 30} and thing{n % 7}", "page": n})
+        for n in range(600)
     ]
     path.write_text("\n".join([*lines[:300], "not json", lines[17], *lines[300:]]) + "\n")
     return path
@@ -84,6 +85,7 @@ def test_one_and_three_workers_store_the_same_bytes(build: Build, tmp_path: Path
     one, three = build(tmp_path / "one", workers=1), build(tmp_path / "three", workers=3)
     assert (one.workers, three.workers) == (1, 3)
     assert content(one) == content(three)
+    assert content(one)["fields"] == {"page": "integer"}
     assert versions.verify(Storage(one.index), one.version) == []
     assert (one.passages, one.duplicates, one.rejected) == (600, 1, 1)
     assert one.recall_at_10 == 1.0
@@ -278,12 +280,16 @@ def test_workers_get_a_gpu_each(
             import numpy as np
 
             time.sleep(0.05)
-            return {"unit": batch["item"], "lines": [1], "rejected": [0], "rows": np.array([[1, 0, 0]])}
+            counts = {"unit": batch["item"], "lines": [1], "rejected": [0], "rows": np.array([[1, 0, 0]])}
+            return counts | {"fields": ["{}"], "worker": ["w"], "started": [0.0], "ended": [1.0], "busy_s": [0.5]}
 
     monkeypatch.setattr(embedding, "Embedder", Recorder)
     builder = Builder(settings, cluster, Reporter(Console(file=io.StringIO())))
     plan, tally = builder.plan(), Tally(40, 3)
-    assert sorted(embedding.embed(settings, plan, builder.storage, list(range(40)), workers, tally)) == list(range(40))
+    busy = embedding.Busy()
+    done = embedding.embed(settings, plan, builder.storage, list(range(40)), workers, tally, busy)
+    assert sorted(done) == list(range(40))
+    assert busy.shares() == [20.0]
     assert sorted(path.read_text() for path in seen.iterdir()) == ["0|0", "1|1"]
     assert tally.shard_rows.tolist() == [40, 0, 0]
 

@@ -1,0 +1,1 @@
+"""Training rerankers on judgements."""
