@@ -20,13 +20,17 @@ from benchmarks.report import Figure, report
 from shoal.processes import descendants
 
 PASSAGE_BYTES = 200
+VOCABULARY = 200_000
 GOAL = 1.3
 POLL_S = 0.1
+_LETTERS = str.maketrans("0123456789", "ghijklmnop")
 # Beginnings of process titles. The title of a Ray worker is what it does at the moment.
 KINDS = {
     "ray::MapWorker": "embedding worker",
     "ray::fingerprint": "task worker",
     "ray::sample_queries": "task worker",
+    "ray::count_terms": "task worker",
+    "ray::merge_terms": "task worker",
     "ray::index": "task worker",
     "ray::verify": "task worker",
     "ray::_StatsActor": "Ray Data statistics",
@@ -97,16 +101,17 @@ def build(folder: Path, count: int, shards: int) -> dict[str, int]:
 
 
 def write_corpus(path: Path, count: int) -> None:
-    """Write passages of random words, PASSAGE_BYTES each."""
+    """Write passages of random words, PASSAGE_BYTES each; words are as unequally frequent as those of a language."""
     random = np.random.default_rng(7)
-    letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz   ", np.uint8)
-    with path.open("wb") as file:
+    words = np.array([f"{number:x}".translate(_LETTERS) for number in range(VOCABULARY)])
+    with path.open("w") as file:
         for start in range(0, count, 10_000):
             rows = min(10_000, count - start)
-            texts = letters[random.integers(0, len(letters), (rows, PASSAGE_BYTES))]
-            texts[:, 0] = texts[:, -1] = ord("x")
+            # The n-th word is drawn in proportion to 1 / n.
+            chosen = (VOCABULARY ** random.random((rows, PASSAGE_BYTES // 3))).astype(np.int64) - 1
             file.writelines(
-                b'{"id": "p%d", "text": "%s"}\n' % (start + n, text.tobytes()) for n, text in enumerate(texts)
+                f'{{"id": "p{start + n}", "text": "{" ".join(text)[:PASSAGE_BYTES]}"}}\n'
+                for n, text in enumerate(words[chosen].tolist())
             )
 
 

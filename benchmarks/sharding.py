@@ -19,7 +19,7 @@ from benchmarks.beir import read_jsonl, read_qrels
 from benchmarks.report import Figure, report
 from shoal import merge, versions
 from shoal.models import resolve
-from shoal.records import Candidate, FloatArray
+from shoal.records import Candidate, FloatArray, Queries
 from shoal.settings import EMBEDDED_ENCODER
 from shoal.shard import Shard
 from shoal.storage import Storage
@@ -105,8 +105,11 @@ def search(root: Storage, queries: FloatArray) -> list[list[Candidate]]:
     hits = {}
     for entry in manifest.shards:
         shard = Shard.open(root, manifest, entry.shard, cache=None, threads=2)
-        hits[entry.shard] = shard.search(queries, TOP_K, with_passages=False)
-    return [merge.merge([(number, one, query) for number, one in hits.items()], TOP_K) for query in range(len(queries))]
+        hits[entry.shard] = shard.search(Queries.dense(queries), TOP_K, with_passages=False).dense
+    return [
+        merge.merge([(number, one, query) for number, one in hits.items() if one], TOP_K)
+        for query in range(len(queries))
+    ]
 
 
 def compare(found: list[list[Candidate]], exact: FloatArray, rows: dict[str, int]) -> tuple[float, int]:

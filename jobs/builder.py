@@ -17,11 +17,13 @@ from jobs.report import Summary
 from jobs.session import Cluster, embedding_workers, run, shortage, spread, start
 from shoal import indexes, layout, versions
 from shoal.build.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
+from shoal.build.lexical import describe_lexical
 from shoal.build.publish import field_types, first_rejected, make_manifest, require_passages, write_rejected
 from shoal.build.recall import CorpusRecall
 from shoal.build.verify import count_problems
 from shoal.errors import Conflict, CorruptIndex, NotFound, ShoalError
 from shoal.fingerprint import Fingerprint
+from shoal.lexical.analyzer import Analyzer
 from shoal.metadata import MAX_FIELDS
 from shoal.plan import Plan, make_plan, spool
 from shoal.settings import BuildSettings
@@ -54,6 +56,8 @@ class Builder:
         with self._reporter.stage("plan"):
             encoder: Fingerprint = run(tasks.fingerprint, self.settings, **self.workers.options)
             indexes.check(self.settings.index_kind, encoder.dim, self.settings.index_search)
+            if self.settings.lexical:
+                Analyzer(self.settings)
             plan = make_plan(self.settings, encoder)
         if unreadable := plan.unreadable:
             self._reporter.say(
@@ -140,7 +144,8 @@ class Builder:
         with self._reporter.stage("publish"):
             examples = first_rejected(plan, tally, self.storage, _EXAMPLES)
             report = write_rejected(plan, tally, self.storage)
-            versions.publish(self.storage, make_manifest(plan, tally, commits, recall, [report]))
+            lexical = describe_lexical(plan, self.storage)
+            versions.publish(self.storage, make_manifest(plan, tally, commits, recall, [report], lexical))
         return {
             "built": True,
             "units": len(plan.units),
@@ -186,12 +191,20 @@ class Builder:
             self._reporter.say(
                 f"more than {MAX_FIELDS} metadata fields: filters know only those that --metadata-types declares"
             )
+        if plan.lexical.lexical:
+            with self._reporter.stage("terms", plan.shards, "shards") as stage:
+                calls = ((root, plan.hash, shard) for shard in range(plan.shards))
+                for shard in spread(tasks.count_terms, calls, self._limit, num_cpus=1):
+                    stage.advance(int(tally.shard_rows[shard]))
+                run(tasks.merge_terms, root, plan.hash, num_cpus=1)
         with self._reporter.stage("index", plan.shards, "shards") as stage:
             queries = start(
                 tasks.sample_queries, root, plan.hash, tally.passages, self.settings.verify_queries, num_cpus=1
             )
-            calls = ((root, plan.hash, plan.version, shard, queries, threads, fields) for shard in range(plan.shards))
-            for passages in spread(tasks.index, calls, self._limit, **self._resources):
+            indexing = (
+                (root, plan.hash, plan.version, shard, queries, threads, fields) for shard in range(plan.shards)
+            )
+            for passages in spread(tasks.index, indexing, self._limit, **self._resources):
                 stage.advance(passages)
             commits = []
             recall = CorpusRecall(self.settings.verify_queries)

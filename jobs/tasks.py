@@ -7,14 +7,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from shoal import layout
 from shoal.build.commits import Counts, read_shard_commit
 from shoal.build.embed import embed_unit
-from shoal.build.index import index_shard
+from shoal.build.index import count_shard, index_shard
+from shoal.build.lexical import merge_shards
 from shoal.build.sample import sample_vectors
 from shoal.build.verify import verify_shard
 from shoal.encoders import Encoder, load_encoder
@@ -24,8 +25,11 @@ from shoal.indexes import index_kind
 from shoal.metadata import FieldTypes
 from shoal.plan import Plan, spool_file
 from shoal.records import FloatArray
-from shoal.settings import BuildSettings
+from shoal.settings import BuildSettings, EvaluateSettings
 from shoal.storage import Storage
+
+if TYPE_CHECKING:
+    from shoal.evaluation.runs import Run
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -173,6 +177,28 @@ def sample_queries(root: str, plan_hash: str, passages: Counts, count: int) -> F
     """The vectors, float32 (q, dim), for which the index is compared with exact search."""
     plan, storage = read_plan(root, plan_hash)
     return sample_vectors(storage, plan.hash, passages, plan.shards, plan.encoder.dim, count, seed=2)
+
+
+@patient
+def count_terms(root: str, plan_hash: str, shard: int) -> int:
+    """Count the terms of one shard and return its number."""
+    plan, storage = read_plan(root, plan_hash)
+    count_shard(plan, shard, storage)
+    return shard
+
+
+@patient
+def merge_terms(root: str, plan_hash: str) -> None:
+    """Sum up the terms of all shards: what every shard is scored with."""
+    plan, storage = read_plan(root, plan_hash)
+    merge_shards(plan, storage)
+
+
+def ask(settings: EvaluateSettings, queries: dict[str, str]) -> list["Run"]:
+    """Ask queries by id in every way that an evaluation wants."""
+    from shoal.evaluation.evaluate import ask_here
+
+    return ask_here(settings, queries)
 
 
 @patient

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from shoal import versions
 from shoal.errors import (
@@ -24,6 +24,7 @@ from shoal.errors import (
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import Manifest
 from shoal.metadata import FieldTypes
+from shoal.records import Mode
 from shoal.storage import Storage
 
 logger = logging.getLogger("ray.serve")
@@ -78,16 +79,16 @@ class Pulse:
 class Activation:
     """Keeps one ingress replica on the version that CURRENT names.
 
-    switch: called with a version, its passages per shard and the types of its fields when new queries shall be answered
-    from it. expected: the fingerprint of the query encoder; a version of another encoder or another number of shards
-    needs another server.
+    switch: called with a version, its passages per shard, the types of its fields and whether it can be searched by
+    words, when new queries shall be answered from it. expected: the fingerprint of the query encoder; a version of
+    another encoder or another number of shards needs another server.
     """
 
     def __init__(
         self,
         storage: Storage,
         shards: Sequence[ShardControl],
-        switch: Callable[[str, Sequence[int], FieldTypes], None],
+        switch: Callable[[str, Sequence[int], FieldTypes, bool], None],
         expected: Fingerprint,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -185,6 +186,7 @@ class Activation:
             "dim": manifest.dim,
             "metric": manifest.metric,
             "kind": manifest.index.kind,
+            "modes": ["dense"] if manifest.lexical is None else list(get_args(Mode)),
             "fields": manifest.fields,
             "models": {"encoder": manifest.encoder.model, "reranker": reranker},
             "problem": self._problem,
@@ -214,7 +216,8 @@ class Activation:
         return manifest
 
     async def _serve(self, manifest: Manifest, previous: str | None) -> None:
-        self._switch(manifest.version, [shard.count for shard in manifest.shards], manifest.fields)
+        counts = [shard.count for shard in manifest.shards]
+        self._switch(manifest.version, counts, manifest.fields, manifest.lexical is not None)
         self._manifest, self._previous, self._problem = manifest, previous, None
         logger.info("serving index version %s", manifest.version)
         keep = [manifest.version, *([previous] if previous else [])]

@@ -22,7 +22,7 @@ from shoal.filters import Filter
 from shoal.fingerprint import Fingerprint
 from shoal.pipeline import SearchPipeline
 from shoal.query_cache import QueryCache
-from shoal.records import FloatArray, Hits, SearchAnswer, SearchRequest
+from shoal.records import FloatArray, Queries, SearchAnswer, SearchRequest, ShardHits
 from shoal.rerankers import load_reranker
 from shoal.services import EncodeService, Fetched, RerankService, ShardService
 from shoal.serving import check_encoder
@@ -127,13 +127,13 @@ class Retriever:
     async def search(
         self,
         version: str,
-        queries: FloatArray,
+        queries: Queries,
         top_k: int,
         deadline: float,
         with_passages: bool,
         filters: Sequence[Filter | None] | None = None,
-    ) -> Hits:
-        """Search the named version for b queries, float32 (b, dim). Raises NotFound if there is no such version."""
+    ) -> ShardHits:
+        """Search the named version for several queries. Raises NotFound if there is no such version."""
         return await self._use(version, deadline, lambda shard: shard.search(queries, top_k, with_passages, filters))
 
     async def fetch(self, version: str, rows: list[int], deadline: float, with_vectors: bool = False) -> Fetched:

@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 from shoal.filters import Filter
-from shoal.records import FloatArray, Hits
+from shoal.records import FloatArray, Queries, ShardHits
 from shoal.services import Fetched
 
 T = TypeVar("T")
@@ -46,14 +46,14 @@ class ShardHandle:
     async def search(
         self,
         version: str,
-        queries: FloatArray,
+        queries: Queries,
         top_k: int,
         deadline: float,
         with_passages: bool,
         filters: Sequence[Filter | None] | None = None,
-    ) -> Hits:
-        """Search this shard of the named version for b queries, float32 (b, dim), each with its filter or None."""
-        hits: Hits = await _call(
+    ) -> ShardHits:
+        """Search this shard of the named version for several queries, each with its filter or None."""
+        hits: ShardHits = await _call(
             self._handle, "search", version, queries, top_k, deadline, with_passages, filters, deadline=deadline
         )
         return hits

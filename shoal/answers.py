@@ -12,7 +12,7 @@ class Answer(BaseModel):
 
 
 class SearchResult(Answer):
-    """One passage of an answer. `score` is the rerank score if the answer was reranked, else the retrieval score."""
+    """One passage of an answer. `score` is what the answer is ordered by."""
 
     id: str
     score: float
@@ -40,6 +40,7 @@ class SearchResponse(Answer):
     id: str
     index_version: str
     results: list[SearchResult]
+    mode: str = "dense"
     reranked: bool
     coverage: SearchCoverage
     degraded: str | None = None
@@ -64,6 +65,8 @@ class IndexDescription(Answer):
     dim: int
     metric: str
     kind: str
+    modes: list[str] = ["dense"]
+    """How it can be searched: dense, lexical, hybrid."""
     fields: dict[str, str] = {}
     """Metadata fields that filters know, and their types."""
     models: dict[str, str | None]

@@ -31,6 +31,8 @@ class SearchOptions(TypedDict, total=False):
     top_n: int
     """Results returned after reranking."""
     rerank: bool
+    mode: Literal["dense", "lexical", "hybrid"]
+    """How stage one searches: by vectors, by words or by both."""
     include: Sequence[Literal["text", "metadata", "vector"]]
     timeout_ms: int
     """Deadline at the server: what is not finished by then is left out and named in `degraded`."""

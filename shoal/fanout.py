@@ -12,8 +12,9 @@ import numpy as np
 from shoal import filters
 from shoal.batching import Batcher
 from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
+from shoal.merge import merge
 from shoal.metadata import FieldTypes
-from shoal.records import Candidate, Coverage, FloatArray, Hits, MissingShard, Passage
+from shoal.records import Candidate, Coverage, FloatArray, Hits, MissingShard, Mode, Passage, Queries, ShardHits
 from shoal.services import Fetched, ShardService
 from shoal.settings import ServeSettings
 
@@ -35,28 +36,51 @@ async def retried(call: Callable[[], Awaitable[T]]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one shard found for one query: row `query` of `hits`. `ms`: time of the call that served `batch` queries."""
+    """What one shard found for one query: row `query` of the hits.
 
-    hits: Hits
+    ms: time of the call that served `batch` queries.
+    """
+
+    dense: Hits | None
+    lexical: Hits | None
     query: int
     ms: float
     batch: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Probe:
-    vector: FloatArray
+class Probe:
+    """What the shards are asked for one query. `vector`, float32 (dim,), is None for a lexical one."""
+
+    text: str
+    vector: FloatArray | None
+    mode: Mode
     top_k: int
     deadline: float
     filter: filters.Filter | None
+
+    @property
+    def rows(self) -> int:
+        """Most rows that a shard finds."""
+        return self.top_k * (2 if self.mode == "hybrid" else 1)
+
+
+def merged(found: Mapping[int, Found], probe: Probe) -> tuple[list[Candidate], list[Candidate]]:
+    """Merge what the shards found by vectors and what they found by words."""
+    dense = [(shard, one.dense, one.query) for shard, one in found.items() if one.dense]
+    lexical = [(shard, one.lexical, one.query) for shard, one in found.items() if one.lexical]
+    return (
+        merge(dense, probe.top_k) if probe.mode != "lexical" else [],
+        merge(lexical, probe.top_k, lexical=True) if probe.mode != "dense" else [],
+    )
 
 
 class FanOut:
     """Searches every shard of one version.
 
     Each shard has its own queue: a shard that hangs delays no other shard, and a slow one gets larger batches.
-    counts: passages of each shard, for the coverage. Raises Conflict when there are not as many as shards.
-    fields: types of the metadata fields, for filters.
+    counts: passages of each shard, for the coverage. fields: types of the metadata fields, for filters. lexical:
+    whether the version can be searched by words. Raises Conflict when there are not as many counts as shards.
     """
 
     def __init__(
@@ -67,6 +91,7 @@ class FanOut:
         settings: ServeSettings,
         clock: Callable[[], float],
         fields: FieldTypes | None = None,
+        lexical: bool = False,
     ) -> None:
         if len(counts) != len(shards):
             raise Conflict(
@@ -74,6 +99,7 @@ class FanOut:
                 "restart it to serve this version"
             )
         self.version = version
+        self.lexical = lexical
         self._shards = shards
         self._counts = counts
         self._settings = settings
@@ -96,19 +122,16 @@ class FanOut:
         """Check a filter against the fields of this version. Raises InvalidArgument with the path to the fault."""
         return filters.parse(document, self._fields, self._settings.max_filter_width) if document else None
 
-    async def search(
-        self, vector: FloatArray, top_k: int, deadline: float, tree: filters.Filter | None = None
-    ) -> tuple[dict[int, Found], dict[int, str]]:
-        """Search all shards for one query, float32 (dim,), among what a filter selects, until an absolute deadline.
+    async def search(self, probe: Probe) -> tuple[dict[int, Found], dict[int, str]]:
+        """Search all shards for one query until its deadline.
 
         Returns what was found and why shards are missing, both by shard number. Raises Overloaded when a shard has too
         many queries waiting, Unavailable when no shard answered.
         """
-        probe = _Probe(vector, top_k, deadline, tree)
         futures: list[asyncio.Future[Found]] = []
         try:
             for queue in self._queues:
-                futures.append(queue.submit(probe, deadline))
+                futures.append(queue.submit(probe, probe.deadline))
             await asyncio.wait(futures)
         finally:
             for future in futures:
@@ -168,24 +191,31 @@ class FanOut:
             missing=tuple(MissingShard(shard, reason) for shard, reason in sorted(missing.items())),
         )
 
-    async def _search(self, shard: int, probes: list[_Probe]) -> list[Found]:
+    async def _search(self, shard: int, probes: list[Probe]) -> list[Found]:
         started = asyncio.get_running_loop().time()
-        queries = np.stack([probe.vector for probe in probes])
+        queries = Queries(
+            _stacked([probe.vector for probe in probes]),
+            [probe.text for probe in probes],
+            [probe.mode for probe in probes],
+        )
         top_k = max(probe.top_k for probe in probes)
         deadline = max(probe.deadline for probe in probes)
         trees = [probe.filter for probe in probes]
 
-        async def call() -> Hits:
-            with_passages = self._settings.fetch_with_hits
+        # Of the two windows of a hybrid query only top_k passages are read in the end.
+        with_passages = self._settings.fetch_with_hits and "hybrid" not in queries.modes
+
+        async def call() -> ShardHits:
             wanted = trees if any(trees) else None
             hits = await self._shards[shard].search(self.version, queries, top_k, deadline, with_passages, wanted)
-            if len(hits.ids) != len(probes):
-                raise RuntimeError(f"found hits for {len(hits.ids)} of {len(probes)} queries")
+            for found in (hits.dense, hits.lexical):
+                if found is not None and len(found.ids) != len(probes):
+                    raise RuntimeError(f"found hits for {len(found.ids)} of {len(probes)} queries")
             return hits
 
         hits = await self._logged(shard, call)
         ms = 1000 * (asyncio.get_running_loop().time() - started)
-        return [Found(hits, query, ms, len(probes)) for query in range(len(probes))]
+        return [Found(hits.dense, hits.lexical, query, ms, len(probes)) for query in range(len(probes))]
 
     async def _fetch(self, shard: int, rows: list[int], deadline: float, with_vectors: bool) -> Fetched:
         passages: list[Passage] = []
@@ -218,8 +248,14 @@ class FanOut:
             raise
 
 
-def _fits(probes: list[_Probe], probe: _Probe) -> bool:
-    return (len(probes) + 1) * max(probe.top_k, *(one.top_k for one in probes)) <= ROWS_PER_CALL
+def _fits(probes: list[Probe], probe: Probe) -> bool:
+    return (len(probes) + 1) * max(probe.rows, *(one.rows for one in probes)) <= ROWS_PER_CALL
+
+
+def _stacked(vectors: Sequence[FloatArray | None]) -> FloatArray:
+    """Rows of float32 (b, dim), of zeros for queries without a vector; (b, 0) if none has one."""
+    dim = next((len(vector) for vector in vectors if vector is not None), 0)
+    return np.stack([np.zeros(dim, np.float32) if vector is None else vector for vector in vectors])
 
 
 def describe(missing: Mapping[int, str]) -> str:

@@ -33,6 +33,11 @@ def shard_dir(version: str, shard: int) -> str:
 VECTORS = "vectors.faiss"
 PASSAGES = "passages.arrow"
 METADATA = "metadata.arrow"
+LEXICAL = "lexical"
+LEXICAL_TERMS = f"{LEXICAL}/terms.arrow"
+LEXICAL_OFFSETS = f"{LEXICAL}/offsets.npy"
+LEXICAL_ROWS = f"{LEXICAL}/rows.npy"
+LEXICAL_SCORES = f"{LEXICAL}/scores.npy"
 SHARD = "shard.json"
 """File names within a shard's folder."""
 
@@ -80,6 +85,16 @@ def scratch(plan_hash: str) -> str:
 def trained_index(plan_hash: str) -> str:
     """The trained, empty index that every shard starts from."""
     return f"{staging_dir(plan_hash)}/trained.faiss"
+
+
+def shard_terms(plan_hash: str, shard: int) -> str:
+    """Terms of one shard, and in how many of its passages each occurs."""
+    return f"{staging_dir(plan_hash)}/lexical/{shard:05d}.arrow"
+
+
+def corpus_terms(plan_hash: str) -> str:
+    """Terms of the whole corpus, and in how many passages each occurs."""
+    return f"{staging_dir(plan_hash)}/lexical/corpus.arrow"
 
 
 def shard_commit(plan_hash: str, shard: int) -> str:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shoal.errors import CorruptIndex
 from shoal.fingerprint import Fingerprint
 from shoal.metadata import FieldType
+from shoal.settings import LexicalSettings
 
 FORMAT_VERSION = 1
 
@@ -63,6 +64,28 @@ class IndexInfo(Record):
     """Median search time of one query in one shard during verification; machine dependent."""
 
 
+class LexicalInfo(Record):
+    """The lexical index: what a server needs to search it as it was built."""
+
+    analyzer: str
+    """Name of the rules that cut texts into terms."""
+    language: str
+    stopwords: bool
+    k1: float
+    b: float
+    passages: int
+    """Passages of the corpus, which every shard scores with."""
+    mean_length: float
+    """Terms of a passage, on average over the corpus."""
+
+    @property
+    def settings(self) -> LexicalSettings:
+        """The settings that it was built with."""
+        return LexicalSettings(
+            lexical_language=self.language, lexical_stopwords=self.stopwords, lexical_k1=self.k1, lexical_b=self.b
+        )
+
+
 class Counts(Record):
     """Where every input record went: input = passages + duplicates + rejected, in records after chunking."""
 
@@ -92,6 +115,8 @@ class Manifest(Record):
     dim: int
     metric: str = "cosine"
     index: IndexInfo
+    lexical: LexicalInfo | None = None
+    """None when the version can be searched by vectors only."""
     shards: list[ShardEntry]
     files: list[FileEntry] = Field(default_factory=list)
     """Files beside the shards, such as rejected.jsonl."""

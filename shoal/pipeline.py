@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from shoal.batching import Batcher
-from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
-from shoal.fanout import FanOut, Found, describe, retried
-from shoal.merge import merge
+from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
+from shoal.fanout import FanOut, Found, Probe, describe, merged, retried
+from shoal.fusion import blend, fuse
 from shoal.metadata import FieldTypes
-from shoal.records import Candidate, FloatArray, Result, SearchAnswer, SearchRequest, Timings
+from shoal.records import Candidate, FloatArray, Mode, Result, SearchAnswer, SearchRequest, Timings
 from shoal.services import MESSAGE_BYTES, EncodeService, RerankService, ShardService
 from shoal.settings import ServeSettings
 
@@ -33,7 +33,7 @@ class _Text:
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    vector: FloatArray
+    vector: FloatArray | None
     started: float
     finished: float
     batch: int
@@ -73,13 +73,15 @@ class SearchPipeline:
         """The version that new searches are answered from; None before the first `switch`."""
         return self._index.version if self._index else None
 
-    def switch(self, version: str, counts: Sequence[int], fields: FieldTypes | None = None) -> None:
+    def switch(
+        self, version: str, counts: Sequence[int], fields: FieldTypes | None = None, lexical: bool = False
+    ) -> None:
         """Answer new searches from this version; those under way finish with theirs.
 
-        counts: passages of each shard, in order. fields: types of its metadata fields. Raises Conflict when the version
-        has another number of shards.
+        counts: passages of each shard, in order. fields: types of its metadata fields. lexical: whether it can be
+        searched by words. Raises Conflict when the version has another number of shards.
         """
-        self._index = FanOut(version, self._shards, counts, self._settings, self._clock, fields)
+        self._index = FanOut(version, self._shards, counts, self._settings, self._clock, fields, lexical)
 
     async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer several queries at once, in order. The first error is raised and gives up the others."""
@@ -98,22 +100,30 @@ class SearchPipeline:
         Shards that miss their share of the time are left out and named in `coverage`; without a reranker in time the
         answer is in stage-one order. Raises Overloaded at once when too many queries wait, DeadlineExceeded when the
         query could not be encoded in time, Unavailable when no shard answered or no version is served yet,
-        InvalidArgument for a filter that does not fit the index and for vectors that the index kind cannot give.
+        InvalidArgument for a mode that the version has no index for, a filter that does not fit it, and vectors that
+        its kind cannot give.
         """
         now = asyncio.get_running_loop().time
         arrived = now()
         if self._index is None:
             raise Unavailable("no index version is served yet; try again", retry_after_s=1)
         self._index.filter(request.filter)  # a wrong one costs nobody anything
-        encoded = await self._encodings.submit(_Text(request.query, request.deadline), request.deadline)
+        if self._mode(request, self._index) == "lexical":
+            encoded = _Encoded(None, arrived, arrived, 0)
+        else:
+            encoded = await self._encodings.submit(_Text(request.query, request.deadline), request.deadline)
 
         encoded_at = now()
         index = self._index  # read once: an answer never mixes two versions
+        mode = self._mode(request, index)
         reranks = request.rerank and self._reranker is not None
         depth = request.top_k if reranks else min(request.top_k, request.top_n)
+        wanted = self._settings.window if mode == "hybrid" else depth
         tree = index.filter(request.filter)
-        found, missing = await index.search(encoded.vector, depth, self._share_of(request.deadline), tree)
-        candidates = merge([(shard, one.hits, one.query) for shard, one in found.items()], depth)
+        probe = Probe(request.query, encoded.vector, mode, wanted, self._share_of(request.deadline), tree)
+        found, missing = await index.search(probe)
+        dense, lexical = merged(found, probe)
+        candidates = fuse(dense, lexical, self._settings)[:depth] if mode == "hybrid" else dense or lexical
         if any(candidate.passage is None for candidate in candidates):
             candidates, lost = await self._with_passages(index, candidates, request.deadline)
             missing |= lost
@@ -126,7 +136,10 @@ class SearchPipeline:
             verb = "is" if len(missing) == 1 else "are"
             degraded.insert(0, f"{len(missing)} of {len(self._shards)} shards {verb} missing ({describe(missing)})")
         reranked_at = now()
-        results = _best(candidates, scores, request.top_n)
+        final = scores
+        if scores is not None and mode == "hybrid":
+            final = blend(scores, candidates, self._settings, lexical[0].score if lexical else 0.0)
+        results = _best(candidates, scores, final, request.top_n)
         if request.include_vector and results:
             results, lost = await self._with_vectors(index, candidates, results, request.deadline)
             if lost:
@@ -147,8 +160,27 @@ class SearchPipeline:
                 total=1000 * (finished - arrived),
             ),
             pairs=len(candidates) if scores is not None else 0,
-            explain=_explain(request, depth, encoded, found, missing) if request.explain else None,
+            mode=mode,
+            explain=_explain(request, probe, encoded, found, missing, candidates, scores) if request.explain else None,
         )
+
+    def _mode(self, request: SearchRequest, index: FanOut) -> Mode:
+        """The mode of a request, or else of this server, which is one that the version can answer."""
+        preferred = request.mode or self._settings.mode
+        mode: Mode = ("hybrid" if index.lexical else "dense") if preferred == "auto" else preferred
+        if mode != "dense" and not index.lexical:
+            raise InvalidArgument(
+                f"mode {mode} needs a lexical index, which version {index.version} has not; use dense, or build it "
+                "with --lexical",
+                param="mode",
+            )
+        if mode == "hybrid" and request.top_k > self._settings.window:
+            raise InvalidArgument(
+                f"top_k should be at most {self._settings.window}, the server's window, in hybrid mode, not "
+                f"{request.top_k}; ask for fewer, or in another mode",
+                param="top_k",
+            )
+        return mode
 
     def _share_of(self, deadline: float) -> float:
         now = self._clock()
@@ -229,40 +261,48 @@ def _within_a_message(texts: list[str]) -> tuple[list[str], int]:
     return [text[:share].decode(errors="ignore") for text in encoded], share
 
 
-def _best(candidates: list[Candidate], scores: FloatArray | None, top_n: int) -> list[Result]:
-    if scores is None:
-        pairs: list[tuple[Candidate, float | None]] = [(candidate, None) for candidate in candidates[:top_n]]
+def _best(candidates: list[Candidate], scores: FloatArray | None, final: FloatArray | None, top_n: int) -> list[Result]:
+    """The first results by their final scores; `scores` are those of the reranker. None leaves stage-one order."""
+    if scores is None or final is None:
+        lines: list[tuple[Candidate, float, float | None]] = [(one, one.score, None) for one in candidates[:top_n]]
     else:
-        # The sort is stable: candidates that the reranker scores alike stay in stage-one order.
-        order = np.argsort(-scores, kind="stable")[:top_n]
-        pairs = [(candidates[place], float(scores[place])) for place in order]
+        # The sort is stable: candidates of equal scores stay in stage-one order.
+        order = np.argsort(-final, kind="stable")[:top_n]
+        lines = [(candidates[place], float(final[place]), float(scores[place])) for place in order]
     return [
         Result(
             id=candidate.id,
-            score=candidate.score if rerank_score is None else rerank_score,
+            score=score,
             retrieval_score=candidate.score,
             retrieval_rank=candidate.rank,
             rerank_score=rerank_score,
             passage=candidate.passage,
         )
-        for candidate, rerank_score in pairs
+        for candidate, score, rerank_score in lines
         if candidate.passage
     ]
 
 
 def _matches(found: Found) -> int | None:
-    return found.hits.matches[found.query] if found.hits.matches else None
+    hits = found.dense or found.lexical
+    return hits.matches[found.query] if hits and hits.matches else None
 
 
 def _explain(
-    request: SearchRequest, depth: int, encoded: _Encoded, found: dict[int, Found], missing: dict[int, str]
+    request: SearchRequest,
+    probe: Probe,
+    encoded: _Encoded,
+    found: dict[int, Found],
+    missing: dict[int, str],
+    candidates: list[Candidate],
+    scores: FloatArray | None,
 ) -> dict[str, Any]:
     shards: list[dict[str, Any]] = [
         {
             "shard": shard,
             "ms": one.ms,
             "batch": one.batch,
-            "hits": min(depth, len(one.hits.ids[one.query])),
+            "hits": _hits(one, probe),
             **({} if (matches := _matches(one)) is None else {"matches": matches}),
         }
         for shard, one in found.items()
@@ -271,11 +311,32 @@ def _explain(
     shards += [{"shard": shard, "missing": reason} for shard, reason in missing.items()]
     return {
         "plan": {
-            "candidates_per_shard": depth,
+            "mode": probe.mode,
+            "candidates_per_shard": probe.top_k,
             "top_k": request.top_k,
             "top_n": request.top_n,
             "rerank": request.rerank,
             "encoded_together": encoded.batch,
         },
         "shards": sorted(shards, key=lambda shard: shard["shard"]),
+        "candidates": [
+            {
+                "id": candidate.id,
+                "rank": candidate.rank,
+                "score": candidate.score,
+                "dense_score": candidate.dense_score,
+                "dense_rank": candidate.dense_rank,
+                "lexical_score": candidate.lexical_score,
+                "lexical_rank": candidate.lexical_rank,
+                "rerank_score": rerank_score,
+            }
+            for candidate, rerank_score in zip(
+                candidates, [None] * len(candidates) if scores is None else scores.tolist(), strict=True
+            )
+        ],
     }
+
+
+def _hits(found: Found, probe: Probe) -> int:
+    """Passages that a shard found for a query, once for each way of searching."""
+    return sum(min(probe.top_k, len(hits.ids[found.query])) for hits in (found.dense, found.lexical) if hits)

@@ -21,7 +21,7 @@ from shoal import layout
 from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.fingerprint import Fingerprint
 from shoal.metadata import declared_types
-from shoal.settings import BuildSettings, IndexSettings, SourceSettings
+from shoal.settings import BuildSettings, IndexSettings, LexicalSettings, SourceSettings
 from shoal.sources.files import InputFile
 from shoal.sources.listing import Format, find_input
 from shoal.sources.reader import record_limit
@@ -83,12 +83,16 @@ class Plan(BaseModel):
     source: SourceSettings
     """Resolved: format, id_field, title_field, chunk_characters and unit_passages stand as they are used."""
     index: IndexSettings
+    lexical: LexicalSettings
     encoder: Fingerprint
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that decide the content of the index, and where it came from, for the manifest."""
-        return {**self.source.model_dump(mode="json"), **self.index.model_dump(mode="json"), "shards": self.shards}
+        parts = (self.source, self.index, self.lexical)
+        return {name: value for part in parts for name, value in part.model_dump(mode="json").items()} | {
+            "shards": self.shards
+        }
 
     @property
     def pending(self) -> list[int]:
@@ -239,6 +243,7 @@ def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings,
         unit_bytes=max(1, round(sample.mean_bytes * unit_records)),
         source=source,
         index=IndexSettings(**settings.model_dump(include=set(IndexSettings.model_fields))),
+        lexical=LexicalSettings(**settings.model_dump(include=set(LexicalSettings.model_fields))),
         encoder=fingerprint,
     )
     digest = _hash(plan, sample.digest)
@@ -324,6 +329,7 @@ def _hash(plan: Plan, sampled: str) -> str:
         "sampled": sampled,
         "source": plan.source.model_dump(mode="json", exclude={"source"}),
         "index": plan.index.model_dump(mode="json"),
+        "lexical": plan.lexical.model_dump(mode="json"),
         # The same weights lie under different paths on different machines.
         "encoder": plan.encoder.model_dump(mode="json", exclude={"model"}),
         "cut": [plan.shards, plan.unit_records, plan.unit_bytes],

@@ -6,7 +6,7 @@ Validation of outside input happens at the edges (`shoal.sources` for corpora, `
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ FloatArray = NDArray[np.float32]
 RowArray = NDArray[np.int64]
 MetadataValue = str | int | float | bool | list[str]
 Metadata = Mapping[str, MetadataValue]
+Mode = Literal["dense", "lexical", "hybrid"]
+"""How stage one searches: by vectors, by words, or by both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,33 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class Queries:
+    """What one call asks of a shard: b queries, each in its own mode.
+
+    vectors: float32 (b, dim), L2-normalised; the rows of lexical queries are not read.
+    texts: the b queries as they were typed; those of dense ones are not read.
+    """
+
+    vectors: FloatArray
+    texts: list[str]
+    modes: list[Mode]
+
+    @classmethod
+    def dense(cls, vectors: FloatArray) -> "Queries":
+        """Queries that are searched by vectors alone."""
+        return cls(vectors, [""] * len(vectors), ["dense"] * len(vectors))
+
+
+@dataclass(frozen=True, slots=True)
 class Hits:
-    """What one shard found for a batch of b queries.
+    """What one shard found for a batch of b queries, by vectors or by words.
 
     scores: float32 (b, k), descending in each row; higher is better.
     rows: int64 (b, k), rows of the shard; -1 where fewer than k were found (its score is -inf).
     ids: the passage ids of the valid rows, one list a query, in the order of `rows`.
     passages: the passages of the valid rows in the same order, or None when the caller fetches them after the merge.
+    others: float32 (b, k), the scores that the other way of searching gives the same rows, and -inf for queries that
+    are not hybrid; None if no query is.
     matches: how many passages the filter of each query lets through, None for one without; None if no query has one.
     """
 
@@ -47,12 +69,29 @@ class Hits:
     rows: RowArray
     ids: list[list[str]]
     passages: list[list[Passage]] | None = None
+    others: FloatArray | None = None
     matches: list[int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class ShardHits:
+    """What one shard found for a batch of b queries in both ways.
+
+    Both have b rows, without a hit for queries that are not searched that way; None where that holds for all of them.
+    """
+
+    dense: Hits | None
+    lexical: Hits | None
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
-    """A passage that stage one returned. `rank` counts from 1 in stage-one order."""
+    """A passage that stage one returned. Ranks count from 1 in the order of their scores.
+
+    score, rank: in stage-one order; those of the fusion for a hybrid query.
+    dense_score (cosine) and lexical_score (BM25) are None where the query was not searched that way; a rank is also
+    None where the passage is not among the best of that way.
+    """
 
     id: str
     score: float
@@ -60,11 +99,15 @@ class Candidate:
     shard: int
     row: int
     passage: Passage | None = None
+    dense_score: float | None = None
+    dense_rank: int | None = None
+    lexical_score: float | None = None
+    lexical_rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """One query, validated. `deadline` is absolute, in seconds since the epoch."""
+    """One query, validated. `deadline` is absolute, in seconds since the epoch; `mode` None leaves it to the server."""
 
     query: str
     top_k: int
@@ -73,13 +116,15 @@ class SearchRequest:
     deadline: float
     include_vector: bool = False
     explain: bool = False
+    mode: Mode | None = None
     filter: Mapping[str, Any] | None = None
     """Conditions on metadata as the client wrote them; the pipeline checks them against the index (`shoal.filters`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One line of an answer. `score` is what the answer is ordered by: the rerank score if reranked."""
+    """One line of an answer. `score` is what the answer is ordered by: the retrieval score, or that of stage two, which
+    is the rerank score or, for a hybrid query, what it was combined to with the scores of stage one."""
 
     id: str
     score: float
@@ -126,7 +171,8 @@ class SearchAnswer:
     degraded: None, or why the answer is less than what was asked for (a reranker that missed the deadline, a shard that
     is missing); an answer that is not reranked is in stage-one order.
     pairs: how many (query, passage) pairs the reranker scored.
-    explain: the plan and the timing of every shard, when asked for.
+    mode: how stage one searched.
+    explain: the plan, the timing of every shard and the scores of every candidate, when asked for.
     """
 
     index_version: str
@@ -136,4 +182,5 @@ class SearchAnswer:
     degraded: str | None
     timings: Timings
     pairs: int = 0
+    mode: Mode = "dense"
     explain: dict[str, Any] | None = None

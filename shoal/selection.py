@@ -35,6 +35,14 @@ class Selection:
     rows: RowArray | None
     bits: NDArray[np.uint8] | None
 
+    def mask(self, rows: int) -> NDArray[np.bool_]:
+        """Mark the selected ones of so many rows, bool (rows,)."""
+        if self.bits is not None:
+            return np.unpackbits(self.bits, count=rows, bitorder="little").astype(np.bool_)
+        mask = np.zeros(rows, np.bool_)
+        mask[self.rows] = True
+        return mask
+
     @property
     def nbytes(self) -> int:
         """Memory that the rows take."""

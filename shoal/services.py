@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shoal.filters import Filter
-from shoal.records import FloatArray, Hits, Passage
+from shoal.records import FloatArray, Passage, Queries, ShardHits
 
 MESSAGE_BYTES = 16 * 2**20
 """Bytes of texts and vectors that one message between services carries; Serve's limit is several times that.
@@ -31,13 +31,13 @@ class ShardService(Protocol):
     async def search(
         self,
         version: str,
-        queries: FloatArray,
+        queries: Queries,
         top_k: int,
         deadline: float,
         with_passages: bool,
         filters: Sequence[Filter | None] | None = None,
-    ) -> Hits:
-        """Search this shard of the named version for b queries, float32 (b, dim).
+    ) -> ShardHits:
+        """Search this shard of the named version for several queries: the best `top_k` of each way of searching.
 
         with_passages: send the passages with the hits, unless all of them together exceed MESSAGE_BYTES. filters: one
         for each query, None for all passages; checked against the fields of the version.

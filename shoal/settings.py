@@ -105,6 +105,20 @@ class IndexSettings(Settings):
     )
 
 
+class LexicalSettings(Settings):
+    """Whether and how passages can be found by their words (BM25)."""
+
+    lexical: bool = Field(True, description="Build the lexical index, which the modes lexical and hybrid search.")
+    lexical_language: Name = Field(
+        "english",
+        description="Language of stemmer and stop words: a Snowball language, or `none` for neither. Text in scripts "
+        "without spaces is cut into pairs of characters whatever the language.",
+    )
+    lexical_stopwords: bool = Field(True, description="Leave out the stop words of the language.")
+    lexical_k1: float = Field(1.5, ge=0, le=10, description="BM25: how slowly repetition of a word saturates.")
+    lexical_b: float = Field(0.75, ge=0, le=1, description="BM25: how much the length of a passage counts against it.")
+
+
 class SourceSettings(Settings):
     """Where passages come from and which fields they have."""
 
@@ -151,7 +165,7 @@ class SourceSettings(Settings):
     )
 
 
-class BuildSettings(SourceSettings, EncoderSettings, IndexSettings):
+class BuildSettings(SourceSettings, EncoderSettings, IndexSettings, LexicalSettings):
     """Everything that `python -m jobs.build_index` and `shoal build` take."""
 
     index: Name = Field(description="Index root to publish to: a local path or a URI such as s3://bucket/prefix.")
@@ -176,6 +190,45 @@ class BuildSettings(SourceSettings, EncoderSettings, IndexSettings):
     activate: bool = Field(True, description="Make the new version current once it is published.")
     rebuild: bool = Field(False, description="Build again even if this plan has been published already.")
     dry_run: bool = Field(False, description="Print the plan with its memory and time estimate, and stop.")
+
+
+class FusionSettings(Settings):
+    """How a hybrid query becomes one ranking."""
+
+    mode: Literal["auto", "dense", "lexical", "hybrid"] = Field(
+        "auto",
+        description="How stage one searches when a request names no mode: by vectors, by words or by both; auto is "
+        "hybrid where the version has a lexical index, else dense.",
+    )
+    window: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Candidates that each of the two ways of searching brings into a hybrid answer. Fixed, so that a "
+        "longer page continues a shorter one; top_k is at most this in hybrid mode.",
+    )
+    fusion: Literal["weighted", "rrf"] = Field(
+        "weighted",
+        description="How the two rankings are fused: by scores scaled to 0..1 for each query, or by reciprocal ranks.",
+    )
+    rrf_k: int = Field(60, ge=1, le=100_000, description="The constant of reciprocal rank fusion.")
+    lexical_weight: float = Field(
+        0.3, ge=0, le=1, description="Share of the words in weighted fusion; vectors have the rest."
+    )
+    rerank_dense_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="What a hybrid answer adds to a rerank score for each unit of cosine similarity. Default: 0.25 "
+        "with late_interaction, whose scores are cosines too, else 0.",
+    )
+    rerank_lexical_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="What it adds for the best BM25 score of the query, and for others in proportion. Default: 0.2 "
+        "with late_interaction, else 0.",
+    )
 
 
 class TrainSettings(Settings):
@@ -240,7 +293,7 @@ class TrainSettings(Settings):
     )
 
 
-class ServeSettings(InferenceSettings, TokenCacheSettings):
+class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
     """Everything that `serve.app:build_app`, `python -m serve.run` and `shoal serve` take."""
 
     index: Name = Field(description="Index root to serve: a local path or a URI.")
@@ -330,3 +383,28 @@ class RunSettings(ServeSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; nothing listens beyond loopback unless asked.")
     port: int = Field(8000, ge=1, le=65535, description="Port of the HTTP endpoint.")
     proxy: Literal["haproxy", "ray"] = Field("haproxy", description="HTTP proxy: the HAProxy profile or Ray's own.")
+
+
+class EvaluateSettings(Settings):
+    """What `shoal eval` and `python -m jobs.evaluate` take."""
+
+    dataset: Name = Field(description="Folder in BEIR layout: queries.jsonl and qrels/SPLIT.tsv, plain or gzipped.")
+    split: Name = Field("test", description="Judgements to measure with: qrels/SPLIT.tsv.")
+    index: Name | None = Field(None, description="Index root to evaluate here, without a server.")
+    url: Name | None = Field(None, description="Server to evaluate.")
+    modes: list[Literal["dense", "lexical", "hybrid"]] | None = Field(
+        None, description="How stage one searches. Default: every way that the index has."
+    )
+    rerank: Literal["both", "yes", "no"] = Field("both", description="With stage two, without it, or both.")
+    top_k: int = Field(50, ge=1, le=1000, description="Candidates that stage two orders; the rest of 100 follows them.")
+    queries: int | None = Field(None, ge=1, description="Ask only so many of the judged queries, sampled with a seed.")
+    runs: list[str] = Field([], description="TREC run files that are measured as well.")
+    baseline: str | None = Field(
+        None, description="What the others are compared with, such as dense+rerank. Default: the first row."
+    )
+    save_runs: str | None = Field(None, description="Folder for one TREC run file for each row.")
+    html: str | None = Field(None, description="File for a report with plots.")
+    reranker: Name = Field("late_interaction", description="Reranker, with --index.")
+    threads: int = Field(1, ge=1, le=256, description="CPU threads of each model, with --index.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models compute, with --index.")
+    timeout_ms: int = Field(60_000, ge=10, le=600_000, description="Deadline of one query.")

@@ -3,6 +3,7 @@
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from shoal.columns import Columns, ColumnWriter, column_types
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
 from shoal.filters import Filter
 from shoal.indexes import ShardIndex, index_kind
+from shoal.lexical.index import LexicalIndex
+from shoal.lexical.writer import FILES, LexicalWriter
 from shoal.manifest import FileEntry, Manifest, ShardEntry, ShardInfo
 from shoal.metadata import FieldTypes
-from shoal.records import FloatArray, Hits, Passage, RowArray
+from shoal.records import FloatArray, Hits, Passage, Queries, RowArray, ShardHits
 from shoal.services import MESSAGE_BYTES, Fetched
 from shoal.settings import IndexSettings
 from shoal.storage import Storage
@@ -72,6 +75,7 @@ def write_shard(
     trained: bytes | None,
     threads: int,
     fields: FieldTypes | None = None,
+    lexical: LexicalWriter | None = None,
 ) -> ShardEntry:
     """Write one shard into a local folder (created if missing) and return its manifest entry.
 
@@ -79,10 +83,13 @@ def write_shard(
     kind: the `index_kind` setting. trained: what the kind's `train` returned. fields: types of the metadata fields; all
     values fit them. Files of the entry are named relative to the folder of the version. How the rows are cut into
     blocks does not change a byte of the result; memory holds one block, and for other kinds than `flat` the index.
+    lexical: a writer for the same folder, unless the shard shall be searched by vectors only.
     Raises InvalidArgument for vectors that are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = text_bytes = 0
+    if lexical is not None:
+        blocks = lexical.watch(blocks)
     names = [layout.VECTORS, layout.PASSAGES, *([layout.METADATA] if column_types(fields or {}) else []), layout.SHARD]
     with (
         pa.OSFile(str(folder / layout.PASSAGES), "wb") as sink,
@@ -103,7 +110,7 @@ def write_shard(
     info = ShardInfo(shard=shard, count=count, dim=dim, kind=kind, text_bytes=text_bytes)
     (folder / layout.SHARD).write_bytes(info.to_bytes())
     local, files = Storage(str(folder)), []
-    for name in names:
+    for name in (*names, *(FILES if lexical else ())):
         digest, size = local.sha256(name)
         files.append(FileEntry(path=f"{layout.shard_name(shard)}/{name}", bytes=size, sha256=digest))
     return ShardEntry(shard=shard, count=count, files=files)
@@ -115,12 +122,14 @@ class Shard:
     def __init__(
         self,
         index: ShardIndex,
+        lexical: LexicalIndex | None,
         passages: "Passages",
         selections: selection.Selections | None,
         paths: Sequence[Path],
         cache: ShardCache | None,
     ) -> None:
         self._index = index
+        self._lexical = lexical
         self._passages = passages
         self._selections = selections
         self._paths = paths
@@ -155,7 +164,7 @@ class Shard:
         paths: dict[str, Path] = {}
         try:
             for file in entry.files:
-                paths[Path(file.path).name] = _fetch(storage, manifest.version, file, cache, verify)
+                paths[file.path.partition("/")[2]] = _fetch(storage, manifest.version, file, cache, verify)
             settings = IndexSettings(index_kind=manifest.index.kind, index_search=manifest.index.search)
             index = index_kind(settings.index_kind).open(paths[layout.VECTORS], settings, threads)
             passages = Passages(paths[layout.PASSAGES])
@@ -173,11 +182,14 @@ class Shard:
                     f"{passages.count} passages, its manifest says {entry.count} of {manifest.dim}; "
                     "activate another version"
                 )
+            lexical = None
+            if manifest.lexical is not None:
+                lexical = LexicalIndex(paths, entry.count, manifest.lexical, passages.ids)
         except BaseException:
             _release(cache, paths.values())
             raise
         selections = selection.Selections(columns, index, filter_cache_bytes) if columns is not None else None
-        return cls(index, passages, selections, list(paths.values()), cache)
+        return cls(index, lexical, passages, selections, list(paths.values()), cache)
 
     @property
     def count(self) -> int:
@@ -186,56 +198,113 @@ class Shard:
 
     def search(
         self,
-        queries: FloatArray,
+        queries: Queries,
         top_k: int,
         with_passages: bool,
         filters: Sequence[Filter | None] | None = None,
-    ) -> Hits:
-        """Search for b queries, float32 (b, dim), L2-normalised; the arrays of the hits are (b, top_k).
+    ) -> ShardHits:
+        """Search for b queries; the arrays of the hits are (b, top_k).
 
         with_passages: passages come with the hits, unless they would not fit into one message. filters: one for each
         query, None for all passages; checked against the fields of this version.
+        Raises InvalidArgument for vectors of another dimension, and for words where the version has no lexical index.
         """
-        if queries.ndim != 2 or queries.shape[1] != self._index.dim:
+        selected = self._selected(queries, filters)
+        dense = self._search_dense(queries, top_k, selected)
+        lexical = self._search_lexical(queries, top_k, selected, dense)
+        both = dense is not None and lexical is not None
+        matches = [None if one is None else one.count for one in selected] if any(selected) else None
+        if dense is not None and lexical is not None:
+            self._fill_in(queries, dense, lexical)
+        return ShardHits(
+            dense=None if dense is None else self._hits(dense, with_passages, both, matches),
+            lexical=None if lexical is None else self._hits(lexical, with_passages, both, matches),
+        )
+
+    def _search_dense(
+        self, queries: Queries, top_k: int, selected: Sequence[selection.Selection | None]
+    ) -> "_Found | None":
+        places = [query for query, mode in enumerate(queries.modes) if mode != "lexical"]
+        if not places:
+            return None
+        vectors = queries.vectors
+        if vectors.ndim != 2 or vectors.shape[1] != self._index.dim:
             raise InvalidArgument(
-                f"queries have shape {queries.shape}, the index needs (b, {self._index.dim})", param="queries"
+                f"queries have shape {vectors.shape}, the index needs (b, {self._index.dim})", param="queries"
             )
-        queries = np.ascontiguousarray(queries, dtype=np.float32)
-        matches: list[int | None] | None = None
-        if filters:
-            scores, rows, matches = self._filtered(queries, top_k, filters)
-        else:
-            scores, rows = self._index.search(queries, top_k)
-        valid = [row[row >= 0].tolist() for row in rows]
-        if not with_passages or sum(map(self._passages.size, chain.from_iterable(valid))) > MESSAGE_BYTES:
-            ids = [[self._passages.id(row) for row in found] for found in valid]
-            return Hits(scores, rows, ids, matches=matches)
-        passages = [[self._passages.passage(row) for row in found] for found in valid]
-        return Hits(scores, rows, [[passage.id for passage in found] for found in passages], passages, matches)
+        found = _Found.nothing(len(vectors), top_k)
+        vectors = np.ascontiguousarray(vectors[places], dtype=np.float32)
+        found.scores[places], found.rows[places] = self._filtered(vectors, top_k, [selected[place] for place in places])
+        return found
 
     def _filtered(
-        self, queries: FloatArray, top_k: int, filters: Sequence[Filter | None]
-    ) -> tuple[FloatArray, RowArray, list[int | None]]:
-        """Search once for each of the different filters, with all of its queries. Returns each query's matches too."""
-        if len(filters) != len(queries):
-            raise InvalidArgument(f"{len(queries)} queries need as many filters, not {len(filters)}", param="filters")
+        self, queries: FloatArray, top_k: int, selected: Sequence[selection.Selection | None]
+    ) -> tuple[FloatArray, RowArray]:
+        """Search once for each of the different selections, with all of its queries."""
         scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), top_k), -1, dtype=np.int64)
-        matches: list[int | None] = [None] * len(queries)
-        queries_of: dict[Filter | None, list[int]] = {}
-        for number, tree in enumerate(filters):
-            queries_of.setdefault(tree, []).append(number)
-        for tree, numbers in queries_of.items():
-            if tree is None:
+        for one in {id(one): one for one in selected}.values():
+            numbers = [number for number, other in enumerate(selected) if other is one]
+            if one is None:
                 scores[numbers], rows[numbers] = self._index.search(queries[numbers], top_k)
+            else:
+                scores[numbers], rows[numbers] = selection.search(self._index, queries[numbers], top_k, one)
+        return scores, rows
+
+    def _selected(self, queries: Queries, filters: Sequence[Filter | None] | None) -> list[selection.Selection | None]:
+        """What the filter of each query lets through; None for a query without one."""
+        count = len(queries.modes)
+        if filters is None:
+            return [None] * count
+        if len(filters) != count:
+            raise InvalidArgument(f"{count} queries need as many filters, not {len(filters)}", param="filters")
+        if any(filters) and self._selections is None:
+            raise InvalidArgument("this version has no metadata to filter by; build it again", param="filter")
+        kept = {tree: self._selections.get(tree) for tree in filters if tree is not None and self._selections}
+        return [None if tree is None else kept[tree] for tree in filters]
+
+    def _search_lexical(
+        self, queries: Queries, top_k: int, selected: Sequence[selection.Selection | None], dense: "_Found | None"
+    ) -> "_Found | None":
+        """Search by words, and give what hybrid queries found by vectors its score by words."""
+        places = [query for query, mode in enumerate(queries.modes) if mode != "dense"]
+        if not places:
+            return None
+        if self._lexical is None:
+            raise InvalidArgument("this version has no lexical index; build it with --lexical", param="mode")
+        found = _Found.nothing(len(queries.modes), top_k)
+        for query in places:
+            scores = self._lexical.scores(queries.texts[query])
+            one = selected[query]
+            best = self._lexical.best(scores if one is None else np.where(one.mask(self.count), scores, 0), top_k)
+            found.scores[query, : len(best)], found.rows[query, : len(best)] = scores[best], best
+            if dense is not None:
+                valid = dense.rows[query] >= 0
+                dense.others[query, valid] = scores[dense.rows[query, valid]]
+        return found
+
+    def _fill_in(self, queries: Queries, dense: "_Found", lexical: "_Found") -> None:
+        """Give what hybrid queries found by words its score by vectors."""
+        for query in (query for query, mode in enumerate(queries.modes) if mode == "hybrid"):
+            valid = lexical.rows[query] >= 0
+            try:
+                vectors = self._index.vectors(lexical.rows[query, valid])
+            except InvalidArgument:
+                # An index that cannot give vectors back: what it did not find scores no more than what it found last.
+                lexical.others[query, valid] = dense.scores[query, dense.rows[query] >= 0].min(initial=1.0)
                 continue
-            if self._selections is None:
-                raise InvalidArgument("this version has no metadata to filter by; build it again", param="filter")
-            selected = self._selections.get(tree)
-            scores[numbers], rows[numbers] = selection.search(self._index, queries[numbers], top_k, selected)
-            for number in numbers:
-                matches[number] = selected.count
-        return scores, rows, matches
+            # Row by row, so that a passage has the same score whatever else was found with it.
+            lexical.others[query, valid] = np.einsum("nd,d->n", vectors, queries.vectors[query])
+
+    def _hits(self, found: "_Found", with_passages: bool, both: bool, matches: list[int | None] | None) -> Hits:
+        others = found.others if both else None
+        valid = [row[row >= 0].tolist() for row in found.rows]
+        if not with_passages or sum(map(self._passages.size, chain.from_iterable(valid))) > MESSAGE_BYTES:
+            ids = [[self._passages.id(row) for row in rows] for rows in valid]
+            return Hits(found.scores, found.rows, ids, None, others, matches)
+        passages = [[self._passages.passage(row) for row in rows] for rows in valid]
+        ids = [[passage.id for passage in rows] for rows in passages]
+        return Hits(found.scores, found.rows, ids, passages, others, matches)
 
     def fetch(self, rows: Sequence[int], with_vectors: bool = False) -> Fetched:
         """Return the passages, and if asked for the vectors, of rows of this shard, in the order asked.
@@ -261,6 +330,22 @@ class Shard:
         """Let the cache evict the files. The maps end with the last reference to this object."""
         _release(self._cache, self._paths)
         self._paths = []
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one way of searching found; the arrays of `Hits`, (b, k)."""
+
+    scores: FloatArray
+    rows: RowArray
+    others: FloatArray
+
+    @classmethod
+    def nothing(cls, queries: int, top_k: int) -> "_Found":
+        shape = (queries, top_k)
+        return cls(
+            np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
+        )
 
 
 class Passages:
@@ -290,6 +375,16 @@ class Passages:
         """Return the id of a row."""
         batch, offset = self._locate(row)
         return str(batch.column(0)[offset].as_py())
+
+    def ids(self, rows: RowArray) -> pa.StringArray:
+        """Return the ids of rows, int64 (n,) ascending."""
+        borders = np.searchsorted(rows, self._starts)
+        parts = [
+            batch.column(0).take(pa.array(rows[low:high] - start))
+            for batch, start, low, high in zip(self._batches, self._starts, borders, borders[1:], strict=False)
+            if low < high
+        ]
+        return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
 
     def size(self, row: int) -> int:
         """Return the UTF-8 bytes of text, title and metadata of a row."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from shoal.filters import Filter
-from shoal.records import FloatArray, Hits, Passage
+from shoal.records import FloatArray, Hits, Passage, Queries, ShardHits
 from shoal.services import Fetched
 from shoal.settings import ServeSettings
 
@@ -66,6 +66,11 @@ def vector_of(text: str) -> FloatArray:
     return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
+def words_shared(query: str, passage: Passage) -> float:
+    """The fakes' score by words."""
+    return float(len(set(query.split()) & set(passage.text.split())))
+
+
 def exact(passages: Sequence[Passage], query: str, top_k: int) -> list[tuple[str, float]]:
     """The plain answer: (id, score) of every passage, sorted once."""
     scored = [(passage.id, float(vector_of(passage.text) @ vector_of(query))) for passage in passages]
@@ -106,6 +111,7 @@ class FakeEncoder:
 class SearchCall:
     version: str
     queries: int
+    modes: list[str]
     top_k: int
     deadline: float
     with_passages: bool
@@ -127,32 +133,55 @@ class FakeShard:
     async def search(
         self,
         version: str,
-        queries: FloatArray,
+        queries: Queries,
         top_k: int,
         deadline: float,
         with_passages: bool,
         filters: Sequence[Filter | None] | None = None,
-    ) -> Hits:
+    ) -> ShardHits:
+        wanted = list(filters) if filters else None
         self.calls.append(
-            SearchCall(version, len(queries), top_k, deadline, with_passages, list(filters) if filters else None)
+            SearchCall(version, len(queries.texts), list(queries.modes), top_k, deadline, with_passages, wanted)
         )
         try:
             await self.behaviour()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        scores = np.full((len(queries), top_k), -np.inf, np.float32)
-        rows = np.full((len(queries), top_k), -1, np.int64)
+        vectors = queries.vectors if queries.vectors.shape[1] else np.zeros((len(queries.texts), DIM), np.float32)
+        dense = vectors @ self.vectors.T
+        lexical = np.array(
+            [[words_shared(text, passage) for passage in self.passages] for text in queries.texts], np.float32
+        ).reshape(dense.shape)
+        return ShardHits(
+            self._hits(dense, lexical, queries, "lexical", top_k, with_passages),
+            self._hits(lexical, dense, queries, "dense", top_k, with_passages),
+        )
+
+    def _hits(
+        self, own: FloatArray, other: FloatArray, queries: Queries, without: str, top_k: int, with_passages: bool
+    ) -> Hits | None:
+        """The best passages by `own` for queries of other modes than `without`."""
+        if all(mode == without for mode in queries.modes):
+            return None
+        scores = np.full((len(own), top_k), -np.inf, np.float32)
+        rows = np.full(scores.shape, -1, np.int64)
+        others = np.full(scores.shape, -np.inf, np.float32)
         ids: list[list[str]] = []
         passages: list[list[Passage]] = []
-        for query, similarity in enumerate(queries @ self.vectors.T):
-            order = sorted(range(len(self.passages)), key=lambda row: (-similarity[row], self.passages[row].id))[:top_k]
-            scores[query, : len(order)] = similarity[order]
+        for query, mode in enumerate(queries.modes):
+            order = [] if mode == without else range(len(self.passages))
+            if without == "dense":
+                order = [row for row in order if own[query, row] > 0]
+            order = sorted(order, key=lambda row: (-own[query, row], self.passages[row].id))[:top_k]
+            scores[query, : len(order)] = own[query, order]
             rows[query, : len(order)] = order
+            if mode == "hybrid":
+                others[query, : len(order)] = other[query, order]
             ids.append([self.passages[row].id for row in order])
             passages.append([self.passages[row] for row in order])
         fits = self.message_rows is None or sum(map(len, ids)) <= self.message_rows
-        return Hits(scores, rows, ids, passages if with_passages and fits else None)
+        return Hits(scores, rows, ids, passages if with_passages and fits else None, others)
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         self.fetches.append(list(rows))

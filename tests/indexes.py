@@ -3,17 +3,44 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from shoal import layout, versions
+from shoal.build.lexical import make_info
 from shoal.encoders import load_encoder
-from shoal.manifest import CorpusStatistics, Counts, IndexInfo, Manifest
+from shoal.lexical.analyzer import Analyzer
+from shoal.lexical.statistics import contents, count_terms, look_up, merge_terms, read_terms, read_totals
+from shoal.lexical.writer import LexicalWriter
+from shoal.manifest import CorpusStatistics, Counts, IndexInfo, LexicalInfo, Manifest
 from shoal.metadata import Observed
 from shoal.plan import shard_of
 from shoal.records import Passage
-from shoal.settings import EncoderSettings
+from shoal.settings import EncoderSettings, LexicalSettings
 from shoal.shard import to_batch, write_shard
 from shoal.storage import Storage
 
 PLAN = "1a2b3c4d" * 8
+
+
+class LexicalTerms:
+    """The terms of shards, given as record batches of passages, counted as the build does it."""
+
+    def __init__(self, folder: Path, parts: Sequence[pa.RecordBatch], settings: LexicalSettings) -> None:
+        folder.mkdir(parents=True)
+        self.storage = Storage(str(folder))
+        self.settings = settings
+        names = [f"{shard}.arrow" for shard in range(len(parts))]
+        for name, part in zip(names, parts, strict=True):
+            count_terms([part], Analyzer(settings), folder / name)
+        merge_terms(self.storage, names, folder / "corpus.arrow")
+
+    def writer(self, folder: Path, shard: int) -> LexicalWriter:
+        _, terms, own = read_terms(self.storage, f"{shard}.arrow")
+        totals, corpus = look_up(self.storage, "corpus.arrow", terms)
+        return LexicalWriter(folder, terms, own, corpus, totals, self.settings)
+
+    def info(self) -> LexicalInfo:
+        return make_info(self.settings, read_totals(self.storage, "corpus.arrow"))
 
 
 def passages(count: int, marker: str = "") -> list[Passage]:
@@ -37,21 +64,36 @@ def publish(
     shards: int = 2,
     encoder: str = "hashing:64",
     activate: bool = True,
+    lexical: LexicalSettings | None = None,
 ) -> Manifest:
-    """Publish a flat index of the passages as a version of a local index root, and make it current."""
+    """Publish a flat index of the passages as a version of a local index root, and make it current.
+
+    lexical: how it can be searched by words; None leaves that out.
+    """
     storage, model = Storage(str(root)), load_encoder(EncoderSettings(encoder=encoder))
     entries = []
     observed = Observed()
     for passage in content:
         observed.see(passage.metadata)
     fields = observed.types({})
-    for shard in range(shards):
-        own = [passage for passage in content if shard_of(passage.id, shards) == shard]
-        block = (to_batch(own), model.encode_passages([passage.content for passage in own]))
+    parts = [
+        to_batch([passage for passage in content if shard_of(passage.id, shards) == shard]) for shard in range(shards)
+    ]
+    terms = LexicalTerms(root.parent / f"terms-{version}", parts, lexical) if lexical else None
+    for shard, batch in enumerate(parts):
+        block = (batch, model.encode_passages(contents(batch)))
         folder = storage.local_path(layout.shard_dir(version, shard))
         entries.append(
             write_shard(
-                folder, [block], shard=shard, dim=model.dim, kind="flat", trained=None, threads=1, fields=fields
+                folder,
+                [block],
+                shard=shard,
+                dim=model.dim,
+                kind="flat",
+                trained=None,
+                threads=1,
+                lexical=terms and terms.writer(folder, shard),
+                fields=fields,
             )
         )
     text_bytes = sum(len(passage.text.encode()) for passage in content)
@@ -62,6 +104,7 @@ def publish(
         encoder=model.fingerprint(),
         dim=model.dim,
         index=IndexInfo(kind="flat", search="", recall_at_10=None, latency_ms=None),
+        lexical=terms and terms.info(),
         shards=entries,
         counts=Counts(input=len(content), passages=len(content), duplicates=0, rejected=0),
         statistics=CorpusStatistics(text_bytes=text_bytes, mean_text_bytes=text_bytes / len(content)),

@@ -95,7 +95,14 @@ def test_no_test_folder_can_become_a_package_of_ours() -> None:
 def test_every_setting_explains_itself() -> None:
     from shoal import settings
 
-    for model in (settings.BuildSettings, settings.RunSettings, settings.RerankerSettings, settings.TrainSettings):
+    models = (
+        settings.BuildSettings,
+        settings.RunSettings,
+        settings.RerankerSettings,
+        settings.TrainSettings,
+        settings.EvaluateSettings,
+    )
+    for model in models:
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
 
@@ -130,6 +137,7 @@ def options_of(command: str) -> set[str]:
     import typer
 
     from jobs.build_index import app as job
+    from jobs.evaluate import app as evaluation
     from jobs.train_reranker import app as trainer
     from serve.run import app as server
     from shoal.cli.main import COMMANDS
@@ -141,7 +149,12 @@ def options_of(command: str) -> set[str]:
         if words[1] == "index":
             found = found.commands[words[2]]
     elif words[1] == "-m":
-        apps = {"jobs.build_index": job, "jobs.train_reranker": trainer, "serve.run": server}
+        apps = {
+            "jobs.build_index": job,
+            "jobs.evaluate": evaluation,
+            "jobs.train_reranker": trainer,
+            "serve.run": server,
+        }
         found = typer.main.get_command(apps[words[2]])
     else:
         shown = subprocess.run([sys.executable, *words[1:], "--help"], cwd=ROOT, capture_output=True, text=True).stdout

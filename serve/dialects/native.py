@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from serve.dialects import Engine
 from serve.errors import responses
 from shoal.errors import InvalidArgument
-from shoal.records import MetadataValue, SearchAnswer, SearchRequest
+from shoal.records import MetadataValue, Mode, SearchAnswer, SearchRequest
 from shoal.settings import ServeSettings
 
 Part = Literal["text", "metadata", "vector"]
@@ -24,13 +24,14 @@ _EXAMPLE: JsonDict = {
         {
             "id": "fish-7",
             "score": 4.25,
-            "retrieval_score": 0.71,
+            "retrieval_score": 0.0311,
             "retrieval_rank": 3,
             "rerank_score": 4.25,
             "text": "Most fish rest by day or by night, with open eyes.",
             "metadata": {"year": 2020},
         }
     ],
+    "mode": "hybrid",
     "reranked": True,
     "coverage": {"shards": 4, "answered": 3, "fraction": 0.75, "missing": [{"shard": 2, "reason": "deadline"}]},
     "degraded": "1 of 4 shards is missing (shard 2: deadline)",
@@ -66,8 +67,13 @@ class Result(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: str
-    score: float = Field(description="What the results are ordered by: rerank_score if reranked, else retrieval_score.")
-    retrieval_score: float = Field(description="Cosine similarity in stage one.")
+    score: float = Field(
+        description="What the results are ordered by: retrieval_score, or if reranked rerank_score, to which a hybrid "
+        "answer adds what the server's settings say of the scores of stage one."
+    )
+    retrieval_score: float = Field(
+        description="Score in stage one: cosine similarity if dense, BM25 if lexical, that of the fusion if hybrid."
+    )
     retrieval_rank: int = Field(description="Place in stage-one order, from 1.")
     rerank_score: float | None = Field(description="The reranker's score; null if the answer is not reranked.")
     title: str = Field("", description="Only if the passage has one.")
@@ -117,6 +123,7 @@ class SearchResponse(BaseModel):
     id: str = Field(description="The request's x-request-id; in a list of queries followed by - and the query's place.")
     index_version: str
     results: list[Result] = Field(description="Best first.")
+    mode: Mode = Field(description="How stage one searched.")
     reranked: bool
     coverage: Coverage
     degraded: str | None = Field(description="Why the answer is less than what was asked for; null if it is not.")
@@ -152,6 +159,7 @@ class IndexInfo(BaseModel):
     dim: int
     metric: str
     kind: str = Field(description="Kind of the vector index.")
+    modes: list[Mode] = Field(description="How it can be searched.")
     fields: dict[str, str] = Field({}, description="Metadata fields that filters know, and their types.")
     models: Models
 
@@ -193,7 +201,11 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
             description="Results returned. Left out: as many as top_k, if top_k is smaller or nothing is reranked.",
         )
         rerank: bool = Field(settings.reranker != "none", description="Order the candidates by the reranker.")
-        mode: Literal["dense", "lexical", "hybrid"] = Field("dense", description="This index has only dense.")
+        mode: Mode | None = Field(
+            None,
+            description="How stage one searches: by vectors (dense), by words (lexical) or by both, fused (hybrid). "
+            f"Left out: {_default_mode(settings)}.",
+        )
         filter: dict[str, Any] = Field(
             {},
             description="Conditions on metadata that every result fulfils, with the operators of MongoDB: $eq $ne $gt "
@@ -238,16 +250,20 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
         missing.
         """
         deadline = time.time() + body.timeout_ms / 1000
-        if body.mode != "dense":
-            raise InvalidArgument(
-                f"mode {body.mode} needs a lexical index, which this index has not; use dense", param="mode"
-            )
         top_k, top_n = body.sizes()
         queries = body.query if isinstance(body.query, list) else [body.query]
         answers = await engine().search(
             [
                 SearchRequest(
-                    query, top_k, top_n, body.rerank, deadline, "vector" in body.include, body.explain, body.filter
+                    query,
+                    top_k,
+                    top_n,
+                    body.rerank,
+                    deadline,
+                    "vector" in body.include,
+                    body.explain,
+                    body.mode,
+                    body.filter,
                 )
                 for query in queries
             ]
@@ -276,6 +292,10 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
         return _json(await engine().index_info())
 
     return routes
+
+
+def _default_mode(settings: ServeSettings) -> str:
+    return "hybrid where the index has both, else dense" if settings.mode == "auto" else settings.mode
 
 
 def _json(body: Any) -> Response:
@@ -308,6 +328,7 @@ def _rendered(answer: SearchAnswer, id_: str, include: list[Part]) -> dict[str, 
         "id": id_,
         "index_version": answer.index_version,
         "results": results,
+        "mode": answer.mode,
         "reranked": answer.reranked,
         "coverage": {
             "shards": coverage.shards,

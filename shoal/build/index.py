@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import TextIO
 
 import numpy as np
@@ -12,9 +11,12 @@ from numpy.typing import NDArray
 
 from shoal import layout
 from shoal.build.commits import Duplicate, ShardCommit, read_shard_commit
+from shoal.build.lexical import open_writer
 from shoal.build.recall import ExactSearch, measure
 from shoal.build.unit import UnitFile, vectors_of
 from shoal.indexes import index_kind
+from shoal.lexical.analyzer import Analyzer
+from shoal.lexical.statistics import count_terms
 from shoal.manifest import ShardInfo
 from shoal.metadata import FieldTypes
 from shoal.plan import Plan
@@ -34,7 +36,7 @@ def index_shard(
     queries: float32 (q, dim), the sampled vectors for which the index is compared with exact search. fields: types
     of the metadata fields of the whole corpus.
     Two passes over the shard's rows: ids alone for the duplicates, then everything. Memory: 63 bytes a row while equal
-    ids are looked for (measured), 4 bytes a row and one block afterwards.
+    ids are looked for (measured), 4 bytes a row, one block and what `LexicalWriter` takes afterwards.
     """
     if commit := _stored(plan, shard, storage):
         return commit
@@ -42,6 +44,7 @@ def index_shard(
     exact = ExactSearch(queries)
     trained = layout.trained_index(plan.hash)
     with storage.scratch(layout.scratch(plan.hash)) as folder:
+        lexical = open_writer(plan, shard, storage, folder / "shard") if plan.lexical.lexical else None
         with (folder / "duplicates.jsonl").open("w", encoding="utf-8") as duplicates:
             entry = write_shard(
                 folder / "shard",
@@ -51,6 +54,7 @@ def index_shard(
                 kind=plan.index.index_kind,
                 trained=storage.read(trained) if storage.exists(trained) else None,
                 threads=threads,
+                lexical=lexical,
                 fields=fields,
             )
         info = ShardInfo.model_validate_json((folder / "shard" / layout.SHARD).read_bytes())
@@ -60,7 +64,9 @@ def index_shard(
         step = None if kind.TRAINED else max(1, SEARCH_BYTES // (4 * plan.encoder.dim))
         scores, found, latency_ms = measure(lambda: kind.open(path, plan.index, threads), queries, step)
         for file in entry.files:
-            storage.put(folder / "shard" / Path(file.path).name, f"{layout.version_dir(plan.version)}/{file.path}")
+            storage.put(
+                folder / "shard" / file.path.partition("/")[2], f"{layout.version_dir(plan.version)}/{file.path}"
+            )
         storage.put(folder / "duplicates.jsonl", layout.shard_duplicates(plan.hash, shard))
     commit = ShardCommit(
         version=plan.version,
@@ -72,6 +78,28 @@ def index_shard(
     )
     storage.write(layout.shard_commit(plan.hash, shard), commit.model_dump_json().encode())
     return commit
+
+
+def count_shard(plan: Plan, shard: int, storage: Storage) -> None:
+    """Count the terms of one shard, for the lexical index; a shard that is counted is left alone.
+
+    Two passes over the shard's rows: ids alone for the duplicates, then the texts.
+    """
+    if storage.exists(layout.shard_terms(plan.hash, shard)):
+        return
+    rows = _Rows.read(storage, plan.hash, len(plan.units), shard)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        start = 0
+        for unit in range(len(plan.units)):
+            with UnitFile(storage, plan.hash, unit, ["text", "title"]) as file:
+                batch = file.shard(shard)
+                yield batch.filter(pa.array(rows.kept(start, len(batch))))
+                start += len(batch)
+
+    with storage.scratch(layout.scratch(plan.hash)) as folder:
+        count_terms(batches(), Analyzer(plan.lexical), folder / "terms.arrow")
+        storage.put(folder / "terms.arrow", layout.shard_terms(plan.hash, shard))
 
 
 def id_digests(ids: pa.StringArray) -> bytes:
@@ -130,6 +158,13 @@ class _Rows:
                 counts.append(len(batch))
         return cls(np.cumsum(counts, dtype=np.int64), np.concatenate(records), *duplicate_rows(digests))
 
+    def kept(self, start: int, count: int) -> NDArray[np.bool_]:
+        """Mark those of `count` rows from `start` on that are no duplicates, bool (count,)."""
+        low, high = np.searchsorted(self.duplicates, (start, start + count))
+        kept = np.ones(count, np.bool_)
+        kept[self.duplicates[low:high] - start] = False
+        return kept
+
     def place(self, row: int) -> tuple[int, int]:
         """Unit and record of a row."""
         return int(np.searchsorted(self.unit_ends, row, side="right")), int(self.records[row])
@@ -161,6 +196,4 @@ def _without_duplicates(batch: pa.RecordBatch, start: int, rows: _Rows, duplicat
         (unit, record), (first_unit, first_record) = rows.place(row), rows.place(first)
         duplicate = Duplicate(unit=unit, record=record, first_unit=first_unit, first_record=first_record, id=passage_id)
         duplicates.write(duplicate.model_dump_json() + "\n")
-    kept = np.ones(len(batch), np.bool_)
-    kept[dropped] = False
-    return batch.filter(pa.array(kept))
+    return batch.filter(pa.array(rows.kept(start, len(batch))))

@@ -11,7 +11,7 @@ import numpy as np
 from shoal import layout
 from shoal.build.commits import Duplicate, ShardCommit, Tally, read_unit_commit
 from shoal.errors import InvalidArgument
-from shoal.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, Manifest
+from shoal.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, LexicalInfo, Manifest
 from shoal.metadata import FieldType, declared_types
 from shoal.plan import Plan
 from shoal.storage import Storage
@@ -82,7 +82,12 @@ def field_types(plan: Plan, tally: Tally) -> dict[str, FieldType | Literal["mixe
 
 
 def make_manifest(
-    plan: Plan, tally: Tally, commits: Iterable[ShardCommit], recall: float | None, files: list[FileEntry]
+    plan: Plan,
+    tally: Tally,
+    commits: Iterable[ShardCommit],
+    recall: float | None,
+    files: list[FileEntry],
+    lexical: LexicalInfo | None,
 ) -> Manifest:
     """Describe the version."""
     shards, latencies, text_bytes = [], [], 0
@@ -106,6 +111,7 @@ def make_manifest(
             recall_at_10=recall,
             latency_ms=round(float(np.median(latencies)), 3) if latencies else None,
         ),
+        lexical=lexical,
         shards=shards,
         files=files,
         counts=Counts(

@@ -8,7 +8,7 @@ from shoal.cli import tables
 from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
-from shoal.cli.server import DEFAULT_URL, ApiKey, Filter, Query, TimeoutMs, Url, ask
+from shoal.cli.server import DEFAULT_URL, ApiKey, Filter, Mode, Query, TimeoutMs, Url, ask
 from shoal.errors import InvalidArgument
 from shoal.settings import ServeSettings
 
@@ -30,6 +30,7 @@ def compare(
     top_n: Annotated[
         int, typer.Option(metavar="INT", help="Rows shown; with --json all candidates are there.")
     ] = TOP_N,
+    mode: Mode = None,
     filter: Filter = None,
     timeout_ms: TimeoutMs = None,
     api_key: ApiKey = None,
@@ -48,6 +49,7 @@ def compare(
             top_k=candidates,
             top_n=candidates,
             rerank=True,
+            mode=mode,
             filter=filter,
             timeout_ms=timeout_ms,
         )

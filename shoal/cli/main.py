@@ -14,6 +14,7 @@ COMMANDS = {
     "serve": "Serve an index over HTTP.",
     "search": "Ask a server one question and show both stages.",
     "compare": "Show the original and the reranked order side by side.",
+    "eval": "Measure the answers to judged queries in every mode.",
     "index": "Look at the versions of an index, and choose the active one.",
 }
 

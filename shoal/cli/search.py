@@ -8,7 +8,7 @@ from shoal.cli import tables
 from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
-from shoal.cli.server import DEFAULT_URL, ApiKey, Filter, Query, TimeoutMs, TopK, TopN, Url, ask
+from shoal.cli.server import DEFAULT_URL, ApiKey, Filter, Mode, Query, TimeoutMs, TopK, TopN, Url, ask
 
 app = typer.Typer()
 
@@ -22,6 +22,7 @@ def search(
     rerank: Annotated[
         bool | None, typer.Option("--rerank/--no-rerank", help="Rerank what stage one found. Default: the server's.")
     ] = None,
+    mode: Mode = None,
     filter: Filter = None,
     timeout_ms: TimeoutMs = None,
     api_key: ApiKey = None,
@@ -33,7 +34,15 @@ def search(
     """
     with guard(as_json):
         response = ask(
-            url, api_key, query, top_k=top_k, top_n=top_n, rerank=rerank, filter=filter, timeout_ms=timeout_ms
+            url,
+            api_key,
+            query,
+            top_k=top_k,
+            top_n=top_n,
+            rerank=rerank,
+            mode=mode,
+            filter=filter,
+            timeout_ms=timeout_ms,
         )
         if as_json:
             print_json(response.model_dump(mode="json", exclude_unset=True))

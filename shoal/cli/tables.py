@@ -162,7 +162,7 @@ def _footer(response: SearchResponse) -> list[Text]:
     total = timings.pop("total", None)
     lines = [
         Text(
-            f"version {clean(response.index_version)}, "
+            f"version {clean(response.index_version)}, {clean(response.mode)}, "
             f"{coverage.answered} of {coverage.shards} shards answered ({coverage.fraction:.0%} of the passages)",
             style="dim",
         )

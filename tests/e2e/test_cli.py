@@ -200,6 +200,45 @@ def test_no_server_says_what_to_start(folder: Path) -> None:
     assert "shoal serve --index ROOT" in shoal(folder, "search", "x", "--url", "http://127.0.0.1:9", code=2)
 
 
+def test_search_by_words(folder: Path, server: str) -> None:
+    answer = parsed(
+        shoal(folder, "search", "trout fjord", "--url", server, "--mode", "lexical", "--no-rerank", "--json")
+    )
+    assert answer["mode"] == "lexical"
+    assert all("trout" in result["text"] or "fjord" in result["text"] for result in answer["results"])
+    assert parsed(shoal(folder, "search", "trout fjord", "--url", server, "--json"))["mode"] == "hybrid"
+
+
+def test_a_server_and_an_index_are_evaluated_alike(folder: Path, server: str) -> None:
+    (folder / "judged" / "qrels").mkdir(parents=True)
+    (folder / "judged" / "queries.jsonl").write_text('{"_id": "q1", "text": "the trout sleeps in the fjord"}\n')
+    first = parsed(shoal(folder, "search", "the trout sleeps in the fjord", "--url", server, "--json"))["results"][0][
+        "id"
+    ]
+    (folder / "judged" / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\nq1\t{first}\t1\n")
+    asked = parsed(shoal(folder, "eval", "--dataset", "judged", "--url", server, "--json"))
+    read = parsed(
+        shoal(
+            folder,
+            "eval",
+            "--dataset",
+            "judged",
+            "--index",
+            "index",
+            "--reranker",
+            "overlap",
+            "--html",
+            "r.html",
+            "--json",
+        )
+    )
+    names = [f"{mode}{stage}" for mode in ("dense", "lexical", "hybrid") for stage in ("", "+rerank")]
+    assert [row["name"] for row in asked["rows"]] == [row["name"] for row in read["rows"]] == names
+    assert [row["values"] for row in asked["rows"]] == [row["values"] for row in read["rows"]]
+    assert asked["rows"][-1]["values"]["MRR@10"] == 1.0
+    assert "<svg" in (folder / "r.html").read_text()
+
+
 def test_the_end_of_following_a_job_ends_what_follows_it(folder: Path) -> None:
     options = ["build", "--source", "/a", "--index", "/b", "--address", "http://head:8265"]
     with subprocess.Popen(

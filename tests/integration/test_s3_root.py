@@ -16,7 +16,7 @@ from shoal.cache import ShardCache
 from shoal.errors import CorruptIndex, NotFound, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import CorpusStatistics, Counts, IndexInfo, Manifest
-from shoal.records import Passage
+from shoal.records import Passage, Queries
 from shoal.settings import ServeSettings
 from shoal.shard import Shard, to_batch, write_shard
 from shoal.storage import Storage
@@ -118,7 +118,7 @@ def test_a_shard_is_searched_from_the_cache(storage: Storage, tmp_path: Path) ->
     manifest = publish(storage, DAYS[0], tmp_path)
     cache = ShardCache(tmp_path / "cache", 10_000_000)
     shard = Shard.open(storage, manifest, 1, cache=cache, threads=1)
-    hits = shard.search(vectors(1)[[7, 250]], 5, with_passages=True)
+    hits = shard.search(Queries.dense(vectors(1)[[7, 250]]), 5, with_passages=True).dense
     assert hits.passages is not None
     assert [found[0] for found in hits.passages] == [
         Passage(f"1-{row}", f"text {row}", metadata={"row": row}) for row in (7, 250)
@@ -129,7 +129,7 @@ def test_a_shard_is_searched_from_the_cache(storage: Storage, tmp_path: Path) ->
     # A second replica on this machine needs no server any more.
     offline = Storage("s3://bucket/index?endpoint_override=http://127.0.0.1:1&region=us-east-1")
     again = Shard.open(offline, manifest, 1, cache=ShardCache(tmp_path / "cache", 10_000_000), threads=1)
-    assert again.search(vectors(1)[[7]], 1, with_passages=False).ids == [["1-7"]]
+    assert again.search(Queries.dense(vectors(1)[[7]]), 1, with_passages=False).dense.ids == [["1-7"]]
     with pytest.raises(Unavailable):
         Shard.open(offline, manifest, 0, cache=cache, threads=1)
 
@@ -172,7 +172,7 @@ def test_an_open_shard_stays_in_a_cache_that_is_too_small_for_two(storage: Stora
     shard = Shard.open(storage, manifest, 0, cache=cache, threads=1)
     with pytest.raises(Exception, match="raise cache_bytes"):
         Shard.open(storage, manifest, 1, cache=cache, threads=1)
-    assert shard.search(vectors(0)[:1], 1, with_passages=False).ids == [["0-0"]]
+    assert shard.search(Queries.dense(vectors(0)[:1]), 1, with_passages=False).dense.ids == [["0-0"]]
     shard.close()
     assert Shard.open(storage, manifest, 1, cache=cache, threads=1).count == COUNT
 

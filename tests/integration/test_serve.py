@@ -16,6 +16,7 @@ from serve.app import NAME, build_app
 from serve.handles import EncoderHandle, ShardHandle, readable
 from shoal.encoders import load_encoder
 from shoal.errors import CorruptIndex, InvalidArgument, Overloaded, ShoalError, Unavailable
+from shoal.records import Queries
 from shoal.settings import EncoderSettings
 from tests.indexes import passages, publish
 from tests.serving import local_ray, serving
@@ -150,7 +151,7 @@ async def test_handles_raise_what_the_replica_raised() -> None:
     assert type(missing.value).__name__ == "NotFound"
     query = np.zeros((1, 3), np.float32)
     with pytest.raises(InvalidArgument, match="queries have shape"):
-        await shard.search("v1", query, 5, time.time() + 10, False)
+        await shard.search("v1", Queries.dense(query), 5, time.time() + 10, False)
     with pytest.raises(ShoalError, match="shard-00000 failed: AttributeError") as unexpected:
         await shard.search("v1", None, 5, time.time() + 10, False)  # type: ignore[arg-type]
     assert "Traceback" not in str(unexpected.value)

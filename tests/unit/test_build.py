@@ -22,7 +22,8 @@ from shoal.build.commits import (
     read_unit_commit,
 )
 from shoal.build.embed import embed_unit
-from shoal.build.index import duplicate_rows, id_digests, index_shard
+from shoal.build.index import count_shard, duplicate_rows, id_digests, index_shard
+from shoal.build.lexical import describe_lexical, merge_shards
 from shoal.build.publish import describe, field_types, first_rejected, make_manifest, require_passages, write_rejected
 from shoal.build.sample import sample_vectors
 from shoal.build.unit import UnitFile, vectors_of
@@ -33,7 +34,7 @@ from shoal.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from shoal.filters import parse
 from shoal.manifest import FileEntry
 from shoal.plan import Plan, make_plan, shard_of, spool
-from shoal.records import FloatArray
+from shoal.records import FloatArray, Queries
 from shoal.settings import BuildSettings
 from shoal.shard import Shard
 from shoal.storage import Storage
@@ -73,16 +74,24 @@ class Build:
         sample = sample_vectors(
             self.storage, self.plan.hash, self.tally.passages, self.plan.shards, DIM, queries, seed=2
         )
+        self.count()
         fields = field_types(self.plan, self.tally)
         commits = [index_shard(self.plan, shard, self.storage, sample, 1, fields) for shard in range(self.plan.shards)]
         for commit in commits:
             self.tally.add_shard(commit)
         return commits
 
+    def count(self) -> None:
+        if self.plan.lexical.lexical:
+            for shard in range(self.plan.shards):
+                count_shard(self.plan, shard, self.storage)
+            merge_shards(self.plan, self.storage)
+
     def publish(self) -> str:
         commits = self.index()
         report = write_rejected(self.plan, self.tally, self.storage)
-        versions.publish(self.storage, make_manifest(self.plan, self.tally, commits, None, [report]))
+        lexical = describe_lexical(self.plan, self.storage)
+        versions.publish(self.storage, make_manifest(self.plan, self.tally, commits, None, [report], lexical))
         return self.plan.version
 
     def report(self) -> list[dict[str, Any]]:
@@ -96,7 +105,7 @@ class Build:
 
 def passages_of(build: Build, commits: Sequence[ShardCommit]) -> dict[str, tuple[int, FloatArray]]:
     """Every indexed passage: its shard and its vector."""
-    manifest = make_manifest(build.plan, build.tally, commits, None, [])
+    manifest = make_manifest(build.plan, build.tally, commits, None, [], None)
     found = {}
     for entry in manifest.shards:
         shard = Shard.open(build.storage, manifest, entry.shard, cache=None, threads=1)
@@ -214,7 +223,7 @@ def test_the_first_of_several_equal_ids_wins_and_the_others_are_reported(tmp_pat
         (8, "p3", "duplicate id, first in in.jsonl:4"),
         (29, "p3", "duplicate id, first in in.jsonl:4"),
     ]
-    manifest = make_manifest(build.plan, build.tally, commits, None, [])
+    manifest = make_manifest(build.plan, build.tally, commits, None, [], None)
     assert manifest.counts.model_dump() == {"input": 30, "passages": 28, "duplicates": 2, "rejected": 0}
     assert not count_problems(build.tally)
 
@@ -291,6 +300,7 @@ def test_tasks_store_nothing_for_a_version_whose_plan_was_replaced(tmp_path: Pat
     with pytest.raises(Conflict, match="another run of this build"):
         tasks.index(root, plan.hash, plan.version, 0, np.zeros((0, DIM), np.float32), 1, {})
     assert not build.storage.exists(layout.VERSIONS)
+    build.count()
     tasks.index(root, plan.hash, "other", 0, np.zeros((0, DIM), np.float32), 1, {})
     with pytest.raises(Conflict, match="another run of this build"):
         tasks.verify(root, plan.hash, plan.version, 0)
@@ -366,7 +376,9 @@ def test_types_are_those_of_the_whole_corpus_and_columns_hold_what_is_indexed(tm
     found = set()
     for entry in manifest.shards:
         shard = Shard.open(build.storage, manifest, entry.shard, cache=None, threads=1)
-        found |= set(shard.search(np.zeros((1, DIM), np.float32), 50, False, [tree]).ids[0])
+        hits = shard.search(Queries.dense(np.zeros((1, DIM), np.float32)), 50, False, [tree]).dense
+        assert hits is not None
+        found |= set(hits.ids[0])
     assert found == {f"p{n}" for n in range(40, 50)} - {"p41", "p47"}
 
 
@@ -422,3 +434,20 @@ def test_duplicate_rows_agree_with_a_plain_loop(numbers: list[int]) -> None:
             first[number] = row
     duplicates, firsts = duplicate_rows(id_digests(pa.array([str(number) for number in numbers], pa.string())))
     assert list(zip(duplicates.tolist(), firsts.tolist(), strict=True)) == expected
+
+
+def test_the_lexical_index_knows_each_passage_once_and_may_be_left_out(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "in.jsonl", [*records(30), *records(5)])
+    build = Build(tmp_path / "index", source).embed()
+    build.publish()
+    manifest = versions.read_manifest(build.storage, build.plan.version)
+    assert manifest.counts.duplicates == 5
+    assert manifest.lexical is not None
+    assert manifest.lexical.passages == 30
+    assert not versions.verify(build.storage, build.plan.version)
+    without = Build(tmp_path / "without", source, lexical=False).embed()
+    without.publish()
+    manifest = versions.read_manifest(without.storage, without.plan.version)
+    assert manifest.lexical is None
+    assert not [file.path for file in manifest.all_files() if "lexical" in file.path]
+    assert without.plan.hash != build.plan.hash

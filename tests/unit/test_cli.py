@@ -236,7 +236,7 @@ def test_search_shows_both_stages(server: Server) -> None:
     rows = [line.split() for line in result.stdout.splitlines() if "doc-" in line]
     assert rows[0][:8] == ["1", "1.0000", "▲", "5", "0.4000", "doc-5", "Title", "5"]
     assert rows[2][:6] == ["3", "0.8000", "=", "3", "0.6000", "doc-3"]
-    assert "version v1, 3 of 4 shards answered (75% of the passages)" in result.stdout
+    assert "version v1, dense, 3 of 4 shards answered (75% of the passages)" in result.stdout
     assert "12.5 ms: encode 1.2" in result.stdout
     assert "degraded" not in result.stdout
 
@@ -263,8 +263,8 @@ def test_a_filter_is_sent_and_must_be_a_json_object(command: str, server: Server
 
 def test_search_without_reranking(server: Server) -> None:
     server.answer = httpx.Response(200, json=answered({}, reranked=False, degraded="reranker: deadline"))
-    result = run("search", "fish", "--no-rerank")
-    assert server.bodies == [{"query": "fish", "rerank": False}]
+    result = run("search", "fish", "--no-rerank", "--mode", "lexical")
+    assert server.bodies == [{"query": "fish", "rerank": False, "mode": "lexical"}]
     assert "rerank " not in result.stdout.splitlines()[1]
     assert result.stdout.splitlines()[-1] == "degraded: reranker: deadline"
 

@@ -135,7 +135,15 @@ def refusal(status: int, code: str, message: str = "no", param: str | None = Non
 
 def test_search_sends_what_was_asked_and_reads_the_answer(server: Server, call: Call) -> None:
     server.answers = [httpx.Response(200, json=ANSWER)]
-    options = {"top_k": 50, "top_n": 5, "rerank": False, "include": ["text"], "timeout_ms": 100, "explain": True}
+    options = {
+        "top_k": 50,
+        "top_n": 5,
+        "rerank": False,
+        "mode": "hybrid",
+        "include": ["text"],
+        "timeout_ms": 100,
+        "explain": True,
+    }
     options["filter"] = {"year": {"$gte": 2020}}
     response = call("search", "fish", **options)
     request = server.requests[0]

@@ -15,7 +15,7 @@ from shoal import versions
 from shoal.encoders import load_encoder
 from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Overloaded, ShoalError, Unavailable
 from shoal.filters import Compare
-from shoal.records import FloatArray, SearchRequest
+from shoal.records import FloatArray, Hits, Queries, SearchRequest
 from shoal.services import Fetched
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 from shoal.shard import Shard
@@ -78,6 +78,13 @@ class TestQueryEncoder:
         assert counted == {"shoal_encoder_queries": 5, "shoal_encoder_cache_hits": 1}
 
 
+async def dense(retriever: Retriever, version: str, top_k: int, with_passages: bool) -> Hits:
+    hits = await retriever.search(version, Queries.dense(query("n7")), top_k, soon(), with_passages)
+    assert hits.dense is not None
+    assert hits.lexical is None
+    return hits.dense
+
+
 class TestThreads:
     async def test_work_whose_deadline_passes_while_it_waits_is_never_started(self) -> None:
         threads, free, started = Threads(1, "test"), threading.Event(), []
@@ -99,11 +106,11 @@ class TestThreads:
 class TestRetriever:
     async def test_searches_the_version_that_a_call_names(self, settings: ServeSettings) -> None:
         retrievers = [Retriever(settings, shard) for shard in (0, 1)]
-        hits = [await one.search("v1", query("n7"), 5, soon(), True) for one in retrievers]
+        hits = [await dense(one, "v1", 5, True) for one in retrievers]
         assert {passage_id for one in hits for passage_id in one.ids[0]} <= {f"p{number}" for number in range(40)}
         assert hits[0].passages is not None
         assert all("new" not in passage.text for passage in hits[0].passages[0])
-        hits_v2 = await retrievers[0].search("v2", query("n7"), 5, soon(), True)
+        hits_v2 = await dense(retrievers[0], "v2", 5, True)
         assert hits_v2.passages is not None
         assert all("new" in passage.text for passage in hits_v2.passages[0])
         assert await retrievers[0].versions() == ["v1", "v2"]
@@ -111,13 +118,15 @@ class TestRetriever:
     async def test_searches_only_what_the_filter_of_each_query_lets_through(self, settings: ServeSettings) -> None:
         retrievers = [Retriever(settings, shard) for shard in (0, 1)]
         both, filters = np.concatenate([query("n7"), query("n7")]), [Compare("number", "lte", 6), None]
-        hits = [await one.search("v1", both, 40, soon(), False, filters) for one in retrievers]
+        found = [await one.search("v1", Queries.dense(both), 40, soon(), False, filters) for one in retrievers]
+        hits = [one.dense for one in found if one.dense is not None]
+        assert len(hits) == 2
         assert {passage_id for one in hits for passage_id in one.ids[0]} == {f"p{number}" for number in range(7)}
         assert "p7" in {passage_id for one in hits for passage_id in one.ids[1]}
 
     async def test_fetches_passages_and_vectors(self, settings: ServeSettings) -> None:
         retriever = Retriever(settings, 0)
-        hits = await retriever.search("v1", query("n7"), 2, soon(), False)
+        hits = await dense(retriever, "v1", 2, False)
         fetched = await retriever.fetch("v1", hits.rows[0].tolist(), soon(), True)
         assert isinstance(fetched, Fetched)
         assert [passage.id for passage in fetched.passages] == hits.ids[0]
@@ -136,7 +145,9 @@ class TestRetriever:
 
         monkeypatch.setattr(Shard, "open", counted)
         await asyncio.gather(
-            retriever.prepare("v2"), retriever.prepare("v2"), retriever.search("v2", query("n7"), 2, soon(), False)
+            retriever.prepare("v2"),
+            retriever.prepare("v2"),
+            retriever.search("v2", Queries.dense(query("n7")), 2, soon(), False),
         )
         await retriever.prepare("v2")
         assert opened == ["v2"]
@@ -146,12 +157,12 @@ class TestRetriever:
         await retriever.prepare("v2")
         await retriever.retire(["v2"])
         assert await retriever.versions() == ["v2"]
-        await retriever.search("v1", query("n7"), 1, soon(), False)
+        await retriever.search("v1", Queries.dense(query("n7")), 1, soon(), False)
         assert await retriever.versions() == ["v1", "v2"], "a version in the root is loaded again when a call names it"
 
     async def test_an_unknown_version_is_not_found(self, settings: ServeSettings) -> None:
         with pytest.raises(NotFound, match="no published version v9"):
-            await Retriever(settings, 0).search("v9", query("n7"), 1, soon(), False)
+            await Retriever(settings, 0).search("v9", Queries.dense(query("n7")), 1, soon(), False)
 
     async def test_a_damaged_version_is_refused_and_may_be_tried_again(
         self, root: Path, settings: ServeSettings

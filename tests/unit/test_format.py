@@ -13,12 +13,14 @@ import shoal
 from shoal import layout
 from shoal.columns import ARROW_TYPES
 from shoal.fingerprint import Fingerprint
+from shoal.lexical.writer import FILES
 from shoal.manifest import (
     FORMAT_VERSION,
     CorpusStatistics,
     Counts,
     FileEntry,
     IndexInfo,
+    LexicalInfo,
     Manifest,
     ShardEntry,
     ShardInfo,
@@ -64,6 +66,7 @@ def test_the_paths_are_those_of_the_layout() -> None:
         f"{folder}/{layout.VECTORS}",
         f"{folder}/{layout.PASSAGES}",
         f"{folder}/{layout.METADATA}",
+        *(f"{folder}/{name}" for name in FILES),
         f"{folder}/{layout.SHARD}",
         f"{layout.staging_dir('<plan>')}/",
     ]
@@ -80,6 +83,7 @@ def test_the_fields_are_those_of_the_records() -> None:
     [
         ("encoder", Fingerprint),
         ("index", IndexInfo),
+        ("lexical", LexicalInfo),
         ("shards", ShardEntry),
         ("counts", Counts),
         ("statistics", CorpusStatistics),
@@ -98,6 +102,10 @@ def test_the_columns_are_those_of_the_schema() -> None:
     rows = [[name.strip("`"), kind, nullable] for name, kind, nullable, _ in table("`passages.arrow`")]
     assert rows == [[field.name, str(field.type), "yes" if field.nullable else "no"] for field in PASSAGE_SCHEMA]
     assert f"record batches of {BATCH_ROWS} rows" in TEXT
+
+
+def test_the_lexical_files_are_those_of_the_layout() -> None:
+    assert [f"{layout.LEXICAL}/{name}" for name in names("`lexical/`")] == list(FILES)
 
 
 def test_the_types_of_fields_are_those_of_the_columns() -> None:

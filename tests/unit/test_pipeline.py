@@ -593,8 +593,20 @@ async def test_timings_and_explanation() -> None:
     assert timings.retrieve == pytest.approx(300)  # it waited for the first query's call to the slow shard
     assert timings.rerank == pytest.approx(400)
     assert timings.total == pytest.approx(850)
+    assert answer.explain is not None
+    candidates = answer.explain.pop("candidates")
+    assert [(one["id"], one["dense_rank"], one["lexical_rank"]) for one in candidates] == [
+        (id_, rank, None) for rank, (id_, _) in enumerate(exact(PASSAGES, "fish", 12), 1)
+    ]
     assert answer.explain == {
-        "plan": {"candidates_per_shard": 12, "top_k": 12, "top_n": 5, "rerank": True, "encoded_together": 1},
+        "plan": {
+            "mode": "dense",
+            "candidates_per_shard": 12,
+            "top_k": 12,
+            "top_n": 5,
+            "rerank": True,
+            "encoded_together": 1,
+        },
         "shards": [
             {"shard": 0, "ms": 0, "batch": 1, "hits": 10},
             {"shard": 1, "ms": pytest.approx(200), "batch": 1, "hits": 12},

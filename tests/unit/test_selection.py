@@ -16,7 +16,7 @@ from shoal.filters import Exists, Filter, parse
 from shoal.indexes import ShardIndex, index_kind
 from shoal.merge import merge
 from shoal.metadata import Observed
-from shoal.records import FloatArray, Passage
+from shoal.records import FloatArray, Hits, Passage, Queries, ShardHits
 from shoal.selection import Selection, Selections, select
 from shoal.settings import EncoderSettings, IndexSettings
 from shoal.shard import Shard, to_batch
@@ -159,6 +159,11 @@ def described(count: int) -> list[Passage]:
     return content
 
 
+def dense_hits(found: ShardHits) -> Hits:
+    assert found.dense is not None
+    return found.dense
+
+
 class Published:
     """The same passages as a version of so many shards."""
 
@@ -170,7 +175,7 @@ class Published:
 
     def ask(self, trees: list[Filter | None]) -> list[list[tuple[str, float]]]:
         hits = [
-            (number, shard.search(ASKED, 10, with_passages=True, filters=trees))
+            (number, dense_hits(shard.search(Queries.dense(ASKED), 10, with_passages=True, filters=trees)))
             for number, shard in enumerate(self.shards)
         ]
         merged = [merge([(number, one, query) for number, one in hits], 10) for query in range(len(ASKED))]
@@ -212,11 +217,11 @@ def test_a_version_without_columns_opens_and_says_that_it_cannot_filter(tmp_path
     assert manifest.fields == {}
     assert [Path(file.path).name for file in manifest.all_files()] == ["vectors.faiss", "passages.arrow", "shard.json"]
     shard = Shard.open(storage, manifest, 0, cache=None, threads=1)
-    assert shard.search(ASKED, 1, with_passages=False).ids == [["p"]] * 3
+    assert dense_hits(shard.search(Queries.dense(ASKED), 1, with_passages=False)).ids == [["p"]] * 3
     with pytest.raises(InvalidArgument, match="has no metadata to filter by"):
-        shard.search(ASKED, 1, with_passages=False, filters=[Exists("year")] * 3)
+        shard.search(Queries.dense(ASKED), 1, with_passages=False, filters=[Exists("year")] * 3)
     with pytest.raises(InvalidArgument, match="as many filters"):
-        shard.search(ASKED, 1, with_passages=False, filters=[Exists("year")])
+        shard.search(Queries.dense(ASKED), 1, with_passages=False, filters=[Exists("year")])
 
 
 def test_columns_that_do_not_fit_the_shard_are_corrupt(tmp_path: Path) -> None:

@@ -1,0 +1,216 @@
+"""Getting answers to evaluate: from a server, or from an index root with the server's own pipeline in this process."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self, get_args
+
+from shoal.client import Client
+from shoal.encoders import Encoder, load_encoder
+from shoal.errors import InvalidArgument
+from shoal.evaluation.runs import DEPTH, Run
+from shoal.filters import Filter
+from shoal.manifest import Manifest
+from shoal.pipeline import SearchPipeline
+from shoal.records import FloatArray, Mode, Queries, SearchRequest, ShardHits
+from shoal.rerankers import Reranker, load_reranker
+from shoal.services import Fetched
+from shoal.serving import NO_RERANKER, check_encoder, plan_serving
+from shoal.settings import EvaluateSettings, ServeSettings
+from shoal.shard import Shard
+from shoal.storage import Storage
+
+
+class Asker(Protocol):
+    """Somebody who answers queries. A context manager.
+
+    modes: how it can search, and reranks: whether it has a stage two.
+    """
+
+    modes: Sequence[Mode]
+    reranks: bool
+
+    def ask(self, query: str, mode: Mode, rerank: bool, top_k: int) -> tuple[list[str], bool]:
+        """Return the ids of `top_k` passages, best first, and whether the answer is all that was asked for."""
+        ...
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_asker(settings: EvaluateSettings) -> Asker:
+    """Open the index root or the server that the settings name. Raises InvalidArgument unless it is one of them."""
+    if (settings.index is None) == (settings.url is None):
+        raise InvalidArgument("give either --index ROOT or --url URL", param="index")
+    if settings.url is not None:
+        return ServerAsker(settings.url, settings.timeout_ms)
+    serve = ServeSettings(
+        index=settings.index or "",
+        reranker=NO_RERANKER if settings.rerank == "no" else settings.reranker,
+        device=settings.device,
+        encoder_threads=settings.threads,
+        retriever_threads=settings.threads,
+        reranker_threads=settings.threads,
+    )
+    plan = plan_serving(serve)
+    encoder = load_encoder(plan.encoder)
+    check_encoder(encoder.fingerprint(), plan.manifest.encoder)
+    reranker = load_reranker(plan.reranker) if plan.reranker else None
+    return LocalAsker(Storage(serve.index), plan.manifest, encoder, reranker, serve, settings.timeout_ms)
+
+
+def ask_all(asker: Asker, queries: dict[str, str], mode: Mode, rerank: bool, top_k: int) -> Run:
+    """Ask every query, one after the other, after one that warms up and is not measured."""
+    name = f"{mode}+rerank" if rerank else mode
+    run = Run(name, {}, {})
+    degraded = 0
+    if queries:
+        asker.ask(next(iter(queries.values())), mode, rerank, top_k)
+    for query, text in queries.items():
+        started = time.perf_counter()
+        ids, whole = asker.ask(text, mode, rerank, top_k)
+        run.latency_ms[query] = 1000 * (time.perf_counter() - started)
+        run.rankings[query] = ids[:DEPTH]
+        degraded += not whole
+    return Run(name, run.rankings, run.latency_ms, degraded)
+
+
+class ServerAsker:
+    """A server, asked over HTTP."""
+
+    def __init__(self, url: str, timeout_ms: int) -> None:
+        self._client = Client(url, timeout_s=timeout_ms / 1000 + 10)
+        self._timeout_ms = timeout_ms
+        description = self._client.index()
+        self.modes: Sequence[Mode] = [mode for mode in get_args(Mode) if mode in description.modes]
+        self.reranks = description.models.get("reranker") is not None
+
+    def ask(self, query: str, mode: Mode, rerank: bool, top_k: int) -> tuple[list[str], bool]:
+        """Ask the server."""
+        answer = self._client.search(
+            query, mode=mode, rerank=rerank, top_k=top_k, top_n=top_k, include=[], timeout_ms=self._timeout_ms
+        )
+        return [result.id for result in answer.results], answer.degraded is None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+
+class LocalAsker:
+    """An index root, searched in this process by the pipeline of the server, without the hops between its parts."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        manifest: Manifest,
+        encoder: Encoder,
+        reranker: Reranker | None,
+        settings: ServeSettings,
+        timeout_ms: int,
+    ) -> None:
+        if not storage.is_local:
+            raise InvalidArgument(
+                f"{storage.place()} is not on this machine's disk; serve it and give --url, or copy the root",
+                param="index",
+            )
+        self.modes: Sequence[Mode] = get_args(Mode) if manifest.lexical else ["dense"]
+        self.reranks = reranker is not None
+        self._timeout_s = timeout_ms / 1000
+        threads = settings.retriever_threads
+        self._shards = [
+            Shard.open(storage, manifest, entry.shard, cache=None, threads=threads) for entry in manifest.shards
+        ]
+        self._pipeline = SearchPipeline(
+            _Encoder(encoder),
+            [_Shard(shard) for shard in self._shards],
+            _Reranker(reranker) if reranker else None,
+            settings,
+        )
+        counts = [entry.count for entry in manifest.shards]
+        self._pipeline.switch(manifest.version, counts, manifest.fields, manifest.lexical is not None)
+        self._runner = asyncio.Runner()
+
+    def ask(self, query: str, mode: Mode, rerank: bool, top_k: int) -> tuple[list[str], bool]:
+        """Ask the pipeline."""
+        request = SearchRequest(query, top_k, top_k, rerank, time.time() + self._timeout_s, mode=mode)
+        answer = self._runner.run(self._pipeline.search(request))
+        return [result.id for result in answer.results], answer.degraded is None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runner.close()
+        for shard in self._shards:
+            shard.close()
+
+
+class _Encoder:
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+        return self._encoder.encode_queries(queries)
+
+
+class _Shard:
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+
+    async def search(
+        self,
+        version: str,
+        queries: Queries,
+        top_k: int,
+        deadline: float,
+        with_passages: bool,
+        filters: Sequence[Filter | None] | None = None,
+    ) -> ShardHits:
+        return self._shard.search(queries, top_k, with_passages, filters)
+
+    async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
+        return self._shard.fetch(rows, with_vectors)
+
+
+class _Reranker:
+    def __init__(self, reranker: Reranker) -> None:
+        self._reranker = reranker
+
+    async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
+        return self._reranker.score(query, passages)
+
+
+def planned(settings: EvaluateSettings, asker: Asker) -> list[tuple[Mode, bool]]:
+    """What is asked: modes in their order, each without and with stage two.
+
+    Raises InvalidArgument for a mode or a stage that there is none of.
+    """
+    for mode in settings.modes or ():
+        if mode not in asker.modes:
+            raise InvalidArgument(f"this index cannot be searched in mode {mode}", param="modes")
+    if settings.rerank == "yes" and not asker.reranks:
+        raise InvalidArgument("this server has no reranker; leave --rerank out", param="rerank")
+    stages = {"both": [False, True], "no": [False], "yes": [True]}[settings.rerank]
+    modes = settings.modes or asker.modes
+    return [(mode, rerank) for mode in modes for rerank in stages if asker.reranks or not rerank]
+
+
+def ask_planned(asker: Asker, queries: dict[str, str], plan: Sequence[tuple[Mode, bool]], top_k: int) -> list[Run]:
+    """Ask all queries in every planned way."""
+    return [ask_all(asker, queries, mode, rerank, top_k if rerank else DEPTH) for mode, rerank in plan]
+
+
+def settings_of(settings: EvaluateSettings) -> dict[str, Any]:
+    """The settings that decide an outcome, for its report."""
+    shown = ("dataset", "split", "index", "url", "queries", "top_k", "reranker")
+    return {name: value for name in shown if (value := getattr(settings, name)) is not None}

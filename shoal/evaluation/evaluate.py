@@ -1,0 +1,71 @@
+"""One evaluation from its settings to its outcome."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from shoal.errors import InvalidArgument
+from shoal.evaluation.asking import ask_planned, open_asker, planned, settings_of
+from shoal.evaluation.dataset import Dataset, read_dataset
+from shoal.evaluation.measures import Row, judge
+from shoal.evaluation.runs import Run, extended, read_run, write_run
+from shoal.settings import EvaluateSettings
+
+Asking = Callable[[EvaluateSettings, dict[str, str]], list[Run]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an evaluation found. `settings`: those that decided it."""
+
+    dataset: Dataset
+    rows: list[Row]
+    baseline: str
+    settings: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the values of single queries."""
+        rows = [{name: value for name, value in asdict(row).items() if name != "by_query"} for row in self.rows]
+        return {
+            "dataset": self.dataset.name,
+            "queries": len(self.dataset.queries),
+            "baseline": self.baseline,
+            "rows": rows,
+            "settings": self.settings,
+        }
+
+
+def ask_here(settings: EvaluateSettings, queries: dict[str, str]) -> list[Run]:
+    """Ask all queries in every way that the settings want, in this process."""
+    with open_asker(settings) as asker:
+        return ask_planned(asker, queries, planned(settings, asker), settings.top_k)
+
+
+def evaluate(settings: EvaluateSettings, ask: Asking = ask_here) -> Outcome:
+    """Ask, judge, and write the run files that are wanted.
+
+    ask: gets the runs for queries by id; by default in this process. Raises InvalidArgument for settings that leave
+    nothing to measure, and what reading, asking and writing raise.
+    """
+    dataset = read_dataset(settings.dataset, settings.split).sample(settings.queries)
+    given = [read_run(path) for path in settings.runs]
+    asked = ask(settings, dataset.queries) if settings.index or settings.url else []
+    runs = [*with_the_rest(asked), *given]
+    if not runs:
+        raise InvalidArgument("nothing to evaluate: give --index ROOT, --url URL or --runs FILES", param="index")
+    rows = judge(runs, dataset.judgements, settings.baseline)
+    if settings.save_runs:
+        for run in runs:
+            write_run(run, settings.save_runs)
+    return Outcome(dataset, rows, settings.baseline or runs[0].name, settings_of(settings))
+
+
+def with_the_rest(runs: Sequence[Run]) -> list[Run]:
+    """Let what stage two ordered be followed by what stage one found beyond it, where that was asked as well."""
+    by_name = {run.name: run for run in runs}
+    return [extended(run, first) if (first := by_name.get(_stage_one(run))) else run for run in runs]
+
+
+def _stage_one(run: Run) -> str:
+    mode, plus, _ = run.name.partition("+")
+    return mode if plus else ""

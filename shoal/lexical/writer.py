@@ -1,0 +1,90 @@
+"""Writes the lexical index of one shard while its passages stream by."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from shoal import layout
+from shoal.lexical.analyzer import Analyzer
+from shoal.lexical.statistics import TERM, Totals, contents
+from shoal.settings import LexicalSettings
+
+T = TypeVar("T")
+
+FILES = (layout.LEXICAL_TERMS, layout.LEXICAL_OFFSETS, layout.LEXICAL_ROWS, layout.LEXICAL_SCORES)
+
+
+class LexicalWriter:
+    """Scores every term of every passage of a shard; see FORMAT.md for the files.
+
+    folder: of the shard. terms: those of the shard, ascending; own, corpus: int64 (terms,), in how many passages of the
+    shard and of the corpus each occurs. totals: of the corpus.
+
+    bm25s could write the same arrays, but from the statistics of one shard and with all of it in memory. Memory here:
+    the distinct terms of the shard, and what one block touches of the files, which are written through a mapping.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        terms: pa.LargeStringArray,
+        own: NDArray[np.int64],
+        corpus: NDArray[np.int64],
+        totals: Totals,
+        settings: LexicalSettings,
+    ) -> None:
+        self._folder = folder
+        self._analyzer = Analyzer(settings)
+        self._k1, self._b = settings.lexical_k1, settings.lexical_b
+        self._numbers = {term: number for number, term in enumerate(terms.to_pylist())}
+        # As bm25s does it: rounded before it is multiplied.
+        self._idf = np.log(1 + (totals.passages - corpus + 0.5) / (corpus + 0.5)).astype(np.float32)
+        self._mean_length = totals.mean_length
+        self._row = 0
+        offsets = np.concatenate([[0], np.cumsum(own)]).astype(np.int64)
+        self._ends, self._next = offsets[1:], offsets[:-1].copy()
+        (folder / layout.LEXICAL).mkdir(parents=True, exist_ok=True)
+        with pa.ipc.new_file(str(folder / layout.LEXICAL_TERMS), pa.schema([TERM])) as writer:
+            writer.write_batch(pa.RecordBatch.from_arrays([terms], schema=pa.schema([TERM])))
+        np.save(folder / layout.LEXICAL_OFFSETS, offsets)
+        for name, dtype in ((layout.LEXICAL_ROWS, np.int32), (layout.LEXICAL_SCORES, np.float32)):
+            np.lib.format.open_memmap(folder / name, mode="w+", dtype=dtype, shape=(int(offsets[-1]),))
+
+    def watch(self, blocks: Iterable[tuple[pa.RecordBatch, T]]) -> Iterator[tuple[pa.RecordBatch, T]]:
+        """Hand blocks through, whose batches have the columns `text` and `title`, and index their passages."""
+        for block in blocks:
+            self._add(contents(block[0]))
+            yield block
+        if not np.array_equal(self._next, self._ends):
+            raise ValueError("the passages that are indexed are not those whose terms were counted")
+
+    def _add(self, texts: list[str]) -> None:
+        found = [[self._numbers[term] for term in self._analyzer.terms(text)] for text in texts]
+        lengths = np.array([len(terms) for terms in found], np.int64)
+        places = np.repeat(np.arange(len(texts)), lengths)
+        terms = np.fromiter((term for passage in found for term in passage), np.int64, len(places))
+        # One key for each term of each passage, ascending by term and then by passage: how they lie in the files.
+        keys, counts = np.unique(terms * len(texts) + places, return_counts=True)
+        if len(keys):
+            terms, places = np.divmod(keys, len(texts))
+            self._write(terms, places + self._row, self._scores(terms, counts, lengths[places]))
+        self._row += len(texts)
+
+    def _scores(
+        self, terms: NDArray[np.int64], counts: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        saturation = counts / (self._k1 * ((1 - self._b) + self._b * lengths / self._mean_length) + counts)
+        scores: NDArray[np.float32] = (self._idf[terms] * saturation).astype(np.float32)
+        return scores
+
+    def _write(self, terms: NDArray[np.int64], rows: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
+        distinct, starts, counts = np.unique(terms, return_index=True, return_counts=True)
+        positions = self._next[terms] + np.arange(len(terms)) - np.repeat(starts, counts)
+        self._next[distinct] += counts
+        for name, values in ((layout.LEXICAL_ROWS, rows), (layout.LEXICAL_SCORES, scores)):
+            # Mapped anew for each block, so that no more of the file is resident.
+            np.load(self._folder / name, mmap_mode="r+")[positions] = values
