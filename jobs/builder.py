@@ -207,7 +207,7 @@ class Builder:
             for passages in spread(tasks.index, indexing, self._limit, **self._resources):
                 stage.advance(passages)
             commits = []
-            recall = CorpusRecall(self.settings.verify_queries)
+            recall = CorpusRecall()
             for shard in range(plan.shards):
                 commit = read_shard_commit(self.storage, plan.hash, shard)
                 if commit.version != plan.version:

@@ -107,13 +107,14 @@ class CorpusRecall:
     ten are right.
     """
 
-    def __init__(self, queries: int) -> None:
-        self._exact: NDArray[np.float64] = np.full((queries, RECALL_AT), -np.inf)
-        self._found: NDArray[np.float64] = np.full((queries, RECALL_AT), -np.inf)
-        self._found_exact: NDArray[np.float64] = np.full((queries, RECALL_AT), -np.inf)
+    def __init__(self) -> None:
+        self._exact: NDArray[np.float64] = np.empty((0, RECALL_AT))
+        self._found = self._found_exact = self._exact
 
     def add(self, sample: NearestSample) -> None:
         """Merge what one shard gave; the order of the shards does not matter but for ties."""
+        if not len(self._exact):  # as many queries as were sampled: a small corpus has fewer than were asked for
+            self._exact = self._found = self._found_exact = np.full((len(sample.exact), RECALL_AT), -np.inf)
         self._exact = -np.sort(-np.concatenate([self._exact, _padded(sample.exact)], axis=1), axis=1)[:, :RECALL_AT]
         found = np.concatenate([self._found, _padded(sample.found)], axis=1)
         found_exact = np.concatenate([self._found_exact, _padded(sample.found_exact)], axis=1)

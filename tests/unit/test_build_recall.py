@@ -46,7 +46,7 @@ class FakeIndex:
 
 
 def recall(shards: list[FloatArray], indexes: list[FakeIndex], queries: FloatArray, block: int = 7) -> float | None:
-    merged = CorpusRecall(len(queries))
+    merged = CorpusRecall()
     for vectors, index in zip(shards, indexes, strict=True):
         exact = ExactSearch(queries)
         for _ in exact.watch((None, vectors[start : start + block]) for start in range(0, len(vectors), block)):
