@@ -59,9 +59,11 @@ def embed(
         fn_constructor_args=(settings, storage.uri, plan.hash),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(
-            size=min(workers.count, len(units)), max_tasks_in_flight_per_actor=2 * _CALLS
+            size=min(workers.count, len(units)),
+            max_tasks_in_flight_per_actor=2 * _CALLS,
+            max_concurrent_calls_per_actor=_CALLS,
+            enable_true_multi_threading=True,
         ),
-        max_concurrency=_CALLS,
         **workers.options,
     )
     try:

@@ -118,7 +118,7 @@ class SearchPipeline:
         mode = self._mode(request, index)
         reranks = request.rerank and self._reranker is not None
         depth = request.top_k if reranks else min(request.top_k, request.top_n)
-        wanted = self._settings.window if mode == "hybrid" else depth
+        wanted = max(depth, self._settings.window) if mode == "hybrid" else depth
         tree = index.filter(request.filter)
         probe = Probe(request.query, encoded.vector, mode, wanted, self._share_of(request.deadline), tree)
         found, missing = await index.search(probe)
@@ -173,12 +173,6 @@ class SearchPipeline:
                 f"mode {mode} needs a lexical index, which version {index.version} has not; use dense, or build it "
                 "with --lexical",
                 param="mode",
-            )
-        if mode == "hybrid" and request.top_k > self._settings.window:
-            raise InvalidArgument(
-                f"top_k should be at most {self._settings.window}, the server's window, in hybrid mode, not "
-                f"{request.top_k}; ask for fewer, or in another mode",
-                param="top_k",
             )
         return mode
 

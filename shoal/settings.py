@@ -205,7 +205,7 @@ class FusionSettings(Settings):
         ge=1,
         le=10_000,
         description="Candidates that each of the two ways of searching brings into a hybrid answer. Fixed, so that a "
-        "longer page continues a shorter one; top_k is at most this in hybrid mode.",
+        "longer page continues a shorter one; only a top_k beyond it widens it.",
     )
     fusion: Literal["weighted", "rrf"] = Field(
         "weighted",

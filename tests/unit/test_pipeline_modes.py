@@ -162,12 +162,11 @@ async def test_a_version_without_words_says_so() -> None:
 
 
 @virtual_time
-async def test_more_candidates_than_the_window_are_refused() -> None:
-    with pytest.raises(
-        InvalidArgument, match="top_k should be at most 20, the server's window, in hybrid mode"
-    ) as refused:
-        await System(window=20).pipeline.search(request("hybrid", top_k=21))
-    assert refused.value.param == "top_k"
+async def test_more_candidates_than_the_window_widen_it() -> None:
+    system = System(window=20)
+    answer = await system.pipeline.search(request("hybrid", top_k=21, top_n=21))
+    assert [one.id for one in answer.results] == fused(21)[:21]
+    assert {call.top_k for shard in system.shards for call in shard.calls} == {21}
 
 
 @virtual_time
