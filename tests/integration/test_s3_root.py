@@ -141,13 +141,14 @@ async def test_a_retriever_serves_a_bucket_through_its_cache(storage: Storage, t
     cache = tmp_path / "cache"
     retriever = Retriever(ServeSettings(index=storage.uri, cache_dir=str(cache), cache_bytes=10_000_000), shard=1)
     deadline = time.time() + 60
-    hits = await retriever.search(DAYS[0], vectors(1)[[7]], 3, deadline, True)
-    assert hits.ids[0][0] == "1-7"
+    hits = await retriever.search(DAYS[0], Queries.dense(vectors(1)[[7]]), 3, deadline, True)
+    assert hits.dense.ids[0][0] == "1-7"
     fetched = await retriever.fetch(DAYS[0], [7], deadline, True)
     np.testing.assert_array_equal(fetched.vectors, vectors(1)[[7]])
     assert await retriever.prepare(DAYS[1])
     assert await retriever.versions() == DAYS[:2]
-    assert (await retriever.search(DAYS[1], vectors(1)[[9]], 1, deadline, False)).ids == [["1-9"]]
+    later = await retriever.search(DAYS[1], Queries.dense(vectors(1)[[9]]), 1, deadline, False)
+    assert later.dense.ids == [["1-9"]]
     digests = {file.sha256 for file in versions.read_manifest(storage, DAYS[0]).shards[1].files}
     assert digests <= {path.name for path in cache.iterdir()}
 

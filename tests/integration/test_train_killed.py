@@ -116,4 +116,5 @@ def test_two_workers_on_ray_learn_what_one_learns(folder: Path) -> None:
         )
         for path in (expected, folder / "shared")
     )
-    np.testing.assert_allclose(shared, alone, atol=0.02 * float(np.ptp(alone)))
+    # The loss compares passages of one query, so what is added to all of them is left to rounding.
+    np.testing.assert_allclose(shared - shared.mean(), alone - alone.mean(), atol=0.02 * float(np.ptp(alone)))
