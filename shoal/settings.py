@@ -105,16 +105,21 @@ class IndexSettings(Settings):
     )
 
 
-class LexicalSettings(Settings):
-    """Whether and how passages can be found by their words (BM25)."""
+class AnalyzerSettings(Settings):
+    """What the words of a text are."""
 
-    lexical: bool = Field(True, description="Build the lexical index, which the modes lexical and hybrid search.")
     lexical_language: Name = Field(
         "english",
         description="Language of stemmer and stop words: a Snowball language, or `none` for neither. Text in scripts "
         "without spaces is cut into pairs of characters whatever the language.",
     )
     lexical_stopwords: bool = Field(True, description="Leave out the stop words of the language.")
+
+
+class LexicalSettings(AnalyzerSettings):
+    """Whether and how passages can be found by their words (BM25)."""
+
+    lexical: bool = Field(True, description="Build the lexical index, which the modes lexical and hybrid search.")
     lexical_k1: float = Field(1.5, ge=0, le=10, description="BM25: how slowly repetition of a word saturates.")
     lexical_b: float = Field(0.75, ge=0, le=1, description="BM25: how much the length of a passage counts against it.")
 
@@ -231,7 +236,7 @@ class FusionSettings(Settings):
     )
 
 
-class TrainSettings(Settings):
+class TrainSettings(AnalyzerSettings):
     """Everything that `python -m jobs.train_reranker` takes."""
 
     data: Name = Field(

@@ -17,7 +17,7 @@ from threading import local
 import regex
 
 from shoal.errors import InvalidArgument
-from shoal.settings import LexicalSettings
+from shoal.settings import AnalyzerSettings
 
 NAME = "unicode-1"
 """Written into the manifest: an index is searched with the analyser that it was built with, or not at all."""
@@ -37,7 +37,7 @@ class Analyzer:
     Raises InvalidArgument for a language that Snowball does not know.
     """
 
-    def __init__(self, settings: LexicalSettings) -> None:
+    def __init__(self, settings: AnalyzerSettings) -> None:
         self._language = settings.lexical_language.lower()
         if self._language not in languages():
             raise InvalidArgument(

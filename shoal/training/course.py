@@ -16,6 +16,7 @@ from typing import Any
 from shoal import models
 from shoal.encoders import load_encoder
 from shoal.errors import Conflict, InvalidArgument
+from shoal.lexical.analyzer import Analyzer
 from shoal.settings import EncoderSettings, TrainSettings
 from shoal.training import judgements
 from shoal.training.mining import Examples, mine
@@ -98,7 +99,7 @@ class Course:
         if not path.exists():
             read = judgements.read(Path(settings.data), settings.dev_share, settings.dev_queries, settings.seed)
             encoder = load_encoder(EncoderSettings(encoder=settings.encoder, device=settings.device, threads=threads))
-            found = mine(read, encoder, settings.mine_top_k, settings.dev_top_k)
+            found = mine(read, encoder, Analyzer(settings), settings.mine_top_k, settings.dev_top_k)
             if not found.train:
                 raise InvalidArgument(
                     f"{settings.data} has no passage that could serve as a negative: give more passages, or negatives",

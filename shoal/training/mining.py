@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 
 from shoal.encoders import Encoder
+from shoal.lexical.analyzer import Analyzer
 from shoal.records import FloatArray, RowArray
 from shoal.training.judgements import Judgement, Judgements
 
@@ -67,7 +68,7 @@ class Examples:
         return cls(body["passages"], [Example(**row) for row in body["train"]], [Held(**row) for row in body["dev"]])
 
 
-def mine(judgements: Judgements, encoder: Encoder, top_k: int, dev_top_k: int) -> Examples:
+def mine(judgements: Judgements, encoder: Encoder, analyzer: Analyzer, top_k: int, dev_top_k: int) -> Examples:
     """Find the negatives of every query and the candidates of the held-out ones. Deterministic.
 
     Queries for which no negative is found are left out. Memory: the vectors of all passages.
@@ -76,7 +77,7 @@ def mine(judgements: Judgements, encoder: Encoder, top_k: int, dev_top_k: int) -
     vectors = encoder.encode_passages(passages)
     queries = [judgement.query for judgement in judgements.train]
     dense = _dense(encoder.encode_queries(queries), vectors, top_k)
-    lexical = _lexical(queries, passages, top_k)
+    lexical = _lexical(queries, passages, top_k, analyzer)
     words = _Words(passages)
     train = []
     for judgement, by_vector, by_words in zip(judgements.train, dense.tolist(), lexical.tolist(), strict=True):
@@ -107,17 +108,17 @@ def _dense(queries: FloatArray, passages: FloatArray, top_k: int) -> RowArray:
     return found
 
 
-def _lexical(queries: Sequence[str], passages: Sequence[str], top_k: int) -> RowArray:
+def _lexical(queries: Sequence[str], passages: Sequence[str], top_k: int, analyzer: Analyzer) -> RowArray:
     """Return the rows of the best passages by BM25, int64 (n, k <= top_k), best first; -1 where no word is shared."""
     import bm25s
 
-    index = bm25s.BM25()
-    words = bm25s.tokenize(list(passages), stopwords=None, show_progress=False)
-    if not words.vocab:
+    words = [analyzer.terms(passage) for passage in passages]
+    if not any(words):
         return np.empty((len(queries), 0), dtype=np.int64)
+    index = bm25s.BM25()
     index.index(words, show_progress=False)
-    tokens = bm25s.tokenize(list(queries), stopwords=None, show_progress=False)
-    found, scores = index.retrieve(tokens, k=min(top_k, len(passages)), show_progress=False)
+    terms = [analyzer.terms(query) for query in queries]
+    found, scores = index.retrieve(terms, k=min(top_k, len(passages)), show_progress=False)
     return np.where(scores > 0, found, -1).astype(np.int64)
 
 

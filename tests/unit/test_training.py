@@ -17,7 +17,8 @@ from jobs.train_reranker import app
 from shoal import models
 from shoal.encoders import load_encoder
 from shoal.errors import Conflict, InvalidArgument, NotFound
-from shoal.settings import EncoderSettings, TrainSettings
+from shoal.lexical.analyzer import Analyzer
+from shoal.settings import AnalyzerSettings, EncoderSettings, TrainSettings
 from shoal.training import batches, judgements, mining
 from shoal.training.course import RESULT, plan_course
 from shoal.training.evaluation import ndcg
@@ -105,6 +106,7 @@ class TestJudgements:
         assert judgements.digest(tmp_path) != first
 
 
+ANALYZER = Analyzer(AnalyzerSettings())
 OTTERS = [
     "otters swim in cold rivers and eat fish",
     "Otters swim in cold rivers and eat fish, too",
@@ -118,7 +120,7 @@ OTTERS = [
 class TestMining:
     def mined(self, **options: Any) -> Examples:
         found = Judgements(OTTERS, [Judgement("otters swim in rivers", [0], options.pop("negatives", []))], [])
-        return mining.mine(found, load_encoder(EncoderSettings(encoder="hashing:256")), top_k=6, dev_top_k=3)
+        return mining.mine(found, load_encoder(EncoderSettings(encoder="hashing:256")), ANALYZER, top_k=6, dev_top_k=3)
 
     def test_what_repeats_a_positive_is_no_negative(self) -> None:
         examples = self.mined()
@@ -134,12 +136,12 @@ class TestMining:
         assert OTTERS[1] not in {examples.passages[row] for row in examples.train[0].mined}
 
     def test_lexical_search_finds_the_rare_word(self) -> None:
-        found = mining._lexical(["medieval", "herons"], OTTERS, 2)
+        found = mining._lexical(["medieval", "heron"], OTTERS, 2, ANALYZER)
         assert found[:, 0].tolist() == [4, 3]
 
     def test_held_out_queries_get_what_the_first_stage_finds(self, tmp_path: Path) -> None:
         found = Judgements(OTTERS, [Judgement("a", [0], [1])], [Judgement("medieval law", [4], [])])
-        examples = mining.mine(found, load_encoder(EncoderSettings(encoder="hashing:256")), 2, 3)
+        examples = mining.mine(found, load_encoder(EncoderSettings(encoder="hashing:256")), ANALYZER, 2, 3)
         (held,) = examples.dev
         assert len(held.candidates) == 3
         assert examples.passages[held.candidates[0]] == OTTERS[4]
