@@ -97,7 +97,7 @@ def main() -> None:
         values = {name: {stage: row.values["nDCG@10"] for stage, row in rows.items()} for name, rows in results.items()}
         figures += goals(values, whole)
     if options.latency:
-        latency = median_ms(load_reranker(reranker_settings(options)), options.dataset[0])
+        latency = median_ms(load_reranker(reranker_settings(options)), options.dataset[0], LATENCY_CANDIDATES)
         figures.append(Figure(f"{options.reranker}: {LATENCY_CANDIDATES} candidates", latency, "ms"))
     title = f"Quality with {options.encoder} and {options.reranker} over the best {options.top_k}"
     report(f"{title}, {options.threads} threads", figures, options.json)
@@ -107,13 +107,8 @@ def measure(place: Path, dataset: Dataset, encoder: Encoder, options: argparse.N
     """Index one collection and ask its queries in every mode and stage."""
     reranker: Reranker
     if isinstance(encoder, TokenEncoder) and options.reranker == "late_interaction":
-        kept = KeptEncoder(encoder, options.cache or folder / "vectors")
-        corpus = read_jsonl(place / "corpus.jsonl.gz")
-        kept.prepare("query", list(dataset.queries.values()))
-        kept.prepare(
-            "passage", [f"{row['title']} {row['text']}" if row.get("title") else row["text"] for row in corpus]
-        )
-        encoder, reranker = kept, LateInteraction(kept, 0)
+        encoder = keep(place, dataset, encoder, options.cache or folder / "vectors")
+        reranker = LateInteraction(encoder, 0)
     else:
         reranker = load_reranker(reranker_settings(options))
     root = Storage(str(folder / place.name))
@@ -127,6 +122,15 @@ def measure(place: Path, dataset: Dataset, encoder: Encoder, options: argparse.N
     ) as asker:
         run = ask_all(asker, dataset.queries, "hybrid", False, DEPTH)
     return judge([*with_the_rest(runs), replace(run, name="rrf")], dataset.judgements)
+
+
+def keep(place: Path, dataset: Dataset, encoder: TokenEncoder, folder: Path) -> KeptEncoder:
+    """Encode a collection once, or find what an earlier run has kept of it."""
+    kept = KeptEncoder(encoder, folder)
+    corpus = read_jsonl(place / "corpus.jsonl.gz")
+    kept.prepare("query", list(dataset.queries.values()))
+    kept.prepare("passage", [f"{row['title']} {row['text']}" if row.get("title") else row["text"] for row in corpus])
+    return kept
 
 
 def build(source: Path, root: Storage, encoder: Encoder, options: argparse.Namespace) -> Manifest:
@@ -202,13 +206,13 @@ def reranker_settings(options: argparse.Namespace) -> RerankerSettings:
     )
 
 
-def median_ms(reranker: Reranker, place: Path) -> float:
+def median_ms(reranker: Reranker, place: Path, candidates: int) -> float:
     """Time single queries with passages that the reranker has not read before."""
     queries = list(read_dataset(str(place)).queries.values())[:LATENCY_QUERIES]
     texts = [f"{row.get('title', '')} {row['text']}".strip() for row in read_jsonl(place / "corpus.jsonl.gz")]
     times = []
     for number, query in enumerate(queries):
-        passages = texts[number * LATENCY_CANDIDATES : (number + 1) * LATENCY_CANDIDATES]
+        passages = texts[number * candidates : (number + 1) * candidates]
         started = time.perf_counter()
         reranker.score(query, passages)
         times.append((time.perf_counter() - started) * 1000)
