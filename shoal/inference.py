@@ -267,16 +267,23 @@ class Runner:
             shared = {name: value for name, value in features.items() if name not in ragged}
             for rows in token_batches(np.array([len(ids) for ids in ragged["input_ids"]]), self._batch_tokens):
                 batch = {name: [values[row] for row in rows] for name, values in ragged.items()}
-                yield window[rows], {**shared, **model.tokenizer.pad(batch, return_tensors="pt")}
+                # A lone text needs no padding, and a query waits for every tenth of a millisecond.
+                padded = (
+                    {name: torch.tensor(values) for name, values in batch.items()}
+                    if len(rows) == 1
+                    else model.tokenizer.pad(batch, return_tensors="pt")
+                )
+                yield window[rows], {**shared, **padded}
 
     def _run(self, features: dict[str, Any], threads: int, options: dict[str, Any]) -> dict[str, Any]:
         # Set on every call: torch counts threads per calling thread, and two models of one process may differ.
         torch.set_num_threads(threads)
-        tensors = {
-            name: value.to(self._model.device) for name, value in features.items() if isinstance(value, torch.Tensor)
-        }
+        if self.placement.device != "cpu":
+            device = self._model.device
+            tensors = {name: value.to(device) for name, value in features.items() if isinstance(value, torch.Tensor)}
+            features = {**features, **tensors}
         with torch.inference_mode():
-            result: dict[str, Any] = self._model({**features, **tensors}, **options)
+            result: dict[str, Any] = self._model(dict(features), **options)
         return result
 
 
