@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from pydantic.config import JsonDict
 from pydantic_core import to_json
 
+from serve.access import ADMIN
 from serve.dialects import Engine
 from serve.errors import responses
 from shoal.errors import InvalidArgument
@@ -241,7 +242,7 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     @routes.post(
         "/search",
         response_model=SearchResponse | SearchResponses,
-        responses=responses(400, 413, 415, 429, 500, 503, 504),
+        responses=responses(400, 408, 413, 415, 429, 500, 503, 504),
     )
     async def search(body: SearchBody, request: Request) -> Response:
         """Search with both stages.
@@ -279,13 +280,23 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
         """Describe the index and the models that are served."""
         return _json(await engine().index_info())
 
-    @routes.post("/index/activate", response_model=IndexInfo, responses=responses(400, 404, 409, 413, 415, 503, 504))
+    @routes.post(
+        "/index/activate",
+        response_model=IndexInfo,
+        dependencies=[ADMIN],
+        responses=responses(400, 403, 404, 408, 409, 413, 415, 503, 504),
+    )
     async def activate(body: ActivateBody) -> Response:
         """Serve another published version. Searches go on meanwhile, and none mixes two versions."""
         await engine().activate(body.version)
         return _json(await engine().index_info())
 
-    @routes.post("/index/rollback", response_model=IndexInfo, responses=responses(400, 409, 413, 415, 503, 504))
+    @routes.post(
+        "/index/rollback",
+        response_model=IndexInfo,
+        dependencies=[ADMIN],
+        responses=responses(400, 403, 408, 409, 413, 415, 503, 504),
+    )
     async def rollback(body: RollbackBody) -> Response:
         """Serve the previous version again; it is still loaded."""
         await engine().rollback()
