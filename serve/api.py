@@ -56,7 +56,15 @@ def create_api(
     adds it to them anyway.
     """
     description = DESCRIPTION + (KEYED if keys else "")
-    app = FastAPI(title="Shoal", version=__version__, description=description, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Shoal",
+        version=__version__,
+        description=description,
+        docs_url=None,
+        redoc_url=None,
+        # A redirect would need a URL made from whatever the client has sent as one.
+        redirect_slashes=False,
+    )
     if keys is not None:
         app.add_middleware(access.Access, keys=keys)
     # Added last, it is the outermost layer.

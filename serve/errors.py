@@ -44,7 +44,8 @@ CODES |= {408: "BODY_TIMEOUT", 415: "UNSUPPORTED_MEDIA_TYPE"}
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 RETRYABLE = (429, 503)
 MOST_NAME = 64
-"""Characters of a field's name that a message repeats."""
+MOST_PATH = 200
+"""Characters of a field's name and of a path that a message repeats."""
 
 
 class ErrorDetail(BaseModel):
@@ -141,10 +142,12 @@ async def _shoal_error(request: Request, error: ShoalError) -> Response:
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     message = error.detail
+    path: str = request.scope["path"]  # not request.url, which fails where the query string is not UTF-8
+    path = path if len(path) <= MOST_PATH else f"{path[:MOST_PATH]}..."
     if error.status_code == 404:
-        message = f"there is no {request.url.path} here; see /docs"
+        message = f"there is no {path} here; see /docs"
     elif error.status_code == 405:
-        message = f"{request.method} is not allowed on {request.url.path}; see /docs"
+        message = f"{request.method} is not allowed on {path}; see /docs"
     code = CODES.get(error.status_code, f"HTTP_{error.status_code}")
     return error_response(error.status_code, code, message, headers=error.headers)
 
