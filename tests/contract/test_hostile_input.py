@@ -429,7 +429,9 @@ def test_a_body_that_does_not_end_is_cut_off_and_the_connection_with_it(
         assert (reply.status, json.loads(reply.body)["error"]["code"]) == (status, code)
         assert reply.header("connection") == "close"
     whole = sent(b'{"query": "fish"}', pieces=3)
-    assert [reply.status for reply in server.run([whole, sent(body, 4, "gone"), sent(body, 4, "cut")])][0] == 200
+    answered, *interrupted = server.run([whole, sent(body, 4, "gone"), sent(body, 4, "cut")])
+    assert answered.status == 200
+    assert all(reply.status < 500 for reply in interrupted)
 
 
 def test_the_openapi_document_is_kept_by_every_answer(server: Server) -> None:
