@@ -10,7 +10,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,9 @@ HANG_S = 60.0
 """Far beyond every limit of the server: what takes longer never ends."""
 PATIENT_MS = 30_000
 KEY = keys.make()
+ROUND = 500
+"""Examples after which hypothesis begins anew: it remembers all that it has tried."""
 FUZZ = settings(
-    max_examples=max(1, REQUESTS // TOGETHER),
     derandomize=not LONG,
     database=None,
     deadline=None,
@@ -369,6 +370,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.runner.close()
 
 
+def fuzz(test: Callable[[Any], None], inputs: st.SearchStrategy[Any], examples: int) -> None:
+    for done in range(0, examples, ROUND):
+        settings(FUZZ, max_examples=min(ROUND, examples - done))(given(inputs)(test))()
+
+
 def check(attack: Attack, reply: Reply) -> None:
     """What holds for every answer."""
     assert 200 <= reply.status < 500, (reply.status, reply.body)
@@ -395,14 +401,12 @@ def check(attack: Attack, reply: Reply) -> None:
 
 
 def test_no_input_makes_the_server_fail_hang_or_tell_of_itself(server: Server) -> None:
-    @FUZZ
-    @given(st.lists(attacks(), min_size=TOGETHER, max_size=TOGETHER))
     def attack(together: list[Attack]) -> None:
         for one, reply in zip(together, server.run(together), strict=True):
             check(one, reply)
             server.seen[reply.status] += 1
 
-    attack()
+    fuzz(attack, st.lists(attacks(), min_size=TOGETHER, max_size=TOGETHER), REQUESTS // TOGETHER)
     print("answers by status:", dict(sorted(server.seen.items())))
     # It has not only refused: what is tried reaches the search.
     assert {200, 400, 401, 404, 413, 415} <= set(server.seen)
@@ -469,11 +473,9 @@ def test_the_openapi_document_is_kept_by_every_answer(server: Server) -> None:
         seen[response.status_code] += 1
         case.validate_response(response, checks=promises)
 
-    @settings(FUZZ, max_examples=max(1, REQUESTS // 4))
-    @given(st.one_of(*strategies))
     def conforms(case: Any) -> None:
         server.runner.run(ask(case))
 
-    conforms()
+    fuzz(conforms, st.one_of(*strategies), REQUESTS // 4)
     print("answers by status:", dict(sorted(seen.items())))
     assert {200, 400} <= set(seen)
