@@ -166,7 +166,7 @@ def other_way(place: str, index: ShardIndex, queries: FloatArray, mask: np.ndarr
 
 
 def filter_of(document: dict[str, Any]) -> Filter:
-    tree = parse(document, TYPES, 100)
+    tree = parse(document, TYPES, 100, 16)
     assert tree is not None
     return tree
 

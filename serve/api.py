@@ -9,7 +9,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
-from serve import errors
+from serve import access, errors
 from serve.dialects import Engine, routers
 from serve.middleware import Exchange
 from shoal import __version__
@@ -20,6 +20,9 @@ __all__ = ["Engine", "create_api"]
 DESCRIPTION = """Two-stage semantic retrieval: nearest passages from every shard of an index, then a reranker.
 
 Every response carries `x-request-id` (yours, if you send one). Every error has the same body."""
+KEYED = """
+
+An API key is needed: `Authorization: Bearer KEY`, or the header `api-key` or `x-api-key`."""
 
 
 class Alive(BaseModel):
@@ -41,14 +44,36 @@ class NotReady(errors.ErrorBody):
 
 
 def create_api(
-    engine: Engine | Callable[[], Engine], settings: ServeSettings, *, adds_request_id: bool = True
+    engine: Engine | Callable[[], Engine],
+    settings: ServeSettings,
+    *,
+    keys: access.KeyRing | None = None,
+    adds_request_id: bool = True,
 ) -> FastAPI:
     """Build the application over an engine, or over a function that gives it when a request needs it.
 
-    adds_request_id: whether responses get the header x-request-id; Ray Serve adds it to them anyway.
+    keys: who may ask; None lets everybody. adds_request_id: whether responses get the header x-request-id; Ray Serve
+    adds it to them anyway.
     """
-    app = FastAPI(title="Shoal", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None)
-    app.add_middleware(Exchange, max_body_bytes=settings.max_body_bytes, labels=adds_request_id)
+    description = DESCRIPTION + (KEYED if keys else "")
+    app = FastAPI(
+        title="Shoal",
+        version=__version__,
+        description=description,
+        docs_url=None,
+        redoc_url=None,
+        # A redirect would need a URL made from whatever the client has sent as one.
+        redirect_slashes=False,
+    )
+    if keys is not None:
+        app.add_middleware(access.Access, keys=keys)
+    # Added last, it is the outermost layer.
+    app.add_middleware(
+        Exchange,
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+        labels=adds_request_id,
+    )
     errors.install(app)
 
     resolve = engine if callable(engine) else lambda: engine
@@ -76,6 +101,8 @@ def create_api(
     async def docs() -> HTMLResponse:
         return _docs(app)
 
+    if keys is not None:
+        access.describe(app)
     return app
 
 

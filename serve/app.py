@@ -5,20 +5,24 @@ not one of them: changing an argument restarts replicas, publishing a version do
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic import ValidationError
 from ray import serve
+from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
+from serve.access import KeyRing, check_exposure
 from serve.api import create_api
-from serve.deployments import RERANK_QUERIES, Ingress, Reranker, Retriever
+from serve.deployments import RERANK_QUERIES, Ingress, QueryEncoder, Reranker, Retriever
 from serve.handles import EncoderHandle, RerankerHandle, ShardHandle
-from serve.metrics import MeteredQueryEncoder
+from serve.metrics import ReplicaMeter
 from shoal import layout
 from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
+from shoal.proxies import LOOPBACK
 from shoal.serving import Serving, plan_serving
 from shoal.settings import ServeSettings
 from shoal.storage import Storage
@@ -41,44 +45,54 @@ def build_app(args: dict[str, Any] | ServeSettings) -> serve.Application:
 def wire(settings: ServeSettings, plan: Serving) -> serve.Application:
     """Wire the application that was planned."""
     # Replicas may run in another folder.
-    settings = settings.model_copy(update={"index": Storage(settings.index).uri})
+    folders = {name: absolute(path) for name in ("api_keys_file", "log_dir") if (path := getattr(settings, name))}
+    settings = settings.model_copy(update={"index": Storage(settings.index).uri, **folders})
     in_flight = settings.max_batch * max(settings.encoder_replicas, settings.retriever_replicas)
 
     encoder = _deployment(
-        MeteredQueryEncoder,
+        settings,
+        QueryEncoder,
         "encoder",
         num_replicas=settings.encoder_replicas,
         max_ongoing_requests=CONTROL_REQUESTS,
         max_queued_requests=settings.max_waiting,
         ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
-    ).bind(plan.encoder, plan.manifest.encoder, settings.query_cache)
+    ).bind(plan.encoder, plan.manifest.encoder, settings.query_cache, ReplicaMeter)
     shards = [
         _deployment(
+            settings,
             Retriever,
             layout.shard_name(shard.shard),
             num_replicas=settings.retriever_replicas,
             max_ongoing_requests=CONTROL_REQUESTS,
             max_queued_requests=settings.max_waiting,
             ray_actor_options=_resources(settings),
-        ).bind(settings, shard.shard)
+        ).bind(settings, shard.shard, ReplicaMeter)
         for shard in plan.manifest.shards
     ]
     reranker = None
     if plan.reranker is not None:
         reranker = _deployment(
+            settings,
             Reranker,
             "reranker",
             max_ongoing_requests=4 * RERANK_QUERIES,
             max_queued_requests=settings.max_waiting,
             ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
             **_reranker_replicas(settings),
-        ).bind(plan.reranker, 4 * RERANK_QUERIES)
+        ).bind(plan.reranker, 4 * RERANK_QUERIES, ReplicaMeter)
 
     def api() -> FastAPI:
-        return create_api(lambda: serve.get_replica_context().servable_object, settings, adds_request_id=False)
+        keys = KeyRing.of(settings.api_keys_file, share=1 / settings.ingress_replicas)
+        client = _get_global_client()
+        assert client is not None
+        check_exposure(client.http_config.host or LOOPBACK[0], keyed=keys is not None, anonymous=settings.anonymous)
+        engine = lambda: serve.get_replica_context().servable_object  # noqa: E731
+        return create_api(engine, settings, keys=keys, adds_request_id=False)
 
     # More than the pipeline lets wait, so that it is the pipeline that refuses, with 429 and Retry-After.
     server: Any = _deployment(
+        settings,
         serve.ingress(api)(Server),
         "ingress",
         num_replicas=settings.ingress_replicas,
@@ -107,6 +121,7 @@ class Server(Ingress):
             EncoderHandle(encoder),
             [ShardHandle(handle, number) for number, handle in enumerate(shards)],
             RerankerHandle(reranker) if reranker is not None else None,
+            ReplicaMeter,
         )
 
 
@@ -119,7 +134,12 @@ def validated(args: dict[str, Any] | ServeSettings) -> ServeSettings:
         raise InvalidArgument("serve.app:build_app: " + "; ".join(problems)) from None
 
 
-def _deployment(cls: type, name: str, **options: Any) -> serve.Deployment:
+def absolute(path: str) -> str:
+    """The path from the root of this machine."""
+    return str(Path(path).expanduser().absolute())
+
+
+def _deployment(settings: ServeSettings, cls: type, name: str, **options: Any) -> serve.Deployment:
     inner = name != "ingress"
     return serve.deployment(
         cls,
@@ -129,7 +149,12 @@ def _deployment(cls: type, name: str, **options: Any) -> serve.Deployment:
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=5,
         max_constructor_retry_count=3,
-        logging_config={"enable_access_log": not inner},
+        logging_config={
+            "enable_access_log": not inner,
+            "encoding": settings.log_format.upper(),
+            "log_level": settings.log_level,
+            "logs_dir": settings.log_dir,
+        },
         **options,
     )
 

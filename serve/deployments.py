@@ -13,7 +13,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from serve.access import charge
 from serve.activation import BUSY_S, Activation, Pulse, ShardControl
+from serve.telemetry import (
+    BATCHES,
+    ENCODED,
+    REMEMBERED,
+    SAMPLE_S,
+    SELECTED,
+    SELECTIONS_REMEMBERED,
+    WAITING,
+    Calls,
+    Meter,
+    NoMeter,
+    Telemetry,
+)
 from shoal.batching import Batcher
 from shoal.cache import ShardCache
 from shoal.encoders import load_encoder
@@ -69,25 +83,38 @@ class Threads:
 class QueryEncoder:
     """Encodes queries. Refuses to start with another encoder than the index was built with (EncoderMismatch).
 
-    remembered: queries whose vectors are kept.
+    remembered: queries whose vectors are kept. meter: makes what measures.
     """
 
-    def __init__(self, settings: EncoderSettings, expected: Fingerprint, remembered: int) -> None:
+    def __init__(
+        self,
+        settings: EncoderSettings,
+        expected: Fingerprint,
+        remembered: int,
+        meter: Callable[[], Meter] = NoMeter,
+    ) -> None:
+        self._calls = Calls(meter())
         encoder = load_encoder(settings)
         check_encoder(encoder.fingerprint(), expected)
         self._thread = Threads(1, "encoder")  # one: encoders are not re-entrant
         self._thread.wait(encoder.encode_queries, [WARM_UP])
-        self.cache = QueryCache(encoder.encode_queries, remembered)
+        self._cache = QueryCache(encoder.encode_queries, remembered)
 
     async def encode(self, queries: list[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
-        return await self._thread.run(deadline, self.cache.encode_queries, queries)
+        try:
+            with self._calls.call("encode", len(queries)):
+                return await self._thread.run(deadline, self._cache.encode_queries, queries)
+        finally:
+            self._calls.total(ENCODED, self._cache.asked)
+            self._calls.total(REMEMBERED, self._cache.hits)
 
 
 class Retriever:
     """Holds one shard of several index versions and searches the one that each call names."""
 
-    def __init__(self, settings: ServeSettings, shard: int) -> None:
+    def __init__(self, settings: ServeSettings, shard: int, meter: Callable[[], Meter] = NoMeter) -> None:
+        self._calls = Calls(meter())
         self._number = shard
         self._storage = Storage(settings.index)
         self._cache = None if self._storage.is_local else ShardCache(settings.cache_dir, settings.cache_bytes)
@@ -134,11 +161,20 @@ class Retriever:
         filters: Sequence[Filter | None] | None = None,
     ) -> ShardHits:
         """Search the named version for several queries. Raises NotFound if there is no such version."""
-        return await self._use(version, deadline, lambda shard: shard.search(queries, top_k, with_passages, filters))
+        with self._calls.call("search", len(queries.texts)):
+            hits = await self._use(
+                version, deadline, lambda shard: shard.search(queries, top_k, with_passages, filters)
+            )
+        if filters:
+            lookups = [shard.filter_lookups for shard in self._open.values()]
+            self._calls.total(SELECTED, sum(asked for asked, _ in lookups))
+            self._calls.total(SELECTIONS_REMEMBERED, sum(hits for _, hits in lookups))
+        return hits
 
     async def fetch(self, version: str, rows: list[int], deadline: float, with_vectors: bool = False) -> Fetched:
         """Return the passages (and, if asked for, the vectors) of rows of the named version, in the order asked."""
-        return await self._use(version, deadline, lambda shard: shard.fetch(rows, with_vectors))
+        with self._calls.call("fetch", 1):
+            return await self._use(version, deadline, lambda shard: shard.fetch(rows, with_vectors))
 
     async def prepare(self, version: str) -> bool:
         """Load a version, verified and warmed, without disturbing searches. Raises what makes it impossible."""
@@ -178,17 +214,28 @@ class Retriever:
 class Reranker:
     """Scores passages, those of several waiting queries together."""
 
-    def __init__(self, settings: RerankerSettings, max_waiting: int) -> None:
+    def __init__(self, settings: RerankerSettings, max_waiting: int, meter: Callable[[], Meter] = NoMeter) -> None:
+        self._calls = Calls(meter())
         self._reranker = load_reranker(settings)
         self._thread = Threads(1, "reranker")  # one: rerankers are not re-entrant
         self._thread.wait(self._reranker.score_pairs, [(WARM_UP, WARM_UP)] * RERANK_QUERIES)
         self._batcher: Batcher[_Pairs, FloatArray] = Batcher(
-            self._score, max_batch=RERANK_QUERIES, max_waiting=max_waiting, name="reranker"
+            self._score,
+            max_batch=RERANK_QUERIES,
+            max_waiting=max_waiting,
+            name="reranker",
+            observe=self._batch,
         )
 
     async def score(self, query: str, passages: list[str], deadline: float) -> FloatArray:
         """Return float32 (n,), higher is better, in input order."""
-        return await self._batcher.submit(_Pairs([(query, passage) for passage in passages], deadline), deadline)
+        pairs = _Pairs([(query, passage) for passage in passages], deadline)
+        with self._calls.call("score", 1):
+            return await self._batcher.submit(pairs, deadline)
+
+    def _batch(self, size: int) -> None:
+        self._calls.meter.observe(BATCHES, size, stage="rerank")
+        self._calls.meter.set(WAITING, self._batcher.waiting, stage="rerank")
 
     async def _score(self, batch: list["_Pairs"]) -> list[FloatArray]:
         pairs = [pair for item in batch for pair in item.pairs]
@@ -221,19 +268,36 @@ class Ingress:
         encoder: EncodeService,
         shards: Sequence[ShardServer],
         reranker: RerankService | None,
+        meter: Callable[[], Meter] = NoMeter,
     ) -> None:
         self._settings = settings
         self._encoder = encoder
         self._reranker = reranker
-        self._pipeline = SearchPipeline(encoder, shards, reranker, settings)
+        self._telemetry = Telemetry(meter(), settings.slow_query_ms, settings.log_queries)
+        self._pipeline = SearchPipeline(encoder, shards, reranker, settings, observer=self._telemetry)
         self._activation = Activation(Storage(settings.index), shards, self._pipeline.switch, expected)
         self._pulse = Pulse(time.time)
         self._probed: tuple[float, list[str]] = (0.0, [])
         self._watch = asyncio.create_task(self._activation.watch(settings.watch_s))
+        self._sampling = asyncio.create_task(self._sample())
 
     async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer the queries of one HTTP request, in order."""
-        return await self._pipeline.search_all(requests)
+        charge(len(requests))
+        started = time.monotonic()
+        try:
+            answers = await self._pipeline.search_all(requests)
+        except BaseException as error:
+            self._telemetry.ended(requests, error, 1000 * (time.monotonic() - started))
+            raise
+        self._telemetry.answered(requests, answers)
+        return answers
+
+    async def _sample(self) -> None:
+        while True:
+            for stage, length in self._pipeline.queues().items():
+                self._telemetry.queue(stage, length)
+            await asyncio.sleep(SAMPLE_S)
 
     async def index_info(self) -> dict[str, Any]:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""

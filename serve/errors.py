@@ -17,12 +17,16 @@ from shoal.errors import (
     ModelUnavailable,
     NotFound,
     Overloaded,
+    PermissionDenied,
     ShoalError,
+    Unauthenticated,
     Unavailable,
 )
 
 STATUS: dict[type[ShoalError], int] = {
     InvalidArgument: 400,
+    Unauthenticated: 401,
+    PermissionDenied: 403,
     NotFound: 404,
     Conflict: 409,
     Overloaded: 429,
@@ -34,12 +38,14 @@ STATUS: dict[type[ShoalError], int] = {
 """Subclasses have the status of their nearest base here."""
 
 CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "PAYLOAD_TOO_LARGE"}
-CODES |= {415: "UNSUPPORTED_MEDIA_TYPE"}
+CODES |= {408: "BODY_TIMEOUT", 415: "UNSUPPORTED_MEDIA_TYPE"}
 """What HTTP itself refuses before any code of Shoal's sees it."""
 
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 RETRYABLE = (429, 503)
 MOST_NAME = 64
-"""Characters of a field's name that a message repeats."""
+MOST_PATH = 200
+"""Characters of a field's name and of a path that a message repeats."""
 
 
 class ErrorDetail(BaseModel):
@@ -62,11 +68,14 @@ class ErrorBody(BaseModel):
 
 _DESCRIPTIONS = {
     400: "The request is wrong; `error.param` names the field.",
+    401: "The server wants an API key, and there is none or it is none of its keys.",
+    403: "The API key is not good for this.",
     404: "There is no such thing.",
+    408: "The body did not arrive in time.",
     409: "The request does not fit the present state of the index.",
     413: "The body is larger than the server accepts.",
     415: "The body is not declared as JSON.",
-    429: "Too many queries are waiting; try again after Retry-After seconds.",
+    429: "Too many queries are waiting, or the API key has asked too many; try again after Retry-After seconds.",
     500: "The server failed; its log has the reason under the request's x-request-id.",
     503: "Nothing could answer; try again after Retry-After seconds.",
     504: "The deadline passed before there was an answer.",
@@ -98,9 +107,7 @@ def error_response(
     **extra: Any,
 ) -> Response:
     """Build the one error response. `extra` goes beside the fields that every error has."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    if status == 429:
-        kind = "rate_limit_error"
+    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     body = {
         "error": {"code": code, "type": kind, "message": message, "param": param},
         "message": message,
@@ -121,17 +128,26 @@ def install(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(_validation_error)
 
 
-async def _shoal_error(request: Request, error: ShoalError) -> Response:
+def response_of(error: ShoalError, headers: Mapping[str, str] | None = None) -> Response:
+    """Build the response of an error that Shoal raises on purpose."""
     status = next(STATUS[base] for base in type(error).__mro__ if base in STATUS)
-    return error_response(status, error.code, error.message, param=error.param, retry_after_s=error.retry_after_s)
+    return error_response(
+        status, error.code, error.message, param=error.param, headers=headers, retry_after_s=error.retry_after_s
+    )
+
+
+async def _shoal_error(request: Request, error: ShoalError) -> Response:
+    return response_of(error)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     message = error.detail
+    path: str = request.scope["path"]  # not request.url, which fails where the query string is not UTF-8
+    path = path if len(path) <= MOST_PATH else f"{path[:MOST_PATH]}..."
     if error.status_code == 404:
-        message = f"there is no {request.url.path} here; see /docs"
+        message = f"there is no {path} here; see /docs"
     elif error.status_code == 405:
-        message = f"{request.method} is not allowed on {request.url.path}; see /docs"
+        message = f"{request.method} is not allowed on {path}; see /docs"
     code = CODES.get(error.status_code, f"HTTP_{error.status_code}")
     return error_response(error.status_code, code, message, headers=error.headers)
 

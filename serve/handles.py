@@ -11,9 +11,11 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from ray.exceptions import RayActorError, TaskCancelledError
+from ray.serve.context import _RequestContext, _serve_request_context
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from shoal import tracing
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 from shoal.filters import Filter
 from shoal.records import FloatArray, Queries, ShardHits
@@ -131,8 +133,10 @@ async def _call(handle: DeploymentHandle, method: str, *args: Any, deadline: flo
 
 async def _detached(call: Coroutine[Any, Any, T]) -> T:
     # One call serves the queries of many HTTP requests. In the context of the request that happened to start it, Serve
-    # would cancel the call for all of them as soon as that one client goes away.
-    return await asyncio.create_task(call, context=contextvars.Context())
+    # would cancel the call for all of them as soon as that one client goes away. The replica's log lines name them all.
+    context = contextvars.Context()
+    context.run(_serve_request_context.set, _RequestContext(request_id=tracing.label()))
+    return await asyncio.create_task(call, context=context)
 
 
 async def _asked(handle: DeploymentHandle, method: str, args: tuple[Any, ...], deadline: float) -> Any:

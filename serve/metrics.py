@@ -1,33 +1,65 @@
-"""Metrics of the deployments, for Prometheus through Ray's exporter, which puts `ray_` before their names."""
+"""How a replica is watched: its metrics, for Prometheus through Ray's exporter, and its log lines."""
 
+import logging
+import threading
 from typing import Any
 
-from ray.util.metrics import Counter
+from ray.serve import metrics
+from ray.serve.context import _get_serve_request_context
 
-from serve.deployments import QueryEncoder
-from shoal.records import FloatArray
+from serve.telemetry import METRICS, SAMPLE_S, Metric
 
-
-class MeteredQueryEncoder(QueryEncoder):
-    """A query encoder that counts `shoal_encoder_queries` and, of these, `shoal_encoder_cache_hits`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._asked = Counter("shoal_encoder_queries", "Queries that the query encoder was asked for.")
-        self._hits = Counter("shoal_encoder_cache_hits", "Of these, queries whose vector was remembered.")
-        self._reported = (0, 0)
-
-    async def encode(self, queries: list[str], deadline: float) -> FloatArray:
-        """Return float32 (n, dim), L2-normalised, in input order."""
-        try:
-            return await super().encode(queries, deadline)
-        finally:
-            asked, hits = self._reported
-            self._reported = (self.cache.asked, self.cache.hits)
-            _add(self._asked, self._reported[0] - asked)
-            _add(self._hits, self._reported[1] - hits)
+_LOGGER = logging.getLogger("ray.serve")
 
 
-def _add(counter: Counter, count: int) -> None:
-    if count > 0:  # a Counter refuses 0
-        counter.inc(count)
+class ReplicaMeter:
+    """The meter of the replica that makes it. Serve adds which deployment and replica that is to every value.
+
+    Making it prepares the logs of the replica as well: what `shoal` logs goes where Serve's lines go, every line names
+    the request, and no line waits for others before it is written.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[Metric, Any] = {}
+        logging.getLogger("shoal").parent = _LOGGER
+        _LOGGER.addFilter(_name_request)
+        # In the fast profile Serve keeps up to a thousand lines back, for hours where little happens.
+        threading.Thread(target=_flush_for_ever, name="log flusher", daemon=True).start()
+
+    def count(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+        """Add to a counter; 0 adds nothing."""
+        if amount > 0:  # Ray refuses 0
+            self._get(metric).inc(amount, labels)
+
+    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+        """Add a value to a histogram."""
+        self._get(metric).observe(value, labels)
+
+    def set(self, metric: Metric, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        self._get(metric).set(value, labels)
+
+    def _get(self, metric: Metric) -> Any:
+        if metric not in self._made:
+            assert metric in METRICS, metric
+            if metric.kind == "histogram":
+                made = metrics.Histogram(metric.name, metric.description, list(metric.boundaries), metric.labels)
+            else:
+                kind = metrics.Counter if metric.kind == "counter" else metrics.Gauge
+                made = kind(metric.name, metric.description, metric.labels)
+            self._made[metric] = made
+        return self._made[metric]
+
+
+def _name_request(record: logging.LogRecord) -> bool:
+    # Serve itself does so only where it also writes a line for every call.
+    if not hasattr(record, "request_id") and (request := _get_serve_request_context().request_id):
+        record.request_id = request
+    return True
+
+
+def _flush_for_ever() -> None:
+    pause = threading.Event()
+    while not pause.wait(SAMPLE_S):
+        for handler in list(_LOGGER.handlers):
+            handler.flush()

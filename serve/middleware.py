@@ -1,5 +1,6 @@
-"""What holds for every HTTP exchange, whatever the dialect: a request id, a bound on the body, no stack trace."""
+"""What holds for every HTTP exchange, whatever the dialect: a request id, bounds on the body, no stack trace."""
 
+import asyncio
 import logging
 import re
 import uuid
@@ -9,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import error_response
+from shoal import tracing
 
 REQUEST_ID = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -18,14 +20,16 @@ logger = logging.getLogger(__name__)
 class Exchange:
     """Outermost ASGI layer.
 
-    The client's x-request-id is kept if it is sane, else one is made; it is `request.state.request_id` and a header of
-    the response unless the server around adds it (`labels` false). A body beyond `max_body_bytes` is refused with 413
-    while it is read. What nobody handled is logged with the request id and answered with 500.
+    The client's x-request-id is kept if it is sane, else one is made; it is `request.state.request_id`, what log lines
+    name, and a header of the response unless the server around adds it (`labels` false). A body beyond `max_body_bytes`
+    is refused with 413 while it is read, one that takes longer than `body_timeout_s` to arrive with 408. What nobody
+    handled is logged with the request id and answered with 500.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, labels: bool) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, body_timeout_s: float, labels: bool) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
         self._labels = labels
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,15 +41,25 @@ class Exchange:
         given = headers.get(REQUEST_ID, "")
         request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        tracing.work_for((request_id,))
         started = False
+        complete = False
         received = 0
+        latest = asyncio.get_running_loop().time() + self._body_timeout_s
 
         async def bounded_receive() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, complete
+            if complete:  # what is waited for now is that the client goes away
+                return await receive()
+            try:
+                async with asyncio.timeout_at(latest):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, self._too_slow, {"Connection": "close"}) from None
             received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
             if received > self._max_body_bytes:
-                raise HTTPException(413, self._too_large)
+                raise HTTPException(413, self._too_large, {"Connection": "close"})
             return message
 
         async def labelled_send(message: Message) -> None:
@@ -64,7 +78,9 @@ class Exchange:
             else:
                 await self._app(scope, bounded_receive, labelled_send)
         except Exception:
-            logger.exception("request %s: %s %s failed", request_id, scope["method"], scope["path"])
+            logger.exception(
+                "request %s: %s %s failed", request_id, scope["method"], scope["path"], extra=tracing.fields()
+            )
             if started:
                 raise
             failure = error_response(
@@ -75,3 +91,7 @@ class Exchange:
     @property
     def _too_large(self) -> str:
         return f"the body is larger than {self._max_body_bytes} bytes; send fewer or shorter queries"
+
+    @property
+    def _too_slow(self) -> str:
+        return f"the body did not arrive within {self._body_timeout_s:g} s; send it at once"

@@ -19,16 +19,17 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import typer
 
 from serve import private_ray
+from serve.access import KeyRing, check_exposure
 from shoal import errors
 from shoal.cli.errors import run as start
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
 from shoal.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
+from shoal.proxies import LOOPBACK
 from shoal.serving import Serving, plan_serving
 from shoal.settings import RunSettings, ServeSettings
 from shoal.temporary import temporary_folder
@@ -56,10 +57,13 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
     try:
         stop_on_signals()
         _require_free(settings.host, settings.port)
+        if settings.metrics_port is not None:
+            _require_free(LOOPBACK[0], settings.metrics_port, "--metrics-port")
+        check_exposure(settings.host, KeyRing.of(settings.api_keys_file) is not None, settings.anonymous)
         served = ServeSettings.model_validate(settings.model_dump(include=set(ServeSettings.model_fields)))
         plan = plan_serving(served)
         # Ray prints on stdout too, where only our one line belongs.
-        with contextlib.redirect_stdout(sys.stderr), _ray(settings.proxy), _application(settings, served, plan):
+        with contextlib.redirect_stdout(sys.stderr), _ray(settings), _application(settings, served, plan):
             url = _url(settings.host, settings.port)
             _wait_until_ready(url)
             print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
@@ -83,12 +87,12 @@ def _stopping() -> Iterator[None]:
 
 
 @contextmanager
-def _ray(proxy: Literal["haproxy", "ray"]) -> Iterator[None]:
-    """A private Ray that is prepared for Serve with this proxy, until the end of the block."""
+def _ray(settings: RunSettings) -> Iterator[None]:
+    """A private Ray that is prepared for Serve, until the end of the block."""
     # Sockets lie in it, and their paths are limited to 107 bytes, of which Ray's names take 90.
     with temporary_folder(parent="/tmp") as folder:  # noqa: S108
         adopt_orphans()
-        private_ray.prepare(folder, proxy)
+        private_ray.prepare(folder, settings.proxy)
         paths = [str(APPLICATION), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
         import ray
@@ -106,6 +110,7 @@ def _ray(proxy: Literal["haproxy", "ray"]) -> Iterator[None]:
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
                     _temp_dir=str(folder),
+                    _metrics_export_port=settings.metrics_port,
                 )
                 importing.join()
                 stop_on_signals()
@@ -118,17 +123,17 @@ def _ray(proxy: Literal["haproxy", "ray"]) -> Iterator[None]:
                 kill_descendants()  # Ray's node agents outlive a raylet that was stopped while it started
 
 
-def _require_free(host: str, port: int) -> None:
+def _require_free(host: str, port: int, param: str = "--port") -> None:
     try:
         free = private_ray.is_free(host, port)
     except PermissionError:
-        message = f"port {port} is reserved for the system's own servers; choose one from 1024 with --port"
-        raise InvalidArgument(message, param="--port") from None
+        message = f"port {port} is reserved for the system's own servers; choose one from 1024 with {param}"
+        raise InvalidArgument(message, param=param) from None
     except OSError as error:
         message = f"cannot listen on {host}:{port} ({error.strerror}); correct --host"
         raise InvalidArgument(message, param="--host") from None
     if not free:
-        raise InvalidArgument(f"port {port} is in use on {host}; choose another with --port", param="--port")
+        raise InvalidArgument(f"port {port} is in use on {host}; choose another with {param}", param=param)
 
 
 @contextmanager

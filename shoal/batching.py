@@ -1,6 +1,7 @@
 """Work-conserving micro-batching: while a call is in flight the waiting items gather; an idle server never waits."""
 
 import asyncio
+import contextvars
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,7 +21,7 @@ class Batcher(Generic[T, R]):
     handler: awaited with 1 to `max_batch` items, returns one result an item, in order. It is cancelled when the last
     deadline of its batch passes. max_waiting: items that may wait beside those in flight. concurrency: batches in
     flight at once. fits: whether a batch, never empty, has room for one item more; what does not fit waits for the next
-    batch, in order. name: what the items wait for, in messages.
+    batch, in order. name: what the items wait for, in messages. observe: hears the size of every batch.
 
     No caller waits beyond its own deadline, whatever the handler does.
     """
@@ -35,6 +36,7 @@ class Batcher(Generic[T, R]):
         fits: Callable[[list[T], T], bool] | None = None,
         name: str = "server",
         clock: Callable[[], float] = time.time,
+        observe: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._handler = handler
         self._max_batch = max_batch
@@ -43,9 +45,15 @@ class Batcher(Generic[T, R]):
         self._fits = fits
         self._name = name
         self._clock = clock
+        self._observe = observe
         self._waiting: OrderedDict[asyncio.Future[R], tuple[T, float]] = OrderedDict()
         self._workers: set[asyncio.Task[None]] = set()
         self._batch_s = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait for a batch."""
+        return len(self._waiting)
 
     def submit(self, item: T, deadline: float) -> "asyncio.Future[R]":
         """Queue one item; `deadline` is absolute, in seconds since the epoch.
@@ -68,8 +76,9 @@ class Batcher(Generic[T, R]):
         future.add_done_callback(partial(self._leave, loop.call_later(remaining, self._expire, future)))
         self._waiting[future] = (item, deadline)
         if len(self._workers) < self._concurrency:
-            # The task starts in the loop's next round, so that items submitted in this one share its first batch.
-            worker = loop.create_task(self._work())
+            # The task starts in the loop's next round, so that items submitted in this one share its first batch. What
+            # it serves is no more the business of the request that starts it than of any other.
+            worker = loop.create_task(self._work(), context=contextvars.Context())
             self._workers.add(worker)
         return future
 
@@ -110,6 +119,7 @@ class Batcher(Generic[T, R]):
     async def _serve(self, batch: list[tuple["asyncio.Future[R]", T, float]], worker: "asyncio.Task[None]") -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
+        self._observe(len(batch))
         failure: Exception
         try:
             async with asyncio.timeout(max(deadline for _, _, deadline in batch) - self._clock()):

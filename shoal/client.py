@@ -54,8 +54,13 @@ class _Base:
             raise InvalidArgument(f"{url!r} is not the URL of a server, such as {DEFAULT_URL}", param="url")
         if attempts < 1:
             raise InvalidArgument(f"attempts must be at least 1, not {attempts}", param="attempts")
-        api_key = api_key or os.environ.get("SHOAL_API_KEY")
+        api_key = (api_key or os.environ.get("SHOAL_API_KEY", "")).strip()
         self._headers = {"user-agent": f"shoal/{__version__}"}
+        if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+            # What httpx says of it would hold the key.
+            raise InvalidArgument(
+                "the API key holds characters that no key has; correct SHOAL_API_KEY", param="api_key"
+            )
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
         self._exchange = Exchange(url, timeout_s, attempts)

@@ -2,17 +2,21 @@
 
 ShoalError
 ├── InvalidArgument      the caller's input is wrong; `param` names the place
+├── Unauthenticated      the server wants an API key, and this is none of its keys
+├── PermissionDenied     the API key is not good for this
 ├── NotFound             what was asked for does not exist
 ├── Conflict             the request does not fit the present state of the index or the server
 │   ├── EncoderMismatch  an index and an encoder with different fingerprints
 │   └── CorruptIndex     a version whose files do not match its manifest
 ├── ModelUnavailable     a model that cannot be loaded; the message says what to set
 ├── Overloaded           a bounded queue is full; try again after `retry_after_s`
+│   └── RateLimited      the API key has asked as much as it may for now
 ├── Unavailable          nothing could answer; try again after `retry_after_s`
 └── DeadlineExceeded     the work was not finished, or not started, because its deadline had passed
 
 `code` is what clients see and never changes. `serve/errors.py` maps each class to one HTTP status; the CLI maps
-`InvalidArgument`, `NotFound`, `Conflict` and `ModelUnavailable` to exit code 2. Messages name the place and the remedy.
+`InvalidArgument`, `Unauthenticated`, `PermissionDenied`, `NotFound`, `Conflict` and `ModelUnavailable` to exit code 2.
+Messages name the place and the remedy.
 """
 
 from typing import Any
@@ -38,6 +42,18 @@ class InvalidArgument(ShoalError):
     """The caller's input is wrong; `param` names the place."""
 
     code = "INVALID_ARGUMENT"
+
+
+class Unauthenticated(ShoalError):
+    """The server wants an API key, and this is none of its keys."""
+
+    code = "UNAUTHENTICATED"
+
+
+class PermissionDenied(ShoalError):
+    """The API key is not good for this."""
+
+    code = "PERMISSION_DENIED"
 
 
 class NotFound(ShoalError):
@@ -74,6 +90,12 @@ class Overloaded(ShoalError):
     """A bounded queue is full; try again after `retry_after_s`."""
 
     code = "OVERLOADED"
+
+
+class RateLimited(Overloaded):
+    """The API key has asked as much as it may for now; try again after `retry_after_s`."""
+
+    code = "RATE_LIMITED"
 
 
 class Unavailable(ShoalError):

@@ -22,7 +22,9 @@ from shoal.errors import (
     InvalidArgument,
     NotFound,
     Overloaded,
+    PermissionDenied,
     ShoalError,
+    Unauthenticated,
     Unavailable,
 )
 from shoal.proxies import LOOPBACK
@@ -178,6 +180,8 @@ def _with_descendants(kind: type[ShoalError]) -> list[type[ShoalError]]:
 
 _BY_CODE = {kind.code: kind for kind in _with_descendants(ShoalError)}
 _BY_STATUS: dict[int, type[ShoalError]] = {
+    401: Unauthenticated,
+    403: PermissionDenied,
     404: NotFound,
     408: DeadlineExceeded,
     409: Conflict,

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from shoal import filters
+from shoal import filters, tracing
 from shoal.batching import Batcher
 from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.merge import merge
 from shoal.metadata import FieldTypes
 from shoal.records import Candidate, Coverage, FloatArray, Hits, MissingShard, Mode, Passage, Queries, ShardHits
-from shoal.services import Fetched, ShardService
+from shoal.services import Deaf, Fetched, Observer, ShardService
 from shoal.settings import ServeSettings
 
 T = TypeVar("T")
@@ -50,7 +50,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What the shards are asked for one query. `vector`, float32 (dim,), is None for a lexical one."""
+    """What the shards are asked for one query. `vector`, float32 (dim,), is None for a lexical one.
+
+    requests: ids of the HTTP request, for log lines.
+    """
 
     text: str
     vector: FloatArray | None
@@ -58,6 +61,7 @@ class Probe:
     top_k: int
     deadline: float
     filter: filters.Filter | None
+    requests: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -92,6 +96,7 @@ class FanOut:
         clock: Callable[[], float],
         fields: FieldTypes | None = None,
         lexical: bool = False,
+        observer: Observer | None = None,
     ) -> None:
         if len(counts) != len(shards):
             raise Conflict(
@@ -105,6 +110,7 @@ class FanOut:
         self._settings = settings
         self._clock = clock
         self._fields = fields or {}
+        self._observer = observer or Deaf()
         self._queues = [
             Batcher(
                 partial(self._search, number),
@@ -114,13 +120,20 @@ class FanOut:
                 fits=_fits,
                 name=f"queue of shard {number}",
                 clock=clock,
+                observe=partial(self._observer.batch, "retrieve"),
             )
             for number in range(len(shards))
         ]
 
+    @property
+    def waiting(self) -> int:
+        """Queries that wait for the shard that most wait for."""
+        return max((queue.waiting for queue in self._queues), default=0)
+
     def filter(self, document: Mapping[str, Any] | None) -> filters.Filter | None:
         """Check a filter against the fields of this version. Raises InvalidArgument with the path to the fault."""
-        return filters.parse(document, self._fields, self._settings.max_filter_width) if document else None
+        limits = self._settings.max_filter_width, self._settings.max_filter_depth
+        return filters.parse(document, self._fields, *limits) if document else None
 
     async def search(self, probe: Probe) -> tuple[dict[int, Found], dict[int, str]]:
         """Search all shards for one query until its deadline.
@@ -192,6 +205,7 @@ class FanOut:
         )
 
     async def _search(self, shard: int, probes: list[Probe]) -> list[Found]:
+        tracing.work_for(*(probe.requests for probe in probes))
         started = asyncio.get_running_loop().time()
         queries = Queries(
             _stacked([probe.vector for probe in probes]),
@@ -214,8 +228,9 @@ class FanOut:
             return hits
 
         hits = await self._logged(shard, call)
-        ms = 1000 * (asyncio.get_running_loop().time() - started)
-        return [Found(hits.dense, hits.lexical, query, ms, len(probes)) for query in range(len(probes))]
+        seconds = asyncio.get_running_loop().time() - started
+        self._observer.shard(shard, seconds)
+        return [Found(hits.dense, hits.lexical, query, 1000 * seconds, len(probes)) for query in range(len(probes))]
 
     async def _fetch(self, shard: int, rows: list[int], deadline: float, with_vectors: bool) -> Fetched:
         passages: list[Passage] = []
@@ -241,10 +256,11 @@ class FanOut:
         try:
             return await retried(call)
         except ShoalError as error:
-            logger.warning("shard %d of version %s: %s: %s", shard, self.version, error.code, error)
+            message = "shard %d of version %s: %s: %s"
+            logger.warning(message, shard, self.version, error.code, error, extra=tracing.fields())
             raise
         except Exception:
-            logger.exception("shard %d of version %s failed", shard, self.version)
+            logger.exception("shard %d of version %s failed", shard, self.version, extra=tracing.fields())
             raise
 
 

@@ -17,8 +17,6 @@ from typing import Any, Literal, NoReturn, TypeAlias
 from shoal.errors import InvalidArgument
 from shoal.metadata import LEAST_INTEGER, MOST_INTEGER, FieldType, FieldTypes, timestamp
 
-MAX_DEPTH = 16
-"""Levels of $and, $or and $not that a filter may have, its own included."""
 OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$not")
 """Operators of a field; $and, $or and $not join whole filters."""
 
@@ -77,27 +75,29 @@ Filter: TypeAlias = In | Compare | Exists | Not | And | Or
 """A checked filter. Equal filters, however they were written, are mostly equal trees; equal trees are equal filters."""
 
 
-def parse(document: object, types: FieldTypes, max_width: int) -> Filter | None:
+def parse(document: object, types: FieldTypes, max_width: int, max_depth: int) -> Filter | None:
     """Check a filter against the fields of an index; None if it lets everything through.
 
     document: what the JSON of a filter parses to. max_width: conditions of the whole filter, and values of one $in or
-    $nin. Raises InvalidArgument whose message begins with the path to the fault, `filter.$and[1].year.$gt: ...`.
+    $nin. max_depth: levels of $and, $or and $not, its own included. Raises InvalidArgument whose message begins with
+    the path to the fault, `filter.$and[1].year.$gt: ...`.
     """
-    tree = _Parser(types, max_width).filter(document, "filter", 1)
+    tree = _Parser(types, max_width, max_depth).filter(document, "filter", 1)
     return None if tree == And(()) else tree
 
 
 class _Parser:
-    def __init__(self, types: FieldTypes, max_width: int) -> None:
+    def __init__(self, types: FieldTypes, max_width: int, max_depth: int) -> None:
         self._types = types
         self._max_width = max_width
+        self._max_depth = max_depth
         self._conditions = 0
 
     def filter(self, document: object, path: str, depth: int) -> Filter:
         if not isinstance(document, dict):
             _fail(path, f"should be an object of conditions, not {_shown(document)}")
-        if depth > MAX_DEPTH:
-            _fail(path, f"is nested more than {MAX_DEPTH} levels deep; write it flatter")
+        if depth > self._max_depth:
+            _fail(path, f"is nested more than {self._max_depth} levels deep; write it flatter")
         return _and(self._part(key, value, _below(path, key), depth) for key, value in document.items())
 
     def _part(self, key: str, value: object, path: str, depth: int) -> Filter:
@@ -143,8 +143,8 @@ class _Parser:
             return self._condition(field, kind, "$eq", value, path, depth)
         if not value:
             _fail(path, f"has no condition; operators are {', '.join(OPERATORS)}")
-        if depth > MAX_DEPTH:
-            _fail(path, f"is nested more than {MAX_DEPTH} levels deep; write it flatter")
+        if depth > self._max_depth:
+            _fail(path, f"is nested more than {self._max_depth} levels deep; write it flatter")
         return _and(self._condition(field, kind, op, operand, _below(path, op), depth) for op, operand in value.items())
 
     def _condition(self, field: str, kind: FieldType, op: str, operand: object, path: str, depth: int) -> Filter:

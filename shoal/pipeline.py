@@ -5,17 +5,19 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from shoal import tracing
 from shoal.batching import Batcher
 from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.fanout import FanOut, Found, Probe, describe, merged, retried
 from shoal.fusion import blend, fuse
 from shoal.metadata import FieldTypes
 from shoal.records import Candidate, FloatArray, Mode, Result, SearchAnswer, SearchRequest, Timings
-from shoal.services import MESSAGE_BYTES, EncodeService, RerankService, ShardService
+from shoal.services import MESSAGE_BYTES, Deaf, EncodeService, Observer, RerankService, ShardService
 from shoal.settings import ServeSettings
 
 RESERVE = 0.05
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 class _Text:
     query: str
     deadline: float
+    requests: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class _Encoded:
 class SearchPipeline:
     """Answers searches with an encoder, the shards of an index and, unless None, a reranker.
 
-    clock: seconds since the epoch, what deadlines are compared with. Use it within one event loop.
+    clock: seconds since the epoch, what deadlines are compared with. observer: hears of batches and shards. Use it
+    within one event loop.
     """
 
     def __init__(
@@ -52,7 +56,9 @@ class SearchPipeline:
         reranker: RerankService | None,
         settings: ServeSettings,
         clock: Callable[[], float] = time.time,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer or Deaf()
         self._encoder = encoder
         self._shards = shards
         self._reranker = reranker
@@ -66,12 +72,17 @@ class SearchPipeline:
             concurrency=settings.encoder_replicas,
             name="queue of the encoder",
             clock=clock,
+            observe=partial(self._observer.batch, "encode"),
         )
 
     @property
     def version(self) -> str | None:
         """The version that new searches are answered from; None before the first `switch`."""
         return self._index.version if self._index else None
+
+    def queues(self) -> dict[str, int]:
+        """Count the queries that wait for each stage; of the shards, for the one that most wait for."""
+        return {"encode": self._encodings.waiting, "retrieve": self._index.waiting if self._index else 0}
 
     def switch(
         self, version: str, counts: Sequence[int], fields: FieldTypes | None = None, lexical: bool = False
@@ -81,7 +92,9 @@ class SearchPipeline:
         counts: passages of each shard, in order. fields: types of its metadata fields. lexical: whether it can be
         searched by words. Raises Conflict when the version has another number of shards.
         """
-        self._index = FanOut(version, self._shards, counts, self._settings, self._clock, fields, lexical)
+        self._index = FanOut(
+            version, self._shards, counts, self._settings, self._clock, fields, lexical, self._observer
+        )
 
     async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer several queries at once, in order. The first error is raised and gives up the others."""
@@ -111,7 +124,8 @@ class SearchPipeline:
         if self._mode(request, self._index) == "lexical":
             encoded = _Encoded(None, arrived, arrived, 0)
         else:
-            encoded = await self._encodings.submit(_Text(request.query, request.deadline), request.deadline)
+            text = _Text(request.query, request.deadline, tracing.requests())
+            encoded = await self._encodings.submit(text, request.deadline)
 
         encoded_at = now()
         index = self._index  # read once: an answer never mixes two versions
@@ -120,10 +134,13 @@ class SearchPipeline:
         depth = request.top_k if reranks else min(request.top_k, request.top_n)
         wanted = max(depth, self._settings.window) if mode == "hybrid" else depth
         tree = index.filter(request.filter)
-        probe = Probe(request.query, encoded.vector, mode, wanted, self._share_of(request.deadline), tree)
+        share = self._share_of(request.deadline)
+        probe = Probe(request.query, encoded.vector, mode, wanted, share, tree, tracing.requests())
         found, missing = await index.search(probe)
+        found_at = now()
         dense, lexical = merged(found, probe)
         candidates = fuse(dense, lexical, self._settings)[:depth] if mode == "hybrid" else dense or lexical
+        merged_at = now()
         if any(candidate.passage is None for candidate in candidates):
             candidates, lost = await self._with_passages(index, candidates, request.deadline)
             missing |= lost
@@ -134,7 +151,8 @@ class SearchPipeline:
         scores, degraded = await self._rerank(request, candidates)
         if missing:
             verb = "is" if len(missing) == 1 else "are"
-            degraded.insert(0, f"{len(missing)} of {len(self._shards)} shards {verb} missing ({describe(missing)})")
+            lacking = f"{len(missing)} of {len(self._shards)} shards {verb} missing ({describe(missing)})"
+            degraded = {"shards": lacking, **degraded}
         reranked_at = now()
         final = scores
         if scores is not None and mode == "hybrid":
@@ -143,7 +161,7 @@ class SearchPipeline:
         if request.include_vector and results:
             results, lost = await self._with_vectors(index, candidates, results, request.deadline)
             if lost:
-                degraded.append(f"some vectors are missing ({describe(lost)})")
+                degraded["vectors"] = f"some vectors are missing ({describe(lost)})"
 
         finished = now()
         return SearchAnswer(
@@ -151,17 +169,20 @@ class SearchPipeline:
             results=results,
             reranked=scores is not None,
             coverage=index.coverage(missing),
-            degraded="; ".join(degraded) or None,
+            degraded="; ".join(degraded.values()) or None,
             timings=Timings(
                 queue=1000 * (encoded.started - arrived),
                 encode=1000 * (encoded.finished - encoded.started),
-                retrieve=1000 * (retrieved_at - encoded_at),
+                retrieve=1000 * (found_at - encoded_at),
+                merge=1000 * (merged_at - found_at),
+                fetch=1000 * (retrieved_at - merged_at),
                 rerank=1000 * (reranked_at - retrieved_at),
                 total=1000 * (finished - arrived),
             ),
             pairs=len(candidates) if scores is not None else 0,
             mode=mode,
             explain=_explain(request, probe, encoded, found, missing, candidates, scores) if request.explain else None,
+            degradations=tuple(degraded),
         )
 
     def _mode(self, request: SearchRequest, index: FanOut) -> Mode:
@@ -181,6 +202,7 @@ class SearchPipeline:
         return now + self._settings.retrieve_share * (deadline - now)
 
     async def _encode(self, texts: list[_Text]) -> list[_Encoded]:
+        tracing.work_for(*(text.requests for text in texts))
         now = asyncio.get_running_loop().time
         started = now()
         queries = [text.query for text in texts]
@@ -190,7 +212,7 @@ class SearchPipeline:
         except (Overloaded, Unavailable, DeadlineExceeded):
             raise
         except Exception as error:
-            logger.exception("the query encoder failed")
+            logger.exception("the query encoder failed", extra=tracing.fields())
             raise ShoalError("the query encoder failed; the server's log says why") from error
         finished = now()
         return [_Encoded(vector, started, finished, len(texts)) for vector in vectors]
@@ -216,13 +238,15 @@ class SearchPipeline:
         vectors = {passage.id: vector for passage, vector in fetched.values()}
         return [replace(result, vector=vectors.get(result.id)) for result in results], missing
 
-    async def _rerank(self, request: SearchRequest, candidates: list[Candidate]) -> tuple[FloatArray | None, list[str]]:
-        """Return float32 (n,) scores of the candidates, or None and why there are none."""
+    async def _rerank(
+        self, request: SearchRequest, candidates: list[Candidate]
+    ) -> tuple[FloatArray | None, dict[str, str]]:
+        """Return float32 (n,) scores of the candidates or None, and why there are none or not good ones, by reason."""
         if not request.rerank or not candidates:
-            return None, []
+            return None, {}
         reranker = self._reranker
         if reranker is None:
-            return None, ["not reranked: this server has no reranker"]
+            return None, {"no_reranker": "not reranked: this server has no reranker"}
         remaining = request.deadline - self._clock()
         deadline = request.deadline - min(RESERVE * remaining, RESERVE_S)
         texts, cut = _within_a_message([candidate.passage.content for candidate in candidates if candidate.passage])
@@ -231,17 +255,19 @@ class SearchPipeline:
                 scores = np.asarray(await retried(lambda: reranker.score(request.query, texts, deadline)))
             if scores.shape != (len(candidates),) or not np.isfinite(scores).all():
                 raise ValueError(f"scores of {len(candidates)} passages are {scores!r}")
-            return scores, [f"the reranker read the first {cut:,} bytes of the longest passages"] if cut else []
+            if cut:
+                return scores, {"texts_cut": f"the reranker read the first {cut:,} bytes of the longest passages"}
+            return scores, {}
         except (TimeoutError, DeadlineExceeded):
-            reason = "missed the deadline"
+            reason, text = "deadline", "missed the deadline"
         except Overloaded:
-            reason = "is overloaded"
+            reason, text = "overloaded", "is overloaded"
         except Unavailable:
-            reason = "is not reachable"
+            reason, text = "unreachable", "is not reachable"
         except Exception:
-            logger.exception("the reranker failed")
-            reason = "failed"
-        return None, [f"not reranked: the reranker {reason}"]
+            logger.exception("the reranker failed", extra=tracing.fields())
+            reason, text = "failed", "failed"
+        return None, {f"reranker_{reason}": f"not reranked: the reranker {text}"}
 
 
 def _within_a_message(texts: list[str]) -> tuple[list[str], int]:

@@ -4,8 +4,8 @@ Plain frozen dataclasses: they pickle cheaply between Ray processes and carry no
 Validation of outside input happens at the edges (`shoal.sources` for corpora, `serve.dialects` for requests).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -155,13 +155,24 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Milliseconds spent in each stage, as the caller waited for them."""
+    """Milliseconds spent in each stage, as the caller waited for them, in their order.
+
+    queue: waiting for the encoder. retrieve: until the shards had answered, their queues included. merge: one ranking
+    out of theirs. fetch: passages that did not come with the hits.
+    """
 
     queue: float
     encode: float
     retrieve: float
+    merge: float
+    fetch: float
     rerank: float
     total: float
+
+    def stages(self) -> Iterator[tuple[str, float]]:
+        """Name every stage and its milliseconds."""
+        for stage in fields(self):
+            yield stage.name, getattr(self, stage.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +180,7 @@ class SearchAnswer:
     """The answer to one `SearchRequest`.
 
     degraded: None, or why the answer is less than what was asked for (a reranker that missed the deadline, a shard that
-    is missing); an answer that is not reranked is in stage-one order.
+    is missing); an answer that is not reranked is in stage-one order. degradations: the same reasons, one word each.
     pairs: how many (query, passage) pairs the reranker scored.
     mode: how stage one searched.
     explain: the plan, the timing of every shard and the scores of every candidate, when asked for.
@@ -184,3 +195,4 @@ class SearchAnswer:
     pairs: int = 0
     mode: Mode = "dense"
     explain: dict[str, Any] | None = None
+    degradations: tuple[str, ...] = ()

@@ -50,7 +50,10 @@ class Selection:
 
 
 class Selections:
-    """Selections of one shard by filter; the ones used last stay, up to `max_bytes`. Safe for concurrent calls."""
+    """Selections of one shard by filter; the ones used last stay, up to `max_bytes`. Safe for concurrent calls.
+
+    `asked` and `hits` count filters since the start.
+    """
 
     def __init__(self, columns: Columns, index: ShardIndex, max_bytes: int) -> None:
         self._columns = columns
@@ -59,11 +62,15 @@ class Selections:
         self._lock = threading.Lock()
         self._kept: OrderedDict[Filter, tuple[Selection, int]] = OrderedDict()
         self._bytes = 0
+        self.asked = 0
+        self.hits = 0
 
     def get(self, tree: Filter) -> Selection:
         """Return the selection of a filter, evaluating it unless it is remembered."""
         with self._lock:
+            self.asked += 1
             if tree in self._kept:
+                self.hits += 1
                 self._kept.move_to_end(tree)
                 return self._kept[tree][0]
         selection = select(self._columns, self._index, tree)

@@ -60,6 +60,28 @@ class Fetched:
     vectors: FloatArray | None = None
 
 
+class Observer(Protocol):
+    """Hears what the pipeline does for several queries at once, which no single answer tells."""
+
+    def batch(self, stage: str, size: int) -> None:
+        """Hear that a call for so many queries begins."""
+        ...
+
+    def shard(self, shard: int, seconds: float) -> None:
+        """Hear how long a shard took to answer a search."""
+        ...
+
+
+class Deaf:
+    """An observer that nobody asks."""
+
+    def batch(self, stage: str, size: int) -> None:
+        """Do nothing."""
+
+    def shard(self, shard: int, seconds: float) -> None:
+        """Do nothing."""
+
+
 class RerankService(Protocol):
     """The pool of rerankers."""
 

@@ -345,6 +345,9 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
     max_query_bytes: int = Field(8192, ge=1, le=1_000_000, description="Longest query accepted, in UTF-8 bytes.")
     max_queries: int = Field(64, ge=1, le=10_000, description="Most queries accepted in one request.")
     max_body_bytes: int = Field(1_000_000, ge=1_000, le=100_000_000, description="Largest request body accepted.")
+    body_timeout_s: float = Field(
+        10.0, ge=0.01, le=600, description="Seconds that a request's body may take to arrive; later gets 408."
+    )
     timeout_ms: int = Field(
         10_000,
         ge=10,
@@ -358,6 +361,9 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
     max_batch: int = Field(32, ge=1, le=1024, description="Queries that one fan-out serves together.")
     max_filter_width: int = Field(
         1000, ge=1, le=100_000, description="Conditions that one filter may have, and values that one $in may list."
+    )
+    max_filter_depth: int = Field(
+        16, ge=1, le=100, description="Levels of $and, $or and $not that a filter may have, its own included."
     )
     filter_cache_bytes: int = Field(
         64 * 2**20, ge=0, description="Memory of one shard for what earlier filters selected; 0 keeps nothing."
@@ -373,6 +379,28 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
         description="Share of the remaining time that shards get before the answer goes on without them.",
     )
 
+    api_keys_file: str | None = Field(
+        None,
+        description="File of API keys, hashed, one a line as `shoal keys` prints it; it is read again when it changes. "
+        "The variable SHOAL_API_KEYS may hold such lines too. Without either nobody is asked for a key.",
+    )
+    anonymous: bool = Field(
+        False,
+        description="Serve beyond loopback although there is no API key: whoever reaches the port may do everything.",
+    )
+
+    log_format: Literal["text", "json"] = Field("text", description="Form of the server's log lines.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least level that is logged; DEBUG has a line for every call of a model or shard."
+    )
+    log_dir: str | None = Field(
+        None, description="Folder on each node for the server's logs. Default: Ray's, which ends with its Ray."
+    )
+    slow_query_ms: int = Field(
+        5_000, ge=0, description="A query that takes longer is logged with the time of every stage; 0 logs all."
+    )
+    log_queries: bool = Field(False, description="Slow-query lines hold the text of the query too.")
+
     cache_dir: str = Field("~/.cache/shoal/shards", description="Where retrievers keep shards of a remote index root.")
     cache_bytes: int = Field(
         100 * 2**30, ge=0, description="Size bound of that folder; least recently used shards go first."
@@ -387,6 +415,9 @@ class RunSettings(ServeSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; nothing listens beyond loopback unless asked.")
     port: int = Field(8000, ge=1, le=65535, description="Port of the HTTP endpoint.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Port of the metrics for Prometheus, on loopback. Default: any free one."
+    )
     proxy: Literal["haproxy", "ray"] = Field("haproxy", description="HTTP proxy: the HAProxy profile or Ray's own.")
 
 

@@ -196,6 +196,11 @@ class Shard:
         """Number of passages."""
         return self._passages.count
 
+    @property
+    def filter_lookups(self) -> tuple[int, int]:
+        """Filters that were asked for and, of these, those whose rows were remembered."""
+        return (self._selections.asked, self._selections.hits) if self._selections else (0, 0)
+
     def search(
         self,
         queries: Queries,

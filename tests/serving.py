@@ -35,6 +35,7 @@ def local_ray() -> Iterator[None]:
         object_store_memory=128 * 2**20,
         log_to_driver=False,
         _temp_dir=folder,
+        _system_config={"metrics_report_interval_ms": 500},
     )
     try:
         yield

@@ -5,10 +5,21 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    Tag,
+    model_validator,
+)
 from pydantic.config import JsonDict
-from pydantic_core import to_json
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, to_json
 
+from serve.access import ADMIN
 from serve.dialects import Engine
 from serve.errors import responses
 from shoal.errors import InvalidArgument
@@ -48,7 +59,17 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, data: Any) -> Any:
-        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
+        if not isinstance(data, dict):
+            return data
+        return {name: value for name, value in data.items() if value is not None or name not in cls.model_fields}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = handler.resolve_ref_schema(handler(schema))
+        for name, field in described.get("properties", {}).items():
+            if name not in described.get("required", ()) and isinstance(field.get("type"), str):
+                field["type"] = [field["type"], "null"]
+        return described
 
 
 class ActivateBody(Body):
@@ -241,7 +262,7 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     @routes.post(
         "/search",
         response_model=SearchResponse | SearchResponses,
-        responses=responses(400, 413, 415, 429, 500, 503, 504),
+        responses=responses(400, 408, 413, 415, 429, 500, 503, 504),
     )
     async def search(body: SearchBody, request: Request) -> Response:
         """Search with both stages.
@@ -279,13 +300,23 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
         """Describe the index and the models that are served."""
         return _json(await engine().index_info())
 
-    @routes.post("/index/activate", response_model=IndexInfo, responses=responses(400, 404, 409, 413, 415, 503, 504))
+    @routes.post(
+        "/index/activate",
+        response_model=IndexInfo,
+        dependencies=[ADMIN],
+        responses=responses(400, 403, 404, 408, 409, 413, 415, 503, 504),
+    )
     async def activate(body: ActivateBody) -> Response:
         """Serve another published version. Searches go on meanwhile, and none mixes two versions."""
         await engine().activate(body.version)
         return _json(await engine().index_info())
 
-    @routes.post("/index/rollback", response_model=IndexInfo, responses=responses(400, 409, 413, 415, 503, 504))
+    @routes.post(
+        "/index/rollback",
+        response_model=IndexInfo,
+        dependencies=[ADMIN],
+        responses=responses(400, 403, 408, 409, 413, 415, 503, 504),
+    )
     async def rollback(body: RollbackBody) -> Response:
         """Serve the previous version again; it is still loaded."""
         await engine().rollback()

@@ -8,7 +8,7 @@ from shoal.cli import tables
 from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
-from shoal.cli.server import DEFAULT_URL, ApiKey, Filter, Mode, Query, TimeoutMs, Url, ask
+from shoal.cli.server import DEFAULT_URL, Filter, Mode, Query, TimeoutMs, Url, ask
 from shoal.errors import InvalidArgument
 from shoal.settings import ServeSettings
 
@@ -33,7 +33,6 @@ def compare(
     mode: Mode = None,
     filter: Filter = None,
     timeout_ms: TimeoutMs = None,
-    api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the original and the reranked order side by side."""
@@ -44,7 +43,6 @@ def compare(
         # All candidates come back, because a passage that reranking moves out of sight belongs to the picture.
         response = ask(
             url,
-            api_key,
             query,
             top_k=candidates,
             top_n=candidates,

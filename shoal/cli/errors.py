@@ -7,12 +7,20 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from shoal.errors import Conflict, InvalidArgument, ModelUnavailable, NotFound, ShoalError
+from shoal.errors import (
+    Conflict,
+    InvalidArgument,
+    ModelUnavailable,
+    NotFound,
+    PermissionDenied,
+    ShoalError,
+    Unauthenticated,
+)
 
 USER_FAULT = 2
 FAILURE = 1
 INTERRUPTED = 130
-USER_FAULTS = (InvalidArgument, NotFound, Conflict, ModelUnavailable)
+USER_FAULTS = (InvalidArgument, Unauthenticated, PermissionDenied, NotFound, Conflict, ModelUnavailable)
 
 
 @contextlib.contextmanager

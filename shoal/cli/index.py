@@ -11,7 +11,7 @@ from shoal.cli import tables
 from shoal.cli.errors import FAILURE, guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
-from shoal.cli.server import ApiKey, connect
+from shoal.cli.server import connect
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
 from shoal.manifest import Manifest
 from shoal.storage import Storage
@@ -63,24 +63,22 @@ def show(index: Root, version: OptionalVersion = None, as_json: AsJson = False) 
 
 
 @app.command()
-def activate(
-    version: Version, index: OptionalRoot = None, url: Server = None, api_key: ApiKey = None, as_json: AsJson = False
-) -> None:
+def activate(version: Version, index: OptionalRoot = None, url: Server = None, as_json: AsJson = False) -> None:
     """Make a version the current one, after checking every file of it."""
     with guard(as_json):
         if url is not None:
-            with connect(url, api_key, SWITCH_S) as client:
+            with connect(url, SWITCH_S) as client:
                 _say_served(client.activate(version), as_json)
         else:
             _say_current(versions.activate(_storage(index), version), as_json)
 
 
 @app.command()
-def rollback(index: OptionalRoot = None, url: Server = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+def rollback(index: OptionalRoot = None, url: Server = None, as_json: AsJson = False) -> None:
     """Make the version that was current before the current one again."""
     with guard(as_json):
         if url is not None:
-            with connect(url, api_key, SWITCH_S) as client:
+            with connect(url, SWITCH_S) as client:
                 _say_served(client.rollback(), as_json)
         else:
             _say_current(versions.rollback(_storage(index)), as_json)

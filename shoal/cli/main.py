@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": "Show the original and the reranked order side by side.",
     "eval": "Measure the answers to judged queries in every mode.",
     "index": "Look at the versions of an index, and choose the active one.",
+    "keys": "Make an API key for a server.",
 }
 
 

@@ -8,7 +8,7 @@ from shoal.cli import tables
 from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
-from shoal.cli.server import DEFAULT_URL, ApiKey, Filter, Mode, Query, TimeoutMs, TopK, TopN, Url, ask
+from shoal.cli.server import DEFAULT_URL, Filter, Mode, Query, TimeoutMs, TopK, TopN, Url, ask
 
 app = typer.Typer()
 
@@ -25,7 +25,6 @@ def search(
     mode: Mode = None,
     filter: Filter = None,
     timeout_ms: TimeoutMs = None,
-    api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask a server one question and show both stages.
@@ -35,7 +34,6 @@ def search(
     with guard(as_json):
         response = ask(
             url,
-            api_key,
             query,
             top_k=top_k,
             top_n=top_n,

@@ -12,13 +12,10 @@ from shoal.answers import SearchResponse
 from shoal.client import DEFAULT_URL, Client
 from shoal.errors import InvalidArgument, Unavailable
 
-__all__ = ["DEFAULT_URL", "ApiKey", "Filter", "Mode", "Query", "TimeoutMs", "TopK", "TopN", "Url", "ask", "connect"]
+__all__ = ["DEFAULT_URL", "Filter", "Mode", "Query", "TimeoutMs", "TopK", "TopN", "Url", "ask", "connect"]
 
 Query = Annotated[list[str], typer.Argument(metavar="QUERY", help="The question; several words are one question.")]
 Url = Annotated[str, typer.Option(metavar="URL", envvar="SHOAL_URL", help="The server to ask.")]
-ApiKey = Annotated[
-    str | None, typer.Option(metavar="KEY", envvar="SHOAL_API_KEY", help="Key that the server asks for, if it does.")
-]
 TopK = Annotated[
     int | None, typer.Option(metavar="INT", help="Candidates taken from stage one. Default: the server's.")
 ]
@@ -38,9 +35,12 @@ Filter = Annotated[
 
 
 @contextlib.contextmanager
-def connect(url: str, api_key: str | None, timeout_s: float = 60.0) -> Iterator[Client]:
-    """Open a client for one command. Raises InvalidArgument where nothing listens: the user can set that right."""
-    with Client(url, api_key=api_key, timeout_s=timeout_s) as client:
+def connect(url: str, timeout_s: float = 60.0) -> Iterator[Client]:
+    """Open a client for one command. Raises InvalidArgument where nothing listens: the user can set that right.
+
+    The API key comes from SHOAL_API_KEY and from no option: everybody on a machine can read its command lines.
+    """
+    with Client(url, timeout_s=timeout_s) as client:
         try:
             yield client
         except Unavailable as error:
@@ -49,7 +49,7 @@ def connect(url: str, api_key: str | None, timeout_s: float = 60.0) -> Iterator[
             raise
 
 
-def ask(url: str, api_key: str | None, words: list[str], **options: Any) -> SearchResponse:
+def ask(url: str, words: list[str], **options: Any) -> SearchResponse:
     """Search for one question; options that are None are left to the server."""
     query = " ".join(words)
     try:
@@ -61,7 +61,7 @@ def ask(url: str, api_key: str | None, words: list[str], **options: Any) -> Sear
         given["filter"] = _parsed(given["filter"])
     # A query may take as long as it asks for, and its answer some time to arrive.
     timeout_s = max(60.0, given.get("timeout_ms", 0) / 1000 + 10)
-    with connect(url, api_key, timeout_s) as client:
+    with connect(url, timeout_s) as client:
         return client.search(query, **given)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from shoal import keys
 from tests.indexes import damage, passages, publish
 from tests.marks import assert_none_is_left, marked, new_mark
 from tests.serving import free_port
@@ -108,9 +109,15 @@ def ctrl_c(server: Server) -> None:
 def test_a_server_answers_and_leaves_nothing_behind(
     proxy: str, stop: Callable[[Server], None], tmp_path: Path, root: Path
 ) -> None:
-    with running(tmp_path, root, "--reranker=overlap", f"--proxy={proxy}") as server:
+    key, metrics_port, file = keys.make(), free_port(), tmp_path / "keys"
+    file.write_text(keys.line(key, "e2e"))
+    options = (f"--api-keys-file={file}", f"--metrics-port={metrics_port}", "--body-timeout-s=1")
+    with running(tmp_path, root, "--reranker=overlap", f"--proxy={proxy}", *options) as server:
         server.wait_ready()
-        with httpx.Client(base_url=server.url, timeout=30) as client:
+        assert httpx.post(f"{server.url}/v1/search", json={"query": "fish"}).status_code == 401
+        assert httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").status_code == 200
+        assert slow_body(server.port, key).startswith(b"HTTP/1.1 408")
+        with httpx.Client(base_url=server.url, timeout=30, headers={"x-api-key": key}) as client:
             answer = client.post("/v1/search", json={"query": "the black otter number n8", "top_k": 10}).json()
             assert answer["results"][0]["id"] == "p8"
             assert answer["reranked"]
@@ -125,12 +132,21 @@ def test_a_server_answers_and_leaves_nothing_behind(
                 assert (refusal.status_code, refusal.json()["status"]) == (status, status)
                 assert len(refusal.content) < 2000
         assert listeners_beyond_loopback(server) == []
+        assert key not in " ".join(server.descendants().values())
         (folder,) = server.temporary_folders()
         stop(server)
         assert server.process.wait(STOP_S) == 0
         server.assert_nothing_is_left(within_s=10)
         assert not folder.exists()
         assert server.errors() == ""
+
+
+def slow_body(port: int, key: str) -> bytes:
+    """The answer to a request whose body stops after its first byte."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        head = f"POST /v1/search HTTP/1.1\r\nhost: shoal\r\nx-api-key: {key}\r\ncontent-type: application/json\r\n"
+        connection.sendall(f"{head}content-length: 20\r\n\r\n{{".encode())
+        return connection.recv(4096)
 
 
 def listeners_beyond_loopback(server: Server) -> list[str]:
@@ -206,6 +222,8 @@ def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path, root: Path) -
             "hashing:32": (root, f"--port={free_port()}", "--encoder=hashing:32"),
             "no/such-model": (root, f"--port={free_port()}", "--reranker=no/such-model"),
             "correct --host": (root, "--host=203.0.113.1"),
+            "will not listen on 0.0.0.0 without API keys": (root, f"--port={free_port()}", "--host=0.0.0.0"),
+            "nowhere/keys cannot be read": (root, f"--port={free_port()}", "--api-keys-file=/nowhere/keys"),
         }
         for words, (index, *options) in cases.items():
             result = run(index, *options)

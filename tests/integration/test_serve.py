@@ -1,5 +1,7 @@
 """The application on a real local Serve: what a client gets, and what it gets when a replica dies."""
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +14,14 @@ import pytest
 import ray
 from ray import serve
 
+from serve import telemetry
 from serve.app import NAME, build_app
 from serve.handles import EncoderHandle, ShardHandle, readable
 from shoal.encoders import load_encoder
 from shoal.errors import CorruptIndex, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.records import Queries
 from shoal.settings import EncoderSettings
+from tests.dashboard import SERVE_METRICS
 from tests.indexes import passages, publish
 from tests.serving import local_ray, serving
 
@@ -31,10 +35,16 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, logs: Path) -> Iterator[httpx.Client]:
     root = tmp_path_factory.mktemp("index")
     publish(root, "v1", passages(COUNT))
-    with serving(root, reranker="overlap", reranker_max_replicas=2) as client:
+    told = {"log_dir": str(logs), "log_format": "json", "log_level": "DEBUG", "slow_query_ms": 0}
+    with serving(root, reranker="overlap", reranker_max_replicas=2, **told) as client:
         yield client
 
 
@@ -121,6 +131,69 @@ def test_errors_of_the_engine_reach_the_client_without_a_trace_of_ray(server: ht
     for response in (missing, late):
         assert "Traceback" not in response.text
         assert "pid=" not in response.text
+
+
+def lines_about(logs: Path, request: str) -> dict[str, list[dict[str, Any]]]:
+    """Log lines that name a request, by deployment."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for file in logs.glob("*.log"):
+        for line in file.read_text().splitlines():
+            record = json.loads(line)
+            if request in str(record.get("request_id")).split(","):
+                found.setdefault(record["deployment"].removeprefix(f"{NAME}_"), []).append(record)
+    return found
+
+
+def test_every_part_names_the_request_in_its_log(server: httpx.Client, logs: Path) -> None:
+    response = server.post("/v1/search", json={"query": "a new query"}, headers={"x-request-id": "trace-me-7"})
+    assert response.headers.get_list("x-request-id") == ["trace-me-7"]
+    expected = {"ingress", "encoder", "shard-00000", "shard-00001", "reranker"}
+    deadline = time.monotonic() + 30
+    while set(found := lines_about(logs, "trace-me-7")) != expected:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+    (slow,) = (record["slow_query"] for record in found["ingress"] if "slow_query" in record)
+    assert slow["total_ms"] >= slow["encode_ms"] > 0
+    assert slow["coverage"] == 1
+    assert "query" not in slow
+    assert server.get("/healthz", headers={"x-request-id": "<b>"}).status_code == 200
+
+
+def scrape() -> dict[str, float]:
+    """Series of every node's exporter, by name and labels."""
+    found = {}
+    for node in ray.nodes():
+        text = httpx.get(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10).text
+        for line in text.splitlines():
+            if not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                found[name] = float(value)
+    return found
+
+
+def test_prometheus_gets_what_is_documented(server: httpx.Client) -> None:
+    for number in range(3):
+        search(server, f"metrics {number % 2}", filter={"number": {"$gte": 5}})
+    server.get("/v1/index")
+    assert server.get("/nowhere").status_code == 404
+    rare = {telemetry.MISSING, telemetry.DEGRADED}
+    expected = {metric.exported for metric in telemetry.METRICS if metric not in rare} | set(SERVE_METRICS)
+    deadline = time.monotonic() + 60
+    while True:
+        series = scrape()
+        names = {re.sub(r"_(bucket|sum|count)$", "", series_name(key)) for key in series}
+        if expected <= names:
+            break
+        assert time.monotonic() < deadline, sorted(expected - names)
+        time.sleep(0.5)
+    stages = {match[1] for key in series if (match := re.match(r'ray_shoal_stage_seconds_count.*stage="(\w+)"', key))}
+    assert stages == {"queue", "encode", "retrieve", "merge", "fetch", "rerank", "total"}
+    of_replicas = [key for key in series if key.startswith("ray_shoal_compute_seconds_count")]
+    assert all('deployment="' in key and 'replica="' in key for key in of_replicas)
+
+
+def series_name(key: str) -> str:
+    return key.partition("{")[0]
 
 
 def replicas(deployment: str) -> list[str]:

@@ -100,9 +100,8 @@ def check_error(response: httpx.Response, status: int, code: str, param: str | N
     assert ("retry-after" in response.headers) == (status in (429, 503))
     error = body["error"]
     assert (error["code"], error["param"]) == (code, param), body
-    assert error["type"] == {429: "rate_limit_error"}.get(
-        status, "invalid_request_error" if status < 500 else "server_error"
-    )
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    assert error["type"] == kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
     assert error["message"] == body["message"] == body["detail"]
     assert "Traceback" not in response.text
     message: str = error["message"]

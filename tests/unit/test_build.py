@@ -372,7 +372,7 @@ def test_types_are_those_of_the_whole_corpus_and_columns_hold_what_is_indexed(tm
     bad, duplicate = build.report()
     assert bad["reason"] == "the metadata field 'page' is 'many', which is no integer (metadata_types)"
     assert duplicate["id"] == "p3"
-    tree = parse({"page": {"$gte": 40}, "size": {"$ne": 41}}, manifest.fields, 10)
+    tree = parse({"page": {"$gte": 40}, "size": {"$ne": 41}}, manifest.fields, 10, 16)
     found = set()
     for entry in manifest.shards:
         shard = Shard.open(build.storage, manifest, entry.shard, cache=None, threads=1)

@@ -199,7 +199,7 @@ def test_activate_and_rollback_by_a_server(monkeypatch: pytest.MonkeyPatch) -> N
         return client.Client(url, transport=httpx.MockTransport(answer), **options)
 
     monkeypatch.setattr(shoal.cli.server, "Client", connect)
-    result = run("activate", "v2", "--url", "http://there:1", "--api-key", "k", SHOAL_INDEX="/not/used")
+    result = run("activate", "v2", "--url", "http://there:1", SHOAL_API_KEY="k", SHOAL_INDEX="/not/used")
     assert result.stdout == "serving version v2, previous is v1\n"
     assert parsed(run("rollback", "--url", "http://there:1", "--json"))["version"] == "v2"
     assert sent == [

@@ -21,7 +21,9 @@ from shoal.errors import (
     ModelUnavailable,
     NotFound,
     Overloaded,
+    PermissionDenied,
     ShoalError,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -228,7 +230,9 @@ def test_attempts_must_be_positive(call: Call) -> None:
         (413, "PAYLOAD_TOO_LARGE", InvalidArgument),
         (500, "INTERNAL", ShoalError),
         (504, "DEADLINE_EXCEEDED", DeadlineExceeded),
-        (401, "SOMETHING_NEW", InvalidArgument),
+        (401, "SOMETHING_NEW", Unauthenticated),
+        (403, "SOMETHING_NEW", PermissionDenied),
+        (422, "SOMETHING_NEW", InvalidArgument),
         (502, "SOMETHING_NEW", ShoalError),
     ],
 )

@@ -76,6 +76,14 @@ class TestServeConfig:
     def test_nothing_listens_beyond_loopback_unless_asked(self):
         assert serve_config().http_options.host == "127.0.0.1"
 
+    def test_where_it_listens_beyond_loopback_it_has_keys(self):
+        config = rayservice_config()
+        assert config.http_options.host == "0.0.0.0"
+        assert not application(config)["args"].get("anonymous")
+        for pod in pods("rayservice.yaml"):
+            for container in pod["spec"]["containers"]:
+                assert {"secretRef": {"name": "shoal-api-keys"}} in container["envFrom"]
+
     def test_kuberay_serves_the_same_application(self):
         assert application(rayservice_config()) == application(serve_config())
         assert rayservice_config().proxy_location == serve_config().proxy_location

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serve import metrics
+from serve import telemetry
 from serve.activation import BUSY_S
 from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Threads
 from shoal import versions
@@ -21,6 +21,7 @@ from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 from shoal.shard import Shard
 from shoal.storage import Storage
 from tests.indexes import damage, passages, publish
+from tests.meters import RecordingMeter
 
 HASHING = EncoderSettings(encoder="hashing:64")
 
@@ -60,22 +61,16 @@ class TestQueryEncoder:
         assert "hashing:64" in str(refused.value)
         assert "hashing:32" in str(refused.value)
 
-    async def test_counts_what_was_asked_and_what_was_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        counted: dict[str, int] = {}
-
-        class Counter:
-            def __init__(self, name: str, description: str) -> None:
-                self.name = name
-
-            def inc(self, count: int) -> None:
-                counted[self.name] = counted.get(self.name, 0) + count
-
-        monkeypatch.setattr(metrics, "Counter", Counter)
-        encoder = metrics.MeteredQueryEncoder(HASHING, load_encoder(HASHING).fingerprint(), 10)
+    async def test_measures_its_calls_and_counts_what_was_remembered(self) -> None:
+        meter = RecordingMeter()
+        encoder = QueryEncoder(HASHING, load_encoder(HASHING).fingerprint(), 10, lambda: meter)
         await asyncio.gather(encoder.encode(["red fish", "otter"], soon()), encoder.encode(["heron"], soon()))
-        assert counted == {"shoal_encoder_queries": 3}
+        assert meter.counted(telemetry.ENCODED) == 3
+        assert meter.counted(telemetry.REMEMBERED) == 0
         await encoder.encode(["otter", "snail"], soon())
-        assert counted == {"shoal_encoder_queries": 5, "shoal_encoder_cache_hits": 1}
+        assert meter.counted(telemetry.ENCODED) == 5
+        assert meter.counted(telemetry.REMEMBERED) == 1
+        assert len(meter.observed(telemetry.COMPUTE, call="encode")) == 3
 
 
 async def dense(retriever: Retriever, version: str, top_k: int, with_passages: bool) -> Hits:

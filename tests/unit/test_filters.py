@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from shoal.columns import Columns, ColumnWriter, Mask
 from shoal.errors import CorruptIndex, InvalidArgument
-from shoal.filters import MAX_DEPTH, And, Compare, Exists, In, Not, Or, parse
+from shoal.filters import And, Compare, Exists, In, Not, Or, parse
 from shoal.metadata import FieldTypes
 from shoal.records import Passage
 from shoal.shard import to_batch
 from tests.filtering import TYPES, documents, matches, metadata
 
+MAX_DEPTH = 16
 WIDTH = 100
 
 
@@ -28,7 +29,7 @@ def masked(
             writer.write(column.slice(start, block))
     columns = Columns(path, types)
     assert columns.count == len(passages)
-    tree = parse(document, types, WIDTH)
+    tree = parse(document, types, WIDTH, MAX_DEPTH)
     return np.ones(len(passages), np.bool_) if tree is None else columns.mask(tree)
 
 
@@ -44,12 +45,12 @@ def test_a_filter_selects_what_plain_python_selects(
 @settings(max_examples=50)
 @given(document=documents())
 def test_a_tree_is_hashable_survives_pickling_and_is_the_same_however_it_is_wrapped(document: dict[str, Any]) -> None:
-    tree = parse(document, TYPES, WIDTH)
-    assert parse(document, TYPES, WIDTH) == tree
+    tree = parse(document, TYPES, WIDTH, MAX_DEPTH)
+    assert parse(document, TYPES, WIDTH, MAX_DEPTH) == tree
     assert pickle.loads(pickle.dumps(tree)) == tree
-    assert hash(tree) == hash(parse(document, TYPES, WIDTH))
+    assert hash(tree) == hash(parse(document, TYPES, WIDTH, MAX_DEPTH))
     for same in ({"$and": [document, document]}, {"$or": [document]}, {"$not": {"$not": document}}):
-        assert parse(same, TYPES, WIDTH) == tree
+        assert parse(same, TYPES, WIDTH, MAX_DEPTH) == tree
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_a_tree_is_hashable_survives_pickling_and_is_the_same_however_it_is_wrap
     ],
 )  # fmt: skip
 def test_a_filter_has_one_canonical_form(document: Any, tree: Any) -> None:
-    assert parse(document, TYPES, WIDTH) == tree
+    assert parse(document, TYPES, WIDTH, MAX_DEPTH) == tree
 
 
 def nested(levels: int, innermost: Any) -> Any:
@@ -126,21 +127,21 @@ def nested(levels: int, innermost: Any) -> Any:
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_its_path(document: Any, path: str, problem: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
-        parse(document, {**TYPES, "mixed": "mixed"}, WIDTH)
+        parse(document, {**TYPES, "mixed": "mixed"}, WIDTH, MAX_DEPTH)
     assert caught.value.message.startswith(f"{path}: ")
     assert problem in caught.value.message
     assert caught.value.param == path
 
 
 def test_the_deepest_filter_allowed_passes() -> None:
-    assert parse(nested(MAX_DEPTH, {"year": {"$gt": 1}}), TYPES, WIDTH) == Compare("year", "gte", 2)
+    assert parse(nested(MAX_DEPTH, {"year": {"$gt": 1}}), TYPES, WIDTH, MAX_DEPTH) == Compare("year", "gte", 2)
 
 
 def test_an_index_without_fields_says_so_and_one_with_many_names_some() -> None:
     with pytest.raises(InvalidArgument, match="no metadata to filter by"):
-        parse({"year": 1}, {}, WIDTH)
+        parse({"year": 1}, {}, WIDTH, MAX_DEPTH)
     with pytest.raises(InvalidArgument, match=r"f19 \(string\), and 5 more"):
-        parse({"year": 1}, {f"f{n}": "string" for n in range(25)}, WIDTH)
+        parse({"year": 1}, {f"f{n}": "string" for n in range(25)}, WIDTH, MAX_DEPTH)
 
 
 def test_mixed_fields_have_no_column_and_without_any_column_there_is_no_file(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Indexed:
         self.fields = {"share": shares, "topic": TOPICS}
 
     def tree(self, document: Any) -> Filter:
-        tree = parse(document, self.types, 100)
+        tree = parse(document, self.types, 100, 16)
         assert tree is not None
         return tree
 
@@ -204,7 +204,7 @@ def test_any_number_of_shards_gives_what_one_sort_of_the_matching_passages_gives
         ]
         expected.append(sorted(scored, key=lambda entry: (-entry[1], entry[0])))
     for version in published:
-        trees = [None if document is None else parse(document, TYPES, 1000) for document in asked]
+        trees = [None if document is None else parse(document, TYPES, 1000, 16) for document in asked]
         for found, exact in zip(version.ask(trees), expected, strict=True):
             assert [score for _, score in found] == pytest.approx([score for _, score in exact[:10]], abs=2e-5)
             assert {id_ for id_, _ in found} <= {id_ for id_, _ in exact}

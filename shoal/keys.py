@@ -1,0 +1,115 @@
+"""API keys: how one is made, what a server keeps of it, and whose key a client has shown.
+
+A key is 256 random bits, so its plain SHA-256 tells nobody anything; a password would need a slow hash. A server has
+one line for each key, and never the key itself:
+
+    # name      hash             scope   most queries
+    search-ui   sha256:3a5f...   read    50/s
+    operator    sha256:90c1...   admin
+
+Several lines may have one name, so that a client changes its key without a moment in which neither works.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from shoal.errors import InvalidArgument
+
+VARIABLE = "SHOAL_API_KEYS"
+"""Variable that holds lines of keys for a server, separated by line breaks or semicolons."""
+PREFIX = "shoal_"
+"""What every key begins with, so that scanners for leaked secrets know one when they see it."""
+MAX_LENGTH = 256
+"""Characters of a key that is looked at; ours have 49."""
+
+Scope = Literal["read", "admin"]
+"""What a key is good for: searching and looking at the index, or that and changing which version is served."""
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HASH = re.compile(r"sha256:([0-9a-f]{64})")
+_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)/(s|min|h)")
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What a server knows of a key. per_second: queries that it may ask, None for any number."""
+
+    name: str
+    digest: bytes
+    scope: Scope = "read"
+    per_second: float | None = None
+
+
+def make() -> str:
+    """Make a key."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def line(key: str, name: str, scope: str = "read", rate: str | None = None) -> str:
+    """Write the line that a server keeps of a key. Raises InvalidArgument for a name, scope or rate that is none."""
+    words = [name, f"sha256:{_digest(key).hex()}", scope, *([rate] if rate else [])]
+    try:
+        _entry(words)
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from None
+    return " ".join(words)
+
+
+def parse(text: str, place: str) -> list[ApiKey]:
+    """Read lines of keys; empty ones and comments are skipped.
+
+    place: where the text is from, for messages. Raises InvalidArgument with the number of the line at fault and without
+    its content, which may be a key that somebody put where its hash should be.
+    """
+    found = []
+    for number, written in enumerate(re.split(r"[\n;]", text), 1):
+        words = written.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            found.append(_entry(words))
+        except ValueError as error:
+            raise InvalidArgument(f"{place}, line {number}: {error}") from None
+    return found
+
+
+def find(keys: Iterable[ApiKey], presented: str) -> ApiKey | None:
+    """Return the key that was presented; the time this takes tells nothing about how much of it was right."""
+    if len(presented) > MAX_LENGTH:
+        return None
+    digest = _digest(presented)
+    found = None
+    for key in keys:
+        if hmac.compare_digest(key.digest, digest):
+            found = key
+    return found
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode(errors="replace")).digest()
+
+
+def _entry(words: list[str]) -> ApiKey:
+    if not 2 <= len(words) <= 4:
+        raise ValueError("should be NAME HASH [SCOPE [RATE]], as `shoal keys` prints it")
+    name, digest, scope, rate = *words, *(["read", ""][len(words) - 2 :])
+    if not _NAME.fullmatch(name):
+        raise ValueError("the name should be up to 64 letters, digits, dots, dashes and underscores")
+    if not (hashed := _HASH.fullmatch(digest)):
+        raise ValueError("the hash should be sha256: and 64 digits, as `shoal keys` prints it; never put a key here")
+    if scope not in get_args(Scope):
+        raise ValueError(f"the scope should be {' or '.join(get_args(Scope))}")
+    return ApiKey(name, bytes.fromhex(hashed[1]), scope, _per_second(rate) if rate else None)  # type: ignore[arg-type]
+
+
+def _per_second(rate: str) -> float:
+    matched = _RATE.fullmatch(rate)
+    if not matched or not float(matched[1]):
+        raise ValueError("the rate should be queries in a time, such as 50/s, 600/min or 1000/h")
+    return float(matched[1]) / _SECONDS[matched[2]]

@@ -1,0 +1,481 @@
+"""The HTTP application against input that nobody means well: no 5xx, no hang, no stack trace.
+
+In the test suite a few hundred requests, the same each time. `SHOAL_FUZZ_REQUESTS=100000` sends so many, others each
+time; CONTRIBUTING.md has the command. The server behind it is the real one, in this process and without Ray.
+"""
+
+import asyncio
+import collections
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
+
+from serve.access import KeyRing
+from serve.api import create_api
+from shoal import keys
+from shoal.records import Passage
+from shoal.settings import LexicalSettings, ServeSettings
+from tests.engine import local_engine
+from tests.filtering import POOLS, TYPES, documents
+from tests.indexes import publish
+
+REQUESTS = int(os.environ.get("SHOAL_FUZZ_REQUESTS", "400"))
+LONG = "SHOAL_FUZZ_REQUESTS" in os.environ
+TOGETHER = 4
+"""Requests that are sent at once."""
+HANG_S = 60.0
+"""Far beyond every limit of the server: what takes longer never ends."""
+PATIENT_MS = 30_000
+KEY = keys.make()
+ROUND = 500
+"""Examples after which hypothesis begins anew: it remembers all that it has tried."""
+FUZZ = settings(
+    derandomize=not LONG,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate] if LONG else [Phase.generate, Phase.shrink],
+)
+TRACES = re.compile(r'Traceback|File \\?"|\.py\b|site-packages|0x[0-9a-f]{8}')
+
+
+# --- JSON that Python's own writer would not write ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A piece of JSON, or of what looks like it, as it is sent."""
+
+    text: str
+
+
+class Members(list[tuple[str, Any]]):
+    """An object whose keys may repeat."""
+
+
+def written(value: Any) -> str:
+    if isinstance(value, Raw):
+        return value.text
+    if isinstance(value, Members | dict):
+        pairs = value.items() if isinstance(value, dict) else value
+        return "{" + ", ".join(f"{json.dumps(key)}: {written(inner)}" for key, inner in pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(written, value)) + "]"
+    return json.dumps(value, ensure_ascii=isinstance(value, str) and not value.isprintable())
+
+
+CHARACTERS = st.one_of(
+    st.characters(),
+    st.sampled_from("\0\b\t\n\r\x1b\x7f\x85\u200b\u200d\u202e\u2028\ufeff\ufffd\ufffe\ud800\udfff\U0001f41f\u0301ﷺ"),
+)
+TEXTS = st.one_of(
+    st.text(CHARACTERS, max_size=12),
+    st.builds(lambda part, times: part * times, st.text(CHARACTERS, min_size=1, max_size=3), st.integers(1, 9000)),
+    st.sampled_from(["", " ", "fish", "../../etc/passwd", "%s%n", "{{7*7}}", "' OR 1=1 --", "<script>", "n" * 8192]),
+)
+NUMBERS = st.one_of(
+    st.integers(),
+    st.floats(),
+    st.sampled_from([0, -1, 1, 2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**30, -0.0, 1e308, 5e-324]),
+    st.sampled_from(
+        [
+            "NaN",
+            "-Infinity",
+            "1e400",
+            "-1e400",
+            "1E+2",
+            "0.0000",
+            "01",
+            "+1",
+            ".5",
+            "1.",
+            "0x10",
+            "1_0",
+            "--1",
+            "9" * 5000,
+        ]
+    ).map(Raw),
+)
+SCALARS = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS)
+DEEP = st.builds(
+    lambda depth, opening, closing, inner: Raw(opening * depth + inner + closing * depth),
+    st.sampled_from([5, 15, 16, 17, 99, 1000, 20_000]),
+    *[st.shared(st.sampled_from(range(5)), key="nest").map(part.__getitem__) for part in (
+        ["[", '{"$and": [', '{"$not": ', '{"a":', '{"year": {"$not": '],
+        ["]", "]}", "}", "}", "}}"],
+    )],
+    st.sampled_from(["", "1", "{}", '{"year": 1}', "null"]),
+)  # fmt: skip
+ANYTHING: st.SearchStrategy[Any] = st.recursive(
+    SCALARS | DEEP,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(st.tuples(TEXTS, inner), max_size=4).map(Members),
+    ),
+    max_leaves=6,
+)
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+OPERATORS = ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$not", "$and", "$or", "$regex", "$"]
+WORDS = st.sampled_from([*TYPES, "none", "", "year.x"]) | st.sampled_from(OPERATORS)
+FILTERS: st.SearchStrategy[Any] = st.one_of(
+    documents(),
+    documents(),
+    ANYTHING,
+    st.recursive(
+        SCALARS | st.sampled_from([value for pool in POOLS.values() for value in pool]),
+        lambda inner: st.one_of(
+            st.lists(st.tuples(WORDS, inner), max_size=3).map(Members),
+            st.lists(inner, max_size=3),
+            st.builds(lambda value, count: [value] * count, inner, st.integers(0, 1200)),
+        ),
+        max_leaves=12,
+    ),
+)
+QUERIES: st.SearchStrategy[Any] = st.one_of(
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=40),
+    st.sampled_from(["fish", "the otter number n7", "größe 日本 🐟"]),
+    TEXTS,
+    st.lists(TEXTS, max_size=5),
+    st.builds(lambda count: ["fish"] * count, st.integers(0, 80)),
+)
+SIZES: st.SearchStrategy[Any] = st.integers(1, 60) | NUMBERS | ANYTHING
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "top_k": SIZES,
+    "top_n": SIZES,
+    "rerank": st.booleans() | ANYTHING,
+    "mode": st.sampled_from(["dense", "lexical", "hybrid"]) | ANYTHING,
+    "filter": FILTERS,
+    "include": st.lists(st.sampled_from(["text", "metadata", "vector", "", "Text"]), max_size=6) | ANYTHING,
+    # Every deadline that is accepted is ample, so that even a 504 would be a fault.
+    "timeout_ms": st.integers(PATIENT_MS, 60_001) | st.integers(max_value=0) | st.floats() | st.text(max_size=3),
+    "explain": st.booleans() | ANYTHING,
+}
+MEMBERS = st.one_of(*(st.tuples(st.just(name), values) for name, values in FIELDS.items()))
+SEARCHES: st.SearchStrategy[Any] = st.one_of(
+    st.fixed_dictionaries({"query": QUERIES}, optional=FIELDS),
+    st.builds(lambda query, rest: Members([("query", query), *rest]), QUERIES, st.lists(MEMBERS, max_size=3)),
+    st.builds(
+        lambda query, rest, more: Members([("query", query), *rest, *more]),
+        QUERIES,
+        st.lists(MEMBERS, max_size=4),
+        st.lists(st.tuples(TEXTS, ANYTHING) | st.tuples(st.just("query"), QUERIES), max_size=2),
+    ),
+    ANYTHING,
+)
+VERSIONS = st.sampled_from(
+    [
+        "v1",
+        "v2",
+        "v3",
+        "",
+        ".",
+        "..",
+        "../v1",
+        "v1/../v2",
+        "/etc/passwd",
+        "v1\0",
+        "v1/",
+        "CURRENT",
+        "v" * 256,
+        "ü",
+        "\ud800",
+    ]
+)
+ADMINISTRATION = st.one_of(
+    st.fixed_dictionaries({"version": VERSIONS}),
+    st.just({}),
+    st.lists(st.tuples(st.just("version") | TEXTS, VERSIONS | ANYTHING), max_size=2).map(Members),
+    ANYTHING,
+)
+BODIES = {"/v1/search": SEARCHES, "/v1/index/activate": ADMINISTRATION, "/v1/index/rollback": ADMINISTRATION}
+OTHER_PATHS = ["/v1/index", "/healthz", "/readyz", "/openapi.json", "/docs", "/v1/search/", "/", "//", "/v1/../x"]
+PATHS = st.sampled_from(
+    [
+        *[st.just("/v1/search")] * 14,
+        *[st.sampled_from(["/v1/index/activate", "/v1/index/rollback"])] * 2,
+        st.sampled_from(OTHER_PATHS),
+        st.text(st.characters(codec="utf-8"), max_size=20).map(lambda text: "/" + text),
+    ]
+).flatmap(lambda chosen: chosen)
+TOKENS = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=30)
+LENGTHS = ["0", "-1", "abc", "1000001", "9" * 30, "1e3", "²", "0x10", "5, 5", ""]
+HEADERS = st.lists(
+    st.one_of(
+        st.tuples(st.just("x-request-id"), TOKENS | st.just("x" * 5000)),
+        st.tuples(st.just("content-length"), st.sampled_from(LENGTHS)),
+        st.tuples(st.just("content-encoding"), st.sampled_from(["gzip", "br", "identity", "x"])),
+        st.tuples(
+            st.sampled_from(["accept", "accept-encoding", "host", "cookie", "origin", "range", "expect"]), TOKENS
+        ),
+        st.tuples(st.just("transfer-encoding"), st.sampled_from(["chunked", "gzip, chunked"])),
+    ),
+    max_size=3,
+)
+CONTENT_TYPES = st.sampled_from(
+    [
+        *["application/json"] * 12,
+        *("application/json; charset=utf-8", "application/json; charset=utf-16", "APPLICATION/JSON", "text/json"),
+        *("text/plain", "", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml"),
+        *("application/vnd.api+json", "application/json;", ";", "a/b/c", "application/json, text/plain", "\xff"),
+    ]
+)
+RIGHT = st.sampled_from([("authorization", f"Bearer {KEY}"), ("authorization", KEY), ("x-api-key", KEY)])
+WRONG = st.tuples(st.sampled_from(["authorization", "api-key", "x-api-key"]), TOKENS | st.just("Bearer x"))
+CREDENTIALS = st.sampled_from([RIGHT] * 15 + [WRONG]).flatmap(lambda chosen: chosen)
+ENCODINGS = st.sampled_from(["utf-8"] * 12 + ["utf-8-sig", "utf-16", "utf-32", "latin-1", "utf-7", "ascii"])
+DAMAGE = st.sampled_from([b"", b"", b"", b"", b"", b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\0", b"}", b"\n\n", b","])
+ENDS = st.sampled_from(["whole"] * 12 + ["stalled", "endless", "gone", "cut"])
+
+
+@dataclass(frozen=True)
+class Attack:
+    method: str
+    path: str
+    query: bytes
+    headers: list[tuple[str, str]]
+    body: bytes
+    pieces: int
+    end: str
+    """How the body goes on after its pieces: whole, stalled, endless, gone (the client), cut (in the middle)."""
+
+
+@st.composite
+def attacks(draw: st.DrawFn) -> Attack:
+    path = draw(PATHS)
+    content = draw(BODIES.get(path, ANYTHING))
+    body = written(content).encode(draw(ENCODINGS), errors="replace")
+    body = draw(st.sampled_from([body] * 15 + [b"", body[: len(body) // 2]]))
+    place = draw(st.integers(0, len(body)))
+    body = body[:place] + draw(DAMAGE) + body[place:]
+    usual = "POST" if path in BODIES else "GET"
+    method = draw(st.sampled_from([usual] * 60 + ["POST", "GET", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH", "X"]))
+    headers = [("content-type", draw(CONTENT_TYPES)), draw(CREDENTIALS), *draw(HEADERS)]
+    query = draw(st.sampled_from([b"", b"", b"", b"a=b", b"%00%ff&&=", b"\xff", b"x" * 4000]))
+    return Attack(method, path, query, headers, body, draw(st.integers(1, 4)), draw(ENDS))
+
+
+# --- the server and how it is asked -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Reply:
+    status: int = 0
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    body: bytes = b""
+
+    def header(self, name: str) -> str:
+        found = [value for key, value in self.headers if key == name.encode()]
+        assert len(found) == 1, (name, self.headers)
+        return found[0].decode("latin-1")
+
+
+class Server:
+    """The application, in an event loop of its own that stays."""
+
+    def __init__(self, folder: Path) -> None:
+        content = [
+            Passage(f"p{number}", f"the otter number n{number} größe 日本", "title" if number % 3 else None, metadata)
+            for number in range(60)
+            if (
+                metadata := {name: pool[number % len(pool)] for name, pool in POOLS.items() if (number + len(name)) % 4}
+            )
+            is not None
+        ]
+        for metadata in (passage.metadata for passage in content):
+            if "tags" in metadata:
+                metadata["tags"] = [metadata["tags"]]  # type: ignore[index]
+        root = folder / "index"
+        for version in ("v1", "v2"):
+            publish(root, version, content, lexical=LexicalSettings(lexical_language="none"), activate=version == "v1")
+        limits = ServeSettings(index=str(root), encoder="hashing:64", reranker="overlap", body_timeout_s=0.02)
+        self.runner = asyncio.Runner()
+        self.engine = self.runner.run(local_engine(limits))
+        self.app: FastAPI = create_api(self.engine, limits, keys=KeyRing(None, keys.line(KEY, "fuzz", "admin")))
+        self.seen: collections.Counter[int] = collections.Counter()
+
+    def run(self, attacks: list[Attack]) -> list[Reply]:
+        return self.runner.run(self._together(attacks))
+
+    async def _together(self, attacks: list[Attack]) -> list[Reply]:
+        async with asyncio.timeout(HANG_S):
+            return list(await asyncio.gather(*map(self._exchange, attacks)))
+
+    async def _exchange(self, attack: Attack) -> Reply:
+        size = -(-len(attack.body) // attack.pieces) or 1
+        pieces = [attack.body[start : start + size] for start in range(0, len(attack.body), size)] or [b""]
+        if attack.end == "cut":
+            pieces = pieces[: len(pieces) // 2 + 1]
+        reply = Reply()
+
+        async def receive() -> dict[str, Any]:
+            if len(pieces) > 1 or (pieces and attack.end != "whole"):
+                return {"type": "http.request", "body": pieces.pop(0), "more_body": True}
+            if pieces:
+                return {"type": "http.request", "body": pieces.pop(0), "more_body": False}
+            if attack.end == "endless":
+                await asyncio.sleep(0)
+                return {"type": "http.request", "body": b" " * 65_536, "more_body": True}
+            if attack.end in ("gone", "cut"):
+                return {"type": "http.disconnect"}
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                assert not reply.status
+                reply.status, reply.headers = message["status"], list(message.get("headers", []))
+            else:
+                reply.body += message.get("body", b"")
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "scheme": "http",
+            "method": attack.method,
+            "path": attack.path,
+            "raw_path": attack.path.encode(errors="replace"),
+            "query_string": attack.query,
+            "root_path": "",
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in attack.headers],
+            "server": ("shoal", 80),
+            "client": ("127.0.0.1", 1),
+        }
+        await self.app(scope, receive, send)  # type: ignore[arg-type]
+        return reply
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("hostile"))
+    yield server
+    server.runner.close()
+
+
+def fuzz(test: Callable[[Any], None], inputs: st.SearchStrategy[Any], examples: int) -> None:
+    for done in range(0, examples, ROUND):
+        settings(FUZZ, max_examples=min(ROUND, examples - done))(given(inputs)(test))()
+
+
+def check(attack: Attack, reply: Reply) -> None:
+    """What holds for every answer."""
+    assert 200 <= reply.status < 500, (reply.status, reply.body)
+    text = reply.body.decode()
+    if reply.status >= 400 and attack.method != "HEAD":
+        assert not TRACES.search(text.replace(attack.path, "")), text
+        assert len(text) < 20_000
+        body = json.loads(text)
+        error = body["error"]
+        assert body["status"] == reply.status
+        assert error["message"] == body["message"] == body["detail"] != ""
+        assert error["code"].isupper()
+        assert KEY not in text
+        assert attack.path != "/v1/search" or tempfile.gettempdir() not in text
+        assert reply.header("content-type") == "application/json"
+        assert ("retry-after" in dict(reply.headers)) if reply.status == 429 else True, reply.headers
+    elif attack.path == "/v1/search" and attack.method == "POST":
+        answers = json.loads(text)
+        for answer in answers.get("responses", [answers]):
+            assert answer["coverage"]["fraction"] == 1
+            assert answer["degraded"] is None
+            assert answer["reranked"] or not answer["usage"]["pairs"]
+    assert re.fullmatch(r"[A-Za-z0-9._:/+=-]{1,128}", reply.header("x-request-id"))
+
+
+def test_no_input_makes_the_server_fail_hang_or_tell_of_itself(server: Server) -> None:
+    def attack(together: list[Attack]) -> None:
+        for one, reply in zip(together, server.run(together), strict=True):
+            check(one, reply)
+            server.seen[reply.status] += 1
+
+    fuzz(attack, st.lists(attacks(), min_size=TOGETHER, max_size=TOGETHER), REQUESTS // TOGETHER)
+    print("answers by status:", dict(sorted(server.seen.items())))
+    # It has not only refused: what is tried reaches the search.
+    assert {200, 400, 401, 404, 413, 415} <= set(server.seen)
+    plain = sent(b'{"query": "n7"}')
+    (reply,) = server.run([plain])
+    assert reply.status == 200
+    check(plain, reply)
+
+
+def sent(body: bytes, pieces: int = 1, end: str = "whole") -> Attack:
+    """A search with the right headers."""
+    headers = [("content-type", "application/json"), ("x-api-key", KEY)]
+    return Attack("POST", "/v1/search", b"", headers, body, pieces, end)
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "code"), [("stalled", 408, "BODY_TIMEOUT"), ("endless", 413, "PAYLOAD_TOO_LARGE")]
+)
+def test_a_body_that_does_not_end_is_cut_off_and_the_connection_with_it(
+    end: str, status: int, code: str, server: Server
+) -> None:
+    body = b'{"query": "' + b"fish " * 100
+    for reply in server.run([sent(body, pieces, end) for pieces in (1, 2, 10)]):
+        assert (reply.status, json.loads(reply.body)["error"]["code"]) == (status, code)
+        assert reply.header("connection") == "close"
+    whole = sent(b'{"query": "fish"}', pieces=3)
+    answered, *interrupted = server.run([whole, sent(body, 4, "gone"), sent(body, 4, "cut")])
+    assert answered.status == 200
+    assert all(reply.status < 500 for reply in interrupted)
+
+
+def test_the_openapi_document_is_kept_by_every_answer(server: Server) -> None:
+    schema = schemathesis.openapi.from_dict(server.app.openapi())
+    operations = [result.ok() for result in schema.get_all_operations()]
+    assert len(operations) >= 6
+    strategies = [
+        operation.as_strategy(mode)
+        for operation in operations
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+        if mode is GenerationMode.POSITIVE or operation.body
+    ]
+    promises = [
+        not_a_server_error,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
+        checks.response_headers_conformance,
+        checks.response_schema_conformance,
+        checks.negative_data_rejection,
+    ]
+    seen: collections.Counter[int] = collections.Counter()
+
+    async def ask(case: Any) -> None:
+        sent = case.as_transport_kwargs(base_url="http://shoal")
+        if isinstance(sent.get("json"), dict) and isinstance(sent["json"].get("timeout_ms"), int):
+            # A deadline that is too short to be kept is answered with 504, as it should be.
+            sent["json"]["timeout_ms"] += PATIENT_MS if 0 < sent["json"]["timeout_ms"] < PATIENT_MS else 0
+        sent = {name: value for name, value in sent.items() if name in ("method", "url", "headers", "json", "params")}
+        # Refusals of wrong keys have their own tests.
+        others = {name: value for name, value in (sent.get("headers") or {}).items() if name.lower() != "authorization"}
+        sent["headers"] = {**others, "authorization": f"Bearer {KEY}"}
+        transport = httpx.ASGITransport(server.app)
+        async with httpx.AsyncClient(transport=transport) as client, asyncio.timeout(HANG_S):
+            response = await client.request(**sent)
+        seen[response.status_code] += 1
+        case.validate_response(response, checks=promises)
+
+    def conforms(case: Any) -> None:
+        server.runner.run(ask(case))
+
+    fuzz(conforms, st.one_of(*strategies), REQUESTS // 4)
+    print("answers by status:", dict(sorted(seen.items())))
+    assert {200, 400} <= set(seen)
