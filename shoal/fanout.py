@@ -1,9 +1,10 @@
 """The shards of one index version, asked together: one call per shard serves all queries that gathered for it."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,7 +12,9 @@ import numpy as np
 
 from shoal import filters, tracing
 from shoal.batching import Batcher
+from shoal.breaker import PROBE_S, Breaker
 from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
+from shoal.hedging import Attempts, Budget, retried
 from shoal.merge import merge
 from shoal.metadata import FieldTypes
 from shoal.records import Candidate, Coverage, FloatArray, Hits, MissingShard, Mode, Passage, Queries, ShardHits
@@ -26,12 +29,8 @@ large top_k from making all queries of its batch as large."""
 logger = logging.getLogger(__name__)
 
 
-async def retried(call: Callable[[], Awaitable[T]]) -> T:
-    """Await a call that changes nothing, once more if the connection was lost."""
-    try:
-        return await call()
-    except Unavailable:
-        return await call()
+class _Suspended(Exception):
+    """A shard that has been silent too long, and that queries do not wait for until it answers again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,8 @@ def merged(found: Mapping[int, Found], probe: Probe) -> tuple[list[Candidate], l
 class FanOut:
     """Searches every shard of one version.
 
-    Each shard has its own queue: a shard that hangs delays no other shard, and a slow one gets larger batches.
+    Each shard has its own queue: a shard that hangs delays no other shard, and a slow one gets larger batches. One that
+    stays silent is suspended: queries go on without it, and it is tried again beside them until it answers.
     counts: passages of each shard, for the coverage. fields: types of the metadata fields, for filters. lexical:
     whether the version can be searched by words. Raises Conflict when there are not as many counts as shards.
     """
@@ -111,6 +111,14 @@ class FanOut:
         self._clock = clock
         self._fields = fields or {}
         self._observer = observer or Deaf()
+        budget = Budget(settings.hedge_budget)
+        self._attempts = [
+            Attempts(settings.retriever_replicas, settings.hedge_percentile, budget, clock) for _ in shards
+        ]
+        self._breakers = [
+            Breaker(attempts.latencies, settings.shard_patience_ms / 1000, clock) for attempts in self._attempts
+        ]
+        self._probes: set[asyncio.Task[None]] = set()
         self._queues = [
             Batcher(
                 partial(self._search, number),
@@ -141,17 +149,21 @@ class FanOut:
         Returns what was found and why shards are missing, both by shard number. Raises Overloaded when a shard has too
         many queries waiting, Unavailable when no shard answered.
         """
-        futures: list[asyncio.Future[Found]] = []
-        try:
-            for queue in self._queues:
-                futures.append(queue.submit(probe, probe.deadline))
-            await asyncio.wait(futures)
-        finally:
-            for future in futures:
-                future.cancel()
+        futures: dict[int, asyncio.Future[Found]] = {}
         found: dict[int, Found] = {}
         errors: dict[int, BaseException] = {}
-        for shard, future in enumerate(futures):
+        try:
+            for shard, queue in enumerate(self._queues):
+                if self._is_suspended(shard):
+                    errors[shard] = _Suspended()
+                    self._try_again(shard, probe)
+                else:
+                    futures[shard] = queue.submit(probe, probe.deadline)
+            await asyncio.wait(futures.values())
+        finally:
+            for future in futures.values():
+                future.cancel()
+        for shard, future in futures.items():
             error = future.exception()
             if error is None:
                 found[shard] = future.result()
@@ -204,7 +216,30 @@ class FanOut:
             missing=tuple(MissingShard(shard, reason) for shard, reason in sorted(missing.items())),
         )
 
+    def _is_suspended(self, shard: int) -> bool:
+        """Whether queries go on without a shard; they do not if no other is left to go on with."""
+        return self._breakers[shard].open and not all(breaker.open for breaker in self._breakers)
+
+    def _try_again(self, shard: int, probe: Probe) -> None:
+        """Ask a suspended shard for what a query would have asked it, with nobody waiting."""
+        if self._breakers[shard].is_due():
+            task = asyncio.ensure_future(self._alone(shard, replace(probe, deadline=self._clock() + PROBE_S)))
+            self._probes.add(task)
+            task.add_done_callback(self._probes.discard)
+
+    async def _alone(self, shard: int, probe: Probe) -> None:
+        with contextlib.suppress(Exception):  # logged where it was raised
+            async with asyncio.timeout(PROBE_S):
+                await self._ask(shard, [probe], None)
+
     async def _search(self, shard: int, probes: list[Probe]) -> list[Found]:
+        if self._is_suspended(shard):  # since these queries began to wait for their turn
+            raise _Suspended
+        alone = all(breaker.open for number, breaker in enumerate(self._breakers) if number != shard)
+        return await self._ask(shard, probes, None if alone else self._breakers[shard].patience())
+
+    async def _ask(self, shard: int, probes: list[Probe], patience: float | None) -> list[Found]:
+        """Search one shard for several queries. Raises _Suspended after so many seconds of silence."""
         tracing.work_for(*(probe.requests for probe in probes))
         started = asyncio.get_running_loop().time()
         queries = Queries(
@@ -227,7 +262,8 @@ class FanOut:
                     raise RuntimeError(f"found hits for {len(found.ids)} of {len(probes)} queries")
             return hits
 
-        hits = await self._logged(shard, call)
+        async with self._watched(shard, patience):
+            hits = await self._logged(shard, lambda: self._attempts[shard].run(call, deadline))
         seconds = asyncio.get_running_loop().time() - started
         self._observer.shard(shard, seconds)
         return [Found(hits.dense, hits.lexical, query, 1000 * seconds, len(probes)) for query in range(len(probes))]
@@ -245,16 +281,36 @@ class FanOut:
 
         async with asyncio.timeout(deadline - self._clock()):
             while len(passages) < len(rows):  # a message carries so much text and no more
-                fetched = await self._logged(shard, call)
+                fetched = await self._logged(shard, lambda: retried(call))
                 passages += fetched.passages
                 if fetched.vectors is not None:
                     vectors.append(fetched.vectors)
         return Fetched(passages, np.concatenate(vectors) if vectors else None)
 
-    async def _logged(self, shard: int, call: Callable[[], Awaitable[T]]) -> T:
-        # Whatever a shard raises ends here: clients only learn that the shard is missing, and in which of three ways.
+    @contextlib.asynccontextmanager
+    async def _watched(self, shard: int, patience: float | None) -> AsyncIterator[None]:
+        """Tell the breaker of a shard how a call ended."""
+        breaker, started = self._breakers[shard], self._clock()
         try:
-            return await retried(call)
+            async with asyncio.timeout(patience):
+                yield
+        except (TimeoutError, Unavailable, DeadlineExceeded, asyncio.CancelledError) as error:
+            if breaker.silent(started):
+                seconds = self._clock() - started
+                logger.warning("shard %d of version %s is suspended: silent for %.1f s", shard, self.version, seconds)
+            if isinstance(error, TimeoutError):
+                raise (_Suspended if breaker.open else DeadlineExceeded)("no answer in time") from None
+            raise
+        except Exception:
+            breaker.answered()
+            raise
+        if breaker.answered():
+            logger.warning("shard %d of version %s answers again", shard, self.version)
+
+    async def _logged(self, shard: int, call: Callable[[], Awaitable[T]]) -> T:
+        # Whatever a shard raises ends here: clients only learn that the shard is missing, and in which of four ways.
+        try:
+            return await call()
         except ShoalError as error:
             message = "shard %d of version %s: %s: %s"
             logger.warning(message, shard, self.version, error.code, error, extra=tracing.fields())
@@ -280,6 +336,8 @@ def describe(missing: Mapping[int, str]) -> str:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, _Suspended):
+        return "suspended"
     if isinstance(error, DeadlineExceeded | TimeoutError):
         return "deadline"
     return "unreachable" if isinstance(error, Unavailable) else "error"

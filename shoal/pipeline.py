@@ -13,8 +13,9 @@ import numpy as np
 from shoal import tracing
 from shoal.batching import Batcher
 from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
-from shoal.fanout import FanOut, Found, Probe, describe, merged, retried
+from shoal.fanout import FanOut, Found, Probe, describe, merged
 from shoal.fusion import blend, fuse
+from shoal.hedging import Attempts, Budget
 from shoal.metadata import FieldTypes
 from shoal.records import Candidate, FloatArray, Mode, Result, SearchAnswer, SearchRequest, Timings
 from shoal.services import MESSAGE_BYTES, Deaf, EncodeService, Observer, RerankService, ShardService
@@ -65,6 +66,10 @@ class SearchPipeline:
         self._settings = settings
         self._clock = clock
         self._index: FanOut | None = None
+        replicas = (settings.encoder_replicas, settings.reranker_min_replicas)
+        self._encoder_attempts, self._reranker_attempts = (
+            Attempts(count, settings.hedge_percentile, Budget(settings.hedge_budget), clock) for count in replicas
+        )
         self._encodings = Batcher(
             self._encode,
             max_batch=settings.max_batch,
@@ -208,7 +213,7 @@ class SearchPipeline:
         queries = [text.query for text in texts]
         deadline = max(text.deadline for text in texts)
         try:
-            vectors = await retried(lambda: self._encoder.encode(queries, deadline))
+            vectors = await self._encoder_attempts.run(lambda: self._encoder.encode(queries, deadline), deadline)
         except (Overloaded, Unavailable, DeadlineExceeded):
             raise
         except Exception as error:
@@ -252,7 +257,9 @@ class SearchPipeline:
         texts, cut = _within_a_message([candidate.passage.content for candidate in candidates if candidate.passage])
         try:
             async with asyncio.timeout(deadline - self._clock()):
-                scores = np.asarray(await retried(lambda: reranker.score(request.query, texts, deadline)))
+                scores = np.asarray(
+                    await self._reranker_attempts.run(lambda: reranker.score(request.query, texts, deadline), deadline)
+                )
             if scores.shape != (len(candidates),) or not np.isfinite(scores).all():
                 raise ValueError(f"scores of {len(candidates)} passages are {scores!r}")
             if cut:

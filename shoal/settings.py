@@ -378,6 +378,23 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
         le=1,
         description="Share of the remaining time that shards get before the answer goes on without them.",
     )
+    shard_patience_ms: int = Field(
+        1000,
+        ge=10,
+        le=600_000,
+        description="Silence after which queries go on without a shard until it answers again; ten times its usual "
+        "latency, if that is more.",
+    )
+    hedge_percentile: float = Field(
+        95,
+        ge=50,
+        le=100,
+        description="A call that takes longer than this percentile of recent ones is made a second time, if the "
+        "service has several replicas.",
+    )
+    hedge_budget: float = Field(
+        0.05, ge=0, le=1, description="Most such second calls, as a share of the first ones; 0 makes none."
+    )
 
     api_keys_file: str | None = Field(
         None,

@@ -107,7 +107,7 @@ class Missing(BaseModel):
     """A shard that is not part of the answer."""
 
     shard: int
-    reason: Literal["deadline", "unreachable", "error"]
+    reason: Literal["deadline", "unreachable", "error", "suspended"]
 
 
 class Coverage(BaseModel):

@@ -614,3 +614,103 @@ async def test_timings_and_explanation() -> None:
         ],
     }
     await first
+
+
+async def answered(system: System, times: int = 20) -> None:
+    """Ask so often that the pipeline knows how long its services take."""
+    behaviours = [system.encoder.behaviour, system.reranker.behaviour, *(shard.behaviour for shard in system.shards)]
+    for number in range(times):
+        for behaviour in behaviours:
+            behaviour.delay = 0.01 - number * 1e-4
+        await system.pipeline.search(request(f"query {number}", rerank=True))
+
+
+@virtual_time
+async def test_a_shard_that_falls_silent_is_waited_for_once_and_not_by_every_query() -> None:
+    system = System()
+    await answered(system)
+    system.shards[2].behaviour.delay = 1e6
+    started = now()
+    waiting = [system.pipeline.search(request(f"silent {n}")) for n in range(40)]  # more than one batch
+    for answer in await asyncio.gather(*waiting):
+        assert answer.coverage.missing == (MissingShard(2, "suspended"),)
+    assert now() - started == pytest.approx(1.0, abs=0.1)  # shard_patience_ms, not 0.7 of ten seconds
+    started = now()
+    for number in range(20):
+        answer = await system.pipeline.search(request(f"later {number}"))
+        assert answer.coverage.missing == (MissingShard(2, "suspended"),)
+        assert answer.degraded == "1 of 3 shards is missing (shard 2: suspended)"
+    assert now() - started < 20 * 0.03
+    assert len(system.shards[2].calls) == 20 + 1 + 1  # one that everybody waited for, and one to try it again
+    await asyncio.sleep(10)
+    assert system.shards[2].cancelled == 2
+
+
+@virtual_time
+async def test_a_shard_that_answers_again_is_asked_again() -> None:
+    system = System()
+    await answered(system)
+    system.shards[2].behaviour.delay = 1e6
+    await system.pipeline.search(request())
+    system.shards[2].behaviour.delay = 0.01
+    missing = (await system.pipeline.search(request())).coverage.missing
+    assert missing == (MissingShard(2, "suspended"),)  # it was tried beside this query
+    assert (await system.pipeline.search(request())).coverage.fraction == 1
+    assert (await system.pipeline.search(request())).coverage.fraction == 1
+
+
+@virtual_time
+async def test_a_shard_that_misses_deadlines_before_anything_is_known_of_it_is_suspended_too() -> None:
+    system = System()
+    system.shards[0].behaviour.delay = 1e6
+    answer = await system.pipeline.search(request())
+    assert (now(), answer.coverage.missing) == (pytest.approx(7), (MissingShard(0, "deadline"),))
+    answer = await system.pipeline.search(request())
+    assert (now(), answer.coverage.missing) == (pytest.approx(7), (MissingShard(0, "suspended"),))
+
+
+@virtual_time
+async def test_clients_in_a_hurry_suspend_nothing() -> None:
+    system = System()
+    for shard in system.shards:
+        shard.behaviour.delay = 0.5
+    for _ in range(5):
+        with pytest.raises(Unavailable):
+            await system.pipeline.search(request(deadline=now() + 0.1))
+    assert (await system.pipeline.search(request())).coverage.fraction == 1
+
+
+@virtual_time
+async def test_if_all_shards_are_silent_queries_wait_for_them() -> None:
+    system = System()
+    await answered(system)
+    for shard in system.shards:
+        shard.behaviour.delay = 1e6
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await system.pipeline.search(request())
+    for shard in system.shards:
+        shard.behaviour.delay = 3
+    assert (await system.pipeline.search(request())).coverage.fraction > 0.9
+
+
+@pytest.mark.parametrize("service", ["encoder", "shard", "reranker"])
+@virtual_time
+async def test_of_two_replicas_one_may_hang(service: str) -> None:
+    system = System(
+        encoder_replicas=2, retriever_replicas=2, reranker_min_replicas=2, reranker_max_replicas=2, hedge_budget=0.05
+    )
+    await answered(system, 40)
+    behaviour = {"encoder": system.encoder, "shard": system.shards[1], "reranker": system.reranker}[service].behaviour
+    hung = [True]
+
+    async def hangs_once() -> None:
+        if hung.pop() if hung else False:
+            await asyncio.sleep(1e6)
+
+    behaviour.hook = hangs_once
+    started = now()
+    answer = await system.pipeline.search(request(rerank=True))
+    assert (answer.degraded, answer.coverage.fraction, answer.reranked) == (None, 1, True)
+    assert now() - started < 0.1
+    assert not hung

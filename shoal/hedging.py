@@ -1,0 +1,146 @@
+"""Second attempts: a call that its replica did not survive, and one that takes longer than nearly all before it.
+
+After J. Dean and L. A. Barroso, "The Tail at Scale", CACM 56(2), 2013: the second attempt starts after a high
+percentile of recent latencies, the first answer counts. Here a budget bounds what that adds, because a service that is
+slow altogether would otherwise be asked twice as much.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from shoal.errors import Unavailable
+
+T = TypeVar("T")
+WINDOW = 128
+"""Latencies that are remembered of one service."""
+ENOUGH = 20
+"""Latencies without which nothing is concluded from them."""
+SAVED = 10.0
+"""Second attempts that a budget saves up at most: a replica that hangs needs a few at once."""
+
+
+async def retried(call: Callable[[], Awaitable[T]]) -> T:
+    """Await a call that changes nothing, once more if the connection was lost."""
+    try:
+        return await call()
+    except Unavailable:
+        return await call()
+
+
+class Latencies:
+    """The latest latencies of a service, in seconds."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=WINDOW)
+        self._sorted: list[float] = []
+        self._added = 0
+
+    def add(self, seconds: float) -> None:
+        """Remember one, and forget the oldest of more than WINDOW."""
+        self._seconds.append(seconds)
+        self._added += 1
+        if self._added % ENOUGH == 0:  # sorted now and then: percentiles move slowly
+            self._sorted = sorted(self._seconds)
+
+    def percentile(self, percent: float) -> float | None:
+        """The percentile of a recent moment; None as long as fewer than ENOUGH are known."""
+        return float(np.percentile(self._sorted, percent)) if self._sorted else None
+
+
+class Budget:
+    """Bounds second attempts to a share of the first ones, at any moment and from the start."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._saved = 0.0
+
+    def earn(self) -> None:
+        """Count a first attempt."""
+        self._saved = min(SAVED, self._saved + self._share)
+
+    def spend(self) -> bool:
+        """Whether a second attempt may be made; if so, it is counted."""
+        if self._saved < 1:
+            return False
+        self._saved -= 1
+        return True
+
+
+class Attempts:
+    """Calls one service of several replicas, a second time where that helps.
+
+    replicas: with one, a second attempt would only wait behind the first, and none is made. percentile: of the latest
+    latencies, after which the second attempt starts. budget: may be shared by several services. clock: what deadlines
+    are compared with, in seconds.
+
+    The attempt that comes second is not cancelled. What computes in a thread would not notice, and as long as it counts
+    as running, a router that prefers the less busy of two replicas keeps further calls away from one that hangs.
+    """
+
+    def __init__(self, replicas: int, percentile: float, budget: Budget, clock: Callable[[], float]) -> None:
+        self.latencies = Latencies()
+        self._hedges = replicas > 1
+        self._percentile = percentile
+        self._budget = budget
+        self._clock = clock
+        self._losers: set[asyncio.Task[Any]] = set()
+
+    async def run(self, call: Callable[[], Awaitable[T]], deadline: float) -> T:
+        """Await `call`, which changes nothing, and return the first result; `deadline` ends what is left of it.
+
+        Raises what the first attempt raises, unless the second one has a result.
+        """
+        self._budget.earn()
+        patience = self.latencies.percentile(self._percentile) if self._hedges else None
+        if patience is None:
+            return await self._timed(call)
+        first = asyncio.ensure_future(self._timed(call))
+        attempts = [first]
+        try:
+            done, _ = await asyncio.wait(attempts, timeout=patience)
+            if not done and self._budget.spend():
+                attempts.append(asyncio.ensure_future(self._timed(call)))
+            return await self._first_result(attempts)
+        except asyncio.CancelledError:
+            for attempt in attempts:
+                attempt.cancel()
+            raise
+        finally:
+            for attempt in attempts:
+                self._leave(attempt, deadline)
+
+    async def _timed(self, call: Callable[[], Awaitable[T]]) -> T:
+        started = self._clock()
+        result = await retried(call)
+        self.latencies.add(self._clock() - started)
+        return result
+
+    @staticmethod
+    async def _first_result(attempts: list[asyncio.Task[T]]) -> T:
+        pending = set(attempts)
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for attempt in done:
+                if not attempt.cancelled() and attempt.exception() is None:
+                    return attempt.result()
+        return attempts[0].result()
+
+    def _leave(self, attempt: asyncio.Task[Any], deadline: float) -> None:
+        if attempt.done():
+            if not attempt.cancelled():
+                attempt.exception()  # noticed, so that asyncio does not complain that nobody looked
+            return
+        timer = asyncio.get_running_loop().call_later(deadline - self._clock(), attempt.cancel)
+        self._losers.add(attempt)
+        attempt.add_done_callback(partial(self._ended, timer))
+
+    def _ended(self, timer: asyncio.TimerHandle, attempt: asyncio.Task[Any]) -> None:
+        timer.cancel()
+        self._losers.discard(attempt)
+        if not attempt.cancelled():
+            attempt.exception()
