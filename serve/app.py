@@ -145,7 +145,7 @@ def _deployment(settings: ServeSettings, cls: type, name: str, **options: Any) -
         cls,
         name=name,
         health_check_period_s=2,
-        health_check_timeout_s=10,
+        health_check_timeout_s=5,  # three in a row: what hangs is replaced after some 20 s
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=5,
         max_constructor_retry_count=3,

@@ -40,9 +40,11 @@ PRIVATE = {
 }
 
 # Ray runs this in place of HAProxy, with the arguments -db -f CONFIG ... . The statistics ports would listen on every
-# interface, and HAProxy would outlive a killed proxy actor and keep its ports.
+# interface, and HAProxy would outlive a killed proxy actor and keep its ports. What an ingress replica did not survive
+# is sent to another one, except for what changes the index: a rollback that is done twice undoes itself.
 _WRAPPER = """#!/bin/sh
-sed -i -E 's/^( *bind )[*]?:({ports})$/\\1127.0.0.1:\\2/' "$3"
+sed -i -E -e 's/^( *bind )[*]?:({ports})$/\\1127.0.0.1:\\2/' \\
+    -e '/^frontend http_frontend/a\\    http-request disable-l7-retry if {{ path_sub /index }}' "$3"
 exec {guard}{binary} "$@"
 """
 
@@ -91,6 +93,7 @@ def _haproxy(folder: Path) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         # Several servers may run on one machine: ports and files are this one's own.
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),

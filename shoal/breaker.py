@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from math import inf
 
-from shoal.hedging import Latencies
+from shoal.hedging import SLOW, Latencies
 
-SLOW = 10.0
-"""How many times the 95th percentile of its recent latencies a shard may be silent."""
 PROBE_S = 5.0
 """How long a shard that is left out is given to answer the call that tries it again, in seconds."""
 
@@ -15,7 +13,7 @@ class Breaker:
     """Opens when a shard has been silent for too long, and closes as soon as it answers.
 
     latencies: those of the shard. patience_s: the least time that counts as too long; a shard whose calls usually take
-    long gets more. clock: seconds.
+    long gets SLOW times the 95th percentile of them. clock: seconds.
     """
 
     def __init__(self, latencies: Latencies, patience_s: float, clock: Callable[[], float]) -> None:

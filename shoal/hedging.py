@@ -22,6 +22,10 @@ ENOUGH = 20
 """Latencies without which nothing is concluded from them."""
 SAVED = 10.0
 """Second attempts that a budget saves up at most: a replica that hangs needs a few at once."""
+KEPT = 2.0
+"""Of these, what a budget starts with and keeps for calls that do not return at all."""
+SLOW = 10.0
+"""A call is taken for one of these after so many times the usual wait."""
 
 
 async def retried(call: Callable[[], Awaitable[T]]) -> T:
@@ -53,19 +57,19 @@ class Latencies:
 
 
 class Budget:
-    """Bounds second attempts to a share of the first ones, at any moment and from the start."""
+    """Bounds second attempts, beside KEPT to start with, to a share of the first ones at any moment."""
 
     def __init__(self, share: float) -> None:
         self._share = share
-        self._saved = 0.0
+        self._saved = KEPT if share else 0.0
 
     def earn(self) -> None:
         """Count a first attempt."""
         self._saved = min(SAVED, self._saved + self._share)
 
-    def spend(self) -> bool:
-        """Whether a second attempt may be made; if so, it is counted."""
-        if self._saved < 1:
+    def spend(self, keep: float = 0.0) -> bool:
+        """Whether a second attempt may be made that leaves so many; if so, it is counted."""
+        if self._saved < 1 + keep:
             return False
         self._saved -= 1
         return True
@@ -102,9 +106,13 @@ class Attempts:
         first = asyncio.ensure_future(self._timed(call))
         attempts = [first]
         try:
-            done, _ = await asyncio.wait(attempts, timeout=patience)
-            if not done and self._budget.spend():
-                attempts.append(asyncio.ensure_future(self._timed(call)))
+            for seconds, keep in ((patience, KEPT), ((SLOW - 1) * patience, 0.0)):
+                done, _ = await asyncio.wait(attempts, timeout=seconds)
+                if done:
+                    break
+                if self._budget.spend(keep):
+                    attempts.append(asyncio.ensure_future(self._timed(call)))
+                    break
             return await self._first_result(attempts)
         except asyncio.CancelledError:
             for attempt in attempts:

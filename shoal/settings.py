@@ -386,7 +386,7 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
         "latency, if that is more.",
     )
     hedge_percentile: float = Field(
-        95,
+        98,
         ge=50,
         le=100,
         description="A call that takes longer than this percentile of recent ones is made a second time, if the "

@@ -9,33 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.virtual_time import VirtualLoop
 from shoal.filters import Filter
 from shoal.records import FloatArray, Hits, Passage, Queries, ShardHits
 from shoal.services import Fetched
 from shoal.settings import ServeSettings
 
 DIM = 8
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock starts at 0 and jumps to the next timer. Waiting for nothing at all is an error."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._now = 0.0
-        self._select = self._selector.select
-        self._selector.select = self._jump  # type: ignore[method-assign]
-
-    def time(self) -> float:
-        return self._now
-
-    def _jump(self, timeout: float | None = None) -> Any:
-        events = self._select(0)
-        if not events and timeout is None:
-            raise AssertionError("everybody waits and nothing will ever happen")
-        if not events and timeout:
-            self._now += timeout
-        return events
 
 
 def virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.beir import read_jsonl, read_qrels
 from benchmarks.report import Figure, report
+from benchmarks.simulate import figures, measured, plot, run
 
 ROWS = [{"_id": "1", "text": "naïve"}, {"_id": "2", "text": "b"}]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
@@ -43,3 +44,22 @@ def test_a_missed_goal_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert json.loads((tmp_path / "out.json").read_text())["bad"] == {
         "value": 3.0, "goal": "<= 2", "met": False, "unit": "s"
     }  # fmt: skip
+
+
+def test_the_simulated_fan_out_shows_what_second_attempts_and_suspension_are_for(tmp_path: Path) -> None:
+    file = tmp_path / "ms"
+    file.write_text("\n".join(str(ms) for ms in [4.0] * 90 + [5.0, 6, 7, 8, 9, 10, 12, 14, 16, 20]))
+    latencies = measured(file)
+    outcomes = {
+        scenario: {4: run(scenario, 4, 120, latencies)} for scenario in ("plain", "hedged", "hung", "silent", "waiting")
+    }
+    plain, hedged, hung, silent, waiting = (by_width[4] for by_width in outcomes.values())
+    assert (plain.extra, plain.coverage, hedged.coverage, hung.coverage) == (0, 1, 1, 1)
+    assert 0 < hedged.extra < 0.06
+    assert hedged.p99 < plain.p99
+    assert silent.coverage == waiting.coverage == pytest.approx(1 - 0.5 / 4)
+    assert silent.p50 < 100 < waiting.p99
+    assert waiting.p99 == pytest.approx(7000, abs=10)  # retrieve_share of the deadline
+    assert any(figure.name == "hung, 4 shards: extra calls" for figure in figures(outcomes))
+    plot(outcomes, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

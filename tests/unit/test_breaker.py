@@ -1,7 +1,7 @@
 import pytest
 
-from shoal.breaker import PROBE_S, SLOW, Breaker
-from shoal.hedging import ENOUGH, Latencies
+from shoal.breaker import PROBE_S, Breaker
+from shoal.hedging import ENOUGH, SLOW, Latencies
 
 
 class Clock:

@@ -69,11 +69,31 @@ def test_haproxy_starts_with_its_statistics_on_loopback_and_the_frontend_as_aske
     command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config), "-sf", "12"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout == f"-db -f {config} -sf 12\n"
-    assert config.read_text().split("\n")[1::2] == [
+    assert [line for line in config.read_text().splitlines() if line.lstrip().startswith("bind")] == [
         "    bind 127.0.0.1:9101",
         "    bind *:8000",
         "  bind 127.0.0.1:8404",
     ]
+
+
+def test_haproxy_sends_again_what_a_replica_did_not_survive_but_never_a_change_of_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HAProxy itself checks the configuration, `-c`, that the wrapper makes of a frontend as Ray writes it."""
+    private_ray.prepare(tmp_path, "haproxy")
+    assert os.environ["RAY_SERVE_HAPROXY_RETRY_ON"] == "conn-failure empty-response"
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(
+        "defaults\n    mode http\n    timeout connect 1s\n    timeout client 1s\n    timeout server 1s\n"
+        "    retry-on conn-failure empty-response\n"
+        "frontend http_frontend\n    bind 127.0.0.1:1\n    default_backend b\nbackend b\n    server s 127.0.0.1:2\n"
+    )
+    command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-c", "-f", str(config)]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    lines = config.read_text().splitlines()
+    rule = "    http-request disable-l7-retry if { path_sub /index }"
+    assert lines[lines.index("frontend http_frontend") + 1] == rule
 
 
 def test_the_largest_passage_fits_into_one_message() -> None:

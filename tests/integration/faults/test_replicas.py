@@ -1,0 +1,189 @@
+"""Processes of a served endpoint are killed or stopped under a light steady load; what its clients see of that.
+
+The server is the one that `shoal serve` starts. With two replicas of everything no request fails; with one, which takes
+SHOAL_LONG_TESTS=1, requests wait or are answered without the shard, and only what was inside a killed ingress is lost.
+`-rP` shows what was measured.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.indexes import passages, publish
+from tests.servers import Server, running
+
+LONG = os.environ.get("SHOAL_LONG_TESTS") == "1"
+PATIENCE_S = 120.0
+"""How long a replacement may take. Nothing here is a goal: measured times are printed."""
+CLIENTS = 3
+PAUSE_S = 0.1
+TIMEOUT_MS = 20_000
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request: when it was answered, how long that took, and what was wrong with the answer, if anything was."""
+
+    at: float
+    seconds: float
+    failure: str | None
+    degraded: str | None
+
+
+@dataclass
+class Load:
+    """What clients see who go on asking."""
+
+    url: str
+    seen: list[Seen] = field(default_factory=list)
+
+    def ask(self, client: httpx.Client, query: str) -> None:
+        began, failure, degraded = time.monotonic(), None, None
+        try:
+            response = client.post("/v1/search", json={"query": query, "timeout_ms": TIMEOUT_MS})
+            if response.status_code == 200:
+                degraded = response.json()["degraded"]
+            else:
+                failure = response.text
+        except httpx.HTTPError as error:
+            failure = repr(error)
+        ended = time.monotonic()
+        self.seen.append(Seen(ended, ended - began, failure, degraded))
+
+    @property
+    def failures(self) -> list[str]:
+        return [one.failure for one in self.seen if one.failure]
+
+    def last_flaw(self) -> float | None:
+        """When the last answer came that was not whole."""
+        return max((one.at for one in self.seen if one.failure or one.degraded), default=None)
+
+
+@contextmanager
+def asking(url: str) -> Iterator[Load]:
+    load, stop = Load(url), threading.Event()
+
+    def ask(number: int) -> None:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            while not stop.wait(PAUSE_S):
+                load.ask(client, f"the red fish {number} {len(load.seen)}")
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield load
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def processes(server: Server, name: str) -> set[int]:
+    return {pid for pid, command in server.descendants().items() if command.startswith(f"ray::{name}")}
+
+
+def wait(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "no replacement has come"
+        time.sleep(0.1)
+
+
+def strike(server: Server, name: str, how: signal.Signals, count: int = 1) -> tuple[Load, int]:
+    """Send a signal to one process under load, and wait for fifty whole answers in a row."""
+    wait(lambda: len(processes(server, name)) >= count)  # an earlier blow may have to be made good first
+    before = processes(server, name)
+    with asking(server.url) as load:
+        wait(lambda: len(load.seen) >= 60)  # the server knows how long its services take
+        struck = time.monotonic()
+        victim = min(before)
+        os.kill(victim, how)
+        asked = len(load.seen)
+        wait(lambda: len(load.seen) >= asked + 50 and not any(one.degraded or one.failure for one in load.seen[-50:]))
+    flaw = load.last_flaw()
+    after = [one for one in load.seen if one.at >= struck]
+    print(
+        f"{name} {how.name}: {len(after)} requests, {len(load.failures)} failed, "
+        f"{sum(one.degraded is not None for one in after)} incomplete, "
+        f"whole after {max(0.0, (flaw or struck) - struck):.1f} s, slowest {max(one.seconds for one in after):.2f} s"
+    )
+    return load, victim
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("index")
+    publish(folder, "v1", passages(300))
+    return folder
+
+
+def replicated(count: int) -> list[str]:
+    services = ("retriever-replicas", "encoder-replicas", "ingress-replicas")
+    reranker = [f"--reranker-min-replicas={count}", f"--reranker-max-replicas={count}"]
+    return ["--reranker=overlap", *reranker, *(f"--{service}={count}" for service in services)]
+
+
+@pytest.fixture(scope="module")
+def pairs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with two replicas of everything."""
+    with running(tmp_path_factory.mktemp("pairs"), root, *replicated(2)) as server:
+        server.wait_ready()
+        yield server
+
+
+@pytest.mark.parametrize("service", ["shard-00001", "encoder", "reranker", "ingress"])
+def test_of_two_replicas_one_may_be_killed(service: str, pairs: Server) -> None:
+    load, _ = strike(pairs, f"ServeReplica:shoal:{service}", signal.SIGKILL, 2)
+    assert load.failures == []
+    assert load.last_flaw() is None
+
+
+def test_the_controller_may_be_killed(pairs: Server) -> None:
+    load, _ = strike(pairs, "ServeController", signal.SIGKILL)
+    assert load.failures == []
+    assert load.last_flaw() is None
+
+
+@pytest.mark.parametrize("service", ["shard-00000", "encoder", "reranker"])
+def test_of_two_replicas_one_may_hang(service: str, pairs: Server) -> None:
+    load, victim = strike(pairs, f"ServeReplica:shoal:{service}", signal.SIGSTOP, 2)
+    if victim in processes(pairs, f"ServeReplica:shoal:{service}"):
+        os.kill(victim, signal.SIGCONT)
+    assert load.failures == []
+    assert load.last_flaw() is None
+
+
+@pytest.fixture(scope="module")
+def single(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with one replica of everything."""
+    if not LONG:
+        pytest.skip("set SHOAL_LONG_TESTS=1 to run this too")
+    with running(tmp_path_factory.mktemp("single"), root, *replicated(1)) as server:
+        server.wait_ready()
+        yield server
+
+
+@pytest.mark.parametrize("service", ["encoder", "reranker", "ingress"])
+def test_without_a_second_replica_requests_wait_for_the_next(service: str, single: Server) -> None:
+    load, _ = strike(single, f"ServeReplica:shoal:{service}", signal.SIGKILL)
+    assert load.failures == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_without_a_second_replica_answers_go_on_without_the_shard(how: signal.Signals, single: Server) -> None:
+    load, _ = strike(single, "ServeReplica:shoal:shard-00001", how)
+    assert load.failures == []
+    incomplete = {one.degraded for one in load.seen if one.degraded}
+    assert incomplete <= {
+        f"1 of 2 shards is missing (shard 1: {reason})" for reason in ("suspended", "unreachable", "deadline")
+    }

@@ -1,0 +1,81 @@
+"""A server as a user starts it, `python -m serve.run`, with every process that comes of it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.marks import assert_none_is_left, marked, new_mark
+from tests.serving import free_port
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Server:
+    """A running server. `mark` is in the environment of every process that comes of it, however far down."""
+
+    process: "subprocess.Popen[str]"
+    port: int
+    mark: str
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait_ready(self, line: str = "ready {}") -> None:
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == line.replace("{}", self.url) + "\n", self.errors()
+
+    def errors(self) -> str:
+        """What it said on stderr, but for what a busy machine makes it wait for."""
+        lines = (self.folder / "stderr").read_text().splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith("waiting: "))
+
+    def temporary_folders(self) -> list[Path]:
+        commands = " ".join(self.descendants().values())
+        return [Path(folder) for folder in sorted(set(re.findall(r"/tmp/shoal-\w+", commands)))]
+
+    def descendants(self) -> dict[int, str]:
+        return marked(self.mark)
+
+    def assert_nothing_is_left(self, within_s: float, but: str = "nothing") -> None:
+        assert_none_is_left(self.mark, within_s, but)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", self.port))
+
+
+@contextmanager
+def running(folder: Path, root: Path, *options: str) -> Iterator[Server]:
+    """Start a server; whatever happens, no process of it survives the block."""
+    port, mark = free_port(), new_mark()
+    # The server never asks a proxy for itself.
+    environment = {**os.environ, mark: "1", "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9"}
+    for name in ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):  # the server sets its own
+        environment.pop(name, None)
+    command = [sys.executable, "-m", "serve.run", "--index", str(root), "--port", str(port), *options]
+    with (folder / "stderr").open("w") as stderr:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+        )
+    server = Server(process, port, mark, folder)
+    try:
+        yield server
+    finally:
+        for pid in server.descendants():
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
