@@ -1,5 +1,7 @@
 """Index versions on a real local Serve: they change under load, and no query notices but by the version it is told."""
 
+import os
+import shutil
 import threading
 import time
 from collections import Counter
@@ -17,6 +19,7 @@ from tests.indexes import damage, passages, publish
 from tests.serving import local_ray, serving
 
 COUNT = 200
+SWAPS = 100 if os.environ.get("SHOAL_LONG_TESTS") == "1" else 20
 WATCH_S = 0.2
 
 
@@ -111,6 +114,49 @@ def test_versions_change_under_load_without_an_error_or_a_mixed_answer(root: Pat
     current = versions.read_current(Storage(str(root)))
     assert current is not None
     assert current.version == "v2"
+
+
+def test_versions_swapped_many_times_under_load_fail_and_mix_nothing(root: Path, server: httpx.Client) -> None:
+    with searching(server.base_url) as load:
+        for number in range(SWAPS):
+            activate(server, ("v3", "v2")[number % 2])
+    print(f"{SWAPS} swaps, {sum(load.versions.values())} answers: {dict(load.versions)}")
+    assert load.wrong == []
+    assert load.versions.keys() == {"v2", "v3"}
+    eventually(server, "v2")
+
+
+def test_a_version_whose_folder_is_removed_is_served_on(root: Path, tmp_path: Path, server: httpx.Client) -> None:
+    version = server.get("/v1/index").json()["version"]
+    folder = root / layout.version_dir(version)
+    with searching(server.base_url) as load:
+        shutil.move(folder, tmp_path / "removed")
+        seen = sum(load.versions.values())
+        deadline = time.monotonic() + 60
+        while sum(load.versions.values()) < seen + 50 and not load.wrong:
+            assert time.monotonic() < deadline
+            time.sleep(WATCH_S)
+    shutil.move(tmp_path / "removed", folder)
+    assert load.wrong == []
+    assert set(load.versions) == {version}
+
+
+@pytest.mark.parametrize("how", ["cut off", "emptied", "removed"])
+def test_a_version_that_lost_data_is_not_activated(how: str, root: Path, server: httpx.Client) -> None:
+    before = server.get("/v1/index").json()["version"]
+    file = root / layout.shard_dir("v4", 0) / layout.PASSAGES
+    content = file.read_bytes()
+    if how == "removed":
+        file.unlink()
+    else:
+        file.write_bytes(content[: len(content) // 2 if how == "cut off" else 0])
+    with searching(server.base_url) as load:
+        response = server.post("/v1/index/activate", json={"version": "v4"})
+    file.write_bytes(content)
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "CORRUPT_INDEX")
+    assert str(file) in response.json()["message"]
+    assert load.wrong == []
+    assert server.get("/v1/index").json()["version"] == before
 
 
 def test_a_version_that_does_not_fit_is_refused_with_the_reason(root: Path, server: httpx.Client) -> None:

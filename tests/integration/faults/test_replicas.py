@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from shoal import layout
 from tests.indexes import passages, publish
 from tests.servers import Server, running
 
@@ -27,6 +29,8 @@ PATIENCE_S = 120.0
 CLIENTS = 3
 PAUSE_S = 0.1
 TIMEOUT_MS = 20_000
+WAITING = 4
+"""Places in the queues of the server with one replica: more than there are clients of a load."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,8 @@ def single(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     """A server with one replica of everything."""
     if not LONG:
         pytest.skip("set SHOAL_LONG_TESTS=1 to run this too")
-    with running(tmp_path_factory.mktemp("single"), root, *replicated(1)) as server:
+    options = [*replicated(1), f"--max-waiting={WAITING}"]
+    with running(tmp_path_factory.mktemp("single"), root, *options) as server:
         server.wait_ready()
         yield server
 
@@ -187,3 +192,47 @@ def test_without_a_second_replica_answers_go_on_without_the_shard(how: signal.Si
     assert incomplete <= {
         f"1 of 2 shards is missing (shard 1: {reason})" for reason in ("suspended", "unreachable", "deadline")
     }
+
+
+def test_a_client_that_goes_away_frees_its_place(single: Server) -> None:
+    """The encoder hangs, so that every place in its queue stays taken as long as its client waits."""
+    wait(lambda: httpx.get(f"{single.url}/readyz").status_code == 200)
+    (encoder,) = processes(single, "ServeReplica:shoal:encoder")
+    os.kill(encoder, signal.SIGSTOP)
+
+    def leave(number: int) -> str:
+        try:
+            body = {"query": f"impatient {number}", "timeout_ms": TIMEOUT_MS}
+            return httpx.post(f"{single.url}/v1/search", json=body, timeout=0.5).text
+        except httpx.ReadTimeout:
+            return "left"
+
+    try:
+        with ThreadPoolExecutor(WAITING) as clients:
+            outcomes = list(clients.map(leave, range(3 * WAITING)))
+    finally:
+        os.kill(encoder, signal.SIGCONT)
+    assert set(outcomes) == {"left"}
+
+
+def test_a_shard_whose_files_are_cut_off_is_missing_until_they_are_whole(root: Path, single: Server) -> None:
+    """Reading beyond the end of a mapped file kills the process: SIGBUS."""
+    wait(lambda: httpx.get(f"{single.url}/readyz").status_code == 200)
+    before = processes(single, "ServeReplica:shoal:shard-00000")
+    files = [file for file in (root / layout.shard_dir("v1", 0)).rglob("*") if file.is_file()]
+    whole = {file: file.read_bytes() for file in files}
+    with asking(single.url) as load:
+        wait(lambda: len(load.seen) >= 60)
+        struck = time.monotonic()
+        for file in files:
+            os.truncate(file, 0)
+        wait(lambda: not processes(single, "ServeReplica:shoal:shard-00000") & before)
+        asked = len(load.seen)
+        wait(lambda: len(load.seen) >= asked + 20)
+        restored = time.monotonic()
+        for file, content in whole.items():
+            file.write_bytes(content)
+        wait(lambda: len(load.seen) >= 50 and not any(one.degraded or one.failure for one in load.seen[-50:]))
+    print(f"cut off for {restored - struck:.1f} s, whole {(load.last_flaw() or restored) - restored:.1f} s afterwards")
+    assert load.failures == []
+    assert load.last_flaw() is not None
