@@ -43,7 +43,7 @@ SCENARIOS = ("plain", "hedged", "hung", "silent", "waiting")
 STALL_SHARE = 0.005
 """Calls in whose course a replica stalls: a page fault on a busy disk, a neighbour that takes the core."""
 STALL_S = (0.05, 0.5)
-FEWEST = 50
+FEWEST = 20
 """Queries of a run at least."""
 PASSAGES = 100
 """Passages a shard."""

@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
-
 from shoal.errors import Unavailable
 
 T = TypeVar("T")
@@ -53,7 +51,13 @@ class Latencies:
 
     def percentile(self, percent: float) -> float | None:
         """The percentile of a recent moment; None as long as fewer than ENOUGH are known."""
-        return float(np.percentile(self._sorted, percent)) if self._sorted else None
+        if not self._sorted:
+            return None
+        # numpy.percentile takes 40 microseconds of a core, and this is asked twice for every call.
+        place = percent / 100 * (len(self._sorted) - 1)
+        low = int(place)
+        high = min(low + 1, len(self._sorted) - 1)
+        return self._sorted[low] + (place - low) * (self._sorted[high] - self._sorted[low])
 
 
 class Budget:
