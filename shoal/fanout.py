@@ -12,6 +12,7 @@ import numpy as np
 from shoal import filters, tracing
 from shoal.batching import Batcher
 from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
+from shoal.manifest import IndexInfo
 from shoal.merge import merge
 from shoal.metadata import FieldTypes
 from shoal.records import Candidate, Coverage, FloatArray, Hits, MissingShard, Mode, Passage, Queries, ShardHits
@@ -53,6 +54,7 @@ class Probe:
     """What the shards are asked for one query. `vector`, float32 (dim,), is None for a lexical one.
 
     requests: ids of the HTTP request, for log lines.
+    effort: search parameters in the place of the version's own; "" for those.
     """
 
     text: str
@@ -62,6 +64,7 @@ class Probe:
     deadline: float
     filter: filters.Filter | None
     requests: tuple[str, ...] = ()
+    effort: str = ""
 
     @property
     def rows(self) -> int:
@@ -84,7 +87,8 @@ class FanOut:
 
     Each shard has its own queue: a shard that hangs delays no other shard, and a slow one gets larger batches.
     counts: passages of each shard, for the coverage. fields: types of the metadata fields, for filters. lexical:
-    whether the version can be searched by words. Raises Conflict when there are not as many counts as shards.
+    whether the version can be searched by words. index: its vector index, for queries that ask for a recall. Raises
+    Conflict when there are not as many counts as shards.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class FanOut:
         fields: FieldTypes | None = None,
         lexical: bool = False,
         observer: Observer | None = None,
+        index: IndexInfo | None = None,
     ) -> None:
         if len(counts) != len(shards):
             raise Conflict(
@@ -111,6 +116,7 @@ class FanOut:
         self._clock = clock
         self._fields = fields or {}
         self._observer = observer or Deaf()
+        self._index = index
         self._queues = [
             Batcher(
                 partial(self._search, number),
@@ -134,6 +140,10 @@ class FanOut:
         """Check a filter against the fields of this version. Raises InvalidArgument with the path to the fault."""
         limits = self._settings.max_filter_width, self._settings.max_filter_depth
         return filters.parse(document, self._fields, *limits) if document else None
+
+    def effort(self, recall: float | None) -> str:
+        """The search parameters that give a recall. Raises InvalidArgument when this version has none."""
+        return "" if recall is None or self._index is None else self._index.search_for(recall)
 
     async def search(self, probe: Probe) -> tuple[dict[int, Found], dict[int, str]]:
         """Search all shards for one query until its deadline.
@@ -211,6 +221,7 @@ class FanOut:
             _stacked([probe.vector for probe in probes]),
             [probe.text for probe in probes],
             [probe.mode for probe in probes],
+            [probe.effort for probe in probes] if any(probe.effort for probe in probes) else None,
         )
         top_k = max(probe.top_k for probe in probes)
         deadline = max(probe.deadline for probe in probes)

@@ -94,11 +94,20 @@ class IndexSettings(Settings):
     """Which vector index, and how it is searched."""
 
     index_kind: Name = Field(
-        "flat", description="Index kind: a file of shoal/indexes/, or any FAISS factory string such as IVF1024,SQ8."
+        "auto",
+        description="Index kind: flat, hnsw, ivf, ivf_sq8, ivf_pq, rabitq (files of shoal/indexes/), any FAISS factory "
+        "string such as IVF1024,SQ8, or auto: by corpus size, dimensions and index_memory_gib.",
     )
     index_search: str = Field(
         "",
-        description="FAISS search parameters of a factory index, such as nprobe=16 or efSearch=64.",
+        description="Search parameters to use whatever recall they give, such as nprobe=16,refine=4 or efSearch=64.",
+    )
+    recall_target: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="Share of the ten nearest passages that an approximate index shall find: the build measures what "
+        "its search parameters give and the server uses the cheapest that reach it.",
     )
     train_passages: int = Field(
         262_144, ge=1, description="Vectors sampled from the whole corpus to train an index kind that needs training."
@@ -170,7 +179,18 @@ class SourceSettings(Settings):
     )
 
 
-class BuildSettings(SourceSettings, EncoderSettings, IndexSettings, LexicalSettings):
+class AutoSettings(Settings):
+    """What index_kind auto goes by."""
+
+    index_memory_gib: float = Field(
+        8.0,
+        gt=0,
+        le=1_000_000,
+        description="Memory for the vector indexes of all shards together, in GiB, which index_kind auto stays within.",
+    )
+
+
+class BuildSettings(AutoSettings, SourceSettings, EncoderSettings, IndexSettings, LexicalSettings):
     """Everything that `python -m jobs.build_index` and `shoal build` take."""
 
     index: Name = Field(description="Index root to publish to: a local path or a URI such as s3://bucket/prefix.")

@@ -135,7 +135,7 @@ class LocalAsker:
             settings,
         )
         counts = [entry.count for entry in manifest.shards]
-        self._pipeline.switch(manifest.version, counts, manifest.fields, manifest.lexical is not None)
+        self._pipeline.switch(manifest.version, counts, manifest.fields, manifest.lexical is not None, manifest.index)
         self._runner = asyncio.Runner()
 
     def ask(self, query: str, mode: Mode, rerank: bool, top_k: int) -> tuple[list[str], bool]:
