@@ -22,9 +22,10 @@ from shoal.build.publish import field_types, first_rejected, make_manifest, requ
 from shoal.build.recall import Tuning
 from shoal.build.verify import count_problems
 from shoal.errors import Conflict, CorruptIndex, NotFound, ShoalError
+from shoal.evaluation.gate import Answers, Verdict, judge, read_gate, to_json
 from shoal.fingerprint import Fingerprint
 from shoal.lexical.analyzer import Analyzer
-from shoal.manifest import IndexInfo
+from shoal.manifest import IndexInfo, Manifest
 from shoal.metadata import MAX_FIELDS
 from shoal.plan import Plan, make_plan, spool
 from shoal.settings import BuildSettings
@@ -45,6 +46,7 @@ class Builder:
         self._started = time.monotonic()
         self._busy = Busy()
         self._gpus = cluster.gpus
+        self._gate = read_gate(settings)
         self._limit = 2 * max(1, math.floor(cluster.cpus / settings.threads))
 
     def plan(self) -> Plan:
@@ -240,7 +242,8 @@ class Builder:
     def _finish(self, plan_hash: str, version: str, verified: bool = False) -> Summary:
         """Make a published version current if that is wanted, and clear the staging area of its build."""
         manifest = versions.read_manifest(self.storage, version)
-        if self.settings.activate:
+        verdict = self._judge(manifest)
+        if self.settings.activate and (verdict is None or verdict.passed):
             try:
                 versions.activate(self.storage, version, verified=verified)
             except ShoalError as error:
@@ -263,4 +266,26 @@ class Builder:
             shards=len(manifest.shards),
             bytes=sum(file.bytes for file in manifest.all_files()),
             recall_at_10=manifest.index.recall_at_10,
+            gate=None if verdict is None else to_json(verdict),
         )
+
+    def _judge(self, manifest: Manifest) -> Verdict | None:
+        """Hold a published version against the gate; None without one, or if it is current already."""
+        current = versions.read_current(self.storage)
+        gate = self._gate
+        if gate is None or (current is not None and current.version == manifest.version):
+            return None
+
+        def ask() -> Answers:
+            answers: Answers = run(
+                tasks.ask_version,
+                self.settings,
+                manifest.version,
+                gate.dataset,
+                gate.sample,
+                **self.workers.options,
+            )
+            return answers
+
+        with self._reporter.stage("gate"):
+            return judge(gate, manifest, ask)

@@ -12,6 +12,7 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 MetadataType = Annotated[
     str, StringConstraints(pattern=r"^.+:(string|integer|number|boolean|timestamp|list|none)$", strip_whitespace=True)
 ]
+GateDemand = Annotated[str, StringConstraints(pattern=r"^(qrels|min_ndcg|max_drop|recall)=.+$", strip_whitespace=True)]
 EMBEDDED_ENCODER = "all-MiniLM-L6-v2"
 
 
@@ -190,7 +191,21 @@ class AutoSettings(Settings):
     )
 
 
-class BuildSettings(AutoSettings, SourceSettings, EncoderSettings, IndexSettings, LexicalSettings):
+class GateSettings(Settings):
+    """What a version has to reach before it is made current."""
+
+    gate: list[GateDemand] | None = Field(
+        None,
+        description="Demands on a new version, without which it is published but not made current (exit code 3): "
+        "recall=0.95 of the vector index; with judged queries, qrels=DIR in BEIR layout or sample_judgements, "
+        "min_ndcg=0.5 and max_drop=0.01 against the active version.",
+    )
+    sample_judgements: int = Field(
+        0, ge=0, le=100_000, description="Make so many known-item queries from the corpus for the gate to judge by."
+    )
+
+
+class BuildSettings(GateSettings, AutoSettings, SourceSettings, EncoderSettings, IndexSettings, LexicalSettings):
     """Everything that `python -m jobs.build_index` and `shoal build` take."""
 
     index: Name = Field(description="Index root to publish to: a local path or a URI such as s3://bucket/prefix.")
