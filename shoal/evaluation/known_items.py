@@ -43,7 +43,7 @@ def known_items(passages: Sequence[Passage]) -> Dataset:
 def _query(text: str, counts: Counter[str], frequency: Counter[str], passages: int, seed: int) -> str:
     """Some words of a text in the order in which it has them."""
     terms = list(counts)
-    if len(terms) < _LEAST_WORDS:
+    if min(len(terms), len(text.split())) < _LEAST_WORDS:  # scripts without spaces have long runs of letters
         start = max(0, (len(text) - CHARACTERS) // 2)
         return text[start : start + CHARACTERS].strip()
     # One more passage than there are: a word that all of them have may be drawn too, but hardly ever is.
