@@ -74,7 +74,14 @@ def build(folder: Path, count: int, shards: int) -> dict[str, int]:
         "--index",
         str(folder / f"index-{count}"),
     ]
-    command += ["--encoder", "hashing:64", *(["--shards", str(shards)] if shards else []), "--json"]
+    command += [
+        "--encoder",
+        "hashing:64",
+        "--index-kind",
+        "flat",
+        *(["--shards", str(shards)] if shards else []),
+        "--json",
+    ]
     with (folder / "log").open("w+") as log:
         process = subprocess.Popen(
             command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=log, text=True

@@ -26,6 +26,7 @@ from shoal.build.embed import embed_unit
 from shoal.build.index import count_shard, index_shard
 from shoal.build.lexical import describe_lexical, merge_shards
 from shoal.build.publish import field_types, make_manifest
+from shoal.build.recall import Tuning
 from shoal.build.sample import sample_vectors
 from shoal.encoders import Encoder, TokenEncoder, load_encoder
 from shoal.evaluation.asking import LocalAsker, ask_all, ask_planned, planned
@@ -136,7 +137,12 @@ def keep(place: Path, dataset: Dataset, encoder: TokenEncoder, folder: Path) -> 
 def build(source: Path, root: Storage, encoder: Encoder, options: argparse.Namespace) -> Manifest:
     """Take the steps of the build job, one after the other in this process."""
     settings = BuildSettings(
-        source=str(source), index=root.uri, encoder=options.encoder, shards=SHARDS, threads=options.threads
+        source=str(source),
+        index=root.uri,
+        encoder=options.encoder,
+        index_kind="flat",
+        shards=SHARDS,
+        threads=options.threads,
     )
     plan = spool(make_plan(settings, encoder.fingerprint()), root)
     tally = Tally(len(plan.units), plan.shards)
@@ -151,7 +157,7 @@ def build(source: Path, root: Storage, encoder: Encoder, options: argparse.Names
     commits = [index_shard(plan, shard, root, queries, options.threads, fields) for shard in range(plan.shards)]
     for commit in commits:
         tally.add_shard(commit)
-    manifest = make_manifest(plan, tally, commits, None, [], describe_lexical(plan, root))
+    manifest = make_manifest(plan, tally, commits, Tuning().describe(plan.index), [], describe_lexical(plan, root))
     versions.publish(root, manifest)
     return manifest
 

@@ -13,9 +13,9 @@ from rich.console import Console
 from jobs.builder import Builder
 from jobs.estimate import estimate
 from jobs.progress import Reporter
-from jobs.report import print_rows
+from jobs.report import Summary, print_rows
 from jobs.session import joins_cluster, ray_session
-from shoal.cli.errors import run
+from shoal.cli.errors import REFUSED, run
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument
 from shoal.processes import stop_on_signals
@@ -42,6 +42,8 @@ def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
     if as_json:
         json.dump(outcome.to_json(), sys.stdout, ensure_ascii=False)
         sys.stdout.write("\n")
+    if isinstance(outcome, Summary) and outcome.gate is not None and not outcome.gate["passed"]:
+        raise typer.Exit(REFUSED)
 
 
 def _require_absolute(settings: BuildSettings) -> None:
@@ -49,6 +51,9 @@ def _require_absolute(settings: BuildSettings) -> None:
     paths = {"--source": settings.source, "--index": settings.index}
     if settings.encoder.startswith("."):  # else it may be the name of a preset or on a hub
         paths["--encoder"] = settings.encoder
+    for demand in settings.gate or ():
+        if demand.startswith("qrels="):
+            paths["--gate"] = demand.partition("=")[2]
     for option, path in paths.items():
         if "://" not in path and not Path(path).expanduser().is_absolute():
             raise InvalidArgument(

@@ -19,11 +19,13 @@ from shoal import indexes, layout, versions
 from shoal.build.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
 from shoal.build.lexical import describe_lexical
 from shoal.build.publish import field_types, first_rejected, make_manifest, require_passages, write_rejected
-from shoal.build.recall import CorpusRecall
+from shoal.build.recall import Tuning
 from shoal.build.verify import count_problems
 from shoal.errors import Conflict, CorruptIndex, NotFound, ShoalError
+from shoal.evaluation.gate import Answers, Verdict, judge, read_gate, to_json
 from shoal.fingerprint import Fingerprint
 from shoal.lexical.analyzer import Analyzer
+from shoal.manifest import IndexInfo, Manifest
 from shoal.metadata import MAX_FIELDS
 from shoal.plan import Plan, make_plan, spool
 from shoal.settings import BuildSettings
@@ -43,10 +45,8 @@ class Builder:
         self._reporter = reporter
         self._started = time.monotonic()
         self._busy = Busy()
-        self._resources = {
-            "num_cpus": settings.threads,
-            "num_gpus": tasks.index_gpus(settings.index_kind, cluster.gpus),
-        }
+        self._gpus = cluster.gpus
+        self._gate = read_gate(settings)
         self._limit = 2 * max(1, math.floor(cluster.cpus / settings.threads))
 
     def plan(self) -> Plan:
@@ -55,10 +55,10 @@ class Builder:
             self._reporter.say(lack)
         with self._reporter.stage("plan"):
             encoder: Fingerprint = run(tasks.fingerprint, self.settings, **self.workers.options)
-            indexes.check(self.settings.index_kind, encoder.dim, self.settings.index_search)
             if self.settings.lexical:
                 Analyzer(self.settings)
             plan = make_plan(self.settings, encoder)
+            indexes.check(plan.index.index_kind, encoder.dim, plan.index.index_search)
         if unreadable := plan.unreadable:
             self._reporter.say(
                 f"{len(unreadable):,} of {len(plan.files):,} files cannot be read and are left out, such as "
@@ -139,13 +139,13 @@ class Builder:
             return {}
         tally, reused = self._embed(plan)
         require_passages(plan, tally, self.storage)
-        commits, recall = self._index(plan, tally)
+        commits, index = self._index(plan, tally)
         self._verify(plan, tally)
         with self._reporter.stage("publish"):
             examples = first_rejected(plan, tally, self.storage, _EXAMPLES)
             report = write_rejected(plan, tally, self.storage)
             lexical = describe_lexical(plan, self.storage)
-            versions.publish(self.storage, make_manifest(plan, tally, commits, recall, [report], lexical))
+            versions.publish(self.storage, make_manifest(plan, tally, commits, index, [report], lexical))
         return {
             "built": True,
             "units": len(plan.units),
@@ -176,12 +176,13 @@ class Builder:
                     stage.advance(int(tally.passages[unit]))
         return tally, reused
 
-    def _index(self, plan: Plan, tally: Tally) -> tuple[list[ShardCommit], float | None]:
-        """Train if the kind needs it, index every shard, and measure recall over all of them."""
+    def _index(self, plan: Plan, tally: Tally) -> tuple[list[ShardCommit], IndexInfo]:
+        """Train if the kind needs it, index every shard, and tune the search over all of them."""
         root, threads = self.settings.index, self.settings.threads
+        resources = {"num_cpus": threads, "num_gpus": tasks.index_gpus(plan.index.index_kind, self._gpus)}
         if indexes.index_kind(plan.index.index_kind).TRAINED:
             with self._reporter.stage("train"):
-                run(tasks.train, root, plan.hash, tally.passages, threads, **self._resources)
+                run(tasks.train, root, plan.hash, tally.passages, threads, **resources)
         fields = field_types(plan, tally)
         if mixed := [name for name, kind in fields.items() if kind == "mixed"]:
             self._reporter.say(
@@ -204,18 +205,25 @@ class Builder:
             indexing = (
                 (root, plan.hash, plan.version, shard, queries, threads, fields) for shard in range(plan.shards)
             )
-            for passages in spread(tasks.index, indexing, self._limit, **self._resources):
+            for passages in spread(tasks.index, indexing, self._limit, **resources):
                 stage.advance(passages)
             commits = []
-            recall = CorpusRecall()
+            tuning = Tuning()
             for shard in range(plan.shards):
                 commit = read_shard_commit(self.storage, plan.hash, shard)
                 if commit.version != plan.version:
                     raise Conflict(f"another run of this build has indexed shard {shard} for {commit.version}")
                 tally.add_shard(commit)
-                recall.add(commit.nearest)
+                tuning.add(commit.trials)
                 commits.append(commit.without_sample())
-        return commits, recall.value()
+        index = tuning.describe(plan.index)
+        if index.curve and index.recall_at_10 is not None and index.recall_at_10 < plan.index.recall_target:
+            tried = f"--index-search {index.search}" if plan.index.index_search else f"{index.kind} at its best"
+            self._reporter.say(
+                f"{tried} finds {index.recall_at_10:.4f} of the nearest passages, not the "
+                f"{plan.index.recall_target:g} of --recall-target"
+            )
+        return commits, index
 
     def _verify(self, plan: Plan, tally: Tally) -> None:
         """Read everything that was stored once more. Raises CorruptIndex; then nothing is published."""
@@ -234,7 +242,8 @@ class Builder:
     def _finish(self, plan_hash: str, version: str, verified: bool = False) -> Summary:
         """Make a published version current if that is wanted, and clear the staging area of its build."""
         manifest = versions.read_manifest(self.storage, version)
-        if self.settings.activate:
+        verdict = self._judge(manifest)
+        if self.settings.activate and (verdict is None or verdict.passed):
             try:
                 versions.activate(self.storage, version, verified=verified)
             except ShoalError as error:
@@ -257,4 +266,26 @@ class Builder:
             shards=len(manifest.shards),
             bytes=sum(file.bytes for file in manifest.all_files()),
             recall_at_10=manifest.index.recall_at_10,
+            gate=None if verdict is None else to_json(verdict),
         )
+
+    def _judge(self, manifest: Manifest) -> Verdict | None:
+        """Hold a published version against the gate; None without one, or if it is current already."""
+        current = versions.read_current(self.storage)
+        gate = self._gate
+        if gate is None or (current is not None and current.version == manifest.version):
+            return None
+
+        def ask() -> Answers:
+            answers: Answers = run(
+                tasks.ask_version,
+                self.settings,
+                manifest.version,
+                gate.dataset,
+                gate.sample,
+                **self.workers.options,
+            )
+            return answers
+
+        with self._reporter.stage("gate"):
+            return judge(gate, manifest, ask)

@@ -6,7 +6,10 @@ from typing import Any
 from rich.console import Console
 
 from shoal.build.publish import describe
-from shoal.cli.tables import size
+from shoal.cli.tables import clean, size
+
+FALLEN = 10
+"""Queries that the table names at most, of those that answer worse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class Summary:
     """From the start of the plan to the flip of CURRENT."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Of each stage, and in total."""
+    gate: dict[str, Any] | None = None
+    """What the gate measured, why it refused the version and which queries fell; None without a gate."""
     rejected_examples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -57,6 +62,7 @@ class Summary:
         ]
         if self.recall_at_10 is not None:
             rows.append(("recall@10", f"{self.recall_at_10:.4f} of exact search"))
+        rows += _gate_rows(self.gate)
         if self.built:
             reused = f", {self.units_reused:,} of them from an earlier run" if self.units_reused else ""
             rows.append(("units", f"{self.units:,}{reused}"))
@@ -65,6 +71,21 @@ class Summary:
             rows.append(("seconds", ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.seconds.items())))
             rows.append(("speed", f"{self.passages_per_s:,.0f} passages/s"))
         return rows
+
+
+def _gate_rows(gate: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if gate is None:
+        return []
+    measured = ", ".join(f"{name} {value:.4f}" for name, value in gate["measured"].items())
+    if gate["passed"]:
+        return [("gate", f"passed: {measured}")]
+    rows = [("gate", f"refused: {'; '.join(gate['reasons'])}")]
+    for one in gate["fallen"][:FALLEN]:
+        before = "" if one["before"] is None else f"{one['before']:.4f} -> "
+        rows.append(("", f"{before}{one['now']:.4f} {clean(one['id'])}: {clean(one['text'])}"))
+    if len(gate["fallen"]) > FALLEN:
+        rows.append(("", f"and {len(gate['fallen']) - FALLEN} more queries"))
+    return rows
 
 
 def print_rows(console: Console, title: str, rows: list[tuple[str, str]]) -> None:

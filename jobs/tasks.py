@@ -29,6 +29,8 @@ from shoal.settings import BuildSettings, EvaluateSettings
 from shoal.storage import Storage
 
 if TYPE_CHECKING:
+    from shoal.evaluation.dataset import Dataset
+    from shoal.evaluation.gate import Answers
     from shoal.evaluation.runs import Run
 
 P = ParamSpec("P")
@@ -199,6 +201,13 @@ def ask(settings: EvaluateSettings, queries: dict[str, str]) -> list["Run"]:
     from shoal.evaluation.evaluate import ask_here
 
     return ask_here(settings, queries)
+
+
+def ask_version(settings: BuildSettings, version: str, dataset: "Dataset | None", sample: int) -> "Answers":
+    """Ask a version that is about to be made current, and the one that is, the judged queries of a gate."""
+    from shoal.evaluation.gate import ask
+
+    return ask(settings, version, dataset, sample)
 
 
 @patient

@@ -22,7 +22,7 @@ from shoal.errors import (
     Unavailable,
 )
 from shoal.fingerprint import Fingerprint
-from shoal.manifest import Manifest
+from shoal.manifest import IndexInfo, Manifest
 from shoal.metadata import FieldTypes
 from shoal.records import Mode
 from shoal.storage import Storage
@@ -79,16 +79,16 @@ class Pulse:
 class Activation:
     """Keeps one ingress replica on the version that CURRENT names.
 
-    switch: called with a version, its passages per shard, the types of its fields and whether it can be searched by
-    words, when new queries shall be answered from it. expected: the fingerprint of the query encoder; a version of
-    another encoder or another number of shards needs another server.
+    switch: called with a version, its passages per shard, the types of its fields, whether it can be searched by words
+    and its vector index, when new queries shall be answered from it. expected: the fingerprint of the query encoder; a
+    version of another encoder or another number of shards needs another server.
     """
 
     def __init__(
         self,
         storage: Storage,
         shards: Sequence[ShardControl],
-        switch: Callable[[str, Sequence[int], FieldTypes, bool], None],
+        switch: Callable[[str, Sequence[int], FieldTypes, bool, IndexInfo], None],
         expected: Fingerprint,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -186,6 +186,9 @@ class Activation:
             "dim": manifest.dim,
             "metric": manifest.metric,
             "kind": manifest.index.kind,
+            "search": manifest.index.search,
+            "recall_at_10": manifest.index.recall_at_10,
+            "curve": [point.model_dump() for point in manifest.index.curve],
             "modes": ["dense"] if manifest.lexical is None else list(get_args(Mode)),
             "fields": manifest.fields,
             "models": {"encoder": manifest.encoder.model, "reranker": reranker},
@@ -217,7 +220,7 @@ class Activation:
 
     async def _serve(self, manifest: Manifest, previous: str | None) -> None:
         counts = [shard.count for shard in manifest.shards]
-        self._switch(manifest.version, counts, manifest.fields, manifest.lexical is not None)
+        self._switch(manifest.version, counts, manifest.fields, manifest.lexical is not None, manifest.index)
         self._manifest, self._previous, self._problem = manifest, previous, None
         logger.info("serving index version %s", manifest.version)
         keep = [manifest.version, *([previous] if previous else [])]

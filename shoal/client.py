@@ -37,6 +37,8 @@ class SearchOptions(TypedDict, total=False):
     timeout_ms: int
     """Deadline at the server: what is not finished by then is left out and named in `degraded`."""
     explain: bool
+    recall: float
+    """Share of the ten nearest passages that stage one shall find, such as 0.99; by default as tuned."""
     filter: Mapping[str, Any]
     """Conditions on metadata, such as {"year": {"$gte": 2020}}, that every result fulfils."""
 

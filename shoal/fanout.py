@@ -15,6 +15,7 @@ from shoal.batching import Batcher
 from shoal.breaker import PROBE_S, Breaker
 from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.hedging import Attempts, Budget, retried
+from shoal.manifest import IndexInfo
 from shoal.merge import merge
 from shoal.metadata import FieldTypes
 from shoal.records import Candidate, Coverage, FloatArray, Hits, MissingShard, Mode, Passage, Queries, ShardHits
@@ -52,6 +53,7 @@ class Probe:
     """What the shards are asked for one query. `vector`, float32 (dim,), is None for a lexical one.
 
     requests: ids of the HTTP request, for log lines.
+    effort: search parameters in the place of the version's own; "" for those.
     """
 
     text: str
@@ -61,6 +63,7 @@ class Probe:
     deadline: float
     filter: filters.Filter | None
     requests: tuple[str, ...] = ()
+    effort: str = ""
 
     @property
     def rows(self) -> int:
@@ -84,7 +87,8 @@ class FanOut:
     Each shard has its own queue: a shard that hangs delays no other shard, and a slow one gets larger batches. One that
     stays silent is suspended: queries go on without it, and it is tried again beside them until it answers.
     counts: passages of each shard, for the coverage. fields: types of the metadata fields, for filters. lexical:
-    whether the version can be searched by words. Raises Conflict when there are not as many counts as shards.
+    whether the version can be searched by words. index: its vector index, for queries that ask for a recall. Raises
+    Conflict when there are not as many counts as shards.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class FanOut:
         fields: FieldTypes | None = None,
         lexical: bool = False,
         observer: Observer | None = None,
+        index: IndexInfo | None = None,
     ) -> None:
         if len(counts) != len(shards):
             raise Conflict(
@@ -119,6 +124,7 @@ class FanOut:
             Breaker(attempts.latencies, settings.shard_patience_ms / 1000, clock) for attempts in self._attempts
         ]
         self._probes: set[asyncio.Task[None]] = set()
+        self._index = index
         self._queues = [
             Batcher(
                 partial(self._search, number),
@@ -142,6 +148,10 @@ class FanOut:
         """Check a filter against the fields of this version. Raises InvalidArgument with the path to the fault."""
         limits = self._settings.max_filter_width, self._settings.max_filter_depth
         return filters.parse(document, self._fields, *limits) if document else None
+
+    def effort(self, recall: float | None) -> str:
+        """The search parameters that give a recall. Raises InvalidArgument when this version has none."""
+        return "" if recall is None or self._index is None else self._index.search_for(recall)
 
     async def search(self, probe: Probe) -> tuple[dict[int, Found], dict[int, str]]:
         """Search all shards for one query until its deadline.
@@ -246,6 +256,7 @@ class FanOut:
             _stacked([probe.vector for probe in probes]),
             [probe.text for probe in probes],
             [probe.mode for probe in probes],
+            [probe.effort for probe in probes] if any(probe.effort for probe in probes) else None,
         )
         top_k = max(probe.top_k for probe in probes)
         deadline = max(probe.deadline for probe in probes)

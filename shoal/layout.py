@@ -31,6 +31,7 @@ def shard_dir(version: str, shard: int) -> str:
 
 
 VECTORS = "vectors.faiss"
+EXACT = "vectors.npy"
 PASSAGES = "passages.arrow"
 METADATA = "metadata.arrow"
 LEXICAL = "lexical"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shoal.errors import CorruptIndex
+from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.fingerprint import Fingerprint
 from shoal.metadata import FieldType
 from shoal.settings import LexicalSettings
@@ -52,6 +52,16 @@ class ShardInfo(Record):
         return _canonical(self.model_dump(mode="json"))
 
 
+class CurvePoint(Record):
+    """What the index finds with some search parameters, over the sampled queries and the whole corpus."""
+
+    search: str
+    recall: float
+    """Share of the exact ten nearest passages that it finds."""
+    latency_ms: float
+    """Median search time of one query in one shard during verification; machine dependent."""
+
+
 class IndexInfo(Record):
     """The vector index, and how good it was measured to be."""
 
@@ -62,6 +72,29 @@ class IndexInfo(Record):
     """Share of the exact ten nearest passages that the index finds, over the sampled queries; None if not measured."""
     latency_ms: float | None
     """Median search time of one query in one shard during verification; machine dependent."""
+    curve: list[CurvePoint] = Field(default_factory=list)
+    """Parameters that were tried, cheapest first, each with more recall than those before; none for an exact index."""
+
+    def search_for(self, recall: float) -> str:
+        """The cheapest search parameters that were measured to find this share of the ten nearest; "" for exact search.
+
+        Raises InvalidArgument when none does, or nothing was measured.
+        """
+        if self.kind == "flat":
+            return ""
+        most = self.curve[-1].recall if self.curve else self.recall_at_10
+        if most is None:
+            raise InvalidArgument(
+                "the recall of this version was not measured, so none can be asked for; build it with --verify-queries",
+                param="recall",
+            )
+        if recall > most:
+            raise InvalidArgument(
+                f"recall should be at most {most:g}, the most that was measured for this version, not {recall:g}; "
+                "the index kind flat is exact",
+                param="recall",
+            )
+        return next((point.search for point in self.curve if point.recall >= recall), "")
 
 
 class LexicalInfo(Record):

@@ -16,6 +16,7 @@ from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalErr
 from shoal.fanout import FanOut, Found, Probe, describe, merged
 from shoal.fusion import blend, fuse
 from shoal.hedging import Attempts, Budget
+from shoal.manifest import IndexInfo
 from shoal.metadata import FieldTypes
 from shoal.records import Candidate, FloatArray, Mode, Result, SearchAnswer, SearchRequest, Timings
 from shoal.services import MESSAGE_BYTES, Deaf, EncodeService, Observer, RerankService, ShardService
@@ -90,15 +91,21 @@ class SearchPipeline:
         return {"encode": self._encodings.waiting, "retrieve": self._index.waiting if self._index else 0}
 
     def switch(
-        self, version: str, counts: Sequence[int], fields: FieldTypes | None = None, lexical: bool = False
+        self,
+        version: str,
+        counts: Sequence[int],
+        fields: FieldTypes | None = None,
+        lexical: bool = False,
+        index: IndexInfo | None = None,
     ) -> None:
         """Answer new searches from this version; those under way finish with theirs.
 
         counts: passages of each shard, in order. fields: types of its metadata fields. lexical: whether it can be
-        searched by words. Raises Conflict when the version has another number of shards.
+        searched by words. index: its vector index, as the manifest describes it. Raises Conflict when the version has
+        another number of shards.
         """
         self._index = FanOut(
-            version, self._shards, counts, self._settings, self._clock, fields, lexical, self._observer
+            version, self._shards, counts, self._settings, self._clock, fields, lexical, self._observer, index
         )
 
     async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
@@ -118,14 +125,15 @@ class SearchPipeline:
         Shards that miss their share of the time are left out and named in `coverage`; without a reranker in time the
         answer is in stage-one order. Raises Overloaded at once when too many queries wait, DeadlineExceeded when the
         query could not be encoded in time, Unavailable when no shard answered or no version is served yet,
-        InvalidArgument for a mode that the version has no index for, a filter that does not fit it, and vectors that
-        its kind cannot give.
+        InvalidArgument for a mode that the version has no index for, a filter that does not fit it, a recall that it
+        does not reach, and vectors that its kind cannot give.
         """
         now = asyncio.get_running_loop().time
         arrived = now()
         if self._index is None:
             raise Unavailable("no index version is served yet; try again", retry_after_s=1)
         self._index.filter(request.filter)  # a wrong one costs nobody anything
+        self._index.effort(request.recall)
         if self._mode(request, self._index) == "lexical":
             encoded = _Encoded(None, arrived, arrived, 0)
         else:
@@ -139,8 +147,8 @@ class SearchPipeline:
         depth = request.top_k if reranks else min(request.top_k, request.top_n)
         wanted = max(depth, self._settings.window) if mode == "hybrid" else depth
         tree = index.filter(request.filter)
-        share = self._share_of(request.deadline)
-        probe = Probe(request.query, encoded.vector, mode, wanted, share, tree, tracing.requests())
+        share, effort = self._share_of(request.deadline), index.effort(request.recall)
+        probe = Probe(request.query, encoded.vector, mode, wanted, share, tree, tracing.requests(), effort)
         found, missing = await index.search(probe)
         found_at = now()
         dense, lexical = merged(found, probe)
@@ -339,6 +347,7 @@ def _explain(
     return {
         "plan": {
             "mode": probe.mode,
+            **({"search": probe.effort} if probe.effort else {}),
             "candidates_per_shard": probe.top_k,
             "top_k": request.top_k,
             "top_n": request.top_n,

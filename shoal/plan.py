@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from shoal import layout
 from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.fingerprint import Fingerprint
+from shoal.indexes._auto import AUTO, choose
 from shoal.metadata import declared_types
 from shoal.settings import BuildSettings, IndexSettings, LexicalSettings, SourceSettings
 from shoal.sources.files import InputFile
@@ -232,17 +233,22 @@ def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings,
     source = source.model_copy(update={"unit_passages": unit_passages})
     unit_records = max(1, min(round(unit_passages / per_record), int(UNIT_BYTES / max(sample.mean_bytes, 1))))
     now = datetime.now(UTC)
+    shards = settings.shards or max(1, ceil(estimated / SHARD_PASSAGES))
+    index = IndexSettings(**settings.model_dump(include=set(IndexSettings.model_fields)))
+    if index.index_kind == AUTO:
+        kind = choose(estimated, shards, fingerprint.dim, settings.index_memory_gib * 2**30)
+        index = index.model_copy(update={"index_kind": kind})
     plan = Plan(
         hash="",
         version="",
         created_at=now.isoformat(timespec="milliseconds"),
         files=sample.files,
-        shards=settings.shards or max(1, ceil(estimated / SHARD_PASSAGES)),
+        shards=shards,
         estimated_passages=estimated,
         unit_records=unit_records,
         unit_bytes=max(1, round(sample.mean_bytes * unit_records)),
         source=source,
-        index=IndexSettings(**settings.model_dump(include=set(IndexSettings.model_fields))),
+        index=index,
         lexical=LexicalSettings(**settings.model_dump(include=set(LexicalSettings.model_fields))),
         encoder=fingerprint,
     )

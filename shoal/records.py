@@ -40,11 +40,13 @@ class Queries:
 
     vectors: float32 (b, dim), L2-normalised; the rows of lexical queries are not read.
     texts: the b queries as they were typed; those of dense ones are not read.
+    efforts: search parameters of each query, "" for those of the version; None if no query has any.
     """
 
     vectors: FloatArray
     texts: list[str]
     modes: list[Mode]
+    efforts: list[str] | None = None
 
     @classmethod
     def dense(cls, vectors: FloatArray) -> "Queries":
@@ -119,6 +121,8 @@ class SearchRequest:
     mode: Mode | None = None
     filter: Mapping[str, Any] | None = None
     """Conditions on metadata as the client wrote them; the pipeline checks them against the index (`shoal.filters`)."""
+    recall: float | None = None
+    """Share of the ten nearest passages that stage one shall find; None for what the version was tuned for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,8 +94,10 @@ def select(columns: Columns, index: ShardIndex, tree: Filter) -> Selection:
     return Selection(count, None, np.packbits(mask, bitorder="little"))
 
 
-def search(index: ShardIndex, queries: FloatArray, top_k: int, selection: Selection) -> tuple[FloatArray, RowArray]:
-    """Search float32 (b, dim) among the selected rows; returns what `ShardIndex.search` returns.
+def search(
+    index: ShardIndex, queries: FloatArray, top_k: int, selection: Selection, effort: str = ""
+) -> tuple[FloatArray, RowArray]:
+    """Search float32 (b, dim) among the selected rows; takes and returns what `ShardIndex.search` does.
 
     As many as were asked for are found, if there are so many: those that an approximate index misses are scanned.
     """
@@ -104,13 +106,13 @@ def search(index: ShardIndex, queries: FloatArray, top_k: int, selection: Select
         return index.scan(queries, top_k, selection.rows)
     selector = faiss.IDSelectorBitmap(selection.bits)
     if index.exhaustive or selection.count == index.count:
-        return index.search(queries, top_k, selector)
+        return index.search(queries, top_k, selector, effort=effort)
     scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
     rows = np.full((len(queries), top_k), -1, dtype=np.int64)
     shares = _shares(index, queries, min(top_k, ENOUGH), selection)
     for share in np.unique(shares):
         alike = np.flatnonzero(shares == share)
-        scores[alike], rows[alike] = index.search(queries[alike], top_k, selector, float(share))
+        scores[alike], rows[alike] = index.search(queries[alike], top_k, selector, float(share), effort)
     short = np.flatnonzero((rows >= 0).sum(axis=1) < min(top_k, selection.count))
     if len(short):
         selected = np.flatnonzero(np.unpackbits(selection.bits, count=index.count, bitorder="little"))

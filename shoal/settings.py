@@ -12,6 +12,7 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 MetadataType = Annotated[
     str, StringConstraints(pattern=r"^.+:(string|integer|number|boolean|timestamp|list|none)$", strip_whitespace=True)
 ]
+GateDemand = Annotated[str, StringConstraints(pattern=r"^(qrels|min_ndcg|max_drop|recall)=.+$", strip_whitespace=True)]
 EMBEDDED_ENCODER = "all-MiniLM-L6-v2"
 
 
@@ -94,11 +95,20 @@ class IndexSettings(Settings):
     """Which vector index, and how it is searched."""
 
     index_kind: Name = Field(
-        "flat", description="Index kind: a file of shoal/indexes/, or any FAISS factory string such as IVF1024,SQ8."
+        "auto",
+        description="Index kind: flat, hnsw, ivf, ivf_sq8, ivf_pq, rabitq (files of shoal/indexes/), any FAISS factory "
+        "string such as IVF1024,SQ8, or auto: by corpus size, dimensions and index_memory_gib.",
     )
     index_search: str = Field(
         "",
-        description="FAISS search parameters of a factory index, such as nprobe=16 or efSearch=64.",
+        description="Search parameters to use whatever recall they give, such as nprobe=16,refine=4 or efSearch=64.",
+    )
+    recall_target: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="Share of the ten nearest passages that an approximate index shall find: the build measures what "
+        "its search parameters give and the server uses the cheapest that reach it.",
     )
     train_passages: int = Field(
         262_144, ge=1, description="Vectors sampled from the whole corpus to train an index kind that needs training."
@@ -170,7 +180,32 @@ class SourceSettings(Settings):
     )
 
 
-class BuildSettings(SourceSettings, EncoderSettings, IndexSettings, LexicalSettings):
+class AutoSettings(Settings):
+    """What index_kind auto goes by."""
+
+    index_memory_gib: float = Field(
+        8.0,
+        gt=0,
+        le=1_000_000,
+        description="Memory for the vector indexes of all shards together, in GiB, which index_kind auto stays within.",
+    )
+
+
+class GateSettings(Settings):
+    """What a version has to reach before it is made current."""
+
+    gate: list[GateDemand] | None = Field(
+        None,
+        description="Demands on a new version, without which it is published but not made current (exit code 3): "
+        "recall=0.95 of the vector index; with judged queries, qrels=DIR in BEIR layout or sample_judgements, "
+        "min_ndcg=0.5 and max_drop=0.01 against the active version.",
+    )
+    sample_judgements: int = Field(
+        0, ge=0, le=100_000, description="Make so many known-item queries from the corpus for the gate to judge by."
+    )
+
+
+class BuildSettings(GateSettings, AutoSettings, SourceSettings, EncoderSettings, IndexSettings, LexicalSettings):
     """Everything that `python -m jobs.build_index` and `shoal build` take."""
 
     index: Name = Field(description="Index root to publish to: a local path or a URI such as s3://bucket/prefix.")

@@ -90,7 +90,13 @@ def write_shard(
     count = text_bytes = 0
     if lexical is not None:
         blocks = lexical.watch(blocks)
-    names = [layout.VECTORS, layout.PASSAGES, *([layout.METADATA] if column_types(fields or {}) else []), layout.SHARD]
+    names = [
+        layout.VECTORS,
+        *([layout.EXACT] if index_kind(kind).EXACT else []),
+        layout.PASSAGES,
+        *([layout.METADATA] if column_types(fields or {}) else []),
+        layout.SHARD,
+    ]
     with (
         pa.OSFile(str(folder / layout.PASSAGES), "wb") as sink,
         pa.ipc.new_file(sink, PASSAGE_SCHEMA) as writer,
@@ -127,8 +133,10 @@ class Shard:
         selections: selection.Selections | None,
         paths: Sequence[Path],
         cache: ShardCache | None,
+        exact: Path | None = None,
     ) -> None:
         self._index = index
+        self._exact = exact
         self._lexical = lexical
         self._passages = passages
         self._selections = selections
@@ -166,7 +174,9 @@ class Shard:
             for file in entry.files:
                 paths[file.path.partition("/")[2]] = _fetch(storage, manifest.version, file, cache, verify)
             settings = IndexSettings(index_kind=manifest.index.kind, index_search=manifest.index.search)
-            index = index_kind(settings.index_kind).open(paths[layout.VECTORS], settings, threads)
+            index = index_kind(settings.index_kind).open(
+                paths[layout.VECTORS], settings, threads, exact=paths.get(layout.EXACT)
+            )
             passages = Passages(paths[layout.PASSAGES])
             columns = None
             if layout.METADATA in paths:
@@ -189,7 +199,7 @@ class Shard:
             _release(cache, paths.values())
             raise
         selections = selection.Selections(columns, index, filter_cache_bytes) if columns is not None else None
-        return cls(index, lexical, passages, selections, list(paths.values()), cache)
+        return cls(index, lexical, passages, selections, list(paths.values()), cache, paths.get(layout.EXACT))
 
     @property
     def count(self) -> int:
@@ -239,21 +249,31 @@ class Shard:
             )
         found = _Found.nothing(len(vectors), top_k)
         vectors = np.ascontiguousarray(vectors[places], dtype=np.float32)
-        found.scores[places], found.rows[places] = self._filtered(vectors, top_k, [selected[place] for place in places])
+        efforts = [queries.efforts[place] if queries.efforts else "" for place in places]
+        found.scores[places], found.rows[places] = self._filtered(
+            vectors, top_k, [selected[place] for place in places], efforts
+        )
         return found
 
     def _filtered(
-        self, queries: FloatArray, top_k: int, selected: Sequence[selection.Selection | None]
+        self,
+        queries: FloatArray,
+        top_k: int,
+        selected: Sequence[selection.Selection | None],
+        efforts: Sequence[str],
     ) -> tuple[FloatArray, RowArray]:
-        """Search once for each of the different selections, with all of its queries."""
+        """Search once for each of the different selections and efforts, with all of its queries."""
         scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), top_k), -1, dtype=np.int64)
-        for one in {id(one): one for one in selected}.values():
-            numbers = [number for number, other in enumerate(selected) if other is one]
+        groups: dict[tuple[int, str], list[int]] = {}
+        for number, (one, effort) in enumerate(zip(selected, efforts, strict=True)):
+            groups.setdefault((id(one), effort), []).append(number)
+        for (_, effort), numbers in groups.items():
+            one, together = selected[numbers[0]], queries[numbers]
             if one is None:
-                scores[numbers], rows[numbers] = self._index.search(queries[numbers], top_k)
+                scores[numbers], rows[numbers] = self._index.search(together, top_k, effort=effort)
             else:
-                scores[numbers], rows[numbers] = selection.search(self._index, queries[numbers], top_k, one)
+                scores[numbers], rows[numbers] = selection.search(self._index, together, top_k, one, effort)
         return scores, rows
 
     def _selected(self, queries: Queries, filters: Sequence[Filter | None] | None) -> list[selection.Selection | None]:
@@ -325,8 +345,13 @@ class Shard:
         return Fetched([self._passages.passage(row) for row in rows], vectors)
 
     def warm(self) -> None:
-        """Bring the files into memory and map their pages, so that the first queries do not wait for the disk."""
+        """Bring the files into memory and map their pages, so that the first queries do not wait for the disk.
+
+        Not the exact vectors: where a compressed index is chosen, memory may have no room for them.
+        """
         for path in self._paths:
+            if path == self._exact:
+                continue
             for _ in Storage(str(path.parent)).chunks(path.name):
                 pass
         self._index.search(np.zeros((1, self._index.dim), dtype=np.float32), 1)

@@ -96,6 +96,7 @@ class SearchCall:
     deadline: float
     with_passages: bool
     filters: list[Filter | None] | None
+    efforts: list[str] | None = None
 
 
 class FakeShard:
@@ -121,7 +122,16 @@ class FakeShard:
     ) -> ShardHits:
         wanted = list(filters) if filters else None
         self.calls.append(
-            SearchCall(version, len(queries.texts), list(queries.modes), top_k, deadline, with_passages, wanted)
+            SearchCall(
+                version,
+                len(queries.texts),
+                list(queries.modes),
+                top_k,
+                deadline,
+                with_passages,
+                wanted,
+                queries.efforts,
+            )
         )
         try:
             await self.behaviour()

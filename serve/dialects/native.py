@@ -180,6 +180,11 @@ class IndexInfo(BaseModel):
     dim: int
     metric: str
     kind: str = Field(description="Kind of the vector index.")
+    search: str = Field("", description="Search parameters of the vector index.")
+    recall_at_10: float | None = Field(None, description="Share of the ten nearest that these find; measured.")
+    curve: list[dict[str, Any]] = Field(
+        [], description="What other parameters find, cheapest first: search, recall, latency_ms."
+    )
     modes: list[Mode] = Field(description="How it can be searched.")
     fields: dict[str, str] = Field({}, description="Metadata fields that filters know, and their types.")
     models: Models
@@ -233,6 +238,13 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
             "$gte $lt $lte $in $nin $exists $and $or $not. /v1/index names the fields.",
             examples=[{"year": {"$gte": 2020}, "lang": "en"}],
         )
+        recall: float | None = Field(
+            None,
+            gt=0,
+            le=1,
+            description="Share of the ten nearest passages that a search by vectors shall find, as it was measured for "
+            "the version. Left out: what the version was tuned for. Beyond the curve of /v1/index it is refused.",
+        )
         include: list[Part] = Field(["text", "metadata"], description="Parts of each passage to return.")
         timeout_ms: int = Field(
             min(settings.timeout_ms, settings.max_timeout_ms),
@@ -285,6 +297,7 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
                     body.explain,
                     body.mode,
                     body.filter,
+                    body.recall,
                 )
                 for query in queries
             ]

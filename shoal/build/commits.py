@@ -56,6 +56,17 @@ class NearestSample(Record):
     """Exact scores of the passages in `found`, in the same order; an upper bound for one far beyond the nearest."""
 
 
+class Trial(Record):
+    """What one shard gave with some search parameters."""
+
+    search: str
+    cost: float
+    """About how long a query takes, in microseconds; computed and not measured."""
+    nearest: NearestSample
+    latency_ms: float | None
+    """Median search time of one query; None without queries."""
+
+
 class ShardCommit(Record):
     """A shard that is indexed and stored in the version's folder."""
 
@@ -63,13 +74,12 @@ class ShardCommit(Record):
     entry: ShardEntry
     duplicates: int
     text_bytes: int
-    nearest: NearestSample
-    latency_ms: float | None
-    """Median search time of one query; None without queries."""
+    trials: list[Trial]
+    """With the parameters of the settings first, then with all others that are tried; the same for every shard."""
 
     def without_sample(self) -> "ShardCommit":
-        """The commit without its recall sample, which is the larger part of it."""
-        return self.model_copy(update={"nearest": NearestSample()})
+        """The commit without its recall samples, which are the larger part of it."""
+        return self.model_copy(update={"trials": []})
 
 
 class Tally:

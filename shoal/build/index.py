@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shoal import layout
 from shoal.build.commits import Duplicate, ShardCommit, read_shard_commit
 from shoal.build.lexical import open_writer
-from shoal.build.recall import ExactSearch, measure
+from shoal.build.recall import ExactSearch, attempt
 from shoal.build.unit import UnitFile, vectors_of
 from shoal.indexes import index_kind
 from shoal.lexical.analyzer import Analyzer
@@ -62,7 +62,7 @@ def index_shard(
         path = folder / "shard" / layout.VECTORS
         # A trained index has been in memory as a whole already; a flat one never is.
         step = None if kind.TRAINED else max(1, SEARCH_BYTES // (4 * plan.encoder.dim))
-        scores, found, latency_ms = measure(lambda: kind.open(path, plan.index, threads), queries, step)
+        trials = attempt(lambda: kind.open(path, plan.index, threads), exact, step)
         for file in entry.files:
             storage.put(
                 folder / "shard" / file.path.partition("/")[2], f"{layout.version_dir(plan.version)}/{file.path}"
@@ -73,8 +73,7 @@ def index_shard(
         entry=entry,
         duplicates=len(rows.duplicates),
         text_bytes=info.text_bytes,
-        nearest=exact.compare(scores, found),
-        latency_ms=latency_ms,
+        trials=trials,
     )
     storage.write(layout.shard_commit(plan.hash, shard), commit.model_dump_json().encode())
     return commit

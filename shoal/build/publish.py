@@ -85,17 +85,15 @@ def make_manifest(
     plan: Plan,
     tally: Tally,
     commits: Iterable[ShardCommit],
-    recall: float | None,
+    index: IndexInfo,
     files: list[FileEntry],
     lexical: LexicalInfo | None,
 ) -> Manifest:
     """Describe the version."""
-    shards, latencies, text_bytes = [], [], 0
+    shards, text_bytes = [], 0
     for commit in commits:
         shards.append(commit.entry)
         text_bytes += commit.text_bytes
-        if commit.latency_ms is not None:
-            latencies.append(commit.latency_ms)
     passages, duplicates, rejected = (
         int(counts.sum()) for counts in (tally.shard_passages, tally.shard_duplicates, tally.rejected)
     )
@@ -105,12 +103,7 @@ def make_manifest(
         created_at=plan.created_at,
         encoder=plan.encoder,
         dim=plan.encoder.dim,
-        index=IndexInfo(
-            kind=plan.index.index_kind,
-            search=plan.index.index_search,
-            recall_at_10=recall,
-            latency_ms=round(float(np.median(latencies)), 3) if latencies else None,
-        ),
+        index=index,
         lexical=lexical,
         shards=shards,
         files=files,

@@ -1,16 +1,22 @@
-"""How much of the exact nearest passages an index finds, measured shard by shard and merged over the corpus."""
+"""How much of the exact nearest passages an index finds, measured shard by shard and merged over the corpus.
+
+An approximate index is measured with all search parameters worth trying; the cheapest that find enough are chosen by
+costs that are computed, because equal builds have to choose alike whatever else the machine does.
+"""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.build.commits import NearestSample
-from shoal.indexes import ShardIndex
+from shoal.build.commits import NearestSample, Trial
+from shoal.indexes import Effort, ShardIndex
+from shoal.manifest import CurvePoint, IndexInfo
 from shoal.records import FloatArray, RowArray
+from shoal.settings import IndexSettings
 
 T = TypeVar("T")
 
@@ -74,13 +80,13 @@ class ExactSearch:
 
 
 def measure(
-    opened: Callable[[], ShardIndex], queries: FloatArray, step: int | None = None
+    opened: Callable[[], ShardIndex], queries: FloatArray, step: int | None = None, effort: str = ""
 ) -> tuple[FloatArray, RowArray, float | None]:
     """Search an index with queries float32 (q, dim), one by one.
 
     step: rows to be searched at a time, each time through a new mapping of the file, so that no more of it is resident;
-    None searches all at once. Returns scores (q, 10), rows (q, 10) and the median time of one query over all rows in
-    milliseconds, None without queries.
+    None searches all at once. effort: as in `ShardIndex.search`. Returns scores (q, 10), rows (q, 10) and the median
+    time of one query over all rows in milliseconds, None without queries.
     """
     scores = np.full((len(queries), RECALL_AT), -np.inf, np.float32)
     rows = np.full((len(queries), RECALL_AT), -1, np.int64)
@@ -92,12 +98,26 @@ def measure(
         index, selector = opened(), None if step is None else faiss.IDSelectorRange(start, start + step)
         for number in range(len(queries)):
             began = time.perf_counter()
-            found = index.search(queries[number : number + 1], RECALL_AT, selector)
+            found = index.search(queries[number : number + 1], RECALL_AT, selector, effort=effort)
             seconds[number] += time.perf_counter() - began
             both = np.concatenate([scores[number], found[0][0]]), np.concatenate([rows[number], found[1][0]])
             best = np.argsort(-both[0], kind="stable")[:RECALL_AT]
             scores[number], rows[number] = both[0][best], both[1][best]
     return scores, rows, round(float(np.median(seconds)) * 1000, 3)
+
+
+def attempt(opened: Callable[[], ShardIndex], exact: ExactSearch, step: int | None = None) -> list[Trial]:
+    """Measure an index as it is opened, and with every effort that its kind has to try.
+
+    step: as in `measure`. Memory: ten scores a query and effort.
+    """
+    efforts = [Effort("", 0.0), *(opened().efforts() if len(exact.queries) else [])]
+    trials = []
+    for effort in efforts:
+        scores, rows, latency_ms = measure(opened, exact.queries, step, effort.search)
+        nearest = exact.compare(scores, rows)
+        trials.append(Trial(search=effort.search, cost=effort.cost, nearest=nearest, latency_ms=latency_ms))
+    return trials
 
 
 class CorpusRecall:
@@ -130,6 +150,54 @@ class CorpusRecall:
         tenth = np.where(wanted, self._exact, np.inf).min(axis=1, keepdims=True)
         hits = np.isfinite(self._found) & (self._found_exact >= tenth - _TIE)
         return round(float(np.minimum(hits.sum(axis=1), wanted.sum(axis=1)).sum() / wanted.sum()), 4)
+
+
+class Tuning:
+    """The trials of all shards, merged: the recall-latency curve of a version, and what it is searched with."""
+
+    def __init__(self) -> None:
+        self._recalls: list[CorpusRecall] = []
+        self._searches: list[str] = []
+        self._costs: list[float] = []
+        self._latencies: list[list[float]] = []
+
+    def add(self, trials: Sequence[Trial]) -> None:
+        """Merge what one shard gave; all shards have tried the same."""
+        if not self._recalls:
+            self._searches = [trial.search for trial in trials]
+            self._recalls = [CorpusRecall() for _ in trials]
+            self._costs = [0.0] * len(trials)
+            self._latencies = [[] for _ in trials]
+        for place, trial in enumerate(trials):
+            self._recalls[place].add(trial.nearest)
+            self._costs[place] += trial.cost
+            if trial.latency_ms is not None:
+                self._latencies[place].append(trial.latency_ms)
+
+    def describe(self, settings: IndexSettings) -> IndexInfo:
+        """The index as the manifest describes it.
+
+        Parameters that the settings name are kept. Else it is the cheapest of the curve that reach the recall target,
+        or those that find most if none does.
+        """
+        recalls, latencies = [recall.value() for recall in self._recalls], list(map(_median, self._latencies))
+        curve: list[CurvePoint] = []
+        for place in sorted(range(1, len(recalls)), key=lambda place: (self._costs[place], place)):
+            recall, latency_ms = recalls[place], latencies[place]
+            if recall is not None and latency_ms is not None and (not curve or recall > curve[-1].recall):
+                curve.append(CurvePoint(search=self._searches[place], recall=recall, latency_ms=latency_ms))
+        kind = settings.index_kind
+        if settings.index_search or not curve:
+            first = (recalls[0], latencies[0]) if recalls else (None, None)
+            search, recall, latency_ms = settings.index_search, *first
+        else:
+            chosen = next((point for point in curve if point.recall >= settings.recall_target), curve[-1])
+            search, recall, latency_ms = chosen.search, chosen.recall, chosen.latency_ms
+        return IndexInfo(kind=kind, search=search, recall_at_10=recall, latency_ms=latency_ms, curve=curve)
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return round(float(np.median(values)), 3) if values else None
 
 
 def _padded(rows: list[list[float]]) -> NDArray[np.float64]:

@@ -19,6 +19,8 @@ from shoal.errors import (
 
 USER_FAULT = 2
 FAILURE = 1
+REFUSED = 3
+"""A build whose version did not pass its gate."""
 INTERRUPTED = 130
 USER_FAULTS = (InvalidArgument, Unauthenticated, PermissionDenied, NotFound, Conflict, ModelUnavailable)
 

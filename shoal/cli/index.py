@@ -182,6 +182,10 @@ def _facts(manifest: Manifest, state: str | None) -> list[tuple[str, str]]:
         ("index", f"{index.kind} {index.search}".strip()),
         ("words", "not indexed" if words is None else f"{words.language}, BM25 with k1 {words.k1:g} and b {words.b:g}"),
         ("recall@10", f"{recall}{latency}"),
+        *(
+            ("" if place else "curve", f"{point.recall:.4f} in {point.latency_ms:.2f} ms with {point.search}")
+            for place, point in enumerate(index.curve)
+        ),
         ("built with", settings),
         ("plan", manifest.plan),
     ]

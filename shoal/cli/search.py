@@ -8,7 +8,7 @@ from shoal.cli import tables
 from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
-from shoal.cli.server import DEFAULT_URL, Filter, Mode, Query, TimeoutMs, TopK, TopN, Url, ask
+from shoal.cli.server import DEFAULT_URL, Filter, Mode, Query, Recall, TimeoutMs, TopK, TopN, Url, ask
 
 app = typer.Typer()
 
@@ -24,6 +24,7 @@ def search(
     ] = None,
     mode: Mode = None,
     filter: Filter = None,
+    recall: Recall = None,
     timeout_ms: TimeoutMs = None,
     as_json: AsJson = False,
 ) -> None:
@@ -40,6 +41,7 @@ def search(
             rerank=rerank,
             mode=mode,
             filter=filter,
+            recall=recall,
             timeout_ms=timeout_ms,
         )
         if as_json:

@@ -12,7 +12,7 @@ from shoal.answers import SearchResponse
 from shoal.client import DEFAULT_URL, Client
 from shoal.errors import InvalidArgument, Unavailable
 
-__all__ = ["DEFAULT_URL", "Filter", "Mode", "Query", "TimeoutMs", "TopK", "TopN", "Url", "ask", "connect"]
+__all__ = ["DEFAULT_URL", "Filter", "Mode", "Query", "Recall", "TimeoutMs", "TopK", "TopN", "Url", "ask", "connect"]
 
 Query = Annotated[list[str], typer.Argument(metavar="QUERY", help="The question; several words are one question.")]
 Url = Annotated[str, typer.Option(metavar="URL", envvar="SHOAL_URL", help="The server to ask.")]
@@ -23,6 +23,12 @@ TopN = Annotated[int | None, typer.Option(metavar="INT", help="Results shown. De
 Mode = Annotated[
     str | None,
     typer.Option(metavar="MODE", help="How stage one searches: dense, lexical or hybrid. Default: the server's."),
+]
+Recall = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NUMBER", help="Share of the ten nearest passages to find. Default: what the index is tuned for."
+    ),
 ]
 TimeoutMs = Annotated[int | None, typer.Option(metavar="INT", help="Deadline of the answer. Default: the server's.")]
 

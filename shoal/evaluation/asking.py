@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, get_args
 
+from shoal.cache import ShardCache
 from shoal.client import Client
 from shoal.encoders import Encoder, load_encoder
 from shoal.errors import InvalidArgument
@@ -13,7 +14,7 @@ from shoal.evaluation.runs import DEPTH, Run
 from shoal.filters import Filter
 from shoal.manifest import Manifest
 from shoal.pipeline import SearchPipeline
-from shoal.records import FloatArray, Mode, Queries, SearchRequest, ShardHits
+from shoal.records import FloatArray, Mode, Passage, Queries, SearchRequest, ShardHits
 from shoal.rerankers import Reranker, load_reranker
 from shoal.services import Fetched
 from shoal.serving import NO_RERANKER, check_encoder, plan_serving
@@ -115,8 +116,9 @@ class LocalAsker:
         reranker: Reranker | None,
         settings: ServeSettings,
         timeout_ms: int,
+        cache: ShardCache | None = None,
     ) -> None:
-        if not storage.is_local:
+        if not storage.is_local and cache is None:
             raise InvalidArgument(
                 f"{storage.place()} is not on this machine's disk; serve it and give --url, or copy the root",
                 param="index",
@@ -126,7 +128,7 @@ class LocalAsker:
         self._timeout_s = timeout_ms / 1000
         threads = settings.retriever_threads
         self._shards = [
-            Shard.open(storage, manifest, entry.shard, cache=None, threads=threads) for entry in manifest.shards
+            Shard.open(storage, manifest, entry.shard, cache=cache, threads=threads) for entry in manifest.shards
         ]
         self._pipeline = SearchPipeline(
             _Encoder(encoder),
@@ -135,7 +137,7 @@ class LocalAsker:
             settings,
         )
         counts = [entry.count for entry in manifest.shards]
-        self._pipeline.switch(manifest.version, counts, manifest.fields, manifest.lexical is not None)
+        self._pipeline.switch(manifest.version, counts, manifest.fields, manifest.lexical is not None, manifest.index)
         self._runner = asyncio.Runner()
 
     def ask(self, query: str, mode: Mode, rerank: bool, top_k: int) -> tuple[list[str], bool]:
@@ -143,6 +145,10 @@ class LocalAsker:
         request = SearchRequest(query, top_k, top_k, rerank, time.time() + self._timeout_s, mode=mode)
         answer = self._runner.run(self._pipeline.search(request))
         return [result.id for result in answer.results], answer.degraded is None
+
+    def passage(self, shard: int, row: int) -> Passage:
+        """Return the passage in a row of a shard."""
+        return self._shards[shard].fetch([row]).passages[0]
 
     def __enter__(self) -> Self:
         return self

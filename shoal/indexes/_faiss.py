@@ -1,6 +1,7 @@
 """What all kinds that store a FAISS index share: opening a file and searching it."""
 
 import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import ceil, sqrt
 from pathlib import Path
@@ -10,6 +11,7 @@ import faiss
 import numpy as np
 
 from shoal.errors import CorruptIndex, InvalidArgument
+from shoal.indexes import Effort
 from shoal.records import FloatArray, RowArray
 
 # FAISS reads the vectors once for each query of a small batch and once for all queries of a large one (by matrix
@@ -33,6 +35,16 @@ _LISTS = 1.5
 _SCANNED_GRAPH = 16
 """A graph of n rows is left alone for m matches if m * m is at most this, times n, times efSearch."""
 
+# What is tried when search parameters are tuned, and what it costs, in microseconds of one core (384 dimensions).
+_MOST_LISTS = 512
+_GRAPH_EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_REFINEMENTS = (1, 2, 4, 8, 16, 32)
+_GRAPH_COST = 4.0
+_BYTE_COST = 1e-4
+"""Of each byte of a code, or of a list's centre, that is compared."""
+_ROW_COST = 0.02
+"""Of each code on top."""
+
 
 class FaissIndex:
     """A FAISS index whose metric is the inner product, as a `ShardIndex`."""
@@ -41,6 +53,11 @@ class FaissIndex:
         self._index = index
         self._threads = threads
         self._mapping = threading.Lock()
+
+    @property
+    def faiss(self) -> Any:
+        """The index itself."""
+        return self._index
 
     @property
     def count(self) -> int:
@@ -53,7 +70,7 @@ class FaissIndex:
         return int(self._index.d)
 
     def search(
-        self, queries: FloatArray, top_k: int, selector: Any = None, share: float = 1.0
+        self, queries: FloatArray, top_k: int, selector: Any = None, share: float = 1.0, effort: str = ""
     ) -> tuple[FloatArray, RowArray]:
         """Search for float32 (b, dim); see `ShardIndex.search`."""
         scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
@@ -61,7 +78,9 @@ class FaissIndex:
         found = min(top_k, self.count)
         if found and len(queries):
             self._start_searching()
-            parameters = None if selector is None else search_parameters(self._index, selector, share)
+            parameters = None
+            if selector is not None or effort:
+                parameters = search_parameters(self._index, selector, share, parsed(effort))
             try:
                 scores[:, :found], rows[:, :found] = self._index.search(queries, found, params=parameters)
             except RuntimeError as error:
@@ -73,6 +92,26 @@ class FaissIndex:
     def exhaustive(self) -> bool:
         """Whether a search looks at every vector."""
         return inverted_lists(self._index) is None and not isinstance(base(self._index), faiss.IndexHNSW)
+
+    def efforts(self) -> list[Effort]:
+        """Doubling numbers of lists, or widths of the search in a graph; see `ShardIndex.efforts`."""
+        lists, inner = inverted_lists(self._index), base(self._index)
+        if lists is not None:
+            name, steps = "nprobe", doubling(min(_MOST_LISTS, lists.nlist))
+            centres = 4 * self.dim * lists.nlist * _BYTE_COST
+            row = _ROW_COST + lists.code_size * _BYTE_COST
+            costs = [centres + step * self.count / lists.nlist * row for step in steps]
+        elif isinstance(inner, faiss.IndexHNSW):
+            name, steps = "efSearch", list(_GRAPH_EFFORTS)
+            costs = [_GRAPH_COST * step for step in steps]
+        else:
+            return []
+        tried = [Effort(f"{name}={step}", cost) for step, cost in zip(steps, costs, strict=True)]
+        if not isinstance(faiss.downcast_index(self._index), faiss.IndexRefine):
+            return tried
+        return [
+            Effort(f"{one.search},k_factor_rf={factor}", one.cost + factor) for one in tried for factor in _REFINEMENTS
+        ]
 
     def prefers_scan(self, matches: int) -> bool:
         """Compare the two by what was measured; see `ShardIndex.prefers_scan`."""
@@ -88,28 +127,14 @@ class FaissIndex:
 
     def scan(self, queries: FloatArray, top_k: int, rows: RowArray) -> tuple[FloatArray, RowArray]:
         """Search float32 (b, dim) exactly among rows, int64 (n,); see `ShardIndex.scan`."""
-        scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
-        found = np.full((len(queries), top_k), -1, dtype=np.int64)
-        if not len(queries) or not len(rows):
-            return scores, found
-        if isinstance(inverted_lists(self._index), faiss.IndexIVFFastScan):  # see `vectors`
+        if len(queries) and len(rows) and isinstance(inverted_lists(self._index), faiss.IndexIVFFastScan):
+            # See `vectors`.
             return self.search(queries, top_k, faiss.IDSelectorBatch(rows), len(rows) / self.count**2)
         self._start_searching()
-        for start in range(0, len(rows), _SCAN_BLOCK):
-            block = rows[start : start + _SCAN_BLOCK]
-            best, places = faiss.knn(
-                queries, self.vectors(block), min(top_k, len(block)), metric=faiss.METRIC_INNER_PRODUCT
-            )
-            both = np.concatenate([scores, best], axis=1), np.concatenate([found, block[places]], axis=1)
-            order = np.argsort(-both[0], axis=1, kind="stable")[:, :top_k]
-            scores, found = (np.take_along_axis(part, order, axis=1) for part in both)
-        return scores, found
+        return scan(self.vectors, queries, top_k, rows)
 
     def _start_searching(self) -> None:
-        # OpenMP keeps the number of threads for each calling thread.
-        faiss.omp_set_num_threads(self._threads)
-        unit = 1 if _DEFAULT_THRESHOLD == 20 else self.dim
-        faiss.cvar.distance_compute_blas_threshold = _SHARED_SCAN * unit
+        start_searching(self._threads, self.dim)
 
     def vectors(self, rows: RowArray) -> FloatArray:
         """Return float32 (n, dim); see `ShardIndex.vectors`."""
@@ -133,6 +158,30 @@ class FaissIndex:
                 param="include",
             ) from error
         return found
+
+
+def start_searching(threads: int, dim: int) -> None:
+    """Set what this thread searches with: OpenMP keeps the number of threads for each calling thread."""
+    faiss.omp_set_num_threads(threads)
+    unit = 1 if _DEFAULT_THRESHOLD == 20 else dim
+    faiss.cvar.distance_compute_blas_threshold = _SHARED_SCAN * unit
+
+
+def scan(
+    vectors: Callable[[RowArray], FloatArray], queries: FloatArray, top_k: int, rows: RowArray
+) -> tuple[FloatArray, RowArray]:
+    """Search float32 (b, dim) exactly among rows, int64 (n,), whose vectors a function gives; see `ShardIndex.scan`."""
+    scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
+    found = np.full((len(queries), top_k), -1, dtype=np.int64)
+    if not len(queries):
+        return scores, found
+    for start in range(0, len(rows), _SCAN_BLOCK):
+        block = rows[start : start + _SCAN_BLOCK]
+        best, places = faiss.knn(queries, vectors(block), min(top_k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+        both = np.concatenate([scores, best], axis=1), np.concatenate([found, block[places]], axis=1)
+        order = np.argsort(-both[0], axis=1, kind="stable")[:, :top_k]
+        scores, found = (np.take_along_axis(part, order, axis=1) for part in both)
+    return scores, found
 
 
 def start_building(threads: int) -> None:
@@ -168,7 +217,7 @@ def create(name: str, dim: int, search: str) -> Any:
     except RuntimeError as error:
         raise InvalidArgument(
             f"index_kind: {name!r} is neither a file of shoal/indexes/ nor a FAISS factory string for {dim} dimensions "
-            f"({reason(error)}); examples: flat, IVF1024,SQ8, HNSW32",
+            f"({reason(error)}); examples: auto, flat, ivf_sq8, IVF1024,SQ8",
             param="index_kind",
         ) from error
     # Shards are filled block by block with consecutive rows: neither an id map nor these graphs allow that.
@@ -214,29 +263,44 @@ def set_search(index: Any, search: str) -> None:
         ) from error
 
 
-def search_parameters(index: Any, selector: Any, share: float) -> Any:
-    """Search parameters that restrict an index to the rows of a selector, `share` of all, and keep all other settings.
+def search_parameters(index: Any, selector: Any, share: float, effort: Mapping[str, int]) -> Any:
+    """Search parameters that restrict an index to the rows of a selector (None: all), `share` of all.
 
+    effort: parameters by name that take the place of the index's own; it keeps all others.
     A graph is searched 1 / share times as far: the nearest tenth of a tenth lies as deep as the nearest hundredth. Of
     lists it takes more (measured): far from a query their order says less about the vectors in them.
     """
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=search_parameters(index.index, selector, share))
+        return faiss.SearchParametersPreTransform(index_params=search_parameters(index.index, selector, share, effort))
     if isinstance(index, faiss.IndexRefine):
-        base = search_parameters(index.base_index, selector, share)
-        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
-    if isinstance(index, faiss.IndexIVFPQ):
-        return faiss.IVFPQSearchParameters(
-            sel=selector, nprobe=_further(index.nprobe, share**_LISTS, index.nlist), max_codes=index.max_codes,
-            polysemous_ht=index.polysemous_ht, scan_table_threshold=index.scan_table_threshold,
-        )  # fmt: skip
+        base = search_parameters(index.base_index, selector, share, effort)
+        return faiss.IndexRefineSearchParameters(
+            k_factor=effort.get("k_factor_rf", index.k_factor), base_index_params=base
+        )
     if isinstance(index, faiss.IndexIVF):
-        nprobe = _further(index.nprobe, share**_LISTS, index.nlist)
+        nprobe = _further(effort.get("nprobe", index.nprobe), share**_LISTS, index.nlist)
+        if isinstance(index, faiss.IndexIVFPQ):
+            return faiss.IVFPQSearchParameters(
+                sel=selector, nprobe=nprobe, max_codes=index.max_codes,
+                polysemous_ht=index.polysemous_ht, scan_table_threshold=index.scan_table_threshold,
+            )  # fmt: skip
         return faiss.SearchParametersIVF(sel=selector, nprobe=nprobe, max_codes=index.max_codes)
     if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=_further(index.hnsw.efSearch, share, index.ntotal))
+        width = _further(effort.get("efSearch", index.hnsw.efSearch), share, index.ntotal)
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=width)
     return faiss.SearchParameters(sel=selector)
+
+
+def parsed(search: str) -> dict[str, int]:
+    """Search parameters by name."""
+    pairs = (part.partition("=") for part in search.split(",") if part)
+    return {name: int(float(value)) for name, _, value in pairs}
+
+
+def doubling(most: int) -> list[int]:
+    """1, 2, 4, ... and `most`."""
+    return [*(2**power for power in range((most - 1).bit_length())), most]
 
 
 def _further(effort: int, share: float, limit: int) -> int:

@@ -16,7 +16,7 @@ from shoal.records import FloatArray
 if TYPE_CHECKING:
     from shoal.settings import IndexSettings
 
-TRAINED = True
+TRAINED, EXACT = True, False
 
 
 def check(name: str, dim: int, search: str) -> None:
@@ -67,6 +67,8 @@ def build(blocks: Iterable[FloatArray], dim: int, path: Path, trained: bytes | N
         raise OSError(number, _faiss.reason(error), str(path)) from error
 
 
-def open(path: Path, settings: "IndexSettings", threads: int, mmap: bool = True) -> _faiss.FaissIndex:
+def open(
+    path: Path, settings: "IndexSettings", threads: int, mmap: bool = True, exact: Path | None = None
+) -> _faiss.FaissIndex:
     """Open with the search parameters of the settings."""
     return _faiss.read(path, threads, mmap, settings.index_search)

@@ -14,7 +14,7 @@ from shoal.records import FloatArray
 if TYPE_CHECKING:
     from shoal.settings import IndexSettings
 
-TRAINED = False
+TRAINED, EXACT = False, False
 
 # Offset of the vector count in the file: after the four letters of the type and the dimension (int32).
 _COUNT_AT = 8
@@ -51,6 +51,8 @@ def build(blocks: Iterable[FloatArray], dim: int, path: Path, trained: bytes | N
         file.write((count * dim).to_bytes(8, "little"))
 
 
-def open(path: Path, settings: "IndexSettings", threads: int, mmap: bool = True) -> _faiss.FaissIndex:
+def open(
+    path: Path, settings: "IndexSettings", threads: int, mmap: bool = True, exact: Path | None = None
+) -> _faiss.FaissIndex:
     """Open for exact search; replicas of a node share the pages."""
     return _faiss.read(path, threads, mmap)

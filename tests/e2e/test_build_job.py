@@ -67,7 +67,8 @@ def built(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[
 
 def content(index: str, version: str) -> dict[str, Any]:
     body = versions.read_manifest(Storage(index), version).model_dump(exclude={"version", "created_at"})
-    del body["index"]["latency_ms"]
+    for measured in (body["index"], *body["index"]["curve"]):
+        del measured["latency_ms"]
     return body
 
 

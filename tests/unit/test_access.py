@@ -169,7 +169,7 @@ async def test_keys_change_without_a_restart(tmp_path: Path, caplog: pytest.LogC
     for _ in range(2):
         server.clock.now += LOOK_S
         assert (await server.search(new)).status_code == 200
-    assert len(caplog.records) == 3
+    assert [record.levelname for record in caplog.records].count("ERROR") == 3
     assert old not in caplog.text
 
 

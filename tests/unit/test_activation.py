@@ -7,7 +7,7 @@ import pytest
 from serve.activation import BUSY_S, REFUSED_S, Activation
 from shoal import versions
 from shoal.errors import Conflict, CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Unavailable
-from shoal.manifest import Manifest
+from shoal.manifest import IndexInfo, Manifest
 from shoal.metadata import FieldTypes
 from shoal.storage import Storage
 from tests.indexes import damage, passages, publish
@@ -53,7 +53,7 @@ class Server:
         manifest = expected or versions.read_manifest(self.storage, versions.list_versions(self.storage)[0])
         self.activation = Activation(self.storage, self.shards, self._switch, manifest.encoder, lambda: self.time)
 
-    def _switch(self, version: str, counts: Sequence[int], fields: FieldTypes, lexical: bool) -> None:
+    def _switch(self, version: str, counts: Sequence[int], fields: FieldTypes, lexical: bool, index: IndexInfo) -> None:
         self.log.append(f"switch {version}")
         self.counts = list(counts)
 
@@ -90,6 +90,9 @@ async def test_the_first_look_loads_what_current_names(root: Path) -> None:
         "metric": "cosine",
         "fields": {"number": "integer"},
         "kind": "flat",
+        "search": "",
+        "recall_at_10": None,
+        "curve": [],
         "modes": ["dense"],
         "models": {"encoder": "hashing:64", "reranker": "overlap"},
         "problem": None,

@@ -25,6 +25,7 @@ from shoal.build.embed import embed_unit
 from shoal.build.index import count_shard, duplicate_rows, id_digests, index_shard
 from shoal.build.lexical import describe_lexical, merge_shards
 from shoal.build.publish import describe, field_types, first_rejected, make_manifest, require_passages, write_rejected
+from shoal.build.recall import Tuning
 from shoal.build.sample import sample_vectors
 from shoal.build.unit import UnitFile, vectors_of
 from shoal.build.verify import count_problems, verify_shard
@@ -32,7 +33,8 @@ from shoal.columns import ColumnWriter
 from shoal.encoders import Encoder, load_encoder
 from shoal.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from shoal.filters import parse
-from shoal.manifest import FileEntry
+from shoal.indexes import index_kind
+from shoal.manifest import FileEntry, IndexInfo
 from shoal.plan import Plan, make_plan, shard_of, spool
 from shoal.records import FloatArray, Queries
 from shoal.settings import BuildSettings
@@ -91,7 +93,9 @@ class Build:
         commits = self.index()
         report = write_rejected(self.plan, self.tally, self.storage)
         lexical = describe_lexical(self.plan, self.storage)
-        versions.publish(self.storage, make_manifest(self.plan, self.tally, commits, None, [report], lexical))
+        versions.publish(
+            self.storage, make_manifest(self.plan, self.tally, commits, tuned(self.plan, commits), [report], lexical)
+        )
         return self.plan.version
 
     def report(self) -> list[dict[str, Any]]:
@@ -103,9 +107,22 @@ class Build:
         return {path: self.storage.read(f"{folder}/{path}") for path in self.storage.files(folder)}
 
 
+def tuned(plan: Plan, commits: Sequence[ShardCommit]) -> IndexInfo:
+    tuning = Tuning()
+    for commit in commits:
+        tuning.add(commit.trials)
+    return tuning.describe(plan.index)
+
+
+def untimed(commit: ShardCommit) -> ShardCommit:
+    return commit.model_copy(
+        update={"trials": [trial.model_copy(update={"latency_ms": None}) for trial in commit.trials]}
+    )
+
+
 def passages_of(build: Build, commits: Sequence[ShardCommit]) -> dict[str, tuple[int, FloatArray]]:
     """Every indexed passage: its shard and its vector."""
-    manifest = make_manifest(build.plan, build.tally, commits, None, [], None)
+    manifest = make_manifest(build.plan, build.tally, commits, tuned(build.plan, commits), [], None)
     found = {}
     for entry in manifest.shards:
         shard = Shard.open(build.storage, manifest, entry.shard, cache=None, threads=1)
@@ -223,7 +240,7 @@ def test_the_first_of_several_equal_ids_wins_and_the_others_are_reported(tmp_pat
         (8, "p3", "duplicate id, first in in.jsonl:4"),
         (29, "p3", "duplicate id, first in in.jsonl:4"),
     ]
-    manifest = make_manifest(build.plan, build.tally, commits, None, [], None)
+    manifest = make_manifest(build.plan, build.tally, commits, tuned(build.plan, commits), [], None)
     assert manifest.counts.model_dump() == {"input": 30, "passages": 28, "duplicates": 2, "rejected": 0}
     assert not count_problems(build.tally)
 
@@ -272,9 +289,7 @@ def test_a_stored_shard_is_not_indexed_again_unless_its_files_are_gone(tmp_path:
     commits = build.index()
     vectors = f"{layout.shard_dir(build.plan.version, 0)}/{layout.VECTORS}"
     before, written = build.storage.read(vectors), build.storage.local_path(vectors).stat().st_mtime_ns
-    assert build.index()[0].model_copy(update={"latency_ms": None}) == commits[0].model_copy(
-        update={"latency_ms": None}
-    )
+    assert untimed(build.index()[0]) == untimed(commits[0])
     assert build.storage.local_path(vectors).stat().st_mtime_ns == written
     for gone in (vectors, layout.shard_duplicates(build.plan.hash, 0)):
         build.storage.delete(gone)
@@ -289,7 +304,7 @@ def test_a_shard_committed_for_another_version_is_stored_again(tmp_path: Path) -
     other = build.plan.model_copy(update={"version": "20990101T000000-other"})
     commit = index_shard(other, 0, build.storage, np.zeros((0, DIM), np.float32), 1, {})
     assert commit.version == other.version
-    assert commit.latency_ms is None
+    assert [trial.latency_ms for trial in commit.trials] == [None]
     assert build.storage.exists(f"{layout.shard_dir(other.version, 0)}/{layout.PASSAGES}")
 
 
@@ -420,7 +435,7 @@ def test_commits_survive_serialisation(tmp_path: Path) -> None:
     build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30))).embed()
     (first, *_) = build.index()
     assert read_shard_commit(build.storage, build.plan.hash, 0) == first
-    assert first.without_sample().nearest.exact == []
+    assert first.without_sample().trials == []
 
 
 @given(st.lists(st.integers(0, 12), max_size=60))
@@ -451,3 +466,29 @@ def test_the_lexical_index_knows_each_passage_once_and_may_be_left_out(tmp_path:
     assert manifest.lexical is None
     assert not [file.path for file in manifest.all_files() if "lexical" in file.path]
     assert without.plan.hash != build.plan.hash
+
+
+@pytest.mark.parametrize("kind", ["ivf_sq8", "rabitq"])
+def test_a_compressed_version_is_tuned_whole_and_answers_with_the_recall_that_is_asked(
+    tmp_path: Path, kind: str
+) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(300)), index_kind=kind).embed()
+    sample = sample_vectors(build.storage, build.plan.hash, build.tally.passages, build.plan.shards, DIM, 300, seed=1)
+    trained = index_kind(kind).train(sample, build.plan.index, 1)
+    assert trained is not None
+    build.storage.write(layout.trained_index(build.plan.hash), trained)
+    version = build.publish()
+    assert versions.verify(build.storage, version) == []
+    manifest = versions.read_manifest(build.storage, version)
+    assert all(any(file.path.endswith(layout.EXACT) for file in shard.files) for shard in manifest.shards)
+    assert manifest.index.search in [point.search for point in manifest.index.curve]
+    most = manifest.index.curve[-1]
+    shard = Shard.open(build.storage, manifest, 0, cache=None, threads=1)
+    vectors = shard.fetch(range(5), with_vectors=True).vectors
+    assert vectors is not None
+    queries = Queries(vectors, [""] * 5, ["dense"] * 5, ["", most.search, "", most.search, most.search])
+    found = shard.search(queries, 3, False).dense
+    assert found is not None
+    assert found.rows[[1, 3, 4], 0].tolist() == [1, 3, 4]
+    np.testing.assert_allclose(found.scores[[1, 3, 4], 0], 1, atol=2e-3)
+    shard.warm()

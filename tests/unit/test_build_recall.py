@@ -36,7 +36,9 @@ class FakeIndex:
     def count(self) -> int:
         return len(self.vectors)
 
-    def search(self, queries: FloatArray, top_k: int, selector: Any = None) -> tuple[FloatArray, RowArray]:
+    def search(
+        self, queries: FloatArray, top_k: int, selector: Any = None, effort: str = ""
+    ) -> tuple[FloatArray, RowArray]:
         scores = np.full((len(queries), top_k), -np.inf, np.float32)
         rows = np.full((len(queries), top_k), -1, np.int64)
         for number, similarity in enumerate(queries @ self.vectors.T):

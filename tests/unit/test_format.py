@@ -64,6 +64,7 @@ def test_the_paths_are_those_of_the_layout() -> None:
         layout.manifest(version),
         layout.rejected(version),
         f"{folder}/{layout.VECTORS}",
+        f"{folder}/{layout.EXACT}",
         f"{folder}/{layout.PASSAGES}",
         f"{folder}/{layout.METADATA}",
         *(f"{folder}/{name}" for name in FILES),

@@ -19,6 +19,7 @@ from shoal.errors import (
     Unavailable,
 )
 from shoal.filters import Compare, Not
+from shoal.manifest import CurvePoint, IndexInfo
 from shoal.pipeline import SearchPipeline
 from shoal.records import FloatArray, MissingShard, Passage, SearchRequest
 from tests.fakes import (
@@ -714,3 +715,43 @@ async def test_of_two_replicas_one_may_hang(service: str) -> None:
     assert (answer.degraded, answer.coverage.fraction, answer.reranked) == (None, 1, True)
     assert now() - started < 0.1
     assert not hung
+
+
+def ivf(*points: tuple[int, float]) -> IndexInfo:
+    curve = [CurvePoint(search=f"nprobe={lists}", recall=recall, latency_ms=1.0) for lists, recall in points]
+    return IndexInfo(kind="ivf", search="nprobe=2", recall_at_10=0.9, latency_ms=1.0, curve=curve)
+
+
+@virtual_time
+async def test_a_recall_becomes_the_search_parameters_that_the_version_measured_for_it() -> None:
+    system = System()
+    system.pipeline.switch("v1", SIZES, index=ivf((1, 0.7), (2, 0.9), (8, 0.99)))
+    answer = await system.pipeline.search(request(recall=0.95, explain=True))
+    assert answer.explain is not None
+    assert answer.explain["plan"]["search"] == "nprobe=8"
+    await system.pipeline.search(request())
+    assert [call.efforts for call in system.shards[0].calls] == [["nprobe=8"], None]
+
+
+@virtual_time
+async def test_queries_of_one_batch_keep_their_own_recall() -> None:
+    system = System()
+    system.pipeline.switch("v1", SIZES, index=ivf((1, 0.7), (2, 0.9), (8, 0.99)))
+    await system.pipeline.search_all(
+        [request(str(number), recall=recall) for number, recall in enumerate([0.99, None, 0.5])]
+    )
+    assert [effort for call in system.shards[0].calls for effort in call.efforts or [""]] == [
+        "nprobe=8",
+        "",
+        "nprobe=1",
+    ]
+
+
+@virtual_time
+async def test_a_recall_that_the_version_does_not_reach_costs_nobody_anything() -> None:
+    system = System()
+    system.pipeline.switch("v1", SIZES, index=ivf((1, 0.7)))
+    with pytest.raises(InvalidArgument, match=r"at most 0\.7") as caught:
+        await system.pipeline.search(request(recall=0.9))
+    assert caught.value.param == "recall"
+    assert system.encoder.calls == []

@@ -1,0 +1,212 @@
+"""The gate of a build: what a new version has to reach before it is made current.
+
+`--gate` holds demands as name=value: `recall` of the index against exact search, and for judged queries `min_ndcg`, the
+least nDCG@10, and `max_drop`, what it may lose against the active version on the same queries.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from shoal import evaluation, versions
+from shoal.build.sample import stratified
+from shoal.cache import ShardCache
+from shoal.encoders import Encoder, load_encoder
+from shoal.errors import InvalidArgument
+from shoal.evaluation.asking import LocalAsker, ask_all
+from shoal.evaluation.dataset import Dataset, read_dataset
+from shoal.evaluation.known_items import known_items
+from shoal.evaluation.runs import DEPTH, Run
+from shoal.manifest import Manifest
+from shoal.records import Passage
+from shoal.serving import NO_RERANKER
+from shoal.settings import BuildSettings, EncoderSettings, ServeSettings
+from shoal.storage import Storage
+
+SHOWN = 100
+"""Queries that a verdict names at most."""
+_TIMEOUT_MS = 60_000
+_SEED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What is demanded, and the judged queries it is measured with; `sample`: so many are made from the corpus."""
+
+    recall: float | None = None
+    min_ndcg: float | None = None
+    max_drop: float | None = None
+    dataset: Dataset | None = None
+    sample: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fallen:
+    """A query that answers worse: its nDCG@10 now, and with the active version if that was asked."""
+
+    id: str
+    text: str
+    before: float | None
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a version at the gate. `reasons`: why it is not made current; none if it is."""
+
+    reasons: list[str]
+    measured: dict[str, float]
+    fallen: list[Fallen] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the version may be made current."""
+        return not self.reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the new and the active version found for the queries; `active` is None where there is none to compare."""
+
+    dataset: Dataset
+    new: Run
+    active: Run | None
+
+
+def read_gate(settings: BuildSettings) -> Gate | None:
+    """Read the demands and their judgements, so that a mistake is told before the build; None without a gate.
+
+    Raises InvalidArgument.
+    """
+    demands: dict[str, str] = {}
+    for part in settings.gate or ():
+        name, _, value = part.partition("=")
+        if name in demands:
+            raise _wrong(f"{name} is there twice")
+        demands[name] = value
+    sample = settings.sample_judgements
+    if not demands:
+        if sample:
+            raise InvalidArgument(
+                "sample_judgements are what a gate measures with; add --gate max_drop=0.01", param="sample_judgements"
+            )
+        return None
+    place = demands.pop("qrels", None)
+    gate = Gate(**{name: _share(name, value) for name, value in demands.items()}, sample=sample)  # type: ignore[arg-type]
+    if gate.recall is not None and not settings.verify_queries:
+        raise _wrong("recall is measured with --verify-queries, which is 0")
+    if place and sample:
+        raise _wrong("qrels are judgements already; leave out either them or --sample-judgements")
+    judged, limited = bool(place or sample), gate.min_ndcg is not None or gate.max_drop is not None
+    if limited and not judged:
+        raise _wrong("min_ndcg and max_drop need judged queries: qrels=DIR, or --sample-judgements 200")
+    if judged and not limited:
+        raise _wrong("say what the judged queries have to reach: min_ndcg=0.5 or max_drop=0.01")
+    if judged:
+        evaluation.require()
+    return replace(gate, dataset=read_dataset(place)) if place else gate
+
+
+def ask(settings: BuildSettings, version: str, dataset: Dataset | None, sample: int) -> Answers:
+    """Ask a published version, and the active one if it is another, in this process: stage one, as a server would.
+
+    dataset: judged queries; None makes `sample` of them from passages of the version.
+    """
+    storage = Storage(settings.index)
+    manifest, current = versions.read_manifest(storage, version), versions.read_current(storage)
+    encoder = load_encoder(settings)
+    with _open(storage, manifest, encoder) as asker:
+        if dataset is None:
+            dataset = known_items(_sampled(asker, manifest, sample))
+        new = _ask(asker, dataset)
+    if current is None or current.version == version:
+        return Answers(dataset, new, None)
+    before = versions.read_manifest(storage, current.version)
+    if not before.encoder.matches(encoder.fingerprint()):
+        own = settings.model_dump(include=set(EncoderSettings.model_fields))
+        own |= {"encoder": before.encoder.model, "max_length": before.encoder.max_length}
+        encoder = load_encoder(EncoderSettings(**own))
+    with _open(storage, before, encoder) as asker:
+        return Answers(dataset, new, _ask(asker, dataset))
+
+
+def judge(gate: Gate, manifest: Manifest, ask: Callable[[], Answers]) -> Verdict:
+    """Compare a version with what is demanded. ask: called if judged queries are part of that."""
+    reasons: list[str] = []
+    measured: dict[str, float] = {}
+    if gate.recall is not None:
+        recall = manifest.index.recall_at_10 or 0.0
+        measured["recall_at_10"] = recall
+        if recall < gate.recall:
+            reasons.append(f"recall@10 is {recall:.4f}, {gate.recall:g} was demanded")
+    if gate.min_ndcg is None and gate.max_drop is None:
+        return Verdict(reasons, measured)
+    from shoal.evaluation.measures import judge as judged
+
+    answers = ask()
+    runs = [replace(answers.new, name="new"), *([replace(answers.active, name="active")] if answers.active else [])]
+    now, *others = judged(runs, answers.dataset.judgements)
+    before = others[0].by_query if others else None
+    mean = float(np.mean(list(now.by_query.values())))
+    measured["ndcg_at_10"] = round(mean, 4)
+    if gate.min_ndcg is not None and mean < gate.min_ndcg:
+        reasons.append(f"nDCG@10 is {mean:.4f}, at least {gate.min_ndcg:g} was demanded")
+    if before is not None:
+        old = float(np.mean(list(before.values())))
+        measured["active_ndcg_at_10"] = round(old, 4)
+        if gate.max_drop is not None and old - mean > gate.max_drop:
+            reasons.append(f"nDCG@10 falls from {old:.4f} to {mean:.4f}, by more than {gate.max_drop:g}")
+    return Verdict(reasons, measured, _fallen(answers.dataset, now.by_query, before, gate.min_ndcg or 0.0))
+
+
+def _fallen(dataset: Dataset, now: dict[str, float], before: dict[str, float] | None, least: float) -> list[Fallen]:
+    """Queries that lost, those that lost most first; without another version those below the least, the worst first."""
+    if before is None:
+        worst = sorted((value, query) for query, value in now.items() if value < least)
+        return [Fallen(query, dataset.queries[query], None, value) for value, query in worst[:SHOWN]]
+    lost = sorted((now[query] - before[query], query) for query in now if now[query] < before[query])
+    return [Fallen(query, dataset.queries[query], before[query], now[query]) for _, query in lost[:SHOWN]]
+
+
+def _open(storage: Storage, manifest: Manifest, encoder: Encoder) -> LocalAsker:
+    serve = ServeSettings(index=storage.uri, reranker=NO_RERANKER)
+    cache = None if storage.is_local else ShardCache(serve.cache_dir, serve.cache_bytes)
+    return LocalAsker(storage, manifest, encoder, None, serve, _TIMEOUT_MS, cache)
+
+
+def _ask(asker: LocalAsker, dataset: Dataset) -> Run:
+    mode = "hybrid" if "hybrid" in asker.modes else "dense"
+    return ask_all(asker, dataset.queries, mode, rerank=False, top_k=DEPTH)  # type: ignore[arg-type]
+
+
+def _sampled(asker: LocalAsker, manifest: Manifest, count: int) -> list[Passage]:
+    """Passages from all over the corpus, the same on every call."""
+    ends = np.cumsum([shard.count for shard in manifest.shards])
+    chosen = stratified(int(ends[-1]), count, _SEED)
+    shards = np.searchsorted(ends, chosen, side="right")
+    return [
+        asker.passage(shard, int(row - (ends[shard] - manifest.shards[shard].count)))
+        for shard, row in zip(shards.tolist(), chosen.tolist(), strict=True)
+    ]
+
+
+def _share(name: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise _wrong(f"{name} should be a number from 0 to 1, not {value!r}")
+    return number
+
+
+def _wrong(message: str) -> InvalidArgument:
+    return InvalidArgument(f"gate: {message}", param="gate")
+
+
+def to_json(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as plain values."""
+    fallen = [{"id": one.id, "text": one.text, "before": one.before, "now": one.now} for one in verdict.fallen]
+    return {"passed": verdict.passed, "reasons": verdict.reasons, "measured": verdict.measured, "fallen": fallen}

@@ -1,0 +1,81 @@
+"""Kinds that are a FAISS index of parameters chosen by the data, with or without exact re-scoring."""
+
+from collections.abc import Callable, Iterable
+from math import sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.errors import InvalidArgument
+from shoal.indexes import ShardIndex, _exact, _faiss, exact_path, factory
+from shoal.records import FloatArray
+
+if TYPE_CHECKING:
+    from shoal.settings import IndexSettings
+
+_VECTORS_A_LIST = 39
+"""Training vectors for each list of an IVF index, at least: FAISS warns of fewer."""
+
+
+def lists(sample: int) -> int:
+    """Lists of an IVF index that is trained on so many vectors: the power of two up to 4 times their root.
+
+    The sample bounds the number: with 262,144 vectors, the default of train_passages, 2048.
+    """
+    wanted: int = min(round(4 * sqrt(sample)), sample // _VECTORS_A_LIST)
+    return 1 << max(0, wanted.bit_length() - 1)
+
+
+class Composed:
+    """The functions of `IndexKind` for one such kind.
+
+    describe: (dim, sample) -> FAISS factory string. search: parameters where the settings name none, with `refine` for
+    an exact kind. exact: whether the vectors in float16 are kept and rank the candidates.
+    """
+
+    def __init__(self, describe: Callable[[int, int], str], search: str, *, exact: bool) -> None:
+        self._describe = describe
+        self._search = search
+        self._exact = exact
+
+    def check(self, name: str, dim: int, search: str) -> None:
+        """Raise InvalidArgument for search parameters that the kind does not have."""
+        self._split(search)
+        factory.check(self._describe(dim, 10_000), dim, self._split(search)[0])
+
+    def train(self, sample: FloatArray, settings: "IndexSettings", threads: int) -> bytes:
+        """Train on float32 (n, dim), which also decides how many lists there are."""
+        name = self._describe(sample.shape[1], len(sample))
+        return factory.train(sample, settings.model_copy(update={"index_kind": name, "index_search": ""}), threads)
+
+    def build(self, blocks: Iterable[FloatArray], dim: int, path: Path, trained: bytes | None, threads: int) -> None:
+        """Fill a copy of the trained index. It is held in memory; exact vectors are written as they come."""
+        if not self._exact:
+            factory.build(blocks, dim, path, trained, threads)
+            return
+        with _exact.ExactWriter(exact_path(path), dim) as writer:
+            factory.build(writer.watch(blocks), dim, path, trained, threads)
+
+    def open(
+        self, path: Path, settings: "IndexSettings", threads: int, mmap: bool = True, exact: Path | None = None
+    ) -> ShardIndex:
+        """Open with the search parameters of the settings, or else those of the kind."""
+        search, refine = self._split(settings.index_search)
+        default, depth = _exact.split(self._search)
+        index = _faiss.read(path, threads, mmap, default)
+        _faiss.set_search(index.faiss, search)
+        if not self._exact:
+            return index
+        vectors = _exact.read(exact or exact_path(path), index.count, index.dim)
+        return _exact.ExactIndex(index, vectors, threads, refine or depth or 1)
+
+    def _split(self, search: str) -> tuple[str, int | None]:
+        try:
+            others, refine = _exact.split(search)
+        except ValueError as error:
+            raise InvalidArgument(f"index_search: {search!r}: {error}", param="index_search") from None
+        if refine is not None and not self._exact:
+            raise InvalidArgument(
+                f"index_search: {search!r}: this kind stores the vectors as they are, there is nothing to refine",
+                param="index_search",
+            )
+        return others, refine

@@ -1,0 +1,142 @@
+"""Exact re-scoring: a compressed index finds more candidates than are asked for, the vectors in float16 rank them.
+
+The vectors lie in a NumPy file beside the index that is mapped, not read: a query touches the rows of its candidates.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from shoal.errors import CorruptIndex
+from shoal.indexes import Effort, _faiss
+from shoal.records import FloatArray, RowArray
+
+REFINE = "refine"
+"""Name of the search parameter: candidates that are compared exactly, for each result that is asked for."""
+REFINEMENTS = (1, 2, 4, 8, 16, 32, 64)
+_MEASURED_AT = 10
+_ROW_COST = 0.8
+"""Microseconds to compare one candidate exactly (384 dimensions)."""
+_SCANNED_ALWAYS, _SCANNED_SHARE = 200, 0.02
+"""A scan converts the vectors that it copies, which makes it dearer than one of float32 (see `_faiss`)."""
+
+
+class ExactWriter:
+    """Writes blocks of float32 (n, dim) as one float16 array (rows, dim) while they pass by. A context manager."""
+
+    def __init__(self, path: Path, dim: int) -> None:
+        self._dim = dim
+        self._rows = 0
+        self._file: IO[bytes] = path.open("wb")
+        self._write_header()
+
+    def watch(self, blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
+        """Hand the blocks through."""
+        for block in blocks:
+            self._file.write(np.ascontiguousarray(block, dtype="<f2").data)
+            self._rows += len(block)
+            yield block
+
+    def _write_header(self) -> None:
+        # NumPy leaves room in it for the rows to be counted at the end.
+        header = {"descr": "<f2", "fortran_order": False, "shape": (self._rows, self._dim)}
+        npy.write_array_header_1_0(self._file, header)
+
+    def __enter__(self) -> "ExactWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._file:
+            self._file.seek(0)
+            self._write_header()
+
+
+def read(path: Path, count: int, dim: int) -> NDArray[np.float16]:
+    """Map the float16 vectors of `count` rows. Raises CorruptIndex when the file holds anything else."""
+    try:
+        # An array without rows cannot be mapped.
+        vectors = np.load(path, mmap_mode="r" if count else None, allow_pickle=False)
+        if vectors.shape != (count, dim) or vectors.dtype != np.float16:
+            raise ValueError(f"it holds {vectors.dtype} {vectors.shape}")
+    except (OSError, ValueError, EOFError) as error:
+        raise CorruptIndex(
+            f"{path} does not hold {count} vectors of {dim} dimensions in float16 ({error}); restore it or activate "
+            "another version"
+        ) from error
+    found: NDArray[np.float16] = vectors
+    return found
+
+
+class ExactIndex:
+    """A compressed index with its exact vectors, float16 (n, dim), as a `ShardIndex`."""
+
+    exhaustive = False
+
+    def __init__(self, coarse: _faiss.FaissIndex, exact: NDArray[np.float16], threads: int, refine: int) -> None:
+        self._coarse = coarse
+        self._exact = exact
+        self._threads = threads
+        self._refine = refine
+
+    @property
+    def count(self) -> int:
+        """Number of vectors."""
+        return self._coarse.count
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return self._coarse.dim
+
+    def search(
+        self, queries: FloatArray, top_k: int, selector: Any = None, share: float = 1.0, effort: str = ""
+    ) -> tuple[FloatArray, RowArray]:
+        """Search for float32 (b, dim); see `ShardIndex.search`. Scores are those of the float16 vectors."""
+        coarse, refine = split(effort)
+        depth = min(self.count, top_k * (refine or self._refine))
+        _, candidates = self._coarse.search(queries, depth, selector, share, coarse)
+        scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
+        rows = np.full((len(queries), top_k), -1, dtype=np.int64)
+        for number, query in enumerate(queries):
+            # Sorted, so that the file is read in one direction, and equal scores stay in the order of rows.
+            found = np.sort(candidates[number][candidates[number] >= 0])
+            exact = np.einsum("nd,d->n", self.vectors(found), query)
+            best = np.argsort(-exact, kind="stable")[:top_k]
+            scores[number, : len(best)], rows[number, : len(best)] = exact[best], found[best]
+        return scores, rows
+
+    def efforts(self) -> list[Effort]:
+        """What the compressed index has to try, each with several depths of re-scoring."""
+        return [
+            Effort(f"{one.search},{REFINE}={depth}", one.cost + _MEASURED_AT * depth * _ROW_COST)
+            for one in self._coarse.efforts()
+            for depth in REFINEMENTS
+        ]
+
+    def prefers_scan(self, matches: int) -> bool:
+        """Compare the two by what was measured; see `ShardIndex.prefers_scan`."""
+        return matches <= max(_SCANNED_ALWAYS, _SCANNED_SHARE * self.count)
+
+    def scan(self, queries: FloatArray, top_k: int, rows: RowArray) -> tuple[FloatArray, RowArray]:
+        """Search float32 (b, dim) exactly among rows, int64 (n,); see `ShardIndex.scan`."""
+        _faiss.start_searching(self._threads, self.dim)
+        return _faiss.scan(self.vectors, queries, top_k, rows)
+
+    def vectors(self, rows: RowArray) -> FloatArray:
+        """Return float32 (n, dim), as exact as float16."""
+        found: FloatArray = self._exact[rows].astype(np.float32)
+        return found
+
+
+def split(search: str) -> tuple[str, int | None]:
+    """Search parameters without `refine`, and its value if it is among them. Raises ValueError unless that is >= 1."""
+    parts = [part for part in search.split(",") if part]
+    depths = [int(part.partition("=")[2]) for part in parts if part.partition("=")[0] == REFINE]
+    if any(depth < 1 for depth in depths):
+        raise ValueError("values start at 1")
+    others = ",".join(part for part in parts if part.partition("=")[0] != REFINE)
+    return others, depths[-1] if depths else None

@@ -1,0 +1,8 @@
+"""`ivf`: the plain vectors in lists, of which a query looks through those that are nearest to it."""
+
+from shoal.indexes._composed import Composed, lists
+
+_KIND = Composed(lambda dim, sample: f"IVF{lists(sample)},Flat", "nprobe=32", exact=False)
+
+TRAINED, EXACT = True, False
+check, train, build, open = _KIND.check, _KIND.train, _KIND.build, _KIND.open

@@ -1,0 +1,8 @@
+"""`ivf_sq8`: lists of vectors with one byte for each dimension, and exact re-scoring."""
+
+from shoal.indexes._composed import Composed, lists
+
+_KIND = Composed(lambda dim, sample: f"IVF{lists(sample)},SQ8", "nprobe=32,refine=2", exact=True)
+
+TRAINED, EXACT = True, True
+check, train, build, open = _KIND.check, _KIND.train, _KIND.build, _KIND.open
