@@ -1,10 +1,10 @@
 """Processes of a served endpoint are killed or stopped under a light steady load; what its clients see of that.
 
-The server is the one that `shoal serve` starts. With two replicas of everything no request fails; with one, requests wait
-or are answered without the shard, and only what was inside a killed ingress is lost. `-rP` shows what was measured.
+The server is the one that `shoal serve` starts. With two replicas of everything no request fails; with one, requests
+wait or are answered without the shard, and only what was inside a killed ingress is lost. `-rP` shows what came out.
 
-It takes four minutes and cores that nothing else keeps busy, since a starved replica is late like a lost one: so it runs
-with SHOAL_LONG_TESTS=1 only.
+It takes four minutes, and cores that nothing else keeps busy, since a starved replica is late like a lost one. So it
+runs with SHOAL_LONG_TESTS=1 only.
 """
 
 import os
@@ -25,7 +25,8 @@ from shoal import layout
 from tests.indexes import passages, publish
 from tests.servers import Server, running
 
-pytestmark = pytest.mark.skipif(os.environ.get("SHOAL_LONG_TESTS") != "1", reason="set SHOAL_LONG_TESTS=1 to run it")
+pytestmark = pytest.mark.skipif(os.environ.get("SHOAL_LONG_TESTS") != "1", reason="runs with SHOAL_LONG_TESTS=1")
+
 PATIENCE_S = 120.0
 """How long a replacement may take. Nothing here is a goal: measured times are printed."""
 CLIENTS = 3
