@@ -106,9 +106,11 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(folder: Path) -> None:
 
 def test_two_workers_on_ray_learn_what_one_learns(folder: Path) -> None:
     """A cross-encoder, whose queries share nothing: the sum of the workers' gradients is that of one worker."""
-    expected = undisturbed(settings(folder, "alone", kind="cross_encoder", dtype="float32"))
-    told = finish(start(settings(folder, "shared", kind="cross_encoder", dtype="float32", workers=2)))
-    assert told["steps"] == STEPS
+    # Rounding may decide which weights are the best on held-out queries, and grows from step to step.
+    options: dict[str, Any] = {"kind": "cross_encoder", "dtype": "float32", "dev_share": 0, "max_steps": 10}
+    expected = undisturbed(settings(folder, "alone", **options))
+    told = finish(start(settings(folder, "shared", **options, workers=2)))
+    assert told["steps"] == 10
     passages = [json.loads(line)["positive"] for line in (folder / "data" / "pairs.jsonl").read_text().splitlines()]
     alone, shared = (
         load_reranker(RerankerSettings(reranker=str(path), backend="torch", dtype="float32")).score(
