@@ -88,21 +88,32 @@ def committed_steps(storage: Storage) -> int:
     return sum(path.endswith(".json") and path.count("/") == 2 for path in paths)
 
 
+def entries(folder: Path) -> dict[str, int]:
+    """What a folder holds, and when each was written: nothing when a build is taking it away meanwhile."""
+    try:
+        return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    except FileNotFoundError:
+        return {}
+
+
 def staging(storage: Storage) -> Path | None:
     folder = storage.local_path(layout.STAGING)
-    plans = list(folder.iterdir()) if folder.exists() else []
-    return plans[0] if plans else None
+    plans = list(entries(folder))
+    return folder / plans[0] if plans else None
+
+
+def commits(storage: Storage, kind: str) -> dict[str, int]:
+    """Committed units or shards, and when each was written."""
+    folder = staging(storage)
+    return {} if folder is None else {name: at for name, at in entries(folder / kind).items() if name.endswith(".json")}
 
 
 def unit_commits(storage: Storage) -> dict[str, int]:
-    """Committed units, and when each was written."""
-    folder = staging(storage)
-    return {} if folder is None else {path.name: path.stat().st_mtime_ns for path in folder.glob("units/*.json")}
+    return commits(storage, "units")
 
 
 def steps_of(storage: Storage) -> int:
-    folder = staging(storage)
-    return 0 if folder is None else len(unit_commits(storage)) + len(list(folder.glob("shards/*.json")))
+    return len(unit_commits(storage)) + len(commits(storage, "shards"))
 
 
 def content(storage: Storage, version: str) -> dict[str, Any]:
