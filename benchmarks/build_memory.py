@@ -39,6 +39,8 @@ KINDS = {
     "raylet": "raylet",
     "gcs_server": "Ray control store",
 }
+# Ray starts workers ahead of work, and some never get any.
+IDLE = dict.fromkeys(("workers/default_worker", "ray::IDLE"), "idle worker")
 
 
 def main() -> None:
@@ -102,7 +104,7 @@ def build(folder: Path, count: int, shards: int) -> dict[str, int]:
     source.unlink()
     highest: dict[str, int] = {}
     for pid, peak in peaks.items():
-        kind = kinds.get(pid, "other Ray processes")
+        kind = kinds[pid]
         highest[kind] = max(peak, highest.get(kind, 0))
     return highest
 
@@ -132,10 +134,16 @@ def look(pid: int, peaks: dict[int, int], kinds: dict[int, str]) -> None:
     for line in status.splitlines():
         if line.startswith("VmHWM:"):
             peaks[pid] = max(peaks.get(pid, 0), int(line.split()[1]))
-    name = title if title.startswith("ray::") else Path(title.partition(" ")[0]).name
+    name = title.strip() if title.startswith("ray::") else Path(title.partition(" ")[0]).name
+    if name.startswith("python"):  # an agent of Ray, which its script names
+        name = next(
+            (Path(word).parent.name + "/" + Path(word).stem for word in title.split() if word.endswith(".py")), name
+        )
     for sign, kind in KINDS.items():
         if name.startswith(sign):
-            kinds.setdefault(pid, kind)
+            kinds[pid] = kind
+            return
+    kinds.setdefault(pid, IDLE.get(name, f"Ray's {name}"))
 
 
 if __name__ == "__main__":
