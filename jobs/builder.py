@@ -151,6 +151,7 @@ class Builder:
             "units": len(plan.units),
             "units_reused": reused,
             "workers": self.workers.count,
+            "busy": self._busy.shares(),
             "rejected_examples": examples,
         }
 

@@ -85,6 +85,8 @@ def content(summary: Summary) -> dict[str, Any]:
 def test_one_and_three_workers_store_the_same_bytes(build: Build, tmp_path: Path) -> None:
     one, three = build(tmp_path / "one", workers=1), build(tmp_path / "three", workers=3)
     assert (one.workers, three.workers) == (1, 3)
+    assert len(one.busy) == 1 <= len(three.busy) <= 3
+    assert all(0 < share <= 1 for share in (*one.busy, *three.busy))
     assert content(one) == content(three)
     assert content(one)["fields"] == {"page": "integer"}
     assert versions.verify(Storage(one.index), one.version) == []
