@@ -22,8 +22,9 @@ function init(args)
       table.insert(queries, line)
    end
    rerank, pause = args[2], tonumber(args[3])
-   latencies = {}
    -- Copies of tables are keyed by strings alone.
+   latencies = {}
+   began = now()
    math.randomseed(os.time() + number)
    if pause == 0 then
       delay = nil
@@ -57,6 +58,10 @@ function response(status, headers, body)
    local key = kind .. ":" .. math.floor((now() - sent[id]) * 1e4)
    sent[id] = nil
    latencies[key] = (latencies[key] or 0) + 1
+   if status == 200 then
+      local tenth = "ended:" .. math.floor((now() - began) * 10)
+      latencies[tenth] = (latencies[tenth] or 0) + 1
+   end
 end
 
 function done(summary)

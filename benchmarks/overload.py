@@ -15,9 +15,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from benchmarks.report import Figure, report
@@ -31,17 +31,29 @@ FACTOR = 10
 PAUSE_MS = 200
 """Mean pause of a connection of the overload: long beside a refusal, so that refusing does not raise the rate."""
 RECOVERY_S = 10
+WINDOW_S = 2
 FULL = 0.9
-"""Share of the throughput before that counts as full speed: windows of one second vary by as much."""
+"""Share of the throughput before, over WINDOW_S seconds, that counts as full speed: such windows vary by as much."""
 
 
 @dataclass
 class Load:
-    """What came back: counts by latency in seconds, by kind: a status, or `degraded` for a 200 that was less."""
+    """What came back: counts by latency in seconds, by kind: a status, or `degraded` for a 200 that was less.
+
+    ended: when the accepted ones did, in tenths of a second from the beginning.
+    """
 
     seconds: float
     lost: int
     latencies: dict[str, Counter[float]] = field(default_factory=dict)
+    ended: Counter[int] = field(default_factory=Counter)
+
+    def until(self, rate: float) -> float:
+        """Seconds until so many a second were answered for WINDOW_S seconds; infinite if they never were."""
+        for start in range(10 * (int(self.seconds) - WINDOW_S) + 1):
+            if sum(self.ended[start + tenth] for tenth in range(10 * WINDOW_S)) >= rate * WINDOW_S:
+                return start / 10
+        return inf
 
     def count(self, *kinds: str) -> int:
         """Answers of some kinds, or of all."""
@@ -105,19 +117,15 @@ def measure(port: int, queries: Path, rerank: bool, seconds: int, server: int) -
     def load(connections: int, seconds: int, pause_ms: int = 0) -> Load:
         return ask(port, queries, rerank, connections, seconds, pause_ms)
 
-    width = ServeSettings.model_fields["max_batch"].default
+    width, most = (ServeSettings.model_fields[name].default for name in ("max_batch", "max_requests"))
     load(width, 5)
     alone, sustained = load(1, seconds), load(width, seconds)
     rate = sustained.count() / sustained.seconds
     before = memory(server)
     with Sampler(server) as sampler:
-        over = load(max(width, round(FACTOR * rate * PAUSE_MS / 1000)), seconds, PAUSE_MS)
-    started, recovered = time.perf_counter(), float("inf")
-    while (passed := time.perf_counter() - started) < RECOVERY_S:
-        second = load(width, 1)
-        if second.count(*ACCEPTED) / second.seconds >= FULL * rate and not second.count("429"):
-            recovered = passed  # when the window began
-            break
+        # Those that are accepted do not pause.
+        over = load(most + round(1.1 * FACTOR * rate * PAUSE_MS / 1000), seconds, PAUSE_MS)
+    recovered = load(width, RECOVERY_S).until(FULL * rate)
     offered = over.count() / over.seconds
     refused = over.percentile(99, "429")
     accepted = over.percentile(99, *ACCEPTED)
@@ -130,7 +138,7 @@ def measure(port: int, queries: Path, rerank: bool, seconds: int, server: int) -
         Figure(f"sustainable ({width} connections)", rate, "1/s"),
         Figure("sustainable: p50", sustained.percentile(50, *ACCEPTED), "ms"),
         Figure("sustainable: p99", usual, "ms"),
-        Figure("overload: requests", offered, "1/s", f">= {0.9 * FACTOR:g}x sustainable", offered >= 9 * rate),
+        Figure("overload: requests", offered, "1/s", f">= {FACTOR}x sustainable", offered >= FACTOR * rate),
         Figure("overload: accepted", over.count(*ACCEPTED) / over.seconds, "1/s"),
         Figure("overload: of these degraded", over.count("degraded") / max(1, over.count(*ACCEPTED)), ""),
         Figure("overload: accepted, p50", over.percentile(50, *ACCEPTED), "ms"),
@@ -155,10 +163,16 @@ def ask(port: int, queries: Path, rerank: bool, connections: int, seconds: int, 
 
 
 def parsed(words: list[str]) -> Load:
-    """Read what the script prints: seconds, requests lost, and KIND:TENTHS_OF_A_MS:TIMES for every latency."""
+    """Read what the script prints: seconds, requests lost, and what happened how often, KIND:TENTHS:TIMES.
+
+    The tenths are of a millisecond, a latency, or with the kind `ended` of a second, a moment.
+    """
     load = Load(float(words[0]), int(words[1]))
     for word in words[2:]:
         kind, tenths, times = word.rsplit(":", 2)
+        if kind == "ended":
+            load.ended[int(tenths)] += int(times)
+            continue
         load.latencies.setdefault(kind, Counter())[int(tenths) / 1e4] += int(times)
     return load
 

@@ -403,7 +403,7 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
     )
     max_timeout_ms: int = Field(60_000, ge=10, le=600_000, description="Longest deadline a request may ask for.")
     max_requests: int = Field(
-        64, ge=1, le=100_000, description="Searches that one ingress replica works on at once; more get 429."
+        48, ge=1, le=100_000, description="Searches that one ingress replica works on at once; more get 429."
     )
     max_waiting: int = Field(
         256, ge=1, le=100_000, description="Queries that may wait in one ingress replica; more get 429."

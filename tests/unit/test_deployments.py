@@ -203,6 +203,28 @@ class TestReranker:
         assert sum(sizes) == 9
         assert len(sizes) < 3
 
+    async def test_what_it_cannot_score_in_time_does_not_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        reranker = Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
+        texts = [passage.text for passage in passages(5)]
+        await reranker.score("fish", texts, soon())
+        entered, leave, score_pairs = threading.Event(), threading.Event(), reranker._reranker.score_pairs
+
+        def held(pairs: Sequence[tuple[str, str]]) -> FloatArray:
+            entered.set()
+            leave.wait()
+            return score_pairs(pairs)
+
+        monkeypatch.setattr(reranker._reranker, "score_pairs", held)
+        reranker._batcher._pace = 10.0  # seconds a pair
+        first = asyncio.ensure_future(reranker.score("fish", texts, soon()))
+        try:
+            await asyncio.to_thread(entered.wait)
+            with pytest.raises(Overloaded, match="no time left"):
+                await reranker.score("otter", texts, soon())
+        finally:
+            leave.set()
+        assert (await first).shape == (5,)
+
     async def test_a_query_without_passages_has_no_scores(self) -> None:
         scores = await Reranker(RerankerSettings(reranker="overlap"), max_waiting=10).score("fish", [], soon())
         assert scores.shape == (0,)
