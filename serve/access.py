@@ -13,9 +13,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.errors import response_of
-from shoal.errors import InvalidArgument, PermissionDenied, RateLimited, ShoalError, Unauthenticated
+from shoal.errors import InvalidArgument, Overloaded, PermissionDenied, RateLimited, ShoalError, Unauthenticated
 from shoal.keys import VARIABLE, ApiKey, find, parse
 from shoal.proxies import LOOPBACK
+from shoal.settings import ServeSettings
 
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 """Paths that need no key: they tell nothing of what is in the index."""
@@ -198,6 +199,15 @@ def _presented(headers: Headers) -> Iterator[str]:
     for name in ("api-key", "x-api-key"):
         if value := headers.get(name, "").strip():
             yield value
+
+
+def too_many(settings: ServeSettings) -> Overloaded:
+    """What a search is told that comes while a server works on as many as it may."""
+    return Overloaded(
+        f"the server works on {settings.max_requests * settings.ingress_replicas} searches already, which is its "
+        "limit; try again later",
+        retry_after_s=1,
+    )
 
 
 def check_exposure(host: str, keyed: bool, anonymous: bool) -> None:

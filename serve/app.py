@@ -47,7 +47,6 @@ def wire(settings: ServeSettings, plan: Serving) -> serve.Application:
     # Replicas may run in another folder.
     folders = {name: absolute(path) for name in ("api_keys_file", "log_dir") if (path := getattr(settings, name))}
     settings = settings.model_copy(update={"index": Storage(settings.index).uri, **folders})
-    in_flight = settings.max_batch * max(settings.encoder_replicas, settings.retriever_replicas)
 
     encoder = _deployment(
         settings,
@@ -76,7 +75,8 @@ def wire(settings: ServeSettings, plan: Serving) -> serve.Application:
             settings,
             Reranker,
             "reranker",
-            max_ongoing_requests=4 * RERANK_QUERIES,
+            # More than its queue holds, so that the queue refuses, which knows what can still be done in time.
+            max_ongoing_requests=5 * RERANK_QUERIES + CONTROL_REQUESTS,
             max_queued_requests=settings.max_waiting,
             ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
             **_reranker_replicas(settings),
@@ -90,14 +90,15 @@ def wire(settings: ServeSettings, plan: Serving) -> serve.Application:
         engine = lambda: serve.get_replica_context().servable_object  # noqa: E731
         return create_api(engine, settings, keys=keys, adds_request_id=False)
 
-    # More than the pipeline lets wait, so that it is the pipeline that refuses, with 429 and Retry-After.
+    # More than the ingress works on, so that it is the ingress that refuses; Serve's own refusals look like that too.
     server: Any = _deployment(
         settings,
         serve.ingress(api)(Server),
         "ingress",
         num_replicas=settings.ingress_replicas,
-        max_ongoing_requests=settings.max_waiting + in_flight + CONTROL_REQUESTS,
+        max_ongoing_requests=2 * settings.max_requests + CONTROL_REQUESTS,
         max_queued_requests=settings.max_waiting,
+        backpressure_config={"status_code": 429, "retry_after_s": 1},
         ray_actor_options={"num_cpus": settings.cpus_per_replica},
     )
     application: serve.Application = server.bind(settings, plan.manifest.encoder, encoder, shards, reranker)
@@ -144,8 +145,8 @@ def _deployment(settings: ServeSettings, cls: type, name: str, **options: Any) -
     return serve.deployment(
         cls,
         name=name,
-        health_check_period_s=2,
-        health_check_timeout_s=5,  # three in a row: what hangs is replaced after some 20 s
+        health_check_period_s=settings.health_check_period_s,
+        health_check_timeout_s=settings.health_check_timeout_s,
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=5,
         max_constructor_retry_count=3,
@@ -177,6 +178,6 @@ def _reranker_replicas(settings: ServeSettings) -> dict[str, Any]:
             "metrics_interval_s": 1,
             "look_back_period_s": 5,
             "upscale_delay_s": 3,
-            "downscale_delay_s": 60,
+            "downscale_delay_s": settings.reranker_idle_s,
         }
     }

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from serve.access import charge
+from serve.access import charge, too_many
 from serve.activation import BUSY_S, Activation, Pulse, ShardControl
 from serve.telemetry import (
     BATCHES,
@@ -223,6 +223,7 @@ class Reranker:
             self._score,
             max_batch=RERANK_QUERIES,
             max_waiting=max_waiting,
+            cost=lambda item: len(item.pairs),
             name="reranker",
             observe=self._batch,
         )
@@ -277,16 +278,23 @@ class Ingress:
         self._pipeline = SearchPipeline(encoder, shards, reranker, settings, observer=self._telemetry)
         self._activation = Activation(Storage(settings.index), shards, self._pipeline.switch, expected)
         self._pulse = Pulse(time.time)
+        self._answering = 0
         self._probed: tuple[float, list[str]] = (0.0, [])
         self._watch = asyncio.create_task(self._activation.watch(settings.watch_s))
         self._sampling = asyncio.create_task(self._sample())
 
     async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
-        """Answer the queries of one HTTP request, in order."""
+        """Answer the queries of one HTTP request, in order. Raises Overloaded at once beyond `max_requests`."""
         charge(len(requests))
         started = time.monotonic()
         try:
-            answers = await self._pipeline.search_all(requests)
+            if self._answering >= self._settings.max_requests:
+                raise too_many(self._settings)
+            self._answering += 1
+            try:
+                answers = await self._pipeline.search_all(requests)
+            finally:
+                self._answering -= 1
         except BaseException as error:
             self._telemetry.ended(requests, error, 1000 * (time.monotonic() - started))
             raise

@@ -13,7 +13,7 @@ from serve.errors import error_response
 from shoal import tracing
 
 REQUEST_ID = "x-request-id"
-_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 logger = logging.getLogger(__name__)
 
 
@@ -39,7 +39,7 @@ class Exchange:
             return
         headers = Headers(scope=scope)
         given = headers.get(REQUEST_ID, "")
-        request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         tracing.work_for((request_id,))
         started = False
@@ -55,7 +55,7 @@ class Exchange:
                 async with asyncio.timeout_at(latest):
                     message = await receive()
             except TimeoutError:
-                raise HTTPException(408, self._too_slow, {"Connection": "close"}) from None
+                raise HTTPException(408, too_slow(self._body_timeout_s), {"Connection": "close"}) from None
             received += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if received > self._max_body_bytes:
@@ -92,6 +92,7 @@ class Exchange:
     def _too_large(self) -> str:
         return f"the body is larger than {self._max_body_bytes} bytes; send fewer or shorter queries"
 
-    @property
-    def _too_slow(self) -> str:
-        return f"the body did not arrive within {self._body_timeout_s:g} s; send it at once"
+
+def too_slow(body_timeout_s: float) -> str:
+    """What a client is told whose body did not arrive in time."""
+    return f"the body did not arrive within {body_timeout_s:g} s; send it at once"

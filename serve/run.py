@@ -92,7 +92,7 @@ def _ray(settings: RunSettings) -> Iterator[None]:
     # Sockets lie in it, and their paths are limited to 107 bytes, of which Ray's names take 90.
     with temporary_folder(parent="/tmp") as folder:  # noqa: S108
         adopt_orphans()
-        private_ray.prepare(folder, settings.proxy)
+        private_ray.prepare(folder, settings)
         paths = [str(APPLICATION), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
         import ray

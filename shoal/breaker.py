@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from math import inf
 
-from shoal.hedging import SLOW, Latencies
-
 PROBE_S = 5.0
 """How long a shard that is left out is given to answer the call that tries it again, in seconds."""
 
@@ -12,12 +10,12 @@ PROBE_S = 5.0
 class Breaker:
     """Opens when a shard has been silent for too long, and closes as soon as it answers.
 
-    latencies: those of the shard. patience_s: the least time that counts as too long; a shard whose calls usually take
-    long gets SLOW times the 95th percentile of them. clock: seconds.
+    silence: seconds after which a call of the shard will not return, by those before it; None if that is unknown.
+    patience_s: the least time that counts as too long. clock: seconds.
     """
 
-    def __init__(self, latencies: Latencies, patience_s: float, clock: Callable[[], float]) -> None:
-        self._latencies = latencies
+    def __init__(self, silence: Callable[[], float | None], patience_s: float, clock: Callable[[], float]) -> None:
+        self._silence = silence
         self._patience_s = patience_s
         self._clock = clock
         self._answered_at = -inf
@@ -26,8 +24,8 @@ class Breaker:
 
     def patience(self) -> float | None:
         """Seconds to wait for one call; None, which means its deadline, as long as little is known of the shard."""
-        usual = self._latencies.percentile(95)
-        return None if usual is None else max(self._patience_s, SLOW * usual)
+        silence = self._silence()
+        return None if silence is None else max(self._patience_s, silence)
 
     def answered(self) -> bool:
         """Note that the shard lives. Returns whether it had been left out."""

@@ -14,7 +14,7 @@ from shoal import filters, tracing
 from shoal.batching import Batcher
 from shoal.breaker import PROBE_S, Breaker
 from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
-from shoal.hedging import Attempts, Budget, retried
+from shoal.hedging import Attempts, Budget
 from shoal.manifest import IndexInfo
 from shoal.merge import merge
 from shoal.metadata import FieldTypes
@@ -117,11 +117,12 @@ class FanOut:
         self._fields = fields or {}
         self._observer = observer or Deaf()
         budget = Budget(settings.hedge_budget)
-        self._attempts = [
-            Attempts(settings.retriever_replicas, settings.hedge_percentile, budget, clock) for _ in shards
-        ]
+        self._attempts, self._fetches = (
+            [Attempts(settings.retriever_replicas, settings.hedge_percentile, budget, clock) for _ in shards]
+            for _ in ("search", "fetch")  # which take different times
+        )
         self._breakers = [
-            Breaker(attempts.latencies, settings.shard_patience_ms / 1000, clock) for attempts in self._attempts
+            Breaker(attempts.silence, settings.shard_patience_ms / 1000, clock) for attempts in self._attempts
         ]
         self._probes: set[asyncio.Task[None]] = set()
         self._index = index
@@ -292,7 +293,7 @@ class FanOut:
 
         async with asyncio.timeout(deadline - self._clock()):
             while len(passages) < len(rows):  # a message carries so much text and no more
-                fetched = await self._logged(shard, lambda: retried(call))
+                fetched = await self._logged(shard, lambda: self._fetches[shard].run(call, deadline))
                 passages += fetched.passages
                 if fetched.vectors is not None:
                     vectors.append(fetched.vectors)

@@ -23,7 +23,11 @@ SAVED = 10.0
 KEPT = 2.0
 """Of these, what a budget starts with and keeps for calls that do not return at all."""
 SLOW = 10.0
-"""A call is taken for one of these after so many times the usual wait."""
+"""A call is taken for one of these after so many times the usual wait, and made again each time as long has passed."""
+FINEST_S = 0.001
+"""Nothing is concluded from less time than this."""
+TRIED = 3.0
+"""So many times as long there is hope for it: it has been made a third time by then."""
 
 
 async def retried(call: Callable[[], Awaitable[T]]) -> T:
@@ -83,10 +87,10 @@ class Attempts:
     """Calls one service of several replicas, a second time where that helps.
 
     replicas: with one, a second attempt would only wait behind the first, and none is made. percentile: of the latest
-    latencies, after which the second attempt starts. budget: may be shared by several services. clock: what deadlines
-    are compared with, in seconds.
+    latencies, after which the second attempt starts; further ones are for calls that do not return. budget: may be
+    shared by several services. clock: what deadlines are compared with, in seconds.
 
-    The attempt that comes second is not cancelled. What computes in a thread would not notice, and as long as it counts
+    The attempts that lose are not cancelled. What computes in a thread would not notice, and as long as it counts
     as running, a router that prefers the less busy of two replicas keeps further calls away from one that hangs.
     """
 
@@ -101,23 +105,31 @@ class Attempts:
     async def run(self, call: Callable[[], Awaitable[T]], deadline: float) -> T:
         """Await `call`, which changes nothing, and return the first result; `deadline` ends what is left of it.
 
-        Raises what the first attempt raises, unless the second one has a result.
+        Raises what the first attempt raises, unless a later one has a result.
         """
         self._budget.earn()
         patience = self.latencies.percentile(self._percentile) if self._hedges else None
         if patience is None:
             return await self._timed(call)
-        first = asyncio.ensure_future(self._timed(call))
-        attempts = [first]
+        patience = max(patience, FINEST_S)
+        attempts = [asyncio.ensure_future(self._timed(call))]
+        pending = set(attempts)
+        seconds, keep = patience, KEPT
         try:
-            for seconds, keep in ((patience, KEPT), ((SLOW - 1) * patience, 0.0)):
-                done, _ = await asyncio.wait(attempts, timeout=seconds)
+            while pending:
+                done, pending = await asyncio.wait(pending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+                for attempt in done:
+                    if not attempt.cancelled() and attempt.exception() is None:
+                        return attempt.result()
                 if done:
-                    break
+                    continue
                 if self._budget.spend(keep):
                     attempts.append(asyncio.ensure_future(self._timed(call)))
-                    break
-            return await self._first_result(attempts)
+                    pending.add(attempts[-1])
+                # From now on this is a call that does not return at all, and the replica that hangs may have got the
+                # second attempt as well: the router counts what each has not answered, and the other is busy too.
+                seconds, keep = (SLOW - 1 if keep else SLOW) * patience, 0.0
+            return attempts[0].result()
         except asyncio.CancelledError:
             for attempt in attempts:
                 attempt.cancel()
@@ -126,21 +138,22 @@ class Attempts:
             for attempt in attempts:
                 self._leave(attempt, deadline)
 
+    def silence(self) -> float | None:
+        """Seconds after which a call will not return; None as long as too little is known.
+
+        That is SLOW times what is usual, and with several replicas so many times more that those have been tried.
+        """
+        if not self._hedges:
+            usual = self.latencies.percentile(95)
+            return None if usual is None else SLOW * usual
+        usual = self.latencies.percentile(self._percentile)
+        return None if usual is None else TRIED * SLOW * usual
+
     async def _timed(self, call: Callable[[], Awaitable[T]]) -> T:
         started = self._clock()
         result = await retried(call)
         self.latencies.add(self._clock() - started)
         return result
-
-    @staticmethod
-    async def _first_result(attempts: list[asyncio.Task[T]]) -> T:
-        pending = set(attempts)
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for attempt in done:
-                if not attempt.cancelled() and attempt.exception() is None:
-                    return attempt.result()
-        return attempts[0].result()
 
     def _leave(self, attempt: asyncio.Task[Any], deadline: float) -> None:
         if attempt.done():

@@ -350,7 +350,19 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
     encoder_replicas: int = Field(1, ge=1, le=1000, description="Replicas of the query encoder.")
     reranker_min_replicas: int = Field(1, ge=0, le=1000, description="Reranker replicas kept at all times.")
     reranker_max_replicas: int = Field(1, ge=1, le=1000, description="Reranker replicas under load.")
+    reranker_idle_s: float = Field(
+        30.0, ge=1, le=86_400, description="Seconds after which rerankers that the load no longer needs are stopped."
+    )
     ingress_replicas: int = Field(1, ge=1, le=1000, description="Replicas of the HTTP ingress.")
+    health_check_period_s: float = Field(
+        1.0, ge=0.1, le=600, description="Seconds between the questions to every replica whether it is alive."
+    )
+    health_check_timeout_s: float = Field(
+        2.0,
+        ge=0.1,
+        le=600,
+        description="Seconds that a replica may take to say so; one that has not three times in a row is replaced.",
+    )
     encoder_threads: int = Field(1, ge=1, le=256, description="CPU threads of one query encoder.")
     query_cache: int = Field(
         10_000, ge=0, le=10_000_000, description="Queries whose vectors each query encoder remembers; 0 remembers none."
@@ -390,6 +402,9 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
         description="Deadline of a request that names none; a CPU reranker needs seconds, a GPU milliseconds.",
     )
     max_timeout_ms: int = Field(60_000, ge=10, le=600_000, description="Longest deadline a request may ask for.")
+    max_requests: int = Field(
+        48, ge=1, le=100_000, description="Searches that one ingress replica works on at once; more get 429."
+    )
     max_waiting: int = Field(
         256, ge=1, le=100_000, description="Queries that may wait in one ingress replica; more get 429."
     )

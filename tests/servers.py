@@ -6,15 +6,19 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.marks import assert_none_is_left, marked, new_mark
 from tests.serving import free_port
 
 ROOT = Path(__file__).parents[1]
+PATIENCE_S = 120.0
+"""How long processes may take to come or to go. Nothing here is a goal: measured times are printed."""
 
 
 @dataclass
@@ -51,6 +55,19 @@ class Server:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", self.port))
+
+
+def processes(server: Server, name: str) -> set[int]:
+    """Processes of a server whose title begins so, as `ServeReplica:shoal:encoder`."""
+    return {pid for pid, command in server.descendants().items() if command.startswith(f"ray::{name}")}
+
+
+def wait(condition: Callable[[], Any]) -> None:
+    """Wait until processes have come or gone."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it has not happened"
+        time.sleep(0.1)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.beir import read_jsonl, read_qrels
+from benchmarks.overload import parsed
 from benchmarks.report import Figure, report
 from benchmarks.simulate import figures, measured, plot, run
 
@@ -63,3 +64,14 @@ def test_the_simulated_fan_out_shows_what_second_attempts_and_suspension_are_for
     assert any(figure.name == "hung, 4 shards: extra calls" for figure in figures(outcomes))
     plot(outcomes, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_the_load_generator_prints_is_read_by_kind() -> None:
+    load = parsed(
+        ["4.0", "1", "200:100:3", "200:300:1", "429:5:6", "degraded:200:2", "ended:0:1", "ended:15:2", "ended:20:3"]
+    )
+    assert (load.seconds, load.lost, load.count(), load.count("200", "degraded")) == (4.0, 1, 12, 6)
+    assert [load.percentile(percent, "200", "degraded") for percent in (50, 80, 99)] == pytest.approx([10, 20, 30])
+    assert load.percentile(99, "503") == 0
+    assert load.until(2.5) == pytest.approx(0.1)  # five of them end between then and two seconds later
+    assert load.until(10) == float("inf")

@@ -11,6 +11,7 @@ import pytest
 from serve import telemetry
 from serve.activation import BUSY_S
 from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Threads
+from serve.errors import response_of
 from shoal import versions
 from shoal.encoders import load_encoder
 from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Overloaded, ShoalError, Unavailable
@@ -202,6 +203,28 @@ class TestReranker:
         assert sum(sizes) == 9
         assert len(sizes) < 3
 
+    async def test_what_it_cannot_score_in_time_does_not_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        reranker = Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
+        texts = [passage.text for passage in passages(5)]
+        await reranker.score("fish", texts, soon())
+        entered, leave, score_pairs = threading.Event(), threading.Event(), reranker._reranker.score_pairs
+
+        def held(pairs: Sequence[tuple[str, str]]) -> FloatArray:
+            entered.set()
+            leave.wait()
+            return score_pairs(pairs)
+
+        monkeypatch.setattr(reranker._reranker, "score_pairs", held)
+        reranker._batcher._pace = 10.0  # seconds a pair
+        first = asyncio.ensure_future(reranker.score("fish", texts, soon()))
+        try:
+            await asyncio.to_thread(entered.wait)
+            with pytest.raises(Overloaded, match="no time left"):
+                await reranker.score("otter", texts, soon())
+        finally:
+            leave.set()
+        assert (await first).shape == (5,)
+
     async def test_a_query_without_passages_has_no_scores(self) -> None:
         scores = await Reranker(RerankerSettings(reranker="overlap"), max_waiting=10).score("fish", [], soon())
         assert scores.shape == (0,)
@@ -245,6 +268,40 @@ async def test_the_ingress_searches_describes_and_switches(settings: ServeSettin
     await ingress.rollback()
     assert (await ingress.index_info())["version"] == "v1"
     ingress._watch.cancel()
+
+
+async def test_beyond_its_limit_the_ingress_refuses_at_once(settings: ServeSettings) -> None:
+    class Waits:
+        """An encoder that answers when it is told to."""
+
+        told = asyncio.Event()
+
+        async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+            await self.told.wait()
+            return load_encoder(HASHING).encode_queries(list(queries))
+
+    encoder, meter = Waits(), RecordingMeter()
+    shards: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
+    limited = settings.model_copy(update={"max_requests": 2})
+    ingress = Ingress(limited, load_encoder(HASHING).fingerprint(), encoder, shards, None, lambda: meter)
+    ingress._watch.cancel()
+    await ingress._activation.follow()
+    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
+    inside = [asyncio.ensure_future(ingress.search([request])) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="works on 2 searches already") as refusal:
+        await ingress.search([request])
+    assert response_of(refusal.value).status_code == 429
+    assert response_of(refusal.value).headers["retry-after"] == "1"
+    inside[0].cancel()  # a client that goes away frees its place
+    await asyncio.wait(inside[:1])
+    inside[0] = asyncio.ensure_future(ingress.search([request]))
+    await asyncio.sleep(0)
+    encoder.told.set()
+    for (answer,) in await asyncio.gather(*inside):
+        assert answer.results[0].id == "p0"
+    await ingress.search([request])
+    assert meter.counted(telemetry.QUERIES, outcome="overloaded") == 1
 
 
 async def test_a_busy_server_stays_ready_and_one_without_an_encoder_does_not(settings: ServeSettings) -> None:

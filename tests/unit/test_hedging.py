@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.errors import Unavailable
-from shoal.hedging import ENOUGH, KEPT, SAVED, SLOW, WINDOW, Attempts, Budget, Latencies, retried
+from shoal.hedging import ENOUGH, KEPT, SAVED, SLOW, TRIED, WINDOW, Attempts, Budget, Latencies, retried
 from tests.fakes import now, virtual_time
 
 
@@ -164,6 +164,41 @@ async def test_what_a_budget_keeps_is_for_calls_that_do_not_return() -> None:
     started = now()
     assert await made.run(hangs, deadline=1000) == 1
     assert now() - started == pytest.approx(SLOW * 0.1 + 0.1)
+
+
+@virtual_time
+async def test_a_second_attempt_may_meet_the_replica_that_hangs_as_well() -> None:
+    made = await attempts()
+    service = Replicas(100, 100, 0.1)
+    assert await made.run(service, deadline=1000) == 2
+    assert now() == pytest.approx(SLOW * 0.1 + 0.1)
+    assert service.calls == 3
+    silence = made.silence()
+    assert silence is not None
+    assert now() < silence == pytest.approx(TRIED * SLOW * 0.1)
+
+
+@virtual_time
+async def test_a_call_that_does_not_return_is_made_no_oftener_than_the_budget_allows() -> None:
+    service = Replicas(*[100.0] * 50)
+    made = Attempts(2, 95, Budget(0.001), now)
+    for _ in range(ENOUGH):
+        made.latencies.add(0.1)
+    assert await made.run(service, deadline=1000) == 0
+    assert service.calls == 1 + KEPT
+
+
+@virtual_time
+async def test_an_attempt_that_fails_while_the_other_hangs_is_followed_by_a_third() -> None:
+    service = Replicas(100, -0.01, -0.01, 0.1)  # the second attempt has lost its connection twice
+    assert await (await attempts()).run(service, deadline=1000) == 3
+
+
+@virtual_time
+async def test_how_long_a_service_may_be_silent_depends_on_who_is_left_to_ask() -> None:
+    assert (await attempts(replicas=1)).silence() == pytest.approx(SLOW * 0.1)
+    assert (await attempts(replicas=2)).silence() == pytest.approx(TRIED * SLOW * 0.1)
+    assert Attempts(2, 95, Budget(1), now).silence() is None
 
 
 @given(st.floats(0, 1), st.lists(st.booleans(), max_size=300))

@@ -619,7 +619,8 @@ async def test_timings_and_explanation() -> None:
 
 async def answered(system: System, times: int = 20) -> None:
     """Ask so often that the pipeline knows how long its services take."""
-    behaviours = [system.encoder.behaviour, system.reranker.behaviour, *(shard.behaviour for shard in system.shards)]
+    behaviours = [system.encoder.behaviour, system.reranker.behaviour]
+    behaviours += [one for shard in system.shards for one in (shard.behaviour, shard.fetch_behaviour)]
     for number in range(times):
         for behaviour in behaviours:
             behaviour.delay = 0.01 - number * 1e-4
@@ -695,14 +696,24 @@ async def test_if_all_shards_are_silent_queries_wait_for_them() -> None:
     assert (await system.pipeline.search(request())).coverage.fraction > 0.9
 
 
-@pytest.mark.parametrize("service", ["encoder", "shard", "reranker"])
+@pytest.mark.parametrize("service", ["encoder", "shard", "texts of a shard", "reranker"])
 @virtual_time
 async def test_of_two_replicas_one_may_hang(service: str) -> None:
     system = System(
-        encoder_replicas=2, retriever_replicas=2, reranker_min_replicas=2, reranker_max_replicas=2, hedge_budget=0.05
+        encoder_replicas=2,
+        retriever_replicas=2,
+        reranker_min_replicas=2,
+        reranker_max_replicas=2,
+        hedge_budget=0.05,
+        fetch_with_hits=service != "texts of a shard",
     )
     await answered(system, 40)
-    behaviour = {"encoder": system.encoder, "shard": system.shards[1], "reranker": system.reranker}[service].behaviour
+    behaviour = {
+        "encoder": system.encoder.behaviour,
+        "shard": system.shards[1].behaviour,
+        "texts of a shard": system.shards[1].fetch_behaviour,
+        "reranker": system.reranker.behaviour,
+    }[service]
     hung = [True]
 
     async def hangs_once() -> None:

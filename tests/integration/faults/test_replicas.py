@@ -11,24 +11,22 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from shoal import layout
+from shoal.settings import LexicalSettings
 from tests.indexes import passages, publish
-from tests.servers import Server, running
+from tests.servers import Server, processes, running, wait
 
 pytestmark = pytest.mark.skipif(os.environ.get("SHOAL_LONG_TESTS") != "1", reason="runs with SHOAL_LONG_TESTS=1")
 
-PATIENCE_S = 120.0
-"""How long a replacement may take. Nothing here is a goal: measured times are printed."""
 CLIENTS = 3
 PAUSE_S = 0.1
 TIMEOUT_MS = 20_000
@@ -95,17 +93,6 @@ def asking(url: str) -> Iterator[Load]:
             thread.join()
 
 
-def processes(server: Server, name: str) -> set[int]:
-    return {pid for pid, command in server.descendants().items() if command.startswith(f"ray::{name}")}
-
-
-def wait(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "no replacement has come"
-        time.sleep(0.1)
-
-
 def strike(server: Server, name: str, how: signal.Signals, count: int = 1) -> tuple[Load, int]:
     """Send a signal to one process under load, and wait for fifty whole answers in a row."""
     wait(lambda: len(processes(server, name)) >= count)  # an earlier blow may have to be made good first
@@ -130,7 +117,7 @@ def strike(server: Server, name: str, how: signal.Signals, count: int = 1) -> tu
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("index")
-    publish(folder, "v1", passages(300))
+    publish(folder, "v1", passages(300), lexical=LexicalSettings())  # hybrid: texts take a second call to the shards
     return folder
 
 

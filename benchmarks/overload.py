@@ -1,0 +1,215 @@
+"""What a server does at ten times its load: whom it refuses, how fast, and what that costs the others.
+
+    python -m benchmarks.overload [--passages 3000] [--seconds 20] [--rerank] [--json FILE]
+
+Serves an index of docstrings with the embedded encoder. The load comes from wrk (https://github.com/wg/wrk, Debian's
+package `wrk`) over loopback, with the server on the same cores. "Sustainable" is what full batches take, `max_batch`
+connections that ask all the time; the overload is ten times that rate, from connections that pause between requests.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+
+from benchmarks.report import Figure, report
+from benchmarks.serving import SHOAL, free_port, run, spread
+from shoal.processes import adopt_orphans, descendants
+from shoal.settings import ServeSettings
+
+SCRIPT = Path(__file__).with_suffix(".lua")
+SHARDS = 2
+FACTOR = 10
+PAUSE_MS = 200
+"""Mean pause of a connection of the overload: long beside a refusal, so that refusing does not raise the rate."""
+RECOVERY_S = 10
+WINDOW_S = 2
+FULL = 0.9
+"""Share of the throughput before, over WINDOW_S seconds, that counts as full speed: such windows vary by as much."""
+
+
+@dataclass
+class Load:
+    """What came back: counts by latency in seconds, by kind: a status, or `degraded` for a 200 that was less.
+
+    ended: when the accepted ones did, in tenths of a second from the beginning.
+    """
+
+    seconds: float
+    lost: int
+    latencies: dict[str, Counter[float]] = field(default_factory=dict)
+    ended: Counter[int] = field(default_factory=Counter)
+
+    def until(self, rate: float) -> float:
+        """Seconds until so many a second were answered for WINDOW_S seconds; infinite if they never were."""
+        for start in range(10 * (int(self.seconds) - WINDOW_S) + 1):
+            if sum(self.ended[start + tenth] for tenth in range(10 * WINDOW_S)) >= rate * WINDOW_S:
+                return start / 10
+        return inf
+
+    def count(self, *kinds: str) -> int:
+        """Answers of some kinds, or of all."""
+        return sum(self.latencies[kind].total() for kind in kinds or self.latencies if kind in self.latencies)
+
+    def percentile(self, percent: float, *kinds: str) -> float:
+        """A latency in ms that so many of the answers of some kinds had at most; 0 if there was none."""
+        together: Counter[float] = sum((self.latencies.get(kind, Counter()) for kind in kinds), Counter())
+        left = percent / 100 * together.total()
+        for seconds, count in sorted(together.items()):
+            left -= count
+            if left <= 0:
+                return 1000 * seconds
+        return 0.0
+
+
+ACCEPTED = ("200", "degraded")
+
+
+def main() -> None:
+    """Measure alone, at the sustainable rate, at ten times that, and afterwards."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--passages", type=int, default=3000, help="size of the corpus")
+    parser.add_argument("--seconds", type=int, default=20, help="of each load")
+    parser.add_argument("--rerank", action="store_true", help="both stages instead of the first alone")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit("this benchmark needs wrk: apt-get install wrk")
+    adopt_orphans()
+
+    with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
+        corpus, index, queries = Path(folder) / "corpus.jsonl", f"{folder}/index", Path(folder) / "queries"
+        run(
+            sys.executable, "-m", "jobs.docstring_corpus", "--output", str(corpus), "--limit", str(options.passages)
+        )  # fmt: skip
+        words = ["--source", str(corpus), "--title-field", "title", "--index", index, "--shards", str(SHARDS)]
+        run(*SHOAL, "build", *words)
+        texts = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
+        plain = ("".join(c if c.isascii() and c.isalnum() else " " for c in text) for text in spread(texts, 500))
+        queries.write_text("\n".join(plain))
+        port = free_port()
+        server = subprocess.Popen(
+            [*SHOAL, "serve", "--index", index, "--port", str(port)], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert server.stdout is not None
+            if not server.stdout.readline().startswith("ready "):
+                sys.exit(server.wait() or 1)
+            figures = measure(port, queries, options.rerank, options.seconds, server.pid)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait()
+    stages = "both stages" if options.rerank else "stage one"
+    report(f"Overload, {options.passages:,} passages, {SHARDS} shards, {stages}", figures, options.json)
+
+
+def measure(port: int, queries: Path, rerank: bool, seconds: int, server: int) -> list[Figure]:
+    """Put a server under four loads, one after another."""
+
+    def load(connections: int, seconds: int, pause_ms: int = 0) -> Load:
+        return ask(port, queries, rerank, connections, seconds, pause_ms)
+
+    width, most = (ServeSettings.model_fields[name].default for name in ("max_batch", "max_requests"))
+    load(width, 5)
+    alone, sustained = load(1, seconds), load(width, seconds)
+    rate = sustained.count() / sustained.seconds
+    before = memory(server)
+    with Sampler(server) as sampler:
+        # Those that are accepted do not pause.
+        over = load(most + round(1.1 * FACTOR * rate * PAUSE_MS / 1000), seconds, PAUSE_MS)
+    recovered = load(width, RECOVERY_S).until(FULL * rate)
+    offered = over.count() / over.seconds
+    refused = over.percentile(99, "429")
+    accepted = over.percentile(99, *ACCEPTED)
+    usual = sustained.percentile(99, *ACCEPTED)
+    growth = 100 * (max(sampler.seen[len(sampler.seen) // 2 :]) / before - 1)
+    failed = [one.lost + one.count() - one.count(*ACCEPTED, "429") for one in (alone, sustained, over)]
+    return [
+        Figure("alone (1 connection): p50", alone.percentile(50, *ACCEPTED), "ms"),
+        Figure("alone: p99", alone.percentile(99, *ACCEPTED), "ms"),
+        Figure(f"sustainable ({width} connections)", rate, "1/s"),
+        Figure("sustainable: p50", sustained.percentile(50, *ACCEPTED), "ms"),
+        Figure("sustainable: p99", usual, "ms"),
+        Figure("overload: requests", offered, "1/s", f">= {FACTOR}x sustainable", offered >= FACTOR * rate),
+        Figure("overload: accepted", over.count(*ACCEPTED) / over.seconds, "1/s"),
+        Figure("overload: of these degraded", over.count("degraded") / max(1, over.count(*ACCEPTED)), ""),
+        Figure("overload: accepted, p50", over.percentile(50, *ACCEPTED), "ms"),
+        Figure("overload: accepted, p99", accepted, "ms", "<= 2x sustainable", accepted <= 2 * usual),
+        Figure("overload: 429, p50", over.percentile(50, "429"), "ms"),
+        Figure("overload: 429, p99", refused, "ms", "<= 50", 0 < refused <= 50),
+        Figure("neither answered nor 429 with Retry-After", sum(failed), "", "0", sum(failed) == 0),
+        Figure("overload: memory of all processes", growth, "% more", "<= 5", growth <= 5),
+        Figure("after it: until full speed", recovered, "s", "<= 5", recovered <= 5),
+    ]
+
+
+def ask(port: int, queries: Path, rerank: bool, connections: int, seconds: int, pause_ms: int) -> Load:
+    """Run wrk once."""
+    command = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--timeout=60s"]
+    words = [f"http://127.0.0.1:{port}/v1/search", "--", str(queries), str(rerank).lower(), str(pause_ms)]
+    output = subprocess.run([*command, f"--script={SCRIPT}", *words], capture_output=True, text=True, check=False)
+    line = output.stdout.rstrip().rpartition("\n")[2].split()
+    if output.returncode or line[:1] != ["shoal"]:
+        sys.exit(f"wrk failed: {output.stdout}{output.stderr}")
+    return parsed(line[1:])
+
+
+def parsed(words: list[str]) -> Load:
+    """Read what the script prints: seconds, requests lost, and what happened how often, KIND:TENTHS:TIMES.
+
+    The tenths are of a millisecond, a latency, or with the kind `ended` of a second, a moment.
+    """
+    load = Load(float(words[0]), int(words[1]))
+    for word in words[2:]:
+        kind, tenths, times = word.rsplit(":", 2)
+        if kind == "ended":
+            load.ended[int(tenths)] += int(times)
+            continue
+        load.latencies.setdefault(kind, Counter())[int(tenths) / 1e4] += int(times)
+    return load
+
+
+def memory(server: int) -> float:
+    """Bytes that a server and its processes occupy, shared pages divided among those that share them."""
+    total = 0
+    for pid in (server, *descendants(server)):
+        try:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:  # it has ended
+            continue
+        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    return 1024.0 * total
+
+
+class Sampler:
+    """Looks at the memory of a server once a second until the end of the block."""
+
+    def __init__(self, server: int) -> None:
+        self.seen: list[float] = []
+        self._server = server
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def _look(self) -> None:
+        while not self._stop.wait(1):
+            self.seen.append(memory(self._server))
+
+    def __enter__(self) -> "Sampler":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+if __name__ == "__main__":
+    main()
