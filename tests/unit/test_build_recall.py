@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from shoal import layout
@@ -73,7 +73,11 @@ def test_recall_is_the_share_of_the_exact_ten_that_is_found(sizes: list[int], lo
     if not len(everything):
         assert measured is None
         return
-    nearest = np.argsort(-(queries @ everything.T), axis=1)[:, :10]
+    similarities = queries @ everything.T
+    best = -np.sort(-similarities, axis=1)
+    # Of passages that are equally near any is right, which this plain computation does not know.
+    assume((best[:, 9:10] - best[:, 10:11] > 2e-5).all())
+    nearest = np.argsort(-similarities, axis=1)[:, :10]
     assert measured == pytest.approx((~gone[nearest]).mean(), abs=1e-4)
 
 
