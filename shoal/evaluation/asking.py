@@ -14,7 +14,7 @@ from shoal.evaluation.runs import DEPTH, Run
 from shoal.filters import Filter
 from shoal.manifest import Manifest
 from shoal.pipeline import SearchPipeline
-from shoal.records import FloatArray, Mode, Passage, Queries, SearchRequest, ShardHits
+from shoal.records import FloatArray, Mode, Passage, Queries, SearchAnswer, SearchRequest, ShardHits
 from shoal.rerankers import Reranker, load_reranker
 from shoal.services import Fetched
 from shoal.serving import NO_RERANKER, check_encoder, plan_serving
@@ -142,9 +142,14 @@ class LocalAsker:
 
     def ask(self, query: str, mode: Mode, rerank: bool, top_k: int) -> tuple[list[str], bool]:
         """Ask the pipeline."""
-        request = SearchRequest(query, top_k, top_k, rerank, time.time() + self._timeout_s, mode=mode)
-        answer = self._runner.run(self._pipeline.search(request))
+        answer = self.answer(query, mode, rerank, top_k)
         return [result.id for result in answer.results], answer.degraded is None
+
+    def answer(self, query: str, mode: Mode, rerank: bool, top_k: int, explain: bool = False) -> SearchAnswer:
+        """Ask the pipeline for all that it says."""
+        deadline = time.time() + self._timeout_s
+        request = SearchRequest(query, top_k, top_k, rerank, deadline, explain=explain, mode=mode)
+        return self._runner.run(self._pipeline.search(request))
 
     def passage(self, shard: int, row: int) -> Passage:
         """Return the passage in a row of a shard."""
