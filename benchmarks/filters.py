@@ -65,15 +65,23 @@ def clustered(count: int, queries: int) -> tuple[FloatArray, FloatArray, np.ndar
     A topic is a number from 0 to 1, the same for all vectors of a cluster.
     """
     chance = np.random.default_rng(1)
-    centres = normalised(chance.standard_normal((CLUSTERS, DIM), dtype=np.float32))
-    directions = chance.standard_normal((64, DIM), dtype=np.float32) / np.sqrt(np.float32(64 * DIM))
-
-    def around(clusters: np.ndarray) -> FloatArray:
-        noise = chance.standard_normal((len(clusters), 64), dtype=np.float32) @ directions
-        return normalised(centres[clusters] + np.float32(SPREAD) * noise)
-
+    centres = Centres(chance)
     clusters = chance.integers(CLUSTERS, size=count)
-    return around(clusters), around(chance.integers(CLUSTERS, size=queries)), clusters / CLUSTERS
+    vectors = centres.around(clusters, chance)
+    return vectors, centres.around(chance.integers(CLUSTERS, size=queries), chance), clusters / CLUSTERS
+
+
+class Centres:
+    """The centres of the clusters; vectors lie around them in few directions."""
+
+    def __init__(self, chance: np.random.Generator) -> None:
+        self._centres = normalised(chance.standard_normal((CLUSTERS, DIM), dtype=np.float32))
+        self._directions = chance.standard_normal((64, DIM), dtype=np.float32) / np.sqrt(np.float32(64 * DIM))
+
+    def around(self, clusters: np.ndarray, chance: np.random.Generator) -> FloatArray:
+        """Return a unit vector of each of the clusters, float32 (n, dim)."""
+        noise = chance.standard_normal((len(clusters), 64), dtype=np.float32) @ self._directions
+        return normalised(self._centres[clusters] + np.float32(SPREAD) * noise)
 
 
 def normalised(vectors: FloatArray) -> FloatArray:

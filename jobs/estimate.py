@@ -42,7 +42,7 @@ class Estimate:
     unit_bytes: int
     """Passages and vectors of one unit: what a worker holds besides its model."""
     embed_seconds: float | None
-    """From the measured speed of one worker; None when no passage could be read from the sample."""
+    """From the measured speed of one worker; None when no passage could be read, or the input brings its vectors."""
     published: str | None
     """Version that has been built from this plan already."""
 
@@ -73,7 +73,7 @@ class Estimate:
 def estimate(builder: Builder) -> Estimate:
     """Plan, and encode a small sample on a worker to learn its speed."""
     plan, settings = builder.plan(), builder.settings
-    texts = list(islice(_texts(plan, builder), SAMPLE))
+    texts = [] if plan.source.vectors_field else list(islice(_texts(plan, builder), SAMPLE))
     speed = run(tasks.encode_speed, settings, texts, **builder.workers.options) if texts else None
     text_bytes = plan.unit_bytes / plan.unit_records
     row_bytes = text_bytes * (1 + LEXICAL_SHARE * plan.lexical.lexical) + 4 * plan.encoder.dim

@@ -309,8 +309,9 @@ def _resolve(settings: BuildSettings, kind: Format) -> SourceSettings:
         raise InvalidArgument(f"columns is for CSV and TSV; the input is {kind}", param="columns")
     if settings.columns is not None and len(set(settings.columns)) < len(settings.columns):
         raise InvalidArgument("columns names a column twice", param="columns")
+    _check_vectors(settings, values)
     declared = declared_types(settings.metadata_types)
-    taken = {values["id_field"], values["text_field"], values["title_field"]}
+    taken = {values["id_field"], values["text_field"], values["title_field"], settings.vectors_field}
     if taken := taken & declared.keys():
         raise InvalidArgument(
             f"metadata_types names {sorted(taken)[0]!r}, which is no metadata", param="metadata_types"
@@ -324,6 +325,26 @@ def _resolve(settings: BuildSettings, kind: Format) -> SourceSettings:
     if settings.chunk_overlap >= (values["chunk_characters"] or settings.chunk_overlap + 1):
         raise InvalidArgument("chunk_overlap must be less than chunk_characters", param="chunk_overlap")
     return SourceSettings(**values)
+
+
+def _check_vectors(settings: BuildSettings, values: dict[str, Any]) -> None:
+    """Raise InvalidArgument where the input cannot have vectors of its own, or the field is another one already."""
+    field = settings.vectors_field
+    if field is None:
+        return
+    if values["format"] not in ("jsonl", "beir", "parquet"):
+        raise InvalidArgument(
+            f"vectors_field is for JSONL and Parquet; the input is {values['format']}", param="vectors_field"
+        )
+    if values["chunk_characters"] is not None:
+        raise InvalidArgument(
+            "vectors_field gives one vector for a whole text, chunk_characters cuts it; leave one of them out",
+            param="vectors_field",
+        )
+    if field in (values["id_field"], values["text_field"], values["title_field"], *(settings.metadata_fields or ())):
+        raise InvalidArgument(
+            f"vectors_field names {field!r}, which is the id, the text, the title or metadata", param="vectors_field"
+        )
 
 
 def _hash(plan: Plan, sampled: str) -> str:

@@ -21,12 +21,16 @@ Mode = Literal["dense", "lexical", "hybrid"]
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What is indexed. `metadata` values are strings, numbers, booleans or lists of strings."""
+    """What is indexed. `metadata` values are strings, numbers, booleans or lists of strings.
+
+    vector: float32 (dim,), not normalised; only between a source that brings vectors and the build.
+    """
 
     id: str
     text: str
     title: str | None = None
     metadata: Metadata = field(default_factory=dict)
+    vector: FloatArray | None = field(default=None, compare=False, repr=False)
 
     @property
     def content(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from shoal import models, versions
 from shoal.encoders import backends, load_encoder
-from shoal.errors import EncoderMismatch, InvalidArgument, ModelUnavailable, NotFound
+from shoal.errors import EncoderMismatch, InvalidArgument, ModelUnavailable
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import Manifest
 from shoal.rerankers import rerankers
@@ -42,11 +42,7 @@ def plan_serving(settings: ServeSettings) -> Serving:
             f"({settings.reranker_max_replicas}); raise the second or lower the first",
             param="reranker_min_replicas",
         )
-    storage = Storage(settings.index)
-    current = versions.read_current(storage)
-    if current is None:
-        raise NotFound(f"{storage.uri} has no current version; build one with `shoal build --index {storage.uri}`")
-    manifest = versions.read_manifest(storage, current.version)
+    manifest = versions.current_manifest(Storage(settings.index))
     encoder = EncoderSettings(
         **_inference(settings),
         encoder=settings.encoder or manifest.encoder.model,

@@ -148,6 +148,12 @@ class SourceSettings(Settings):
     title_field: str | None = Field(
         None, description="Field of a title that is read before the text. Default: none, or title for BEIR."
     )
+    vectors_field: Name | None = Field(
+        None,
+        description="Field of vectors that were computed elsewhere (JSONL, Parquet): lists of as many numbers as the "
+        "encoder has dimensions. They are normalised and indexed, and no text is encoded; queries still are, so the "
+        "encoder has to be the one that made them.",
+    )
     metadata_fields: list[str] | None = Field(
         None, description="Fields kept as metadata. Default: every other field; give an empty list for none."
     )

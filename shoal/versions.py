@@ -76,6 +76,14 @@ def read_manifest(storage: Storage, version: str) -> Manifest:
     return manifest
 
 
+def current_manifest(storage: Storage) -> Manifest:
+    """Read the manifest of the current version. Raises NotFound if there is none, CorruptIndex as `read_manifest`."""
+    current = read_current(storage)
+    if current is None:
+        raise NotFound(f"{storage.uri} has no current version; build one with `shoal build --index {storage.uri}`")
+    return read_manifest(storage, current.version)
+
+
 def list_versions(storage: Storage) -> list[str]:
     """Return the published versions, oldest first. A folder without a manifest is an unfinished build, no version."""
     return [version for version in storage.list(layout.VERSIONS) if storage.exists(layout.manifest(version))]

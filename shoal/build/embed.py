@@ -28,8 +28,8 @@ class PassageEncoder(Protocol):
 def embed_unit(plan: Plan, unit: Unit, encoder: PassageEncoder, storage: Storage) -> UnitCommit:
     """Embed one unit and commit it; a unit that is committed already is only looked up.
 
-    The result depends on the plan and the encoder alone. Raises InvalidArgument when the unit's file cannot be read or
-    has changed since the plan was made.
+    The result depends on the plan and the encoder alone; it is not asked for vectors that the source brings.
+    Raises InvalidArgument when the unit's file cannot be read or has changed since the plan was made.
     """
     files = layout.unit_commit(plan.hash, unit.number), layout.unit_data(plan.hash, unit.number)
     if all(storage.exists(path) for path in files):
@@ -46,12 +46,15 @@ def embed_unit(plan: Plan, unit: Unit, encoder: PassageEncoder, storage: Storage
             records.append(item[0])
             passages.append(item[1])
 
-    vectors = encoder.encode_passages([passage.content for passage in passages])
+    if plan.source.vectors_field is None:
+        vectors = encoder.encode_passages([passage.content for passage in passages])
+        reason = "text: its vector is not finite; check the encoder and its dtype"
+    else:
+        vectors = _normalised(passages, plan.encoder.dim)
+        reason = f"the vector field {plan.source.vectors_field!r} is zero or holds a number that is not finite"
     finite = np.isfinite(vectors).all(axis=1)
     for row in np.flatnonzero(~finite):
-        rejected.append(
-            Rejected(records[row], "text: its vector is not finite; check the encoder and its dtype", passages[row].id)
-        )
+        rejected.append(Rejected(records[row], reason, passages[row].id))
 
     shards = np.fromiter((shard_of(passage.id, plan.shards) for passage in passages), np.int64, len(passages))
     kept = np.flatnonzero(finite)
@@ -77,3 +80,12 @@ def embed_unit(plan: Plan, unit: Unit, encoder: PassageEncoder, storage: Storage
     )
     storage.write(layout.unit_commit(plan.hash, unit.number), commit.model_dump_json().encode())
     return commit
+
+
+def _normalised(passages: Sequence[Passage], dim: int) -> FloatArray:
+    """The vectors that passages brought along, float32 (n, dim), normalised; not finite where that cannot be done."""
+    given = [passage.vector for passage in passages if passage.vector is not None]
+    vectors = np.array(given, np.float64).reshape(len(passages), dim)  # squares of large numbers are beyond float32
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit: FloatArray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit

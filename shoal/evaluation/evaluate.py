@@ -4,24 +4,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from shoal import versions
 from shoal.errors import InvalidArgument
 from shoal.evaluation.asking import ask_planned, open_asker, planned, settings_of
 from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.measures import Row, judge
 from shoal.evaluation.runs import Run, extended, read_run, write_run
+from shoal.manifest import IndexInfo
 from shoal.settings import EvaluateSettings
+from shoal.storage import Storage
 
 Asking = Callable[[EvaluateSettings, dict[str, str]], list[Run]]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an evaluation found. `settings`: those that decided it."""
+    """What an evaluation found. `settings`: those that decided it; `vectors`: the vector index, where it lies here."""
 
     dataset: Dataset
     rows: list[Row]
     baseline: str
     settings: dict[str, Any]
+    vectors: IndexInfo | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the values of single queries."""
@@ -57,7 +61,8 @@ def evaluate(settings: EvaluateSettings, ask: Asking = ask_here) -> Outcome:
     if settings.save_runs:
         for run in runs:
             write_run(run, settings.save_runs)
-    return Outcome(dataset, rows, settings.baseline or runs[0].name, settings_of(settings))
+    vectors = versions.current_manifest(Storage(settings.index)).index if settings.index else None
+    return Outcome(dataset, rows, settings.baseline or runs[0].name, settings_of(settings), vectors)
 
 
 def with_the_rest(runs: Sequence[Run]) -> list[Run]:

@@ -13,6 +13,7 @@ from shoal import __version__
 from shoal.cli.tables import clean
 from shoal.evaluation.evaluate import Outcome
 from shoal.evaluation.measures import MAIN, MEASURES, RESAMPLES, Row
+from shoal.manifest import IndexInfo
 
 EXAMPLES = 10
 """Queries shown that gained most and that lost most."""
@@ -57,6 +58,8 @@ def page(outcome: Outcome) -> str:
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{degraded}",
         f"<p class=note>{html.escape(_note(outcome))}</p><h2>Quality by stage</h2>{_quality(outcome.rows)}",
     ]
+    if outcome.vectors and outcome.vectors.curve:
+        parts.append(f"<h2>Recall and latency of the vector index</h2>{_curve(outcome.vectors)}")
     if compared:
         parts.append(f"<h2>Gains and losses of single queries</h2>{_gains(outcome, compared)}")
         parts += [_examples(outcome, row) for row in compared]
@@ -120,6 +123,32 @@ def _gains(outcome: Outcome, rows: Sequence[Row]) -> str:
     axis.set_xlabel("queries, each line in its own order")
     axis.set_ylabel(f"{MAIN} - {outcome.baseline}")
     axis.legend(fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    return _svg(figure)
+
+
+def _curve(index: IndexInfo) -> str:
+    """What the build measured for each setting of the search, with the one that is used."""
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure(figsize=(9, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(
+        [point.latency_ms for point in index.curve],
+        [point.recall for point in index.curve],
+        marker="o",
+        color="#2b6cb0",
+        label=f"{index.kind}, as the build measured it",
+    )
+    for point in index.curve:
+        axis.annotate(point.search, (point.latency_ms, point.recall), (4, -10), textcoords="offset points", fontsize=7)
+    if index.recall_at_10 is not None and index.latency_ms is not None:
+        used = f"used: {index.search}, recall {index.recall_at_10:.4f}"
+        axis.plot(index.latency_ms, index.recall_at_10, "D", color="#c05621", markersize=9, zorder=3, label=used)
+    axis.set_xscale("log")
+    axis.set_xlabel("ms for one query in one shard")
+    axis.set_ylabel("recall@10")
+    axis.legend(fontsize=8, loc="lower right")
     axis.spines[["top", "right"]].set_visible(False)
     return _svg(figure)
 

@@ -3,8 +3,10 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from shoal.metadata import FieldType, convert, declared_types
-from shoal.records import MetadataValue, Passage
+from shoal.records import FloatArray, MetadataValue, Passage
 from shoal.settings import SourceSettings
 
 MAX_ID_BYTES = 512
@@ -30,9 +32,11 @@ class FieldMapping:
     * Metadata are strings, finite numbers, booleans and lists of strings, together at most MAX_METADATA long; null is
       dropped. An object in a field named `metadata` stands for its own fields, so that records with a metadata object
       keep what is in it. A value of a field whose type is declared (`metadata_types`) becomes one of that type.
+    * A vector (`vectors_field`) is a list of `dim` numbers.
     """
 
-    def __init__(self, source: SourceSettings, *, limit_text: bool) -> None:
+    def __init__(self, source: SourceSettings, dim: int, *, limit_text: bool) -> None:
+        self._vectors, self._dim = source.vectors_field, dim
         self._id, self._text, self._title = source.id_field or "id", source.text_field, source.title_field
         self._chosen = source.metadata_fields
         self._types = {name: kind for name, kind in declared_types(source.metadata_types).items() if kind is not None}
@@ -54,7 +58,8 @@ class FieldMapping:
                 if type(title) is not str:
                     raise BadRecord(_not_a_string("title", self._title, title))
                 self._check_length(self._title, title, self._limit)
-            return Passage(identity, text, title or None, self._metadata(record))
+            vector = None if self._vectors is None else self._vector(self._vectors, record.pop(self._vectors, None))
+            return Passage(identity, text, title or None, self._metadata(record), vector)
         except BadRecord as bad:
             bad.id = identity
             raise
@@ -85,6 +90,25 @@ class FieldMapping:
         if type(identity) is not str:
             raise BadRecord(f"the id field {self._id!r} is {_kind(identity)}; it must be a string or an integer")
         return check_id(identity, self._id)
+
+    def _vector(self, field: str, value: object) -> FloatArray:
+        if value is None:
+            raise BadRecord(f"the vector field {field!r} is missing or null")
+        if isinstance(value, list):
+            if other := [item for item in value if type(item) not in (int, float)]:
+                raise BadRecord(f"the vector field {field!r} holds {_kind(other[0])}; it must be a list of numbers")
+        elif not isinstance(value, np.ndarray):
+            raise BadRecord(f"the vector field {field!r} is {_kind(value)}; it must be a list of numbers")
+        if len(value) != self._dim:
+            raise BadRecord(
+                f"the vector field {field!r} has {len(value):,} numbers, the encoder's vectors have {self._dim:,}; "
+                "name the encoder that made these vectors"
+            )
+        try:
+            with np.errstate(over="ignore"):  # beyond float32 a number is infinite, and the vector refused
+                return np.asarray(value, np.float32)
+        except OverflowError:
+            raise BadRecord(f"the vector field {field!r} holds a number beyond float32") from None
 
     def _metadata(self, record: dict[str, Any]) -> dict[str, MetadataValue]:
         if type(nested := record.get("metadata")) is dict:

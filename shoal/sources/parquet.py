@@ -1,16 +1,20 @@
 """Parquet files: ranges of rows, streamed out of their row groups.
 
-Strings, numbers, booleans and lists of strings are taken as they are; dates, times and decimals become strings.
+Strings, numbers, booleans and lists of strings are taken as they are; dates, times and decimals become strings, and
+vectors NumPy arrays.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from shoal.errors import InvalidArgument
+from shoal.records import FloatArray
 from shoal.settings import SourceSettings
 from shoal.sources.files import BLOCK, content
 
@@ -42,10 +46,17 @@ def describe(stream: "NativeFile", name: str, source: SourceSettings) -> Descrip
     fields = [source.id_field or "id", source.text_field]
     if source.title_field is not None:
         fields.append(source.title_field)
+    if source.vectors_field is not None:
+        fields.append(source.vectors_field)
     if absent := [field for field in fields if field not in schema.names]:
         raise InvalidArgument(
             f"{name} has no column {absent[0]!r} (columns: {', '.join(schema.names)}); "
-            "set id_field, text_field or title_field"
+            "set id_field, text_field, title_field or vectors_field"
+        )
+    if source.vectors_field is not None and not _is_vector(kind := schema.field(source.vectors_field).type):
+        raise InvalidArgument(
+            f"{name}: column {source.vectors_field!r} of type {kind} holds no vectors (lists of numbers)",
+            param="vectors_field",
         )
     others = source.metadata_fields if source.metadata_fields is not None else schema.names
     metadata = [field for field in others if field in schema.names and field not in fields]
@@ -88,11 +99,22 @@ def _batches(stream: "NativeFile", start: int, stop: int, columns: list[str]) ->
         row = end
 
 
-def records(found: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yield (row, record) or (row, reason why it is none), rows counted from 1."""
+def records(
+    found: Iterable[pa.RecordBatch], vectors_field: str | None = None
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield (row, record) or (row, reason why it is none), rows counted from 1.
+
+    vectors_field: the column of which each record gets a float32 (n,), or None where it is null.
+    """
     number = 0
     for batch in found:
-        yield from enumerate(_rows(batch), number + 1)
+        vectors = None
+        if vectors_field is not None:
+            vectors, batch = _vectors(batch.column(vectors_field)), batch.drop_columns(vectors_field)
+        for row, record in enumerate(_rows(batch)):
+            if vectors_field is not None and vectors is not None and isinstance(record, dict):
+                record[vectors_field] = vectors[row]
+            yield number + row + 1, record
         number += batch.num_rows
 
 
@@ -101,6 +123,17 @@ def _rows(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
         return list(batch.to_pylist())
     except UnicodeDecodeError:
         return [_row(batch.slice(row, 1)) for row in range(batch.num_rows)]
+
+
+def _vectors(column: pa.Array) -> list[FloatArray | None]:
+    """The rows of a column of lists, without a Python object for each number; a null within one is not a number."""
+    present = column.is_valid().to_numpy(zero_copy_only=False)
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):
+        values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    ends = np.cumsum(np.where(present, lengths, 0)).tolist()
+    rows = zip(present.tolist(), [0, *ends], ends, strict=False)
+    return [values[start:end] if there else None for there, start, end in rows]
 
 
 def _row(batch: pa.RecordBatch) -> dict[str, Any] | str:
@@ -130,6 +163,11 @@ def _is_metadata(kind: pa.DataType) -> bool:
         return _is_text(kind.value_type)
     simple = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind) or pt.is_null(kind)
     return simple or _is_text(kind) or pt.is_decimal(kind) or (pt.is_temporal(kind) and not pt.is_duration(kind))
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    is_list = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
+    return bool(is_list and (pt.is_floating(kind.value_type) or pt.is_integer(kind.value_type)))
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -60,7 +60,7 @@ class UnitReader:
         self._file = plan.files[unit.file]
         source = plan.source
         self._chunker = Chunker(source.chunk_characters, source.chunk_overlap) if source.chunk_characters else None
-        self._mapping = FieldMapping(source, limit_text=self._chunker is None)
+        self._mapping = FieldMapping(source, plan.encoder.dim, limit_text=self._chunker is None)
 
     def __iter__(self) -> Iterator[tuple[int, Passage] | Rejected]:
         if self._file.unreadable is not None and self._plan.source.format != "text":
@@ -120,7 +120,7 @@ class UnitReader:
                     yield self._from_rows(parquet.batches(stream, unit.start, unit.stop, file.columns or []))
 
     def _from_rows(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-        for row, record in parquet.records(batches):
+        for row, record in parquet.records(batches, self._plan.source.vectors_field):
             self.lines = row
             yield row, record
 

@@ -117,6 +117,31 @@ def test_the_same_command_again_builds_nothing(built: tuple[dict[str, Any], str]
     assert json.loads(again.stdout)["built"] is False
 
 
+def test_a_gate_that_refuses_keeps_the_version_published_but_not_current(
+    built: tuple[dict[str, Any], str], corpus: Path, tmp_path: Path
+) -> None:
+    summary, _ = built
+    storage = Storage(summary["index"])
+    before = versions.read_current(storage)
+    (tmp_path / "judged" / "qrels").mkdir(parents=True)
+    queries = {"kept": "passage 7 about topic7", "lost": "passage 450 about topic0"}
+    lines = [json.dumps({"_id": name, "text": text}) for name, text in queries.items()]
+    (tmp_path / "judged" / "queries.jsonl").write_text("\n".join(lines))
+    (tmp_path / "judged" / "qrels" / "test.tsv").write_text("query\tpassage\tscore\nkept\tp7\t1\nlost\tp450\t1\n")
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_bytes(b"\n".join(corpus.read_bytes().splitlines()[:100]))
+    gate = ["--gate", f"qrels={tmp_path / 'judged'},max_drop=0.01", "--json"]
+    refused = command(*arguments(fewer, Path(summary["index"])), *gate)
+    assert refused.returncode == 3, refused.stderr
+    outcome = json.loads(refused.stdout)
+    assert (outcome["built"], outcome["activated"], outcome["gate"]["passed"]) == (True, False, False)
+    assert [(one["id"], one["before"], one["now"]) for one in outcome["gate"]["fallen"]] == [("lost", 1.0, 0.0)]
+    assert "1.0000 -> 0.0000 lost: passage 450 about topic0" in refused.stderr
+    assert outcome["version"] in versions.list_versions(storage)
+    assert versions.verify(storage, outcome["version"]) == []
+    assert versions.read_current(storage) == before
+
+
 def embedding(index: Path, mark: str) -> bool:
     return any(index.glob("staging/*/units/*.json"))
 

@@ -23,6 +23,7 @@ from shoal.errors import (
     Unavailable,
 )
 from shoal.filters import Compare
+from shoal.manifest import CurvePoint, IndexInfo
 from shoal.pipeline import SearchPipeline
 from shoal.records import SearchAnswer, SearchRequest
 from tests.fakes import FakeEncoder, FakeReranker, FakeShard, corpus, exact, serve_settings, vector_of
@@ -203,6 +204,21 @@ async def test_a_filter_reaches_the_shards_and_one_that_does_not_fit_is_refused_
     deep = "{" + '"$and": [{' * 400 + "}]" * 400 + "}"
     response = await server.post_raw('{"query": "a", "filter": ' + deep + "}")
     assert "nested more than 16 levels" in check_error(response, 400, "INVALID_ARGUMENT", "filter" + ".$and[0]" * 16)
+
+
+async def test_each_query_gets_the_recall_that_it_asks_for_and_more_than_the_version_has_is_refused(
+    server: Server,
+) -> None:
+    curve = [CurvePoint(search=f"nprobe={n}", recall=recall, latency_ms=1.0) for n, recall in ((1, 0.8), (8, 0.99))]
+    ivf = IndexInfo(kind="ivf", search="nprobe=1", recall_at_10=0.8, latency_ms=1.0, curve=curve)
+    server.engine.pipeline.switch("v1", [10, 30], index=ivf)
+    answer_of(await server.post({"query": "a", "recall": 0.9}))
+    answer_of(await server.post({"query": "b"}))
+    assert [[call.efforts for call in shard.calls] for shard in server.engine.shards] == [[["nprobe=8"], None]] * 2
+    refused = check_error(await server.post({"query": "a", "recall": 0.995}), 400, "INVALID_ARGUMENT", "recall")
+    assert "at most 0.99" in refused
+    for wrong in (0, 1.5, "much"):
+        check_error(await server.post({"query": "a", "recall": wrong}), 400, "INVALID_ARGUMENT", "recall")
 
 
 async def test_rerank_is_off_by_default_where_there_is_no_reranker() -> None:

@@ -4,9 +4,13 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import scale
 from benchmarks.beir import read_jsonl, read_qrels
+from benchmarks.filters import DIM, Centres
 from benchmarks.overload import parsed
 from benchmarks.report import Figure, report
 from benchmarks.simulate import figures, measured, plot, run
@@ -75,3 +79,37 @@ def test_what_the_load_generator_prints_is_read_by_kind() -> None:
     assert load.percentile(99, "503") == 0
     assert load.until(2.5) == pytest.approx(0.1)  # five of them end between then and two seconds later
     assert load.until(10) == float("inf")
+
+
+def test_the_corpus_of_the_scale_benchmark_comes_with_its_exact_answers(tmp_path: Path) -> None:
+    centres = Centres(np.random.default_rng(1))
+    vectors = np.concatenate(list(scale.blocks(centres, scale.BLOCK + 500)))
+    queries = centres.around(np.arange(3), np.random.default_rng(9))
+    nearest = scale.write_corpus(tmp_path / "corpus.parquet", scale.blocks(centres, len(vectors)), queries)
+    best = np.argsort(-(queries @ vectors.T), axis=1)[:, : scale.TOP_K]
+    assert nearest == [{f"p{row}" for row in line} for line in best.tolist()]
+    table = pq.read_table(tmp_path / "corpus.parquet")
+    assert table.column("id").to_pylist() == [f"p{row}" for row in range(len(vectors))]
+    np.testing.assert_array_equal(
+        table.column("vector").combine_chunks().flatten().to_numpy().reshape(-1, DIM), vectors
+    )
+
+
+def test_the_scale_benchmark_holds_every_size_against_its_goals(tmp_path: Path) -> None:
+    def outcome(shards: int, memory: float, slower: float, recall: float) -> scale.Outcome:
+        peaks, ms = {"embedding worker": 250.0, "task worker": memory}, np.full(9, 2.0)
+        return scale.Outcome("ivf_sq8", "nprobe=4", shards, 60.0, peaks, 3 * ms, slower * ms, ms, recall, recall)
+
+    outcomes = {
+        100_000: outcome(1, 300, 1.1, 0.96),
+        1_000_000: outcome(1, 900, 1.3, 0.94),
+        10_000_000: outcome(10, 1000, 1.0, 0.97),
+    }
+    met = {figure.name: figure.met for figure in scale.figures(outcomes)}
+    assert met["100,000: vector search over bare FAISS"]
+    assert met["1,000,000: vector search over bare FAISS"] is False
+    assert met["1,000,000: recall@10, ivf_sq8 nprobe=4"] is False
+    assert met["100,000 to 1,000,000: growth, task worker"] is None  # one shard, ten times as large
+    assert met["1,000,000 to 10,000,000: growth, task worker"]
+    scale.plot(outcomes, tmp_path / "scale.png")
+    assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")

@@ -53,6 +53,11 @@ def records(count: int) -> list[dict[str, Any]]:
     return [{"id": f"p{n}", "text": f"passage {n} about topic {n % 7}", "page": n} for n in range(count)]
 
 
+class Refusing:
+    def encode_passages(self, texts: Sequence[str]) -> FloatArray:
+        raise AssertionError("nothing is to be encoded")
+
+
 class Build:
     """One build in a folder, stage by stage."""
 
@@ -168,11 +173,6 @@ def test_a_unit_file_holds_the_rows_of_a_shard_in_input_order(tmp_path: Path) ->
 def test_a_committed_unit_is_not_embedded_again(tmp_path: Path) -> None:
     build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(25))).embed()
     before = build.staged()
-
-    class Refusing:
-        def encode_passages(self, texts: Sequence[str]) -> FloatArray:
-            raise AssertionError("embedded again")
-
     for unit in build.plan.units:
         again = embed_unit(build.plan, unit, Refusing(), build.storage)  # type: ignore[arg-type]
         assert again == read_unit_commit(build.storage, build.plan.hash, unit.number)
@@ -492,3 +492,28 @@ def test_a_compressed_version_is_tuned_whole_and_answers_with_the_recall_that_is
     assert found.rows[[1, 3, 4], 0].tolist() == [1, 3, 4]
     np.testing.assert_allclose(found.scores[[1, 3, 4], 0], 1, atol=2e-3)
     shard.warm()
+
+
+def test_vectors_that_the_source_brings_are_normalised_and_no_text_is_encoded(tmp_path: Path) -> None:
+    given = np.random.default_rng(5).standard_normal((25, DIM)) * 7
+    given[3] *= 1e30  # its square is beyond float32
+    lines: list[Any] = [{**record, "v": vector.tolist()} for record, vector in zip(records(25), given, strict=True)]
+    lines += [{"id": "zero", "text": "x", "v": [0] * DIM}, {"id": "huge", "text": "x", "v": [1e300] * DIM}]
+    lines.append('{"id": "nan", "text": "x", "v": [' + "NaN, " * (DIM - 1) + "1]}")
+    source = jsonl(tmp_path / "in.jsonl", lines)
+    build = Build(tmp_path / "index", source, vectors_field="v", shards=1)
+    build.encoder = Refusing()  # type: ignore[assignment]
+    build.embed().publish()
+    manifest = versions.read_manifest(build.storage, build.plan.version)
+    assert (manifest.counts.passages, manifest.counts.rejected) == (25, 3)
+    assert manifest.build["vectors_field"] == "v"
+    reasons = [(bad["id"], bad["reason"]) for bad in build.report()]
+    wanted = "the vector field 'v' is zero or holds a number that is not finite"
+    assert reasons == [("zero", wanted), ("huge", wanted), ("nan", wanted)]
+    shard = Shard.open(build.storage, manifest, 0, cache=None, threads=1)
+    fetched = shard.fetch(range(25), with_vectors=True)
+    assert [passage.id for passage in fetched.passages] == [f"p{n}" for n in range(25)]
+    assert all("v" not in passage.metadata for passage in fetched.passages)
+    assert fetched.vectors is not None
+    np.testing.assert_allclose(fetched.vectors, given / np.linalg.norm(given, axis=1, keepdims=True), atol=1e-6)
+    assert Build(tmp_path / "other", source, metadata_fields=[]).plan.hash != build.plan.hash

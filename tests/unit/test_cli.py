@@ -261,6 +261,11 @@ def test_a_filter_is_sent_and_must_be_a_json_object(command: str, server: Server
     assert len(server.bodies) == 1
 
 
+def test_a_recall_is_sent_as_it_is_asked_for(server: Server) -> None:
+    assert run("search", "fish", "--recall", "0.99").exit_code == 0
+    assert server.bodies == [{"query": "fish", "recall": 0.99}]
+
+
 def test_search_without_reranking(server: Server) -> None:
     server.answer = httpx.Response(200, json=answered({}, reranked=False, degraded="reranker: deadline"))
     result = run("search", "fish", "--no-rerank", "--mode", "lexical")

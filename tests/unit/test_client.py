@@ -142,6 +142,7 @@ def test_search_sends_what_was_asked_and_reads_the_answer(server: Server, call: 
         "top_n": 5,
         "rerank": False,
         "mode": "hybrid",
+        "recall": 0.99,
         "include": ["text"],
         "timeout_ms": 100,
         "explain": True,

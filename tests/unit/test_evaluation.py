@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import evaluate as job
+from shoal import layout, versions
 from shoal.client import Client
 from shoal.errors import InvalidArgument
 from shoal.evaluation import asking, report
@@ -25,8 +27,10 @@ from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.evaluate import evaluate
 from shoal.evaluation.measures import MEASURES, judge, paired_p_value
 from shoal.evaluation.runs import Run, extended, joined, read_run, write_run
+from shoal.manifest import CurvePoint, IndexInfo
 from shoal.records import Passage
 from shoal.settings import EvaluateSettings, LexicalSettings
+from shoal.storage import Storage
 from tests.indexes import publish
 
 
@@ -197,6 +201,24 @@ def test_an_index_is_evaluated_in_every_mode_and_reported(tmp_path: Path, datase
     assert len(drawings) == 2
     for drawing in drawings:
         ElementTree.fromstring(drawing)
+
+
+def test_the_report_draws_the_recall_latency_curve_that_the_manifest_has(tmp_path: Path, dataset: Path) -> None:
+    publish(tmp_path / "root", "v1", [Passage(id_, text) for id_, text in TEXTS.items()])
+    storage = Storage(str(tmp_path / "root"))
+    points = [CurvePoint(search=f"nprobe={n}", recall=1 - 0.2 / n, latency_ms=n / 8) for n in (1, 4, 16)]
+    tuned = IndexInfo(kind="ivf", search="nprobe=4", recall_at_10=0.95, latency_ms=0.5, curve=points)
+    manifest = versions.read_manifest(storage, "v1").model_copy(update={"index": tuned})
+    storage.write(layout.manifest("v1"), manifest.to_bytes())
+    row = Run("dense", {"q1": ["p0"]})
+    asked = EvaluateSettings(dataset=str(dataset), index=str(tmp_path / "root"), rerank="no")
+    outcome = evaluate(asked, lambda settings, queries: [row])
+    assert outcome.vectors == tuned
+    drawing = re.findall(r"<svg.*?</svg>", report.page(outcome), re.DOTALL)[-1]
+    shown = [text.text for text in ElementTree.fromstring(drawing).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"nprobe=1", "nprobe=4", "nprobe=16", "used: nprobe=4, recall 0.9500", "recall@10"} <= set(shown)
+    exact = replace(outcome, vectors=tuned.model_copy(update={"curve": []}))
+    assert "Recall and latency" not in report.page(exact)
 
 
 def test_the_job_spreads_the_queries_and_finds_the_same(

@@ -267,6 +267,12 @@ def test_defaults_are_resolved_by_format(corpus: Path) -> None:
     [
         ({"columns": ["id", "text"]}, "columns"),
         ({"chunk_overlap": 10}, "chunk_overlap"),
+        ({"vectors_field": "v", "format": "csv"}, "vectors_field"),
+        ({"vectors_field": "v", "format": "text"}, "vectors_field"),
+        ({"vectors_field": "v", "chunk_characters": 100}, "vectors_field"),
+        ({"vectors_field": "text"}, "vectors_field"),
+        ({"vectors_field": "v", "metadata_fields": ["v"]}, "vectors_field"),
+        ({"vectors_field": "v", "metadata_types": ["v:list"]}, "metadata_types"),
         ({"chunk_overlap": 100, "chunk_characters": 100}, "chunk_overlap"),
         ({"format": "csv", "columns": ["id", "id"]}, "columns"),
     ],

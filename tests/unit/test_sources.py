@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -383,3 +384,69 @@ def test_every_record_is_read_once_for_any_unit_size(
     found = Reading(path, folder / "root", unit_passages=unit)
     assert found.passages == [Passage(row["id"], row["text"]) for row in rows]
     assert found.records == len(rows)
+
+
+# --- vectors that come with the records ------------------------------------------------------------------------------
+
+GIVEN = [float(number) for number in range(8)]
+BAD_VECTORS: list[tuple[Any, str]] = [
+    (None, "the vector field 'v' is missing or null"),
+    (GIVEN[:7], "the vector field 'v' has 7 numbers, the encoder's vectors have 8; name the encoder"),
+    ([], "the vector field 'v' has 0 numbers"),
+]
+
+
+def test_vectors_of_json_lines_come_with_their_passages(read: Read, folder: Path) -> None:
+    bad = [
+        *BAD_VECTORS,
+        ("0.5", "the vector field 'v' is a string; it must be a list of numbers"),
+        ([*GIVEN[:7], "7"], "the vector field 'v' holds a string; it must be a list of numbers"),
+        ([*GIVEN[:7], True], "the vector field 'v' holds a boolean"),
+        ([*GIVEN[:7], None], "the vector field 'v' holds null"),
+        ([*GIVEN[:7], [7]], "the vector field 'v' holds a list"),
+        ([*GIVEN[:7], 10**400], "the vector field 'v' holds a number beyond float32"),
+    ]
+    records = [{**GOOD, "v": GIVEN, "page": 3}, *({"id": "1", "text": "x", "v": value} for value, _ in bad)]
+    (folder / "a.jsonl").write_bytes(json_lines(*records, {"id": "2", "text": "x"}))
+    found = read(folder, vectors_field="v")
+    (passage,) = found.passages
+    assert passage.metadata == {"page": 3}
+    assert passage.vector is not None
+    assert (passage.vector.dtype, passage.vector.tolist()) == (np.float32, GIVEN)
+    assert len(found.reasons) == len(bad) + 1
+    for reason, (_, words) in zip(found.reasons, [*bad, BAD_VECTORS[0]], strict=True):
+        assert words in reason
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.float16()), pa.list_(pa.int32()), "fixed"],
+    ids=str,
+)
+@pytest.mark.parametrize("group", [None, 3])
+def test_vectors_of_parquet_are_those_of_their_rows(read: Read, folder: Path, kind: Any, group: int | None) -> None:
+    fixed = kind == "fixed"
+    vectors: list[Any] = [[float(number + row) for number in range(8)] for row in range(40)]
+    vectors[5] = None
+    if not fixed:
+        vectors[9] = GIVEN[:7]
+    column = pa.array(vectors, pa.list_(pa.float32(), 8) if fixed else kind)
+    ids = pa.array([f"p{row}" for row in range(40)])
+    pq.write_table(pa.table({"id": ids, "text": ids, "v": column}), folder / "a.parquet", row_group_size=group)
+    found = read(folder, vectors_field="v", unit_passages=7)
+    wanted = [row for row in range(40) if vectors[row] is not None and len(vectors[row]) == 8]
+    assert [passage.id for passage in found.passages] == [f"p{row}" for row in wanted]
+    assert [passage.vector.tolist() for passage in found.passages if passage.vector is not None] == [
+        vectors[row] for row in wanted
+    ]
+    assert len(found.reasons) == 40 - len(wanted)
+    for reason, (_, words) in zip(found.reasons, BAD_VECTORS, strict=False):
+        assert words in reason
+
+
+def test_a_column_without_lists_of_numbers_holds_no_vectors(read: Read, folder: Path) -> None:
+    pq.write_table(pa.table({"id": ["1"], "text": ["x"], "v": [["a"]]}), folder / "a.parquet")
+    with pytest.raises(InvalidArgument, match=r"column 'v' of type list<.*string> holds no vectors"):
+        read(folder, vectors_field="v")
+    with pytest.raises(InvalidArgument, match="has no column 'w'"):
+        read(folder, vectors_field="w")

@@ -1,0 +1,305 @@
+"""How build and first stage grow with the corpus.
+
+    python -m benchmarks.scale --output FOLDER [--passages 10000 100000 1000000] [--full] [--json FILE]
+
+Clustered vectors of 384 dimensions go through the real build (`--vectors-field`) and the real retrievers, in their
+default settings; --full adds 10^7 passages, for which the temporary folder needs 60 GB. Queries lie around the same
+centres as the passages but are none of them, so that the recall is not that of what the build was tuned with. Each is
+asked in turn, one at a time on one thread, of
+
+* the first stage: retrievers as a replica runs them, with ids, texts and the merge, without Ray's hop between replicas;
+* their vector search alone: scores and rows;
+* bare FAISS with the same files and parameters, which gives scores and rows.
+"""
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.filters import CLUSTERS, DIM, TOP_K, Centres
+from benchmarks.processes import build
+from benchmarks.report import Figure, report
+from serve.deployments import Retriever
+from shoal import layout, versions
+from shoal.indexes import index_kind
+from shoal.manifest import Manifest
+from shoal.merge import merge
+from shoal.records import FloatArray, Queries
+from shoal.settings import IndexSettings, ServeSettings
+from shoal.storage import Storage
+
+SIZES, FULL = (10_000, 100_000, 1_000_000), 10_000_000
+BLOCK = 10_000
+GROUP = 1024
+"""Rows of a Parquet row group: small enough that no build has to write the file out again in pieces."""
+RECALL, SLOWER, GROWTH = 0.95, 1.2, 1.3
+WARM_UP = 20
+DEADLINE_S = 60.0
+Place = tuple[float, int, int]
+"""Score, shard and row."""
+ENOUGH = 100_000
+"""Passages from which on the memory of a build is compared: a smaller one is Python and Ray."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one size gave. peaks: MiB by kind of process. stage_ms, search_ms, bare_ms: float64 (queries,)."""
+
+    kind: str
+    search: str
+    shards: int
+    build_s: float
+    peaks: dict[str, float]
+    stage_ms: np.ndarray
+    search_ms: np.ndarray
+    bare_ms: np.ndarray
+    recall: float
+    bare_recall: float
+
+    @property
+    def slower(self) -> float:
+        """Median of the vector search over that of bare FAISS."""
+        return float(np.median(self.search_ms) / np.median(self.bare_ms))
+
+
+def main() -> None:
+    """Run all sizes, plot and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the plot")
+    parser.add_argument("--passages", type=int, nargs="+", default=SIZES, help="sizes")
+    parser.add_argument("--full", action="store_true", help=f"also {FULL:,} passages")
+    parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    faiss.omp_set_num_threads(1)
+    outcomes = {}
+    for count in sorted({*options.passages, *([FULL] if options.full else [])}):
+        with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
+            outcomes[count] = run(Path(folder), count, options.queries)
+    options.output.mkdir(parents=True, exist_ok=True)
+    plot(outcomes, options.output / "scale.png")
+    report(f"Scale, clustered vectors of {DIM} dimensions, one search thread", figures(outcomes), options.json)
+
+
+def run(folder: Path, count: int, asked: int) -> Outcome:
+    """Build an index of `count` passages, and ask it."""
+    centres = Centres(np.random.default_rng(1))
+    chance = np.random.default_rng((1, 0))
+    queries = centres.around(chance.integers(CLUSTERS, size=asked), chance)
+    nearest = write_corpus(folder / "corpus.parquet", blocks(centres, count), queries)
+    root = folder / "index"
+    options = ["--encoder", f"hashing:{DIM}", "--vectors-field", "vector", "--no-lexical"]
+    summary, peaks = build(folder, "--source", str(folder / "corpus.parquet"), "--index", str(root), *options)
+    assert (summary["passages"], summary["rejected"]) == (count, 0)
+    (folder / "corpus.parquet").unlink()
+
+    manifest = versions.current_manifest(Storage(str(root)))
+    found, bare_found, milliseconds = asyncio.run(alternate(root, manifest, queries))
+    stage_ms, search_ms, bare_ms = np.array(milliseconds).T
+    return Outcome(
+        kind=manifest.index.kind,
+        search=manifest.index.search,
+        shards=len(manifest.shards),
+        build_s=summary["seconds"]["total"],
+        peaks={kind: round(kib / 1024, 1) for kind, kib in peaks.items()},
+        stage_ms=stage_ms,
+        search_ms=search_ms,
+        bare_ms=bare_ms,
+        recall=recall(found, nearest),
+        bare_recall=recall(bare_found, nearest),
+    )
+
+
+def blocks(centres: Centres, count: int) -> Iterator[FloatArray]:
+    """Yield the vectors of the corpus, float32 (n, dim)."""
+    for start in range(0, count, BLOCK):
+        chance = np.random.default_rng((2, start))
+        yield centres.around(chance.integers(CLUSTERS, size=min(BLOCK, count - start)), chance)
+
+
+def write_corpus(path: Path, vectors: Iterator[FloatArray], queries: FloatArray) -> list[set[str]]:
+    """Write passages with their vectors, and return the ids of the nearest of each query by exact search."""
+    schema = pa.schema([("id", pa.string()), ("text", pa.string()), ("vector", pa.list_(pa.float32(), DIM))])
+    scores = np.zeros((len(queries), 0), np.float32)
+    rows = np.zeros((len(queries), 0), np.int64)
+    start = 0
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+        for block in vectors:
+            numbers = np.arange(start, start + len(block))
+            start += len(block)
+            ids = pa.array([f"p{number}" for number in numbers])
+            column = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), DIM)
+            writer.write_table(pa.table([ids, ids, column], schema=schema), row_group_size=GROUP)
+            scores = np.concatenate([scores, queries @ block.T], axis=1)
+            rows = np.concatenate([rows, np.broadcast_to(numbers, (len(queries), len(block)))], axis=1)
+            best = np.argpartition(-scores, TOP_K - 1, axis=1)[:, :TOP_K]
+            scores, rows = np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
+    return [{f"p{number}" for number in line} for line in rows.tolist()]
+
+
+class Bare:
+    """The vectors of a version in FAISS and nothing else: what is compressed is refined with float16 vectors."""
+
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        search = dict(part.split("=") for part in manifest.index.search.split(",") if part)
+        self._shards = []
+        for entry in manifest.shards:
+            folder = root / layout.shard_dir(manifest.version, entry.shard)
+            index = faiss.read_index(str(folder / layout.VECTORS))
+            if "nprobe" in search:
+                faiss.extract_index_ivf(index).nprobe = int(search["nprobe"])
+            if (folder / layout.EXACT).exists():
+                index = refined(index, np.load(folder / layout.EXACT, mmap_mode="r"), int(search["refine"]))
+            with pa.memory_map(str(folder / layout.PASSAGES)) as file:
+                ids = pa.ipc.open_file(file).read_all().column("id").to_pylist()
+            self._shards.append((index, ids))
+
+    def search(self, query: FloatArray) -> list[Place]:
+        """Search for float32 (1, dim)."""
+        return best_of([index for index, _ in self._shards], query)
+
+    def ids(self, found: list[Place]) -> list[str]:
+        """The ids of what was found."""
+        return [self._shards[shard][1][row] for _, shard, row in found]
+
+
+def best_of(indexes: Sequence[Any], query: FloatArray) -> list[Place]:
+    """The best of all shards for float32 (1, dim), one shard after the other."""
+    found: list[Place] = []
+    for shard, index in enumerate(indexes):
+        scores, rows = index.search(query, TOP_K)
+        found += zip(scores[0].tolist(), [shard] * TOP_K, rows[0].tolist(), strict=True)
+    return sorted(found, reverse=True)[:TOP_K]
+
+
+def refined(coarse: Any, vectors: np.ndarray, refine: int) -> Any:
+    """Re-score what an index finds with float16 vectors (n, dim) in memory, as FAISS itself does it."""
+    exact = faiss.IndexScalarQuantizer(DIM, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    for start in range(0, len(vectors), BLOCK):
+        exact.add(vectors[start : start + BLOCK].astype(np.float32))
+    index = faiss.IndexRefine(coarse, exact)
+    index.k_factor = refine
+    return index
+
+
+async def alternate(
+    root: Path, manifest: Manifest, queries: FloatArray
+) -> tuple[list[list[str]], list[list[str]], list[tuple[float, float, float]]]:
+    """Ask all three in turn. Returns the ids of the first stage and of FAISS, and the milliseconds of all."""
+    settings = ServeSettings(index=str(root), reranker="none")
+    retrievers = [Retriever(settings, entry.shard) for entry in manifest.shards]
+    bare = Bare(root, manifest)
+    kind = index_kind(manifest.index.kind)
+    search = IndexSettings(index_kind=manifest.index.kind, index_search=manifest.index.search)
+    folders = [root / layout.shard_dir(manifest.version, entry.shard) for entry in manifest.shards]
+    indexes = [kind.open(folder / layout.VECTORS, search, 1) for folder in folders]
+
+    async def first_stage(query: FloatArray) -> list[str]:
+        deadline, asked = time.time() + DEADLINE_S, Queries.dense(query)
+        calls = (one.search(manifest.version, asked, TOP_K, deadline, True) for one in retrievers)
+        answers = await asyncio.gather(*calls)
+        hits = [(shard, one.dense, 0) for shard, one in enumerate(answers) if one.dense is not None]
+        return [candidate.id for candidate in merge(hits, TOP_K)]
+
+    found, bare_found, milliseconds = [], [], []
+    for number in [*range(-WARM_UP, 0), *range(len(queries))]:
+        query = queries[number % len(queries)][np.newaxis]
+        began = time.perf_counter()
+        ids = await first_stage(query)
+        asked = time.perf_counter()
+        best_of(indexes, query)
+        searched = time.perf_counter()
+        places = bare.search(query)
+        ended = time.perf_counter()
+        if number >= 0:
+            found.append(ids)
+            bare_found.append(bare.ids(places))
+            milliseconds.append((1000 * (asked - began), 1000 * (searched - asked), 1000 * (ended - searched)))
+    return found, bare_found, milliseconds
+
+
+def recall(found: Sequence[Sequence[str]], nearest: Sequence[set[str]]) -> float:
+    """Share of the nearest that were found."""
+    shares = [len(wanted & set(ids)) / len(wanted) for ids, wanted in zip(found, nearest, strict=True)]
+    return float(np.mean(shares))
+
+
+def figures(outcomes: dict[int, Outcome]) -> list[Figure]:
+    """What is reported of every size, and what has to hold from one to the next."""
+    shown = []
+    for count, one in outcomes.items():
+        name = f"{count:,}"
+        searched = f"{one.kind} {one.search}".strip()
+        p50, p99 = np.percentile(one.stage_ms, [50, 99])
+        shown += [
+            Figure(f"{name}: build, {one.shards} shards", one.build_s, "s"),
+            *(Figure(f"{name}: peak memory, {kind}", one.peaks[kind], "MiB") for kind in sorted(one.peaks)),
+            Figure(f"{name}: first stage, p50", float(p50), "ms"),
+            Figure(f"{name}: first stage, p99", float(p99), "ms"),
+            Figure(f"{name}: bare FAISS, p50", float(np.median(one.bare_ms)), "ms"),
+            Figure(f"{name}: vector search, p50", float(np.median(one.search_ms)), "ms"),
+            Figure(f"{name}: vector search over bare FAISS", one.slower, "times", f"<= {SLOWER}", one.slower <= SLOWER),
+            Figure(f"{name}: recall@{TOP_K}, {searched}", one.recall, "", f">= {RECALL}", one.recall >= RECALL),
+            Figure(f"{name}: recall@{TOP_K} of bare FAISS", one.bare_recall, ""),
+        ]
+    compared = [(count, one) for count, one in outcomes.items() if count >= ENOUGH]
+    for (small, before), (large, after) in pairwise(compared):
+        for kind in sorted(before.peaks.keys() & after.peaks.keys()):
+            ratio = after.peaks[kind] / before.peaks[kind]
+            # A task that fills an index that is trained holds its shard's, so only equal shards compare.
+            flat = kind != "task worker" or before.shards * large == after.shards * small
+            goal = (f"<= {GROWTH}", ratio <= GROWTH) if flat else ("", None)
+            shown.append(Figure(f"{small:,} to {large:,}: growth, {kind}", ratio, "times", *goal))
+    return shown
+
+
+def plot(outcomes: dict[int, Outcome], path: Path) -> None:
+    """Draw time of build, peak memory, latency and recall over the number of passages."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sizes, found = list(outcomes), list(outcomes.values())
+    figure, ((built, memory), (latency, recalls)) = pyplot.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    built.plot(sizes, [one.build_s for one in found], marker="o")
+    for kind in ("driver", "embedding worker", "task worker"):
+        memory.plot(sizes, [one.peaks.get(kind, np.nan) for one in found], marker="o", label=kind)
+    for name, percentile in (("p50", 50), ("p99", 99)):
+        for side, times in (
+            ("first stage", [one.stage_ms for one in found]),
+            ("vector search", [one.search_ms for one in found]),
+            ("bare FAISS", [one.bare_ms for one in found]),
+        ):
+            latency.plot(sizes, [np.percentile(ms, percentile) for ms in times], marker="o", label=f"{side}, {name}")
+    recalls.plot(sizes, [one.recall for one in found], marker="o", label="first stage")
+    recalls.axhline(RECALL, color="#999", linewidth=0.8, label="goal")
+    for axis, title in (
+        (built, "build, s"),
+        (memory, "peak memory of a process, MiB"),
+        (latency, "first stage, ms"),
+        (recalls, f"recall@{TOP_K}"),
+    ):
+        axis.set(xscale="log", xlabel="passages", title=title)
+        if axis in (built, latency):
+            axis.set_yscale("log")
+        if axis is not built:
+            axis.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
