@@ -27,6 +27,10 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402
 
+# OpenVINO looks NumPy up in the first call that brings an array, and keeps the interpreter's lock where it waits for
+# that: two first calls side by side, as two lanes of one encoder make them, were seen to wait for each other for ever.
+openvino.Tensor(np.zeros(1, np.float32), shared_memory=True)
+
 if TYPE_CHECKING:
     from sentence_transformers.base.model import BaseModel
     from transformers import PreTrainedModel
