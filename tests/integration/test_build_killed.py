@@ -1,5 +1,6 @@
 """SIGKILL at any moment of a build, and the same command again: nothing is lost, nothing is done twice."""
 
+import contextlib
 import json
 import os
 import random
@@ -89,11 +90,13 @@ def committed_steps(storage: Storage) -> int:
 
 
 def entries(folder: Path) -> dict[str, int]:
-    """What a folder holds, and when each was written: nothing when a build is taking it away meanwhile."""
-    try:
-        return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    except FileNotFoundError:
-        return {}
+    """What a folder holds, and when each was written; what is renamed or taken away meanwhile is left out."""
+    found = {}
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found[path.name] = path.stat().st_mtime_ns
+    return found
 
 
 def staging(storage: Storage) -> Path | None:
