@@ -26,12 +26,12 @@ KINDS = {
     "raylet": "raylet",
     "gcs_server": "Ray control store",
 }
-# Ray starts workers ahead of work, and some never get any.
-IDLE = dict.fromkeys(("workers/default_worker", "ray::IDLE"), "idle worker")
+# Ray starts workers ahead of work. Of those that never get any, a look tells only how far their start has come.
+IDLE = ("workers/default_worker", "ray::IDLE")
 
 
 def build(folder: Path, *arguments: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """Run a build, and return its summary and the highest VmHWM of each kind of process, in KiB.
+    """Run a build, and return its summary and the highest VmHWM of each kind of process that works, in KiB.
 
     folder: for its log. arguments: of `python -m jobs.build_index`, without `--json`. Ends the program if it fails.
     """
@@ -58,6 +58,8 @@ def build(folder: Path, *arguments: str) -> tuple[dict[str, Any], dict[str, int]
     highest: dict[str, int] = {}
     for pid, peak in peaks.items():
         kind = kinds[pid]
+        if kind in IDLE:
+            continue
         highest[kind] = max(peak, highest.get(kind, 0))
     return summary, highest
 
@@ -81,4 +83,4 @@ def look(pid: int, peaks: dict[int, int], kinds: dict[int, str]) -> None:
         if name.startswith(sign):
             kinds[pid] = kind
             return
-    kinds.setdefault(pid, IDLE.get(name, f"Ray's {name}"))
+    kinds.setdefault(pid, name if name in IDLE else f"Ray's {name}")

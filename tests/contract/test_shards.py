@@ -10,13 +10,13 @@ from shoal import layout
 from shoal.cache import ShardCache
 from shoal.errors import CorruptIndex
 from shoal.filters import parse
-from shoal.fingerprint import Fingerprint
 from shoal.indexes import index_kind, kinds
-from shoal.manifest import CorpusStatistics, Counts, IndexInfo, Manifest
+from shoal.manifest import Manifest
 from shoal.records import FloatArray, Passage, Queries
 from shoal.settings import IndexSettings
 from shoal.shard import Shard, to_batch, write_shard
 from shoal.storage import Storage
+from tests.manifests import describe
 
 COUNT, DIM, TOP, VERSION = 1500, 16, 10, "v1"
 FIELDS = {"row": "integer"}
@@ -57,28 +57,7 @@ def remote(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         threads=1,
         fields=FIELDS,  # type: ignore[arg-type]
     )
-    manifest = Manifest(
-        version=VERSION,
-        plan="p",
-        created_at="2026-11-25T00:00:00+00:00",
-        encoder=Fingerprint(
-            model="m",
-            weights="w",
-            dim=DIM,
-            pooling="mean",
-            query_prompt="",
-            passage_prompt="",
-            max_length=256,
-            dtype="float32",
-        ),
-        dim=DIM,
-        index=IndexInfo(kind=kind, search="", recall_at_10=None, latency_ms=None),
-        shards=[entry],
-        counts=Counts(input=COUNT, passages=COUNT, duplicates=0, rejected=0),
-        statistics=CorpusStatistics(text_bytes=COUNT, mean_text_bytes=1.0),
-        fields=FIELDS,  # type: ignore[arg-type]
-        build={},
-    )
+    manifest = describe(VERSION, [entry], dim=DIM, kind=kind, fields=FIELDS)
     return Remote(kind, Bucket(str(root)), manifest)
 
 

@@ -14,12 +14,12 @@ from serve.deployments import Retriever
 from shoal import layout, versions
 from shoal.cache import ShardCache
 from shoal.errors import CorruptIndex, NotFound, Unavailable
-from shoal.fingerprint import Fingerprint
-from shoal.manifest import CorpusStatistics, Counts, IndexInfo, Manifest
+from shoal.manifest import Manifest
 from shoal.records import Passage, Queries
 from shoal.settings import ServeSettings
 from shoal.shard import Shard, to_batch, write_shard
 from shoal.storage import Storage
+from tests.manifests import describe
 
 DIM, SHARDS, COUNT = 16, 2, 300
 PLAN = "1a2b3c4d" * 8
@@ -48,27 +48,7 @@ def publish(storage: Storage, version: str, folder: Path) -> Manifest:
         )
         for file in entries[-1].files:
             storage.put(folder / version / file.path, f"{layout.version_dir(version)}/{file.path}")
-    manifest = Manifest(
-        version=version,
-        plan=PLAN,
-        created_at="2026-01-01T00:00:00+00:00",
-        encoder=Fingerprint(
-            model="m",
-            weights="w",
-            dim=DIM,
-            pooling="mean",
-            query_prompt="",
-            passage_prompt="",
-            max_length=256,
-            dtype="float32",
-        ),
-        dim=DIM,
-        index=IndexInfo(kind="flat", search="", recall_at_10=None, latency_ms=None),
-        shards=entries,
-        counts=Counts(input=SHARDS * COUNT, passages=SHARDS * COUNT, duplicates=0, rejected=0),
-        statistics=CorpusStatistics(text_bytes=1, mean_text_bytes=1.0),
-        build={},
-    )
+    manifest = describe(version, entries, dim=DIM, plan=PLAN)
     versions.publish(storage, manifest)
     return manifest
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from shoal import layout, shard
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
 from shoal.filters import Compare, Not
-from shoal.fingerprint import Fingerprint
-from shoal.manifest import CorpusStatistics, Counts, IndexInfo, Manifest, ShardEntry
+from shoal.manifest import Manifest, ShardEntry
 from shoal.records import FloatArray, Passage, Queries
 from shoal.shard import Shard, to_batch, to_passage, write_shard
 from shoal.storage import Storage
 from tests.indexes import passages as some_passages
 from tests.indexes import publish
+from tests.manifests import describe
 
 DIM, VERSION = 8, "v1"
 
@@ -46,28 +46,7 @@ def write(folder: Path, count: int, block: int = 1000, kind: str = "flat", numbe
 
 
 def manifest(*entries: ShardEntry, dim: int = DIM) -> Manifest:
-    count = sum(entry.count for entry in entries)
-    return Manifest(
-        version=VERSION,
-        plan="p",
-        created_at="2026-11-22T23:34:11+00:00",
-        encoder=Fingerprint(
-            model="m",
-            weights="w",
-            dim=dim,
-            pooling="mean",
-            query_prompt="",
-            passage_prompt="",
-            max_length=256,
-            dtype="float32",
-        ),
-        dim=dim,
-        index=IndexInfo(kind="flat", search="", recall_at_10=None, latency_ms=None),
-        shards=list(entries),
-        counts=Counts(input=count, passages=count, duplicates=0, rejected=0),
-        statistics=CorpusStatistics(text_bytes=0, mean_text_bytes=0.0),
-        build={},
-    )
+    return describe(VERSION, entries, dim=dim)
 
 
 @pytest.fixture
