@@ -21,7 +21,7 @@ import ir_measures
 import numpy as np
 
 from benchmarks.beir import read_jsonl, read_qrels
-from benchmarks.report import Figure, report
+from benchmarks.report import Figure, report, tell
 from shoal import models
 from shoal.encoders import load_encoder
 from shoal.records import FloatArray
@@ -54,12 +54,17 @@ def main() -> None:
     random = np.random.default_rng(0)
     sample = [passages[row] for row in random.choice(len(passages), options.passages, replace=False)]
     asked = [queries[row] for row in random.choice(len(queries), options.queries, replace=False)]
-    figures = speed(sample, asked, options.threads, options.rounds)
+    parts: list[Callable[[], list[Figure]]] = [lambda: speed(sample, asked, options.threads, options.rounds)]
     if options.build:
-        figures += build(options.dataset, passages, options.threads)
+        parts.append(lambda: build(options.dataset, passages, options.threads))
     if options.quality is not None:
         for dataset in options.quality or [data / "scifact", data / "cranfield"]:
-            figures += quality(dataset, options.threads)
+            parts.append(lambda dataset=dataset: quality(dataset, options.threads))
+    figures: list[Figure] = []
+    for part in parts:
+        known = part()
+        tell(known)
+        figures += known
     report(
         f"Inference with {EMBEDDED_ENCODER} on {options.dataset.name}, {options.threads} threads", figures, options.json
     )
@@ -108,7 +113,8 @@ def speed(passages: list[str], queries: list[str], threads: int, rounds: int) ->
         run()
     seconds: dict[str, list[float]] = {name: [] for name in work}
     peaks = []
-    for _ in range(rounds):
+    for number in range(rounds):
+        tell(f"round {number + 1} of {rounds}")
         peaks.append(matrix_peak(threads))
         for name, run in work.items():
             started = time.perf_counter()

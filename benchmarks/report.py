@@ -46,6 +46,13 @@ def report(title: str, figures: Sequence[Figure], output: Path | None = None) ->
         sys.exit(1)
 
 
+def tell(text: str | Sequence[Figure]) -> None:
+    """Say on stderr how far a long benchmark is, or what it knows: if it is broken off, that remains."""
+    lines = [text] if isinstance(text, str) else [f"{each.name}: {_readable(each.value)} {each.unit}" for each in text]
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
 def _readable(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
