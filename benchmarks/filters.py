@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.report import Figure, report
+from shoal.clusters import CLUSTERS, DIM, Centres
 from shoal.columns import Columns, ColumnWriter
 from shoal.filters import Filter, parse
 from shoal.indexes import ShardIndex, index_kind
@@ -25,7 +26,6 @@ from shoal.records import FloatArray, RowArray
 from shoal.selection import Selections, search
 from shoal.settings import IndexSettings
 
-DIM, CLUSTERS, SPREAD = 384, 2000, 0.4
 TOP_K = 10
 GOAL = 0.95
 SELECTIVITIES = (0.5, 0.1, 0.01, 0.0001)
@@ -69,24 +69,6 @@ def clustered(count: int, queries: int) -> tuple[FloatArray, FloatArray, np.ndar
     clusters = chance.integers(CLUSTERS, size=count)
     vectors = centres.around(clusters, chance)
     return vectors, centres.around(chance.integers(CLUSTERS, size=queries), chance), clusters / CLUSTERS
-
-
-class Centres:
-    """The centres of the clusters; vectors lie around them in few directions."""
-
-    def __init__(self, chance: np.random.Generator) -> None:
-        self._centres = normalised(chance.standard_normal((CLUSTERS, DIM), dtype=np.float32))
-        self._directions = chance.standard_normal((64, DIM), dtype=np.float32) / np.sqrt(np.float32(64 * DIM))
-
-    def around(self, clusters: np.ndarray, chance: np.random.Generator) -> FloatArray:
-        """Return a unit vector of each of the clusters, float32 (n, dim)."""
-        noise = chance.standard_normal((len(clusters), 64), dtype=np.float32) @ self._directions
-        return normalised(self._centres[clusters] + np.float32(SPREAD) * noise)
-
-
-def normalised(vectors: FloatArray) -> FloatArray:
-    scaled: FloatArray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return scaled
 
 
 def write_columns(path: Path, fields: dict[str, np.ndarray]) -> Columns:

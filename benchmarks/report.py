@@ -1,7 +1,6 @@
 """What every benchmark ends with: a table of figures against goals, and the same as JSON."""
 
 import json
-import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from shoal.machine import describe
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,4 @@ def _readable(value: float) -> str:
 
 def machine() -> str:
     """Describe the machine that a number belongs to."""
-    cpu = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
+    return f"{describe()}, Python {platform.python_version()}"

@@ -27,11 +27,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.filters import CLUSTERS, DIM, TOP_K, Centres
 from benchmarks.processes import build
 from benchmarks.report import Figure, report
 from serve.deployments import Retriever
 from shoal import layout, versions
+from shoal.clusters import CLUSTERS, DIM, Centres
 from shoal.indexes import index_kind
 from shoal.manifest import Manifest
 from shoal.merge import merge
@@ -44,6 +44,7 @@ BLOCK = 10_000
 GROUP = 1024
 """Rows of a Parquet row group: small enough that no build has to write the file out again in pieces."""
 RECALL, SLOWER, GROWTH = 0.95, 1.2, 1.3
+TOP_K = 10
 WARM_UP = 20
 DEADLINE_S = 60.0
 Place = tuple[float, int, int]

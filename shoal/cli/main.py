@@ -10,6 +10,7 @@ from shoal import __version__
 from shoal.cli.errors import run
 
 COMMANDS = {
+    "plan": "Work out what an index of a given size takes.",
     "build": "Build an index from a corpus and publish it.",
     "serve": "Serve an index over HTTP.",
     "search": "Ask a server one question and show both stages.",

@@ -1,7 +1,6 @@
 """Kinds that are a FAISS index of parameters chosen by the data, with or without exact re-scoring."""
 
 from collections.abc import Callable, Iterable
-from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,18 +10,6 @@ from shoal.records import FloatArray
 
 if TYPE_CHECKING:
     from shoal.settings import IndexSettings
-
-_VECTORS_A_LIST = 39
-"""Training vectors for each list of an IVF index, at least: FAISS warns of fewer."""
-
-
-def lists(sample: int) -> int:
-    """Lists of an IVF index that is trained on so many vectors: the power of two up to 4 times their root.
-
-    The sample bounds the number: with 262,144 vectors, the default of train_passages, 2048.
-    """
-    wanted: int = min(round(4 * sqrt(sample)), sample // _VECTORS_A_LIST)
-    return 1 << max(0, wanted.bit_length() - 1)
 
 
 class Composed:

@@ -4,9 +4,11 @@ The vectors lie in a NumPy file beside the index that is mapped, not read: a que
 """
 
 from collections.abc import Iterable, Iterator
+from math import ceil
 from pathlib import Path
 from typing import IO, Any
 
+import faiss
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
@@ -71,6 +73,20 @@ def read(path: Path, count: int, dim: int) -> NDArray[np.float16]:
     return found
 
 
+def _mapped(vectors: NDArray[np.float16]) -> Any:
+    """An index of FAISS over float16 (n, dim) that lies where it is: its codes of float16 are those of NumPy.
+
+    It does not keep the array alive.
+    """
+    index = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    # What MaybeOwnedVector::create_view does in C++; Python cannot make the owner that it asks for.
+    codes, place = index.codes, faiss.swig_ptr(vectors.view(np.uint8).reshape(-1))
+    codes.is_owned, codes.view_data, codes.c_ptr = False, place, place
+    codes.view_size = codes.c_size = vectors.nbytes
+    index.ntotal = len(vectors)
+    return index
+
+
 class ExactIndex:
     """A compressed index with its exact vectors, float16 (n, dim), as a `ShardIndex`."""
 
@@ -81,6 +97,11 @@ class ExactIndex:
         self._exact = exact
         self._threads = threads
         self._refine = refine
+        # FAISS itself ranks the candidates, by the file where it is mapped.
+        self._compared = _mapped(exact)
+        refined = faiss.IndexRefine(coarse.faiss, self._compared)
+        refined.k_factor = refine
+        self._refined = _faiss.FaissIndex(refined, threads)
 
     @property
     def count(self) -> int:
@@ -97,17 +118,10 @@ class ExactIndex:
     ) -> tuple[FloatArray, RowArray]:
         """Search for float32 (b, dim); see `ShardIndex.search`. Scores are those of the float16 vectors."""
         coarse, refine = split(effort)
-        depth = min(self.count, top_k * (refine or self._refine))
-        _, candidates = self._coarse.search(queries, depth, selector, share, coarse)
-        scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
-        rows = np.full((len(queries), top_k), -1, dtype=np.int64)
-        for number, query in enumerate(queries):
-            # Sorted, so that the file is read in one direction, and equal scores stay in the order of rows.
-            found = np.sort(candidates[number][candidates[number] >= 0])
-            exact = np.einsum("nd,d->n", self.vectors(found), query)
-            best = np.argsort(-exact, kind="stable")[:top_k]
-            scores[number, : len(best)], rows[number, : len(best)] = exact[best], found[best]
-        return scores, rows
+        depth = min(refine or self._refine, ceil(self.count / max(1, min(top_k, self.count))))
+        if depth != self._refine:
+            coarse = f"{coarse},{_faiss.REFINE}={depth}"
+        return self._refined.search(queries, top_k, selector, share, coarse)
 
     def efforts(self) -> list[Effort]:
         """What the compressed index has to try, each with several depths of re-scoring."""

@@ -39,6 +39,8 @@ _SCANNED_GRAPH = 16
 _MOST_LISTS = 512
 _GRAPH_EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _REFINEMENTS = (1, 2, 4, 8, 16, 32)
+REFINE = "k_factor_rf"
+"""FAISS's name for the candidates that are ranked exactly, for each result that is asked for."""
 _GRAPH_COST = 4.0
 _BYTE_COST = 1e-4
 """Of each byte of a code, or of a list's centre, that is compared."""
@@ -73,20 +75,19 @@ class FaissIndex:
         self, queries: FloatArray, top_k: int, selector: Any = None, share: float = 1.0, effort: str = ""
     ) -> tuple[FloatArray, RowArray]:
         """Search for float32 (b, dim); see `ShardIndex.search`."""
-        scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
-        rows = np.full((len(queries), top_k), -1, dtype=np.int64)
         found = min(top_k, self.count)
-        if found and len(queries):
-            self._start_searching()
-            parameters = None
-            if selector is not None or effort:
-                parameters = search_parameters(self._index, selector, share, parsed(effort))
-            try:
-                scores[:, :found], rows[:, :found] = self._index.search(queries, found, params=parameters)
-            except RuntimeError as error:
-                raise InvalidArgument(f"this index kind cannot answer the search ({reason(error)})") from error
-            scores[rows == -1] = -np.inf
-        return scores, rows
+        if not found or not len(queries):
+            return _padded(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64), top_k)
+        self._start_searching()
+        parameters = None
+        if selector is not None or effort:
+            parameters = search_parameters(self._index, selector, share, parsed(effort))
+        try:
+            scores, rows = self._index.search(queries, found, params=parameters)
+        except RuntimeError as error:
+            raise InvalidArgument(f"this index kind cannot answer the search ({reason(error)})") from error
+        scores[rows == -1] = -np.inf
+        return _padded(scores, rows, top_k)
 
     @property
     def exhaustive(self) -> bool:
@@ -110,7 +111,7 @@ class FaissIndex:
         if not isinstance(faiss.downcast_index(self._index), faiss.IndexRefine):
             return tried
         return [
-            Effort(f"{one.search},k_factor_rf={factor}", one.cost + factor) for one in tried for factor in _REFINEMENTS
+            Effort(f"{one.search},{REFINE}={factor}", one.cost + factor) for one in tried for factor in _REFINEMENTS
         ]
 
     def prefers_scan(self, matches: int) -> bool:
@@ -158,6 +159,14 @@ class FaissIndex:
                 param="include",
             ) from error
         return found
+
+
+def _padded(scores: FloatArray, rows: RowArray, top_k: int) -> tuple[FloatArray, RowArray]:
+    """Widen scores and rows (b, k) to (b, top_k)."""
+    missing = ((0, 0), (0, top_k - scores.shape[1]))
+    if not missing[1][1]:
+        return scores, rows
+    return np.pad(scores, missing, constant_values=-np.inf), np.pad(rows, missing, constant_values=-1)
 
 
 def start_searching(threads: int, dim: int) -> None:
@@ -275,9 +284,7 @@ def search_parameters(index: Any, selector: Any, share: float, effort: Mapping[s
         return faiss.SearchParametersPreTransform(index_params=search_parameters(index.index, selector, share, effort))
     if isinstance(index, faiss.IndexRefine):
         base = search_parameters(index.base_index, selector, share, effort)
-        return faiss.IndexRefineSearchParameters(
-            k_factor=effort.get("k_factor_rf", index.k_factor), base_index_params=base
-        )
+        return faiss.IndexRefineSearchParameters(k_factor=effort.get(REFINE, index.k_factor), base_index_params=base)
     if isinstance(index, faiss.IndexIVF):
         nprobe = _further(effort.get("nprobe", index.nprobe), share**_LISTS, index.nlist)
         if isinstance(index, faiss.IndexIVFPQ):

@@ -1,6 +1,7 @@
 """`ivf`: the plain vectors in lists, of which a query looks through those that are nearest to it."""
 
-from shoal.indexes._composed import Composed, lists
+from shoal.indexes._auto import lists
+from shoal.indexes._composed import Composed
 
 _KIND = Composed(lambda dim, sample: f"IVF{lists(sample)},Flat", "nprobe=32", exact=False)
 

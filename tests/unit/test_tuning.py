@@ -116,6 +116,20 @@ def test_a_search_goes_as_far_as_the_query_asks_and_others_stay_as_they_are(tmp_
     np.testing.assert_array_equal(index.search(queries, 10)[1], before)
 
 
+@pytest.mark.parametrize("name", ["ivf_sq8", "ivf_pq", "rabitq"])
+@pytest.mark.parametrize("mmap", [True, False])
+def test_scores_are_those_of_the_exact_vectors(name: str, mmap: bool, tmp_path: Path) -> None:
+    vectors, queries = clustered(2500, 7), clustered(5, 8)
+    settings, kind = IndexSettings(index_kind=name, index_search="nprobe=64,refine=8"), index_kind(name)
+    kind.build([vectors], DIM, tmp_path / "v.faiss", kind.train(vectors, settings, 1), 1)
+    index = kind.open(tmp_path / "v.faiss", settings, 1, mmap=mmap)
+    for effort in ("", "nprobe=8,refine=2"):
+        scores, rows = index.search(queries, 10, effort=effort)
+        stored = np.load(tmp_path / "v.npy").astype(np.float32)[rows]
+        np.testing.assert_allclose(scores, np.einsum("qd,qkd->qk", queries, stored), atol=1e-5)
+        assert (np.diff(scores, axis=1) <= 0).all()
+
+
 @pytest.mark.parametrize("damage", ["missing", "shorter", "other"])
 def test_exact_vectors_that_do_not_belong_to_the_index_are_corrupt(damage: str, tmp_path: Path) -> None:
     vectors, settings, kind = clustered(300, 5), IndexSettings(index_kind="ivf_sq8"), index_kind("ivf_sq8")

@@ -1,0 +1,356 @@
+"""Measures on this machine what `shoal.capacity` reckons with, in about two minutes.
+
+Every speed is that of one core (or of one GPU), because a plan multiplies it. Vectors are synthetic and clustered, as
+in `benchmarks.scale`; texts are docstrings of the standard library, which every machine has. What a call between
+replicas costs is measured with real servers.
+"""
+
+import ast
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+
+from shoal import layout
+from shoal.build.lexical import make_info
+from shoal.capacity import Constants, KindCost, Point
+from shoal.client import Client
+from shoal.clusters import CLUSTERS, DIM, Centres
+from shoal.encoders import load_encoder
+from shoal.errors import ShoalError
+from shoal.indexes import Effort, ShardIndex, index_kind
+from shoal.indexes._auto import CHOICES, compressed, lists
+from shoal.lexical.analyzer import Analyzer
+from shoal.lexical.index import LexicalIndex
+from shoal.lexical.statistics import count_terms, look_up, merge_terms, read_terms, read_totals
+from shoal.lexical.writer import FILES, LexicalWriter
+from shoal.machine import describe
+from shoal.processes import descendants
+from shoal.records import FloatArray, Passage
+from shoal.rerankers import load_reranker
+from shoal.settings import CapacitySettings, EncoderSettings, IndexSettings, LexicalSettings, RerankerSettings
+from shoal.shard import Passages, to_batch, write_shard
+from shoal.storage import Storage
+
+ROWS, TRAINED_ON, FEW, QUERIES, NEAREST = 50_000, 20_000, 500, 100, 10
+TEXTS, PAIRS = 256, 25
+LEXICAL_ROWS = (2_000, 20_000)
+READS, READ_BYTES, FILE_BYTES = 500, 4096, 256 * 2**20
+WIDTHS = (1, 8)
+"""Shards of the servers that are asked."""
+ASKED, WARM_UP = 300, 30
+PERCENTILES = (0, 5, 25, 50, 75, 90, 95, 98, 99, 99.7)
+
+Progress = Callable[[str], None]
+
+
+def calibrate(settings: CapacitySettings, application: Path, progress: Progress) -> Constants:
+    """Measure everything. application: the folder that holds jobs/ and serve/. progress: hears what is measured now.
+
+    Raises ModelUnavailable for a model that is not to be had, ShoalError when a server cannot be started.
+    """
+    with tempfile.TemporaryDirectory(prefix="shoal-calibrate-") as name:
+        folder = Path(name)
+        texts = list(islice(docstrings(), LEXICAL_ROWS[-1] // 4))
+        progress("models")
+        models = _models(settings, texts[:TEXTS])
+        progress("vector indexes")
+        vectors = _vectors(folder)
+        progress("words")
+        words = _words(folder, texts)
+        progress("disk")
+        read_us = _read_us(folder / "file")
+        progress("servers")
+        calls = _calls(folder, texts, application)
+    return Constants(
+        machine=describe(), measured_at=datetime.now(UTC).isoformat(timespec="seconds"), search_dim=DIM,
+        read_us=read_us, **models, **vectors, **words, **calls,
+    )  # fmt: skip
+
+
+def docstrings() -> Iterator[str]:
+    """Yield prose from the standard library, the same on every run of one Python."""
+    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.Module):
+                text = " ".join((ast.get_docstring(node) or "").split())
+                if len(text) >= 100:
+                    yield text[:1000]
+
+
+def _models(settings: CapacitySettings, texts: Sequence[str]) -> dict[str, object]:
+    encoder = load_encoder(EncoderSettings(encoder=settings.encoder, device=settings.device, threads=1))
+    size = sum(len(text.encode()) for text in texts)
+    encoder.encode_passages(texts[:8])
+    encode_s = _seconds(lambda: encoder.encode_passages(texts), 3)
+    queries = [" ".join(text.split()[:12]) for text in texts[:50]]
+    query_s = statistics.median(_seconds(partial(encoder.encode_queries, [query]), 1) for query in queries)
+    reranker = load_reranker(
+        RerankerSettings(
+            reranker=settings.reranker, encoder=settings.encoder, device=settings.device, threads=1, token_cache_bytes=0
+        )
+    )
+    pairs = [(queries[0], text) for text in texts[:PAIRS]]
+    reranker.score_pairs(pairs[:4])
+    rerank_s = _seconds(lambda: reranker.score_pairs(pairs), 3)
+    import torch
+
+    on_gpu = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    return {
+        "device": "cuda" if on_gpu else "cpu",
+        "encoder": settings.encoder,
+        "encoder_dim": encoder.dim,
+        "encode_bytes_per_s": size / encode_s,
+        "query_ms": 1000 * query_s,
+        "reranker": settings.reranker,
+        "rerank_bytes_per_s": sum(len(text.encode()) for _, text in pairs) / rerank_s,
+    }
+
+
+def _vectors(folder: Path) -> dict[str, object]:
+    """Build every kind over the same vectors, and fit the costs of a search to the times of all efforts."""
+    chance = np.random.default_rng(1)
+    centres = Centres(chance)
+    corpus = centres.around(chance.integers(CLUSTERS, size=ROWS), chance)
+    queries = centres.around(chance.integers(CLUSTERS, size=QUERIES), chance)
+    nearest = np.argsort(-(queries @ corpus.T), axis=1)[:, :NEAREST]
+
+    flat_us = {rows: _search(_open(folder, "flat", corpus[:rows]), queries, "")[0] for rows in (FEW, ROWS)}
+    row_us = (flat_us[ROWS] - flat_us[FEW]) / (ROWS - FEW)
+    search_us = max(0.0, flat_us[FEW] - row_us * FEW)
+    cells = lists(TRAINED_ON)
+    kinds = [kind for kind in CHOICES if compressed(kind)]
+    tried: dict[str, list[tuple[Effort, float, float]]] = {}
+    for kind in kinds:
+        index = _open(folder, kind, corpus)
+        tried[kind] = [(effort, *_effort(index, queries, nearest, effort.search)) for effort in index.efforts()]
+
+    # One unknown for each kind, and one for the exact comparisons of all; by relative errors.
+    factors, times = [], []
+    for place, kind in enumerate(kinds):
+        for effort, us, _ in tried[kind]:
+            share, refine = _reach(effort.search, cells)
+            row = np.zeros(len(kinds) + 1)
+            row[place], row[-1] = share * ROWS, refine * NEAREST
+            factors.append(row / us)
+            times.append((us - search_us - row_us * cells) / us)
+    solved = np.maximum(np.linalg.lstsq(np.array(factors), np.array(times), rcond=None)[0], 1e-6)
+    costs = {"flat": KindCost(row_us=row_us, points=[Point(recall=1.0, share=1.0, refine=0)])}
+    for place, kind in enumerate(kinds):
+        points: list[Point] = []
+
+        def cost(one: tuple[Effort, float, float], place: int = place) -> float:
+            share, refine = _reach(one[0].search, cells)
+            return float(solved[place] * share * ROWS + solved[-1] * refine * NEAREST)
+
+        for effort, _, recall in sorted(tried[kind], key=cost):
+            if not points or recall > points[-1].recall:
+                share, refine = _reach(effort.search, cells)
+                points.append(Point(recall=recall, share=share, refine=refine))
+        costs[kind] = KindCost(row_us=float(solved[place]), points=points)
+    return {"search_us": search_us, "exact_us": float(solved[-1]), "kinds": costs}
+
+
+def _open(folder: Path, kind: str, corpus: FloatArray) -> ShardIndex:
+    module, settings = index_kind(kind), IndexSettings(index_kind=kind)
+    path = folder / f"{kind}-{len(corpus)}.faiss"
+    threads = len(os.sched_getaffinity(0))
+    module.build([corpus], DIM, path, module.train(corpus[:TRAINED_ON], settings, threads), threads)
+    return module.open(path, settings, 1)
+
+
+def _effort(index: ShardIndex, queries: FloatArray, nearest: np.ndarray, effort: str) -> tuple[float, float]:
+    us, rows = _search(index, queries, effort)
+    shared = [len(set(a) & set(b)) for a, b in zip(rows.tolist(), nearest.tolist(), strict=True)]
+    return us, sum(shared) / nearest.size
+
+
+def _search(index: ShardIndex, queries: FloatArray, effort: str) -> tuple[float, np.ndarray]:
+    """Median microseconds of one query, and the rows that all found."""
+    seconds, rows = [], []
+    for query in queries:
+        began = time.perf_counter()
+        found = index.search(query[np.newaxis], NEAREST, effort=effort)
+        seconds.append(time.perf_counter() - began)
+        rows.append(found[1][0])
+    return 1e6 * statistics.median(seconds), np.array(rows)
+
+
+def _reach(search: str, cells: int) -> tuple[float, int]:
+    """Share of the lists that are probed, and the depth of exact comparison, of search parameters."""
+    values = dict(part.split("=") for part in search.split(","))
+    return int(values["nprobe"]) / cells, int(values["refine"])
+
+
+def _words(folder: Path, texts: Sequence[str]) -> dict[str, object]:
+    """Index passages as a build does, with a vector index, and search small and large shards by words."""
+    settings, kind = LexicalSettings(), index_kind("ivf_sq8")
+    medians, index_us = {}, 0.0
+    for count in LEXICAL_ROWS:
+        place = folder / f"words-{count}"
+        passages = [Passage(f"p{number}", text) for number, text in enumerate(islice(cycle(texts), count))]
+        chance = np.random.default_rng(2)
+        vectors = Centres(chance).around(chance.integers(CLUSTERS, size=count), chance)
+        trained = kind.train(vectors, IndexSettings(index_kind="ivf_sq8"), 1)
+        place.mkdir()
+        began = time.perf_counter()
+        batch, storage = to_batch(passages), Storage(str(place))
+        count_terms([batch], Analyzer(settings), place / "own.arrow")
+        merge_terms(storage, ["own.arrow"], place / "corpus.arrow")
+        _, terms, own = read_terms(storage, "own.arrow")
+        totals, corpus = look_up(storage, "corpus.arrow", terms)
+        writer = LexicalWriter(place, terms, own, corpus, totals, settings)
+        write_shard(
+            place, [(batch, vectors)], shard=0, dim=DIM, kind="ivf_sq8", trained=trained, threads=1, lexical=writer
+        )
+        index_us = 1e6 * (time.perf_counter() - began) / count
+        index = LexicalIndex(
+            {name: place / name for name in FILES},
+            count,
+            make_info(settings, read_totals(storage, "corpus.arrow")),
+            Passages(place / layout.PASSAGES).ids,
+        )
+        asked = [" ".join(text.split()[:12]) for text in texts[:: max(1, len(texts) // QUERIES)]]
+        medians[count] = 1e6 * _by_words(index, asked)
+    few, many = LEXICAL_ROWS
+    return {"lexical_us": max(1e-4, (medians[many] - medians[few]) / (many - few)), "index_us": index_us}
+
+
+def _by_words(index: LexicalIndex, queries: Sequence[str]) -> float:
+    """Median seconds of one query."""
+    return statistics.median(_seconds(partial(_search_words, index, query), 1) for query in queries)
+
+
+def _search_words(index: LexicalIndex, query: str) -> object:
+    return index.best(index.scores(query), NEAREST)
+
+
+def _read_us(path: Path) -> float:
+    """Mean microseconds to read a page of a file that is not in memory."""
+    chance = np.random.default_rng(3)
+    with path.open("wb") as file:
+        for _ in range(FILE_BYTES // 2**20):
+            file.write(chance.bytes(2**20))
+        file.flush()
+        os.fsync(file.fileno())
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        places = chance.choice(FILE_BYTES // READ_BYTES, READS, replace=False) * READ_BYTES
+        seconds = _seconds(lambda: [os.pread(file.fileno(), READ_BYTES, place) for place in places.tolist()], 1)
+    return 1e6 * seconds / READS
+
+
+@dataclass(frozen=True)
+class _Served:
+    """Of answers asked one after the other. calls: milliseconds of every call to the first shard; others: medians."""
+
+    calls: list[float]
+    total_ms: float
+    encode_ms: float
+    process_bytes: int
+
+
+def _calls(folder: Path, texts: Sequence[str], application: Path) -> dict[str, object]:
+    corpus = folder / "corpus.jsonl"
+    lines = [json.dumps({"id": f"p{number}", "text": text}) for number, text in enumerate(texts[:1000])]
+    corpus.write_text("\n".join(lines), encoding="utf-8")
+    narrow, wide = (_served(folder, corpus, texts, width, application) for width in WIDTHS)
+    middle = statistics.median(narrow.calls)
+    quantiles = np.percentile(narrow.calls, PERCENTILES) / middle
+    return {
+        "answer_ms": max(1e-3, narrow.total_ms - middle),
+        "hop_ms": middle,
+        "call_ms": max(1e-3, (wide.total_ms - narrow.total_ms) / (WIDTHS[1] - WIDTHS[0])),
+        "tail": [(percent / 100, float(value)) for percent, value in zip(PERCENTILES, quantiles, strict=True)],
+        "process_bytes": narrow.process_bytes,
+    }
+
+
+def _served(folder: Path, corpus: Path, texts: Sequence[str], shards: int, application: Path) -> _Served:
+    """Build a small index whose encoder costs nothing, serve it and ask it."""
+    root = folder / f"index-{shards}"
+    _run(
+        application, "jobs.build_index", f"--source={corpus}", f"--index={root}", f"--encoder=hashing:{DIM}",
+        f"--shards={shards}", "--no-lexical", "--index-kind=flat",
+    )  # fmt: skip
+    with _server(application, root) as (pid, url), Client(url) as client:
+        calls, totals, encodes = [], [], []
+        for number in range(-WARM_UP, ASKED):
+            query = " ".join(texts[number % len(texts)].split()[:12])
+            began = time.perf_counter()
+            answer = client.search(query, rerank=False, explain=True)
+            if number >= 0 and answer.explain is not None:
+                totals.append(1000 * (time.perf_counter() - began))
+                calls.append(float(answer.explain["shards"][0]["ms"]))
+                encodes.append(answer.timings_ms.get("encode", 0.0))
+        memory = _memory(pid)
+    return _Served(calls, statistics.median(totals), statistics.median(encodes), memory)
+
+
+@contextmanager
+def _server(application: Path, root: Path) -> Iterator[tuple[int, str]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [f"--index={root}", f"--port={port}", "--reranker=none", "--query-cache=0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serve.run", *words], cwd=application, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        if not process.stdout.readline().startswith("ready "):
+            raise ShoalError(f"a server could not be started: {process.communicate()[1].strip()[-1000:]}")
+        yield process.pid, f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+
+
+def _memory(pid: int) -> int:
+    """Bytes that the largest retriever holds for itself."""
+    largest = 0
+    for one in descendants(pid):
+        try:
+            title = Path(f"/proc/{one}/cmdline").read_bytes().decode(errors="replace")
+            status = Path(f"/proc/{one}/status").read_text()
+        except OSError:
+            continue
+        if layout.shard_name(0) in title:
+            kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:"))
+            largest = max(largest, 1024 * kib)
+    return largest
+
+
+def _run(application: Path, module: str, *words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, *words], cwd=application, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ShoalError(f"{module} failed: {done.stderr.strip()[-1000:]}")
+
+
+def _seconds(call: Callable[[], object], times: int) -> float:
+    """Median seconds of a call."""
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)

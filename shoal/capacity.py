@@ -1,0 +1,380 @@
+"""What a served index takes: shards, copies, memory, disk, hours of computing and latency.
+
+Pure arithmetic over constants that `shoal.calibration` measures; docs/planning.md derives the formulas and says what
+they leave out. Times are in the units that their names end in.
+"""
+
+from collections.abc import Sequence
+from math import ceil, floor, log, sqrt
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shoal.errors import InvalidArgument
+from shoal.indexes._auto import AUTO, choose, code_bytes, compressed, lists
+from shoal.serving import MOST_THREADS
+from shoal.settings import CapacitySettings, FusionSettings, IndexSettings
+
+SHIPPED = Path(__file__).with_name("capacity.json")
+"""Constants of the machine that it names, for users who have measured none."""
+
+LEXICAL_SHARE = 0.7
+"""Bytes of a lexical index for each byte of text; measured 0.67 with 14,490 English passages of 948 bytes."""
+ROW_BYTES = 32
+"""Of a passage beside its text: its id, and Arrow's offsets."""
+MEMORY_SHARE = 0.8
+"""Of a node's memory, what may be planned with: the rest is the system's, and a version that is being loaded."""
+HEDGED_AFTER = 0.98
+"""The share of calls after which a second attempt is made: the default of `hedge_percentile`."""
+MOST_SHARDS = 10_000
+"""A plan looks no further: one ingress replica calls every shard, so wider fan-outs cost more than they gain."""
+_SAMPLE = int(IndexSettings.model_fields["train_passages"].default)
+_WINDOW = int(FusionSettings.model_fields["window"].default)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Point(_Record):
+    """How far a search looked, and what it found.
+
+    recall: share of the ten nearest. share: of the lists of an index, those that were probed. refine: candidates that
+    were compared exactly, for each result.
+    """
+
+    recall: float = Field(ge=0, le=1)
+    share: float = Field(gt=0, le=1)
+    refine: int = Field(ge=0)
+
+
+class KindCost(_Record):
+    """Searching one index kind: microseconds of a core for each code compared, at `Constants.search_dim` dimensions.
+
+    points: ascending by recall, each the cheapest of its recall.
+    """
+
+    row_us: float = Field(gt=0)
+    points: list[Point] = Field(min_length=1)
+
+
+class Constants(_Record):
+    """What the formulas are fed with, measured on one machine."""
+
+    machine: str
+    """Processor, cores and memory."""
+    measured_at: str
+    """UTC, ISO 8601."""
+    device: str
+    """`cpu` or `cuda`: where models computed. Their speeds are those of one core, or of one GPU."""
+    encoder: str
+    encoder_dim: int = Field(gt=0)
+    encode_bytes_per_s: float = Field(gt=0)
+    """UTF-8 bytes of passages that are embedded in a second."""
+    query_ms: float = Field(gt=0)
+    """To encode one query, with nothing beside it."""
+    reranker: str
+    rerank_bytes_per_s: float = Field(gt=0)
+    """UTF-8 bytes of passages that are reranked in a second, none of them read before."""
+    search_dim: int = Field(gt=0)
+    search_us: float = Field(ge=0)
+    """Of one search of a shard, whatever its size."""
+    exact_us: float = Field(ge=0)
+    """To compare one candidate exactly, whose vector is in memory."""
+    kinds: dict[str, KindCost]
+    lexical_us: float = Field(gt=0)
+    """BM25 of a query, for each passage of a shard."""
+    index_us: float = Field(gt=0)
+    """To index one passage, its vector (`ivf_sq8`) and its words, without embedding it."""
+    read_us: float = Field(gt=0)
+    """To read a row of a mapped file that is not in memory."""
+    answer_ms: float = Field(gt=0)
+    """Of an answer beside the encoder and the shards: HTTP, the ingress, the hop to the encoder."""
+    hop_ms: float = Field(gt=0)
+    """Of a call to a single shard beside the search."""
+    call_ms: float = Field(gt=0)
+    """What each shard more adds to an answer: work of the ingress, which makes all calls."""
+    tail: list[tuple[float, float]] = Field(min_length=2)
+    """Quantiles of a call's time: (probability, multiple of the median), both ascending."""
+    process_bytes: int = Field(ge=0)
+    """Memory of a retriever beside the index."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Constants":
+        """Read a file of constants. Raises InvalidArgument when it is none."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        raise InvalidArgument(
+            f"{path} holds no constants of this Shoal ({reason}); measure them with shoal plan --calibrate",
+            param="--constants",
+        )
+
+
+class Sizes(_Record):
+    """Bytes of one passage in an index.
+
+    resident: what every search goes through and memory has to hold: the vector index, the lexical index. stored: all
+    that its files hold. staged: its committed unit, which lies beside them until the version is published.
+    """
+
+    resident: float
+    stored: float
+    staged: float
+
+
+def sizes(kind: str, dim: int, text_bytes: float, lexical: bool) -> Sizes:
+    """Work out what a passage of so many bytes takes, with vectors of an index kind of `_auto.CHOICES`."""
+    text = text_bytes + ROW_BYTES
+    resident = code_bytes(kind, dim) + LEXICAL_SHARE * text_bytes * lexical
+    exact = 2 * dim if compressed(kind) else 0
+    return Sizes(resident=resident, stored=resident + exact + text, staged=text + 4 * dim)
+
+
+class Latency(_Record):
+    """The 99th percentile of an answer in milliseconds, without second attempts: its parts, which add up."""
+
+    answer: float
+    """HTTP, the ingress, the hop to the encoder."""
+    encode: float
+    calls: float
+    """Making a call for each shard more than one."""
+    shard: float
+    """A call of one shard in the median, all shards of a node at work."""
+    tail: float
+    """What the slowest of all shards takes longer than that."""
+    wait: float
+    """For a free core, at the utilisation that was planned for."""
+    rerank: float
+
+    @property
+    def total(self) -> float:
+        """All parts together."""
+        return self.answer + self.encode + self.calls + self.shard + self.tail + self.wait + self.rerank
+
+
+class Capacity(_Record):
+    """What a plan comes to."""
+
+    passages: int
+    dim: int
+    kind: str
+    search: Point
+    """How far it looks; for `flat` everything."""
+    recall_met: bool
+    latency_met: bool
+    shards: int
+    shard_passages: int
+    nodes_per_copy: int
+    replicas: int
+    """Copies of every shard: --retriever-replicas."""
+    nodes: int
+    """For the retrievers, all copies together."""
+    encoder_replicas: int
+    ingress_replicas: int
+    reranker_replicas: int
+    """Of as many threads as the server gives them, or of one GPU."""
+    memory_bytes: int
+    """Of one copy of the index."""
+    total_memory_bytes: int
+    disk_bytes: int
+    """Of one copy of the index."""
+    build_disk_bytes: int
+    """In the index root at the peak of a build."""
+    embed_hours: float
+    """Of one core, or of one GPU."""
+    index_core_hours: float
+    search_ms: float
+    """Of one shard and one core."""
+    median_ms: float
+    """Of an answer on an idle server."""
+    p99_ms: float
+    """With second attempts, if there are several copies."""
+    p99: Latency
+
+
+def plan(settings: CapacitySettings, constants: Constants) -> Capacity:
+    """Plan for the fewest shards that meet the latency; for the fastest number of them if none does.
+
+    Raises InvalidArgument without passages, when no shard fits a node, and for a kind that has not been measured.
+    """
+    if settings.passages is None:
+        raise InvalidArgument("--passages is required; 1e9 is a billion", param="--passages")
+    widths = [width for width in _widths() if width <= settings.passages]
+    if settings.shards is not None:
+        widths = [settings.shards]
+    fitting = [one for width in widths if (one := _plan(settings, constants, width)) is not None]
+    if not fitting:
+        raise InvalidArgument(
+            f"no shard fits a node: {settings.passages:,.0f} passages in {widths[-1]:,} shards take more than "
+            f"{MEMORY_SHARE:.0%} of {settings.node_memory_gib:g} GiB each; raise --node-memory-gib or --shards, or "
+            "take an --index-kind that compresses more",
+            param="--node-memory-gib",
+        )
+    meeting = [one for one in fitting if one.latency_met]
+    return meeting[0] if meeting else min(fitting, key=lambda one: (one.p99_ms, one.shards))
+
+
+def _widths() -> list[int]:
+    """Numbers of shards that are tried: 1, 2, 3, ..., from 20 on each a tenth more than the one before."""
+    widths = [1]
+    while widths[-1] < MOST_SHARDS:
+        widths.append(min(MOST_SHARDS, max(widths[-1] + 1, widths[-1] * 11 // 10)))
+    return widths
+
+
+def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capacity | None:
+    """Plan with so many shards; None if one of them does not fit a node."""
+    passages, dim = ceil(settings.passages or 0), settings.dim
+    kind: str = settings.index_kind
+    if kind == AUTO:
+        kind = choose(passages, shards, dim, settings.index_memory_gib * 2**30)
+    if kind not in constants.kinds:
+        raise InvalidArgument(
+            f"index_kind: {kind!r} has not been measured, only {', '.join(constants.kinds)}", param="--index-kind"
+        )
+    points = constants.kinds[kind].points
+    point = next((point for point in points if point.recall >= settings.recall), points[-1])
+    rows = ceil(passages / shards)
+    each = sizes(kind, dim, settings.passage_bytes, settings.lexical)
+    centres = 4 * dim * _lists(kind, passages)
+    shard_bytes = rows * (each.stored if settings.all_in_memory else each.resident) + centres + constants.process_bytes
+    room = MEMORY_SHARE * settings.node_memory_gib * 2**30
+    if shard_bytes > room:
+        return None
+    nodes = ceil(shards / floor(room / shard_bytes))
+
+    search_ms = shard_ms(settings, constants, kind, point, rows)
+    # A node's cores share the searches of its shards.
+    call_ms = constants.hop_ms + search_ms * max(1.0, ceil(shards / nodes) / settings.node_cores)
+    utilisation = settings.utilisation
+    work_s = shards * (constants.hop_ms + search_ms) / 1000
+    copies = ceil(settings.qps * work_s / (nodes * settings.node_cores * utilisation))
+    replicas = max(settings.min_replicas, copies)
+    calls_ms = (shards - 1) * constants.call_ms
+    rerank_ms = 1000 * settings.rerank_top_k * settings.passage_bytes / constants.rerank_bytes_per_s
+    threads = min(MOST_THREADS, settings.node_cores) if constants.device == "cpu" else 1
+    encoders, ingresses, rerankers = (
+        settings.qps * ms / 1000 / utilisation for ms in (constants.query_ms, constants.answer_ms + calls_ms, rerank_ms)
+    )
+
+    slowest = quantile_of_slowest(constants.tail, 0.99, shards)
+    hedged = quantile_of_slowest(constants.tail, 0.99, shards, HEDGED_AFTER) if settings.min_replicas > 1 else slowest
+    p99 = Latency(
+        answer=constants.answer_ms,
+        encode=constants.query_ms,
+        calls=calls_ms,
+        shard=call_ms,
+        tail=call_ms * (slowest - 1),
+        wait=waiting_ms(search_ms, settings.node_cores, utilisation, 0.99 ** (1 / nodes)),
+        rerank=rerank_ms / threads,
+    )
+    p99_ms = p99.total + call_ms * (hedged - slowest)
+    typical = quantile_of_slowest(constants.tail, 0.5, shards)
+    stored = passages * each.stored + shards * centres
+    return Capacity(
+        passages=passages,
+        dim=dim,
+        kind=kind,
+        search=point,
+        recall_met=point.recall >= settings.recall,
+        latency_met=p99_ms <= settings.p99_ms,
+        shards=shards,
+        shard_passages=rows,
+        nodes_per_copy=nodes,
+        replicas=replicas,
+        nodes=nodes * replicas,
+        encoder_replicas=max(1, ceil(encoders)),
+        ingress_replicas=max(1, ceil(ingresses)),
+        reranker_replicas=ceil(rerankers / threads),
+        memory_bytes=ceil(shards * shard_bytes),
+        total_memory_bytes=ceil(shards * shard_bytes) * replicas,
+        disk_bytes=ceil(stored),
+        build_disk_bytes=ceil(stored + passages * each.staged),
+        embed_hours=passages * settings.passage_bytes / constants.encode_bytes_per_s / 3600,
+        index_core_hours=passages * constants.index_us / 3.6e9,
+        search_ms=search_ms,
+        median_ms=p99.total - p99.wait - p99.tail + call_ms * (typical - 1),
+        p99_ms=p99_ms,
+        p99=p99,
+    )
+
+
+def shard_ms(settings: CapacitySettings, constants: Constants, kind: str, point: Point, rows: int) -> float:
+    """Milliseconds of one core for one query of one shard of so many rows."""
+    wider = settings.dim / constants.search_dim
+    us = constants.search_us + constants.kinds[kind].row_us * wider * rows * point.share
+    read = settings.top_k
+    if compressed(kind):
+        # A list's centre is compared as a vector of `flat` is.
+        us += constants.kinds["flat"].row_us * wider * _lists(kind, ceil(settings.passages or 0))
+        asked = max(settings.top_k, _WINDOW) if settings.lexical else settings.top_k
+        us += constants.exact_us * wider * point.refine * asked
+        read += point.refine * asked
+    if settings.lexical:
+        us += constants.lexical_us * rows
+    if not settings.all_in_memory:
+        us += constants.read_us * read
+    return us / 1000
+
+
+def _lists(kind: str, passages: int) -> int:
+    return lists(min(passages, _SAMPLE)) if compressed(kind) else 0
+
+
+def waiting_ms(service_ms: float, cores: int, utilisation: float, probability: float) -> float:
+    """A quantile of the wait for one of several cores (M/M/c).
+
+    The share that waits at all is Sakasegawa's approximation (1977) of Erlang's formula; their waits are exponential.
+    """
+    waits = utilisation ** (sqrt(2 * (cores + 1)) - 1)
+    return max(0.0, log(waits / (1 - probability))) * service_ms / (cores * (1 - utilisation))
+
+
+def quantile(tail: Sequence[tuple[float, float]], probability: float) -> float:
+    """A quantile out of measured ones: straight lines between them, an exponential tail beyond the last two."""
+    (before, low), (last, high) = tail[-2:]
+    if probability > last:
+        return high + (high - low) * log((1 - last) / (1 - probability)) / log((1 - before) / (1 - last))
+    left, value = tail[0]
+    for right, following in tail:
+        if probability <= right:
+            share = (probability - left) / (right - left) if right > left else 0.0
+            return value + share * (following - value)
+        left, value = right, following
+    return value
+
+
+def quantile_of_slowest(
+    tail: Sequence[tuple[float, float]], probability: float, calls: int, hedged_after: float | None = None
+) -> float:
+    """A quantile of the slowest of so many independent calls, as a multiple of the median of one.
+
+    hedged_after: the share of calls after which a second attempt is made, whose answer counts if it comes first (Dean &
+    Barroso 2013).
+    """
+    one = probability ** (1 / calls)
+    alone = quantile(tail, one)
+    if hedged_after is None:
+        return alone
+    started = quantile(tail, hedged_after)
+    low, high = started, alone
+    # A call is later than t if its first attempt is, and the second, begun at `started`, as well.
+    for _ in range(60):
+        middle = (low + high) / 2
+        late = (1 - cumulative(tail, middle)) * (1 - cumulative(tail, middle - started))
+        low, high = (middle, high) if late > 1 - one else (low, middle)
+    return min(high, alone)
+
+
+def cumulative(tail: Sequence[tuple[float, float]], value: float) -> float:
+    """The probability of a call that takes no longer, the inverse of `quantile`."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if middle < 1 and quantile(tail, middle) <= value else (low, middle)
+    return low
