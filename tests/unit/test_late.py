@@ -19,7 +19,7 @@ from shoal.late import codec
 from shoal.late.codec import STEPS, Codec, pack, unpack
 from shoal.late.writer import TokenWriter, column_of
 from shoal.manifest import Manifest
-from shoal.records import FloatArray, Mode
+from shoal.records import FloatArray, Mode, Passage
 from shoal.rerankers.late_interaction import DENSE_WEIGHT, LateInteraction
 from shoal.settings import EncoderSettings, LateSettings, LexicalSettings, ServeSettings
 from shoal.shard import Shard
@@ -107,10 +107,10 @@ def test_the_scores_are_late_interaction_over_the_rounded_vectors(tmp_path: Path
     texts = [passage.content for passage in shard.fetch(rows).passages]
     for query in encoder.encode_query_tokens(QUERIES):
         expected = reference(query, encoder.encode_passage_tokens(texts))
-        np.testing.assert_allclose(shard.score(query, rows), expected, atol=0.02)
+        np.testing.assert_allclose(shard.score(query, rows), expected, atol=0.05)
     reranker = LateInteraction(encoder, 0)
     found = shard.score(encoder.encode_query_tokens(QUERIES[:1])[0], rows)
-    np.testing.assert_allclose(found, reranker.score(QUERIES[0], texts), atol=0.02)
+    np.testing.assert_allclose(found, reranker.score(QUERIES[0], texts), atol=0.05)
     shard.close()
 
 
@@ -142,7 +142,7 @@ def test_answers_do_not_depend_on_the_number_of_shards(tmp_path: Path) -> None:
     answers = {}
     for shards in (1, 3, 8):
         root = tmp_path / str(shards) / "root"
-        manifest = publish(root, "v1", passages(120), shards=shards, lexical=LexicalSettings(), late=small)
+        manifest = publish(root, "v1", distinct(120), shards=shards, lexical=LexicalSettings(), late=small)
         with asker(root, manifest) as one:
             found = [one.answer(query, mode, "late", 20) for query in QUERIES for mode in MODES]
         assert {(answer.reranked, answer.reranker, answer.degraded) for answer in found} == {(True, "late", None)}
@@ -208,6 +208,14 @@ def test_offsets_of_a_sliced_column_are_those_of_the_slice(tmp_path: Path) -> No
     list(TokenWriter(tmp_path, learned).watch([(batch, None), (batch.slice(2), None), (batch, None)]))
     np.testing.assert_array_equal(np.load(tmp_path / layout.LATE_OFFSETS), [0, 1, 3, 4, 6])
     np.testing.assert_array_equal(np.load(tmp_path / layout.LATE_CODES)[:, 0], [1, 2, 2, 1, 2, 2])
+
+
+def distinct(count: int) -> list[Passage]:
+    """Passages of random words, so that no two are equally near to a query."""
+    random = np.random.default_rng(5)
+    animals = ["fish", "heron", "otter", "snail", "black", "white", "green"]
+    words = [*animals, *(f"n{number}" for number in range(60))]
+    return [Passage(f"p{number}", " ".join(random.choice(words, random.integers(4, 15)))) for number in range(count)]
 
 
 def token_encoder() -> TokenEncoder:
