@@ -145,7 +145,7 @@ class LateSettings(Settings):
     late_dims: int = Field(
         64, ge=8, le=1024, multiple_of=8, description="Dimensions that stored token vectors are reduced to."
     )
-    late_bits: Literal[1, 2, 4, 8] = Field(4, description="Bits of each of these dimensions.")
+    late_bits: int = Field(4, ge=4, le=8, multiple_of=4, description="Bits of each of these dimensions.")
 
 
 class SourceSettings(Settings):

@@ -235,7 +235,13 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
         )
         rerank: Annotated[
             Annotated[bool, Tag("<bool>")] | Annotated[Literal["late"], Tag("<late>")],
-            Discriminator(lambda value: "<late>" if isinstance(value, str) else "<bool>"),
+            Discriminator(
+                lambda value: (
+                    {bool: "<bool>", str: "<late>"}.get(type(value)) if value in (True, False, "late") else None
+                ),
+                custom_error_type="rerank",
+                custom_error_message="should be true, false or 'late'",
+            ),
         ] = Field(
             settings.reranker != "none",
             description="Order the candidates by the reranker, or (late) by the token vectors that the shards hold of "
