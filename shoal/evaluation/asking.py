@@ -149,10 +149,12 @@ class LocalAsker:
         answer = self.answer(query, mode, rerank, top_k)
         return [result.id for result in answer.results], answer.degraded is None
 
-    def answer(self, query: str, mode: Mode, rerank: Rerank, top_k: int, explain: bool = False) -> SearchAnswer:
-        """Ask the pipeline for all that it says."""
+    def answer(
+        self, query: str, mode: Mode, rerank: Rerank, top_k: int, explain: bool = False, top_n: int | None = None
+    ) -> SearchAnswer:
+        """Ask the pipeline for all that it says; about `top_n` of the `top_k` passages, or all."""
         deadline = time.time() + self._timeout_s
-        request = SearchRequest(query, top_k, top_k, rerank, deadline, explain=explain, mode=mode)
+        request = SearchRequest(query, top_k, top_n or top_k, rerank, deadline, explain=explain, mode=mode)
         return self._runner.run(self._pipeline.search(request))
 
     def passage(self, shard: int, row: int) -> Passage:
