@@ -104,6 +104,7 @@ def main() -> None:
     data = Path(os.environ.get("SHOAL_DATA", "../shared/data")) / "beir"
     parser.add_argument("--dataset", type=Path, nargs="+", default=[data / name for name in COLLECTIONS])
     parser.add_argument("--queries", type=int, default=500, help="ask at most so many of each, sampled by a fixed seed")
+    parser.add_argument("--dtype", default="auto", help="precision of the encoder")
     parser.add_argument("--cache", type=Path, help="folder that keeps vectors (3 GB for all collections)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--skip", choices=["sweep", "cost"], help="leave a half out")
@@ -153,7 +154,7 @@ def sweep(options: argparse.Namespace, folder: Path) -> list[Figure]:
 def read(place: Path, options: argparse.Namespace, folder: Path) -> Collection:
     """Record one collection, and gather what its candidates are made of."""
     dataset = read_dataset(str(place)).sample(options.queries)
-    encoder = load_encoder(EncoderSettings(encoder=EMBEDDED_ENCODER, dtype="float32", threads=options.threads))
+    encoder = load_encoder(EncoderSettings(encoder=EMBEDDED_ENCODER, dtype=options.dtype, threads=options.threads))
     assert isinstance(encoder, TokenEncoder)
     options.cache = options.cache or folder / "vectors"
     recorded = record(place, dataset, options, folder)
@@ -257,7 +258,7 @@ def cost(options: argparse.Namespace, folder: Path) -> list[Figure]:
     """What a query takes with the first stage alone and with stored tokens, and what a build takes for them."""
     place = options.dataset[0]
     threads = 1
-    encoder = load_encoder(EncoderSettings(encoder=EMBEDDED_ENCODER, threads=threads))
+    encoder = load_encoder(EncoderSettings(encoder=EMBEDDED_ENCODER, dtype=options.dtype, threads=threads))
     root = Storage(str(folder / "stored"))
     wanted = argparse.Namespace(encoder=EMBEDDED_ENCODER, threads=options.threads)
     manifest = build(place, root, encoder, wanted, "stored")
