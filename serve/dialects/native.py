@@ -68,8 +68,12 @@ class Body(BaseModel):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         described = handler.resolve_ref_schema(handler(schema))
         for name, field in described.get("properties", {}).items():
-            if name not in described.get("required", ()) and isinstance(field.get("type"), str):
+            if name in described.get("required", ()):
+                continue
+            if isinstance(field.get("type"), str):
                 field["type"] = [field["type"], "null"]
+            elif "oneOf" in field:
+                field["oneOf"].append({"type": "null"})
         return described
 
 
