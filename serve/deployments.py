@@ -99,6 +99,7 @@ class QueryEncoder:
         self._thread = Threads(1, "encoder")  # one: encoders are not re-entrant
         self._thread.wait(encoder.encode_queries, [WARM_UP])
         self._encoder = encoder
+        self._with_tokens = 0
         self._cache = QueryCache(encoder.encode_queries, remembered)
 
     async def encode(self, queries: list[str], deadline: float) -> FloatArray:
@@ -107,8 +108,7 @@ class QueryEncoder:
             with self._calls.call("encode", len(queries)):
                 return await self._thread.run(deadline, self._cache.encode_queries, queries)
         finally:
-            self._calls.total(ENCODED, self._cache.asked)
-            self._calls.total(REMEMBERED, self._cache.hits)
+            self._count()
 
     async def encode_tokens(self, queries: list[str], deadline: float) -> list[TextVectors]:
         """Return the vectors and those of the tokens, in input order; they are not remembered."""
@@ -116,8 +116,16 @@ class QueryEncoder:
             raise InvalidArgument(
                 "the encoder of this index has no token vectors; leave rerank late out", param="rerank"
             )
-        with self._calls.call("encode", len(queries)):
-            return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
+        self._with_tokens += len(queries)
+        try:
+            with self._calls.call("encode", len(queries)):
+                return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
+        finally:
+            self._count()
+
+    def _count(self) -> None:
+        self._calls.total(ENCODED, self._cache.asked + self._with_tokens)
+        self._calls.total(REMEMBERED, self._cache.hits)
 
 
 class Retriever:

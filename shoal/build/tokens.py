@@ -36,9 +36,16 @@ def train_codec(plan: Plan, encoder: PassageEncoder, storage: Storage) -> None:
         raise InvalidArgument(
             "nothing to index: the input holds no passage whose token vectors could be stored", param="source"
         )
-    encoded = require_tokens(encoder).encode_passage_tokens(texts)
+    encoder = require_tokens(encoder)
+    try:
+        encoded = encoder.encode_passage_tokens(texts)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"late_interaction=stored: {error.message}", param="late_interaction") from error
     tokens = [one.tokens[stratified(len(one.tokens), TOKENS, seed=4)] for one in encoded]
-    sample = np.concatenate([part for part in tokens if np.isfinite(part).all()])
+    finite = [part for part in tokens if np.isfinite(part).all()]
+    if not finite:
+        raise InvalidArgument("the token vectors are not finite; check the encoder and its dtype", param="dtype")
+    sample = np.concatenate(finite)
     # Clearing the staging folder may have been interrupted: units of before were perhaps reduced otherwise.
     for unit in committed_units(storage, plan.hash):
         storage.delete(layout.unit_commit(plan.hash, unit))

@@ -142,9 +142,14 @@ def test_an_encoder_without_tokens_is_refused_by_the_name_of_the_option(tmp_path
         def encode_passages(self, texts: Sequence[str]) -> FloatArray:
             return np.zeros((len(texts), DIM), np.float32)
 
-    with pytest.raises(InvalidArgument, match="late_interaction=stored needs token vectors") as error:
-        train_codec(build.plan, Plain(), build.storage)
-    assert error.value.param == "late_interaction"
+    class Static(Plain):
+        def encode_passage_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
+            raise InvalidArgument("the encoder m has no token vectors", param="encoder")
+
+    for encoder, message in ((Plain(), " needs token vectors"), (Static(), ": the encoder m has no token vectors")):
+        with pytest.raises(InvalidArgument, match=f"late_interaction=stored{message}") as error:
+            train_codec(build.plan, encoder, build.storage)
+        assert error.value.param == "late_interaction"
 
 
 def test_a_passage_that_cannot_be_embedded_is_rejected_with_its_tokens(tmp_path: Path, source: Path) -> None:
