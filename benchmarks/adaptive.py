@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=500, help="ask at most so many of each, sampled by a fixed seed")
     parser.add_argument("--first", type=int, default=12, help=f"candidates of the first wave, at least {TOP_N}")
     parser.add_argument("--step", type=int, default=6, help="candidates of every further wave")
+    parser.add_argument("--dtype", default="float32", help="precision of the encoder")
     parser.add_argument("--cache", type=Path, help="folder that keeps vectors (3 GB for all collections)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path)
@@ -139,7 +140,7 @@ def main() -> None:
 
 def record(place: Path, dataset: Dataset, options: argparse.Namespace, folder: Path) -> dict[Mode, dict[str, Scored]]:
     """Index one collection, and rerank what each mode finds for each query."""
-    encoder = load_encoder(EncoderSettings(encoder=EMBEDDED_ENCODER, dtype="float32", threads=options.threads))
+    encoder = load_encoder(EncoderSettings(encoder=EMBEDDED_ENCODER, dtype=options.dtype, threads=options.threads))
     assert isinstance(encoder, TokenEncoder)
     kept = keep(place, dataset, encoder, options.cache or folder / "vectors")
     root = Storage(str(folder / place.name))

@@ -13,6 +13,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +29,7 @@ from shoal.build.lexical import describe_lexical, merge_shards
 from shoal.build.publish import field_types, make_manifest
 from shoal.build.recall import Tuning
 from shoal.build.sample import sample_vectors
+from shoal.build.tokens import read_codec, train_codec
 from shoal.encoders import Encoder, TokenEncoder, load_encoder
 from shoal.evaluation.asking import LocalAsker, ask_all, ask_planned, planned
 from shoal.evaluation.dataset import Dataset, read_dataset
@@ -134,7 +136,13 @@ def keep(place: Path, dataset: Dataset, encoder: TokenEncoder, folder: Path) -> 
     return kept
 
 
-def build(source: Path, root: Storage, encoder: Encoder, options: argparse.Namespace) -> Manifest:
+def build(
+    source: Path,
+    root: Storage,
+    encoder: Encoder,
+    options: argparse.Namespace,
+    late_interaction: Literal["none", "stored"] = "none",
+) -> Manifest:
     """Take the steps of the build job, one after the other in this process."""
     settings = BuildSettings(
         source=str(source),
@@ -143,11 +151,16 @@ def build(source: Path, root: Storage, encoder: Encoder, options: argparse.Names
         index_kind="flat",
         shards=SHARDS,
         threads=options.threads,
+        late_interaction=late_interaction,
     )
     plan = spool(make_plan(settings, encoder.fingerprint()), root)
     tally = Tally(len(plan.units), plan.shards)
+    codec = None
+    if plan.stores_tokens:
+        train_codec(plan, encoder, root)
+        codec = read_codec(plan, root)
     for unit in plan.units:
-        done = embed_unit(plan, unit, encoder, root)
+        done = embed_unit(plan, unit, encoder, root, codec)
         tally.add_unit(done.unit, done.lines, done.rows, len(done.rejected), done.fields)
     fields = field_types(plan, tally)
     queries = sample_vectors(root, plan.hash, tally.passages, plan.shards, encoder.dim, 0, seed=2)

@@ -25,6 +25,7 @@ from pathlib import Path
 from benchmarks.report import Figure, report
 from shoal import Client
 from shoal.processes import adopt_orphans, descendants
+from shoal.records import Rerank
 
 PROXIES = ("haproxy", "ray")
 SHARDS = 2
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=20, help="queries of one round, each asked once per stage")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--index", help="serve this index root instead of building one")
+    parser.add_argument("--late", action="store_true", help="store token vectors, and let the shards rerank as well")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
     adopt_orphans()
@@ -53,6 +55,7 @@ def main() -> None:
         index = options.index or f"{folder}/index"
         if not options.index:
             words = ["--source", str(corpus), "--title-field", "title", "--index", index, "--shards", str(SHARDS)]
+            words += ["--late-interaction", "stored"] if options.late else []
             run(*SHOAL, "build", *words)
         texts = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
         # A different part of the corpus in every round: no passage has been read for the query before.
@@ -60,7 +63,7 @@ def main() -> None:
         measured: dict[str, list[float]] = defaultdict(list)
         for number in range(options.rounds):
             for proxy in PROXIES:
-                serve(index, proxy, queries[number :: options.rounds], measured)
+                serve(index, proxy, queries[number :: options.rounds], measured, options.late)
 
     figures = []
     for name, values in measured.items():
@@ -84,7 +87,7 @@ def spread(texts: list[str], count: int) -> list[str]:
     return [" ".join(text.split()[:QUERY_WORDS]) for text in texts[::step]][:count]
 
 
-def serve(index: str, proxy: str, queries: list[str], measured: dict[str, list[float]]) -> None:
+def serve(index: str, proxy: str, queries: list[str], measured: dict[str, list[float]], late: bool) -> None:
     """Start a server, ask, stop it, look for what it left; add what was measured."""
     port = free_port()
     started = time.perf_counter()
@@ -100,14 +103,17 @@ def serve(index: str, proxy: str, queries: list[str], measured: dict[str, list[f
         sys.exit(server.wait() or 1)
     measured[f"{proxy}: start to ready"].append(time.perf_counter() - started)
     with Client(f"http://127.0.0.1:{port}") as client:
-        for rerank, stage in ((False, "stage one"), (True, "both stages")):
+        stages: list[tuple[Rerank, str]] = [(False, "stage one"), (True, "both stages")]
+        if late:
+            stages.insert(1, ("late", "both stages, the second in the shards"))
+        for rerank, stage in stages:
             for query in queries[:WARM_UP]:
                 client.search(query, rerank=rerank)
             for query in queries[WARM_UP:]:
                 asked = time.perf_counter()
                 response = client.search(query, rerank=rerank)
                 measured[f"{proxy}: {stage}, p50"].append((time.perf_counter() - asked) * 1000)
-                assert response.reranked == rerank
+                assert response.reranked == bool(rerank)
                 assert response.degraded is None
     ports = listening([server.pid, *descendants(server.pid)])
     assert port in ports

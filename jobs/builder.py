@@ -158,6 +158,9 @@ class Builder:
     def _embed(self, plan: Plan) -> tuple[Tally, int]:
         """Embed what is not committed yet. Returns the counts of all units, and how many were there already."""
         tally = Tally(len(plan.units), plan.shards)
+        if plan.stores_tokens:
+            with self._reporter.stage("tokens"):
+                run(tasks.learn_codec, self.settings, self.settings.index, plan.hash, **self.workers.options)
         with self._reporter.stage("embed", len(plan.units)) as stage:
             with ThreadPoolExecutor(_READERS) as pool:
                 units = iter(committed_units(self.storage, plan.hash))

@@ -12,11 +12,14 @@ from jobs.report import span
 from jobs.session import run
 from shoal import versions
 from shoal.cli.tables import size
+from shoal.late.codec import code_width
 from shoal.plan import Plan
 from shoal.sources import Rejected, read_unit
 
 LEXICAL_SHARE = 0.7
 """Bytes of a lexical index for each byte of text; measured 0.67 with 14,490 English passages of 948 bytes."""
+TOKEN_BYTES = 4.5
+"""Bytes of text for each token whose vector is stored, about; English, by a tokeniser of word pieces."""
 SAMPLE = 256
 """Passages that are really encoded for the estimate of time."""
 
@@ -36,7 +39,7 @@ class Estimate:
     index_kind: str
     dim: int
     shard_bytes: int
-    """Vectors (uncompressed, as in a flat index), words and passages of one shard: what serving maps into memory."""
+    """Vectors (as in a flat index), tokens, words and passages of one shard: what serving maps into memory."""
     disk_bytes: int
     """At the peak: committed units and finished shards lie side by side until the version is published."""
     unit_bytes: int
@@ -77,6 +80,9 @@ def estimate(builder: Builder) -> Estimate:
     speed = run(tasks.encode_speed, settings, texts, **builder.workers.options) if texts else None
     text_bytes = plan.unit_bytes / plan.unit_records
     row_bytes = text_bytes * (1 + LEXICAL_SHARE * plan.lexical.lexical) + 4 * plan.encoder.dim
+    if plan.stores_tokens:
+        tokens = min(text_bytes / TOKEN_BYTES, plan.encoder.max_length)
+        row_bytes += tokens * code_width(plan.late.late_dims, plan.late.late_bits)
     total = plan.estimated_passages * row_bytes
     return Estimate(
         index=builder.storage.uri,

@@ -13,12 +13,13 @@ import numpy as np
 
 from shoal import layout
 from shoal.build.commits import Counts, read_shard_commit
-from shoal.build.embed import embed_unit
+from shoal.build.embed import embed_unit, require_tokens
 from shoal.build.index import count_shard, index_shard
 from shoal.build.lexical import merge_shards
 from shoal.build.sample import sample_vectors
+from shoal.build.tokens import read_codec, train_codec
 from shoal.build.verify import verify_shard
-from shoal.encoders import Encoder, load_encoder
+from shoal.encoders import Encoder, TextVectors, load_encoder
 from shoal.errors import Conflict, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.indexes import index_kind
@@ -85,11 +86,18 @@ class BusyEncoder:
 
     def encode_passages(self, texts: Sequence[str]) -> FloatArray:
         """Return float32 (n, dim), rows L2-normalised, in input order."""
+        return self._timed(self._encoder.encode_passages, texts)
+
+    def encode_passage_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
+        """Encode passages and their tokens, in input order. Raises InvalidArgument if the encoder has no tokens."""
+        return self._timed(require_tokens(self._encoder).encode_passage_tokens, texts)
+
+    def _timed(self, encode: Callable[[Sequence[str]], T], texts: Sequence[str]) -> T:
         with self._turn:
             started = time.perf_counter()
-            vectors = self._encoder.encode_passages(texts)
+            encoded = encode(texts)
             self._mine.busy_s = self.busy_s + time.perf_counter() - started
-        return vectors
+        return encoded
 
 
 class Embedder:
@@ -102,6 +110,7 @@ class Embedder:
         self._plan, self._storage = read_plan(root, plan_hash)
         encoder = load_encoder(settings)
         self._encoder = BusyEncoder(encoder)
+        self._codec = read_codec(self._plan, self._storage) if self._plan.stores_tokens else None
         self._worker = uuid.uuid4().hex
         mine, planned = encoder.fingerprint(), self._plan.encoder
         if not mine.matches(planned) or mine.dtype != planned.dtype:
@@ -117,7 +126,7 @@ class Embedder:
         """Embed the unit whose number is the only item of the batch, and tell its counts."""
         (unit,) = batch["item"].tolist()
         started, busy_s = time.time(), self._encoder.busy_s
-        commit = embed_unit(self._plan, self._plan.units[unit], self._encoder, self._storage)
+        commit = embed_unit(self._plan, self._plan.units[unit], self._encoder, self._storage, self._codec)
         return {
             "unit": [unit],
             "lines": [commit.lines],
@@ -149,6 +158,13 @@ def encode_speed(settings: BuildSettings, texts: Sequence[str]) -> float:
 def spool(root: str, plan: Plan, file: int) -> None:
     """Make the one sequential pass over a compressed or CSV file that cuts it into units."""
     spool_file(plan, file, Storage(root))
+
+
+@patient
+def learn_codec(settings: BuildSettings, root: str, plan_hash: str) -> None:
+    """Learn how token vectors are reduced, where workers encode, once for the whole build."""
+    plan, storage = read_plan(root, plan_hash)
+    train_codec(plan, load_encoder(settings), storage)
 
 
 def index_gpus(name: str, gpus: float) -> float:

@@ -79,16 +79,16 @@ class Pulse:
 class Activation:
     """Keeps one ingress replica on the version that CURRENT names.
 
-    switch: called with a version, its passages per shard, the types of its fields, whether it can be searched by words
-    and its vector index, when new queries shall be answered from it. expected: the fingerprint of the query encoder; a
-    version of another encoder or another number of shards needs another server.
+    switch: called with a version, its passages per shard, the types of its fields, whether it can be searched by words,
+    its vector index, and whether its shards hold token vectors, when new queries shall be answered from it. expected:
+    the fingerprint of the query encoder; a version of another encoder or another number of shards needs another server.
     """
 
     def __init__(
         self,
         storage: Storage,
         shards: Sequence[ShardControl],
-        switch: Callable[[str, Sequence[int], FieldTypes, bool, IndexInfo], None],
+        switch: Callable[[str, Sequence[int], FieldTypes, bool, IndexInfo, bool], None],
         expected: Fingerprint,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -190,6 +190,7 @@ class Activation:
             "recall_at_10": manifest.index.recall_at_10,
             "curve": [point.model_dump() for point in manifest.index.curve],
             "modes": ["dense"] if manifest.lexical is None else list(get_args(Mode)),
+            "late_interaction": "none" if manifest.late is None else "stored",
             "fields": manifest.fields,
             "models": {"encoder": manifest.encoder.model, "reranker": reranker},
             "problem": self._problem,
@@ -220,7 +221,8 @@ class Activation:
 
     async def _serve(self, manifest: Manifest, previous: str | None) -> None:
         counts = [shard.count for shard in manifest.shards]
-        self._switch(manifest.version, counts, manifest.fields, manifest.lexical is not None, manifest.index)
+        lexical, late = manifest.lexical is not None, manifest.late is not None
+        self._switch(manifest.version, counts, manifest.fields, lexical, manifest.index, late)
         self._manifest, self._previous, self._problem = manifest, previous, None
         logger.info("serving index version %s", manifest.version)
         keep = [manifest.version, *([previous] if previous else [])]

@@ -30,8 +30,8 @@ from serve.telemetry import (
 )
 from shoal.batching import Batcher
 from shoal.cache import ShardCache
-from shoal.encoders import load_encoder
-from shoal.errors import DeadlineExceeded, NotFound, ShoalError
+from shoal.encoders import TextVectors, TokenEncoder, load_encoder
+from shoal.errors import DeadlineExceeded, InvalidArgument, NotFound, ShoalError
 from shoal.filters import Filter
 from shoal.fingerprint import Fingerprint
 from shoal.pipeline import SearchPipeline
@@ -98,6 +98,8 @@ class QueryEncoder:
         check_encoder(encoder.fingerprint(), expected)
         self._thread = Threads(1, "encoder")  # one: encoders are not re-entrant
         self._thread.wait(encoder.encode_queries, [WARM_UP])
+        self._encoder = encoder
+        self._with_tokens = 0
         self._cache = QueryCache(encoder.encode_queries, remembered)
 
     async def encode(self, queries: list[str], deadline: float) -> FloatArray:
@@ -106,8 +108,24 @@ class QueryEncoder:
             with self._calls.call("encode", len(queries)):
                 return await self._thread.run(deadline, self._cache.encode_queries, queries)
         finally:
-            self._calls.total(ENCODED, self._cache.asked)
-            self._calls.total(REMEMBERED, self._cache.hits)
+            self._count()
+
+    async def encode_tokens(self, queries: list[str], deadline: float) -> list[TextVectors]:
+        """Return the vectors and those of the tokens, in input order; they are not remembered."""
+        if not isinstance(self._encoder, TokenEncoder):
+            raise InvalidArgument(
+                "the encoder of this index has no token vectors; leave rerank late out", param="rerank"
+            )
+        self._with_tokens += len(queries)
+        try:
+            with self._calls.call("encode", len(queries)):
+                return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
+        finally:
+            self._count()
+
+    def _count(self) -> None:
+        self._calls.total(ENCODED, self._cache.asked + self._with_tokens)
+        self._calls.total(REMEMBERED, self._cache.hits)
 
 
 class Retriever:
@@ -175,6 +193,11 @@ class Retriever:
         """Return the passages (and, if asked for, the vectors) of rows of the named version, in the order asked."""
         with self._calls.call("fetch", 1):
             return await self._use(version, deadline, lambda shard: shard.fetch(rows, with_vectors))
+
+    async def score(self, version: str, query: TextVectors, rows: list[int], deadline: float) -> FloatArray:
+        """Return, float32 (n,), what late interaction gives rows of the named version by their stored tokens."""
+        with self._calls.call("score", 1):
+            return await self._use(version, deadline, lambda shard: shard.score(query, rows))
 
     async def prepare(self, version: str) -> bool:
         """Load a version, verified and warmed, without disturbing searches. Raises what makes it impossible."""

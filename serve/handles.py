@@ -16,6 +16,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from shoal import tracing
+from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 from shoal.filters import Filter
 from shoal.records import FloatArray, Queries, ShardHits
@@ -35,6 +36,13 @@ class EncoderHandle:
     async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
         vectors: FloatArray = await _call(self._handle, "encode", list(queries), deadline, deadline=deadline)
+        return vectors
+
+    async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
+        """Return the vectors and those of the tokens, in input order."""
+        vectors: list[TextVectors] = await _call(
+            self._handle, "encode_tokens", list(queries), deadline, deadline=deadline
+        )
         return vectors
 
 
@@ -66,6 +74,11 @@ class ShardHandle:
             self._handle, "fetch", version, list(rows), deadline, with_vectors, deadline=deadline
         )
         return fetched
+
+    async def score(self, version: str, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
+        """Return, float32 (n,), what late interaction gives rows of this shard by their stored token vectors."""
+        scores: FloatArray = await _call(self._handle, "score", version, query, list(rows), deadline, deadline=deadline)
+        return scores
 
     async def holds(self, version: str, deadline: float) -> bool:
         """Whether a replica has the version loaded."""

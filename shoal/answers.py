@@ -42,6 +42,8 @@ class SearchResponse(Answer):
     results: list[SearchResult]
     mode: str = "dense"
     reranked: bool
+    reranker: str | None = None
+    """What ordered the candidates: the server's reranker by its name, or `late`; None if nothing has."""
     coverage: SearchCoverage
     degraded: str | None = None
     timings_ms: dict[str, float] = {}
@@ -67,6 +69,8 @@ class IndexDescription(Answer):
     kind: str
     modes: list[str] = ["dense"]
     """How it can be searched: dense, lexical, hybrid."""
+    late_interaction: str = "none"
+    """`stored` if the shards hold token vectors, so that `rerank` can be "late"."""
     fields: dict[str, str] = {}
     """Metadata fields that filters know, and their types."""
     models: dict[str, str | None]

@@ -30,7 +30,8 @@ class SearchOptions(TypedDict, total=False):
     """Candidates taken from stage one."""
     top_n: int
     """Results returned after reranking."""
-    rerank: bool
+    rerank: bool | Literal["late"]
+    """Whether the server's reranker orders the candidates, or "late": the token vectors that the shards hold."""
     mode: Literal["dense", "lexical", "hybrid"]
     """How stage one searches: by vectors, by words or by both."""
     include: Sequence[Literal["text", "metadata", "vector"]]

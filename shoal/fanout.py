@@ -13,6 +13,7 @@ import numpy as np
 from shoal import filters, tracing
 from shoal.batching import Batcher
 from shoal.breaker import PROBE_S, Breaker
+from shoal.encoders import TextVectors
 from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.hedging import Attempts, Budget
 from shoal.manifest import IndexInfo
@@ -87,8 +88,8 @@ class FanOut:
     Each shard has its own queue: a shard that hangs delays no other shard, and a slow one gets larger batches. One that
     stays silent is suspended: queries go on without it, and it is tried again beside them until it answers.
     counts: passages of each shard, for the coverage. fields: types of the metadata fields, for filters. lexical:
-    whether the version can be searched by words. index: its vector index, for queries that ask for a recall. Raises
-    Conflict when there are not as many counts as shards.
+    whether the version can be searched by words. late: whether its shards hold token vectors. index: its vector index,
+    for queries that ask for a recall. Raises Conflict when there are not as many counts as shards.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class FanOut:
         lexical: bool = False,
         observer: Observer | None = None,
         index: IndexInfo | None = None,
+        late: bool = False,
     ) -> None:
         if len(counts) != len(shards):
             raise Conflict(
@@ -110,6 +112,7 @@ class FanOut:
             )
         self.version = version
         self.lexical = lexical
+        self.late = late
         self._shards = shards
         self._counts = counts
         self._settings = settings
@@ -117,9 +120,9 @@ class FanOut:
         self._fields = fields or {}
         self._observer = observer or Deaf()
         budget = Budget(settings.hedge_budget)
-        self._attempts, self._fetches = (
+        self._attempts, self._fetches, self._scores = (
             [Attempts(settings.retriever_replicas, settings.hedge_percentile, budget, clock) for _ in shards]
-            for _ in ("search", "fetch")  # which take different times
+            for _ in ("search", "fetch", "score")  # which take different times
         )
         self._breakers = [
             Breaker(attempts.silence, settings.shard_patience_ms / 1000, clock) for attempts in self._attempts
@@ -196,9 +199,7 @@ class FanOut:
         Only shards that hold candidates are asked. Returns passages and vectors by (shard, row), and why shards are
         missing by shard number. Raises InvalidArgument when the index kind has no vectors to give.
         """
-        rows: dict[int, list[int]] = {}
-        for candidate in candidates:
-            rows.setdefault(candidate.shard, []).append(candidate.row)
+        rows = _by_shard(candidates)
         fetches = await asyncio.gather(
             *(self._fetch(shard, wanted, deadline, with_vectors) for shard, wanted in rows.items()),
             return_exceptions=True,
@@ -215,6 +216,29 @@ class FanOut:
             for row, passage, vector in zip(wanted, fetch.passages, vectors, strict=True):
                 fetched[shard, row] = passage, vector
         return fetched, missing
+
+    async def score(
+        self, query: TextVectors, candidates: Iterable[Candidate], deadline: float
+    ) -> tuple[dict[tuple[int, int], float], dict[int, str]]:
+        """Score candidates with the token vectors of their shards until an absolute deadline.
+
+        Returns scores by (shard, row), and why shards are missing by shard number. Raises InvalidArgument when the
+        index kind cannot give the vectors that are part of the score.
+        """
+        rows = _by_shard(candidates)
+        calls = await asyncio.gather(
+            *(self._score(shard, query, wanted, deadline) for shard, wanted in rows.items()), return_exceptions=True
+        )
+        scores: dict[tuple[int, int], float] = {}
+        missing: dict[int, str] = {}
+        for (shard, wanted), call in zip(rows.items(), calls, strict=True):
+            if isinstance(call, InvalidArgument):
+                raise call
+            if isinstance(call, BaseException):
+                missing[shard] = _reason(call)
+            else:
+                scores.update(zip(((shard, row) for row in wanted), call.tolist(), strict=True))
+        return scores, missing
 
     def coverage(self, missing: Mapping[int, str]) -> Coverage:
         """Name the part of the index that answered."""
@@ -299,6 +323,16 @@ class FanOut:
                     vectors.append(fetched.vectors)
         return Fetched(passages, np.concatenate(vectors) if vectors else None)
 
+    async def _score(self, shard: int, query: TextVectors, rows: list[int], deadline: float) -> FloatArray:
+        async def call() -> FloatArray:
+            scores = np.asarray(await self._shards[shard].score(self.version, query, rows, deadline))
+            if scores.shape != (len(rows),) or not np.isfinite(scores).all():
+                raise RuntimeError(f"scores of {len(rows)} rows are {scores!r}")
+            return scores
+
+        async with asyncio.timeout(deadline - self._clock()):
+            return await self._logged(shard, lambda: self._scores[shard].run(call, deadline))
+
     @contextlib.asynccontextmanager
     async def _watched(self, shard: int, patience: float | None) -> AsyncIterator[None]:
         """Tell the breaker of a shard how a call ended."""
@@ -334,6 +368,14 @@ class FanOut:
 
 def _fits(probes: list[Probe], probe: Probe) -> bool:
     return (len(probes) + 1) * max(probe.rows, *(one.rows for one in probes)) <= ROWS_PER_CALL
+
+
+def _by_shard(candidates: Iterable[Candidate]) -> dict[int, list[int]]:
+    """The rows of candidates by shard, each in their order."""
+    rows: dict[int, list[int]] = {}
+    for candidate in candidates:
+        rows.setdefault(candidate.shard, []).append(candidate.row)
+    return rows
 
 
 def _stacked(vectors: Sequence[FloatArray | None]) -> FloatArray:

@@ -39,6 +39,10 @@ LEXICAL_TERMS = f"{LEXICAL}/terms.arrow"
 LEXICAL_OFFSETS = f"{LEXICAL}/offsets.npy"
 LEXICAL_ROWS = f"{LEXICAL}/rows.npy"
 LEXICAL_SCORES = f"{LEXICAL}/scores.npy"
+LATE = "late"
+LATE_PROJECTION = f"{LATE}/projection.npy"
+LATE_OFFSETS = f"{LATE}/offsets.npy"
+LATE_CODES = f"{LATE}/codes.npy"
 SHARD = "shard.json"
 """File names within a shard's folder."""
 
@@ -86,6 +90,11 @@ def scratch(plan_hash: str) -> str:
 def trained_index(plan_hash: str) -> str:
     """The trained, empty index that every shard starts from."""
     return f"{staging_dir(plan_hash)}/trained.faiss"
+
+
+def codec(plan_hash: str) -> str:
+    """How the token vectors of all shards are reduced, learned before anything is embedded."""
+    return f"{staging_dir(plan_hash)}/codec.npz"
 
 
 def shard_terms(plan_hash: str, shard: int) -> str:

@@ -119,6 +119,15 @@ class LexicalInfo(Record):
         )
 
 
+class LateInfo(Record):
+    """The stored token vectors: how they were reduced."""
+
+    dims: int
+    """Principal components that were kept."""
+    bits: int
+    """Bits of each."""
+
+
 class Counts(Record):
     """Where every input record went: input = passages + duplicates + rejected, in records after chunking."""
 
@@ -150,6 +159,8 @@ class Manifest(Record):
     index: IndexInfo
     lexical: LexicalInfo | None = None
     """None when the version can be searched by vectors only."""
+    late: LateInfo | None = None
+    """None when the shards hold no token vectors."""
     shards: list[ShardEntry]
     files: list[FileEntry] = Field(default_factory=list)
     """Files beside the shards, such as rejected.jsonl."""

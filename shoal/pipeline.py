@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from shoal import tracing
 from shoal.batching import Batcher
+from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.fanout import FanOut, Found, Probe, describe, merged
 from shoal.fusion import blend, fuse
@@ -26,6 +27,9 @@ RESERVE = 0.05
 RESERVE_S = 0.05
 """What the reranker leaves of the remaining time (a share, and at most so many seconds) for an answer without it."""
 
+LATE = "late"
+"""Name of the second stage that compares the token vectors which the shards hold."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -34,11 +38,15 @@ class _Text:
     query: str
     deadline: float
     requests: tuple[str, ...]
+    tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
+    """`vectors`: of a query that is reranked by the token vectors of the shards; `vector`: of any but a lexical one."""
+
     vector: FloatArray | None
+    vectors: TextVectors | None
     started: float
     finished: float
     batch: int
@@ -76,6 +84,7 @@ class SearchPipeline:
             max_batch=settings.max_batch,
             max_waiting=settings.max_waiting,
             concurrency=settings.encoder_replicas,
+            fits=lambda texts, text: texts[0].tokens == text.tokens,
             name="queue of the encoder",
             clock=clock,
             observe=partial(self._observer.batch, "encode"),
@@ -97,15 +106,16 @@ class SearchPipeline:
         fields: FieldTypes | None = None,
         lexical: bool = False,
         index: IndexInfo | None = None,
+        late: bool = False,
     ) -> None:
         """Answer new searches from this version; those under way finish with theirs.
 
         counts: passages of each shard, in order. fields: types of its metadata fields. lexical: whether it can be
-        searched by words. index: its vector index, as the manifest describes it. Raises Conflict when the version has
-        another number of shards.
+        searched by words. index: its vector index, as the manifest describes it. late: whether its shards hold token
+        vectors. Raises Conflict when the version has another number of shards.
         """
         self._index = FanOut(
-            version, self._shards, counts, self._settings, self._clock, fields, lexical, self._observer, index
+            version, self._shards, counts, self._settings, self._clock, fields, lexical, self._observer, index, late
         )
 
     async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
@@ -126,7 +136,7 @@ class SearchPipeline:
         answer is in stage-one order. Raises Overloaded at once when too many queries wait, DeadlineExceeded when the
         query could not be encoded in time, Unavailable when no shard answered or no version is served yet,
         InvalidArgument for a mode that the version has no index for, a filter that does not fit it, a recall that it
-        does not reach, and vectors that its kind cannot give.
+        does not reach, vectors that its kind cannot give, and token vectors that its shards do not hold.
         """
         now = asyncio.get_running_loop().time
         arrived = now()
@@ -134,42 +144,57 @@ class SearchPipeline:
             raise Unavailable("no index version is served yet; try again", retry_after_s=1)
         self._index.filter(request.filter)  # a wrong one costs nobody anything
         self._index.effort(request.recall)
-        if self._mode(request, self._index) == "lexical":
-            encoded = _Encoded(None, arrived, arrived, 0)
+        late = self._is_late(request, self._index)
+        if self._mode(request, self._index) == "lexical" and not late:
+            encoded = _Encoded(None, None, arrived, arrived, 0)
         else:
-            text = _Text(request.query, request.deadline, tracing.requests())
+            text = _Text(request.query, request.deadline, tracing.requests(), late)
             encoded = await self._encodings.submit(text, request.deadline)
 
         encoded_at = now()
         index = self._index  # read once: an answer never mixes two versions
         mode = self._mode(request, index)
-        reranks = request.rerank and self._reranker is not None
+        reranks = self._is_late(request, index) or (request.rerank and self._reranker is not None)
         depth = request.top_k if reranks else min(request.top_k, request.top_n)
         wanted = max(depth, self._settings.window) if mode == "hybrid" else depth
         tree = index.filter(request.filter)
         share, effort = self._share_of(request.deadline), index.effort(request.recall)
-        probe = Probe(request.query, encoded.vector, mode, wanted, share, tree, tracing.requests(), effort)
+        vector = None if mode == "lexical" else encoded.vector
+        probe = Probe(request.query, vector, mode, wanted, share, tree, tracing.requests(), effort)
         found, missing = await index.search(probe)
         found_at = now()
         dense, lexical = merged(found, probe)
         candidates = fuse(dense, lexical, self._settings)[:depth] if mode == "hybrid" else dense or lexical
         merged_at = now()
-        if any(candidate.passage is None for candidate in candidates):
-            candidates, lost = await self._with_passages(index, candidates, request.deadline)
+        greatest = lexical[0].score if lexical and mode == "hybrid" else 0.0
+        scores: FloatArray | None = None
+        degraded: dict[str, str] = {}
+        read: Sequence[int] = range(len(candidates))  # places of the candidates whose texts are needed
+        if encoded.vectors is not None:
+            candidates, scores, lost = await self._score(index, encoded.vectors, candidates, request.deadline)
             missing |= lost
-            if not candidates:
+            if candidates and scores is None:
+                degraded["not_scored"] = f"not reranked: no shard scored its passages ({describe(lost)})"
+            read = _order(candidates, self._final(mode, scores, candidates, greatest, LATE))[: request.top_n]
+        scored_at = now()
+        if any(candidates[place].passage is None for place in read):
+            candidates, lost = await self._with_passages(index, candidates, read, request.deadline)
+            missing |= lost
+            if encoded.vectors is None:
+                candidates = _ranked(one for one in candidates if one.passage)
+            if not any(candidate.passage for candidate in candidates):
                 raise Unavailable(f"no shard sent its passages ({describe(missing)}); try again", retry_after_s=1)
 
         retrieved_at = now()
-        scores, degraded = await self._rerank(request, candidates)
+        if encoded.vectors is None:
+            scores, degraded = await self._rerank(request, candidates)
         if missing:
             verb = "is" if len(missing) == 1 else "are"
             lacking = f"{len(missing)} of {len(self._shards)} shards {verb} missing ({describe(missing)})"
             degraded = {"shards": lacking, **degraded}
         reranked_at = now()
-        final = scores
-        if scores is not None and mode == "hybrid":
-            final = blend(scores, candidates, self._settings, lexical[0].score if lexical else 0.0)
+        reranker = self._settings.reranker if encoded.vectors is None else LATE
+        final = self._final(mode, scores, candidates, greatest, reranker)
         results = _best(candidates, scores, final, request.top_n)
         if request.include_vector and results:
             results, lost = await self._with_vectors(index, candidates, results, request.deadline)
@@ -188,12 +213,13 @@ class SearchPipeline:
                 encode=1000 * (encoded.finished - encoded.started),
                 retrieve=1000 * (found_at - encoded_at),
                 merge=1000 * (merged_at - found_at),
-                fetch=1000 * (retrieved_at - merged_at),
-                rerank=1000 * (reranked_at - retrieved_at),
+                fetch=1000 * (retrieved_at - scored_at),
+                rerank=1000 * (reranked_at - retrieved_at + scored_at - merged_at),
                 total=1000 * (finished - arrived),
             ),
             pairs=len(candidates) if scores is not None else 0,
             mode=mode,
+            reranker=None if scores is None else reranker,
             explain=_explain(request, probe, encoded, found, missing, candidates, scores) if request.explain else None,
             degradations=tuple(degraded),
         )
@@ -210,6 +236,24 @@ class SearchPipeline:
             )
         return mode
 
+    def _is_late(self, request: SearchRequest, index: FanOut) -> bool:
+        """Whether the shards order the candidates of a request."""
+        if request.rerank == LATE and not index.late:
+            raise InvalidArgument(
+                f"rerank late needs token vectors, which the shards of version {index.version} do not hold; build it "
+                "with --late-interaction stored, or leave it out",
+                param="rerank",
+            )
+        return request.rerank == LATE
+
+    def _final(
+        self, mode: Mode, scores: FloatArray | None, candidates: list[Candidate], greatest: float, reranker: str
+    ) -> FloatArray | None:
+        """What an answer is ordered by, float32 (n,); None for stage-one order."""
+        if scores is None or mode != "hybrid":
+            return scores
+        return blend(scores, candidates, self._settings, greatest, reranker)
+
     def _share_of(self, deadline: float) -> float:
         now = self._clock()
         return now + self._settings.retrieve_share * (deadline - now)
@@ -221,27 +265,43 @@ class SearchPipeline:
         queries = [text.query for text in texts]
         deadline = max(text.deadline for text in texts)
         try:
-            vectors = await self._encoder_attempts.run(lambda: self._encoder.encode(queries, deadline), deadline)
+            if texts[0].tokens:  # then all of them want it
+                both = await self._encoder_attempts.run(
+                    lambda: self._encoder.encode_tokens(queries, deadline), deadline
+                )
+                encoded: list[tuple[FloatArray, TextVectors | None]] = [(one.vector, one) for one in both]
+            else:
+                vectors = await self._encoder_attempts.run(lambda: self._encoder.encode(queries, deadline), deadline)
+                encoded = [(vector, None) for vector in vectors]
         except (Overloaded, Unavailable, DeadlineExceeded):
             raise
         except Exception as error:
             logger.exception("the query encoder failed", extra=tracing.fields())
             raise ShoalError("the query encoder failed; the server's log says why") from error
         finished = now()
-        return [_Encoded(vector, started, finished, len(texts)) for vector in vectors]
+        return [_Encoded(vector, vectors, started, finished, len(texts)) for vector, vectors in encoded]
+
+    async def _score(
+        self, index: FanOut, query: TextVectors, candidates: list[Candidate], deadline: float
+    ) -> tuple[list[Candidate], FloatArray | None, dict[int, str]]:
+        """Have the shards score their candidates, float32 (n,); those of a shard that does not are left out.
+
+        Returns the candidates as they are and None if no shard does, and why shards are missing.
+        """
+        scores, missing = await index.score(query, candidates, self._share_of(deadline))
+        if not scores:
+            return candidates, None, missing
+        kept = _ranked(one for one in candidates if (one.shard, one.row) in scores)
+        return kept, np.array([scores[one.shard, one.row] for one in kept], np.float32), missing
 
     async def _with_passages(
-        self, index: FanOut, candidates: list[Candidate], deadline: float
+        self, index: FanOut, candidates: list[Candidate], read: Sequence[int], deadline: float
     ) -> tuple[list[Candidate], dict[int, str]]:
-        """Fetch what did not come with the hits; candidates whose passage is not to be had are left out."""
-        lacking = [candidate for candidate in candidates if candidate.passage is None]
+        """Fetch what did not come with the hits of the candidates at the places `read`; some may not be to be had."""
+        lacking = [candidates[place] for place in read if candidates[place].passage is None]
         fetched, missing = await index.fetch(lacking, self._share_of(deadline))
         found = {place: passage for place, (passage, _) in fetched.items()}
-        passages = [candidate.passage or found.get((candidate.shard, candidate.row)) for candidate in candidates]
-        present = [(candidate, passage) for candidate, passage in zip(candidates, passages, strict=True) if passage]
-        return [
-            replace(candidate, rank=rank, passage=passage) for rank, (candidate, passage) in enumerate(present, 1)
-        ], missing
+        return [replace(one, passage=one.passage or found.get((one.shard, one.row))) for one in candidates], missing
 
     async def _with_vectors(
         self, index: FanOut, candidates: list[Candidate], results: list[Result], deadline: float
@@ -296,13 +356,26 @@ def _within_a_message(texts: list[str]) -> tuple[list[str], int]:
     return [text[:share].decode(errors="ignore") for text in encoded], share
 
 
+def _ranked(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Candidates in their order, numbered anew."""
+    return [replace(one, rank=rank) for rank, one in enumerate(candidates, 1)]
+
+
+def _order(candidates: list[Candidate], final: FloatArray | None) -> Sequence[int]:
+    """Places of candidates, best first; None leaves stage-one order."""
+    if final is None:
+        return range(len(candidates))
+    # The sort is stable: candidates of equal scores stay in stage-one order.
+    order: list[int] = np.argsort(-final, kind="stable").tolist()
+    return order
+
+
 def _best(candidates: list[Candidate], scores: FloatArray | None, final: FloatArray | None, top_n: int) -> list[Result]:
     """The first results by their final scores; `scores` are those of the reranker. None leaves stage-one order."""
     if scores is None or final is None:
         lines: list[tuple[Candidate, float, float | None]] = [(one, one.score, None) for one in candidates[:top_n]]
     else:
-        # The sort is stable: candidates of equal scores stay in stage-one order.
-        order = np.argsort(-final, kind="stable")[:top_n]
+        order = _order(candidates, final)[:top_n]
         lines = [(candidates[place], float(final[place]), float(scores[place])) for place in order]
     return [
         Result(

@@ -22,7 +22,7 @@ from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.fingerprint import Fingerprint
 from shoal.indexes._auto import AUTO, choose
 from shoal.metadata import declared_types
-from shoal.settings import BuildSettings, IndexSettings, LexicalSettings, SourceSettings
+from shoal.settings import BuildSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
 from shoal.sources.files import InputFile
 from shoal.sources.listing import Format, find_input
 from shoal.sources.reader import record_limit
@@ -85,12 +85,18 @@ class Plan(BaseModel):
     """Resolved: format, id_field, title_field, chunk_characters and unit_passages stand as they are used."""
     index: IndexSettings
     lexical: LexicalSettings
+    late: LateSettings = LateSettings()
     encoder: Fingerprint
+
+    @property
+    def stores_tokens(self) -> bool:
+        """Whether the shards keep token vectors."""
+        return self.late.late_interaction == "stored"
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that decide the content of the index, and where it came from, for the manifest."""
-        parts = (self.source, self.index, self.lexical)
+        parts = (self.source, self.index, self.lexical, self.late)
         return {name: value for part in parts for name, value in part.model_dump(mode="json").items()} | {
             "shards": self.shards
         }
@@ -250,6 +256,7 @@ def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings,
         source=source,
         index=index,
         lexical=LexicalSettings(**settings.model_dump(include=set(LexicalSettings.model_fields))),
+        late=LateSettings(**settings.model_dump(include=set(LateSettings.model_fields))),
         encoder=fingerprint,
     )
     digest = _hash(plan, sample.digest)
@@ -332,6 +339,12 @@ def _check_vectors(settings: BuildSettings, values: dict[str, Any]) -> None:
     field = settings.vectors_field
     if field is None:
         return
+    if settings.late_interaction == "stored":
+        raise InvalidArgument(
+            "late_interaction=stored keeps what the encoder makes of the texts, and with vectors_field no text is "
+            "encoded; leave one of them out",
+            param="late_interaction",
+        )
     if values["format"] not in ("jsonl", "beir", "parquet"):
         raise InvalidArgument(
             f"vectors_field is for JSONL and Parquet; the input is {values['format']}", param="vectors_field"
@@ -360,6 +373,8 @@ def _hash(plan: Plan, sampled: str) -> str:
         # The same weights lie under different paths on different machines.
         "encoder": plan.encoder.model_dump(mode="json", exclude={"model"}),
         "cut": [plan.shards, plan.unit_records, plan.unit_bytes],
+        # Left out where nothing is stored, so that versions of before it could be are found by their plans.
+        **({"late": plan.late.model_dump(mode="json")} if plan.stores_tokens else {}),
     }
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 

@@ -17,6 +17,8 @@ MetadataValue = str | int | float | bool | list[str]
 Metadata = Mapping[str, MetadataValue]
 Mode = Literal["dense", "lexical", "hybrid"]
 """How stage one searches: by vectors, by words, or by both."""
+Rerank = bool | Literal["late"]
+"""What orders the candidates: nothing more, the server's reranker, or the token vectors that the shards hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class SearchRequest:
     query: str
     top_k: int
     top_n: int
-    rerank: bool
+    rerank: Rerank
     deadline: float
     include_vector: bool = False
     explain: bool = False
@@ -192,6 +194,7 @@ class SearchAnswer:
     is missing); an answer that is not reranked is in stage-one order. degradations: the same reasons, one word each.
     pairs: how many (query, passage) pairs the reranker scored.
     mode: how stage one searched.
+    reranker: what ordered the candidates: the name of the server's reranker, or `late`; None if nothing has.
     explain: the plan, the timing of every shard and the scores of every candidate, when asked for.
     """
 
@@ -203,5 +206,6 @@ class SearchAnswer:
     timings: Timings
     pairs: int = 0
     mode: Mode = "dense"
+    reranker: str | None = None
     explain: dict[str, Any] | None = None
     degradations: tuple[str, ...] = ()

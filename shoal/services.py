@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from shoal.encoders import TextVectors
 from shoal.filters import Filter
 from shoal.records import FloatArray, Passage, Queries, ShardHits
 
@@ -22,6 +23,10 @@ class EncodeService(Protocol):
 
     async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
+        ...
+
+    async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
+        """Return the vectors and those of the tokens, in input order."""
         ...
 
 
@@ -49,6 +54,10 @@ class ShardService(Protocol):
 
         Only of the first rows, at least one, if all of them exceed MESSAGE_BYTES: the caller asks for the rest.
         """
+        ...
+
+    async def score(self, version: str, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
+        """Return, float32 (n,), what late interaction gives rows of this shard by their stored token vectors."""
         ...
 
 

@@ -134,6 +134,20 @@ class LexicalSettings(AnalyzerSettings):
     lexical_b: float = Field(0.75, ge=0, le=1, description="BM25: how much the length of a passage counts against it.")
 
 
+class LateSettings(Settings):
+    """Whether and how token vectors are kept in the shards."""
+
+    late_interaction: Literal["none", "stored"] = Field(
+        "none",
+        description="stored: keep the token vectors of every passage in its shard, so that a query may ask for "
+        "`rerank: late`, which compares them there, without a model that reads passages.",
+    )
+    late_dims: int = Field(
+        64, ge=8, le=1024, multiple_of=8, description="Dimensions that stored token vectors are reduced to."
+    )
+    late_bits: int = Field(4, ge=4, le=8, multiple_of=4, description="Bits of each of these dimensions.")
+
+
 class SourceSettings(Settings):
     """Where passages come from and which fields they have."""
 
@@ -211,7 +225,9 @@ class GateSettings(Settings):
     )
 
 
-class BuildSettings(GateSettings, AutoSettings, SourceSettings, EncoderSettings, IndexSettings, LexicalSettings):
+class BuildSettings(
+    GateSettings, AutoSettings, SourceSettings, EncoderSettings, IndexSettings, LexicalSettings, LateSettings
+):
     """Everything that `python -m jobs.build_index` and `shoal build` take."""
 
     index: Name = Field(description="Index root to publish to: a local path or a URI such as s3://bucket/prefix.")
@@ -551,7 +567,11 @@ class EvaluateSettings(Settings):
     modes: list[Literal["dense", "lexical", "hybrid"]] | None = Field(
         None, description="How stage one searches. Default: every way that the index has."
     )
-    rerank: Literal["both", "yes", "no"] = Field("both", description="With stage two, without it, or both.")
+    rerank: Literal["both", "yes", "no", "late"] = Field(
+        "both",
+        description="With the reranker, without it, or both; late: without it, and ordered by the token vectors that "
+        "the shards hold.",
+    )
     top_k: int = Field(50, ge=1, le=1000, description="Candidates that stage two orders; the rest of 100 follows them.")
     queries: int | None = Field(None, ge=1, description="Ask only so many of the judged queries, sampled with a seed.")
     runs: list[str] = Field([], description="TREC run files that are measured as well.")

@@ -14,14 +14,19 @@ import pyarrow.compute as pc
 from shoal import layout, selection
 from shoal.cache import ShardCache
 from shoal.columns import Columns, ColumnWriter, column_types
+from shoal.encoders import TextVectors
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
 from shoal.filters import Filter
 from shoal.indexes import ShardIndex, index_kind
+from shoal.late.index import StoredTokens
+from shoal.late.writer import FILES as LATE_FILES
+from shoal.late.writer import TokenWriter
 from shoal.lexical.index import LexicalIndex
 from shoal.lexical.writer import FILES, LexicalWriter
 from shoal.manifest import FileEntry, Manifest, ShardEntry, ShardInfo
 from shoal.metadata import FieldTypes
 from shoal.records import FloatArray, Hits, Passage, Queries, RowArray, ShardHits
+from shoal.rerankers.late_interaction import DENSE_WEIGHT
 from shoal.services import MESSAGE_BYTES, Fetched
 from shoal.settings import IndexSettings
 from shoal.storage import Storage
@@ -76,6 +81,7 @@ def write_shard(
     threads: int,
     fields: FieldTypes | None = None,
     lexical: LexicalWriter | None = None,
+    tokens: TokenWriter | None = None,
 ) -> ShardEntry:
     """Write one shard into a local folder (created if missing) and return its manifest entry.
 
@@ -83,13 +89,16 @@ def write_shard(
     kind: the `index_kind` setting. trained: what the kind's `train` returned. fields: types of the metadata fields; all
     values fit them. Files of the entry are named relative to the folder of the version. How the rows are cut into
     blocks does not change a byte of the result; memory holds one block, and for other kinds than `flat` the index.
-    lexical: a writer for the same folder, unless the shard shall be searched by vectors only.
+    lexical: a writer for the same folder, unless the shard shall be searched by vectors only. tokens: one of the token
+    vectors, if the shard shall keep them.
     Raises InvalidArgument for vectors that are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = text_bytes = 0
     if lexical is not None:
         blocks = lexical.watch(blocks)
+    if tokens is not None:
+        blocks = tokens.watch(blocks)
     names = [
         layout.VECTORS,
         *([layout.EXACT] if index_kind(kind).EXACT else []),
@@ -116,7 +125,7 @@ def write_shard(
     info = ShardInfo(shard=shard, count=count, dim=dim, kind=kind, text_bytes=text_bytes)
     (folder / layout.SHARD).write_bytes(info.to_bytes())
     local, files = Storage(str(folder)), []
-    for name in (*names, *(FILES if lexical else ())):
+    for name in (*names, *(FILES if lexical else ()), *(LATE_FILES if tokens else ())):
         digest, size = local.sha256(name)
         files.append(FileEntry(path=f"{layout.shard_name(shard)}/{name}", bytes=size, sha256=digest))
     return ShardEntry(shard=shard, count=count, files=files)
@@ -133,10 +142,10 @@ class Shard:
         selections: selection.Selections | None,
         paths: Sequence[Path],
         cache: ShardCache | None,
-        exact: Path | None = None,
+        tokens: StoredTokens | None = None,
     ) -> None:
         self._index = index
-        self._exact = exact
+        self._tokens = tokens
         self._lexical = lexical
         self._passages = passages
         self._selections = selections
@@ -195,11 +204,14 @@ class Shard:
             lexical = None
             if manifest.lexical is not None:
                 lexical = LexicalIndex(paths, entry.count, manifest.lexical, passages.ids)
+            tokens = None
+            if manifest.late is not None:
+                tokens = StoredTokens(paths, entry.count, manifest.late, threads)
         except BaseException:
             _release(cache, paths.values())
             raise
         selections = selection.Selections(columns, index, filter_cache_bytes) if columns is not None else None
-        return cls(index, lexical, passages, selections, list(paths.values()), cache, paths.get(layout.EXACT))
+        return cls(index, lexical, passages, selections, list(paths.values()), cache, tokens)
 
     @property
     def count(self) -> int:
@@ -336,21 +348,40 @@ class Shard:
 
         Those of the first rows, at least one, if all of them do not fit into one message.
         """
-        if outside := [row for row in rows if not 0 <= row < self.count]:
-            raise InvalidArgument(f"row {outside[0]} is outside the {self.count} rows of this shard", param="rows")
+        self._inside(rows)
         vector_bytes = 4 * self._index.dim if with_vectors else 0
         ends = list(accumulate(self._passages.size(row) + vector_bytes for row in rows))
         rows = rows[: max(1, bisect_right(ends, MESSAGE_BYTES))]
         vectors = self._index.vectors(np.asarray(rows, dtype=np.int64)) if with_vectors else None
         return Fetched([self._passages.passage(row) for row in rows], vectors)
 
+    def score(self, query: TextVectors, rows: Sequence[int]) -> FloatArray:
+        """Score rows of this shard by late interaction with their stored token vectors, float32 (n,).
+
+        A row has the same score whatever else is scored with it. Raises InvalidArgument for a version without token
+        vectors, a row outside, and an index kind that cannot give vectors back.
+        """
+        if self._tokens is None:
+            raise InvalidArgument(
+                "this version holds no token vectors; build it with --late-interaction stored", param="rerank"
+            )
+        places = self._inside(rows)
+        dense = np.einsum("nd,d->n", self._index.vectors(places), query.vector)
+        scores: FloatArray = DENSE_WEIGHT * dense + (1 - DENSE_WEIGHT) * self._tokens.score(query.tokens, places)
+        return scores
+
+    def _inside(self, rows: Sequence[int]) -> RowArray:
+        if outside := [row for row in rows if not 0 <= row < self.count]:
+            raise InvalidArgument(f"row {outside[0]} is outside the {self.count} rows of this shard", param="rows")
+        return np.asarray(rows, dtype=np.int64)
+
     def warm(self) -> None:
         """Bring the files into memory and map their pages, so that the first queries do not wait for the disk.
 
-        Not the exact vectors: where a compressed index is chosen, memory may have no room for them.
+        Not those of which a query reads the rows of its candidates alone, and for which memory may have no room.
         """
         for path in self._paths:
-            if path == self._exact:
+            if path.name in (layout.EXACT, Path(layout.LATE_CODES).name):
                 continue
             for _ in Storage(str(path.parent)).chunks(path.name):
                 pass

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.virtual_time import VirtualLoop
+from shoal.encoders import TextVectors
 from shoal.filters import Filter
 from shoal.records import FloatArray, Hits, Passage, Queries, ShardHits
 from shoal.services import Fetched
@@ -86,6 +87,9 @@ class FakeEncoder:
         await self.behaviour()
         return np.stack([vector_of(query) for query in queries])
 
+    async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
+        return [TextVectors(vector, vector[None]) for vector in await self.encode(queries, deadline)]
+
 
 @dataclass
 class SearchCall:
@@ -107,6 +111,8 @@ class FakeShard:
         self.fetch_behaviour = Behaviour()
         self.calls: list[SearchCall] = []
         self.fetches: list[list[int]] = []
+        self.score_behaviour = Behaviour()
+        self.scores: list[list[int]] = []
         self.cancelled = 0
         self.message_rows: int | None = None
         """Passages that fit into one message; None: any number."""
@@ -178,6 +184,12 @@ class FakeShard:
         await self.fetch_behaviour()
         rows = rows[: self.message_rows]
         return Fetched([self.passages[row] for row in rows], self.vectors[list(rows)] if with_vectors else None)
+
+    async def score(self, version: str, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
+        """Prefers what the reranker prefers: later passages of the corpus."""
+        self.scores.append(list(rows))
+        await self.score_behaviour()
+        return np.array([float(self.passages[row].text.split()[-1]) for row in rows], np.float32)
 
 
 class FakeReranker:

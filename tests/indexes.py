@@ -3,19 +3,23 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from shoal import layout, versions
 from shoal.build.lexical import make_info
-from shoal.encoders import load_encoder
+from shoal.encoders import Encoder, TokenEncoder, load_encoder
+from shoal.late import codec
+from shoal.late.codec import Codec
+from shoal.late.writer import COLUMN, TokenWriter, column_of
 from shoal.lexical.analyzer import Analyzer
 from shoal.lexical.statistics import contents, count_terms, look_up, merge_terms, read_terms, read_totals
 from shoal.lexical.writer import LexicalWriter
-from shoal.manifest import CorpusStatistics, Counts, IndexInfo, LexicalInfo, Manifest
+from shoal.manifest import CorpusStatistics, Counts, IndexInfo, LateInfo, LexicalInfo, Manifest
 from shoal.metadata import Observed
 from shoal.plan import shard_of
 from shoal.records import Passage
-from shoal.settings import EncoderSettings, LexicalSettings
+from shoal.settings import EncoderSettings, LateSettings, LexicalSettings
 from shoal.shard import to_batch, write_shard
 from shoal.storage import Storage
 
@@ -65,10 +69,11 @@ def publish(
     encoder: str = "hashing:64",
     activate: bool = True,
     lexical: LexicalSettings | None = None,
+    late: LateSettings | None = None,
 ) -> Manifest:
     """Publish a flat index of the passages as a version of a local index root, and make it current.
 
-    lexical: how it can be searched by words; None leaves that out.
+    lexical: how it can be searched by words; late: how token vectors are kept. None leaves that out.
     """
     storage, model = Storage(str(root)), load_encoder(EncoderSettings(encoder=encoder))
     entries = []
@@ -79,9 +84,10 @@ def publish(
     parts = [
         to_batch([passage for passage in content if shard_of(passage.id, shards) == shard]) for shard in range(shards)
     ]
+    learned = learn(model, [passage.content for passage in content], late) if late else None
     terms = LexicalTerms(root.parent / f"terms-{version}", parts, lexical) if lexical else None
     for shard, batch in enumerate(parts):
-        block = (batch, model.encode_passages(contents(batch)))
+        block = (with_tokens(batch, model, learned), model.encode_passages(contents(batch)))
         folder = storage.local_path(layout.shard_dir(version, shard))
         entries.append(
             write_shard(
@@ -93,6 +99,7 @@ def publish(
                 trained=None,
                 threads=1,
                 lexical=terms and terms.writer(folder, shard),
+                tokens=TokenWriter(folder, learned) if learned else None,
                 fields=fields,
             )
         )
@@ -105,6 +112,7 @@ def publish(
         dim=model.dim,
         index=IndexInfo(kind="flat", search="", recall_at_10=None, latency_ms=None),
         lexical=terms and terms.info(),
+        late=LateInfo(dims=late.late_dims, bits=late.late_bits) if late else None,
         shards=entries,
         counts=Counts(input=len(content), passages=len(content), duplicates=0, rejected=0),
         statistics=CorpusStatistics(text_bytes=text_bytes, mean_text_bytes=text_bytes / len(content)),
@@ -117,9 +125,25 @@ def publish(
     return manifest
 
 
-def damage(root: Path, version: str, shard: int = 0) -> Path:
-    """Flip one byte in the vectors of a shard and return the file."""
-    path = root / layout.shard_dir(version, shard) / layout.VECTORS
+def learn(model: Encoder, texts: Sequence[str], settings: LateSettings) -> Codec:
+    """Learn how tokens are reduced from all of them."""
+    assert isinstance(model, TokenEncoder)
+    tokens = np.concatenate([one.tokens for one in model.encode_passage_tokens(texts)])
+    return codec.train(tokens, settings.late_dims, settings.late_bits)
+
+
+def with_tokens(batch: pa.RecordBatch, model: Encoder, learned: Codec | None) -> pa.RecordBatch:
+    """Passages with their reduced tokens, if these are kept."""
+    if learned is None:
+        return batch
+    assert isinstance(model, TokenEncoder)
+    codes = [learned.encode(one.tokens) for one in model.encode_passage_tokens(contents(batch))]
+    return batch.append_column(COLUMN, column_of(codes))
+
+
+def damage(root: Path, version: str, shard: int = 0, name: str = layout.VECTORS) -> Path:
+    """Flip one byte in a file of a shard and return the file."""
+    path = root / layout.shard_dir(version, shard) / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)

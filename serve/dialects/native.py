@@ -44,6 +44,7 @@ _EXAMPLE: JsonDict = {
     ],
     "mode": "hybrid",
     "reranked": True,
+    "reranker": "late_interaction",
     "coverage": {"shards": 4, "answered": 3, "fraction": 0.75, "missing": [{"shard": 2, "reason": "deadline"}]},
     "degraded": "1 of 4 shards is missing (shard 2: deadline)",
     "timings_ms": {"queue": 0.1, "encode": 2.6, "retrieve": 8.1, "rerank": 31.4, "total": 42.5},
@@ -67,8 +68,12 @@ class Body(BaseModel):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         described = handler.resolve_ref_schema(handler(schema))
         for name, field in described.get("properties", {}).items():
-            if name not in described.get("required", ()) and isinstance(field.get("type"), str):
+            if name in described.get("required", ()):
+                continue
+            if isinstance(field.get("type"), str):
                 field["type"] = [field["type"], "null"]
+            elif "oneOf" in field:
+                field["oneOf"].append({"type": "null"})
         return described
 
 
@@ -146,6 +151,9 @@ class SearchResponse(BaseModel):
     results: list[Result] = Field(description="Best first.")
     mode: Mode = Field(description="How stage one searched.")
     reranked: bool
+    reranker: str | None = Field(
+        None, description="What ordered the candidates: the server's reranker by its name, or late; null if nothing."
+    )
     coverage: Coverage
     degraded: str | None = Field(description="Why the answer is less than what was asked for; null if it is not.")
     timings_ms: Timings
@@ -186,6 +194,9 @@ class IndexInfo(BaseModel):
         [], description="What other parameters find, cheapest first: search, recall, latency_ms."
     )
     modes: list[Mode] = Field(description="How it can be searched.")
+    late_interaction: Literal["none", "stored"] = Field(
+        "none", description="Whether the shards hold token vectors, so that rerank can be late."
+    )
     fields: dict[str, str] = Field({}, description="Metadata fields that filters know, and their types.")
     models: Models
 
@@ -226,7 +237,20 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
             le=settings.max_top_k,
             description="Results returned. Left out: as many as top_k, if top_k is smaller or nothing is reranked.",
         )
-        rerank: bool = Field(settings.reranker != "none", description="Order the candidates by the reranker.")
+        rerank: Annotated[
+            Annotated[bool, Tag("<bool>")] | Annotated[Literal["late"], Tag("<late>")],
+            Discriminator(
+                lambda value: (
+                    {bool: "<bool>", str: "<late>"}.get(type(value)) if value in (True, False, "late") else None
+                ),
+                custom_error_type="rerank",
+                custom_error_message="should be true, false or 'late'",
+            ),
+        ] = Field(
+            settings.reranker != "none",
+            description="Order the candidates by the reranker, or (late) by the token vectors that the shards hold of "
+            "their passages, if they do: late_interaction of /v1/index is `stored` then.",
+        )
         mode: Mode | None = Field(
             None,
             description="How stage one searches: by vectors (dense), by words (lexical) or by both, fused (hybrid). "
@@ -374,6 +398,7 @@ def _rendered(answer: SearchAnswer, id_: str, include: list[Part]) -> dict[str, 
         "results": results,
         "mode": answer.mode,
         "reranked": answer.reranked,
+        "reranker": answer.reranker,
         "coverage": {
             "shards": coverage.shards,
             "answered": coverage.answered,

@@ -1,7 +1,7 @@
 """Embed: one unit of input becomes one file of passages and vectors grouped by shard, and a commit record."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +9,10 @@ import pyarrow as pa
 from shoal import layout
 from shoal.build.commits import RejectedRecord, UnitCommit, read_unit_commit
 from shoal.build.unit import write_unit
+from shoal.encoders import TextVectors
+from shoal.errors import InvalidArgument
+from shoal.late.codec import Codec, Codes
+from shoal.late.writer import column_of
 from shoal.metadata import Observed
 from shoal.plan import Plan, Unit, shard_of
 from shoal.records import FloatArray, Passage
@@ -25,11 +29,28 @@ class PassageEncoder(Protocol):
         ...
 
 
-def embed_unit(plan: Plan, unit: Unit, encoder: PassageEncoder, storage: Storage) -> UnitCommit:
+@runtime_checkable
+class PassageTokenEncoder(PassageEncoder, Protocol):
+    """The part of an encoder that a build needs which keeps token vectors."""
+
+    def encode_passage_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
+        """Encode passages and their tokens, in input order."""
+        ...
+
+
+TOKEN_CHUNK = 256
+"""Passages whose token vectors are held at once (100 MB of a small model)."""
+
+
+def embed_unit(
+    plan: Plan, unit: Unit, encoder: PassageEncoder, storage: Storage, codec: Codec | None = None
+) -> UnitCommit:
     """Embed one unit and commit it; a unit that is committed already is only looked up.
 
+    codec: rounds the token vectors, for a plan that stores them.
     The result depends on the plan and the encoder alone; it is not asked for vectors that the source brings.
-    Raises InvalidArgument when the unit's file cannot be read or has changed since the plan was made.
+    Raises InvalidArgument when the unit's file cannot be read or has changed since the plan was made, or when token
+    vectors are wanted of an encoder that has none.
     """
     files = layout.unit_commit(plan.hash, unit.number), layout.unit_data(plan.hash, unit.number)
     if all(storage.exists(path) for path in files):
@@ -46,8 +67,13 @@ def embed_unit(plan: Plan, unit: Unit, encoder: PassageEncoder, storage: Storage
             records.append(item[0])
             passages.append(item[1])
 
+    tokens: list[Codes] | None = None
     if plan.source.vectors_field is None:
-        vectors = encoder.encode_passages([passage.content for passage in passages])
+        texts = [passage.content for passage in passages]
+        if codec is None:
+            vectors = encoder.encode_passages(texts)
+        else:
+            vectors, tokens = encode_with_tokens(encoder, texts, plan.encoder.dim, codec)
         reason = "text: its vector is not finite; check the encoder and its dtype"
     else:
         vectors = _normalised(passages, plan.encoder.dim)
@@ -66,7 +92,8 @@ def embed_unit(plan: Plan, unit: Unit, encoder: PassageEncoder, storage: Storage
     with storage.scratch(layout.scratch(plan.hash)) as folder:
         path = folder / "unit.arrow"
         batch = to_batch(passages).take(pa.array(order))
-        write_unit(path, batch, np.asarray(records, np.int64)[order], vectors[order], rows)
+        column = None if tokens is None else column_of([tokens[row] for row in order])
+        write_unit(path, batch, np.asarray(records, np.int64)[order], vectors[order], rows, column)
         storage.put(path, layout.unit_data(plan.hash, unit.number))
     commit = UnitCommit(
         unit=unit.number,
@@ -80,6 +107,34 @@ def embed_unit(plan: Plan, unit: Unit, encoder: PassageEncoder, storage: Storage
     )
     storage.write(layout.unit_commit(plan.hash, unit.number), commit.model_dump_json().encode())
     return commit
+
+
+def encode_with_tokens(
+    encoder: PassageEncoder, texts: Sequence[str], dim: int, codec: Codec
+) -> tuple[FloatArray, list[Codes]]:
+    """Encode passages in one pass: float32 (n, dim) and the codes of their tokens, uint8 (t, width) each."""
+    vectors = np.empty((len(texts), dim), np.float32)
+    codes: dict[int, Codes] = {}
+    # Texts of similar length share a chunk, as they share a batch of the encoder.
+    order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+    for start in range(0, len(order), TOKEN_CHUNK):
+        rows = order[start : start + TOKEN_CHUNK]
+        encoded = require_tokens(encoder).encode_passage_tokens([texts[row] for row in rows])
+        for row, one in zip(rows, encoded, strict=True):
+            vectors[row] = one.vector
+            codes[row] = codec.encode(one.tokens)
+    return vectors, [codes[row] for row in range(len(texts))]
+
+
+def require_tokens(encoder: PassageEncoder) -> PassageTokenEncoder:
+    """Return the encoder if it gives token vectors. Raises InvalidArgument."""
+    if not isinstance(encoder, PassageTokenEncoder):
+        raise InvalidArgument(
+            "late_interaction=stored needs token vectors, which this encoder does not give; leave it out, or take "
+            "another encoder",
+            param="late_interaction",
+        )
+    return encoder
 
 
 def _normalised(passages: Sequence[Passage], dim: int) -> FloatArray:

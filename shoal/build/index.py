@@ -13,8 +13,10 @@ from shoal import layout
 from shoal.build.commits import Duplicate, ShardCommit, read_shard_commit
 from shoal.build.lexical import open_writer
 from shoal.build.recall import ExactSearch, attempt
+from shoal.build.tokens import read_codec
 from shoal.build.unit import UnitFile, vectors_of
 from shoal.indexes import index_kind
+from shoal.late.writer import TokenWriter
 from shoal.lexical.analyzer import Analyzer
 from shoal.lexical.statistics import count_terms
 from shoal.manifest import ShardInfo
@@ -45,6 +47,7 @@ def index_shard(
     trained = layout.trained_index(plan.hash)
     with storage.scratch(layout.scratch(plan.hash)) as folder:
         lexical = open_writer(plan, shard, storage, folder / "shard") if plan.lexical.lexical else None
+        tokens = TokenWriter(folder / "shard", read_codec(plan, storage)) if plan.stores_tokens else None
         with (folder / "duplicates.jsonl").open("w", encoding="utf-8") as duplicates:
             entry = write_shard(
                 folder / "shard",
@@ -55,6 +58,7 @@ def index_shard(
                 trained=storage.read(trained) if storage.exists(trained) else None,
                 threads=threads,
                 lexical=lexical,
+                tokens=tokens,
                 fields=fields,
             )
         info = ShardInfo.model_validate_json((folder / "shard" / layout.SHARD).read_bytes())

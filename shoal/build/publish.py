@@ -10,6 +10,7 @@ import numpy as np
 
 from shoal import layout
 from shoal.build.commits import Duplicate, ShardCommit, Tally, read_unit_commit
+from shoal.build.tokens import describe_tokens
 from shoal.errors import InvalidArgument
 from shoal.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, LexicalInfo, Manifest
 from shoal.metadata import FieldType, declared_types
@@ -105,6 +106,7 @@ def make_manifest(
         dim=plan.encoder.dim,
         index=index,
         lexical=lexical,
+        late=describe_tokens(plan),
         shards=shards,
         files=files,
         counts=Counts(

@@ -7,31 +7,38 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shoal import layout
+from shoal.late.writer import COLUMN
 from shoal.records import FloatArray
 from shoal.shard import PASSAGE_SCHEMA
 from shoal.storage import Storage
 
-_COLUMNS = [*PASSAGE_SCHEMA.names, "record", "vector"]
+_COLUMNS = [*PASSAGE_SCHEMA.names, "record", "vector", COLUMN.name]
 
 
-def unit_schema(dim: int) -> pa.Schema:
-    """Columns of a passage, the place of its record within the unit, and its vector."""
+def unit_schema(dim: int, tokens: bool = False) -> pa.Schema:
+    """Columns of a passage, the place of its record within the unit, its vector and, if kept, its reduced tokens."""
     record = pa.field("record", pa.int64(), nullable=False)
     vector = pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)
-    return pa.schema([*PASSAGE_SCHEMA, record, vector])
+    return pa.schema([*PASSAGE_SCHEMA, record, vector, *([COLUMN] if tokens else [])])
 
 
 def write_unit(
-    path: Path, batch: pa.RecordBatch, records: NDArray[np.int64], vectors: FloatArray, rows: NDArray[np.int64]
+    path: Path,
+    batch: pa.RecordBatch,
+    records: NDArray[np.int64],
+    vectors: FloatArray,
+    rows: NDArray[np.int64],
+    tokens: pa.LargeBinaryArray | None = None,
 ) -> None:
     """Write a unit to a local file.
 
     batch: passages (n,) ordered by shard; records: int64 (n,); vectors: float32 (n, dim); rows: int64 (shards,), how
-    many of the n belong to each shard.
+    many of the n belong to each shard; tokens: the column of their reduced token vectors, if these are kept.
     """
     dim = vectors.shape[1]
     vector = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1)), dim)
-    whole = pa.RecordBatch.from_arrays([*batch.columns, pa.array(records), vector], schema=unit_schema(dim))
+    columns = [*batch.columns, pa.array(records), vector, *([] if tokens is None else [tokens])]
+    whole = pa.RecordBatch.from_arrays(columns, schema=unit_schema(dim, tokens is not None))
     with pa.ipc.new_file(str(path), whole.schema) as writer:
         start = 0
         for count in rows.tolist():

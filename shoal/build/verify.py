@@ -1,5 +1,8 @@
 """Verify: what was stored is what was counted, before anything is published."""
 
+import io
+
+import numpy as np
 import pyarrow as pa
 
 from shoal import layout, versions
@@ -39,6 +42,11 @@ def verify_shard(plan: Plan, commit: ShardCommit, storage: Storage) -> list[str]
         with storage.open_input(path) as source:
             columns = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=[0]))
             rows = sum(columns.get_batch(number).num_rows for number in range(columns.num_record_batches))
+        if rows != commit.entry.count:
+            problems.append(f"{storage.uri}/{path} holds {rows} rows, {commit.entry.count} were written")
+    if plan.stores_tokens:
+        path = f"{layout.shard_dir(plan.version, commit.entry.shard)}/{layout.LATE_OFFSETS}"
+        rows = len(np.load(io.BytesIO(storage.read(path)), allow_pickle=False)) - 1
         if rows != commit.entry.count:
             problems.append(f"{storage.uri}/{path} holds {rows} rows, {commit.entry.count} were written")
     return problems

@@ -161,7 +161,7 @@ def _row(storage: Storage, version: str, current: Current | None) -> dict[str, A
 
 
 def _facts(manifest: Manifest, state: str | None) -> list[tuple[str, str]]:
-    counts, index, words = manifest.counts, manifest.index, manifest.lexical
+    counts, index, words, late = manifest.counts, manifest.index, manifest.lexical, manifest.late
     sizes = [shard.count for shard in manifest.shards]
     recall = "not measured" if index.recall_at_10 is None else f"{index.recall_at_10:.4f}"
     latency = "" if index.latency_ms is None else f", {index.latency_ms:.2f} ms a query in one shard"
@@ -181,6 +181,7 @@ def _facts(manifest: Manifest, state: str | None) -> list[tuple[str, str]]:
         ("vectors", f"{manifest.dim} dimensions, {manifest.metric}"),
         ("index", f"{index.kind} {index.search}".strip()),
         ("words", "not indexed" if words is None else f"{words.language}, BM25 with k1 {words.k1:g} and b {words.b:g}"),
+        ("tokens", "not stored" if late is None else f"stored, {late.dims} dimensions of {late.bits} bits"),
         ("recall@10", f"{recall}{latency}"),
         *(
             ("" if place else "curve", f"{point.recall:.4f} in {point.latency_ms:.2f} ms with {point.search}")

@@ -9,6 +9,7 @@ from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
 from shoal.cli.server import DEFAULT_URL, Filter, Mode, Query, Recall, TimeoutMs, TopK, TopN, Url, ask
+from shoal.errors import InvalidArgument
 
 app = typer.Typer()
 
@@ -22,6 +23,9 @@ def search(
     rerank: Annotated[
         bool | None, typer.Option("--rerank/--no-rerank", help="Rerank what stage one found. Default: the server's.")
     ] = None,
+    late: Annotated[
+        bool, typer.Option("--late", help="Rerank by the token vectors that the shards hold of their passages.")
+    ] = False,
     mode: Mode = None,
     filter: Filter = None,
     recall: Recall = None,
@@ -33,12 +37,14 @@ def search(
     A row is a passage: its final rank, its rerank score, the rank it had in stage one, and its score there.
     """
     with guard(as_json):
+        if late and rerank is not None:
+            raise InvalidArgument("--late is a way of reranking; leave --rerank and --no-rerank out", param="late")
         response = ask(
             url,
             query,
             top_k=top_k,
             top_n=top_n,
-            rerank=rerank,
+            rerank="late" if late else rerank,
             mode=mode,
             filter=filter,
             recall=recall,

@@ -8,13 +8,13 @@ from typing import Any, Protocol, Self, get_args
 
 from shoal.cache import ShardCache
 from shoal.client import Client
-from shoal.encoders import Encoder, load_encoder
+from shoal.encoders import Encoder, TextVectors, TokenEncoder, load_encoder
 from shoal.errors import InvalidArgument
 from shoal.evaluation.runs import DEPTH, Run
 from shoal.filters import Filter
 from shoal.manifest import Manifest
 from shoal.pipeline import SearchPipeline
-from shoal.records import FloatArray, Mode, Passage, Queries, SearchAnswer, SearchRequest, ShardHits
+from shoal.records import FloatArray, Mode, Passage, Queries, Rerank, SearchAnswer, SearchRequest, ShardHits
 from shoal.rerankers import Reranker, load_reranker
 from shoal.services import Fetched
 from shoal.serving import NO_RERANKER, check_encoder, plan_serving
@@ -26,13 +26,14 @@ from shoal.storage import Storage
 class Asker(Protocol):
     """Somebody who answers queries. A context manager.
 
-    modes: how it can search, and reranks: whether it has a stage two.
+    modes: how it can search, reranks: whether it has a reranker, and late: whether its shards hold token vectors.
     """
 
     modes: Sequence[Mode]
     reranks: bool
+    late: bool
 
-    def ask(self, query: str, mode: Mode, rerank: bool, top_k: int) -> tuple[list[str], bool]:
+    def ask(self, query: str, mode: Mode, rerank: Rerank, top_k: int) -> tuple[list[str], bool]:
         """Return the ids of `top_k` passages, best first, and whether the answer is all that was asked for."""
         ...
 
@@ -50,7 +51,7 @@ def open_asker(settings: EvaluateSettings) -> Asker:
         return ServerAsker(settings.url, settings.timeout_ms)
     serve = ServeSettings(
         index=settings.index or "",
-        reranker=NO_RERANKER if settings.rerank == "no" else settings.reranker,
+        reranker=settings.reranker if settings.rerank in ("both", "yes") else NO_RERANKER,
         device=settings.device,
         encoder_threads=settings.threads,
         retriever_threads=settings.threads,
@@ -63,9 +64,9 @@ def open_asker(settings: EvaluateSettings) -> Asker:
     return LocalAsker(Storage(serve.index), plan.manifest, encoder, reranker, serve, settings.timeout_ms)
 
 
-def ask_all(asker: Asker, queries: dict[str, str], mode: Mode, rerank: bool, top_k: int) -> Run:
+def ask_all(asker: Asker, queries: dict[str, str], mode: Mode, rerank: Rerank, top_k: int) -> Run:
     """Ask every query, one after the other, after one that warms up and is not measured."""
-    name = f"{mode}+rerank" if rerank else mode
+    name = f"{mode}+{'rerank' if rerank is True else rerank}" if rerank else mode
     run = Run(name, {}, {})
     degraded = 0
     if queries:
@@ -88,8 +89,9 @@ class ServerAsker:
         description = self._client.index()
         self.modes: Sequence[Mode] = [mode for mode in get_args(Mode) if mode in description.modes]
         self.reranks = description.models.get("reranker") is not None
+        self.late = description.late_interaction == "stored"
 
-    def ask(self, query: str, mode: Mode, rerank: bool, top_k: int) -> tuple[list[str], bool]:
+    def ask(self, query: str, mode: Mode, rerank: Rerank, top_k: int) -> tuple[list[str], bool]:
         """Ask the server."""
         answer = self._client.search(
             query, mode=mode, rerank=rerank, top_k=top_k, top_n=top_k, include=[], timeout_ms=self._timeout_ms
@@ -125,6 +127,7 @@ class LocalAsker:
             )
         self.modes: Sequence[Mode] = get_args(Mode) if manifest.lexical else ["dense"]
         self.reranks = reranker is not None
+        self.late = manifest.late is not None
         self._timeout_s = timeout_ms / 1000
         threads = settings.retriever_threads
         self._shards = [
@@ -137,18 +140,21 @@ class LocalAsker:
             settings,
         )
         counts = [entry.count for entry in manifest.shards]
-        self._pipeline.switch(manifest.version, counts, manifest.fields, manifest.lexical is not None, manifest.index)
+        lexical, late = manifest.lexical is not None, manifest.late is not None
+        self._pipeline.switch(manifest.version, counts, manifest.fields, lexical, manifest.index, late)
         self._runner = asyncio.Runner()
 
-    def ask(self, query: str, mode: Mode, rerank: bool, top_k: int) -> tuple[list[str], bool]:
+    def ask(self, query: str, mode: Mode, rerank: Rerank, top_k: int) -> tuple[list[str], bool]:
         """Ask the pipeline."""
         answer = self.answer(query, mode, rerank, top_k)
         return [result.id for result in answer.results], answer.degraded is None
 
-    def answer(self, query: str, mode: Mode, rerank: bool, top_k: int, explain: bool = False) -> SearchAnswer:
-        """Ask the pipeline for all that it says."""
+    def answer(
+        self, query: str, mode: Mode, rerank: Rerank, top_k: int, explain: bool = False, top_n: int | None = None
+    ) -> SearchAnswer:
+        """Ask the pipeline for all that it says; about `top_n` of the `top_k` passages, or all."""
         deadline = time.time() + self._timeout_s
-        request = SearchRequest(query, top_k, top_k, rerank, deadline, explain=explain, mode=mode)
+        request = SearchRequest(query, top_k, top_n or top_k, rerank, deadline, explain=explain, mode=mode)
         return self._runner.run(self._pipeline.search(request))
 
     def passage(self, shard: int, row: int) -> Passage:
@@ -173,6 +179,10 @@ class _Encoder:
     async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
         return self._encoder.encode_queries(queries)
 
+    async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
+        assert isinstance(self._encoder, TokenEncoder)
+        return self._encoder.encode_query_tokens(queries)
+
 
 class _Shard:
     def __init__(self, shard: Shard) -> None:
@@ -192,6 +202,9 @@ class _Shard:
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         return self._shard.fetch(rows, with_vectors)
 
+    async def score(self, version: str, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
+        return self._shard.score(query, rows)
+
 
 class _Reranker:
     def __init__(self, reranker: Reranker) -> None:
@@ -201,7 +214,7 @@ class _Reranker:
         return self._reranker.score(query, passages)
 
 
-def planned(settings: EvaluateSettings, asker: Asker) -> list[tuple[Mode, bool]]:
+def planned(settings: EvaluateSettings, asker: Asker) -> list[tuple[Mode, Rerank]]:
     """What is asked: modes in their order, each without and with stage two.
 
     Raises InvalidArgument for a mode or a stage that there is none of.
@@ -211,12 +224,18 @@ def planned(settings: EvaluateSettings, asker: Asker) -> list[tuple[Mode, bool]]
             raise InvalidArgument(f"this index cannot be searched in mode {mode}", param="modes")
     if settings.rerank == "yes" and not asker.reranks:
         raise InvalidArgument("this server has no reranker; leave --rerank out", param="rerank")
-    stages = {"both": [False, True], "no": [False], "yes": [True]}[settings.rerank]
+    if settings.rerank == "late" and not asker.late:
+        raise InvalidArgument(
+            "this version holds no token vectors; build it with --late-interaction stored", param="rerank"
+        )
+    stages: dict[str, list[Rerank]] = {"both": [False, True], "no": [False], "yes": [True], "late": [False, "late"]}
     modes = settings.modes or asker.modes
-    return [(mode, rerank) for mode in modes for rerank in stages if asker.reranks or not rerank]
+    return [
+        (mode, rerank) for mode in modes for rerank in stages[settings.rerank] if asker.reranks or rerank is not True
+    ]
 
 
-def ask_planned(asker: Asker, queries: dict[str, str], plan: Sequence[tuple[Mode, bool]], top_k: int) -> list[Run]:
+def ask_planned(asker: Asker, queries: dict[str, str], plan: Sequence[tuple[Mode, Rerank]], top_k: int) -> list[Run]:
     """Ask all queries in every planned way."""
     return [ask_all(asker, queries, mode, rerank, top_k if rerank else DEPTH) for mode, rerank in plan]
 

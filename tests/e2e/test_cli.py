@@ -78,6 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(folder: Path) -> Built:
     options = ["--index", "index", "--encoder", "hashing:64", "--shards", "2", "--workers", "1"]
+    options += ["--late-interaction", "stored"]
     summary = shoal(folder, "build", "--source", "fish.jsonl", *options)
     assert "fish.jsonl:401" in summary
     second = parsed(shoal(folder, "build", "--source", "more.jsonl", *options, "--json"))
@@ -153,6 +154,12 @@ def test_search_json(folder: Path, server: str, built: Built) -> None:
     assert all(1 <= result["retrieval_rank"] <= 9 for result in answer["results"])
     plain = parsed(shoal(folder, "search", "trout fjord", "--url", server, "--top-n", "4", "--no-rerank", "--json"))
     assert [result["retrieval_rank"] for result in plain["results"]] == [1, 2, 3, 4]
+
+
+def test_search_reranked_in_the_shards(folder: Path, server: str) -> None:
+    answer = parsed(shoal(folder, "search", "trout hunts", "--url", server, "--mode", "dense", "--late", "--json"))
+    assert (answer["reranked"], answer["reranker"], answer["degraded"]) == (True, "late", None)
+    assert "trout hunts" in answer["results"][0]["text"].replace("the ", "")
 
 
 def test_search_with_a_filter(folder: Path, server: str) -> None:

@@ -83,12 +83,14 @@ def content(summary: Summary) -> dict[str, Any]:
 
 
 def test_one_and_three_workers_store_the_same_bytes(build: Build, tmp_path: Path) -> None:
-    one, three = build(tmp_path / "one", workers=1), build(tmp_path / "three", workers=3)
+    stored = {"late_interaction": "stored", "late_dims": 8}
+    one, three = build(tmp_path / "one", workers=1, **stored), build(tmp_path / "three", workers=3, **stored)
     assert (one.workers, three.workers) == (1, 3)
     assert len(one.busy) == 1 <= len(three.busy) <= 3
     assert all(0 < share <= 1 for share in (*one.busy, *three.busy))
     assert content(one) == content(three)
     assert content(one)["fields"] == {"page": "integer"}
+    assert content(one)["late"] == {"dims": 8, "bits": 4}
     assert versions.verify(Storage(one.index), one.version) == []
     assert (one.passages, one.duplicates, one.rejected) == (600, 1, 1)
     assert one.recall_at_10 == 1.0

@@ -52,6 +52,7 @@ class Run:
         self.storage = Storage(str(index))
         command = [sys.executable, "-m", "jobs.build_index", "--source", str(corpus), "--index", str(index), "--json"]
         command += ["--encoder", "hashing:32", "--shards", str(SHARDS), "--unit-passages", str(UNIT), *more]
+        command += ["--late-interaction", "stored", "--late-dims", "8"]
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,

@@ -17,10 +17,11 @@ from ray import serve
 from serve import telemetry
 from serve.app import NAME, build_app
 from serve.handles import EncoderHandle, ShardHandle, readable
-from shoal.encoders import load_encoder
+from shoal.encoders import TokenEncoder, load_encoder
 from shoal.errors import CorruptIndex, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.records import Queries
-from shoal.settings import EncoderSettings
+from shoal.rerankers.late_interaction import LateInteraction
+from shoal.settings import EncoderSettings, LateSettings
 from tests.dashboard import SERVE_METRICS
 from tests.indexes import passages, publish
 from tests.serving import local_ray, serving
@@ -42,7 +43,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, logs: Path) -> Iterator[httpx.Client]:
     root = tmp_path_factory.mktemp("index")
-    publish(root, "v1", passages(COUNT))
+    publish(root, "v1", passages(COUNT), late=LateSettings(late_interaction="stored", late_dims=32, late_bits=8))
     told = {"log_dir": str(logs), "log_format": "json", "log_level": "DEBUG", "slow_query_ms": 0}
     with serving(root, reranker="overlap", reranker_max_replicas=2, **told) as client:
         yield client
@@ -64,6 +65,21 @@ def test_both_stages_answer(server: httpx.Client) -> None:
     assert len(answer["results"]) == 5
     scores = [result["score"] for result in answer["results"]]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_the_shards_rerank_with_their_token_vectors(server: httpx.Client) -> None:
+    assert server.get("/v1/index").json()["late_interaction"] == "stored"
+    answer = search(server, "black otter n8", top_k=20, top_n=5, rerank="late")
+    assert (answer["reranked"], answer["reranker"], answer["degraded"]) == (True, "late", None)
+    assert answer["results"][0]["text"] == "the black otter number n8"
+    encoder = load_encoder(EncoderSettings(encoder="hashing:64"))
+    assert isinstance(encoder, TokenEncoder)
+    texts = [result["text"] for result in answer["results"]]
+    expected = LateInteraction(encoder, 0).score("black otter n8", texts)
+    np.testing.assert_allclose([result["rerank_score"] for result in answer["results"]], expected, atol=0.1)
+    assert [result["score"] for result in answer["results"]] == sorted(
+        (result["rerank_score"] for result in answer["results"]), reverse=True
+    )
 
 
 def test_stage_one_equals_exact_search_over_all_passages(server: httpx.Client) -> None:

@@ -53,7 +53,9 @@ class Server:
         manifest = expected or versions.read_manifest(self.storage, versions.list_versions(self.storage)[0])
         self.activation = Activation(self.storage, self.shards, self._switch, manifest.encoder, lambda: self.time)
 
-    def _switch(self, version: str, counts: Sequence[int], fields: FieldTypes, lexical: bool, index: IndexInfo) -> None:
+    def _switch(
+        self, version: str, counts: Sequence[int], fields: FieldTypes, lexical: bool, index: IndexInfo, late: bool
+    ) -> None:
         self.log.append(f"switch {version}")
         self.counts = list(counts)
 
@@ -94,6 +96,7 @@ async def test_the_first_look_loads_what_current_names(root: Path) -> None:
         "recall_at_10": None,
         "curve": [],
         "modes": ["dense"],
+        "late_interaction": "none",
         "models": {"encoder": "hashing:64", "reranker": "overlap"},
         "problem": None,
     }

@@ -133,7 +133,7 @@ async def test_a_search_with_defaults(server: Server) -> None:
     assert answer.coverage.model_dump() == {"shards": 2, "answered": 2, "fraction": 1.0, "missing": []}
     assert answer.usage.model_dump() == {"queries": 1, "pairs": 25}
     assert set(response.json()) == {
-        "id", "index_version", "results", "mode", "reranked", "coverage", "degraded", "timings_ms", "usage",
+        "id", "index_version", "results", "mode", "reranked", "reranker", "coverage", "degraded", "timings_ms", "usage",
     }  # fmt: skip
     assert set(response.json()["results"][0]) == {
         "id", "score", "retrieval_score", "retrieval_rank", "rerank_score", "title", "text", "metadata",
@@ -221,6 +221,22 @@ async def test_each_query_gets_the_recall_that_it_asks_for_and_more_than_the_ver
         check_error(await server.post({"query": "a", "recall": wrong}), 400, "INVALID_ARGUMENT", "recall")
 
 
+async def test_late_reranks_where_the_shards_can_and_is_refused_where_they_cannot(server: Server) -> None:
+    refused = check_error(await server.post({"query": "a", "rerank": "late"}), 400, "INVALID_ARGUMENT", "rerank")
+    assert "build it with --late-interaction stored" in refused
+    server.engine.pipeline.switch("v1", [10, 30], late=True)
+    answer = answer_of(await server.post({"query": "a", "rerank": "late", "top_n": 3}))
+    nearest = sorted((id_ for id_, _ in exact(PASSAGES, "a", 25)), reverse=True)
+    assert [result.id for result in answer.results] == nearest[:3]
+    assert (answer.reranked, answer.reranker) == (True, "late")
+    answer = answer_of(await server.post({"query": "a", "rerank": True}))
+    assert (answer.reranked, answer.reranker) == (True, "late_interaction")
+    answer = answer_of(await server.post({"query": "a", "rerank": False}))
+    assert (answer.reranked, answer.reranker) == (False, None)
+    for wrong in ("early", 1, [], {}):
+        check_error(await server.post({"query": "a", "rerank": wrong}), 400, "INVALID_ARGUMENT", "rerank")
+
+
 async def test_rerank_is_off_by_default_where_there_is_no_reranker() -> None:
     server = Server(reranker="none")
     answer = answer_of(await server.post({"query": "a"}))
@@ -273,7 +289,7 @@ async def test_a_partial_answer_is_a_success(server: Server) -> None:
         ({"query": "a", "top_n": 0}, "top_n", "top_n should be greater than or equal to 1"),
         ({"query": "a", "top_n": 1001}, "top_n", "top_n should be less than or equal to 1000"),
         ({"query": "a", "top_k": 5, "top_n": 6}, "top_n", "top_n should be at most top_k (5), not 6"),
-        ({"query": "a", "rerank": "yes"}, "rerank", "rerank should be a valid boolean"),
+        ({"query": "a", "rerank": "yes"}, "rerank", "rerank should be true, false or 'late'"),
         ({"query": "a", "mode": "sparse"}, "mode", "mode should be 'dense', 'lexical' or 'hybrid'"),
         ({"query": "a", "filter": "year > 2020"}, "filter", "filter should be a valid dictionary"),
         ({"query": "a", "include": "text"}, "include", "include should be a valid list"),

@@ -274,6 +274,14 @@ def test_search_without_reranking(server: Server) -> None:
     assert result.stdout.splitlines()[-1] == "degraded: reranker: deadline"
 
 
+def test_search_can_have_the_shards_rerank(server: Server) -> None:
+    assert run("search", "fish", "--late").exit_code == 0
+    assert server.bodies == [{"query": "fish", "rerank": "late"}]
+    result = run("search", "fish", "--late", "--no-rerank")
+    assert result.exit_code == 2
+    assert "leave --rerank and --no-rerank out" in result.stderr
+
+
 def test_search_json_is_the_servers_answer(server: Server) -> None:
     result = run("search", "fish", "--json")
     assert json.loads(result.stdout) == answered({})

@@ -13,14 +13,16 @@ from serve.activation import BUSY_S
 from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Threads
 from serve.errors import response_of
 from shoal import versions
-from shoal.encoders import load_encoder
+from shoal.encoders import TokenEncoder, load_encoder
 from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Overloaded, ShoalError, Unavailable
 from shoal.filters import Compare
 from shoal.records import FloatArray, Hits, Queries, SearchRequest
+from shoal.rerankers.late_interaction import LateInteraction
 from shoal.services import Fetched
-from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
+from shoal.settings import EncoderSettings, LateSettings, RerankerSettings, ServeSettings
 from shoal.shard import Shard
 from shoal.storage import Storage
+from tests.engine import local_engine
 from tests.indexes import damage, passages, publish
 from tests.meters import RecordingMeter
 
@@ -54,6 +56,14 @@ class TestQueryEncoder:
         np.testing.assert_array_equal(
             await encoder.encode(["red fish", "otter"], soon()), model.encode_queries(["red fish", "otter"])
         )
+
+    async def test_gives_the_tokens_of_the_encoder(self) -> None:
+        model = load_encoder(HASHING)
+        assert isinstance(model, TokenEncoder)
+        encoder = QueryEncoder(HASHING, model.fingerprint(), 10)
+        found, expected = await encoder.encode_tokens(["red fish"], soon()), model.encode_query_tokens(["red fish"])
+        np.testing.assert_array_equal(found[0].tokens, expected[0].tokens)
+        np.testing.assert_array_equal(found[0].vector, expected[0].vector)
 
     async def test_refuses_an_index_of_another_encoder_and_names_both(self) -> None:
         other = load_encoder(EncoderSettings(encoder="hashing:32")).fingerprint()
@@ -97,6 +107,21 @@ class TestThreads:
         threads, free = Threads(1, "test"), threading.Event()
         asyncio.get_running_loop().call_soon(free.set)
         assert await threads.run(soon(), free.wait, 30)
+
+
+async def test_the_shards_rerank_and_the_server_says_that_they_can(tmp_path: Path) -> None:
+    stored = LateSettings(late_interaction="stored", late_dims=32, late_bits=8)
+    publish(tmp_path / "root", "v1", passages(40), late=stored)
+    engine = await local_engine(ServeSettings(index=str(tmp_path / "root"), encoder="hashing:64", reranker="overlap"))
+    assert (await engine.index_info())["late_interaction"] == "stored"
+    (answer,) = await engine.search([SearchRequest("the red fish number n5", 12, 3, "late", soon())])
+    assert (answer.reranker, answer.degraded) == ("late", None)
+    scores = [result.rerank_score for result in answer.results]
+    model = load_encoder(HASHING)
+    assert isinstance(model, TokenEncoder)
+    texts = [result.passage.content for result in answer.results]
+    expected = LateInteraction(model, 0).score("the red fish number n5", texts)
+    np.testing.assert_allclose(np.array(scores, np.float32), expected, atol=0.1)
 
 
 class TestRetriever:

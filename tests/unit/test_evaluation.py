@@ -29,7 +29,7 @@ from shoal.evaluation.measures import MEASURES, judge, paired_p_value
 from shoal.evaluation.runs import Run, extended, joined, read_run, write_run
 from shoal.manifest import CurvePoint, IndexInfo
 from shoal.records import Passage
-from shoal.settings import EvaluateSettings, LexicalSettings
+from shoal.settings import EvaluateSettings, LateSettings, LexicalSettings
 from shoal.storage import Storage
 from tests.indexes import publish
 
@@ -249,6 +249,18 @@ def test_a_version_without_words_is_evaluated_by_vectors(tmp_path: Path, dataset
     assert [row.name for row in evaluate(EvaluateSettings(**options)).rows] == ["dense"]
     with pytest.raises(InvalidArgument, match="cannot be searched in mode hybrid"):
         evaluate(EvaluateSettings(**options, modes=["hybrid"]))
+
+
+def test_stored_tokens_are_evaluated_beside_stage_one(tmp_path: Path, dataset: Path) -> None:
+    content = [Passage(id_, text) for id_, text in TEXTS.items()]
+    stored = LateSettings(late_interaction="stored", late_dims=16, late_bits=8)
+    publish(tmp_path / "late", "v1", content, encoder="hashing:16", late=stored)
+    options: dict[str, Any] = {"dataset": str(dataset), "rerank": "late"}
+    outcome = evaluate(EvaluateSettings(**options, index=str(tmp_path / "late")))
+    assert [(row.name, row.degraded) for row in outcome.rows] == [("dense", 0), ("dense+late", 0)]
+    publish(tmp_path / "plain", "v1", content)
+    with pytest.raises(InvalidArgument, match="build it with --late-interaction stored"):
+        evaluate(EvaluateSettings(**options, index=str(tmp_path / "plain")))
 
 
 def test_nothing_to_evaluate_is_refused(dataset: Path) -> None:

@@ -13,6 +13,7 @@ import shoal
 from shoal import layout
 from shoal.columns import ARROW_TYPES
 from shoal.fingerprint import Fingerprint
+from shoal.late.writer import FILES as LATE_FILES
 from shoal.lexical.writer import FILES
 from shoal.manifest import (
     FORMAT_VERSION,
@@ -20,6 +21,7 @@ from shoal.manifest import (
     Counts,
     FileEntry,
     IndexInfo,
+    LateInfo,
     LexicalInfo,
     Manifest,
     ShardEntry,
@@ -67,7 +69,7 @@ def test_the_paths_are_those_of_the_layout() -> None:
         f"{folder}/{layout.EXACT}",
         f"{folder}/{layout.PASSAGES}",
         f"{folder}/{layout.METADATA}",
-        *(f"{folder}/{name}" for name in FILES),
+        *(f"{folder}/{name}" for name in (*FILES, *LATE_FILES)),
         f"{folder}/{layout.SHARD}",
         f"{layout.staging_dir('<plan>')}/",
     ]
@@ -107,6 +109,11 @@ def test_the_columns_are_those_of_the_schema() -> None:
 
 def test_the_lexical_files_are_those_of_the_layout() -> None:
     assert [f"{layout.LEXICAL}/{name}" for name in names("`lexical/`")] == list(FILES)
+
+
+def test_the_files_of_token_vectors_are_those_of_the_layout() -> None:
+    assert [f"{layout.LATE}/{name}" for name in names("`late/`")] == list(LATE_FILES)
+    assert set(LateInfo.model_fields) <= set(mentioned("`manifest.json`", "late"))
 
 
 def test_the_types_of_fields_are_those_of_the_columns() -> None:

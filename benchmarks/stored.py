@@ -1,0 +1,362 @@
+"""What stored token vectors cost and keep: `python -m benchmarks.stored [--dataset DIR ...] [--cache DIR]`.
+
+Every collection is encoded, searched and reranked once, by late interaction computed on the fly over the best 50 of
+dense and of hybrid search. The same candidates are then ordered again with token vectors as a build would store them,
+for many numbers of dimensions and bits, and with neighbouring tokens averaged in pairs: nDCG@10 over bytes per passage.
+Then the cost of a query is measured, in this process and by single queries, and that of a build.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+from benchmarks.adaptive import Scored, record
+from benchmarks.beir import read_jsonl
+from benchmarks.quality import BM25, build, keep
+from benchmarks.report import Figure, report
+from shoal.build.embed import encode_with_tokens
+from shoal.build.sample import stratified
+from shoal.build.tokens import PASSAGES, TOKENS
+from shoal.encoders import TextVectors, TokenEncoder, load_encoder
+from shoal.evaluation.asking import LocalAsker
+from shoal.evaluation.dataset import Dataset, read_dataset
+from shoal.evaluation.measures import MAIN, judge
+from shoal.evaluation.runs import Run
+from shoal.late import codec
+from shoal.late.codec import code_width, unpack
+from shoal.records import FloatArray, Mode
+from shoal.rerankers.late_interaction import DENSE_WEIGHT
+from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, LateSettings, ServeSettings
+from shoal.storage import Storage
+
+COLLECTIONS = [name for name in BM25 if name != "boolq-dev"]
+MODES: tuple[Mode, ...] = ("dense", "hybrid")
+DIMS = {1: (64, 128), 2: (32, 64, 96, 128), 4: (16, 32, 48, 64, 72, 96, 128), 8: (16, 32, 48, 64, 96)}
+"""Dimensions that are tried with so many bits; a build takes those of 4 and 8."""
+AVERAGED = {4: (64, 96, 128), 8: (48, 64)}
+LOSS, BYTES, SLOWER = 0.01, 8192, 1.5
+"""What the default may lose in nDCG@10 in any collection, what it may take for a passage, and its share of latency."""
+TOP_KS = (25, 50)
+LATENCY_QUERIES = 200
+BUILD_PASSAGES = 1024
+CHUNK = 65_536
+_OFFSET_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How tokens are stored: so many dimensions of so many bits, of the means of so many neighbours."""
+
+    dims: int
+    bits: int
+    pooled: int = 1
+
+    @property
+    def name(self) -> str:
+        """Its name in tables."""
+        return f"{self.dims} x {self.bits} bits" + (f", {self.pooled} tokens averaged" if self.pooled > 1 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """One collection, its candidates scored on the fly. tokens: float16 (t, hidden), of the candidates alone.
+
+    rows: the place of each candidate; ends: int64 (n,), where its tokens end. all_lengths: int64, of all passages.
+    """
+
+    dataset: Dataset
+    recorded: dict[Mode, dict[str, Scored]]
+    queries: dict[str, TextVectors]
+    rows: dict[str, int]
+    vectors: FloatArray
+    tokens: NDArray[np.float16]
+    ends: NDArray[np.int64]
+    all_lengths: NDArray[np.int64]
+    sample: NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """nDCG@10 by mode and collection, and the mean bytes of a passage by collection."""
+
+    ndcg: dict[Mode, list[float]]
+    passage_bytes: list[float]
+
+    def mean(self, mode: Mode) -> float:
+        """Over the collections."""
+        return statistics.mean(self.ndcg[mode])
+
+
+def main() -> None:
+    """Measure all layouts on all collections, print tables, draw the plot, and fail if the default misses a goal."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = Path(os.environ.get("SHOAL_DATA", "../shared/data")) / "beir"
+    parser.add_argument("--dataset", type=Path, nargs="+", default=[data / name for name in COLLECTIONS])
+    parser.add_argument("--queries", type=int, default=500, help="ask at most so many of each, sampled by a fixed seed")
+    parser.add_argument("--dtype", default="auto", help="precision of the encoder")
+    parser.add_argument("--cache", type=Path, help="folder that keeps vectors (3 GB for all collections)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--skip", choices=["sweep", "cost"], help="leave a half out")
+    parser.add_argument("--plot", type=Path, help="draw nDCG@10 over bytes per passage into this PNG file")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
+        if options.skip != "sweep":
+            figures += sweep(options, Path(folder))
+        if options.skip != "cost":
+            figures += cost(options, Path(folder))
+    report(f"Stored token vectors of {EMBEDDED_ENCODER}, {options.threads} threads", figures, options.json)
+
+
+def sweep(options: argparse.Namespace, folder: Path) -> list[Figure]:
+    """Try all layouts on all collections."""
+    collections = [read(place, options, folder) for place in options.dataset]
+    threadpool_limits(options.threads, user_api="blas")
+    outcomes: dict[Layout | None, Outcome] = {None: on_the_fly(collections)}
+    default = LateSettings()
+    layouts = [Layout(dims, bits) for bits, several in DIMS.items() for dims in several]
+    layouts += [Layout(dims, bits, 2) for bits, several in AVERAGED.items() for dims in several]
+    for one in layouts:
+        outcomes[one] = outcome(collections, one)
+        print(one.name, *(f"{mode} {outcomes[one].mean(mode):.4f}" for mode in MODES), file=sys.stderr, flush=True)
+    names = [place.name for place in options.dataset]
+    for mode in MODES:
+        show(mode, names, outcomes)
+    if options.plot:
+        plot(outcomes, options.plot)
+    figures = []
+    for one, found in outcomes.items():
+        name = "on the fly" if one is None else one.name
+        figures += [Figure(f"{name}, {mode}: mean nDCG@10", found.mean(mode), "") for mode in MODES]
+        figures.append(Figure(f"{name}: bytes per passage", statistics.mean(found.passage_bytes), "B"))
+    chosen, base = outcomes[Layout(default.late_dims, default.late_bits)], outcomes[None]
+    for mode in MODES:
+        lost = max(before - after for before, after in zip(base.ndcg[mode], chosen.ndcg[mode], strict=True))
+        figures.append(Figure(f"default, {mode}: most nDCG@10 lost", lost, "", f"<= {LOSS}", lost <= LOSS))
+    largest = max(chosen.passage_bytes)
+    figures.append(Figure("default: bytes per passage, largest mean", largest, "B", f"<= {BYTES}", largest <= BYTES))
+    return figures
+
+
+def read(place: Path, options: argparse.Namespace, folder: Path) -> Collection:
+    """Record one collection, and gather what its candidates are made of."""
+    dataset = read_dataset(str(place)).sample(options.queries)
+    encoder = load_encoder(EncoderSettings(encoder=EMBEDDED_ENCODER, dtype=options.dtype, threads=options.threads))
+    assert isinstance(encoder, TokenEncoder)
+    options.cache = options.cache or folder / "vectors"
+    recorded = record(place, dataset, options, folder)
+    kept = keep(place, dataset, encoder, options.cache)
+    corpus = {
+        row["_id"]: f"{row['title']} {row['text']}" if row.get("title") else row["text"]
+        for row in read_jsonl(place / "corpus.jsonl.gz")
+    }
+    everything = kept.encode_passage_tokens(list(corpus.values()))
+    ids = sorted({id_ for queries in recorded.values() for one in queries.values() for id_ in one.ids})
+    found = kept.encode_passage_tokens([corpus[id_] for id_ in ids])
+    # As a build samples it.
+    sampled = [everything[row].tokens for row in stratified(len(everything), PASSAGES, seed=3)]
+    return Collection(
+        dataset,
+        recorded,
+        {query: kept.encode_query_tokens([text])[0] for query, text in dataset.queries.items()},
+        {id_: row for row, id_ in enumerate(ids)},
+        np.stack([one.vector for one in found]),
+        np.concatenate([one.tokens for one in found]).astype(np.float16),
+        np.cumsum([len(one.tokens) for one in found]),
+        np.array([len(one.tokens) for one in everything]),
+        np.concatenate([one[stratified(len(one), TOKENS, seed=4)] for one in sampled]).astype(np.float16),
+    )
+
+
+def on_the_fly(collections: Sequence[Collection]) -> Outcome:
+    """What was recorded."""
+    ndcg: dict[Mode, list[float]] = {mode: [] for mode in MODES}
+    for one in collections:
+        for mode in MODES:
+            ndcg[mode].append(judged(one, mode, {query: scored.rerank for query, scored in one.recorded[mode].items()}))
+    return Outcome(ndcg, [2 * one.tokens.shape[1] * float(one.all_lengths.mean()) for one in collections])
+
+
+def outcome(collections: Sequence[Collection], layout: Layout) -> Outcome:
+    """Order the candidates of all collections by tokens that are stored in one way."""
+    ndcg: dict[Mode, list[float]] = {mode: [] for mode in MODES}
+    sizes = []
+    for one in collections:
+        tokens, ends = pooled(one.tokens, one.ends, layout.pooled)
+        sample = one.sample if layout.pooled == 1 else tokens[stratified(len(tokens), PASSAGES * TOKENS, seed=4)]
+        learned = codec.train(sample, layout.dims, layout.bits)
+        codes = [learned.encode(tokens[start : start + CHUNK]) for start in range(0, len(tokens), CHUNK)]
+        values = unpack(np.concatenate(codes), layout.bits) - np.float32(2**layout.bits / 2 - 0.5)
+        for mode in MODES:
+            scores = {
+                query: score(one, one.queries[query], scored, learned.projection, values, ends)
+                for query, scored in one.recorded[mode].items()
+            }
+            ndcg[mode].append(judged(one, mode, scores))
+        lengths = -(-one.all_lengths // layout.pooled)
+        sizes.append(code_width(layout.dims, layout.bits) * float(lengths.mean()) + _OFFSET_BYTES)
+    return Outcome(ndcg, sizes)
+
+
+def pooled(tokens: NDArray[Any], ends: NDArray[np.int64], factor: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Average so many neighbouring tokens of a passage, and bring the means to length 1."""
+    if factor == 1:
+        return tokens, ends
+    lengths = np.diff(ends, prepend=0)
+    starts = np.concatenate(
+        [np.arange(end - length, end, factor) for end, length in zip(ends, lengths, strict=True)]
+    ).astype(np.int64)
+    sums = np.add.reduceat(tokens, starts, axis=0, dtype=np.float32)
+    sums /= np.linalg.norm(sums, axis=1, keepdims=True)
+    return sums.astype(np.float16), np.cumsum(-(-lengths // factor))
+
+
+def score(
+    one: Collection,
+    query: TextVectors,
+    scored: Scored,
+    projection: FloatArray,
+    values: FloatArray,
+    ends: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """The formula of late interaction for the candidates of one query, float64 (n,)."""
+    if not scored.ids:
+        return np.zeros(0)
+    rows = np.array([one.rows[id_] for id_ in scored.ids])
+    starts = np.where(rows > 0, ends[rows - 1], 0)
+    weights = query.tokens.astype(np.float32) @ projection.T
+    tokens = np.concatenate([values[start:end] for start, end in zip(starts, ends[rows], strict=True)])
+    similarities = weights[:, :1] + weights[:, 1:] @ tokens.T
+    firsts = np.cumsum([0, *(ends[rows] - starts)[:-1]])
+    late = np.maximum.reduceat(similarities, firsts, axis=1).mean(axis=0)
+    scores: NDArray[np.float64] = DENSE_WEIGHT * (one.vectors[rows] @ query.vector) + (1 - DENSE_WEIGHT) * late
+    return scores
+
+
+def judged(one: Collection, mode: Mode, scores: dict[str, NDArray[np.float64]]) -> float:
+    """nDCG@10 of the candidates in the order of these scores, and of what stage one adds to them."""
+    rankings = {}
+    for query, scored in one.recorded[mode].items():
+        final = scores[query] + scored.final - scored.rerank
+        rankings[query] = [scored.ids[place] for place in np.argsort(-final, kind="stable")]
+    [row] = judge([Run("run", rankings)], one.dataset.judgements)
+    return row.values[MAIN]
+
+
+def cost(options: argparse.Namespace, folder: Path) -> list[Figure]:
+    """What a query takes with the first stage alone and with stored tokens, and what a build takes for them."""
+    place = options.dataset[0]
+    threads = 1
+    encoder = load_encoder(EncoderSettings(encoder=EMBEDDED_ENCODER, dtype=options.dtype, threads=threads))
+    root = Storage(str(folder / "stored"))
+    wanted = argparse.Namespace(encoder=EMBEDDED_ENCODER, threads=options.threads)
+    manifest = build(place, root, encoder, wanted, "stored")
+    queries = list(read_dataset(str(place)).queries.values())[:LATENCY_QUERIES]
+    figures: list[Figure] = []
+    settings = ServeSettings(index=root.uri, reranker="none")
+    with LocalAsker(root, manifest, encoder, None, settings, timeout_ms=60_000) as asker:
+        for mode in MODES:
+            for top_k in TOP_KS:
+                times: dict[bool, list[float]] = {False: [], True: []}
+                for query in [*queries[:5], *queries]:
+                    for late in (False, True):
+                        started = time.perf_counter()
+                        answer = asker.answer(query, mode, "late" if late else False, top_k, top_n=10)
+                        times[late].append(1000 * (time.perf_counter() - started))
+                        assert answer.reranked == late
+                one, two = (statistics.median(times[late][5:]) for late in (False, True))
+                name = f"{mode}, best {top_k}"
+                figures += [
+                    Figure(f"{name}: stage one alone, p50", one, "ms"),
+                    Figure(f"{name}: with stored tokens, p50", two, "ms"),
+                    Figure(f"{name}: two stages over one", two / one, "x", f"<= {SLOWER}", two / one <= SLOWER),
+                ]
+    texts = [f"{row.get('title', '')} {row['text']}".strip() for row in read_jsonl(place / "corpus.jsonl.gz")]
+    texts = texts[:: max(1, len(texts) // BUILD_PASSAGES)][:BUILD_PASSAGES]
+    assert isinstance(encoder, TokenEncoder)
+    sample = np.concatenate([one.tokens for one in encoder.encode_passage_tokens(texts[:128])])
+    learned = codec.train(sample, LateSettings().late_dims, LateSettings().late_bits)
+    started = time.perf_counter()
+    encoder.encode_passages(texts)
+    plain = time.perf_counter() - started
+    started = time.perf_counter()
+    encode_with_tokens(encoder, texts, encoder.dim, learned)
+    both = time.perf_counter() - started
+    files = [file for shard in manifest.shards for file in shard.files]
+    stored = sum(file.bytes for file in files if "/late/" in file.path)
+    return [
+        *figures,
+        Figure("embedding with tokens, over without", both / plain, "x"),
+        Figure("bytes per passage on disk: tokens", stored / manifest.counts.passages, "B"),
+        Figure(
+            "bytes per passage on disk: all else",
+            sum(f.bytes for f in files) / manifest.counts.passages - stored / manifest.counts.passages,
+            "B",
+        ),
+    ]
+
+
+def show(mode: Mode, names: Sequence[str], outcomes: dict[Layout | None, Outcome]) -> None:
+    """Print one table that can be pasted into Markdown: nDCG@10 on the fly, and what a layout changes of it."""
+    base = outcomes[None]
+    table = Table(box=None, pad_edge=False)
+    for heading in (f"{mode}, best 50", "bytes a passage", *names, "mean"):
+        table.add_column(f"| {heading}")
+    table.add_column("|")
+    for one, found in outcomes.items():
+        size = f"| {statistics.mean(found.passage_bytes):,.0f}"
+        if one is None:
+            values = [*base.ndcg[mode], base.mean(mode)]
+            table.add_row("| on the fly", size, *(f"| {value:.4f}" for value in values), "|")
+            continue
+        changes = [after - before for after, before in zip(found.ndcg[mode], base.ndcg[mode], strict=True)]
+        cells = (f"| {change:+.4f}" for change in (*changes, statistics.mean(changes)))
+        table.add_row(f"| {one.name}", size, *cells, "|")
+    Console(width=180).print(table)
+
+
+def plot(outcomes: dict[Layout | None, Outcome], path: Path) -> None:
+    """Draw mean nDCG@10 over mean bytes per passage, one line for each number of bits."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(MODES), figsize=(6 * len(MODES), 4.5), layout="constrained")
+    kinds = dict.fromkeys((one.bits, one.pooled) for one in outcomes if one is not None)
+    default = outcomes[Layout(LateSettings().late_dims, LateSettings().late_bits)]
+    for mode, axis in zip(MODES, axes, strict=True):
+        for bits, factor in kinds:
+            found = [outcomes[one] for one in outcomes if one is not None and (one.bits, one.pooled) == (bits, factor)]
+            axis.plot(
+                [statistics.mean(one.passage_bytes) for one in found],
+                [one.mean(mode) for one in found],
+                marker="o",
+                label=f"{bits} bits" + (f", {factor} tokens averaged" if factor > 1 else ""),
+            )
+        axis.plot(statistics.mean(default.passage_bytes), default.mean(mode), "k*", markersize=14, label="default")
+        axis.axhline(outcomes[None].mean(mode), color="#999", linewidth=0.8, label="on the fly")
+        axis.axhline(outcomes[None].mean(mode) - LOSS, color="#999", linewidth=0.8, linestyle=":")
+        axis.axvline(BYTES, color="#999", linewidth=0.8, linestyle=":")
+        axis.set(xscale="log", xlabel="bytes per passage", ylabel="nDCG@10", title=f"{mode}, best 50")
+    axes[-1].legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

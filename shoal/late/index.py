@@ -1,0 +1,80 @@
+"""The token vectors of one shard, opened: files that are mapped into memory, compared with those of a query."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from shoal import layout
+from shoal.errors import CorruptIndex, InvalidArgument
+from shoal.late.codec import Codes, code_width, unpack
+from shoal.manifest import LateInfo
+from shoal.records import FloatArray, RowArray
+
+_CHUNK = 64
+"""Passages that are unpacked at once: two megabytes of a small model."""
+
+
+class StoredTokens:
+    """Compares queries with the passages of one shard by MaxSim. Safe for concurrent calls.
+
+    paths: where each file of `shoal.late.writer.FILES` lies. count: passages of the shard. info: how they were reduced.
+    threads: of one comparison, set for the whole process: NumPy's matrix products would otherwise use every core.
+    Raises CorruptIndex for files that do not fit together.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], count: int, info: LateInfo, threads: int) -> None:
+        self._bits = info.bits
+        place = paths[layout.LATE_CODES].parent
+        try:
+            self._projection: FloatArray = np.load(paths[layout.LATE_PROJECTION], allow_pickle=False)
+            self._offsets: RowArray = _mapped(paths[layout.LATE_OFFSETS])
+            self._codes: Codes = _mapped(paths[layout.LATE_CODES])
+        except (OSError, ValueError, EOFError, KeyError) as error:
+            raise CorruptIndex(
+                f"the token vectors in {place} cannot be read ({error}); activate another version"
+            ) from error
+        width = code_width(info.dims, info.bits)
+        if (
+            self._projection.ndim != 2
+            or len(self._projection) != info.dims + 1
+            or self._offsets.shape != (count + 1,)
+            or self._codes.shape != (int(self._offsets[-1]), width)
+        ):
+            raise CorruptIndex(f"the token vectors in {place} do not fit together; activate another version")
+        threadpool_limits(threads, user_api="blas")
+
+    def score(self, tokens: FloatArray, rows: RowArray) -> FloatArray:
+        """Return, float32 (n,), the mean over tokens t of a query of max over tokens u of a passage of t . u.
+
+        tokens: float (t, hidden), L2-normalised. rows: int64 (n,). A passage has the same score, to the last bit,
+        whatever else is scored with it.
+        """
+        if tokens.ndim != 2 or not len(tokens) or tokens.shape[1] != self._projection.shape[1]:
+            raise InvalidArgument(
+                f"query tokens have shape {tokens.shape}, the index needs (t, {self._projection.shape[1]})",
+                param="queries",
+            )
+        weights = tokens.astype(np.float32, copy=False) @ self._projection.T
+        own, weights = weights[:, 0], np.ascontiguousarray(weights[:, 1:])
+        # Codes count from 0, levels are symmetric about it: the difference is the same for all passages.
+        own = own - weights.sum(axis=1) * np.float32((1 << self._bits) / 2 - 0.5)
+        scores = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            borders = [(int(self._offsets[row]), int(self._offsets[row + 1])) for row in chunk]
+            codes = unpack(np.concatenate([self._codes[low:high] for low, high in borders]), self._bits)
+            end = 0
+            for place, (low, high) in enumerate(borders, start):
+                begin, end = end, end + high - low
+                scores[place] = ((weights @ codes[begin:end].T).max(axis=1) + own).mean()
+        return scores
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """Map a NumPy file; a small one is read, since one without elements cannot be mapped."""
+    array: NDArray[Any] = np.load(path, mmap_mode=None if path.stat().st_size < 4096 else "r", allow_pickle=False)
+    return array

@@ -1,0 +1,65 @@
+"""Stored token vectors of a transformer, against the token embeddings that sentence-transformers gives."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shoal.encoders import TokenEncoder, backends, load_encoder
+from shoal.records import FloatArray, Passage
+from shoal.settings import EncoderSettings, LateSettings
+from shoal.shard import Shard
+from shoal.storage import Storage
+from tests import tiny_models
+from tests.indexes import publish
+
+WORDS = ["red", "blue", "fish", "heron", "otter", "snail", "cell", "vitamin", "bone", "disease"]
+QUERIES = ["red fish", "vitamin and bone disease", "otter"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.save_bi_encoder(tmp_path_factory.mktemp("tiny"), prompts={"query": "query: ", "document": ""})
+
+
+@pytest.mark.parametrize(("bits", "tolerance"), [(8, 0.01), (4, 0.08)])
+@pytest.mark.parametrize("backend", [backend for backend in backends() if backend != "hashing"])
+def test_scores_are_those_of_the_reference_but_for_rounding(
+    tiny: Path, tmp_path: Path, backend: str, bits: int, tolerance: float
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    random = np.random.default_rng(0)
+    passages = [Passage(f"p{number}", " ".join(random.choice(WORDS, random.integers(1, 20)))) for number in range(40)]
+    reference = SentenceTransformer(str(tiny), device="cpu")
+    cache = str(tiny.parent / "converted")
+    encoder = load_encoder(
+        EncoderSettings(encoder=str(tiny), backend=backend, device="cpu", dtype="float32", model_cache_dir=cache)
+    )
+    assert isinstance(encoder, TokenEncoder)
+    hidden = encoder.encode_query_tokens(["fish"])[0].tokens.shape[1]
+    stored = LateSettings(late_interaction="stored", late_dims=hidden, late_bits=bits)
+    manifest = publish(tmp_path / "root", "v1", passages, shards=1, encoder=str(tiny), late=stored)
+    shard = Shard.open(Storage(str(tmp_path / "root")), manifest, 0, cache=None, threads=1)
+    for query, vectors in zip(QUERIES, encoder.encode_query_tokens(QUERIES), strict=True):
+        found = shard.score(vectors, range(40))
+        expected = [score(reference, query, passage.text) for passage in passages]
+        np.testing.assert_allclose(found, expected, atol=tolerance)
+    shard.close()
+
+
+def score(reference: object, query: str, passage: str) -> float:
+    """A quarter of the cosine and three of the mean MaxSim, without [CLS], [SEP] and the prompt of the query."""
+    own = tokens(reference, query, "query: ")[3:-1]  # [CLS] query : | text | [SEP]
+    others = tokens(reference, passage, "")[1:-1]
+    vectors = [
+        reference.encode([text], prompt=prompt, normalize_embeddings=True)[0]  # type: ignore[attr-defined]
+        for text, prompt in ((query, "query: "), (passage, ""))
+    ]
+    return float(0.25 * vectors[0] @ vectors[1] + 0.75 * (own @ others.T).max(axis=1).mean())
+
+
+def tokens(reference: object, text: str, prompt: str) -> FloatArray:
+    found = reference.encode([text], prompt=prompt, output_value="token_embeddings")[0].numpy()  # type: ignore[attr-defined]
+    unit: FloatArray = found / np.linalg.norm(found, axis=1, keepdims=True)
+    return unit
