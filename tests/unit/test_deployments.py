@@ -10,7 +10,7 @@ import pytest
 
 from serve import telemetry
 from serve.activation import BUSY_S
-from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Threads
+from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Services, Threads
 from serve.errors import response_of
 from shoal import versions
 from shoal.encoders import load_encoder
@@ -18,6 +18,7 @@ from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFou
 from shoal.filters import Compare
 from shoal.records import FloatArray, Hits, Queries, SearchRequest
 from shoal.services import Fetched
+from shoal.serving import Shape
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 from shoal.shard import Shard
 from shoal.storage import Storage
@@ -178,6 +179,16 @@ class TestRetriever:
         assert asyncio.run(Retriever(settings, 0).versions()) == ["v1"]
         assert asyncio.run(Retriever(settings, 1).versions()) == ["v2"]
 
+    def test_starts_without_a_version_of_another_shape(self, root: Path, settings: ServeSettings) -> None:
+        """Its own may not be current yet, or not any more; which one it is, it is told when it is to load it."""
+        wide = publish(root, "v3", passages(40), shards=3)
+        shape = Shape(wide.encoder, 2)
+        assert asyncio.run(Retriever(settings, 0, shape=shape).versions()) == ["v1"]
+        versions.activate(Storage(str(root)), "v2")
+        assert asyncio.run(Retriever(settings, 2, shape=Shape.of(wide)).versions()) == ["v3"]
+        versions.activate(Storage(str(root)), "v1")
+        assert asyncio.run(Retriever(settings, 2, shape=Shape.of(wide)).versions()) == []
+
     def test_does_not_start_on_nothing(self, root: Path, settings: ServeSettings, tmp_path: Path) -> None:
         damage(root, "v1")
         with pytest.raises(CorruptIndex):
@@ -246,13 +257,9 @@ class LocalShard(Retriever):
 async def test_the_ingress_searches_describes_and_switches(settings: ServeSettings) -> None:
     fingerprint = load_encoder(HASHING).fingerprint()
     shards: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
-    ingress = Ingress(
-        settings,
-        fingerprint,
-        QueryEncoder(HASHING, fingerprint, 10),
-        shards,
-        Reranker(RerankerSettings(reranker="overlap"), max_waiting=10),
-    )
+    reranker = Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
+    encoder: Any = QueryEncoder(HASHING, fingerprint, 10)
+    ingress = Ingress(settings, Services(Shape(fingerprint, 2), encoder, shards, reranker))
     request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
     assert await ingress.ready() == ["the index version is being loaded"]
     await ingress._activation.follow()
@@ -283,7 +290,8 @@ async def test_beyond_its_limit_the_ingress_refuses_at_once(settings: ServeSetti
     encoder, meter = Waits(), RecordingMeter()
     shards: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
     limited = settings.model_copy(update={"max_requests": 2})
-    ingress = Ingress(limited, load_encoder(HASHING).fingerprint(), encoder, shards, None, lambda: meter)
+    services = Services(Shape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, None)
+    ingress = Ingress(limited, services, meter=lambda: meter)
     ingress._watch.cancel()
     await ingress._activation.follow()
     request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
@@ -320,7 +328,7 @@ async def test_a_busy_server_stays_ready_and_one_without_an_encoder_does_not(set
 
     encoder, reranker = Service(), Service()
     shards: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
-    ingress = Ingress(settings, load_encoder(HASHING).fingerprint(), encoder, shards, reranker)
+    ingress = Ingress(settings, Services(Shape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, reranker))
     ingress._watch.cancel()
     await ingress._activation.follow()
 
