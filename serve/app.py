@@ -14,7 +14,7 @@ version does not.
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,13 @@ from serve.api import create_api
 from serve.deployments import RERANK_QUERIES, Ingress, QueryEncoder, Reranker, Retriever, Services
 from serve.handles import EncoderHandle, RerankerHandle, ShardHandle, call
 from serve.metrics import ReplicaMeter
+from serve.telemetry import Meter
 from shoal import layout
 from shoal.errors import DeadlineExceeded, InvalidArgument, Unavailable
+from shoal.fingerprint import Fingerprint
 from shoal.proxies import LOOPBACK
 from shoal.serving import Serving, Shape, plan_serving
-from shoal.settings import ServeSettings
+from shoal.settings import EncoderSettings, ServeSettings
 from shoal.storage import Storage
 
 NAME = "shoal"
@@ -72,25 +74,29 @@ def build_services(args: dict[str, Any]) -> serve.Application:
 def wire_services(settings: ServeSettings, plan: Serving) -> serve.Application:
     """Wire the services that were planned, for an endpoint beside them."""
     settings = _anywhere(settings)
-    directory: serve.Application = _deployment(
-        settings, Directory, "directory", num_replicas=1, ray_actor_options={"num_cpus": 0}
-    ).bind(*_bound(settings, plan))
-    return directory
+    return _encoder(settings, plan, Entrance, *_others(settings, plan))
 
 
-def _bound(settings: ServeSettings, plan: Serving) -> tuple[Shape, Any, list[Any], Any]:
-    """The deployments of the services: query encoder, shards, reranker."""
-    shape = Shape.of(plan.manifest)
-    encoder = _deployment(
+def _encoder(settings: ServeSettings, plan: Serving, cls: type[QueryEncoder], *more: Any) -> serve.Application:
+    deployment = _deployment(
         settings,
-        QueryEncoder,
+        cls,
         "encoder",
         num_replicas=settings.encoder_replicas,
         max_replicas_per_node=settings.replicas_per_node,
         max_ongoing_requests=CONTROL_REQUESTS,
         max_queued_requests=settings.max_waiting,
         ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
-    ).bind(plan.encoder, shape.encoder, settings.query_cache, ReplicaMeter)
+    )
+    application: serve.Application = deployment.bind(
+        plan.encoder, plan.manifest.encoder, settings.query_cache, ReplicaMeter, *more
+    )
+    return application
+
+
+def _others(settings: ServeSettings, plan: Serving) -> tuple[Shape, list[Any], Any]:
+    """What is served, and the deployments of the shards and of the reranker, None if there is none."""
+    shape = Shape.of(plan.manifest)
     shards = [
         _deployment(
             settings,
@@ -116,7 +122,7 @@ def _bound(settings: ServeSettings, plan: Serving) -> tuple[Shape, Any, list[Any
             ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
             **_reranker_replicas(settings),
         ).bind(plan.reranker, 4 * RERANK_QUERIES, ReplicaMeter)
-    return shape, encoder, shards, reranker
+    return shape, shards, reranker
 
 
 def wire_endpoint(settings: ServeSettings, plan: Serving | None = None) -> serve.Application:
@@ -143,31 +149,46 @@ def wire_endpoint(settings: ServeSettings, plan: Serving | None = None) -> serve
         backpressure_config={"status_code": 429, "retry_after_s": 1},
         ray_actor_options={"num_cpus": settings.cpus_per_replica},
     )
-    application: serve.Application = server.bind(settings, *(_bound(settings, plan) if plan else ()))
-    return application
+    if plan is None:
+        alone: serve.Application = server.bind(settings)
+        return alone
+    whole: serve.Application = server.bind(settings, _encoder(settings, plan, QueryEncoder), *_others(settings, plan))
+    return whole
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What an application serves, and the handles of its deployments. Travels to the endpoint."""
+    """What an application serves, and the handles of its shards and its reranker. Travels to the endpoint."""
 
     shape: Shape
-    encoder: DeploymentHandle
     shards: Sequence[DeploymentHandle]
     reranker: DeploymentHandle | None
 
+    def services(self, encoder: DeploymentHandle) -> Services:
+        """The services, together with their encoder."""
+        return Services(
+            self.shape,
+            EncoderHandle(encoder),
+            [ShardHandle(handle, number) for number, handle in enumerate(self.shards)],
+            RerankerHandle(self.reranker) if self.reranker is not None else None,
+        )
 
-class Directory:
-    """Tells an endpoint what the services are that it belongs to."""
+
+class Entrance(QueryEncoder):
+    """The query encoder of services, by which an endpoint enters: it tells what else belongs to them."""
 
     def __init__(
         self,
+        settings: EncoderSettings,
+        expected: Fingerprint,
+        remembered: int,
+        meter: Callable[[], Meter],
         shape: Shape,
-        encoder: DeploymentHandle,
         shards: list[DeploymentHandle],
         reranker: DeploymentHandle | None,
     ) -> None:
-        self._entry = Entry(shape, encoder, shards, reranker)
+        super().__init__(settings, expected, remembered, meter)
+        self._entry = Entry(shape, shards, reranker)
 
     async def look_up(self) -> Entry:
         """The services."""
@@ -180,13 +201,13 @@ class Server(Ingress):
     def __init__(
         self,
         settings: ServeSettings,
-        shape: Shape | None = None,
         encoder: DeploymentHandle | None = None,
+        shape: Shape | None = None,
         shards: Sequence[DeploymentHandle] = (),
         reranker: DeploymentHandle | None = None,
     ) -> None:
         self._known: dict[str, Services] = {}
-        own = _services(Entry(shape, encoder, shards, reranker)) if shape and encoder else None
+        own = Entry(shape, shards, reranker).services(encoder) if shape and encoder else None
         super().__init__(settings, own, self._beside, ReplicaMeter)
 
     async def _beside(self, shape: Shape) -> Services | None:
@@ -200,29 +221,15 @@ class Server(Ingress):
         for name, application in applications.items():
             if name.startswith(prefix) and application.status in states:
                 with contextlib.suppress(Unavailable, DeadlineExceeded):
-                    entry = await _look_up(name)
+                    # Serve answers from its controller, and blocks for as long.
+                    encoder = await asyncio.to_thread(serve.get_app_handle, name)
+                    entry: Entry = await call(encoder, "look_up", deadline=time.time() + LOOK_UP_S)
                     if entry.shape.fits(shape):
                         known = self._known.get(name)
                         if known is None or known.shape != entry.shape:
-                            known = self._known[name] = _services(entry)
+                            known = self._known[name] = entry.services(encoder)
                         return known
         return None
-
-
-async def _look_up(application: str) -> Entry:
-    # Serve answers from its controller, and blocks for as long.
-    handle = await asyncio.to_thread(serve.get_app_handle, application)
-    entry: Entry = await call(handle, "look_up", deadline=time.time() + LOOK_UP_S)
-    return entry
-
-
-def _services(entry: Entry) -> Services:
-    return Services(
-        entry.shape,
-        EncoderHandle(entry.encoder),
-        [ShardHandle(handle, number) for number, handle in enumerate(entry.shards)],
-        RerankerHandle(entry.reranker) if entry.reranker is not None else None,
-    )
 
 
 def validated(args: dict[str, Any] | ServeSettings) -> ServeSettings:

@@ -116,7 +116,7 @@ class FanOut:
         self._clock = clock
         self._fields = fields or {}
         self._observer = observer or Deaf()
-        budget = Budget(settings.hedge_budget)
+        budget = Budget(settings.hedge_budget, len(shards))
         self._attempts, self._fetches = (
             [Attempts(settings.retriever_replicas, settings.hedge_percentile, budget, clock) for _ in shards]
             for _ in ("search", "fetch")  # which take different times
