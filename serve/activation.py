@@ -100,7 +100,7 @@ class Pulse:
 class Activation(Generic[F]):
     """Keeps one ingress replica on the version that CURRENT names.
 
-    fleet: the replicas at hand, if there are any. find: gives others, which serve versions of a shape, or None.
+    fleet: its own replicas, if it has any. find: gives others, which serve versions of a shape, or None.
     switch: called with replicas and the manifest of the version that new queries shall be answered from.
     """
 
@@ -113,7 +113,7 @@ class Activation(Generic[F]):
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._storage = storage
-        self._fleet = fleet
+        self._own = self._fleet = fleet
         self._switch = switch
         self._find = find
         self._clock = clock
@@ -233,8 +233,9 @@ class Activation(Generic[F]):
     async def _fleet_for(self, manifest: Manifest) -> F:
         """Replicas that can serve a version. Raises Conflict, or EncoderMismatch, if there are none yet."""
         shape = Shape.of(manifest)
-        if self._fleet is not None and self._fleet.shape.fits(shape):
-            return self._fleet
+        for fleet in (self._fleet, self._own):
+            if fleet is not None and fleet.shape.fits(shape):
+                return fleet
         if other := await self._find(shape):
             return other
         version, own = manifest.version, self._fleet.shape if self._fleet is not None else None

@@ -277,6 +277,49 @@ async def test_the_ingress_searches_describes_and_switches(settings: ServeSettin
     ingress._watch.cancel()
 
 
+async def test_the_ingress_goes_over_to_other_services_and_searches_under_way_end_with_theirs(
+    root: Path, settings: ServeSettings
+) -> None:
+    """Version v3 has other shards and another encoder."""
+
+    class Waits:
+        """An encoder of the first services that answers when it is told to."""
+
+        told = asyncio.Event()
+
+        async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+            await self.told.wait()
+            return load_encoder(HASHING).encode_queries(list(queries))
+
+    wide = publish(root, "v3", passages(40), shards=3, encoder="hashing:32", activate=False)
+    first: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
+    other: list[Any] = [LocalShard(settings, shard, shape=Shape.of(wide)) for shard in (0, 1, 2)]
+    narrow = Services(Shape(load_encoder(HASHING).fingerprint(), 2), Waits(), first, None)
+    encoder: Any = QueryEncoder(EncoderSettings(encoder="hashing:32"), wide.encoder, 10)
+
+    async def find(shape: Shape) -> Services | None:
+        services = Services(Shape.of(wide), encoder, other, None)
+        return services if services.shape.fits(shape) else None
+
+    ingress = Ingress(settings, narrow, find)
+    ingress._watch.cancel()
+    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
+    with pytest.raises(Unavailable, match="no index version is served yet"):
+        await ingress.search([request])
+    await ingress._activation.follow()
+    waiting = asyncio.ensure_future(ingress.search([request]))
+    await asyncio.sleep(0)
+    await ingress.activate("v3")
+    (answer,) = await ingress.search([request])
+    assert (answer.index_version, answer.coverage.answered, answer.results[0].id) == ("v3", 3, "p0")
+    Waits.told.set()
+    (answer,) = await waiting
+    assert (answer.index_version, answer.coverage.answered, answer.results[0].id) == ("v1", 2, "p0")
+    await ingress.rollback()
+    (answer,) = await ingress.search([request])
+    assert (answer.index_version, answer.coverage.answered) == ("v1", 2)
+
+
 async def test_beyond_its_limit_the_ingress_refuses_at_once(settings: ServeSettings) -> None:
     class Waits:
         """An encoder that answers when it is told to."""

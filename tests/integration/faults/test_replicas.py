@@ -8,6 +8,7 @@ runs with SHOAL_LONG_TESTS=1 only.
 """
 
 import os
+import random
 import signal
 import time
 from collections.abc import Iterator
@@ -136,24 +137,35 @@ def test_a_client_that_goes_away_frees_its_place(single: Server) -> None:
     assert set(outcomes) == {"left"}
 
 
-def test_a_shard_whose_files_are_cut_off_is_missing_until_they_are_whole(root: Path, single: Server) -> None:
-    """Reading beyond the end of a mapped file kills the process: SIGBUS."""
+@pytest.mark.parametrize("how", ["cut off", "overwritten"])
+def test_a_shard_whose_files_are_damaged_is_missing_until_they_are_whole(how: str, root: Path, single: Server) -> None:
+    """Reading beyond the end of a mapped file kills the process (SIGBUS), and so do offsets that lead anywhere."""
     wait(lambda: httpx.get(f"{single.url}/readyz").status_code == 200)
     before = replicas(single, "shard-00000")
     files = [file for file in (root / layout.shard_dir("v1", 0)).rglob("*") if file.is_file()]
     whole = {file: file.read_bytes() for file in files}
+    noise = random.Random(0)
     with asking(single.url) as load:
         wait(lambda: len(load.seen) >= 60)
         struck = time.monotonic()
-        for file in files:
-            os.truncate(file, 0)
+        for file, content in whole.items():
+            if how == "cut off":
+                os.truncate(file, 0)
+            else:
+                overwrite(file, noise.randbytes(len(content)))
         wait(lambda: not replicas(single, "shard-00000") & before)
         asked = len(load.seen)
         wait(lambda: len(load.seen) >= asked + 20)
         restored = time.monotonic()
         for file, content in whole.items():
-            file.write_bytes(content)
-        wait(lambda: len(load.seen) >= 50 and not any(one.degraded or one.failure for one in load.seen[-50:]))
-    print(f"cut off for {restored - struck:.1f} s, whole {(load.last_flaw() or restored) - restored:.1f} s afterwards")
+            overwrite(file, content)
+        wait(lambda: load.is_whole_again(0))
+    report(load, f"files of a shard {how} for {restored - struck:.1f} s", restored)
     assert load.failures == []
     assert load.last_flaw() is not None
+
+
+def overwrite(file: Path, content: bytes) -> None:
+    """Write into the same file, which processes have mapped."""
+    with file.open("r+b") as opened:
+        opened.write(content)
