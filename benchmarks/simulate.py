@@ -1,7 +1,7 @@
 """How wide fan-outs behave: the pipeline, the batcher and the second attempts, in virtual time over simulated shards.
 
     python -m benchmarks.simulate --output FOLDER [--widths 1,10,100,1000,2000] [--queries 400] [--json FILE]
-                                  [--latencies FILE]
+                                  [--latencies FILE | --server URL]
 
 Nothing of the search path is simulated but the replicas and their router, which like Serve's takes the less busy of
 two replicas. A call takes a time drawn from --latencies; now and then a replica stalls, and what it works on and
@@ -13,8 +13,9 @@ what it is sent waits. The scenarios:
     silent      one replica a shard, and one shard never answers from the middle on
     waiting     silent without suspending it: what queries would wait for otherwise
 
---latencies names a file of milliseconds, one a line, as `explain` gives them for each shard; the default is the
-distribution below. Plots go to FOLDER/simulate.png.
+--latencies names a file of milliseconds, one a line, as `explain` gives them for each shard; --server asks one
+that runs, and keeps them in FOLDER/latencies.txt; the default is the distribution below. Plots go to
+FOLDER/simulate.png.
 """
 
 import argparse
@@ -30,6 +31,7 @@ import numpy as np
 
 from benchmarks.report import Figure, report
 from benchmarks.virtual_time import VirtualLoop
+from shoal.client import Client
 from shoal.filters import Filter
 from shoal.pipeline import SearchPipeline
 from shoal.records import FloatArray, Hits, Passage, Queries, SearchRequest, ShardHits
@@ -48,8 +50,10 @@ FEWEST = 20
 PASSAGES = 100
 """Passages a shard."""
 TIMEOUT_S = 10.0
-LEARNT = 30
-"""Queries before those that are counted, in which the pipeline learns how long calls take."""
+ASKED = 2_000
+"""Queries that a server is asked to measure its shards."""
+LEARNT = 130
+"""Queries before those that are counted, in which the pipeline learns how long calls take: it remembers 128 a shard."""
 
 
 @dataclass
@@ -137,9 +141,14 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=60_000, help="calls to shards of one run, which bound its queries")
     parser.add_argument("--percentiles", default="", help="compare these hedge_percentile at every width as well")
     parser.add_argument("--latencies", type=Path, help="measured latencies in ms, one a line")
+    parser.add_argument("--server", help="URL of a server to measure them on")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
     widths = [int(width) for width in options.widths.split(",")]
+    options.output.mkdir(parents=True, exist_ok=True)
+    if options.server:
+        options.latencies = options.output / "latencies.txt"
+        measure(options.server, options.latencies)
     latencies = measured(options.latencies)
 
     logging.disable(logging.WARNING)  # of shards that are silent on purpose
@@ -153,7 +162,6 @@ def main() -> None:
             width: run("hedged", width, many, latencies, hedge_percentile=float(percentile))
             for width, many in queries.items()
         }
-    options.output.mkdir(parents=True, exist_ok=True)
     plot(outcomes, options.output / "simulate.png")
     report(
         f"Simulated fan-out, {min(queries.values())} to {max(queries.values())} queries a run, "
@@ -161,6 +169,15 @@ def main() -> None:
         figures(outcomes),
         options.json,
     )
+
+
+def measure(url: str, path: Path) -> None:
+    """Ask a server, one query after another, and write how long its shards took, in ms, one a line."""
+    with Client(url) as client, path.open("w") as file:
+        for number in range(ASKED):
+            answer = client.search(f"what is known about number {number}", mode="dense", rerank=False, explain=True)
+            assert answer.explain is not None
+            file.writelines(f"{shard['ms']:.3f}\n" for shard in answer.explain["shards"] if "ms" in shard)
 
 
 def measured(path: Path | None) -> FloatArray:

@@ -8,8 +8,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol, get_args
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Any, Generic, Protocol, TypeVar, get_args
 
 from shoal import versions
 from shoal.errors import (
@@ -21,10 +21,9 @@ from shoal.errors import (
     ShoalError,
     Unavailable,
 )
-from shoal.fingerprint import Fingerprint
-from shoal.manifest import IndexInfo, Manifest
-from shoal.metadata import FieldTypes
+from shoal.manifest import Manifest
 from shoal.records import Mode
+from shoal.serving import Shape
 from shoal.storage import Storage
 
 logger = logging.getLogger("ray.serve")
@@ -38,6 +37,11 @@ BUSY_S = 60.0
 """Seconds for which a service that has answered may be too busy for a probe before it counts as gone."""
 REFUSED_S = 60.0
 """Seconds before a version that was found broken is tried again: finding that out reads all of it."""
+
+REMEDY = (
+    "`shoal serve` starts replicas for it beside these once it is current (`shoal index activate` on the index root); "
+    "on a cluster deploy them as a second application"
+)
 
 
 class ShardControl(Protocol):
@@ -54,6 +58,23 @@ class ShardControl(Protocol):
     async def holds(self, version: str, deadline: float) -> bool:
         """Whether a replica has the version loaded."""
         ...
+
+
+class Fleet(Protocol):
+    """The replicas that serve versions of one shape."""
+
+    @property
+    def shape(self) -> Shape:
+        """The versions that they can serve."""
+        ...
+
+    @property
+    def shards(self) -> Sequence[ShardControl]:
+        """Every shard, in order."""
+        ...
+
+
+F = TypeVar("F", bound=Fleet)
 
 
 class Pulse:
@@ -76,26 +97,25 @@ class Pulse:
         return True
 
 
-class Activation:
+class Activation(Generic[F]):
     """Keeps one ingress replica on the version that CURRENT names.
 
-    switch: called with a version, its passages per shard, the types of its fields, whether it can be searched by words,
-    its vector index, and whether its shards hold token vectors, when new queries shall be answered from it. expected:
-    the fingerprint of the query encoder; a version of another encoder or another number of shards needs another server.
+    fleet: its own replicas, if it has any. find: gives others, which serve versions of a shape, or None.
+    switch: called with replicas and the manifest of the version that new queries shall be answered from.
     """
 
     def __init__(
         self,
         storage: Storage,
-        shards: Sequence[ShardControl],
-        switch: Callable[[str, Sequence[int], FieldTypes, bool, IndexInfo, bool], None],
-        expected: Fingerprint,
+        fleet: F | None,
+        switch: Callable[[F, Manifest], None],
+        find: Callable[[Shape], Awaitable[F | None]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._storage = storage
-        self._shards = shards
+        self._own = self._fleet = fleet
         self._switch = switch
-        self._expected = expected
+        self._find = find
         self._clock = clock
         self._lock = asyncio.Lock()
         self._pulse = Pulse(clock)
@@ -107,9 +127,9 @@ class Activation:
     async def activate(self, version: str) -> None:
         """Serve a published version. Raises NotFound, Conflict, EncoderMismatch, CorruptIndex, DeadlineExceeded."""
         async with self._lock:
-            manifest = await self._prepare(version)
+            fleet, manifest = await self._prepare(version)
             current = await asyncio.to_thread(versions.activate, self._storage, version)
-            await self._serve(manifest, current.previous)
+            await self._serve(fleet, manifest, current.previous)
 
     async def rollback(self) -> None:
         """Serve the previous version again. Raises Conflict when there is none."""
@@ -117,9 +137,9 @@ class Activation:
             current = await asyncio.to_thread(versions.read_current, self._storage)
             if current is None or current.previous is None:
                 raise Conflict(f"{self._storage.uri} has no previous version to roll back to; activate one by its name")
-            manifest = await self._prepare(current.previous)
+            fleet, manifest = await self._prepare(current.previous)
             current = await asyncio.to_thread(versions.rollback, self._storage)
-            await self._serve(manifest, current.previous)
+            await self._serve(fleet, manifest, current.previous)
 
     async def watch(self, every_s: float) -> None:
         """Follow CURRENT until cancelled."""
@@ -147,9 +167,10 @@ class Activation:
 
     async def _go_to(self, current: versions.Current) -> None:
         try:
-            await self._serve(await self._prepare(current.version), current.previous)
+            await self._serve(*await self._prepare(current.version), current.previous)
         except (Conflict, NotFound) as error:
-            self._refused = (current.version, self._clock() + REFUSED_S)
+            if error.retry_after_s is None:
+                self._refused = (current.version, self._clock() + REFUSED_S)
             self._tell(current.version, error)
             if self._manifest is None and current.previous is not None:
                 await self._fall_back(current.previous)
@@ -162,10 +183,10 @@ class Activation:
 
     async def missing(self, deadline: float) -> list[str]:
         """Name what keeps the active version from being searched completely."""
-        if self._manifest is None:
+        if self._manifest is None or self._fleet is None:
             return [self._problem or "the index version is being loaded"]
-        version = self._manifest.version
-        held = await asyncio.gather(*(shard.holds(version, deadline) for shard in self._shards), return_exceptions=True)
+        version, shards = self._manifest.version, self._fleet.shards
+        held = await asyncio.gather(*(shard.holds(version, deadline) for shard in shards), return_exceptions=True)
         return [
             str(answer) if isinstance(answer, ShoalError) else f"shard {number} has not loaded version {version}"
             for number, answer in enumerate(held)
@@ -196,45 +217,56 @@ class Activation:
             "problem": self._problem,
         }
 
-    async def _prepare(self, version: str) -> Manifest:
+    async def _prepare(self, version: str) -> tuple[F, Manifest]:
         manifest = await asyncio.to_thread(versions.read_manifest, self._storage, version)
-        if not manifest.encoder.matches(self._expected):
-            raise EncoderMismatch(
-                f"version {version} was built with {manifest.encoder}, this server encodes queries with "
-                f"{self._expected}; start another server for it"
-            )
-        if len(manifest.shards) != len(self._shards):
-            raise Conflict(
-                f"version {version} has {len(manifest.shards)} shards and this server {len(self._shards)}; "
-                "make it current with `shoal index activate` on the index root and restart the server"
-            )
+        fleet = await self._fleet_for(manifest)
         deadline = self._clock() + PREPARE_S
         outcomes = await asyncio.gather(
-            *(shard.prepare(version, deadline) for shard in self._shards), return_exceptions=True
+            *(shard.prepare(version, deadline) for shard in fleet.shards), return_exceptions=True
         )
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-        for number in range(len(self._shards)):
+        for number in range(len(fleet.shards)):
             self._pulse.beats((version, number), True)
-        return manifest
+        return fleet, manifest
 
-    async def _serve(self, manifest: Manifest, previous: str | None) -> None:
-        counts = [shard.count for shard in manifest.shards]
-        lexical, late = manifest.lexical is not None, manifest.late is not None
-        self._switch(manifest.version, counts, manifest.fields, lexical, manifest.index, late)
-        self._manifest, self._previous, self._problem = manifest, previous, None
+    async def _fleet_for(self, manifest: Manifest) -> F:
+        """Replicas that can serve a version. Raises Conflict, or EncoderMismatch, if there are none yet."""
+        shape = Shape.of(manifest)
+        for fleet in (self._fleet, self._own):
+            if fleet is not None and fleet.shape.fits(shape):
+                return fleet
+        if other := await self._find(shape):
+            return other
+        version, own = manifest.version, self._fleet.shape if self._fleet is not None else None
+        kind: type[Conflict] = Conflict
+        if own is None:
+            text = f"version {version} waits for replicas for {shape}"
+        elif own.encoder.matches(shape.encoder):
+            text = f"version {version} has {shape.shards} shards and this server {own.shards}"
+        else:
+            kind = EncoderMismatch
+            text = f"version {version} was built with {shape.encoder}, this server encodes queries with {own.encoder}"
+        raise kind(f"{text}; {REMEDY}", retry_after_s=START_S)
+
+    async def _serve(self, fleet: F, manifest: Manifest, previous: str | None) -> None:
+        self._switch(fleet, manifest)
+        fleets = {id(one): one for one in (self._fleet, fleet) if one is not None}.values()
+        self._fleet, self._manifest, self._previous, self._problem = fleet, manifest, previous, None
         logger.info("serving index version %s", manifest.version)
         keep = [manifest.version, *([previous] if previous else [])]
         deadline = self._clock() + RETIRE_S
         # A replica that misses this keeps a version too long, until the next one; nothing else depends on it.
-        await asyncio.gather(*(shard.retire(keep, deadline) for shard in self._shards), return_exceptions=True)
+        await asyncio.gather(
+            *(shard.retire(keep, deadline) for one in fleets for shard in one.shards), return_exceptions=True
+        )
 
     async def _fall_back(self, previous: str) -> None:
         """Serve the version before a broken one, as the replicas do that were there before this one started."""
         problem = self._problem
         try:
-            await self._serve(await self._prepare(previous), None)
+            await self._serve(*await self._prepare(previous), None)
         except ShoalError as error:
             logger.error("nor can the version before it be served: %s", error)
         self._problem = problem

@@ -1,10 +1,21 @@
-"""The Serve application: what each deployment is called, how many replicas it has and what it is given.
+"""The Serve applications: what each deployment is called, how many replicas it has and what it is given.
 
-`import_path: serve.app:build_app` of a Serve config; its `args` are the fields of `ServeSettings`. The index version is
-not one of them: changing an argument restarts replicas, publishing a version does not.
+`import_path` of a Serve config names a builder; its `args` are the fields of `ServeSettings`:
+
+    serve.app:build_app       everything in one application
+    serve.app:build_endpoint  the HTTP endpoint alone, which is answered by applications beside it
+    serve.app:build_services  what is behind an endpoint, for versions of one shape (`shoal.serving.Shape`)
+
+An endpoint finds services by their names: those of `shoal` are called `shoal-…`. The index version is no argument, but
+for services that are started before their version is current: changing an argument restarts replicas, publishing a
+version does not.
 """
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +27,22 @@ from ray.serve.handle import DeploymentHandle
 
 from serve.access import KeyRing, check_exposure
 from serve.api import create_api
-from serve.deployments import RERANK_QUERIES, Ingress, QueryEncoder, Reranker, Retriever
-from serve.handles import EncoderHandle, RerankerHandle, ShardHandle
+from serve.deployments import RERANK_QUERIES, Ingress, QueryEncoder, Reranker, Retriever, Services
+from serve.handles import EncoderHandle, RerankerHandle, ShardHandle, call
 from serve.metrics import ReplicaMeter
+from serve.telemetry import Meter
 from shoal import layout
-from shoal.errors import InvalidArgument
+from shoal.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.proxies import LOOPBACK
-from shoal.serving import Serving, plan_serving
-from shoal.settings import ServeSettings
+from shoal.serving import Serving, Shape, plan_serving
+from shoal.settings import EncoderSettings, ServeSettings
 from shoal.storage import Storage
 
 NAME = "shoal"
 """Name of the application in Serve."""
+LOOK_UP_S = 5.0
+"""How long an endpoint waits for an application to tell what it serves, in seconds."""
 CONTROL_REQUESTS = 64
 """Requests a replica accepts beside its searches: health, readiness, description, activation."""
 
@@ -39,35 +53,62 @@ def build_app(args: dict[str, Any] | ServeSettings) -> serve.Application:
     Raises InvalidArgument for arguments that ServeSettings refuses, and what `plan_serving` finds.
     """
     settings = validated(args)
-    return wire(settings, plan_serving(settings))
+    return wire_endpoint(settings, plan_serving(settings))
 
 
-def wire(settings: ServeSettings, plan: Serving) -> serve.Application:
-    """Wire the application that was planned."""
-    # Replicas may run in another folder.
-    folders = {name: absolute(path) for name in ("api_keys_file", "log_dir") if (path := getattr(settings, name))}
-    settings = settings.model_copy(update={"index": Storage(settings.index).uri, **folders})
+def build_endpoint(args: dict[str, Any] | ServeSettings) -> serve.Application:
+    """Wire the HTTP endpoint alone. Raises InvalidArgument."""
+    return wire_endpoint(validated(args))
 
-    encoder = _deployment(
+
+def build_services(args: dict[str, Any]) -> serve.Application:
+    """Plan and wire what answers an endpoint from versions of one shape.
+
+    Takes the argument `version` too: a published version of that shape, by default the current one. Raises as
+    `build_app`, and NotFound for a version that is not published.
+    """
+    settings = validated({name: value for name, value in args.items() if name != "version"})
+    return wire_services(settings, plan_serving(settings, args.get("version")))
+
+
+def wire_services(settings: ServeSettings, plan: Serving) -> serve.Application:
+    """Wire the services that were planned, for an endpoint beside them."""
+    settings = _anywhere(settings)
+    return _encoder(settings, plan, Entrance, *_others(settings, plan))
+
+
+def _encoder(settings: ServeSettings, plan: Serving, cls: type[QueryEncoder], *more: Any) -> serve.Application:
+    deployment = _deployment(
         settings,
-        QueryEncoder,
+        cls,
         "encoder",
         num_replicas=settings.encoder_replicas,
+        max_replicas_per_node=settings.replicas_per_node,
         max_ongoing_requests=CONTROL_REQUESTS,
         max_queued_requests=settings.max_waiting,
         ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
-    ).bind(plan.encoder, plan.manifest.encoder, settings.query_cache, ReplicaMeter)
+    )
+    application: serve.Application = deployment.bind(
+        plan.encoder, plan.manifest.encoder, settings.query_cache, ReplicaMeter, *more
+    )
+    return application
+
+
+def _others(settings: ServeSettings, plan: Serving) -> tuple[Shape, list[Any], Any]:
+    """What is served, and the deployments of the shards and of the reranker, None if there is none."""
+    shape = Shape.of(plan.manifest)
     shards = [
         _deployment(
             settings,
             Retriever,
-            layout.shard_name(shard.shard),
+            layout.shard_name(shard),
             num_replicas=settings.retriever_replicas,
+            max_replicas_per_node=settings.replicas_per_node,
             max_ongoing_requests=CONTROL_REQUESTS,
             max_queued_requests=settings.max_waiting,
             ray_actor_options=_resources(settings),
-        ).bind(settings, shard.shard, ReplicaMeter)
-        for shard in plan.manifest.shards
+        ).bind(settings, shard, ReplicaMeter, shape)
+        for shard in range(shape.shards)
     ]
     reranker = None
     if plan.reranker is not None:
@@ -81,6 +122,12 @@ def wire(settings: ServeSettings, plan: Serving) -> serve.Application:
             ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
             **_reranker_replicas(settings),
         ).bind(plan.reranker, 4 * RERANK_QUERIES, ReplicaMeter)
+    return shape, shards, reranker
+
+
+def wire_endpoint(settings: ServeSettings, plan: Serving | None = None) -> serve.Application:
+    """Wire the HTTP endpoint, with services of its own as planned, or without."""
+    settings = _anywhere(settings)
 
     def api() -> FastAPI:
         keys = KeyRing.of(settings.api_keys_file, share=1 / settings.ingress_replicas)
@@ -96,13 +143,56 @@ def wire(settings: ServeSettings, plan: Serving) -> serve.Application:
         serve.ingress(api)(Server),
         "ingress",
         num_replicas=settings.ingress_replicas,
+        max_replicas_per_node=settings.replicas_per_node,
         max_ongoing_requests=2 * settings.max_requests + CONTROL_REQUESTS,
         max_queued_requests=settings.max_waiting,
         backpressure_config={"status_code": 429, "retry_after_s": 1},
         ray_actor_options={"num_cpus": settings.cpus_per_replica},
     )
-    application: serve.Application = server.bind(settings, plan.manifest.encoder, encoder, shards, reranker)
-    return application
+    if plan is None:
+        alone: serve.Application = server.bind(settings)
+        return alone
+    whole: serve.Application = server.bind(settings, _encoder(settings, plan, QueryEncoder), *_others(settings, plan))
+    return whole
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What an application serves, and the handles of its shards and its reranker. Travels to the endpoint."""
+
+    shape: Shape
+    shards: Sequence[DeploymentHandle]
+    reranker: DeploymentHandle | None
+
+    def services(self, encoder: DeploymentHandle) -> Services:
+        """The services, together with their encoder."""
+        return Services(
+            self.shape,
+            EncoderHandle(encoder),
+            [ShardHandle(handle, number) for number, handle in enumerate(self.shards)],
+            RerankerHandle(self.reranker) if self.reranker is not None else None,
+        )
+
+
+class Entrance(QueryEncoder):
+    """The query encoder of services, by which an endpoint enters: it tells what else belongs to them."""
+
+    def __init__(
+        self,
+        settings: EncoderSettings,
+        expected: Fingerprint,
+        remembered: int,
+        meter: Callable[[], Meter],
+        shape: Shape,
+        shards: list[DeploymentHandle],
+        reranker: DeploymentHandle | None,
+    ) -> None:
+        super().__init__(settings, expected, remembered, meter)
+        self._entry = Entry(shape, shards, reranker)
+
+    async def look_up(self) -> Entry:
+        """The services."""
+        return self._entry
 
 
 class Server(Ingress):
@@ -111,19 +201,35 @@ class Server(Ingress):
     def __init__(
         self,
         settings: ServeSettings,
-        expected: Fingerprint,
-        encoder: DeploymentHandle,
-        shards: Sequence[DeploymentHandle],
-        reranker: DeploymentHandle | None,
+        encoder: DeploymentHandle | None = None,
+        shape: Shape | None = None,
+        shards: Sequence[DeploymentHandle] = (),
+        reranker: DeploymentHandle | None = None,
     ) -> None:
-        super().__init__(
-            settings,
-            expected,
-            EncoderHandle(encoder),
-            [ShardHandle(handle, number) for number, handle in enumerate(shards)],
-            RerankerHandle(reranker) if reranker is not None else None,
-            ReplicaMeter,
-        )
+        self._known: dict[str, Services] = {}
+        own = Entry(shape, shards, reranker).services(encoder) if shape and encoder else None
+        super().__init__(settings, own, self._beside, ReplicaMeter)
+
+    async def _beside(self, shape: Shape) -> Services | None:
+        """Services of this shape in an application beside this one, once its replicas are all there.
+
+        An ingress that serves nothing yet takes them as they are: a replica of theirs may be missing for a moment.
+        """
+        prefix = f"{serve.get_replica_context().app_name}-"
+        states = {"RUNNING"} if self._pipeline else {"RUNNING", "DEPLOYING", "UNHEALTHY"}
+        applications = (await asyncio.to_thread(serve.status)).applications
+        for name, application in applications.items():
+            if name.startswith(prefix) and application.status in states:
+                with contextlib.suppress(Unavailable, DeadlineExceeded):
+                    # Serve answers from its controller, and blocks for as long.
+                    encoder = await asyncio.to_thread(serve.get_app_handle, name)
+                    entry: Entry = await call(encoder, "look_up", deadline=time.time() + LOOK_UP_S)
+                    if entry.shape.fits(shape):
+                        known = self._known.get(name)
+                        if known is None or known.shape != entry.shape:
+                            known = self._known[name] = entry.services(encoder)
+                        return known
+        return None
 
 
 def validated(args: dict[str, Any] | ServeSettings) -> ServeSettings:
@@ -133,6 +239,12 @@ def validated(args: dict[str, Any] | ServeSettings) -> ServeSettings:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, problem['loc'])) or 'args'}: {problem['msg']}" for problem in error.errors()]
         raise InvalidArgument("serve.app:build_app: " + "; ".join(problems)) from None
+
+
+def _anywhere(settings: ServeSettings) -> ServeSettings:
+    """The settings as replicas need them, which may run in another folder."""
+    folders = {name: absolute(path) for name in ("api_keys_file", "log_dir") if (path := getattr(settings, name))}
+    return settings.model_copy(update={"index": Storage(settings.index).uri, **folders})
 
 
 def absolute(path: str) -> str:

@@ -31,15 +31,16 @@ from serve.telemetry import (
 from shoal.batching import Batcher
 from shoal.cache import ShardCache
 from shoal.encoders import TextVectors, TokenEncoder, load_encoder
-from shoal.errors import DeadlineExceeded, InvalidArgument, NotFound, ShoalError
+from shoal.errors import DeadlineExceeded, InvalidArgument, NotFound, ShoalError, Unavailable
 from shoal.filters import Filter
 from shoal.fingerprint import Fingerprint
+from shoal.manifest import Manifest
 from shoal.pipeline import SearchPipeline
 from shoal.query_cache import QueryCache
 from shoal.records import FloatArray, Queries, SearchAnswer, SearchRequest, ShardHits
 from shoal.rerankers import load_reranker
 from shoal.services import EncodeService, Fetched, RerankService, ShardService
-from shoal.serving import check_encoder
+from shoal.serving import Shape, check_encoder
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 from shoal.shard import Shard
 from shoal.storage import Storage
@@ -129,11 +130,17 @@ class QueryEncoder:
 
 
 class Retriever:
-    """Holds one shard of several index versions and searches the one that each call names."""
+    """Holds one shard of several index versions and searches the one that each call names.
 
-    def __init__(self, settings: ServeSettings, shard: int, meter: Callable[[], Meter] = NoMeter) -> None:
+    shape: what these versions have in common; None leaves that to those who call.
+    """
+
+    def __init__(
+        self, settings: ServeSettings, shard: int, meter: Callable[[], Meter] = NoMeter, shape: Shape | None = None
+    ) -> None:
         self._calls = Calls(meter())
         self._number = shard
+        self._shape = shape
         self._storage = Storage(settings.index)
         self._cache = None if self._storage.is_local else ShardCache(settings.cache_dir, settings.cache_bytes)
         self._faiss_threads = settings.retriever_threads
@@ -144,17 +151,26 @@ class Retriever:
         self._load_first()
 
     def _load_first(self) -> None:
-        """Load the current version or, if it is broken, the one before it, which is what is still being served then."""
+        """Load the current version or, if it is broken, the one before it, which is what is still being served then.
+
+        Neither is loaded if it has another shape: then other replicas serve it, or these are there to wait for theirs.
+        """
         current = read_current(self._storage)
         if current is None:
             raise NotFound(f"{self._storage.uri} has no published index version; build one with `shoal build`")
         try:
-            self._open[current.version] = self._load(current.version)
+            if self._is_ours(current.version):
+                self._open[current.version] = self._load(current.version)
+                return
         except ShoalError as error:
             if current.previous is None:
                 raise
             logger.error("shard %d of version %s cannot be loaded: %s", self._number, current.version, error)
+        if current.previous is not None and self._is_ours(current.previous):
             self._open[current.previous] = self._load(current.previous)
+
+    def _is_ours(self, version: str) -> bool:
+        return self._shape is None or self._shape.fits(Shape.of(read_manifest(self._storage, version)))
 
     def _load(self, version: str) -> Shard:
         manifest = read_manifest(self._storage, version)
@@ -282,35 +298,62 @@ class ShardServer(ShardService, ShardControl, Protocol):
     """What the ingress asks of a shard: searches, and which versions it holds."""
 
 
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The replicas behind an ingress, which serve versions of one shape."""
+
+    shape: Shape
+    encoder: EncodeService
+    shards: Sequence[ShardServer]
+    reranker: RerankService | None
+
+
+async def nowhere(shape: Shape) -> Services | None:
+    """Where an ingress looks for services beside its own if there is no such place."""
+    return None
+
+
 class Ingress:
-    """The engine behind the HTTP dialects (`serve.dialects.Engine`): the search pipeline, and the version it serves."""
+    """The engine behind the HTTP dialects (`serve.dialects.Engine`): the search pipeline, and the version it serves.
+
+    services: what serves the versions, if there is anything yet. find: gives what serves versions of another shape.
+    """
 
     def __init__(
         self,
         settings: ServeSettings,
-        expected: Fingerprint,
-        encoder: EncodeService,
-        shards: Sequence[ShardServer],
-        reranker: RerankService | None,
+        services: Services | None,
+        find: Callable[[Shape], Awaitable[Services | None]] = nowhere,
         meter: Callable[[], Meter] = NoMeter,
     ) -> None:
         self._settings = settings
-        self._encoder = encoder
-        self._reranker = reranker
+        self._services = services
+        self._pipeline: SearchPipeline | None = None
         self._telemetry = Telemetry(meter(), settings.slow_query_ms, settings.log_queries)
-        self._pipeline = SearchPipeline(encoder, shards, reranker, settings, observer=self._telemetry)
-        self._activation = Activation(Storage(settings.index), shards, self._pipeline.switch, expected)
+        self._activation = Activation(Storage(settings.index), services, self._switch, find)
         self._pulse = Pulse(time.time)
         self._answering = 0
         self._probed: tuple[float, list[str]] = (0.0, [])
         self._watch = asyncio.create_task(self._activation.watch(settings.watch_s))
         self._sampling = asyncio.create_task(self._sample())
 
+    def _switch(self, services: Services, manifest: Manifest) -> None:
+        """Answer new searches from a version; those under way end with the replicas that they have begun with."""
+        pipeline = self._pipeline
+        if pipeline is None or services is not self._services:
+            pipeline = SearchPipeline(
+                services.encoder, services.shards, services.reranker, self._settings, observer=self._telemetry
+            )
+        pipeline.switch_to(manifest)
+        self._services, self._pipeline = services, pipeline
+
     async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer the queries of one HTTP request, in order. Raises Overloaded at once beyond `max_requests`."""
         charge(len(requests))
         started = time.monotonic()
         try:
+            if self._pipeline is None:
+                raise Unavailable("no index version is served yet; try again", retry_after_s=1)
             if self._answering >= self._settings.max_requests:
                 raise too_many(self._settings)
             self._answering += 1
@@ -326,14 +369,15 @@ class Ingress:
 
     async def _sample(self) -> None:
         while True:
-            for stage, length in self._pipeline.queues().items():
-                self._telemetry.queue(stage, length)
+            if self._pipeline is not None:
+                for stage, length in self._pipeline.queues().items():
+                    self._telemetry.queue(stage, length)
             await asyncio.sleep(SAMPLE_S)
 
     async def index_info(self) -> dict[str, Any]:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""
-        reranker = self._settings.reranker if self._reranker else None
-        return self._activation.describe(reranker)
+        services = self._services
+        return self._activation.describe(self._settings.reranker if services and services.reranker else None)
 
     async def activate(self, version: str) -> None:
         """Load a published version in every retriever, then serve it and make it CURRENT."""
@@ -353,11 +397,13 @@ class Ingress:
 
     async def _probe(self) -> list[str]:
         deadline = time.time() + PROBE_S
-        probes: dict[str, Awaitable[Any]] = {"encoder": self._encoder.encode(["ready"], deadline)}
+        services, probes = self._services, dict[str, Awaitable[Any]]()
         # Once it has been there, a reranker that does not answer costs the second stage, which answers tell themselves.
         patience_s = {"encoder": BUSY_S, "reranker": math.inf}
-        if self._reranker is not None and self._settings.reranker_min_replicas:
-            probes["reranker"] = self._reranker.score("ready", ["ready"], deadline)
+        if services is not None:
+            probes["encoder"] = services.encoder.encode(["ready"], deadline)
+            if services.reranker is not None and self._settings.reranker_min_replicas:
+                probes["reranker"] = services.reranker.score("ready", ["ready"], deadline)
         missing, outcomes = await asyncio.gather(
             self._activation.missing(deadline), asyncio.gather(*probes.values(), return_exceptions=True)
         )

@@ -35,12 +35,12 @@ class EncoderHandle:
 
     async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
-        vectors: FloatArray = await _call(self._handle, "encode", list(queries), deadline, deadline=deadline)
+        vectors: FloatArray = await call(self._handle, "encode", list(queries), deadline, deadline=deadline)
         return vectors
 
     async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
         """Return the vectors and those of the tokens, in input order."""
-        vectors: list[TextVectors] = await _call(
+        vectors: list[TextVectors] = await call(
             self._handle, "encode_tokens", list(queries), deadline, deadline=deadline
         )
         return vectors
@@ -63,26 +63,26 @@ class ShardHandle:
         filters: Sequence[Filter | None] | None = None,
     ) -> ShardHits:
         """Search this shard of the named version for several queries, each with its filter or None."""
-        hits: ShardHits = await _call(
+        hits: ShardHits = await call(
             self._handle, "search", version, queries, top_k, deadline, with_passages, filters, deadline=deadline
         )
         return hits
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         """Return the passages (and, if asked for, the vectors) of rows of this shard, in the order asked."""
-        fetched: Fetched = await _call(
+        fetched: Fetched = await call(
             self._handle, "fetch", version, list(rows), deadline, with_vectors, deadline=deadline
         )
         return fetched
 
     async def score(self, version: str, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
         """Return, float32 (n,), what late interaction gives rows of this shard by their stored token vectors."""
-        scores: FloatArray = await _call(self._handle, "score", version, query, list(rows), deadline, deadline=deadline)
+        scores: FloatArray = await call(self._handle, "score", version, query, list(rows), deadline, deadline=deadline)
         return scores
 
     async def holds(self, version: str, deadline: float) -> bool:
         """Whether a replica has the version loaded."""
-        return version in await _call(self._handle, "versions", deadline=deadline)
+        return version in await call(self._handle, "versions", deadline=deadline)
 
     async def prepare(self, version: str, deadline: float) -> None:
         """Load a version in every replica. Raises the first error, and Unavailable if there is no replica."""
@@ -117,7 +117,7 @@ class RerankerHandle:
 
     async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n,), higher is better, in input order."""
-        scores: FloatArray = await _call(self._handle, "score", query, list(passages), deadline, deadline=deadline)
+        scores: FloatArray = await call(self._handle, "score", query, list(passages), deadline, deadline=deadline)
         return scores
 
 
@@ -136,7 +136,7 @@ def readable(error: Exception, name: str) -> ShoalError:
     return ShoalError(f"{name} failed: {type(origin).__name__}: {_first_line(origin)}; its log has the details")
 
 
-async def _call(handle: DeploymentHandle, method: str, *args: Any, deadline: float) -> Any:
+async def call(handle: DeploymentHandle, method: str, *args: Any, deadline: float) -> Any:
     """Call one replica; returns or raises before the deadline, an absolute time in seconds since the epoch.
 
     A call that its replica did not survive is Unavailable; the pipeline tries it once more.

@@ -16,14 +16,16 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import typer
 
 from serve import private_ray
 from serve.access import KeyRing, check_exposure
+from serve.fleets import Fleets
 from shoal import errors
 from shoal.cli.errors import run as start
 from shoal.cli.options import AsJson, settings_command
@@ -63,11 +65,12 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
         served = ServeSettings.model_validate(settings.model_dump(include=set(ServeSettings.model_fields)))
         plan = plan_serving(served)
         # Ray prints on stdout too, where only our one line belongs.
-        with contextlib.redirect_stdout(sys.stderr), _ray(settings), _application(settings, served, plan):
+        with contextlib.redirect_stdout(sys.stderr), _ray(settings), _serve(settings, served):
+            fleets = Fleets(served, plan, partial(_start_services, served), _end_services)
             url = _url(settings.host, settings.port)
             _wait_until_ready(url)
             print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
-            _watch(url)
+            _watch(url, fleets.follow, min(WATCH_S, settings.watch_s))
     except KeyboardInterrupt:
         pass  # the end that was asked for, by Ctrl-C or SIGTERM
 
@@ -137,16 +140,16 @@ def _require_free(host: str, port: int, param: str = "--port") -> None:
 
 
 @contextmanager
-def _application(settings: RunSettings, served: ServeSettings, plan: Serving) -> Iterator[None]:
-    """Deploy the application, and stop all of Serve at the end."""
+def _serve(settings: RunSettings, served: ServeSettings) -> Iterator[None]:
+    """Deploy the endpoint, and stop all of Serve at the end."""
     from ray import serve
 
-    from serve.app import NAME, wire
+    from serve.app import NAME, wire_endpoint
 
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port})
-        target = serve.RunTarget(wire(served, plan), name=NAME, route_prefix="/")
+        target = serve.RunTarget(wire_endpoint(served), name=NAME, route_prefix="/")
         serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
         yield
     finally:
@@ -154,6 +157,23 @@ def _application(settings: RunSettings, served: ServeSettings, plan: Serving) ->
             thread = threading.Thread(target=serve.shutdown, daemon=True)
             thread.start()
             thread.join(STOP_S)
+
+
+def _start_services(settings: ServeSettings, number: int, plan: Serving) -> None:
+    from ray import serve
+
+    from serve.app import NAME, wire_services
+
+    target = serve.RunTarget(wire_services(settings, plan), name=f"{NAME}-{number}", route_prefix=None)
+    serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+
+
+def _end_services(number: int) -> None:
+    from ray import serve
+
+    from serve.app import NAME
+
+    serve.delete(f"{NAME}-{number}", _blocking=False)
 
 
 def _wait_until_ready(url: str) -> None:
@@ -185,11 +205,10 @@ def _deployment_problem() -> ShoalError | None:
     """Why the application cannot start, as the error that a replica raised; None while it may still start."""
     from ray import serve
 
-    from serve.app import NAME
-
-    application = serve.status().applications.get(NAME)
-    if application is None or application.status != "DEPLOY_FAILED":
+    failed = [one for one in serve.status().applications.values() if one.status == "DEPLOY_FAILED"]
+    if not failed:
         return None
+    application = failed[0]
     text = "\n".join([*(status.message for status in application.deployments.values()), application.message])
     for name, message in re.findall(r"^(?:shoal\.errors\.)?([A-Z]\w+): (.+)$", text, re.MULTILINE):
         known = getattr(errors, name, None)
@@ -198,11 +217,18 @@ def _deployment_problem() -> ShoalError | None:
     return ShoalError(f"the application cannot start: {text}")
 
 
-def _watch(url: str) -> None:
-    """Wait for a signal. Raises Unavailable when the server has not answered for SILENCE_S, as when Ray was killed."""
-    answered = time.monotonic()
+def _watch(url: str, follow: Callable[[], None], every_s: float) -> None:
+    """Follow what is to be served, until a signal.
+
+    Raises Unavailable when the server has not answered for SILENCE_S, as when Ray was killed.
+    """
+    answered = asked = time.monotonic()
     while time.monotonic() - answered < SILENCE_S:
-        time.sleep(WATCH_S)
+        time.sleep(every_s)
+        follow()
+        if time.monotonic() - asked < WATCH_S:
+            continue
+        asked = time.monotonic()
         try:
             with urllib.request.urlopen(f"{url}/healthz", timeout=WATCH_S):  # noqa: S310
                 answered = time.monotonic()

@@ -119,7 +119,7 @@ class FanOut:
         self._clock = clock
         self._fields = fields or {}
         self._observer = observer or Deaf()
-        budget = Budget(settings.hedge_budget)
+        budget = Budget(settings.hedge_budget, len(shards))
         self._attempts, self._fetches, self._scores = (
             [Attempts(settings.retriever_replicas, settings.hedge_percentile, budget, clock) for _ in shards]
             for _ in ("search", "fetch", "score")  # which take different times

@@ -19,7 +19,7 @@ WINDOW = 128
 ENOUGH = 20
 """Latencies without which nothing is concluded from them."""
 SAVED = 10.0
-"""Second attempts that a budget saves up at most: a replica that hangs needs a few at once."""
+"""Second attempts that a budget may always save up: a replica that hangs needs a few at once."""
 KEPT = 2.0
 """Of these, what a budget starts with and keeps for calls that do not return at all."""
 SLOW = 10.0
@@ -65,15 +65,20 @@ class Latencies:
 
 
 class Budget:
-    """Bounds second attempts, beside KEPT to start with, to a share of the first ones at any moment."""
+    """Bounds second attempts, beside KEPT to start with, to a share of the first ones at any moment.
 
-    def __init__(self, share: float) -> None:
+    together: first attempts that start at once, as those of a fan-out. What they have earned may be saved, because they
+    are late at once too.
+    """
+
+    def __init__(self, share: float, together: int = 1) -> None:
         self._share = share
+        self._most = max(SAVED, KEPT + share * together)
         self._saved = KEPT if share else 0.0
 
     def earn(self) -> None:
         """Count a first attempt."""
-        self._saved = min(SAVED, self._saved + self._share)
+        self._saved = min(self._most, self._saved + self._share)
 
     def spend(self, keep: float = 0.0) -> bool:
         """Whether a second attempt may be made that leaves so many; if so, it is counted."""

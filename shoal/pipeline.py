@@ -17,7 +17,7 @@ from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalErr
 from shoal.fanout import FanOut, Found, Probe, describe, merged
 from shoal.fusion import blend, fuse
 from shoal.hedging import Attempts, Budget
-from shoal.manifest import IndexInfo
+from shoal.manifest import IndexInfo, Manifest
 from shoal.metadata import FieldTypes
 from shoal.records import Candidate, FloatArray, Mode, Result, SearchAnswer, SearchRequest, Timings
 from shoal.services import MESSAGE_BYTES, Deaf, EncodeService, Observer, RerankService, ShardService
@@ -117,6 +117,12 @@ class SearchPipeline:
         self._index = FanOut(
             version, self._shards, counts, self._settings, self._clock, fields, lexical, self._observer, index, late
         )
+
+    def switch_to(self, manifest: Manifest) -> None:
+        """Answer new searches from the version that a manifest describes."""
+        counts = [shard.count for shard in manifest.shards]
+        lexical, late = manifest.lexical is not None, manifest.late is not None
+        self.switch(manifest.version, counts, manifest.fields, lexical, manifest.index, late)
 
     async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer several queries at once, in order. The first error is raised and gives up the others."""

@@ -22,16 +22,36 @@ MOST_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """What the versions have in common that one set of replicas can serve: how queries are encoded, how many shards."""
+
+    encoder: Fingerprint
+    shards: int
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Shape":
+        """The shape of a version."""
+        return cls(manifest.encoder, len(manifest.shards))
+
+    def fits(self, other: "Shape") -> bool:
+        """Whether replicas for versions of one shape can serve versions of the other."""
+        return self.shards == other.shards and self.encoder.matches(other.encoder)
+
+    def __str__(self) -> str:
+        return f"{self.shards} shard{'s' if self.shards > 1 else ''} of {self.encoder.model}"
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
-    """The version that CURRENT names, and the models that serve it; `reranker` is None for stage one alone."""
+    """A version, and the models that serve it; `reranker` is None for stage one alone."""
 
     manifest: Manifest
     encoder: EncoderSettings
     reranker: RerankerSettings | None
 
 
-def plan_serving(settings: ServeSettings) -> Serving:
-    """Decide how an index is served, and check all of it that takes no more than seconds. Loads no model.
+def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving:
+    """Decide how a version is served, or else the current one, and check all that takes seconds. Loads no model.
 
     Raises NotFound when there is nothing to serve, CorruptIndex for a damaged manifest, EncoderMismatch for another
     encoder than the index was built with, ModelUnavailable for a model that is not to be had, InvalidArgument.
@@ -42,7 +62,8 @@ def plan_serving(settings: ServeSettings) -> Serving:
             f"({settings.reranker_max_replicas}); raise the second or lower the first",
             param="reranker_min_replicas",
         )
-    manifest = versions.current_manifest(Storage(settings.index))
+    storage = Storage(settings.index)
+    manifest = versions.read_manifest(storage, version) if version else versions.current_manifest(storage)
     encoder = EncoderSettings(
         **_inference(settings),
         encoder=settings.encoder or manifest.encoder.model,

@@ -376,6 +376,13 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
         30.0, ge=1, le=86_400, description="Seconds after which rerankers that the load no longer needs are stopped."
     )
     ingress_replicas: int = Field(1, ge=1, le=1000, description="Replicas of the HTTP ingress.")
+    replicas_per_node: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Most replicas of one shard, of the encoder and of the ingress on one node; 1 makes sure that no "
+        "node has both replicas of a shard, and needs as many nodes. Default: spread where there is room.",
+    )
     health_check_period_s: float = Field(
         1.0, ge=0.1, le=600, description="Seconds between the questions to every replica whether it is alive."
     )

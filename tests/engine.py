@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever
+from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Services
 from serve.telemetry import Meter, NoMeter
 from shoal.encoders import load_encoder
+from shoal.serving import Shape
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 
 HASHING = EncoderSettings(encoder="hashing:64")
@@ -30,13 +31,12 @@ async def local_engine(settings: ServeSettings, shards: int = 2, meter: Meter | 
     def make() -> Meter:
         return meter or NoMeter()
 
-    ingress = Ingress(
-        settings,
-        fingerprint,
-        QueryEncoder(HASHING, fingerprint, settings.query_cache, make),
+    services = Services(
+        Shape(fingerprint, shards),
+        QueryEncoder(HASHING, fingerprint, settings.query_cache, make),  # type: ignore[arg-type]
         [LocalShard(settings, shard, make) for shard in range(shards)],  # type: ignore[misc]
-        Reranker(RerankerSettings(reranker="overlap"), settings.max_waiting, make),
-        make,
+        Reranker(RerankerSettings(reranker="overlap"), settings.max_waiting, make),  # type: ignore[arg-type]
     )
+    ingress = Ingress(settings, services, meter=make)
     await ingress._activation.follow()
     return ingress

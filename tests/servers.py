@@ -58,8 +58,14 @@ class Server:
 
 
 def processes(server: Server, name: str) -> set[int]:
-    """Processes of a server whose title begins so, as `ServeReplica:shoal:encoder`."""
+    """Processes of a server whose title begins so, as `ServeController`."""
     return {pid for pid, command in server.descendants().items() if command.startswith(f"ray::{name}")}
+
+
+def replicas(server: Server, service: str, application: str = "shoal(-[0-9]+)?") -> set[int]:
+    """Processes that are replicas of a service, such as `encoder`, in any application of the server or in one."""
+    title = re.compile(f"ray::ServeReplica:{application}:{service}")
+    return {pid for pid, command in server.descendants().items() if title.match(command)}
 
 
 def wait(condition: Callable[[], Any]) -> None:

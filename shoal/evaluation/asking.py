@@ -139,9 +139,7 @@ class LocalAsker:
             _Reranker(reranker) if reranker else None,
             settings,
         )
-        counts = [entry.count for entry in manifest.shards]
-        lexical, late = manifest.lexical is not None, manifest.late is not None
-        self._pipeline.switch(manifest.version, counts, manifest.fields, lexical, manifest.index, late)
+        self._pipeline.switch_to(manifest)
         self._runner = asyncio.Runner()
 
     def ask(self, query: str, mode: Mode, rerank: Rerank, top_k: int) -> tuple[list[str], bool]:

@@ -1,8 +1,9 @@
 """Writes the lexical index of one shard while its passages stream by."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -50,9 +51,9 @@ class LexicalWriter:
         (folder / layout.LEXICAL).mkdir(parents=True, exist_ok=True)
         with pa.ipc.new_file(str(folder / layout.LEXICAL_TERMS), pa.schema([TERM])) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays([terms], schema=pa.schema([TERM])))
-        np.save(folder / layout.LEXICAL_OFFSETS, offsets)
+        _create(folder / layout.LEXICAL_OFFSETS, np.int64, len(offsets))[:] = offsets
         for name, dtype in ((layout.LEXICAL_ROWS, np.int32), (layout.LEXICAL_SCORES, np.float32)):
-            np.lib.format.open_memmap(folder / name, mode="w+", dtype=dtype, shape=(int(offsets[-1]),))
+            _create(folder / name, dtype, int(offsets[-1]))
 
     def watch(self, blocks: Iterable[tuple[pa.RecordBatch, T]]) -> Iterator[tuple[pa.RecordBatch, T]]:
         """Hand blocks through, whose batches have the columns `text` and `title`, and index their passages."""
@@ -88,3 +89,12 @@ class LexicalWriter:
         for name, values in ((layout.LEXICAL_ROWS, rows), (layout.LEXICAL_SCORES, scores)):
             # Mapped anew for each block, so that no more of the file is resident.
             np.load(self._folder / name, mmap_mode="r+")[positions] = values
+
+
+def _create(path: Path, dtype: type[np.generic], count: int) -> NDArray[Any]:
+    """Map a new file of so many zeros. Raises OSError if there is no space for them."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(count,))
+    with path.open("r+b") as file:
+        # Writing through a mapping where there is no space left ends the process: SIGBUS.
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array

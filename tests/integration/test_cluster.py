@@ -91,15 +91,18 @@ class TestApplication:
     @pytest.fixture(scope="class")
     def index(self, cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = tmp_path_factory.mktemp("build")
-        corpus = folder / "corpus.jsonl"
-        with corpus.open("w") as file:
+        with (folder / "corpus.jsonl").open("w") as file:
             for number in range(3000):
                 json.dump({"id": f"p{number}", "text": f"passage about {word(number)} and {word(number * 7)}"}, file)
                 file.write("\n")
-        options = ["--encoder", "hashing:64", "--shards", str(SHARDS), "--workers", "3", "--unit-passages", "50"]
-        places = ["--source", str(corpus), "--index", str(folder / "index")]
+        self.build(cluster, folder, "--shards", str(SHARDS), "--unit-passages", "50", "--workers", "3")
+        return folder / "index"
+
+    def build(self, cluster: Any, folder: Path, *options: str) -> str:
+        """Build from the corpus in a folder, and return the version."""
+        places = ["--source", str(folder / "corpus.jsonl"), "--index", str(folder / "index")]
         build = subprocess.run(
-            ["shoal", "build", "--address", cluster.job_url, "--json", *places, *options],
+            ["shoal", "build", "--address", cluster.job_url, "--json", *places, "--encoder", "hashing:64", *options],
             cwd=ROOT,
             env={**client_environment(cluster), "http_proxy": "http://127.0.0.1:9"},  # never asked for this machine
             capture_output=True,
@@ -107,8 +110,9 @@ class TestApplication:
             timeout=250,
         )
         assert build.returncode == 0, build.stdout + build.stderr
-        assert json.loads(build.stdout)["passages"] == 3000
-        return folder / "index"
+        summary = json.loads(build.stdout)
+        assert summary["passages"] == 3000
+        return str(summary["version"])
 
     def test_the_build_spreads_over_the_nodes(self, cluster, index):
         from ray.util.state import list_tasks
@@ -120,22 +124,27 @@ class TestApplication:
         # One CPU a node, so three workers fill the cluster. Workers report what they did with a delay.
         wait_until(lambda: len(nodes()) == 3)
 
-    def test_shards_are_served_from_several_nodes(self, cluster, index, local, tmp_path):
-        port = local.free_port()
-        config = yaml.safe_load((ROOT / "cluster" / "serve.yaml").read_text())
-        config["proxy_location"] = "HeadOnly"  # the nodes share one address, so one proxy can have the port
-        config["http_options"]["port"] = port
-        [application] = config["applications"]
-        application["args"] = {"index": str(index), "reranker": "overlap", "cpus_per_replica": 0.1}
-        (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
+    def deploy(self, cluster: Any, folder: Path, config: dict[str, Any]) -> None:
+        (folder / "serve.yaml").write_text(yaml.safe_dump(config))
         deploy = subprocess.run(
-            ["serve", "deploy", str(tmp_path / "serve.yaml")],
+            ["serve", "deploy", str(folder / "serve.yaml")],
             env=client_environment(cluster),
             capture_output=True,
             text=True,
             timeout=60,
         )
         assert deploy.returncode == 0, deploy.stdout + deploy.stderr
+
+    def test_shards_are_served_from_several_nodes_and_a_version_of_another_shape_by_a_second_application(
+        self, cluster, index, local, tmp_path
+    ):
+        port = local.free_port()
+        config = yaml.safe_load((ROOT / "cluster" / "serve.yaml").read_text())
+        config["proxy_location"] = "HeadOnly"  # the nodes share one address, so one proxy can have the port
+        config["http_options"]["port"] = port
+        [application] = config["applications"]
+        application["args"] = {"index": str(index), "reranker": "overlap", "cpus_per_replica": 0.1}
+        self.deploy(cluster, tmp_path, config)
 
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as server:
 
@@ -161,6 +170,24 @@ class TestApplication:
         ]
         assert len(nodes) == SHARDS
         assert len(set.union(*nodes)) > 1
+
+        version = self.build(cluster, index.parent, "--shards", "2", "--no-activate")
+        beside = {"name": "shoal-green", "route_prefix": None, "import_path": "serve.app:build_services"}
+        beside["args"] = {**application["args"], "version": version}
+        self.deploy(cluster, tmp_path, {**config, "applications": [application, beside]})
+
+        def running() -> bool:
+            state = httpx.get(f"{cluster.job_url}/api/serve/applications/", timeout=10).json()["applications"]
+            assert state["shoal"]["status"] == "RUNNING"
+            return bool(state.get("shoal-green", {}).get("status") == "RUNNING")
+
+        wait_until(running, timeout_s=180)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as server:
+            response = server.post("/v1/index/activate", json={"version": version})
+            assert response.status_code == 200, response.text
+            answer = server.post("/v1/search", json={"query": f"{word(1234)} and {word(1234 * 7)}", "top_k": 20}).json()
+        assert (answer["index_version"], answer["coverage"]["answered"]) == (version, 2)
+        assert answer["results"][0]["id"] == "p1234"
 
 
 def test_everything_listens_on_loopback_only_even_while_it_serves(cluster, local):

@@ -2,11 +2,8 @@
 
 import os
 import shutil
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import pytest
 from shoal import layout, versions
 from shoal.storage import Storage
 from tests.indexes import damage, passages, publish
+from tests.searching import searching
 from tests.serving import local_ray, serving
 
 COUNT = 200
@@ -39,46 +37,6 @@ def server(root: Path) -> Iterator[httpx.Client]:
     settings = {"reranker": "none", "retriever_replicas": 2, "ingress_replicas": 2, "watch_s": WATCH_S}
     with local_ray(), serving(root, **settings) as client:
         yield client
-
-
-class Load:
-    """What clients saw who went on searching all the while: answers by version, and everything that was wrong."""
-
-    def __init__(self) -> None:
-        self.versions: Counter[str] = Counter()
-        self.wrong: list[str] = []
-
-    def check(self, response: httpx.Response) -> None:
-        if response.status_code != 200:
-            self.wrong.append(response.text)
-            return
-        answer = response.json()
-        version = answer["index_version"]
-        self.versions[version] += 1
-        if answer["coverage"]["answered"] != 2:
-            self.wrong.append(f"coverage {answer['coverage']}")
-        if not all(result["text"].endswith(f"of-{version}") for result in answer["results"]):
-            self.wrong.append(f"an answer from {version} holds passages of another version")
-
-
-@contextmanager
-def searching(url: httpx.URL, clients: int = 4) -> Iterator[Load]:
-    load, stop = Load(), threading.Event()
-
-    def search() -> None:
-        with httpx.Client(base_url=url, timeout=60) as client:
-            while not stop.is_set():
-                load.check(client.post("/v1/search", json={"query": "the red fish", "top_k": 20}))
-
-    threads = [threading.Thread(target=search) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield load
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 def eventually(client: httpx.Client, version: str, times: int = 10) -> None:

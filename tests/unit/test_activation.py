@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,8 @@ import pytest
 from serve.activation import BUSY_S, REFUSED_S, Activation
 from shoal import versions
 from shoal.errors import Conflict, CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Unavailable
-from shoal.manifest import IndexInfo, Manifest
-from shoal.metadata import FieldTypes
+from shoal.manifest import Manifest
+from shoal.serving import Shape
 from shoal.storage import Storage
 from tests.indexes import damage, passages, publish
 
@@ -41,8 +42,16 @@ class FakeControl:
         return version in self.loaded
 
 
+@dataclass(eq=False)
+class FakeFleet:
+    """Shards that serve versions of one shape."""
+
+    shape: Shape
+    shards: list[FakeControl]
+
+
 class Server:
-    """An activation over fake shards, and what it did, in order."""
+    """An activation over fake shards, and what it did, in order. `beside` are the other replicas that there are."""
 
     def __init__(self, root: Path, shards: int = 2, expected: Manifest | None = None) -> None:
         self.log: list[str] = []
@@ -50,14 +59,18 @@ class Server:
         self.storage = Storage(str(root))
         self.shards = [FakeControl(self.log) for _ in range(shards)]
         self.counts: list[int] = []
+        self.beside: list[FakeFleet] = []
         manifest = expected or versions.read_manifest(self.storage, versions.list_versions(self.storage)[0])
-        self.activation = Activation(self.storage, self.shards, self._switch, manifest.encoder, lambda: self.time)
+        fleet = FakeFleet(Shape(manifest.encoder, shards), self.shards) if shards else None
+        self.activation = Activation(self.storage, fleet, self._switch, self._find, lambda: self.time)
 
-    def _switch(
-        self, version: str, counts: Sequence[int], fields: FieldTypes, lexical: bool, index: IndexInfo, late: bool
-    ) -> None:
-        self.log.append(f"switch {version}")
-        self.counts = list(counts)
+    def _switch(self, fleet: FakeFleet, manifest: Manifest) -> None:
+        self.log.append(f"switch {manifest.version}")
+        self.counts = [shard.count for shard in manifest.shards]
+        self.shards = fleet.shards
+
+    async def _find(self, shape: Shape) -> FakeFleet | None:
+        return next((fleet for fleet in self.beside if fleet.shape.fits(shape)), None)
 
     @property
     def current(self) -> str:
@@ -209,7 +222,7 @@ async def test_a_version_for_another_server_is_a_conflict(root: Path) -> None:
     await server.activation.follow()
     with pytest.raises(Conflict, match="version v3 has 3 shards and this server 2") as refused:
         await server.activation.activate("v3")
-    assert "restart the server" in str(refused.value)
+    assert "starts replicas for it beside these" in str(refused.value)
     with pytest.raises(EncoderMismatch) as mismatch:
         await server.activation.activate("v4")
     assert str(other.encoder) in str(mismatch.value)
@@ -217,6 +230,42 @@ async def test_a_version_for_another_server_is_a_conflict(root: Path) -> None:
     with pytest.raises(NotFound, match="no published version v9"):
         await server.activation.activate("v9")
     assert server.current == "v1"
+
+
+async def test_a_version_of_another_shape_is_served_as_soon_as_there_are_replicas_for_it(root: Path) -> None:
+    wide = publish(root, "v3", passages(30), shards=3, activate=False)
+    server = Server(root)
+    await server.activation.follow()
+    versions.activate(server.storage, "v3")
+    await server.activation.follow()
+    assert "v3 has 3 shards and this server 2" in server.activation.describe(None)["problem"]
+    assert server.activation.describe(None)["version"] == "v1"
+    narrow, other = server.shards, FakeFleet(Shape.of(wide), [FakeControl(server.log) for _ in range(3)])
+    server.beside.append(other)
+    await server.activation.follow()  # at the next look, not only when a broken one would be tried again
+    assert (server.activation.describe(None)["version"], server.activation.describe(None)["problem"]) == ("v3", None)
+    assert await server.activation.missing(0) == []
+    assert [shard.loaded for shard in narrow] == [["v1"], ["v1"]], "rollback takes no loading"
+    assert [shard.loaded for shard in other.shards] == [["v3"]] * 3
+    server.beside[:] = [FakeFleet(Shape(wide.encoder, 2), narrow)]
+    await server.activation.rollback()
+    assert (server.current, server.shards) == ("v1", narrow)
+
+
+async def test_a_server_without_replicas_waits_for_them_and_takes_those_of_the_version_before_meanwhile(
+    root: Path,
+) -> None:
+    first = versions.read_manifest(Storage(str(root)), "v1")
+    publish(root, "v3", passages(30), shards=3)
+    server = Server(root, shards=0)
+    await server.activation.follow()
+    assert "waits for replicas for 3 shards of hashing:64" in (await server.activation.missing(0))[0]
+    with pytest.raises(Unavailable, match="waits for replicas"):
+        server.activation.describe(None)
+    server.beside.append(FakeFleet(Shape.of(first), [FakeControl(server.log) for _ in range(2)]))
+    await server.activation.follow()
+    assert server.activation.describe(None)["version"] == "v1"
+    assert "v3 cannot be served" in server.activation.describe(None)["problem"]
 
 
 async def test_what_a_shard_lacks_is_named(root: Path) -> None:

@@ -285,3 +285,16 @@ class TestDockerfile:
             argument.removeprefix("PYTHON=") for argument in self.rest("ARG") if argument.startswith("PYTHON=")
         ]
         assert f"Programming Language :: Python :: {version}" in PROJECT["classifiers"]
+
+
+def test_the_second_application_of_the_documentation_is_one_that_the_endpoint_finds() -> None:
+    [block] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), re.DOTALL)
+    [beside] = yaml.safe_load(block)
+    config = documents("serve.yaml")[0]
+    both = ServeDeploySchema.model_validate({**config, "applications": [*config["applications"], beside]})
+    assert both.applications[1].import_path == "serve.app:build_services"
+    assert both.applications[1].route_prefix is None
+    assert both.applications[1].name.startswith(f"{NAME}-")
+    arguments = dict(beside["args"])
+    assert arguments.pop("version")
+    assert validated(arguments).index == validated(config["applications"][0]["args"]).index

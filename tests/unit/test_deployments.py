@@ -10,7 +10,7 @@ import pytest
 
 from serve import telemetry
 from serve.activation import BUSY_S
-from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Threads
+from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Services, Threads
 from serve.errors import response_of
 from shoal import versions
 from shoal.encoders import TokenEncoder, load_encoder
@@ -19,6 +19,7 @@ from shoal.filters import Compare
 from shoal.records import FloatArray, Hits, Queries, SearchRequest
 from shoal.rerankers.late_interaction import LateInteraction
 from shoal.services import Fetched
+from shoal.serving import Shape
 from shoal.settings import EncoderSettings, LateSettings, RerankerSettings, ServeSettings
 from shoal.shard import Shard
 from shoal.storage import Storage
@@ -203,6 +204,16 @@ class TestRetriever:
         assert asyncio.run(Retriever(settings, 0).versions()) == ["v1"]
         assert asyncio.run(Retriever(settings, 1).versions()) == ["v2"]
 
+    def test_starts_without_a_version_of_another_shape(self, root: Path, settings: ServeSettings) -> None:
+        """Its own may not be current yet, or not any more; which one it is, it is told when it is to load it."""
+        wide = publish(root, "v3", passages(40), shards=3)
+        shape = Shape(wide.encoder, 2)
+        assert asyncio.run(Retriever(settings, 0, shape=shape).versions()) == ["v1"]
+        versions.activate(Storage(str(root)), "v2")
+        assert asyncio.run(Retriever(settings, 2, shape=Shape.of(wide)).versions()) == ["v3"]
+        versions.activate(Storage(str(root)), "v1")
+        assert asyncio.run(Retriever(settings, 2, shape=Shape.of(wide)).versions()) == []
+
     def test_does_not_start_on_nothing(self, root: Path, settings: ServeSettings, tmp_path: Path) -> None:
         damage(root, "v1")
         with pytest.raises(CorruptIndex):
@@ -271,13 +282,9 @@ class LocalShard(Retriever):
 async def test_the_ingress_searches_describes_and_switches(settings: ServeSettings) -> None:
     fingerprint = load_encoder(HASHING).fingerprint()
     shards: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
-    ingress = Ingress(
-        settings,
-        fingerprint,
-        QueryEncoder(HASHING, fingerprint, 10),
-        shards,
-        Reranker(RerankerSettings(reranker="overlap"), max_waiting=10),
-    )
+    reranker = Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
+    encoder: Any = QueryEncoder(HASHING, fingerprint, 10)
+    ingress = Ingress(settings, Services(Shape(fingerprint, 2), encoder, shards, reranker))
     request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
     assert await ingress.ready() == ["the index version is being loaded"]
     await ingress._activation.follow()
@@ -295,6 +302,49 @@ async def test_the_ingress_searches_describes_and_switches(settings: ServeSettin
     ingress._watch.cancel()
 
 
+async def test_the_ingress_goes_over_to_other_services_and_searches_under_way_end_with_theirs(
+    root: Path, settings: ServeSettings
+) -> None:
+    """Version v3 has other shards and another encoder."""
+
+    class Waits:
+        """An encoder of the first services that answers when it is told to."""
+
+        told = asyncio.Event()
+
+        async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+            await self.told.wait()
+            return load_encoder(HASHING).encode_queries(list(queries))
+
+    wide = publish(root, "v3", passages(40), shards=3, encoder="hashing:32", activate=False)
+    first: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
+    other: list[Any] = [LocalShard(settings, shard, shape=Shape.of(wide)) for shard in (0, 1, 2)]
+    narrow = Services(Shape(load_encoder(HASHING).fingerprint(), 2), Waits(), first, None)
+    encoder: Any = QueryEncoder(EncoderSettings(encoder="hashing:32"), wide.encoder, 10)
+
+    async def find(shape: Shape) -> Services | None:
+        services = Services(Shape.of(wide), encoder, other, None)
+        return services if services.shape.fits(shape) else None
+
+    ingress = Ingress(settings, narrow, find)
+    ingress._watch.cancel()
+    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
+    with pytest.raises(Unavailable, match="no index version is served yet"):
+        await ingress.search([request])
+    await ingress._activation.follow()
+    waiting = asyncio.ensure_future(ingress.search([request]))
+    await asyncio.sleep(0)
+    await ingress.activate("v3")
+    (answer,) = await ingress.search([request])
+    assert (answer.index_version, answer.coverage.answered, answer.results[0].id) == ("v3", 3, "p0")
+    Waits.told.set()
+    (answer,) = await waiting
+    assert (answer.index_version, answer.coverage.answered, answer.results[0].id) == ("v1", 2, "p0")
+    await ingress.rollback()
+    (answer,) = await ingress.search([request])
+    assert (answer.index_version, answer.coverage.answered) == ("v1", 2)
+
+
 async def test_beyond_its_limit_the_ingress_refuses_at_once(settings: ServeSettings) -> None:
     class Waits:
         """An encoder that answers when it is told to."""
@@ -308,7 +358,8 @@ async def test_beyond_its_limit_the_ingress_refuses_at_once(settings: ServeSetti
     encoder, meter = Waits(), RecordingMeter()
     shards: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
     limited = settings.model_copy(update={"max_requests": 2})
-    ingress = Ingress(limited, load_encoder(HASHING).fingerprint(), encoder, shards, None, lambda: meter)
+    services = Services(Shape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, None)
+    ingress = Ingress(limited, services, meter=lambda: meter)
     ingress._watch.cancel()
     await ingress._activation.follow()
     request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
@@ -345,7 +396,7 @@ async def test_a_busy_server_stays_ready_and_one_without_an_encoder_does_not(set
 
     encoder, reranker = Service(), Service()
     shards: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
-    ingress = Ingress(settings, load_encoder(HASHING).fingerprint(), encoder, shards, reranker)
+    ingress = Ingress(settings, Services(Shape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, reranker))
     ingress._watch.cancel()
     await ingress._activation.follow()
 

@@ -216,6 +216,13 @@ def test_a_budget_is_never_exceeded(share: float, moves: list[bool]) -> None:
     assert sum(budget.spend() for _ in range(100)) <= SAVED
 
 
+def test_what_a_wide_fan_out_has_earned_is_there_for_all_that_are_late_at_once() -> None:
+    budget = Budget(0.05, together=1000)
+    for _ in range(10_000):
+        budget.earn()
+    assert sum(budget.spend(KEPT) for _ in range(1000)) == 50
+
+
 @virtual_time
 async def test_of_two_replicas_the_one_that_hangs_is_hardly_asked() -> None:
     """A router that prefers the less busy replica sees what a hanging one has not answered."""

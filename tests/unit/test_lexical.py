@@ -1,5 +1,7 @@
 """BM25 over shards: terms, statistics of the corpus, and the same ids and scores however many shards there are."""
 
+import errno
+import os
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -292,3 +294,19 @@ def test_passages_that_were_not_counted_are_noticed(tmp_path: Path) -> None:
     made = counted.writer(tmp_path / "shard", 0)
     with pytest.raises(ValueError, match="not those whose terms were counted"):
         list(made.watch([(batch.slice(0, 1), None)]))
+
+
+def test_the_space_of_a_lexical_index_is_taken_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing through a mapping on a full disk would end the process."""
+
+    def full(descriptor: int, offset: int, length: int) -> None:
+        assert (offset, length) == (0, os.fstat(descriptor).st_size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    counted = LexicalTerms(tmp_path / "terms", [to_batch([Passage("a", "otter")])], PLAIN)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        counted.writer(tmp_path / "shard", 0)
+    assert error.value.errno == errno.ENOSPC

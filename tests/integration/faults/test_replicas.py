@@ -8,13 +8,11 @@ runs with SHOAL_LONG_TESTS=1 only.
 """
 
 import os
+import random
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -22,95 +20,30 @@ import pytest
 
 from shoal import layout
 from shoal.settings import LexicalSettings
+from tests.asking import CLIENTS, TIMEOUT_MS, Load, asking, report
 from tests.indexes import passages, publish
-from tests.servers import Server, processes, running, wait
+from tests.servers import Server, processes, replicas, running, wait
 
 pytestmark = pytest.mark.skipif(os.environ.get("SHOAL_LONG_TESTS") != "1", reason="runs with SHOAL_LONG_TESTS=1")
 
-CLIENTS = 3
-PAUSE_S = 0.1
-TIMEOUT_MS = 20_000
+CONTROLLER = "ServeController"
 WAITING = 4
 """Places in the queues of the server with one replica: more than there are clients of a load."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """One request: when it was answered, how long that took, and what was wrong with the answer, if anything was."""
-
-    at: float
-    seconds: float
-    failure: str | None
-    degraded: str | None
-
-
-@dataclass
-class Load:
-    """What clients see who go on asking."""
-
-    url: str
-    seen: list[Seen] = field(default_factory=list)
-
-    def ask(self, client: httpx.Client, query: str) -> None:
-        began, failure, degraded = time.monotonic(), None, None
-        try:
-            response = client.post("/v1/search", json={"query": query, "timeout_ms": TIMEOUT_MS})
-            if response.status_code == 200:
-                degraded = response.json()["degraded"]
-            else:
-                failure = response.text
-        except httpx.HTTPError as error:
-            failure = repr(error)
-        ended = time.monotonic()
-        self.seen.append(Seen(ended, ended - began, failure, degraded))
-
-    @property
-    def failures(self) -> list[str]:
-        return [one.failure for one in self.seen if one.failure]
-
-    def last_flaw(self) -> float | None:
-        """When the last answer came that was not whole."""
-        return max((one.at for one in self.seen if one.failure or one.degraded), default=None)
-
-
-@contextmanager
-def asking(url: str) -> Iterator[Load]:
-    load, stop = Load(url), threading.Event()
-
-    def ask(number: int) -> None:
-        with httpx.Client(base_url=url, timeout=60) as client:
-            while not stop.wait(PAUSE_S):
-                load.ask(client, f"the red fish {number} {len(load.seen)}")
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield load
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
 def strike(server: Server, name: str, how: signal.Signals, count: int = 1) -> tuple[Load, int]:
     """Send a signal to one process under load, and wait for fifty whole answers in a row."""
-    wait(lambda: len(processes(server, name)) >= count)  # an earlier blow may have to be made good first
-    before = processes(server, name)
+    find = processes if name == CONTROLLER else replicas
+    wait(lambda: len(find(server, name)) >= count)  # an earlier blow may have to be made good first
+    before = find(server, name)
     with asking(server.url) as load:
         wait(lambda: len(load.seen) >= 60)  # the server knows how long its services take
         struck = time.monotonic()
         victim = min(before)
         os.kill(victim, how)
         asked = len(load.seen)
-        wait(lambda: len(load.seen) >= asked + 50 and not any(one.degraded or one.failure for one in load.seen[-50:]))
-    flaw = load.last_flaw()
-    after = [one for one in load.seen if one.at >= struck]
-    print(
-        f"{name} {how.name}: {len(after)} requests, {len(load.failures)} failed, "
-        f"{sum(one.degraded is not None for one in after)} incomplete, "
-        f"whole after {max(0.0, (flaw or struck) - struck):.1f} s, slowest {max(one.seconds for one in after):.2f} s"
-    )
+        wait(lambda: load.is_whole_again(asked))
+    report(load, f"{name} {how.name}", struck)
     return load, victim
 
 
@@ -137,21 +70,21 @@ def pairs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 
 @pytest.mark.parametrize("service", ["shard-00001", "encoder", "reranker", "ingress"])
 def test_of_two_replicas_one_may_be_killed(service: str, pairs: Server) -> None:
-    load, _ = strike(pairs, f"ServeReplica:shoal:{service}", signal.SIGKILL, 2)
+    load, _ = strike(pairs, service, signal.SIGKILL, 2)
     assert load.failures == []
     assert load.last_flaw() is None
 
 
 def test_the_controller_may_be_killed(pairs: Server) -> None:
-    load, _ = strike(pairs, "ServeController", signal.SIGKILL)
+    load, _ = strike(pairs, CONTROLLER, signal.SIGKILL)
     assert load.failures == []
     assert load.last_flaw() is None
 
 
-@pytest.mark.parametrize("service", ["shard-00000", "encoder", "reranker"])
+@pytest.mark.parametrize("service", ["shard-00000", "encoder", "reranker", "ingress"])
 def test_of_two_replicas_one_may_hang(service: str, pairs: Server) -> None:
-    load, victim = strike(pairs, f"ServeReplica:shoal:{service}", signal.SIGSTOP, 2)
-    if victim in processes(pairs, f"ServeReplica:shoal:{service}"):
+    load, victim = strike(pairs, service, signal.SIGSTOP, 2)
+    if victim in replicas(pairs, service):
         os.kill(victim, signal.SIGCONT)
     assert load.failures == []
     assert load.last_flaw() is None
@@ -168,13 +101,13 @@ def single(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 @pytest.mark.parametrize(("service", "lost"), [("encoder", 0), ("reranker", 0), ("ingress", CLIENTS)])
 def test_without_a_second_replica_requests_wait_for_the_next(service: str, lost: int, single: Server) -> None:
-    load, _ = strike(single, f"ServeReplica:shoal:{service}", signal.SIGKILL)
+    load, _ = strike(single, service, signal.SIGKILL)
     assert len(load.failures) <= lost  # what was inside the ingress, and one client is inside with one request
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_without_a_second_replica_answers_go_on_without_the_shard(how: signal.Signals, single: Server) -> None:
-    load, _ = strike(single, "ServeReplica:shoal:shard-00001", how)
+    load, _ = strike(single, "shard-00001", how)
     assert load.failures == []
     incomplete = {one.degraded for one in load.seen if one.degraded}
     assert incomplete <= {
@@ -185,7 +118,7 @@ def test_without_a_second_replica_answers_go_on_without_the_shard(how: signal.Si
 def test_a_client_that_goes_away_frees_its_place(single: Server) -> None:
     """The encoder hangs, so that every place in its queue stays taken as long as its client waits."""
     wait(lambda: httpx.get(f"{single.url}/readyz").status_code == 200)
-    (encoder,) = processes(single, "ServeReplica:shoal:encoder")
+    (encoder,) = replicas(single, "encoder")
     os.kill(encoder, signal.SIGSTOP)
 
     def leave(number: int) -> str:
@@ -204,24 +137,35 @@ def test_a_client_that_goes_away_frees_its_place(single: Server) -> None:
     assert set(outcomes) == {"left"}
 
 
-def test_a_shard_whose_files_are_cut_off_is_missing_until_they_are_whole(root: Path, single: Server) -> None:
-    """Reading beyond the end of a mapped file kills the process: SIGBUS."""
+@pytest.mark.parametrize("how", ["cut off", "overwritten"])
+def test_a_shard_whose_files_are_damaged_is_missing_until_they_are_whole(how: str, root: Path, single: Server) -> None:
+    """Reading beyond the end of a mapped file kills the process (SIGBUS), and so do offsets that lead anywhere."""
     wait(lambda: httpx.get(f"{single.url}/readyz").status_code == 200)
-    before = processes(single, "ServeReplica:shoal:shard-00000")
+    before = replicas(single, "shard-00000")
     files = [file for file in (root / layout.shard_dir("v1", 0)).rglob("*") if file.is_file()]
     whole = {file: file.read_bytes() for file in files}
+    noise = random.Random(0)
     with asking(single.url) as load:
         wait(lambda: len(load.seen) >= 60)
         struck = time.monotonic()
-        for file in files:
-            os.truncate(file, 0)
-        wait(lambda: not processes(single, "ServeReplica:shoal:shard-00000") & before)
+        for file, content in whole.items():
+            if how == "cut off":
+                os.truncate(file, 0)
+            else:
+                overwrite(file, noise.randbytes(len(content)))
+        wait(lambda: not replicas(single, "shard-00000") & before)
         asked = len(load.seen)
         wait(lambda: len(load.seen) >= asked + 20)
         restored = time.monotonic()
         for file, content in whole.items():
-            file.write_bytes(content)
-        wait(lambda: len(load.seen) >= 50 and not any(one.degraded or one.failure for one in load.seen[-50:]))
-    print(f"cut off for {restored - struck:.1f} s, whole {(load.last_flaw() or restored) - restored:.1f} s afterwards")
+            overwrite(file, content)
+        wait(lambda: load.is_whole_again(0))
+    report(load, f"files of a shard {how} for {restored - struck:.1f} s", restored)
     assert load.failures == []
     assert load.last_flaw() is not None
+
+
+def overwrite(file: Path, content: bytes) -> None:
+    """Write into the same file, which processes have mapped."""
+    with file.open("r+b") as opened:
+        opened.write(content)

@@ -13,7 +13,7 @@ import pytest
 
 from shoal.settings import EMBEDDED_ENCODER
 from tests.indexes import passages, publish
-from tests.servers import processes, running, wait
+from tests.servers import replicas, running, wait
 
 pytestmark = pytest.mark.skipif(os.environ.get("SHOAL_LONG_TESTS") != "1", reason="runs with SHOAL_LONG_TESTS=1")
 
@@ -38,16 +38,16 @@ def test_the_pool_grows_with_the_queries_that_wait_and_shrinks_without_them(tmp_
                     assert response.status_code == 200, response.text
                     reranked.append(response.json()["reranked"])
 
-        def replicas() -> int:
-            return len(processes(server, "ServeReplica:shoal:reranker"))
+        def rerankers() -> int:
+            return len(replicas(server, "reranker"))
 
-        assert replicas() == 1
+        assert rerankers() == 1
         began = time.monotonic()
         clients = [threading.Thread(target=ask, args=(number,)) for number in range(CLIENTS)]
         for client in clients:
             client.start()
         try:
-            wait(lambda: replicas() == 3)
+            wait(lambda: rerankers() == 3)
             grown = time.monotonic() - began
         finally:
             stop.set()
@@ -55,5 +55,5 @@ def test_the_pool_grows_with_the_queries_that_wait_and_shrinks_without_them(tmp_
                 client.join()
         assert any(reranked)
         ended = time.monotonic()
-        wait(lambda: replicas() == 1)
+        wait(lambda: rerankers() == 1)
         print(f"three replicas after {grown:.1f} s of load, one {time.monotonic() - ended:.1f} s after its end")

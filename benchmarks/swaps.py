@@ -1,0 +1,117 @@
+"""What swaps of the index version cost those who search meanwhile.
+
+    python -m benchmarks.swaps [--passages 3000] [--swaps 100] [--seconds 20] [--rounds 3] [--json FILE]
+
+Serves three versions of an index of docstrings with the embedded encoder, and loads it with wrk over loopback, on the
+same cores. Each round measures the latency without swaps, with swaps between two versions, which both stay loaded, and
+with swaps around all three, each of which loads a version anew; every kind has so many swaps over all rounds.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from itertools import cycle
+from pathlib import Path
+
+from benchmarks.overload import ACCEPTED, Load, ask
+from benchmarks.report import Figure, report
+from benchmarks.serving import SHOAL, free_port, run, spread
+from shoal import Client, versions
+from shoal.processes import adopt_orphans
+from shoal.storage import Storage
+
+SHARDS = 2
+CONNECTIONS = 4
+KINDS = {"without": 0, "between two versions": 2, "around three": 3}
+
+
+def main() -> None:
+    """Build, serve, measure in alternating order, and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--passages", type=int, default=3000, help="size of the corpus")
+    parser.add_argument("--swaps", type=int, default=100, help="swaps of each kind")
+    parser.add_argument("--seconds", type=int, default=20, help="of each load")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit("this benchmark needs wrk: apt-get install wrk")
+    adopt_orphans()
+
+    with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
+        corpus, index, queries = Path(folder) / "corpus.jsonl", f"{folder}/index", Path(folder) / "queries"
+        run(
+            sys.executable, "-m", "jobs.docstring_corpus", "--output", str(corpus), "--limit", str(options.passages)
+        )  # fmt: skip
+        words = ["--source", str(corpus), "--title-field", "title", "--index", index, "--shards", str(SHARDS)]
+        for _ in range(max(KINDS.values())):
+            run(*SHOAL, "build", *words, "--rebuild")
+        texts = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
+        plain = ("".join(c if c.isascii() and c.isalnum() else " " for c in text) for text in spread(texts, 500))
+        queries.write_text("\n".join(plain))
+        port = free_port()
+        server = subprocess.Popen(
+            [*SHOAL, "serve", "--index", index, "--port", str(port)], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert server.stdout is not None
+            if not server.stdout.readline().startswith("ready "):
+                sys.exit(server.wait() or 1)
+            names = list(versions.list_versions(Storage(index)))
+            ask(port, queries, False, CONNECTIONS, 5, 0)
+            seen = {kind: Load(0.0, 0) for kind in KINDS}
+            for _ in range(options.rounds):
+                for kind, count in KINDS.items():
+                    many = options.swaps // options.rounds + 1 if count else 0
+                    add(seen[kind], swapped(port, queries, options.seconds, names[:count], many))
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait()
+    usual = seen["without"].percentile(99, *ACCEPTED)
+    figures = []
+    for kind, load in seen.items():
+        p99 = load.percentile(99, *ACCEPTED)
+        goal = ("<= 1.5x without", p99 <= 1.5 * usual) if KINDS[kind] else ()
+        figures.append(Figure(f"{kind}: answered", load.count(*ACCEPTED) / load.seconds, "1/s"))
+        figures.append(Figure(f"{kind}: p50", load.percentile(50, *ACCEPTED), "ms"))
+        figures.append(Figure(f"{kind}: p99", p99, "ms", *goal))
+        wrong = load.lost + load.count() - load.count("200")
+        figures.append(Figure(f"{kind}: failed or incomplete", wrong, "", "0", wrong == 0))
+    many = options.rounds * (options.swaps // options.rounds + 1)
+    title = f"{many} swaps of each kind, {options.passages:,} passages, {SHARDS} shards, {CONNECTIONS} connections"
+    report(title, figures, options.json)
+
+
+def swapped(port: int, queries: Path, seconds: int, names: list[str], many: int) -> Load:
+    """Load the server, and swap its versions so many times meanwhile, evenly."""
+    loads: list[Load] = []
+    asking = threading.Thread(target=lambda: loads.append(ask(port, queries, False, CONNECTIONS, seconds, 0)))
+    began = time.monotonic()
+    asking.start()
+    with Client(f"http://127.0.0.1:{port}") as client:
+        for number, name in zip(range(many), cycle(names), strict=False):
+            time.sleep(max(0.0, began + (number + 0.5) * seconds / many - time.monotonic()))
+            client.activate(name)
+    if time.monotonic() > began + seconds:
+        print(f"the last of {many} swaps came after the load; give more --seconds", file=sys.stderr)
+    asking.join()
+    return loads[0]
+
+
+def add(total: Load, load: Load) -> None:
+    """Add what one load showed."""
+    total.seconds += load.seconds
+    total.lost += load.lost
+    for kind, latencies in load.latencies.items():
+        total.latencies.setdefault(kind, Counter()).update(latencies)
+
+
+if __name__ == "__main__":
+    main()

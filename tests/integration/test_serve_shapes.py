@@ -1,0 +1,88 @@
+"""`shoal serve` under load while CURRENT goes to versions that its replicas cannot serve: another number of shards,
+another encoder. Others start beside them, and no client notices but by the version it is told."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shoal import versions
+from shoal.storage import Storage
+from tests.indexes import passages, publish
+from tests.searching import Load, searching
+from tests.servers import Server, replicas, running, wait
+
+COUNT = 200
+OPTIONS = ("--reranker=none", "--ingress-replicas=2", "--watch-s=0.2", "--max-timeout-ms=5000", "--timeout-ms=5000")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("index")
+    for version, shards, encoder in (("v1", 2, "hashing:64"), ("v2", 3, "hashing:64"), ("v3", 3, "hashing:32")):
+        content = passages(COUNT, marker=f"of-{version}")
+        publish(folder, version, content, shards=shards, encoder=encoder, activate=version == "v1")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("server"), root, *OPTIONS) as server:
+        server.wait_ready()
+        yield server
+
+
+def goes_to(server: Server, load: Load, version: str) -> None:
+    """Wait until both ingress replicas answer from a version: until a hundred answers in a row do."""
+
+    def settled() -> bool:
+        if load.wrong:
+            return True
+        asked = load.answers
+        wait(lambda: load.answers >= asked + 100 or load.wrong)
+        return load.latest(100) == {version}
+
+    wait(settled)
+    described = httpx.get(f"{server.url}/v1/index").json()
+    assert (described["version"], described["problem"]) == (version, None)
+
+
+def test_versions_of_other_shapes_go_live_without_an_error_or_a_mixed_answer(root: Path, server: Server) -> None:
+    storage = Storage(str(root))
+    with searching(server.url) as load:
+        for version in ("v2", "v3"):
+            versions.activate(storage, version)
+            goes_to(server, load, version)
+        # Nothing can return to v1 any more.
+        wait(lambda: not replicas(server, "", "shoal-1"))
+        assert replicas(server, "", "shoal-2")
+        response = httpx.post(f"{server.url}/v1/index/rollback", json={}, timeout=60)
+        assert response.status_code == 200, response.text
+        goes_to(server, load, "v2")
+        versions.activate(storage, "v1")
+        goes_to(server, load, "v1")
+    print(f"{load.answers} answers: {dict(load.versions)}, the slowest {max(load.seconds):.2f} s")
+    assert load.wrong == []
+    assert load.versions.keys() == {"v1", "v2", "v3"}
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+def test_an_endpoint_that_starts_again_finds_what_serves_the_version(root: Path, server: Server) -> None:
+    """Both of its replicas are killed, and CURRENT has a shape that the server was not started with."""
+    versions.activate(Storage(str(root)), "v2")
+    with searching(server.url) as load:
+        goes_to(server, load, "v2")
+    for pid in replicas(server, "ingress"):
+        os.kill(pid, signal.SIGKILL)
+    wait(lambda: ready(server))
+    assert httpx.get(f"{server.url}/v1/index").json()["version"] == "v2"
+
+
+def ready(server: Server) -> bool:
+    try:
+        return httpx.get(f"{server.url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+
+from serve.fleets import Fleets
+from shoal import layout, versions
+from shoal.serving import Serving, plan_serving
+from shoal.settings import ServeSettings
+from shoal.storage import Storage
+from tests.indexes import passages, publish
+
+
+class Started:
+    """Services that were started and not ended, by number: the version that they were planned for."""
+
+    def __init__(self, root: Path) -> None:
+        self.time = 0.0
+        self.running: dict[int, str] = {}
+        self.settings = ServeSettings(index=str(root), reranker="none", max_timeout_ms=60_000)
+        self.fleets = Fleets(self.settings, plan_serving(self.settings), self._start, self._end, lambda: self.time)
+
+    def _start(self, number: int, plan: Serving) -> None:
+        self.running[number] = plan.manifest.version
+
+    def _end(self, number: int) -> None:
+        del self.running[number]
+
+    def look(self, after_s: float = 0.0) -> dict[int, str]:
+        self.time += after_s
+        self.fleets.follow()
+        return self.running
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    publish(tmp_path, "v1", passages(20))
+    publish(tmp_path, "v2", passages(20), activate=False)
+    publish(tmp_path, "v3", passages(20), shards=3, activate=False)
+    publish(tmp_path, "v4", passages(20), encoder="hashing:32", activate=False)
+    return tmp_path
+
+
+def test_a_version_of_the_same_shape_needs_no_others(root: Path) -> None:
+    started = Started(root)
+    assert started.look() == {1: "v1"}
+    versions.activate(Storage(str(root)), "v2")
+    assert started.look(1000) == {1: "v1"}
+
+
+def test_services_of_another_shape_start_beside_and_the_old_end_when_nothing_can_return_to_them(root: Path) -> None:
+    started, storage = Started(root), Storage(str(root))
+    versions.activate(storage, "v3")
+    assert started.look() == started.look(1000) == {1: "v1", 2: "v3"}, "a rollback returns to v1"
+    versions.activate(storage, "v4")
+    assert started.look() == {1: "v1", 2: "v3", 3: "v4"}
+    assert started.look(59) == {1: "v1", 2: "v3", 3: "v4"}, "a query may still be under way"
+    assert started.look(2) == {2: "v3", 3: "v4"}
+    versions.activate(storage, "v1")
+    assert started.look() == {2: "v3", 3: "v4", 4: "v1"}
+    versions.activate(storage, "v3")
+    assert started.look(1000) == {2: "v3", 3: "v4", 4: "v1"}, "v3 is needed again before its time was over"
+    assert started.look(61) == {2: "v3", 4: "v1"}
+
+
+def test_what_cannot_be_served_is_told_once_and_tried_again(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    publish(root, "v5", passages(20), shards=1)
+    versions.activate(Storage(str(root)), "v1")
+    started = Started(root)
+    versions.activate(Storage(str(root)), "v5")
+    manifest = root / layout.manifest("v5")
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole.replace(b'"cosine"', b'"cosinE"'))
+    assert started.look() == started.look() == {1: "v1"}
+    told = capsys.readouterr().err
+    assert told.startswith("shoal: ")
+    assert told.count(str(manifest)) == 1
+    manifest.write_bytes(whole)
+    assert started.look() == {1: "v1", 2: "v5"}
