@@ -24,7 +24,7 @@ from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
 from shoal.proxies import LOOPBACK
 from shoal.serving import Serving, plan_serving
-from shoal.settings import ServeSettings
+from shoal.settings import EncoderSettings, ServeSettings
 from shoal.storage import Storage
 
 NAME = "shoal"
@@ -48,27 +48,32 @@ def wire(settings: ServeSettings, plan: Serving) -> serve.Application:
     folders = {name: absolute(path) for name in ("api_keys_file", "log_dir") if (path := getattr(settings, name))}
     settings = settings.model_copy(update={"index": Storage(settings.index).uri, **folders})
 
-    encoder = _deployment(
-        settings,
-        QueryEncoder,
-        "encoder",
-        num_replicas=settings.encoder_replicas,
-        max_ongoing_requests=CONTROL_REQUESTS,
-        max_queued_requests=settings.max_waiting,
-        ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
-    ).bind(plan.encoder, plan.manifest.encoder, settings.query_cache, ReplicaMeter)
-    shards = [
-        _deployment(
+    # What the ingress is not given a handle for, it makes itself.
+    encoder: Any = plan.encoder
+    if settings.encoder_replicas:
+        encoder = _deployment(
             settings,
-            Retriever,
-            layout.shard_name(shard.shard),
-            num_replicas=settings.retriever_replicas,
+            QueryEncoder,
+            "encoder",
+            num_replicas=settings.encoder_replicas,
             max_ongoing_requests=CONTROL_REQUESTS,
             max_queued_requests=settings.max_waiting,
-            ray_actor_options=_resources(settings),
-        ).bind(settings, shard.shard, ReplicaMeter)
-        for shard in plan.manifest.shards
-    ]
+            ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
+        ).bind(plan.encoder, plan.manifest.encoder, settings.query_cache, ReplicaMeter)
+    shards: list[Any] = [shard.shard for shard in plan.manifest.shards]
+    if settings.retriever_replicas:
+        shards = [
+            _deployment(
+                settings,
+                Retriever,
+                layout.shard_name(number),
+                num_replicas=settings.retriever_replicas,
+                max_ongoing_requests=CONTROL_REQUESTS,
+                max_queued_requests=settings.max_waiting,
+                ray_actor_options=_resources(settings),
+            ).bind(settings, number, ReplicaMeter)
+            for number in shards
+        ]
     reranker = None
     if plan.reranker is not None:
         reranker = _deployment(
@@ -99,30 +104,39 @@ def wire(settings: ServeSettings, plan: Serving) -> serve.Application:
         max_ongoing_requests=2 * settings.max_requests + CONTROL_REQUESTS,
         max_queued_requests=settings.max_waiting,
         backpressure_config={"status_code": 429, "retry_after_s": 1},
-        ray_actor_options={"num_cpus": settings.cpus_per_replica},
+        ray_actor_options=_resources(settings, gpus=0 if settings.encoder_replicas else settings.gpus_per_replica),
     )
     application: serve.Application = server.bind(settings, plan.manifest.encoder, encoder, shards, reranker)
     return application
 
 
 class Server(Ingress):
-    """The ingress of the application: an Ingress whose services are the other deployments."""
+    """The ingress of the application: an Ingress whose services are the other deployments.
+
+    encoder, shards: their handles or, for those that this replica has inside, the settings and the numbers.
+    """
 
     def __init__(
         self,
         settings: ServeSettings,
         expected: Fingerprint,
-        encoder: DeploymentHandle,
-        shards: Sequence[DeploymentHandle],
+        encoder: DeploymentHandle | EncoderSettings,
+        shards: Sequence[DeploymentHandle | int],
         reranker: DeploymentHandle | None,
     ) -> None:
+        meter = ReplicaMeter()
         super().__init__(
             settings,
             expected,
-            EncoderHandle(encoder),
-            [ShardHandle(handle, number) for number, handle in enumerate(shards)],
+            QueryEncoder(encoder, expected, settings.query_cache, lambda: meter)
+            if isinstance(encoder, EncoderSettings)
+            else EncoderHandle(encoder),
+            [
+                Retriever(settings, shard, lambda: meter) if isinstance(shard, int) else ShardHandle(shard, number)
+                for number, shard in enumerate(shards)
+            ],
             RerankerHandle(reranker) if reranker is not None else None,
-            ReplicaMeter,
+            lambda: meter,
         )
 
 

@@ -75,7 +75,7 @@ class SearchPipeline:
             self._encode,
             max_batch=settings.max_batch,
             max_waiting=settings.max_waiting,
-            concurrency=settings.encoder_replicas,
+            concurrency=max(1, settings.encoder_replicas),
             name="queue of the encoder",
             clock=clock,
             observe=partial(self._observer.batch, "encode"),
