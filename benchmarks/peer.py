@@ -27,6 +27,7 @@ import time
 import urllib.request
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,19 +53,14 @@ SAMPLE = 20
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One load: so many connections that ask all the time, for so many times the usual seconds."""
+    """One load: so many clients that ask all the time."""
 
     name: str
     connections: int
     rerank: bool
-    longer: int = 1
 
 
-LOADS = (
-    Kind("c=1", 1, rerank=False),
-    Kind("c=32", 32, rerank=False),
-    Kind("c=16, reranked", 16, rerank=True, longer=6),
-)
+LOADS = (Kind("c=1", 1, rerank=False), Kind("c=32", 32, rerank=False), Kind("c=16, reranked", 16, rerank=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +81,9 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, required=True, help="the other server, a Python file")
     parser.add_argument("--dataset", type=Path, default=data / "scifact", help="whose passages and queries are served")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=5, help="of each load; with reranking six times as long")
-    parser.add_argument(
-        "--rerank-rounds", type=int, default=3, help="rounds in which the load with reranking is put on"
-    )
+    parser.add_argument("--seconds", type=int, default=5, help="of each load")
+    parser.add_argument("--reranked", type=int, default=64, help="queries of a round with reranking")
+    parser.add_argument("--rerank-rounds", type=int, default=3, help="rounds with reranking")
     parser.add_argument("--index", help="serve this index root instead of building one")
     parser.add_argument(
         "--serve", action="append", default=[], help="an option more for `shoal serve`, as --serve=--x=y"
@@ -111,12 +106,24 @@ def main() -> None:
         with peer(options.peer, options.dataset, cross_encoder) as other, bare() as empty:
             with shoal(index, ["--query-cache", "0", *serve]) as ours:
                 figures = [agreement(ours, other, texts[:SAMPLE])]
-                figures += compare(ours, other, bodies(folder, texts), options)
+                body = bodies(folder, texts)
+
+                def put(kind: Kind, server: Server) -> Measured:
+                    if kind.rerank:
+                        measured = ask_all(server, texts[: options.reranked], kind.connections)
+                    else:
+                        measured = load(server.search, body, kind.connections, options.seconds)
+                    print(f"{kind.name}, {server.name}: {measured}", file=sys.stderr, flush=True)
+                    return measured
+
+                for server in (ours, other):
+                    load(server.search, body, 32, 2)
+                    ask_all(server, texts[:2], 2)
+                figures += compare(ours, other, put, options.rounds, options.rerank_rounds)
                 figures += no_op(ours, empty, folder, options.rounds, options.seconds)
                 for kind in LOADS:
-                    figures += breakdown(ours, kind, bodies(folder, texts)[kind.rerank], options.seconds)
+                    figures += breakdown(ours, kind, put)
             with shoal(index, serve) as remembering:
-                body = bodies(folder, texts)[False]
                 load(remembering.search, body, 32, options.seconds)
                 for kind in LOADS[:2]:
                     measured = load(remembering.search, body, kind.connections, options.seconds)
@@ -128,19 +135,15 @@ def main() -> None:
     report(title, figures, options.json)
 
 
-def compare(ours: "Server", other: "Server", body: dict[bool, Path], options: argparse.Namespace) -> list[Figure]:
+def compare(
+    ours: "Server", other: "Server", put: Callable[[Kind, "Server"], Measured], rounds: int, rerank_rounds: int
+) -> list[Figure]:
     """Put every load on both in turns."""
     seen: dict[tuple[Kind, Server], list[Measured]] = defaultdict(list)
-    for number in range(-1, options.rounds):
-        for kind in LOADS:
-            if kind.rerank and number >= options.rerank_rounds:
-                continue
+    for kind in LOADS:
+        for number in range(rerank_rounds if kind.rerank else rounds):
             for server in (ours, other) if number % 2 else (other, ours):
-                seconds = options.seconds * kind.longer if number >= 0 else 2
-                measured = load(server.search, body[kind.rerank], kind.connections, seconds)
-                print(f"{kind.name}, {server.name}: {measured}", file=sys.stderr, flush=True)
-                if number >= 0:  # the round before the first one warms up
-                    seen[kind, server].append(measured)
+                seen[kind, server].append(put(kind, server))
     figures = []
     for kind in LOADS:
         for server in (other, ours):
@@ -183,11 +186,11 @@ def no_op(ours: "Server", empty: str, folder: Path, rounds: int, seconds: int) -
     return figures
 
 
-def breakdown(ours: "Server", kind: Kind, body: Path, seconds: int) -> list[Figure]:
+def breakdown(ours: "Server", kind: Kind, put: Callable[[Kind, "Server"], Measured]) -> list[Figure]:
     """Where the time of an answer goes, as its client waits for it, and what its processes compute."""
     time.sleep(EXPORT_S)
     before, used = ours.metrics(), ours.cpu_seconds()
-    measured = load(ours.search, body, kind.connections, seconds * kind.longer)
+    measured = put(kind, ours)
     computed = ours.cpu_seconds()
     time.sleep(EXPORT_S)
     after = ours.metrics()
@@ -250,16 +253,32 @@ def agreement(ours: "Server", other: "Server", texts: list[str]) -> Figure:
     return Figure("of the ten best of both servers, the same", share, "", ">= 0.95", share >= 0.95)
 
 
-def bodies(folder: Path, texts: list[str]) -> dict[bool, Path]:
-    """Files of request bodies, without and with reranking, that both servers understand."""
-    files = {rerank: folder / f"bodies-{rerank}" for rerank in (False, True)}
-    for rerank, file in files.items():
-        lines = [
-            json.dumps({"query": text, "top_k": 25, "top_n": 10, "rerank": rerank, "timeout_ms": 60_000})
-            for text in texts
-        ]
-        file.write_text("\n".join(lines))
-    return files
+def bodies(folder: Path, texts: list[str]) -> Path:
+    """A file of request bodies without reranking that both servers understand."""
+    file = folder / "bodies"
+    file.write_text("\n".join(json.dumps(asked(text)) for text in texts))
+    return file
+
+
+def asked(text: str, rerank: bool = False) -> dict[str, Any]:
+    """What a search is asked for."""
+    return {"query": text, "top_k": 25, "top_n": 10, "rerank": rerank, "timeout_ms": 60_000}
+
+
+def ask_all(server: "Server", texts: list[str], clients: int) -> Measured:
+    """Ask for all of these with reranking, so many at once. Ends the program if one was not reranked."""
+    started = time.perf_counter()
+
+    def ask(text: str) -> float:
+        begun = time.perf_counter()
+        if not server.ask(text, rerank=True).get("reranked", True):
+            sys.exit(f"an answer of {server.url} was not reranked")
+        return 1000 * (time.perf_counter() - begun)
+
+    with ThreadPoolExecutor(clients) as pool:
+        ms = sorted(pool.map(ask, texts))
+    seconds = time.perf_counter() - started
+    return Measured(len(ms) / seconds, statistics.median(ms), ms[-1], statistics.mean(ms), seconds)
 
 
 def load(url: str, body: Path, connections: int, seconds: int) -> Measured:
@@ -290,11 +309,11 @@ class Server:
         """Where searches are sent."""
         return self.url + self.path
 
-    def ask(self, text: str) -> Any:
-        """Answer one query without reranking."""
-        body = json.dumps({"query": text, "top_k": 25, "top_n": 10, "rerank": False}).encode()
+    def ask(self, text: str, rerank: bool = False) -> Any:
+        """Answer one query."""
+        body = json.dumps(asked(text, rerank)).encode()
         request = urllib.request.Request(self.search, body, {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=300) as response:
             return json.load(response)
 
     def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -325,10 +344,10 @@ class Server:
 def role(words: list[str]) -> str:
     """What a process of the server is, by its command line."""
     if match := re.match(r"ray::ServeReplica:[^:]*:([\w-]+)", words[0]):
-        return re.sub(r"\d+$", "s", match[1])  # the shards together
-    if "haproxy" in words[0]:
-        return "haproxy"
-    return "Ray itself"
+        return re.sub(r"-\d+$", "s", match[1])  # the shards together
+    if match := re.match(r"ray::(\w+)", words[0]):
+        return match[1]
+    return next((Path(word).name for word in words if word.endswith(".py")), Path(words[0]).name)
 
 
 @contextmanager
@@ -383,7 +402,9 @@ def peer(script: Path, dataset: Path, cross_encoder: Path) -> Iterator[Server]:
     ]
     corpus = next(path for path in dataset.glob("corpus.jsonl*"))
     environment = {"NAIVE_CORPUS": str(corpus), "NAIVE_ENCODER": str(models.resolve(EMBEDDED_ENCODER).fetch())}
-    with process(command, f"{url}/openapi.json", **environment, NAIVE_RERANKER=str(cross_encoder), NAIVE_FACTORY="Flat") as started:
+    with process(
+        command, f"{url}/openapi.json", **environment, NAIVE_RERANKER=str(cross_encoder), NAIVE_FACTORY="Flat"
+    ) as started:
         yield Server("peer", url, "/search", started.pid)
 
 

@@ -60,7 +60,7 @@ def main() -> None:
             words = ["--source", str(options.dataset), "--index", index, "--shards", str(SHARDS)]
             run(*SHOAL, "build", *words, "--index-kind", "flat")
         texts = [row["text"] for row in read_jsonl(options.dataset / "queries.jsonl.gz")]
-        body = bodies(folder, texts)[False]
+        body = bodies(folder, texts)
         seen: dict[str, list[list[Measured]]] = defaultdict(list)
         for _ in range(options.rounds):
             for variant, (words, environment) in VARIANTS.items():

@@ -353,10 +353,10 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
     )
 
     retriever_replicas: int = Field(
-        1, ge=0, le=1000, description="Replicas of every shard; 0 puts all shards into every ingress replica."
+        0, ge=0, le=1000, description="Replicas of every shard; 0 puts all shards into every ingress replica."
     )
     encoder_replicas: int = Field(
-        1, ge=0, le=1000, description="Replicas of the query encoder; 0 puts one into every ingress replica."
+        0, ge=0, le=1000, description="Replicas of the query encoder; 0 puts one into every ingress replica."
     )
     reranker_min_replicas: int = Field(1, ge=0, le=1000, description="Reranker replicas kept at all times.")
     reranker_max_replicas: int = Field(1, ge=1, le=1000, description="Reranker replicas under load.")

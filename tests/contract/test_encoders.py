@@ -270,9 +270,7 @@ print(hashlib.sha256(encoder.encode_passages(["red fish", "", "日本語 naïve 
             assert np.array_equal(encoder.encode_passages([text])[0], vector)
 
 
-@given(
-    st.lists(st.integers(0, 600), max_size=50), st.integers(256, 4096), st.one_of(st.none(), st.integers(0, 1000))
-)
+@given(st.lists(st.integers(0, 600), max_size=50), st.integers(256, 4096), st.one_of(st.none(), st.integers(0, 1000)))
 def test_token_batches_hold_every_text_once_within_the_budget(
     lengths: list[int], budget: int, padding: int | None
 ) -> None:

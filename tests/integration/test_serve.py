@@ -44,7 +44,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, logs: Path) -> Iterator[htt
     root = tmp_path_factory.mktemp("index")
     publish(root, "v1", passages(COUNT))
     told = {"log_dir": str(logs), "log_format": "json", "log_level": "DEBUG", "slow_query_ms": 0}
-    with serving(root, reranker="overlap", reranker_max_replicas=2, **told) as client:
+    own = {"encoder_replicas": 1, "retriever_replicas": 1}
+    with serving(root, reranker="overlap", reranker_max_replicas=2, **own, **told) as client:
         yield client
 
 
@@ -259,10 +260,10 @@ def test_arguments_are_validated(args: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, {"ingress", "encoder", "shard-00000", "shard-00001", "reranker"}),
-        ({"reranker": "none"}, {"ingress", "encoder", "shard-00000", "shard-00001"}),
-        ({"encoder_replicas": 0}, {"ingress", "shard-00000", "shard-00001", "reranker"}),
-        ({"encoder_replicas": 0, "retriever_replicas": 0, "reranker": "none"}, {"ingress"}),
+        ({}, {"ingress", "reranker"}),
+        ({"reranker": "none"}, {"ingress"}),
+        ({"encoder_replicas": 2, "reranker": "none"}, {"ingress", "encoder"}),
+        ({"retriever_replicas": 1}, {"ingress", "shard-00000", "shard-00001", "reranker"}),
     ],
 )
 def test_deployments_are_those_that_the_settings_name(
