@@ -1,10 +1,11 @@
 """What a server does at ten times its load: whom it refuses, how fast, and what that costs the others.
 
-    python -m benchmarks.overload [--passages 3000] [--seconds 20] [--rerank] [--json FILE]
+    python -m benchmarks.overload [--passages 3000] [--seconds 20] [--rerank] [--max-requests 48] [--json FILE]
 
-Serves an index of docstrings with the embedded encoder. The load comes from wrk (https://github.com/wg/wrk, Debian's
-package `wrk`) over loopback, with the server on the same cores. "Sustainable" is what full batches take, `max_batch`
-connections that ask all the time; the overload is ten times that rate, from connections that pause between requests.
+Serves an index of docstrings with the embedded encoder, or the one named. The load comes from wrk
+(https://github.com/wg/wrk, Debian's package `wrk`) over loopback, with the server on the same cores. "Sustainable" is
+what full batches take, `max_batch` connections that ask all the time, or `max_requests` if that is less; the overload
+is ten times that rate, from connections that pause between requests.
 """
 
 import argparse
@@ -79,6 +80,9 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=3000, help="size of the corpus")
     parser.add_argument("--seconds", type=int, default=20, help="of each load")
     parser.add_argument("--rerank", action="store_true", help="both stages instead of the first alone")
+    parser.add_argument("--index", help="serve this index root instead of building one")
+    most = ServeSettings.model_fields["max_requests"].default
+    parser.add_argument("--max-requests", type=int, default=most, help="searches that the server works on at once")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
@@ -86,38 +90,43 @@ def main() -> None:
     adopt_orphans()
 
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
-        corpus, index, queries = Path(folder) / "corpus.jsonl", f"{folder}/index", Path(folder) / "queries"
+        corpus, queries = Path(folder) / "corpus.jsonl", Path(folder) / "queries"
+        index = options.index or f"{folder}/index"
         run(
             sys.executable, "-m", "jobs.docstring_corpus", "--output", str(corpus), "--limit", str(options.passages)
         )  # fmt: skip
-        words = ["--source", str(corpus), "--title-field", "title", "--index", index, "--shards", str(SHARDS)]
-        run(*SHOAL, "build", *words)
+        if not options.index:
+            words = ["--source", str(corpus), "--title-field", "title", "--index", index, "--shards", str(SHARDS)]
+            run(*SHOAL, "build", *words)
         texts = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
         plain = ("".join(c if c.isascii() and c.isalnum() else " " for c in text) for text in spread(texts, 500))
         queries.write_text("\n".join(plain))
         port = free_port()
-        server = subprocess.Popen(
-            [*SHOAL, "serve", "--index", index, "--port", str(port)], stdout=subprocess.PIPE, text=True
-        )
+        words = ["--index", index, "--port", str(port), "--max-requests", str(options.max_requests)]
+        server = subprocess.Popen([*SHOAL, "serve", *words], stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout is not None
             if not server.stdout.readline().startswith("ready "):
                 sys.exit(server.wait() or 1)
-            figures = measure(port, queries, options.rerank, options.seconds, server.pid)
+            figures = measure(port, queries, options, server.pid)
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait()
     stages = "both stages" if options.rerank else "stage one"
-    report(f"Overload, {options.passages:,} passages, {SHARDS} shards, {stages}", figures, options.json)
+    of = options.index or f"{options.passages:,} passages"
+    title = f"Overload, {of}, {SHARDS} shards, {stages}, max_requests {options.max_requests}"
+    report(title, figures, options.json)
 
 
-def measure(port: int, queries: Path, rerank: bool, seconds: int, server: int) -> list[Figure]:
+def measure(port: int, queries: Path, options: argparse.Namespace, server: int) -> list[Figure]:
     """Put a server under four loads, one after another."""
+    seconds = options.seconds
 
     def load(connections: int, seconds: int, pause_ms: int = 0) -> Load:
-        return ask(port, queries, rerank, connections, seconds, pause_ms)
+        return ask(port, queries, options.rerank, connections, seconds, pause_ms)
 
-    width, most = (ServeSettings.model_fields[name].default for name in ("max_batch", "max_requests"))
+    most = options.max_requests
+    width = min(ServeSettings.model_fields["max_batch"].default, most)
     load(width, 5)
     alone, sustained = load(1, seconds), load(width, seconds)
     rate = sustained.count() / sustained.seconds
@@ -143,6 +152,9 @@ def measure(port: int, queries: Path, rerank: bool, seconds: int, server: int) -
         Figure("overload: of these degraded", over.count("degraded") / max(1, over.count(*ACCEPTED)), ""),
         Figure("overload: accepted, p50", over.percentile(50, *ACCEPTED), "ms"),
         Figure("overload: accepted, p99", accepted, "ms", "<= 2x sustainable", accepted <= 2 * usual),
+        Figure(
+            "overload: accepted, p99, against one connection alone", accepted / alone.percentile(99, *ACCEPTED), "x"
+        ),
         Figure("overload: 429, p50", over.percentile(50, "429"), "ms"),
         Figure("overload: 429, p99", refused, "ms", "<= 50", 0 < refused <= 50),
         Figure("neither answered nor 429 with Retry-After", sum(failed), "", "0", sum(failed) == 0),

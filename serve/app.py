@@ -74,7 +74,52 @@ def build_services(args: dict[str, Any]) -> serve.Application:
 def wire_services(settings: ServeSettings, plan: Serving) -> serve.Application:
     """Wire the services that were planned, for an endpoint beside them."""
     settings = _anywhere(settings)
-    return _encoder(settings, plan, Entrance, *_others(settings, plan))
+    # An endpoint beside them has nothing of theirs inside.
+    settings = settings.model_copy(
+        update={name: getattr(settings, name) or 1 for name in ("encoder_replicas", "retriever_replicas")}
+    )
+    shape = Shape.of(plan.manifest)
+    return _encoder(settings, plan, Entrance, shape, _shards(settings, shape), _reranker(settings, plan))
+
+
+def wire_endpoint(settings: ServeSettings, plan: Serving | None = None) -> serve.Application:
+    """Wire the HTTP endpoint, with services of its own as planned, or without."""
+    settings = _anywhere(settings)
+
+    def api() -> FastAPI:
+        keys = KeyRing.of(settings.api_keys_file, share=1 / settings.ingress_replicas)
+        client = _get_global_client()
+        assert client is not None
+        check_exposure(client.http_config.host or LOOPBACK[0], keyed=keys is not None, anonymous=settings.anonymous)
+        engine = lambda: serve.get_replica_context().servable_object  # noqa: E731
+        return create_api(engine, settings, keys=keys, adds_request_id=False)
+
+    encodes = plan is not None and not settings.encoder_replicas
+    # More than the ingress works on, so that it is the ingress that refuses; Serve's own refusals look like that too.
+    server: Any = _deployment(
+        settings,
+        serve.ingress(api)(Server),
+        "ingress",
+        num_replicas=settings.ingress_replicas,
+        max_replicas_per_node=settings.replicas_per_node,
+        max_ongoing_requests=2 * settings.max_requests + CONTROL_REQUESTS,
+        max_queued_requests=settings.max_waiting,
+        backpressure_config={"status_code": 429, "retry_after_s": 1},
+        ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica if encodes else 0),
+    )
+    if plan is None:
+        alone: serve.Application = server.bind(settings)
+        return alone
+    shape = Shape.of(plan.manifest)
+    encoder = _encoder(settings, plan, QueryEncoder) if settings.encoder_replicas else plan.encoder
+    whole: serve.Application = server.bind(
+        settings,
+        shape,
+        encoder,
+        _shards(settings, shape) if settings.retriever_replicas else None,
+        _reranker(settings, plan),
+    )
+    return whole
 
 
 def _encoder(settings: ServeSettings, plan: Serving, cls: type[QueryEncoder], *more: Any) -> serve.Application:
@@ -94,10 +139,8 @@ def _encoder(settings: ServeSettings, plan: Serving, cls: type[QueryEncoder], *m
     return application
 
 
-def _others(settings: ServeSettings, plan: Serving) -> tuple[Shape, list[Any], Any]:
-    """What is served, and the deployments of the shards and of the reranker, None if there is none."""
-    shape = Shape.of(plan.manifest)
-    shards = [
+def _shards(settings: ServeSettings, shape: Shape) -> list[Any]:
+    return [
         _deployment(
             settings,
             Retriever,
@@ -110,50 +153,22 @@ def _others(settings: ServeSettings, plan: Serving) -> tuple[Shape, list[Any], A
         ).bind(settings, shard, ReplicaMeter, shape)
         for shard in range(shape.shards)
     ]
-    reranker = None
-    if plan.reranker is not None:
-        reranker = _deployment(
-            settings,
-            Reranker,
-            "reranker",
-            # More than its queue holds, so that the queue refuses, which knows what can still be done in time.
-            max_ongoing_requests=5 * RERANK_QUERIES + CONTROL_REQUESTS,
-            max_queued_requests=settings.max_waiting,
-            ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
-            **_reranker_replicas(settings),
-        ).bind(plan.reranker, 4 * RERANK_QUERIES, ReplicaMeter)
-    return shape, shards, reranker
 
 
-def wire_endpoint(settings: ServeSettings, plan: Serving | None = None) -> serve.Application:
-    """Wire the HTTP endpoint, with services of its own as planned, or without."""
-    settings = _anywhere(settings)
-
-    def api() -> FastAPI:
-        keys = KeyRing.of(settings.api_keys_file, share=1 / settings.ingress_replicas)
-        client = _get_global_client()
-        assert client is not None
-        check_exposure(client.http_config.host or LOOPBACK[0], keyed=keys is not None, anonymous=settings.anonymous)
-        engine = lambda: serve.get_replica_context().servable_object  # noqa: E731
-        return create_api(engine, settings, keys=keys, adds_request_id=False)
-
-    # More than the ingress works on, so that it is the ingress that refuses; Serve's own refusals look like that too.
-    server: Any = _deployment(
+def _reranker(settings: ServeSettings, plan: Serving) -> Any:
+    """The deployment of the reranker, None if there is none."""
+    if plan.reranker is None:
+        return None
+    return _deployment(
         settings,
-        serve.ingress(api)(Server),
-        "ingress",
-        num_replicas=settings.ingress_replicas,
-        max_replicas_per_node=settings.replicas_per_node,
-        max_ongoing_requests=2 * settings.max_requests + CONTROL_REQUESTS,
+        Reranker,
+        "reranker",
+        # More than its queue holds, so that the queue refuses, which knows what can still be done in time.
+        max_ongoing_requests=5 * RERANK_QUERIES + CONTROL_REQUESTS,
         max_queued_requests=settings.max_waiting,
-        backpressure_config={"status_code": 429, "retry_after_s": 1},
-        ray_actor_options={"num_cpus": settings.cpus_per_replica},
-    )
-    if plan is None:
-        alone: serve.Application = server.bind(settings)
-        return alone
-    whole: serve.Application = server.bind(settings, _encoder(settings, plan, QueryEncoder), *_others(settings, plan))
-    return whole
+        ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
+        **_reranker_replicas(settings),
+    ).bind(plan.reranker, 4 * RERANK_QUERIES, ReplicaMeter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,19 +211,35 @@ class Entrance(QueryEncoder):
 
 
 class Server(Ingress):
-    """The ingress of the application: an Ingress whose services are the other deployments."""
+    """The ingress of the application: an Ingress whose services are other deployments, or parts of its own replica.
+
+    shape: the versions that it serves itself; None if that is all left to applications beside it. encoder: its handle,
+    or the settings of one inside this replica. shards: their handles; None puts them into this replica.
+    """
 
     def __init__(
         self,
         settings: ServeSettings,
-        encoder: DeploymentHandle | None = None,
         shape: Shape | None = None,
-        shards: Sequence[DeploymentHandle] = (),
+        encoder: DeploymentHandle | EncoderSettings | None = None,
+        shards: Sequence[DeploymentHandle] | None = None,
         reranker: DeploymentHandle | None = None,
     ) -> None:
         self._known: dict[str, Services] = {}
-        own = Entry(shape, shards, reranker).services(encoder) if shape and encoder else None
-        super().__init__(settings, own, self._beside, ReplicaMeter)
+        meter = ReplicaMeter()
+        own = None
+        if shape is not None and encoder is not None:
+            own = Services(
+                shape,
+                QueryEncoder(encoder, shape.encoder, settings.query_cache, lambda: meter)
+                if isinstance(encoder, EncoderSettings)
+                else EncoderHandle(encoder),
+                [Retriever(settings, number, lambda: meter, shape) for number in range(shape.shards)]
+                if shards is None
+                else [ShardHandle(handle, number) for number, handle in enumerate(shards)],
+                RerankerHandle(reranker) if reranker is not None else None,
+            )
+        super().__init__(settings, own, self._beside, lambda: meter)
 
     async def _beside(self, shape: Shape) -> Services | None:
         """Services of this shape in an application beside this one, once its replicas are all there.

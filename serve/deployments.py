@@ -103,7 +103,7 @@ class QueryEncoder:
         self._with_tokens = 0
         self._cache = QueryCache(encoder.encode_queries, remembered)
 
-    async def encode(self, queries: list[str], deadline: float) -> FloatArray:
+    async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
         try:
             with self._calls.call("encode", len(queries)):
@@ -111,7 +111,7 @@ class QueryEncoder:
         finally:
             self._count()
 
-    async def encode_tokens(self, queries: list[str], deadline: float) -> list[TextVectors]:
+    async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
         """Return the vectors and those of the tokens, in input order; they are not remembered."""
         if not isinstance(self._encoder, TokenEncoder):
             raise InvalidArgument(
@@ -130,7 +130,7 @@ class QueryEncoder:
 
 
 class Retriever:
-    """Holds one shard of several index versions and searches the one that each call names.
+    """Holds one shard of several index versions and searches the one that each call names: a `ShardServer`.
 
     shape: what these versions have in common; None leaves that to those who call.
     """
@@ -205,30 +205,40 @@ class Retriever:
             self._calls.total(SELECTIONS_REMEMBERED, sum(hits for _, hits in lookups))
         return hits
 
-    async def fetch(self, version: str, rows: list[int], deadline: float, with_vectors: bool = False) -> Fetched:
+    async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         """Return the passages (and, if asked for, the vectors) of rows of the named version, in the order asked."""
         with self._calls.call("fetch", 1):
             return await self._use(version, deadline, lambda shard: shard.fetch(rows, with_vectors))
 
-    async def score(self, version: str, query: TextVectors, rows: list[int], deadline: float) -> FloatArray:
+    async def score(self, version: str, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
         """Return, float32 (n,), what late interaction gives rows of the named version by their stored tokens."""
         with self._calls.call("score", 1):
             return await self._use(version, deadline, lambda shard: shard.score(query, rows))
 
-    async def prepare(self, version: str) -> bool:
-        """Load a version, verified and warmed, without disturbing searches. Raises what makes it impossible."""
-        await self._get(version)
-        return True
+    async def prepare(self, version: str, deadline: float) -> None:
+        """Load a version, verified and warmed, without disturbing searches. Raises what makes it impossible.
 
-    async def versions(self) -> list[str]:
-        """Name the loaded versions."""
+        Loading goes on beyond the deadline.
+        """
+        try:
+            async with asyncio.timeout(deadline - time.time()):
+                await self._get(version)
+        except TimeoutError:
+            raise DeadlineExceeded(f"version {version} is not loaded yet; try again") from None
+
+    @property
+    def versions(self) -> list[str]:
+        """Names of the loaded versions."""
         return sorted(self._open)
 
-    async def retire(self, keep: list[str]) -> bool:
+    async def holds(self, version: str, deadline: float) -> bool:
+        """Whether a version is loaded."""
+        return version in self._open
+
+    async def retire(self, keep: Sequence[str], deadline: float) -> None:
         """Forget every version but these; a search that still runs in one keeps it in memory until it ends."""
         for version in self._open.keys() - set(keep):
             self._open.pop(version).close()
-        return True
 
     async def _use(self, version: str, deadline: float, work: Callable[[Shard], T]) -> T:
         shard = self._open.get(version) or await self._get(version)

@@ -2,7 +2,7 @@
 
 A version of another shape than the one that is served (another number of shards, another encoder) needs replicas of its
 own. They start beside the others; the endpoint goes over to them when they have loaded the version, and the others stay
-as long as a rollback would return to them.
+as long as a rollback would return to them. What the endpoint has inside stays as long as it does.
 """
 
 import sys
@@ -20,7 +20,8 @@ from shoal.versions import read_current, read_manifest
 class Fleets:
     """Starts the services of an index and ends those that no version in use needs.
 
-    plan: the version to begin with. start: starts services, by a number, and does not wait for them. end: ends them.
+    plan: the version to begin with. inside: the endpoint serves versions of its shape by itself. start: starts
+    services, by a number, and does not wait for them. end: ends them.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Fleets:
         plan: Serving,
         start: Callable[[int, Serving], None],
         end: Callable[[int], None],
+        inside: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
@@ -40,7 +42,9 @@ class Fleets:
         self._shapes: dict[int, Shape] = {}
         self._idle: dict[int, float] = {}
         self._problem: str | None = None
-        self._add(plan)
+        self._inside = [Shape.of(plan.manifest)] if inside else []
+        if not inside:
+            self._add(plan)
 
     def follow(self) -> None:
         """Look at CURRENT once. Never raises: what keeps a version from being served is told on stderr, once."""
@@ -57,7 +61,7 @@ class Fleets:
         if current is None:
             return
         used = [Shape.of(read_manifest(self._storage, current.version))]
-        if not any(shape.fits(used[0]) for shape in self._shapes.values()):
+        if not any(shape.fits(used[0]) for shape in (*self._inside, *self._shapes.values())):
             self._add(plan_serving(self._settings, current.version))
         if current.previous is not None:
             used.append(Shape.of(read_manifest(self._storage, current.previous)))

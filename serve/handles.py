@@ -82,16 +82,17 @@ class ShardHandle:
 
     async def holds(self, version: str, deadline: float) -> bool:
         """Whether a replica has the version loaded."""
-        return version in await call(self._handle, "versions", deadline=deadline)
+        held: bool = await call(self._handle, "holds", version, deadline, deadline=deadline)
+        return held
 
     async def prepare(self, version: str, deadline: float) -> None:
         """Load a version in every replica. Raises the first error, and Unavailable if there is no replica."""
-        if not await self._broadcast("prepare", version, deadline=deadline):
+        if not await self._broadcast("prepare", version, deadline, deadline=deadline):
             raise Unavailable(f"shard {self._shard} has no replica; try again", retry_after_s=RETRY_AFTER_S)
 
     async def retire(self, keep: Sequence[str], deadline: float) -> None:
         """Close every version but these in every replica."""
-        await self._broadcast("retire", list(keep), deadline=deadline)
+        await self._broadcast("retire", list(keep), deadline, deadline=deadline)
 
     async def _broadcast(self, method: str, *args: Any, deadline: float) -> list[Any]:
         # A result that arrives too late is not cancelled: loading goes on, and the next broadcast finds it done.

@@ -65,8 +65,8 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
         served = ServeSettings.model_validate(settings.model_dump(include=set(ServeSettings.model_fields)))
         plan = plan_serving(served)
         # Ray prints on stdout too, where only our one line belongs.
-        with contextlib.redirect_stdout(sys.stderr), _ray(settings), _serve(settings, served):
-            fleets = Fleets(served, plan, partial(_start_services, served), _end_services)
+        with contextlib.redirect_stdout(sys.stderr), _ray(settings), _serve(settings, served, plan):
+            fleets = Fleets(served, plan, partial(_start_services, served), _end_services, _serves_itself(served))
             url = _url(settings.host, settings.port)
             _wait_until_ready(url)
             print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
@@ -140,7 +140,7 @@ def _require_free(host: str, port: int, param: str = "--port") -> None:
 
 
 @contextmanager
-def _serve(settings: RunSettings, served: ServeSettings) -> Iterator[None]:
+def _serve(settings: RunSettings, served: ServeSettings, plan: Serving) -> Iterator[None]:
     """Deploy the endpoint, and stop all of Serve at the end."""
     from ray import serve
 
@@ -149,7 +149,8 @@ def _serve(settings: RunSettings, served: ServeSettings) -> Iterator[None]:
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port})
-        target = serve.RunTarget(wire_endpoint(served), name=NAME, route_prefix="/")
+        endpoint = wire_endpoint(served, plan if _serves_itself(served) else None)
+        target = serve.RunTarget(endpoint, name=NAME, route_prefix="/")
         serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
         yield
     finally:
@@ -157,6 +158,11 @@ def _serve(settings: RunSettings, served: ServeSettings) -> Iterator[None]:
             thread = threading.Thread(target=serve.shutdown, daemon=True)
             thread.start()
             thread.join(STOP_S)
+
+
+def _serves_itself(settings: ServeSettings) -> bool:
+    """Whether the endpoint has the encoder or the shards inside, and with them all that serves the first version."""
+    return not (settings.encoder_replicas and settings.retriever_replicas)
 
 
 def _start_services(settings: ServeSettings, number: int, plan: Serving) -> None:

@@ -76,7 +76,11 @@ DEGRADED = Metric(
     ("reason",),
 )
 BATCHES = Metric(
-    "shoal_batch_size", "histogram", "Queries of one call, by stage: encode, retrieve, rerank.", ("stage",), SIZES
+    "shoal_batch_size",
+    "histogram",
+    "Queries of one call, by stage: encode, retrieve, fetch, rerank.",
+    ("stage",),
+    SIZES,
 )
 WAITING = Metric(
     "shoal_queue_length", "gauge", "Queries that wait, by what for: encode, retrieve (longest), rerank.", ("stage",)

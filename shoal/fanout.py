@@ -82,6 +82,16 @@ def merged(found: Mapping[int, Found], probe: Probe) -> tuple[list[Candidate], l
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Rows of one shard whose passages, and vectors if asked for, a query wants until its deadline."""
+
+    rows: list[int]
+    with_vectors: bool
+    deadline: float
+    requests: tuple[str, ...]
+
+
 class FanOut:
     """Searches every shard of one version.
 
@@ -134,11 +144,24 @@ class FanOut:
                 partial(self._search, number),
                 max_batch=settings.max_batch,
                 max_waiting=settings.max_waiting,
-                concurrency=settings.retriever_replicas,
+                concurrency=max(1, settings.retriever_replicas),
                 fits=_fits,
                 name=f"queue of shard {number}",
                 clock=clock,
                 observe=partial(self._observer.batch, "retrieve"),
+            )
+            for number in range(len(shards))
+        ]
+        self._texts = [
+            Batcher(
+                partial(self._fetch, number),
+                max_batch=settings.max_batch,
+                max_waiting=settings.max_waiting,
+                concurrency=max(1, settings.retriever_replicas),
+                fits=_fetched_together,
+                name=f"queue of the texts of shard {number}",
+                clock=clock,
+                observe=partial(self._observer.batch, "fetch"),
             )
             for number in range(len(shards))
         ]
@@ -201,7 +224,7 @@ class FanOut:
         """
         rows = _by_shard(candidates)
         fetches = await asyncio.gather(
-            *(self._fetch(shard, wanted, deadline, with_vectors) for shard, wanted in rows.items()),
+            *(self._ask_for(shard, wanted, deadline, with_vectors) for shard, wanted in rows.items()),
             return_exceptions=True,
         )
         fetched: dict[tuple[int, int], tuple[Passage, FloatArray | None]] = {}
@@ -304,7 +327,14 @@ class FanOut:
         self._observer.shard(shard, seconds)
         return [Found(hits.dense, hits.lexical, query, 1000 * seconds, len(probes)) for query in range(len(probes))]
 
-    async def _fetch(self, shard: int, rows: list[int], deadline: float, with_vectors: bool) -> Fetched:
+    async def _ask_for(self, shard: int, rows: list[int], deadline: float, with_vectors: bool) -> Fetched:
+        wanted = _Wanted(rows, with_vectors, deadline, tracing.requests())
+        return await self._texts[shard].submit(wanted, deadline)
+
+    async def _fetch(self, shard: int, wishes: list[_Wanted]) -> list[Fetched]:
+        tracing.work_for(*(wish.requests for wish in wishes))
+        rows = [row for wish in wishes for row in wish.rows]
+        deadline, with_vectors = max(wish.deadline for wish in wishes), wishes[0].with_vectors
         passages: list[Passage] = []
         vectors: list[FloatArray] = []
 
@@ -315,13 +345,18 @@ class FanOut:
                 raise RuntimeError(f"fetched {len(fetched.passages)} passages for {len(rest)} rows")
             return fetched
 
-        async with asyncio.timeout(deadline - self._clock()):
-            while len(passages) < len(rows):  # a message carries so much text and no more
-                fetched = await self._logged(shard, lambda: self._fetches[shard].run(call, deadline))
-                passages += fetched.passages
-                if fetched.vectors is not None:
-                    vectors.append(fetched.vectors)
-        return Fetched(passages, np.concatenate(vectors) if vectors else None)
+        while len(passages) < len(rows):  # a message carries so much text and no more
+            fetched = await self._logged(shard, lambda: self._fetches[shard].run(call, deadline))
+            passages += fetched.passages
+            if fetched.vectors is not None:
+                vectors.append(fetched.vectors)
+        together = np.concatenate(vectors) if vectors else None
+        answers, start = [], 0
+        for wish in wishes:
+            part = slice(start, start + len(wish.rows))
+            answers.append(Fetched(passages[part], None if together is None else together[part]))
+            start = part.stop
+        return answers
 
     async def _score(self, shard: int, query: TextVectors, rows: list[int], deadline: float) -> FloatArray:
         async def call() -> FloatArray:
@@ -376,6 +411,11 @@ def _by_shard(candidates: Iterable[Candidate]) -> dict[int, list[int]]:
     for candidate in candidates:
         rows.setdefault(candidate.shard, []).append(candidate.row)
     return rows
+
+
+def _fetched_together(wishes: list[_Wanted], wish: _Wanted) -> bool:
+    rows = len(wish.rows) + sum(len(one.rows) for one in wishes)
+    return wish.with_vectors == wishes[0].with_vectors and rows <= ROWS_PER_CALL
 
 
 def _stacked(vectors: Sequence[FloatArray | None]) -> FloatArray:

@@ -32,6 +32,10 @@ _LONGEST = 32_768
 _CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 2_048, 65_536
 """Default token budgets: on a CPU the activations of a small model stay in its caches, a GPU wants to be filled."""
 
+_CALL_TOKENS = 64
+"""What a forward pass on a CPU costs beside its tokens, in tokens: measured with a small model, whose weights have to
+be read each time. Where padding would cost more, a batch of its own is cheaper."""
+
 _AHEAD = 4
 """Batches a thread that wait to be computed: while they are, the next window is tokenised."""
 
@@ -164,17 +168,21 @@ def _positions(model: "BaseModel") -> int:
     return min(getattr(model.config, "max_position_embeddings", None) or _LONGEST, _LONGEST)
 
 
-def token_batches(lengths: NDArray[Any], batch_tokens: int) -> Iterator[RowArray]:
+def token_batches(lengths: NDArray[Any], batch_tokens: int, padding: int | None = None) -> Iterator[RowArray]:
     """Split texts of these many tokens into batches of at most `batch_tokens`, padding included; longest first.
 
+    padding: most tokens of padding in a batch, which should be what a batch of its own costs; None sets no bound.
     Yields int64 rows of `lengths`. A single text longer than the budget is a batch of its own.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        count = max(1, batch_tokens // max(1, int(lengths[order[start]])))
-        yield order[start : start + count]
-        start += count
+        longest = int(lengths[order[start]])
+        rows = order[start : start + max(1, batch_tokens // max(1, longest))]
+        if padding is not None:
+            rows = rows[: np.searchsorted(np.cumsum(longest - lengths[rows]), padding, side="right")]
+        yield rows
+        start += len(rows)
 
 
 class Runner:
@@ -195,6 +203,7 @@ class Runner:
         self._threads = threads
         cuda = placement.device == "cuda"
         self._batch_tokens = settings.batch_tokens or (_GPU_BATCH_TOKENS if cuda else _CPU_BATCH_TOKENS)
+        self._padding = None if cuda else _CALL_TOKENS
         self._lanes = 1 if cuda else threads
         self._pool = ThreadPoolExecutor(self._lanes, thread_name_prefix="inference")
         self.placement = self._prepare(weights, placement, settings)
@@ -265,7 +274,8 @@ class Runner:
                 continue
             ragged = {name: values for name, values in features.items() if isinstance(values, list)}
             shared = {name: value for name, value in features.items() if name not in ragged}
-            for rows in token_batches(np.array([len(ids) for ids in ragged["input_ids"]]), self._batch_tokens):
+            lengths = np.array([len(ids) for ids in ragged["input_ids"]])
+            for rows in token_batches(lengths, self._batch_tokens, self._padding):
                 batch = {name: [values[row] for row in rows] for name, values in ragged.items()}
                 # A lone text needs no padding, and a query waits for every tenth of a millisecond.
                 padded = (

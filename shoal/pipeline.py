@@ -83,7 +83,7 @@ class SearchPipeline:
             self._encode,
             max_batch=settings.max_batch,
             max_waiting=settings.max_waiting,
-            concurrency=settings.encoder_replicas,
+            concurrency=max(1, settings.encoder_replicas),
             fits=lambda texts, text: texts[0].tokens == text.tokens,
             name="queue of the encoder",
             clock=clock,

@@ -18,7 +18,7 @@ from shoal.storage import Storage
 NO_RERANKER = "none"
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 MOST_THREADS = 8
-"""Threads that a reranker gets by default at most: batches of a few dozen pairs do not fill more cores."""
+"""Threads that a model gets by default at most: batches of a few dozen texts do not fill more cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving
         **_inference(settings),
         encoder=settings.encoder or manifest.encoder.model,
         max_length=manifest.encoder.max_length,
-        threads=settings.encoder_threads,
+        threads=settings.encoder_threads or _share_of_cores(settings.encoder_replicas or settings.ingress_replicas),
     )
     try:
         _check_weights(encoder, manifest.encoder)
@@ -115,12 +115,17 @@ def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSett
         encoder=encoder.encoder,
         max_length=encoder.max_length if late else None,
         token_cache_bytes=settings.token_cache_bytes,
-        threads=settings.reranker_threads or max(1, min(MOST_THREADS, _cores() // settings.reranker_max_replicas)),
+        threads=settings.reranker_threads or _share_of_cores(settings.reranker_max_replicas),
     )
 
 
 def _inference(settings: ServeSettings) -> dict[str, Any]:
     return settings.model_dump(include=set(InferenceSettings.model_fields))
+
+
+def _share_of_cores(replicas: int) -> int:
+    """Threads of each of so many replicas by default."""
+    return max(1, min(MOST_THREADS, _cores() // replicas))
 
 
 def _cores() -> int:

@@ -368,8 +368,12 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
         "cross-encoder by preset, hub name or local path.",
     )
 
-    retriever_replicas: int = Field(1, ge=1, le=1000, description="Replicas of every shard.")
-    encoder_replicas: int = Field(1, ge=1, le=1000, description="Replicas of the query encoder.")
+    retriever_replicas: int = Field(
+        0, ge=0, le=1000, description="Replicas of every shard; 0 puts all shards into every ingress replica."
+    )
+    encoder_replicas: int = Field(
+        0, ge=0, le=1000, description="Replicas of the query encoder; 0 puts one into every ingress replica."
+    )
     reranker_min_replicas: int = Field(1, ge=0, le=1000, description="Reranker replicas kept at all times.")
     reranker_max_replicas: int = Field(1, ge=1, le=1000, description="Reranker replicas under load.")
     reranker_idle_s: float = Field(
@@ -392,7 +396,12 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
         le=600,
         description="Seconds that a replica may take to say so; one that has not three times in a row is replaced.",
     )
-    encoder_threads: int = Field(1, ge=1, le=256, description="CPU threads of one query encoder.")
+    encoder_threads: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="CPU threads of one query encoder. Default: the cores, shared by the encoders; 8 at most.",
+    )
     query_cache: int = Field(
         10_000, ge=0, le=10_000_000, description="Queries whose vectors each query encoder remembers; 0 remembers none."
     )

@@ -270,12 +270,16 @@ print(hashlib.sha256(encoder.encode_passages(["red fish", "", "日本語 naïve 
             assert np.array_equal(encoder.encode_passages([text])[0], vector)
 
 
-@given(st.lists(st.integers(0, 600), max_size=50), st.integers(256, 4096))
-def test_token_batches_hold_every_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    batches = list(inference.token_batches(np.array(lengths, dtype=np.int64), budget))
+@given(st.lists(st.integers(0, 600), max_size=50), st.integers(256, 4096), st.one_of(st.none(), st.integers(0, 1000)))
+def test_token_batches_hold_every_text_once_within_the_budget(
+    lengths: list[int], budget: int, padding: int | None
+) -> None:
+    batches = list(inference.token_batches(np.array(lengths, dtype=np.int64), budget, padding))
     assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
+        tokens = [lengths[row] for row in batch]
+        assert len(batch) == 1 or len(batch) * max(tokens) <= budget
+        assert padding is None or len(batch) * max(tokens) - sum(tokens) <= padding
 
 
 class TestPlacement:

@@ -125,8 +125,8 @@ async def test_a_retriever_serves_a_bucket_through_its_cache(storage: Storage, t
     assert hits.dense.ids[0][0] == "1-7"
     fetched = await retriever.fetch(DAYS[0], [7], deadline, True)
     np.testing.assert_array_equal(fetched.vectors, vectors(1)[[7]])
-    assert await retriever.prepare(DAYS[1])
-    assert await retriever.versions() == DAYS[:2]
+    await retriever.prepare(DAYS[1], deadline)
+    assert retriever.versions == DAYS[:2]
     later = await retriever.search(DAYS[1], Queries.dense(vectors(1)[[9]]), 1, deadline, False)
     assert later.dense.ids == [["1-9"]]
     digests = {file.sha256 for file in versions.read_manifest(storage, DAYS[0]).shards[1].files}

@@ -45,7 +45,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, logs: Path) -> Iterator[htt
     root = tmp_path_factory.mktemp("index")
     publish(root, "v1", passages(COUNT), late=LateSettings(late_interaction="stored", late_dims=32, late_bits=8))
     told = {"log_dir": str(logs), "log_format": "json", "log_level": "DEBUG", "slow_query_ms": 0}
-    with serving(root, reranker="overlap", reranker_max_replicas=2, **told) as client:
+    own = {"encoder_replicas": 1, "retriever_replicas": 1}
+    with serving(root, reranker="overlap", reranker_max_replicas=2, **own, **told) as client:
         yield client
 
 
@@ -272,14 +273,24 @@ def test_arguments_are_validated(args: dict[str, Any], message: str) -> None:
         build_app(args)
 
 
-def test_without_a_reranker_answers_are_in_stage_one_order(tmp_path: Path, server: httpx.Client) -> None:
-    publish(tmp_path, "v1", passages(20), shards=1)
-    application = build_app({"index": str(tmp_path), "reranker": "none"})
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"ingress", "reranker"}),
+        ({"reranker": "none"}, {"ingress"}),
+        ({"encoder_replicas": 2, "reranker": "none"}, {"ingress", "encoder"}),
+        ({"retriever_replicas": 1}, {"ingress", "shard-00000", "shard-00001", "reranker"}),
+    ],
+)
+def test_deployments_are_those_that_the_settings_name(
+    settings: dict[str, Any], expected: set[str], tmp_path: Path
+) -> None:
+    publish(tmp_path, "v1", passages(20))
     names = set()
-    todo = [application]
+    todo = [build_app({"index": str(tmp_path), "reranker": "overlap", **settings})]
     while todo:
         bound = todo.pop()._bound_deployment
         names.add(bound.name)
         todo += [arg for arg in bound.init_args if isinstance(arg, serve.Application)]
-        todo += [item for arg in bound.init_args if isinstance(arg, list) for item in arg]
-    assert names == {"ingress", "encoder", "shard-00000"}
+        todo += [one for arg in bound.init_args if isinstance(arg, list) for one in arg if not isinstance(one, int)]
+    assert names == expected

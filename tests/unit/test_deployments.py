@@ -135,7 +135,7 @@ class TestRetriever:
         hits_v2 = await dense(retrievers[0], "v2", 5, True)
         assert hits_v2.passages is not None
         assert all("new" in passage.text for passage in hits_v2.passages[0])
-        assert await retrievers[0].versions() == ["v1", "v2"]
+        assert retrievers[0].versions == ["v1", "v2"]
 
     async def test_searches_only_what_the_filter_of_each_query_lets_through(self, settings: ServeSettings) -> None:
         retrievers = [Retriever(settings, shard) for shard in (0, 1)]
@@ -167,20 +167,20 @@ class TestRetriever:
 
         monkeypatch.setattr(Shard, "open", counted)
         await asyncio.gather(
-            retriever.prepare("v2"),
-            retriever.prepare("v2"),
+            retriever.prepare("v2", soon()),
+            retriever.prepare("v2", soon()),
             retriever.search("v2", Queries.dense(query("n7")), 2, soon(), False),
         )
-        await retriever.prepare("v2")
+        await retriever.prepare("v2", soon())
         assert opened == ["v2"]
 
     async def test_retiring_forgets_all_other_versions(self, settings: ServeSettings) -> None:
         retriever = Retriever(settings, 0)
-        await retriever.prepare("v2")
-        await retriever.retire(["v2"])
-        assert await retriever.versions() == ["v2"]
+        await retriever.prepare("v2", soon())
+        await retriever.retire(["v2"], soon())
+        assert retriever.versions == ["v2"]
         await retriever.search("v1", Queries.dense(query("n7")), 1, soon(), False)
-        assert await retriever.versions() == ["v1", "v2"], "a version in the root is loaded again when a call names it"
+        assert retriever.versions == ["v1", "v2"], "a version in the root is loaded again when a call names it"
 
     async def test_an_unknown_version_is_not_found(self, settings: ServeSettings) -> None:
         with pytest.raises(NotFound, match="no published version v9"):
@@ -193,16 +193,17 @@ class TestRetriever:
         damage(root, "v2")
         for _ in range(2):
             with pytest.raises(CorruptIndex, match="shard-00000"):
-                await retriever.prepare("v2")
-        assert await retriever.versions() == ["v1"]
+                await retriever.prepare("v2", soon())
+        assert retriever.versions == ["v1"]
         damage(root, "v2")
-        assert await retriever.prepare("v2")
+        await retriever.prepare("v2", soon())
+        assert retriever.versions == ["v1", "v2"]
 
     def test_starts_on_the_version_before_a_broken_one(self, root: Path, settings: ServeSettings) -> None:
         versions.activate(Storage(str(root)), "v2")
         damage(root, "v2")
-        assert asyncio.run(Retriever(settings, 0).versions()) == ["v1"]
-        assert asyncio.run(Retriever(settings, 1).versions()) == ["v2"]
+        assert Retriever(settings, 0).versions == ["v1"]
+        assert Retriever(settings, 1).versions == ["v2"]
 
     def test_starts_without_a_version_of_another_shape(self, root: Path, settings: ServeSettings) -> None:
         """Its own may not be current yet, or not any more; which one it is, it is told when it is to load it."""
@@ -210,9 +211,9 @@ class TestRetriever:
         shape = Shape(wide.encoder, 2)
         assert asyncio.run(Retriever(settings, 0, shape=shape).versions()) == ["v1"]
         versions.activate(Storage(str(root)), "v2")
-        assert asyncio.run(Retriever(settings, 2, shape=Shape.of(wide)).versions()) == ["v3"]
+        assert Retriever(settings, 2, shape=Shape.of(wide)).versions == ["v3"]
         versions.activate(Storage(str(root)), "v1")
-        assert asyncio.run(Retriever(settings, 2, shape=Shape.of(wide)).versions()) == []
+        assert Retriever(settings, 2, shape=Shape.of(wide)).versions == []
 
     def test_does_not_start_on_nothing(self, root: Path, settings: ServeSettings, tmp_path: Path) -> None:
         damage(root, "v1")
@@ -266,24 +267,11 @@ class TestReranker:
         assert scores.shape == (0,)
 
 
-class LocalShard(Retriever):
-    """A retriever called directly, where the ingress has a handle."""
-
-    async def prepare(self, version: str, deadline: float = 0) -> bool:  # type: ignore[override]
-        return await super().prepare(version)
-
-    async def retire(self, keep: Sequence[str], deadline: float = 0) -> bool:  # type: ignore[override]
-        return await super().retire(list(keep))
-
-    async def holds(self, version: str, deadline: float) -> bool:
-        return version in await self.versions()
-
-
 async def test_the_ingress_searches_describes_and_switches(settings: ServeSettings) -> None:
     fingerprint = load_encoder(HASHING).fingerprint()
-    shards: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
+    shards = [Retriever(settings, shard) for shard in (0, 1)]
     reranker = Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
-    encoder: Any = QueryEncoder(HASHING, fingerprint, 10)
+    encoder = QueryEncoder(HASHING, fingerprint, 10)
     ingress = Ingress(settings, Services(Shape(fingerprint, 2), encoder, shards, reranker))
     request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
     assert await ingress.ready() == ["the index version is being loaded"]
@@ -317,8 +305,8 @@ async def test_the_ingress_goes_over_to_other_services_and_searches_under_way_en
             return load_encoder(HASHING).encode_queries(list(queries))
 
     wide = publish(root, "v3", passages(40), shards=3, encoder="hashing:32", activate=False)
-    first: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
-    other: list[Any] = [LocalShard(settings, shard, shape=Shape.of(wide)) for shard in (0, 1, 2)]
+    first: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
+    other: list[Any] = [Retriever(settings, shard, shape=Shape.of(wide)) for shard in (0, 1, 2)]
     narrow = Services(Shape(load_encoder(HASHING).fingerprint(), 2), Waits(), first, None)
     encoder: Any = QueryEncoder(EncoderSettings(encoder="hashing:32"), wide.encoder, 10)
 
@@ -356,7 +344,7 @@ async def test_beyond_its_limit_the_ingress_refuses_at_once(settings: ServeSetti
             return load_encoder(HASHING).encode_queries(list(queries))
 
     encoder, meter = Waits(), RecordingMeter()
-    shards: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
+    shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
     limited = settings.model_copy(update={"max_requests": 2})
     services = Services(Shape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, None)
     ingress = Ingress(limited, services, meter=lambda: meter)
@@ -395,7 +383,7 @@ async def test_a_busy_server_stays_ready_and_one_without_an_encoder_does_not(set
             return np.zeros(len(passages), np.float32)
 
     encoder, reranker = Service(), Service()
-    shards: list[Any] = [LocalShard(settings, shard) for shard in (0, 1)]
+    shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
     ingress = Ingress(settings, Services(Shape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, reranker))
     ingress._watch.cancel()
     await ingress._activation.follow()

@@ -13,11 +13,12 @@ from tests.indexes import passages, publish
 class Started:
     """Services that were started and not ended, by number: the version that they were planned for."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, inside: bool = False) -> None:
         self.time = 0.0
         self.running: dict[int, str] = {}
         self.settings = ServeSettings(index=str(root), reranker="none", max_timeout_ms=60_000)
-        self.fleets = Fleets(self.settings, plan_serving(self.settings), self._start, self._end, lambda: self.time)
+        plan = plan_serving(self.settings)
+        self.fleets = Fleets(self.settings, plan, self._start, self._end, inside, lambda: self.time)
 
     def _start(self, number: int, plan: Serving) -> None:
         self.running[number] = plan.manifest.version
@@ -45,6 +46,19 @@ def test_a_version_of_the_same_shape_needs_no_others(root: Path) -> None:
     assert started.look() == {1: "v1"}
     versions.activate(Storage(str(root)), "v2")
     assert started.look(1000) == {1: "v1"}
+
+
+def test_what_the_endpoint_serves_by_itself_is_neither_started_nor_ended(root: Path) -> None:
+    started, storage = Started(root, inside=True), Storage(str(root))
+    assert started.look() == {}
+    for version in ("v3", "v4"):
+        versions.activate(storage, version)
+        started.look()
+    assert started.look(61) == {1: "v3", 2: "v4"}
+    for version in ("v2", "v1"):
+        versions.activate(storage, version)
+        started.look()
+    assert started.look(61) == {}
 
 
 def test_services_of_another_shape_start_beside_and_the_old_end_when_nothing_can_return_to_them(root: Path) -> None:

@@ -117,6 +117,27 @@ async def test_passages_are_fetched_only_from_shards_with_winners_and_only_for_c
     assert answer.results[0].id == f"p{max(winners):04d}"
 
 
+@virtual_time
+async def test_passages_of_queries_that_wait_together_come_in_one_call_for_each_shard() -> None:
+    requests = [request(text, top_n=12) for text in ("fish", "otter", "heron", "snail")]
+    system = System(fetch_with_hits=False)
+    answers = await system.pipeline.search_all(requests)
+    assert [len(shard.fetches) for shard in system.shards] == [1, 1, 1]
+    assert sum(len(rows) for shard in system.shards for rows in shard.fetches) == 4 * 12
+    for one, answer in zip(requests, answers, strict=True):
+        alone = await System(fetch_with_hits=False).pipeline.search(one)
+        assert [(r.id, r.passage) for r in answer.results] == [(r.id, r.passage) for r in alone.results]
+
+
+@virtual_time
+async def test_vectors_are_fetched_only_for_the_queries_that_want_them() -> None:
+    system = System(fetch_with_hits=False)
+    plain, with_vectors = await system.pipeline.search_all([request("fish"), request("otter", include_vector=True)])
+    assert all(result.vector is None for result in plain.results)
+    for result in with_vectors.results:
+        np.testing.assert_array_equal(result.vector, vector_of(result.passage.text))
+
+
 @pytest.mark.parametrize("include_vector", [False, True])
 @virtual_time
 async def test_passages_that_do_not_fit_into_one_message_come_in_several(include_vector: bool) -> None:

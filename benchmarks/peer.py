@@ -1,0 +1,430 @@
+"""What a served endpoint takes beside what a user would write instead: one FastAPI process.
+
+    python -m benchmarks.peer --peer naive_server.py [--dataset DIR] [--rounds 5] [--json FILE]
+
+The peer is a module `api` for uvicorn that reads NAIVE_CORPUS, NAIVE_ENCODER and NAIVE_RERANKER and answers
+POST /search with `results`; both serve the same passages with the same weights, an exact index and no lexical one, ours
+in two shards. The load comes from wrk (https://github.com/wg/wrk, Debian's package `wrk`) over loopback, on the same
+cores as the servers. Both run all the time, and in every round each load is put on one after the other, in turns.
+
+Ours is started with `--query-cache 0`, so that no vector is remembered; a last run shows what remembering them gives.
+The cross-encoder is the encoder's own network under a head with random weights, which costs as much as a trained one.
+Times of the stages come from the metrics, processor times of the processes from the system, both from a run of their
+own under each load.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.beir import read_jsonl
+from benchmarks.inference import save_cross_encoder
+from benchmarks.report import Figure, report
+from benchmarks.serving import SHOAL, free_port, run
+from shoal import models
+from shoal.processes import adopt_orphans, descendants
+from shoal.settings import EMBEDDED_ENCODER
+
+SCRIPT = Path(__file__).with_suffix(".lua")
+SHARDS = 2
+PATIENCE_S = 900.0
+"""How long a server may take to start; the peer encodes the corpus first."""
+EXPORT_S = 11.0
+"""After so long Ray has exported what was measured before."""
+SAMPLE = 20
+"""Queries whose answers are compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One load: so many clients that ask all the time."""
+
+    name: str
+    connections: int
+    rerank: bool
+
+
+LOADS = (Kind("c=1", 1, rerank=False), Kind("c=32", 32, rerank=False), Kind("c=16, reranked", 16, rerank=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What wrk saw: answers a second, and their latencies in ms."""
+
+    rate: float
+    p50: float
+    p99: float
+    mean: float
+    seconds: float
+
+
+def main() -> None:
+    """Start the servers, put every load on each in turns, and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = Path(os.environ.get("SHOAL_DATA", "../shared/data")) / "beir"
+    parser.add_argument("--peer", type=Path, required=True, help="the other server, a Python file")
+    parser.add_argument("--dataset", type=Path, default=data / "scifact", help="whose passages and queries are served")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=5, help="of each load")
+    parser.add_argument("--reranked", type=int, default=64, help="queries of a round with reranking")
+    parser.add_argument("--rerank-rounds", type=int, default=3, help="rounds with reranking")
+    parser.add_argument("--index", help="serve this index root instead of building one")
+    parser.add_argument(
+        "--serve", action="append", default=[], help="an option more for `shoal serve`, as --serve=--x=y"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit("this benchmark needs wrk: apt-get install wrk")
+    adopt_orphans()
+
+    with tempfile.TemporaryDirectory(prefix="shoal-bench-") as name:
+        folder = Path(name)
+        index = options.index or f"{folder}/index"
+        if not options.index:
+            words = ["--source", str(options.dataset), "--index", index, "--shards", str(SHARDS)]
+            run(*SHOAL, "build", *words, "--index-kind", "flat", "--no-lexical")
+        cross_encoder = save_cross_encoder(folder / "cross-encoder")
+        texts = [row["text"] for row in read_jsonl(options.dataset / "queries.jsonl.gz")]
+        serve = ["--reranker", str(cross_encoder), *options.serve]
+        with peer(options.peer, options.dataset, cross_encoder) as other, bare() as empty:
+            with shoal(index, ["--query-cache", "0", *serve]) as ours:
+                figures = [agreement(ours, other, texts[:SAMPLE])]
+                body = bodies(folder, texts)
+
+                def put(kind: Kind, server: Server) -> Measured:
+                    if kind.rerank:
+                        measured = ask_all(server, texts[: options.reranked], kind.connections)
+                    else:
+                        measured = load(server.search, body, kind.connections, options.seconds)
+                    print(f"{kind.name}, {server.name}: {measured}", file=sys.stderr, flush=True)
+                    return measured
+
+                for server in (ours, other):
+                    load(server.search, body, 32, 2)
+                    ask_all(server, texts[:2], 2)
+                figures += compare(ours, other, put, options.rounds, options.rerank_rounds)
+                figures += no_op(ours, empty, folder, options.rounds, options.seconds)
+                for kind in LOADS:
+                    figures += breakdown(ours, kind, put)
+            with shoal(index, serve) as remembering:
+                load(remembering.search, body, 32, options.seconds)
+                for kind in LOADS[:2]:
+                    measured = load(remembering.search, body, kind.connections, options.seconds)
+                    figures += [
+                        Figure(f"{kind.name}, every vector remembered: answers", measured.rate, "1/s"),
+                        Figure(f"{kind.name}, every vector remembered: p50", measured.p50, "ms"),
+                    ]
+    title = f"Shoal and {options.peer.name} on {options.dataset.name}, {SHARDS} shards, Flat, {options.rounds} rounds"
+    report(title, figures, options.json)
+
+
+def compare(
+    ours: "Server", other: "Server", put: Callable[[Kind, "Server"], Measured], rounds: int, rerank_rounds: int
+) -> list[Figure]:
+    """Put every load on both in turns."""
+    seen: dict[tuple[Kind, Server], list[Measured]] = defaultdict(list)
+    for kind in LOADS:
+        for number in range(rerank_rounds if kind.rerank else rounds):
+            for server in (ours, other) if number % 2 else (other, ours):
+                seen[kind, server].append(put(kind, server))
+    figures = []
+    for kind in LOADS:
+        for server in (other, ours):
+            of = seen[kind, server]
+            figures += [
+                Figure(f"{kind.name}, {server.name}: answers", statistics.median(one.rate for one in of), "1/s"),
+                Figure(f"{kind.name}, {server.name}: p50", statistics.median(one.p50 for one in of), "ms"),
+                Figure(f"{kind.name}, {server.name}: p99", statistics.median(one.p99 for one in of), "ms"),
+            ]
+        pairs = list(zip(seen[kind, ours], seen[kind, other], strict=True))
+        if kind.connections == 1:
+            ratio = statistics.median(mine.p50 / theirs.p50 for mine, theirs in pairs)
+            figures.append(Figure(f"{kind.name}: p50 against the peer's", ratio, "x", "<= 0.8 (0.6)", ratio <= 0.8))
+        else:
+            goal, words = (2, ">= 2 (3)") if kind.rerank else (5, ">= 5 (8)")
+            ratio = statistics.median(mine.rate / theirs.rate for mine, theirs in pairs)
+            figures.append(Figure(f"{kind.name}: answers against the peer's", ratio, "x", words, ratio >= goal))
+    return figures
+
+
+def no_op(ours: "Server", empty: str, folder: Path, rounds: int, seconds: int) -> list[Figure]:
+    """Put requests that ask for nothing on our ingress and on a uvicorn that does nothing else."""
+    nothing = folder / "nothing"
+    nothing.touch()
+    figures = []
+    for connections in (1, 32):
+        pairs = [
+            tuple(load(url, nothing, connections, seconds) for url in (f"{ours.url}/healthz", empty))
+            for _ in range(rounds)
+        ]
+        name = f"no-op, c={connections}"
+        ratio = statistics.median(theirs.rate / mine.rate for mine, theirs in pairs)
+        figures += [
+            Figure(
+                f"{name}, bare uvicorn", statistics.median(1000 / theirs.rate for _, theirs in pairs), "ms a request"
+            ),
+            Figure(f"{name}, shoal", statistics.median(1000 / mine.rate for mine, _ in pairs), "ms a request"),
+            Figure(f"{name}: time against bare uvicorn", ratio, "x", "<= 3", ratio <= 3),
+        ]
+    return figures
+
+
+def breakdown(ours: "Server", kind: Kind, put: Callable[[Kind, "Server"], Measured]) -> list[Figure]:
+    """Where the time of an answer goes, as its client waits for it, and what its processes compute."""
+    time.sleep(EXPORT_S)
+    before, used = ours.metrics(), ours.cpu_seconds()
+    measured = put(kind, ours)
+    computed = ours.cpu_seconds()
+    time.sleep(EXPORT_S)
+    after = ours.metrics()
+
+    def mean(metric: str, **labels: str) -> float:
+        """Mean of a histogram over the load, in ms; a size as it is."""
+        matching = [
+            key for key in after if key[0].startswith(f"ray_shoal_{metric}_") and labels.items() <= dict(key[1]).items()
+        ]
+        total, count = (
+            sum(after[key] - before.get(key, 0.0) for key in matching if key[0].endswith(suffix))
+            for suffix in ("_sum", "_count")
+        )
+        return total / count if count else 0.0
+
+    def ms(metric: str, **labels: str) -> float:
+        return 1000 * mean(metric, **labels)
+
+    stages = {
+        name: ms("stage_seconds", stage=name)
+        for name in ("queue", "encode", "retrieve", "merge", "fetch", "rerank", "total")
+    }
+    shard, search = ms("shard_seconds"), ms("compute_seconds", call="search")
+    encode, score = ms("compute_seconds", call="encode"), ms("compute_seconds", call="score")
+    rows = {
+        "in all, at the client": measured.mean,
+        "proxy, HTTP, validation, serialisation": measured.mean - stages["total"],
+        "queue of the encoder": stages["queue"],
+        "encode: the model": encode,
+        "encode: hop": stages["encode"] - encode,
+        "retrieve: queue of the shards": stages["retrieve"] - shard,
+        "retrieve: search and texts": search,
+        "retrieve: hop": shard - search,
+        "merge": stages["merge"],
+        "fetch": stages["fetch"],
+    }
+    if kind.rerank:
+        rows |= {"rerank: queue and model": score, "rerank: hop": stages["rerank"] - score}
+    figures = [Figure(f"{kind.name}, mean: {name}", value, "ms") for name, value in rows.items()]
+    figures += [
+        Figure(f"{kind.name}: queries encoded together", mean("batch_size", stage="encode"), ""),
+        Figure(f"{kind.name}: queries searched together", mean("batch_size", stage="retrieve"), ""),
+    ]
+    answers = measured.rate * measured.seconds
+    spent = {name: 1000 * (total - used.get(name, 0.0)) / answers for name, total in computed.items()}
+    spent = {"all of them": sum(spent.values()), **dict(sorted(spent.items(), key=lambda item: -item[1]))}
+    figures += [
+        Figure(f"{kind.name}, processor an answer: {name}", each, "ms") for name, each in spent.items() if each >= 0.02
+    ]
+    return figures
+
+
+def agreement(ours: "Server", other: "Server", texts: list[str]) -> Figure:
+    """How many of the ten best both find: the same question has to have the same answer."""
+    shared = 0
+    for text in texts:
+        found = [{line["id"] for line in server.ask(text)["results"]} for server in (ours, other)]
+        shared += len(found[0] & found[1])
+    share = shared / (10 * len(texts))
+    return Figure("of the ten best of both servers, the same", share, "", ">= 0.95", share >= 0.95)
+
+
+def bodies(folder: Path, texts: list[str]) -> Path:
+    """A file of request bodies without reranking that both servers understand."""
+    file = folder / "bodies"
+    file.write_text("\n".join(json.dumps(asked(text)) for text in texts))
+    return file
+
+
+def asked(text: str, rerank: bool = False) -> dict[str, Any]:
+    """What a search is asked for."""
+    return {"query": text, "top_k": 25, "top_n": 10, "rerank": rerank, "timeout_ms": 60_000}
+
+
+def ask_all(server: "Server", texts: list[str], clients: int) -> Measured:
+    """Ask for all of these with reranking, so many at once. Ends the program if one was not reranked."""
+    started = time.perf_counter()
+
+    def ask(text: str) -> float:
+        begun = time.perf_counter()
+        if not server.ask(text, rerank=True).get("reranked", True):
+            sys.exit(f"an answer of {server.url} was not reranked")
+        return 1000 * (time.perf_counter() - begun)
+
+    with ThreadPoolExecutor(clients) as pool:
+        ms = sorted(pool.map(ask, texts))
+    seconds = time.perf_counter() - started
+    return Measured(len(ms) / seconds, statistics.median(ms), ms[-1], statistics.mean(ms), seconds)
+
+
+def load(url: str, body: Path, connections: int, seconds: int) -> Measured:
+    """Run wrk once. Ends the program if a request failed."""
+    command = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--timeout=60s"]
+    output = subprocess.run(
+        [*command, f"--script={SCRIPT}", url, "--", str(body)], capture_output=True, text=True, check=False
+    )
+    words = output.stdout.rstrip().rpartition("\n")[2].split()
+    if output.returncode or words[:1] != ["shoal"] or words[3] != "0":
+        sys.exit(f"wrk failed on {url}: {output.stdout}{output.stderr}")
+    us, requests, _, p50, p99, mean = map(float, words[1:])
+    return Measured(1e6 * requests / us, p50 / 1000, p99 / 1000, mean / 1000, us / 1e6)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs: where it is asked, and the process that was started."""
+
+    name: str
+    url: str
+    path: str
+    pid: int
+    metrics_port: int = 0
+
+    @property
+    def search(self) -> str:
+        """Where searches are sent."""
+        return self.url + self.path
+
+    def ask(self, text: str, rerank: bool = False) -> Any:
+        """Answer one query."""
+        body = json.dumps(asked(text, rerank)).encode()
+        request = urllib.request.Request(self.search, body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=300) as response:
+            return json.load(response)
+
+    def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        """Every series of the metrics by name and labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as response:
+            lines = response.read().decode().splitlines()
+        found = {}
+        for line in lines:
+            if match := re.fullmatch(r"(ray_shoal_\w+)\{(.*)\} (\S+)", line):
+                labels = frozenset(re.findall(r'(\w+)="([^"]*)"', match[2]))
+                found[match[1], labels] = float(match[3])
+        return found
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Processor time so far of its processes, by what they are."""
+        ticks = os.sysconf("SC_CLK_TCK")
+        seconds: dict[str, float] = defaultdict(float)
+        for pid in (self.pid, *descendants(self.pid)):
+            try:
+                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+            except OSError:  # it has ended
+                continue
+            seconds[role(words)] += (int(stat[11]) + int(stat[12])) / ticks
+        return dict(seconds)
+
+
+def role(words: list[str]) -> str:
+    """What a process of the server is, by its command line."""
+    if match := re.match(r"ray::ServeReplica:[^:]*:([\w-]+)", words[0]):
+        return re.sub(r"-\d+$", "s", match[1])  # the shards together
+    if match := re.match(r"ray::(\w+)", words[0]):
+        return match[1]
+    return next((Path(word).name for word in words if word.endswith(".py")), Path(words[0]).name)
+
+
+@contextmanager
+def process(command: list[str], url: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server until the end of the block; enters when its URL answers."""
+    started = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + PATIENCE_S
+        while not answers(url):
+            if started.poll() is not None or time.monotonic() > until:
+                sys.exit(f"{' '.join(command)} does not answer")
+            time.sleep(0.5)
+        yield started
+    finally:
+        started.send_signal(signal.SIGTERM)
+        started.wait()
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers, and not with an error."""
+    try:
+        with urllib.request.urlopen(url, timeout=10):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def shoal(index: str, options: list[str], **environment: str) -> Iterator[Server]:
+    """Our server."""
+    port, metrics = free_port(), free_port()
+    words = ["serve", "--index", index, "--port", str(port), "--metrics-port", str(metrics), *options]
+    url = f"http://127.0.0.1:{port}"
+    with process([*SHOAL, *words], f"{url}/readyz", **environment) as started:
+        yield Server("shoal", url, "/v1/search", started.pid, metrics)
+
+
+@contextmanager
+def peer(script: Path, dataset: Path, cross_encoder: Path) -> Iterator[Server]:
+    """The other server, as its own documentation starts it."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        f"{script.stem}:api",
+        "--port",
+        str(port),
+        "--app-dir",
+        str(script.parent),
+    ]
+    corpus = next(path for path in dataset.glob("corpus.jsonl*"))
+    environment = {"NAIVE_CORPUS": str(corpus), "NAIVE_ENCODER": str(models.resolve(EMBEDDED_ENCODER).fetch())}
+    with process(
+        command, f"{url}/openapi.json", **environment, NAIVE_RERANKER=str(cross_encoder), NAIVE_FACTORY="Flat"
+    ) as started:
+        yield Server("peer", url, "/search", started.pid)
+
+
+@contextmanager
+def bare() -> Iterator[str]:
+    """A uvicorn that answers every request with nothing."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/"
+    words = [f"{__spec__.name}:nothing", "--port", str(port), "--log-level", "warning", "--lifespan", "off"]
+    with process([sys.executable, "-m", "uvicorn", *words], url):
+        yield url
+
+
+async def nothing(
+    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+) -> None:
+    """Answer with an empty object: an ASGI application."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""A server whose ingress has the encoder and all shards inside: it answers and changes versions like any other."""
+
+from pathlib import Path
+
+from tests.indexes import passages, publish
+from tests.serving import local_ray, serving
+
+
+def test_it_answers_and_changes_versions(tmp_path: Path) -> None:
+    for version in ("v1", "v2"):
+        publish(tmp_path, version, passages(60, marker=f"of-{version}"), activate=version == "v1")
+    inside = {"encoder_replicas": 0, "retriever_replicas": 0, "reranker": "overlap"}
+    with local_ray(), serving(tmp_path, **inside) as client:
+        for version in ("v1", "v2"):
+            assert client.post("/v1/index/activate", json={"version": version}).status_code == 200
+            answer = client.post("/v1/search", json={"query": "the black otter n8", "top_k": 20}).json()
+            assert (answer["index_version"], answer["reranked"], answer["degraded"]) == (version, True, None)
+            assert answer["coverage"] == {"shards": 2, "answered": 2, "fraction": 1.0, "missing": []}
+            assert answer["results"][0]["text"] == f"the black otter number n8 of-{version}"
+        assert client.post("/v1/index/rollback", json={}).json()["version"] == "v1"
