@@ -209,7 +209,7 @@ class TestRetriever:
         """Its own may not be current yet, or not any more; which one it is, it is told when it is to load it."""
         wide = publish(root, "v3", passages(40), shards=3)
         shape = Shape(wide.encoder, 2)
-        assert asyncio.run(Retriever(settings, 0, shape=shape).versions()) == ["v1"]
+        assert Retriever(settings, 0, shape=shape).versions == ["v1"]
         versions.activate(Storage(str(root)), "v2")
         assert Retriever(settings, 2, shape=Shape.of(wide)).versions == ["v3"]
         versions.activate(Storage(str(root)), "v1")
