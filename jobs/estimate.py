@@ -11,12 +11,11 @@ from jobs.builder import Builder
 from jobs.report import span
 from jobs.session import run
 from shoal import versions
+from shoal.capacity import sizes
 from shoal.cli.tables import size
 from shoal.plan import Plan
 from shoal.sources import Rejected, read_unit
 
-LEXICAL_SHARE = 0.7
-"""Bytes of a lexical index for each byte of text; measured 0.67 with 14,490 English passages of 948 bytes."""
 SAMPLE = 256
 """Passages that are really encoded for the estimate of time."""
 
@@ -36,7 +35,9 @@ class Estimate:
     index_kind: str
     dim: int
     shard_bytes: int
-    """Vectors (uncompressed, as in a flat index), words and passages of one shard: what serving maps into memory."""
+    """Vectors, words and passages of one shard: what serving maps."""
+    resident_bytes: int
+    """Of these, what every search goes through: the vector index and the words."""
     disk_bytes: int
     """At the peak: committed units and finished shards lie side by side until the version is published."""
     unit_bytes: int
@@ -63,7 +64,10 @@ class Estimate:
             ("units", f"about {self.units:,}, {size(self.unit_bytes)} each in a worker"),
             ("workers", f"{self.workers:,}"),
             ("index", f"{self.index_kind}, {self.dim} dimensions"),
-            ("shards", f"{self.shards:,}, {size(self.shard_bytes)} each in memory and on disk"),
+            (
+                "shards",
+                f"{self.shards:,}, {size(self.shard_bytes)} each on disk, {size(self.resident_bytes)} of it in memory",
+            ),
             ("disk", f"{size(self.disk_bytes)} in the index root while building"),
             ("embedding", "time unknown" if self.embed_seconds is None else f"about {span(self.embed_seconds)}"),
             *([("published", f"{self.published} has this plan: nothing to do")] if self.published else []),
@@ -75,24 +79,24 @@ def estimate(builder: Builder) -> Estimate:
     plan, settings = builder.plan(), builder.settings
     texts = [] if plan.source.vectors_field else list(islice(_texts(plan, builder), SAMPLE))
     speed = run(tasks.encode_speed, settings, texts, **builder.workers.options) if texts else None
-    text_bytes = plan.unit_bytes / plan.unit_records
-    row_bytes = text_bytes * (1 + LEXICAL_SHARE * plan.lexical.lexical) + 4 * plan.encoder.dim
-    total = plan.estimated_passages * row_bytes
+    each = sizes(plan.index.index_kind, plan.encoder.dim, plan.unit_bytes / plan.unit_records, plan.lexical.lexical)
+    passages = plan.estimated_passages
     return Estimate(
         index=builder.storage.uri,
         plan=plan.hash,
         files=len(plan.files),
         input_bytes=sum(file.bytes for file in plan.files),
-        passages=plan.estimated_passages,
+        passages=passages,
         units=plan.estimated_units,
         shards=plan.shards,
         workers=builder.workers.count,
         index_kind=plan.index.index_kind,
         dim=plan.encoder.dim,
-        shard_bytes=math.ceil(total / plan.shards),
-        disk_bytes=math.ceil(2 * total),
-        unit_bytes=math.ceil(total / max(plan.estimated_units, 1)),
-        embed_seconds=None if speed is None else round(plan.estimated_passages / (speed * builder.workers.count), 1),
+        shard_bytes=math.ceil(passages * each.stored / plan.shards),
+        resident_bytes=math.ceil(passages * each.resident / plan.shards),
+        disk_bytes=math.ceil(passages * (each.stored + each.staged)),
+        unit_bytes=math.ceil(passages * each.staged / max(plan.estimated_units, 1)),
+        embed_seconds=None if speed is None else round(passages / (speed * builder.workers.count), 1),
         published=versions.find_plan(builder.storage, plan.hash),
     )
 
