@@ -5,7 +5,7 @@ they leave out. Times are in the units that their names end in.
 """
 
 from collections.abc import Sequence
-from math import ceil, floor, log, sqrt
+from math import ceil, exp, floor, log, sqrt
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -385,7 +385,7 @@ def cumulative(tail: Sequence[tuple[float, float]], value: float) -> float:
     if value >= high:
         if high == low:
             return 1.0
-        return 1 - (1 - last) * ((1 - last) / (1 - before)) ** ((value - high) / (high - low))
+        return 1 - (1 - last) * exp(log((1 - last) / (1 - before)) * (value - high) / (high - low))
     left, start = tail[0]
     if value < start:
         return 0.0

@@ -31,6 +31,9 @@ from shoal.records import Passage
 from shoal.settings import CapacitySettings, IndexSettings
 from shoal.shard import to_batch, write_shard
 
+FACTOR = 2.0
+"""How far a predicted search may be from a measured one, as docs/planning.md promises."""
+
 CONSTANTS = Constants(
     machine="a machine", measured_at="2026-11-28T17:00:00+00:00", device="cpu", encoder="all-MiniLM-L6-v2",
     encoder_dim=384, encode_bytes_per_s=20_000, query_ms=4, reranker="late_interaction", rerank_bytes_per_s=20_000,
@@ -208,6 +211,31 @@ def test_second_attempts_never_make_it_slower(passages: float, shards: int) -> N
     alone, hedged = (plan(settings(passages, min_replicas=copies, **options), CONSTANTS) for copies in (1, 2))
     assert hedged.p99_ms <= alone.p99_ms
     assert alone.p99_ms == pytest.approx(alone.p99.total)
+
+
+MEASURED = json.loads(Path(__file__).with_name("scale.json").read_text())
+"""What `python -m benchmarks.scale --json` gave on the machine of the shipped constants."""
+
+
+@pytest.mark.parametrize("count", [10_000, 100_000, 1_000_000])
+def test_the_model_predicts_what_was_measured(count: int) -> None:
+    found = {
+        name.removeprefix(f"{count:,}: "): figure["value"]
+        for name, figure in MEASURED.items()
+        if name.startswith(f"{count:,}: ")
+    }
+    (recall,) = (value for name, value in found.items() if name.startswith(f"recall@{10}, "))
+    (searched,) = (name.removeprefix("recall@10, ") for name in found if name.startswith("recall@10, "))
+    # Every passage of the benchmark has its id for a text, and no words are indexed.
+    asked = settings(
+        count, shards=1, top_k=10, passage_bytes=7, lexical=False, all_in_memory=True, node_memory_gib=1000
+    )
+    outcome = plan(asked, Constants.read(SHIPPED))
+    assert outcome.kind == searched.split(" ")[0]
+    assert outcome.recall_met
+    assert recall >= 0.95
+    assert 1 / FACTOR <= outcome.search_ms / found["vector search, p50"] <= FACTOR
+    assert outcome.disk_bytes / 2**20 == pytest.approx(found["files"], rel=0.05)
 
 
 def run(*arguments: str) -> Result:
