@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from shoal.capacity import (
-    SHIPPED,
     Constants,
     KindCost,
     Point,
@@ -30,9 +29,6 @@ from shoal.indexes._auto import choose
 from shoal.records import Passage
 from shoal.settings import CapacitySettings, IndexSettings
 from shoal.shard import to_batch, write_shard
-
-FACTOR = 2.0
-"""How far a predicted search may be from a measured one, as docs/planning.md promises."""
 
 CONSTANTS = Constants(
     machine="a machine", measured_at="2026-11-28T17:00:00+00:00", device="cpu", encoder="all-MiniLM-L6-v2",
@@ -213,31 +209,6 @@ def test_second_attempts_never_make_it_slower(passages: float, shards: int) -> N
     assert alone.p99_ms == pytest.approx(alone.p99.total)
 
 
-MEASURED = json.loads(Path(__file__).with_name("scale.json").read_text())
-"""What `python -m benchmarks.scale --json` gave on the machine of the shipped constants."""
-
-
-@pytest.mark.parametrize("count", [10_000, 100_000, 1_000_000])
-def test_the_model_predicts_what_was_measured(count: int) -> None:
-    found = {
-        name.removeprefix(f"{count:,}: "): figure["value"]
-        for name, figure in MEASURED.items()
-        if name.startswith(f"{count:,}: ")
-    }
-    (recall,) = (value for name, value in found.items() if name.startswith(f"recall@{10}, "))
-    (searched,) = (name.removeprefix("recall@10, ") for name in found if name.startswith("recall@10, "))
-    # Every passage of the benchmark has its id for a text, and no words are indexed.
-    asked = settings(
-        count, shards=1, top_k=10, passage_bytes=7, lexical=False, all_in_memory=True, node_memory_gib=1000
-    )
-    outcome = plan(asked, Constants.read(SHIPPED))
-    assert outcome.kind == searched.split(" ")[0]
-    assert outcome.recall_met
-    assert recall >= 0.95
-    assert 1 / FACTOR <= outcome.search_ms / found["vector search, p50"] <= FACTOR
-    assert outcome.disk_bytes / 2**20 == pytest.approx(found["files"], rel=0.05)
-
-
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["plan", *arguments], env={"COLUMNS": "120", "TERM": "dumb"})
 
@@ -276,13 +247,3 @@ def test_constants_that_are_none_are_named(tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert name in result.stderr
         assert "--calibrate" in result.stderr
-
-
-def test_without_constants_of_its_own_a_machine_gets_the_shipped_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    answer = json.loads(run("--passages", "1e6", "--json", "--p99-ms", "10000").stdout)
-    assert answer["constants"] == {
-        "file": None, "machine": Constants.read(SHIPPED).machine, "measured_at": Constants.read(SHIPPED).measured_at
-    }  # fmt: skip
