@@ -60,6 +60,8 @@ class Outcome:
     kind: str
     search: str
     shards: int
+    stored: int
+    """Bytes of all files."""
     build_s: float
     peaks: dict[str, float]
     stage_ms: np.ndarray
@@ -113,6 +115,7 @@ def run(folder: Path, count: int, asked: int) -> Outcome:
         kind=manifest.index.kind,
         search=manifest.index.search,
         shards=len(manifest.shards),
+        stored=sum(file.bytes for shard in manifest.shards for file in shard.files),
         build_s=summary["seconds"]["total"],
         peaks={kind: round(kib / 1024, 1) for kind, kib in peaks.items()},
         stage_ms=stage_ms,
@@ -246,6 +249,7 @@ def figures(outcomes: dict[int, Outcome]) -> list[Figure]:
         p50, p99 = np.percentile(one.stage_ms, [50, 99])
         shown += [
             Figure(f"{name}: build, {one.shards} shards", one.build_s, "s"),
+            Figure(f"{name}: files", one.stored / 2**20, "MiB"),
             *(Figure(f"{name}: peak memory, {kind}", one.peaks[kind], "MiB") for kind in sorted(one.peaks)),
             Figure(f"{name}: first stage, p50", float(p50), "ms"),
             Figure(f"{name}: first stage, p99", float(p99), "ms"),

@@ -11,13 +11,12 @@ from jobs.builder import Builder
 from jobs.report import span
 from jobs.session import run
 from shoal import versions
+from shoal.capacity import sizes
 from shoal.cli.tables import size
 from shoal.late.codec import code_width
 from shoal.plan import Plan
 from shoal.sources import Rejected, read_unit
 
-LEXICAL_SHARE = 0.7
-"""Bytes of a lexical index for each byte of text; measured 0.67 with 14,490 English passages of 948 bytes."""
 TOKEN_BYTES = 4.5
 """Bytes of text for each token whose vector is stored, about; English, by a tokeniser of word pieces."""
 SAMPLE = 256
@@ -39,7 +38,9 @@ class Estimate:
     index_kind: str
     dim: int
     shard_bytes: int
-    """Vectors (as in a flat index), tokens, words and passages of one shard: what serving maps into memory."""
+    """Vectors, tokens, words and passages of one shard: what serving maps."""
+    resident_bytes: int
+    """Of these, what every search goes through: the vector index and the words."""
     disk_bytes: int
     """At the peak: committed units and finished shards lie side by side until the version is published."""
     unit_bytes: int
@@ -66,7 +67,10 @@ class Estimate:
             ("units", f"about {self.units:,}, {size(self.unit_bytes)} each in a worker"),
             ("workers", f"{self.workers:,}"),
             ("index", f"{self.index_kind}, {self.dim} dimensions"),
-            ("shards", f"{self.shards:,}, {size(self.shard_bytes)} each in memory and on disk"),
+            (
+                "shards",
+                f"{self.shards:,}, {size(self.shard_bytes)} each on disk, {size(self.resident_bytes)} of it in memory",
+            ),
             ("disk", f"{size(self.disk_bytes)} in the index root while building"),
             ("embedding", "time unknown" if self.embed_seconds is None else f"about {span(self.embed_seconds)}"),
             *([("published", f"{self.published} has this plan: nothing to do")] if self.published else []),
@@ -79,26 +83,28 @@ def estimate(builder: Builder) -> Estimate:
     texts = [] if plan.source.vectors_field else list(islice(_texts(plan, builder), SAMPLE))
     speed = run(tasks.encode_speed, settings, texts, **builder.workers.options) if texts else None
     text_bytes = plan.unit_bytes / plan.unit_records
-    row_bytes = text_bytes * (1 + LEXICAL_SHARE * plan.lexical.lexical) + 4 * plan.encoder.dim
+    token_bytes = 0.0
     if plan.stores_tokens:
         tokens = min(text_bytes / TOKEN_BYTES, plan.encoder.max_length)
-        row_bytes += tokens * code_width(plan.late.late_dims, plan.late.late_bits)
-    total = plan.estimated_passages * row_bytes
+        token_bytes = tokens * code_width(plan.late.late_dims, plan.late.late_bits)
+    each = sizes(plan.index.index_kind, plan.encoder.dim, text_bytes, plan.lexical.lexical, token_bytes)
+    passages = plan.estimated_passages
     return Estimate(
         index=builder.storage.uri,
         plan=plan.hash,
         files=len(plan.files),
         input_bytes=sum(file.bytes for file in plan.files),
-        passages=plan.estimated_passages,
+        passages=passages,
         units=plan.estimated_units,
         shards=plan.shards,
         workers=builder.workers.count,
         index_kind=plan.index.index_kind,
         dim=plan.encoder.dim,
-        shard_bytes=math.ceil(total / plan.shards),
-        disk_bytes=math.ceil(2 * total),
-        unit_bytes=math.ceil(total / max(plan.estimated_units, 1)),
-        embed_seconds=None if speed is None else round(plan.estimated_passages / (speed * builder.workers.count), 1),
+        shard_bytes=math.ceil(passages * each.stored / plan.shards),
+        resident_bytes=math.ceil(passages * each.resident / plan.shards),
+        disk_bytes=math.ceil(passages * (each.stored + each.staged)),
+        unit_bytes=math.ceil(passages * each.staged / max(plan.estimated_units, 1)),
+        embed_seconds=None if speed is None else round(passages / (speed * builder.workers.count), 1),
         published=versions.find_plan(builder.storage, plan.hash),
     )
 

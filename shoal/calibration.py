@@ -16,7 +16,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ from shoal.client import Client
 from shoal.clusters import CLUSTERS, DIM, Centres
 from shoal.encoders import load_encoder
 from shoal.errors import ShoalError
-from shoal.indexes import Effort, ShardIndex, index_kind
+from shoal.indexes import ShardIndex, index_kind
 from shoal.indexes._auto import CHOICES, compressed, lists
 from shoal.lexical.analyzer import Analyzer
 from shoal.lexical.index import LexicalIndex
@@ -134,36 +134,55 @@ def _vectors(folder: Path) -> dict[str, object]:
     row_us = (flat_us[ROWS] - flat_us[FEW]) / (ROWS - FEW)
     search_us = max(0.0, flat_us[FEW] - row_us * FEW)
     cells = lists(TRAINED_ON)
-    kinds = [kind for kind in CHOICES if compressed(kind)]
-    tried: dict[str, list[tuple[Effort, float, float]]] = {}
-    for kind in kinds:
+    tried = {}
+    for kind in filter(compressed, CHOICES):
         index = _open(folder, kind, corpus)
-        tried[kind] = [(effort, *_effort(index, queries, nearest, effort.search)) for effort in index.efforts()]
+        tried[kind] = [
+            Tried(*_reach(effort.search, cells), *_effort(index, queries, nearest, effort.search))
+            for effort in index.efforts()
+        ]
+    costs, exact_us = fit(tried, search_us + row_us * cells, ROWS)
+    costs["flat"] = KindCost(row_us=row_us, points=[Point(recall=1.0, share=1.0, refine=0)])
+    return {"search_us": search_us, "exact_us": exact_us, "kinds": costs}
 
-    # One unknown for each kind, and one for the exact comparisons of all; by relative errors.
+
+@dataclass(frozen=True)
+class Tried:
+    """An effort: share of the lists, depth of exact comparison, median microseconds of a query, recall."""
+
+    share: float
+    refine: int
+    us: float
+    recall: float
+
+
+def fit(tried: Mapping[str, Sequence[Tried]], fixed_us: float, rows: int) -> tuple[dict[str, KindCost], float]:
+    """Find the costs that explain the times of searches among so many rows, by least squares of relative errors.
+
+    fixed_us: what every search takes. Returns the costs of each kind, and microseconds of an exact comparison, which
+    all kinds share.
+    """
+    kinds = list(tried)
     factors, times = [], []
     for place, kind in enumerate(kinds):
-        for effort, us, _ in tried[kind]:
-            share, refine = _reach(effort.search, cells)
+        for one in tried[kind]:
             row = np.zeros(len(kinds) + 1)
-            row[place], row[-1] = share * ROWS, refine * NEAREST
-            factors.append(row / us)
-            times.append((us - search_us - row_us * cells) / us)
-    solved = np.maximum(np.linalg.lstsq(np.array(factors), np.array(times), rcond=None)[0], 1e-6)
-    costs = {"flat": KindCost(row_us=row_us, points=[Point(recall=1.0, share=1.0, refine=0)])}
-    for place, kind in enumerate(kinds):
+            row[place], row[-1] = one.share * rows, one.refine * NEAREST
+            factors.append(row / one.us)
+            times.append((one.us - fixed_us) / one.us)
+    # Noise may find less than nothing for what hardly takes any time.
+    solved = np.maximum(np.linalg.lstsq(np.array(factors), np.array(times), rcond=None)[0], 1e-6).tolist()
+    exact_us, costs = solved[-1], {}
+    for kind, row_us in zip(kinds, solved[:-1], strict=True):
         points: list[Point] = []
-
-        def cost(one: tuple[Effort, float, float], place: int = place) -> float:
-            share, refine = _reach(one[0].search, cells)
-            return float(solved[place] * share * ROWS + solved[-1] * refine * NEAREST)
-
-        for effort, _, recall in sorted(tried[kind], key=cost):
-            if not points or recall > points[-1].recall:
-                share, refine = _reach(effort.search, cells)
-                points.append(Point(recall=recall, share=share, refine=refine))
-        costs[kind] = KindCost(row_us=float(solved[place]), points=points)
-    return {"search_us": search_us, "exact_us": float(solved[-1]), "kinds": costs}
+        for _, one in sorted(
+            ((row_us * one.share * rows + exact_us * one.refine * NEAREST, one) for one in tried[kind]),
+            key=lambda it: it[0],
+        ):
+            if not points or one.recall > points[-1].recall:
+                points.append(Point(recall=one.recall, share=one.share, refine=one.refine))
+        costs[kind] = KindCost(row_us=row_us, points=points)
+    return costs, exact_us
 
 
 def _open(folder: Path, kind: str, corpus: FloatArray) -> ShardIndex:
@@ -309,18 +328,20 @@ def _server(application: Path, root: Path) -> Iterator[tuple[int, str]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = [f"--index={root}", f"--port={port}", "--reranker=none", "--query-cache=0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serve.run", *words], cwd=application, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        if not process.stdout.readline().startswith("ready "):
-            raise ShoalError(f"a server could not be started: {process.communicate()[1].strip()[-1000:]}")
-        yield process.pid, f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate()
+    with root.with_suffix(".log").open("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serve.run", *words], cwd=application, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        try:
+            assert process.stdout is not None
+            if not process.stdout.readline().startswith("ready "):
+                process.wait()
+                log.seek(0)
+                raise ShoalError(f"a server could not be started: {log.read().strip()[-1000:]}")
+            yield process.pid, f"http://127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate()
 
 
 def _memory(pid: int) -> int:

@@ -5,7 +5,7 @@ they leave out. Times are in the units that their names end in.
 """
 
 from collections.abc import Sequence
-from math import ceil, floor, log, sqrt
+from math import ceil, exp, floor, log, sqrt
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,8 +20,8 @@ SHIPPED = Path(__file__).with_name("capacity.json")
 
 LEXICAL_SHARE = 0.7
 """Bytes of a lexical index for each byte of text; measured 0.67 with 14,490 English passages of 948 bytes."""
-ROW_BYTES = 32
-"""Of a passage beside its text: its id, and Arrow's offsets."""
+ROW_BYTES = 44
+"""Of a passage beside its text: an id of 16 bytes, and 28 of offsets."""
 MEMORY_SHARE = 0.8
 """Of a node's memory, what may be planned with: the rest is the system's, and a version that is being loaded."""
 HEDGED_AFTER = 0.98
@@ -127,12 +127,15 @@ class Sizes(_Record):
     staged: float
 
 
-def sizes(kind: str, dim: int, text_bytes: float, lexical: bool) -> Sizes:
-    """Work out what a passage of so many bytes takes, with vectors of an index kind of `_auto.CHOICES`."""
+def sizes(kind: str, dim: int, text_bytes: float, lexical: bool, token_bytes: float = 0.0) -> Sizes:
+    """Work out what a passage of so many bytes takes, with vectors of an index kind of `_auto.CHOICES`.
+
+    token_bytes: of the token vectors that are kept of it.
+    """
     text = text_bytes + ROW_BYTES
     resident = code_bytes(kind, dim) + LEXICAL_SHARE * text_bytes * lexical
     exact = 2 * dim if compressed(kind) else 0
-    return Sizes(resident=resident, stored=resident + exact + text, staged=text + 4 * dim)
+    return Sizes(resident=resident, stored=resident + exact + text + token_bytes, staged=text + 4 * dim + token_bytes)
 
 
 class Latency(_Record):
@@ -144,7 +147,7 @@ class Latency(_Record):
     calls: float
     """Making a call for each shard more than one."""
     shard: float
-    """A call of one shard in the median, all shards of a node at work."""
+    """A call of one shard, in the median."""
     tail: float
     """What the slowest of all shards takes longer than that."""
     wait: float
@@ -207,7 +210,13 @@ def plan(settings: CapacitySettings, constants: Constants) -> Capacity:
     widths = [width for width in _widths() if width <= settings.passages]
     if settings.shards is not None:
         widths = [settings.shards]
-    fitting = [one for width in widths if (one := _plan(settings, constants, width)) is not None]
+    fitting: list[Capacity] = []
+    for width in widths:
+        if (one := _plan(settings, constants, width)) is None:
+            continue
+        if one.latency_met:
+            return one
+        fitting.append(one)
     if not fitting:
         raise InvalidArgument(
             f"no shard fits a node: {settings.passages:,.0f} passages in {widths[-1]:,} shards take more than "
@@ -215,8 +224,7 @@ def plan(settings: CapacitySettings, constants: Constants) -> Capacity:
             "take an --index-kind that compresses more",
             param="--node-memory-gib",
         )
-    meeting = [one for one in fitting if one.latency_met]
-    return meeting[0] if meeting else min(fitting, key=lambda one: (one.p99_ms, one.shards))
+    return min(fitting, key=lambda one: (one.p99_ms, one.shards))
 
 
 def _widths() -> list[int]:
@@ -237,23 +245,25 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
         raise InvalidArgument(
             f"index_kind: {kind!r} has not been measured, only {', '.join(constants.kinds)}", param="--index-kind"
         )
-    points = constants.kinds[kind].points
-    point = next((point for point in points if point.recall >= settings.recall), points[-1])
     rows = ceil(passages / shards)
+    points = constants.kinds[kind].points
+    good = [point for point in points if point.recall >= settings.recall] or points[-1:]
+    search_ms, point = min(
+        ((shard_ms(settings, constants, kind, one, rows), one) for one in good), key=lambda it: it[0]
+    )
     each = sizes(kind, dim, settings.passage_bytes, settings.lexical)
     centres = 4 * dim * _lists(kind, passages)
-    shard_bytes = rows * (each.stored if settings.all_in_memory else each.resident) + centres + constants.process_bytes
+    held, beside = each.stored if settings.all_in_memory else each.resident, centres + constants.process_bytes
     room = MEMORY_SHARE * settings.node_memory_gib * 2**30
-    if shard_bytes > room:
+    # A query is searched by all shards at the same moment, so a node has a core for each of its shards.
+    on_node = min(settings.node_cores, floor(room / (rows * held + beside)))
+    if on_node == 0:
         return None
-    nodes = ceil(shards / floor(room / shard_bytes))
+    nodes = ceil(shards / on_node)
 
-    search_ms = shard_ms(settings, constants, kind, point, rows)
-    # A node's cores share the searches of its shards.
-    call_ms = constants.hop_ms + search_ms * max(1.0, ceil(shards / nodes) / settings.node_cores)
+    call_ms = constants.hop_ms + search_ms
     utilisation = settings.utilisation
-    work_s = shards * (constants.hop_ms + search_ms) / 1000
-    copies = ceil(settings.qps * work_s / (nodes * settings.node_cores * utilisation))
+    copies = ceil(settings.qps * shards * call_ms / 1000 / (nodes * settings.node_cores * utilisation))
     replicas = max(settings.min_replicas, copies)
     calls_ms = (shards - 1) * constants.call_ms
     rerank_ms = 1000 * settings.rerank_top_k * settings.passage_bytes / constants.rerank_bytes_per_s
@@ -270,12 +280,13 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
         calls=calls_ms,
         shard=call_ms,
         tail=call_ms * (slowest - 1),
-        wait=waiting_ms(search_ms, settings.node_cores, utilisation, 0.99 ** (1 / nodes)),
+        wait=waiting_ms(search_ms, settings.node_cores, utilisation, 0.99 ** (1 / shards)),
         rerank=rerank_ms / threads,
     )
     p99_ms = p99.total + call_ms * (hedged - slowest)
     typical = quantile_of_slowest(constants.tail, 0.5, shards)
     stored = passages * each.stored + shards * centres
+    memory = ceil(passages * held + shards * beside)
     return Capacity(
         passages=passages,
         dim=dim,
@@ -291,8 +302,8 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
         encoder_replicas=max(1, ceil(encoders)),
         ingress_replicas=max(1, ceil(ingresses)),
         reranker_replicas=ceil(rerankers / threads),
-        memory_bytes=ceil(shards * shard_bytes),
-        total_memory_bytes=ceil(shards * shard_bytes) * replicas,
+        memory_bytes=memory,
+        total_memory_bytes=memory * replicas,
         disk_bytes=ceil(stored),
         build_disk_bytes=ceil(stored + passages * each.staged),
         embed_hours=passages * settings.passage_bytes / constants.encode_bytes_per_s / 3600,
@@ -373,8 +384,16 @@ def quantile_of_slowest(
 
 def cumulative(tail: Sequence[tuple[float, float]], value: float) -> float:
     """The probability of a call that takes no longer, the inverse of `quantile`."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if middle < 1 and quantile(tail, middle) <= value else (low, middle)
-    return low
+    (before, low), (last, high) = tail[-2:]
+    if value >= high:
+        if high == low:
+            return 1.0
+        return 1 - (1 - last) * exp(log((1 - last) / (1 - before)) * (value - high) / (high - low))
+    left, start = tail[0]
+    if value < start:
+        return 0.0
+    for right, end in tail:
+        if value < end:
+            return left + (right - left) * (value - start) / (end - start)
+        left, start = right, end
+    return last

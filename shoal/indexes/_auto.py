@@ -14,7 +14,7 @@ AUTO = "auto"
 CHOICES = ("flat", "ivf_sq8", "ivf_pq", "rabitq")
 """The kinds that are chosen from, the least compressed first."""
 FLAT_ROWS = 50_000
-_ID_BYTES = 8
+_ID_BYTES, _LINK_BYTES = 8, 270
 _VECTORS_A_LIST = 39
 """Training vectors for each list of an IVF index, at least: FAISS warns of fewer."""
 _PQ_DIMENSIONS = (4, 5, 6, 7, 3, 2, 1)
@@ -27,19 +27,24 @@ def choose(passages: int, shards: int, dim: int, memory_bytes: float) -> str:
 
 
 def code_bytes(kind: str, dim: int) -> float:
-    """Bytes of one vector in an index of one of CHOICES, without the lists' centres and the exact vector beside it."""
-    return {
-        "flat": 4 * dim,
+    """Bytes of one vector in an index, without the lists' centres and the exact vector beside it.
+
+    A FAISS factory string is taken for an index of plain vectors, which few of them exceed.
+    """
+    sizes = {
+        "hnsw": 4 * dim + _LINK_BYTES,
+        "ivf": 4 * dim + _ID_BYTES,
         "ivf_sq8": dim + _ID_BYTES,
         "ivf_pq": dim / pq_dimensions(dim) + _ID_BYTES,
         # A bit for each dimension, and two factors of its own.
         "rabitq": dim / 8 + 8 + _ID_BYTES,
-    }[kind]
+    }
+    return sizes.get(kind, 4 * dim)
 
 
 def compressed(kind: str) -> bool:
-    """Whether one of CHOICES keeps the vectors in float16 as well, for exact comparison."""
-    return kind != "flat"
+    """Whether a kind keeps the vectors in float16 as well, for exact comparison."""
+    return kind in ("ivf_sq8", "ivf_pq", "rabitq")
 
 
 def pq_dimensions(dim: int) -> int:

@@ -98,7 +98,7 @@ def test_the_corpus_of_the_scale_benchmark_comes_with_its_exact_answers(tmp_path
 def test_the_scale_benchmark_holds_every_size_against_its_goals(tmp_path: Path) -> None:
     def outcome(shards: int, memory: float, slower: float, recall: float) -> scale.Outcome:
         peaks, ms = {"embedding worker": 250.0, "task worker": memory}, np.full(9, 2.0)
-        return scale.Outcome("ivf_sq8", "nprobe=4", shards, 60.0, peaks, 3 * ms, slower * ms, ms, recall, recall)
+        return scale.Outcome("ivf_sq8", "nprobe=4", shards, 10**9, 60.0, peaks, 3 * ms, slower * ms, ms, recall, recall)
 
     outcomes = {
         100_000: outcome(1, 300, 1.1, 0.96),

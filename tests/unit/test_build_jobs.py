@@ -207,8 +207,8 @@ def test_the_summary_names_what_was_built_and_what_was_refused() -> None:
 def test_an_estimate_says_what_it_does_not_know() -> None:
     estimate = Estimate(
         index="/out", plan="abc", files=3, input_bytes=2**30, passages=10**6, units=250, shards=4, workers=2,
-        index_kind="flat", dim=384, shard_bytes=2**29, disk_bytes=2**32, unit_bytes=2**23, embed_seconds=None,
-        published="v1",
+        index_kind="flat", dim=384, shard_bytes=2**29, resident_bytes=2**28, disk_bytes=2**32, unit_bytes=2**23,
+        embed_seconds=None, published="v1",
     )  # fmt: skip
     rows = dict(estimate.rows())
     assert rows["embedding"] == "time unknown"

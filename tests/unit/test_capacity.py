@@ -1,0 +1,249 @@
+"""The capacity planner: its formulas against outside references, its properties, its command."""
+
+import json
+from math import exp, factorial, log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from shoal.capacity import (
+    Constants,
+    KindCost,
+    Point,
+    cumulative,
+    plan,
+    quantile,
+    quantile_of_slowest,
+    sizes,
+    waiting_ms,
+)
+from shoal.cli.main import app
+from shoal.errors import InvalidArgument
+from shoal.indexes import index_kind
+from shoal.indexes._auto import choose
+from shoal.records import Passage
+from shoal.settings import CapacitySettings, IndexSettings
+from shoal.shard import to_batch, write_shard
+
+CONSTANTS = Constants(
+    machine="a machine", measured_at="2026-11-28T17:00:00+00:00", device="cpu", encoder="all-MiniLM-L6-v2",
+    encoder_dim=384, encode_bytes_per_s=20_000, query_ms=4, reranker="late_interaction", rerank_bytes_per_s=20_000,
+    search_dim=384, search_us=20, exact_us=0.1,
+    kinds={
+        "flat": KindCost(row_us=0.1, points=[Point(recall=1, share=1, refine=0)]),
+        "ivf_sq8": KindCost(
+            row_us=0.03, points=[Point(recall=0.9, share=0.004, refine=1), Point(recall=0.99, share=0.02, refine=2)]
+        ),
+        "ivf_pq": KindCost(row_us=0.02, points=[Point(recall=0.96, share=0.01, refine=8)]),
+        "rabitq": KindCost(row_us=0.01, points=[Point(recall=0.96, share=0.01, refine=16)]),
+    },
+    lexical_us=0.06, index_us=300, read_us=80, answer_ms=5, hop_ms=3, call_ms=0.4,
+    tail=[(0, 0.7), (0.5, 1), (0.9, 1.4), (0.98, 2.0), (0.99, 2.3), (0.997, 3)], process_bytes=300 * 2**20,
+)  # fmt: skip
+
+
+def settings(passages: float = 1e6, **others: Any) -> CapacitySettings:
+    return CapacitySettings(passages=passages, **others)
+
+
+def exponential(calls: int = 10_000) -> list[tuple[float, float]]:
+    """An exponential distribution whose median is 1, as finely as it is asked for."""
+    return [(p, -log(1 - p) / log(2)) for p in np.linspace(0, 1, calls, endpoint=False).tolist()]
+
+
+@pytest.mark.parametrize("calls", [1, 2, 10, 100])
+def test_the_slowest_of_many_calls_has_the_quantile_of_the_closed_form(calls: int) -> None:
+    wanted = -log(1 - 0.99 ** (1 / calls)) / log(2)
+    assert quantile_of_slowest(exponential(), 0.99, calls) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_a_tail_goes_on_as_an_exponential_does() -> None:
+    tail = exponential(100)
+    assert quantile(tail, 0.99999) == pytest.approx(-log(1e-5) / log(2), rel=0.01)
+
+
+@pytest.mark.parametrize("calls", [1, 10, 100])
+def test_second_attempts_help_as_in_a_simulation(calls: int) -> None:
+    tail = CONSTANTS.tail
+    chance = np.random.default_rng(1)
+    grid = np.array([quantile(tail, p) for p in np.linspace(0, 0.999999, 20_001)])
+    first, second = (grid[chance.integers(len(grid), size=(20_000, calls))] for _ in range(2))
+    started = quantile(tail, 0.98)
+    slowest = np.where(first > started, np.minimum(first, started + second), first).max(axis=1)
+    assert quantile_of_slowest(tail, 0.99, calls, 0.98) == pytest.approx(np.percentile(slowest, 99), rel=0.05)
+
+
+@given(st.floats(0, 0.9999))
+def test_cumulative_is_the_inverse_of_quantile(probability: float) -> None:
+    assert cumulative(CONSTANTS.tail, quantile(CONSTANTS.tail, probability)) == pytest.approx(probability, abs=1e-6)
+
+
+@pytest.mark.parametrize("cores", [1, 4, 16])
+@pytest.mark.parametrize("utilisation", [0.5, 0.8])
+def test_waits_are_those_of_erlang(cores: int, utilisation: float) -> None:
+    load = cores * utilisation
+    full = load**cores / factorial(cores) / (1 - utilisation)
+    waits = full / (sum(load**k / factorial(k) for k in range(cores)) + full)
+    found = waiting_ms(2.0, cores, utilisation, 0.999)
+    share = 0.001 * exp(found * cores * (1 - utilisation) / 2.0)  # of calls that wait at all, out of the quantile
+    assert share == pytest.approx(waits, abs=0.06)
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf", "ivf_sq8", "ivf_pq", "rabitq"])
+def test_sizes_are_those_of_files(kind: str, tmp_path: Path) -> None:
+    dim, text = 16, "x" * 10
+    vectors = np.random.default_rng(1).standard_normal((8192, dim), dtype=np.float32)
+    trained = index_kind(kind).train(vectors[:1000], IndexSettings(index_kind=kind), 1)
+    written = []
+    for count in (4096, 8192):
+        batch = to_batch([Passage(f"passage-{number:08}", text) for number in range(count)])
+        folder, blocks = tmp_path / str(count), [(batch, vectors[:count])]
+        entry = write_shard(folder, blocks, shard=0, dim=dim, kind=kind, trained=trained, threads=1)
+        written.append(sum(file.bytes for file in entry.files))
+    each = (written[1] - written[0]) / 4096
+    assert sizes(kind, dim, len(text), lexical=False).stored == pytest.approx(each, rel=0.05)
+
+
+def test_the_kind_is_the_one_that_a_build_chooses() -> None:
+    for passages in (1e4, 1e6, 3e7, 1e9):
+        outcome = plan(settings(passages), CONSTANTS)
+        assert outcome.kind == choose(int(passages), outcome.shards, 384, 8 * 2**30)
+
+
+def test_a_plan_adds_up() -> None:
+    outcome = plan(settings(1e9, dim=1024, qps=200, p99_ms=2000, rerank_top_k=25, index_memory_gib=500), CONSTANTS)
+    assert outcome.kind == "ivf_pq"
+    assert outcome.latency_met
+    assert outcome.nodes == outcome.nodes_per_copy * outcome.replicas
+    assert outcome.shards * outcome.shard_passages >= 1e9
+    per_node = outcome.shards / outcome.nodes_per_copy
+    assert per_node <= 16
+    assert outcome.memory_bytes / outcome.nodes_per_copy <= 0.8 * 64 * 2**30
+    work_s = 200 * outcome.shards * (outcome.search_ms + 3) / 1000
+    assert work_s <= 0.6 * 16 * outcome.nodes
+    assert outcome.embed_hours == pytest.approx(1e9 * 600 / 20_000 / 3600)
+    # 264 bytes of codes, 420 of words; 2048 of exact vectors and 644 of texts more; 644 and 4096 staged.
+    assert outcome.memory_bytes == pytest.approx(1e9 * 684 + outcome.shards * (2048 * 4096 + 300 * 2**20), rel=1e-6)
+    assert outcome.disk_bytes == pytest.approx(1e9 * (684 + 2048 + 644) + outcome.shards * 2048 * 4096, rel=1e-6)
+    assert outcome.build_disk_bytes - outcome.disk_bytes == pytest.approx(1e9 * (644 + 4096), rel=1e-6)
+    assert sum(outcome.p99.model_dump().values()) == pytest.approx(outcome.p99.total)
+    assert outcome.median_ms < outcome.p99_ms < outcome.p99.total
+
+
+def test_what_cannot_be_met_is_said_with_the_nearest() -> None:
+    nearest = plan(settings(1e8, p99_ms=1), CONSTANTS)
+    assert not nearest.latency_met
+    assert all(plan(settings(1e8, shards=n), CONSTANTS).p99_ms >= nearest.p99_ms for n in (1, 3, 10, 40, 150, 1000))
+    assert plan(settings(1e8, p99_ms=nearest.p99_ms), CONSTANTS).latency_met
+    assert not plan(settings(1e6, recall=0.999), CONSTANTS).recall_met
+    assert plan(settings(1e6, recall=0.99), CONSTANTS).recall_met
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"passages": None}, "--passages is required"),
+        ({"passages": 1e9, "node_memory_gib": 0.1}, "no shard fits a node"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_with_the_remedy(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        plan(CapacitySettings(**options), CONSTANTS)
+
+
+SIZES = st.floats(1, 1e9)
+KINDS = st.sampled_from(["flat", "ivf_sq8", "ivf_pq", "rabitq"])
+
+
+@given(SIZES, st.floats(1, 100), KINDS, st.floats(20, 5000))
+def test_more_passages_never_take_less(passages: float, times: float, kind: Any, p99_ms: float) -> None:
+    # Of one kind: where `auto` goes over to a smaller one, memory falls.
+    few, many = (
+        plan(settings(count, index_kind=kind, p99_ms=p99_ms, node_memory_gib=1000), CONSTANTS)
+        for count in (passages, passages * times)
+    )
+    assume(many.latency_met)
+    assert few.latency_met
+    assert few.shards <= many.shards
+    assert few.memory_bytes <= many.memory_bytes
+    assert few.disk_bytes <= many.disk_bytes
+    assert few.embed_hours <= many.embed_hours
+
+
+@given(SIZES, st.floats(0.1, 1e5), st.floats(1, 100))
+def test_more_queries_never_take_fewer_replicas(passages: float, qps: float, times: float) -> None:
+    few, many = (plan(settings(passages, qps=rate), CONSTANTS) for rate in (qps, qps * times))
+    assert few.shards == many.shards
+    assert few.replicas <= many.replicas
+    assert few.encoder_replicas <= many.encoder_replicas
+    assert few.ingress_replicas <= many.ingress_replicas
+
+
+@given(SIZES, st.floats(1, 1000), st.floats(1, 100), KINDS)
+def test_more_time_never_takes_more_shards(passages: float, p99_ms: float, times: float, kind: Any) -> None:
+    options = {"index_kind": kind, "node_memory_gib": 1000}
+    hasty, patient = (plan(settings(passages, p99_ms=ms, **options), CONSTANTS) for ms in (p99_ms, p99_ms * times))
+    assert hasty.shards >= patient.shards
+    assert patient.latency_met or not hasty.latency_met
+
+
+@given(SIZES, st.floats(0.5, 1), st.floats(0.5, 1), st.integers(1, 100))
+def test_more_recall_never_takes_less_time(passages: float, one: float, other: float, shards: int) -> None:
+    low, high = (
+        plan(settings(passages, recall=recall, shards=shards, index_kind="ivf_sq8", node_memory_gib=1e4), CONSTANTS)
+        for recall in sorted((one, other))
+    )
+    assert low.search_ms <= high.search_ms
+
+
+@given(SIZES, st.integers(1, 1000))
+def test_second_attempts_never_make_it_slower(passages: float, shards: int) -> None:
+    options: dict[str, Any] = {"shards": shards, "node_memory_gib": 1e4}
+    alone, hedged = (plan(settings(passages, min_replicas=copies, **options), CONSTANTS) for copies in (1, 2))
+    assert hedged.p99_ms <= alone.p99_ms
+    assert alone.p99_ms == pytest.approx(alone.p99.total)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["plan", *arguments], env={"COLUMNS": "120", "TERM": "dumb"})
+
+
+@pytest.fixture
+def constants(tmp_path: Path) -> str:
+    path = tmp_path / "capacity.json"
+    path.write_text(CONSTANTS.model_dump_json())
+    return str(path)
+
+
+def test_the_command_shows_a_table(constants: str) -> None:
+    result = run("--passages", "1e9", "--dim", "1024", "--qps", "200", "--p99-ms", "2000", "--constants", constants)
+    assert result.exit_code == 0, result.output
+    outcome = plan(settings(1e9, dim=1024, qps=200, p99_ms=2000), CONSTANTS)
+    assert f"{outcome.shards:,} of" in result.stdout
+    assert f"--retriever-replicas {outcome.replicas}" in result.stdout
+    assert "a machine, 2026-11-28" in result.stdout
+    assert "not 1024" in result.stdout
+    assert "NOT MET" not in result.stdout
+
+
+def test_the_command_says_what_cannot_be_met_and_exits_with_3(constants: str) -> None:
+    result = run("--passages", "1e8", "--p99-ms", "1", "--recall", "0.999", "--constants", constants, "--json")
+    assert result.exit_code == 3
+    answer = json.loads(result.stdout)
+    assert [line.split(" ")[0] for line in answer["missed"]] == ["recall", "p99"]
+    assert f"the nearest is {answer['p99_ms']:.0f} ms" in answer["missed"][1]
+    assert run("--passages", "1e8", "--p99-ms", "1", "--constants", constants).stdout.count("NOT MET") == 1
+
+
+def test_constants_that_are_none_are_named(tmp_path: Path) -> None:
+    (tmp_path / "capacity.json").write_text('{"machine": "x"}')
+    for name in ("capacity.json", "nowhere.json"):
+        result = run("--passages", "1e6", "--constants", str(tmp_path / name))
+        assert result.exit_code == 2
+        assert name in result.stderr
+        assert "--calibrate" in result.stderr
