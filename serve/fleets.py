@@ -39,6 +39,7 @@ class Fleets:
         self._end = end
         self._clock = clock
         self._numbers = count(1)
+        self._seen: dict[str, Shape] = {}
         self._shapes: dict[int, Shape] = {}
         self._idle: dict[int, float] = {}
         self._problem: str | None = None
@@ -60,12 +61,17 @@ class Fleets:
         current = read_current(self._storage)
         if current is None:
             return
-        used = [Shape.of(read_manifest(self._storage, current.version))]
+        used = [self._shape_of(current.version)]
         if not any(shape.fits(used[0]) for shape in (*self._inside, *self._shapes.values())):
             self._add(plan_serving(self._settings, current.version))
         if current.previous is not None:
-            used.append(Shape.of(read_manifest(self._storage, current.previous)))
+            used.append(self._shape_of(current.previous))
         self._end_others(used)
+
+    def _shape_of(self, version: str) -> Shape:
+        if version not in self._seen:  # a manifest never changes
+            self._seen[version] = Shape.of(read_manifest(self._storage, version))
+        return self._seen[version]
 
     def _add(self, plan: Serving) -> None:
         number = next(self._numbers)

@@ -7,6 +7,7 @@ it, it takes cores that nothing else keeps busy, and runs with SHOAL_LONG_TESTS=
 import contextlib
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,11 +32,11 @@ SERVICES = (*SPREAD, "reranker")
 
 @pytest.fixture
 def cluster(local: ModuleType, tmp_path: Path) -> Iterator[Any]:
-    folder = tmp_path / "haproxy"
-    folder.mkdir()
-    haproxy = private_ray._haproxy(folder, RunSettings(index=str(tmp_path), ingress_replicas=2))
-    with local.LocalCluster(nodes=3, cpus_per_node=2, env={**private_ray.SERVE, **haproxy}) as cluster:
-        yield cluster
+    # The path of a socket has at most 97 bytes, of which Ray's names take 70.
+    with tempfile.TemporaryDirectory(prefix="shr-", dir="/tmp") as folder:
+        haproxy = private_ray._haproxy(Path(folder), RunSettings(index=str(tmp_path), ingress_replicas=2))
+        with local.LocalCluster(nodes=3, cpus_per_node=2, env={**private_ray.SERVE, **haproxy}) as cluster:
+            yield cluster
 
 
 def deploy(cluster: Any, root: Path, port: int) -> None:
