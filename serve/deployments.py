@@ -65,16 +65,19 @@ class Threads:
         self._name = name
 
     async def run(self, deadline: float, work: Callable[..., T], *args: Any) -> T:
-        """Run `work(*args)` in a thread. Raises DeadlineExceeded if its turn comes after the deadline."""
+        """Run `work(*args)` in a thread. Raises DeadlineExceeded at the deadline; what waits by then is never begun."""
+        late = DeadlineExceeded(f"the deadline passed before the {self._name} had answered; allow more time")
 
         def guarded() -> T:
             if time.time() >= deadline:
-                raise DeadlineExceeded(
-                    f"the deadline passed before the {self._name} had a thread free; allow more time"
-                )
+                raise late
             return work(*args)
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, guarded)
+        try:
+            async with asyncio.timeout(deadline - time.time()):
+                return await asyncio.get_running_loop().run_in_executor(self._pool, guarded)
+        except TimeoutError:
+            raise late from None
 
     def wait(self, work: Callable[..., Any], *args: Any) -> None:
         """Run `work(*args)` in a thread and wait: to warm up, because what torch prepares is kept for each thread."""

@@ -100,9 +100,15 @@ class TestThreads:
         await asyncio.sleep(0)
         free.set()
         assert await first
-        with pytest.raises(DeadlineExceeded, match="had a thread free"):
+        with pytest.raises(DeadlineExceeded, match="before the test had answered"):
             await late
         assert not started
+
+    async def test_nobody_waits_beyond_the_deadline_for_work_that_hangs(self) -> None:
+        threads, free = Threads(1, "test"), threading.Event()
+        with pytest.raises(DeadlineExceeded, match="before the test had answered"):
+            await threads.run(time.time() + 0.05, free.wait, 30)
+        free.set()
 
     async def test_the_loop_goes_on_meanwhile(self) -> None:
         threads, free = Threads(1, "test"), threading.Event()
