@@ -44,14 +44,14 @@ from shoal.storage import Storage
 
 COLLECTIONS = [name for name in BM25 if name != "boolq-dev"]
 MODES: tuple[Mode, ...] = ("dense", "hybrid")
-DIMS = {1: (64, 128), 2: (32, 64, 96, 128), 4: (16, 32, 48, 64, 72, 96, 128), 8: (16, 32, 48, 64, 96)}
+DIMS = {4: (16, 32, 48, 64, 96, 128), 8: (32, 48, 64, 96), 2: (64, 128), 1: (128,)}
 """Dimensions that are tried with so many bits; a build takes those of 4 and 8."""
-AVERAGED = {4: (64, 96, 128), 8: (48, 64)}
+AVERAGED = {4: (64, 96, 128), 8: (64,)}
 LOSS, BYTES, SLOWER = 0.01, 8192, 1.5
 """What the default may lose in nDCG@10 in any collection, what it may take for a passage, and its share of latency."""
 TOP_KS = (25, 50)
 LATENCY_QUERIES = 200
-BUILD_PASSAGES = 1024
+BUILD_PASSAGES = 256
 CHUNK = 65_536
 _OFFSET_BYTES = 8
 
@@ -202,9 +202,13 @@ def outcome(collections: Sequence[Collection], layout: Layout) -> Outcome:
         learned = codec.train(sample, layout.dims, layout.bits)
         codes = [learned.encode(tokens[start : start + CHUNK]) for start in range(0, len(tokens), CHUNK)]
         values = unpack(np.concatenate(codes), layout.bits) - np.float32(2**layout.bits / 2 - 0.5)
+        known = {
+            query: score(one, vectors, candidates_of(one, query), learned.projection, values, ends)
+            for query, vectors in one.queries.items()
+        }
         for mode in MODES:
             scores = {
-                query: score(one, one.queries[query], scored, learned.projection, values, ends)
+                query: np.array([known[query][id_] for id_ in scored.ids])
                 for query, scored in one.recorded[mode].items()
             }
             ndcg[mode].append(judged(one, mode, scores))
@@ -229,23 +233,26 @@ def pooled(tokens: NDArray[Any], ends: NDArray[np.int64], factor: int) -> tuple[
 def score(
     one: Collection,
     query: TextVectors,
-    scored: Scored,
+    ids: Sequence[str],
     projection: FloatArray,
     values: FloatArray,
     ends: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """The formula of late interaction for the candidates of one query, float64 (n,)."""
-    if not scored.ids:
-        return np.zeros(0)
-    rows = np.array([one.rows[id_] for id_ in scored.ids])
+) -> dict[str, float]:
+    """The formula of late interaction for n >= 1 candidates of one query."""
+    rows = np.array([one.rows[id_] for id_ in ids])
     starts = np.where(rows > 0, ends[rows - 1], 0)
     weights = query.tokens.astype(np.float32) @ projection.T
     tokens = np.concatenate([values[start:end] for start, end in zip(starts, ends[rows], strict=True)])
     similarities = weights[:, :1] + weights[:, 1:] @ tokens.T
     firsts = np.cumsum([0, *(ends[rows] - starts)[:-1]])
     late = np.maximum.reduceat(similarities, firsts, axis=1).mean(axis=0)
-    scores: NDArray[np.float64] = DENSE_WEIGHT * (one.vectors[rows] @ query.vector) + (1 - DENSE_WEIGHT) * late
-    return scores
+    scores = DENSE_WEIGHT * (one.vectors[rows] @ query.vector) + (1 - DENSE_WEIGHT) * late
+    return dict(zip(ids, scores.tolist(), strict=True))
+
+
+def candidates_of(one: Collection, query: str) -> list[str]:
+    """What any mode found for a query."""
+    return list(dict.fromkeys(id_ for mode in MODES for id_ in one.recorded[mode][query].ids))
 
 
 def judged(one: Collection, mode: Mode, scores: dict[str, NDArray[np.float64]]) -> float:
@@ -261,8 +268,7 @@ def judged(one: Collection, mode: Mode, scores: dict[str, NDArray[np.float64]]) 
 def cost(options: argparse.Namespace, folder: Path) -> list[Figure]:
     """What a query takes with the first stage alone and with stored tokens, and what a build takes for them."""
     place = options.dataset[0]
-    threads = 1
-    encoder = load_encoder(EncoderSettings(encoder=EMBEDDED_ENCODER, dtype=options.dtype, threads=threads))
+    encoder = load_encoder(EncoderSettings(encoder=EMBEDDED_ENCODER, dtype=options.dtype))
     root = Storage(str(folder / "stored"))
     wanted = argparse.Namespace(encoder=EMBEDDED_ENCODER, threads=options.threads)
     manifest = build(place, root, encoder, wanted, "stored")

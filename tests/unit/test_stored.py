@@ -44,14 +44,13 @@ def test_scores_are_those_of_late_interaction(collection: Collection) -> None:
     learned = codec.train(collection.tokens, 128, 8)
     values = codec.unpack(learned.encode(collection.tokens), 8) - np.float32(127.5)
     query, ends = collection.queries["q1"], collection.ends
-    found = stored.score(
-        collection, query, collection.recorded["dense"]["q1"], learned.projection, values, collection.ends
-    )
+    ids = stored.candidates_of(collection, "q1")
+    found = stored.score(collection, query, ids, learned.projection, values, ends)
     starts = ends - collection.all_lengths
     for row in range(CANDIDATES):
         tokens = collection.tokens[starts[row] : ends[row]].astype(np.float32)
         late = (query.tokens @ tokens.T).max(axis=1).mean()
-        assert found[row] == pytest.approx(0.25 * collection.vectors[row] @ query.vector + 0.75 * late, abs=0.02)
+        assert found[ids[row]] == pytest.approx(0.25 * collection.vectors[row] @ query.vector + 0.75 * late, abs=0.02)
 
 
 def test_neighbours_are_averaged_within_their_passage(collection: Collection) -> None:
