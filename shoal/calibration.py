@@ -1,4 +1,4 @@
-"""Measures on this machine what `shoal.capacity` reckons with, in about two minutes.
+"""Measures on this machine what `shoal.capacity` reckons with, in a few minutes.
 
 Every speed is that of one core (or of one GPU), because a plan multiplies it. Vectors are synthetic and clustered, as
 in `benchmarks.scale`; texts are docstrings of the standard library, which every machine has. What a call between

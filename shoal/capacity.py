@@ -91,11 +91,11 @@ class Constants(_Record):
     answer_ms: float = Field(gt=0)
     """Of an answer beside the encoder and the shards: HTTP, the ingress, the hop to the encoder."""
     hop_ms: float = Field(gt=0)
-    """Of a call to a single shard beside the search."""
+    """Of a call to a single shard beside the search, in the median."""
     call_ms: float = Field(gt=0)
     """What each shard more adds to an answer: work of the ingress, which makes all calls."""
     tail: list[tuple[float, float]] = Field(min_length=2)
-    """Quantiles of a call's time: (probability, multiple of the median), both ascending."""
+    """Quantiles of a call whose search takes no time: (probability, multiple of the median), both ascending."""
     process_bytes: int = Field(ge=0)
     """Memory of a retriever beside the index."""
 
@@ -149,7 +149,7 @@ class Latency(_Record):
     shard: float
     """A call of one shard, in the median."""
     tail: float
-    """What the slowest of all shards takes longer than that."""
+    """What the slowest of all hops takes longer than that."""
     wait: float
     """For a free core, at the utilisation that was planned for."""
     rerank: float
@@ -279,11 +279,12 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
         encode=constants.query_ms,
         calls=calls_ms,
         shard=call_ms,
-        tail=call_ms * (slowest - 1),
+        # Hops vary independently; the search of one query is much the same in every shard.
+        tail=constants.hop_ms * (slowest - 1),
         wait=waiting_ms(search_ms, settings.node_cores, utilisation, 0.99 ** (1 / shards)),
         rerank=rerank_ms / threads,
     )
-    p99_ms = p99.total + call_ms * (hedged - slowest)
+    p99_ms = p99.total + constants.hop_ms * (hedged - slowest)
     typical = quantile_of_slowest(constants.tail, 0.5, shards)
     stored = passages * each.stored + shards * centres
     memory = ceil(passages * held + shards * beside)
@@ -309,7 +310,7 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
         embed_hours=passages * settings.passage_bytes / constants.encode_bytes_per_s / 3600,
         index_core_hours=passages * constants.index_us / 3.6e9,
         search_ms=search_ms,
-        median_ms=p99.total - p99.wait - p99.tail + call_ms * (typical - 1),
+        median_ms=p99.total - p99.wait - p99.tail + constants.hop_ms * (typical - 1),
         p99_ms=p99_ms,
         p99=p99,
     )

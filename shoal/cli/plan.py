@@ -25,7 +25,7 @@ app = typer.Typer()
 def capacity(
     settings: CapacitySettings,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure this machine, about two minutes, and keep the constants.")
+        bool, typer.Option("--calibrate", help="Measure this machine, a few minutes, and keep the constants.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -95,6 +95,7 @@ def _table(
     unit = "GPU" if constants.device == "cuda" else "core"
     p99 = outcome.p99
     parts = ", ".join(f"{name} {value:.1f}" for name, value in p99.model_dump().items() if value >= 0.05)
+    hedged = round(p99.total) > round(outcome.p99_ms)
     search = f"{outcome.kind}, {settings.dim} dimensions"
     if outcome.search.refine:
         search += f", {outcome.search.share:.2%} of the lists, refine {outcome.search.refine}"
@@ -117,7 +118,7 @@ def _table(
         ("embedding", f"{outcome.embed_hours:,.1f} {unit}-hours"),
         ("indexing", f"{outcome.index_core_hours:,.1f} core-hours"),
         ("latency", f"median {outcome.median_ms:.0f} ms, p99 {outcome.p99_ms:.0f} ms"),
-        ("p99", f"{parts} ms" + (f"; {p99.total:.0f} ms without second attempts" if settings.min_replicas > 1 else "")),
+        ("p99", f"{parts} ms" + (f"; {p99.total:.0f} ms without second attempts" if hedged else "")),
         ("build", f"--shards {outcome.shards} --index-kind {outcome.kind} --recall-target {settings.recall:g}"),
         ("serve", f"--retriever-replicas {outcome.replicas} --encoder-replicas {outcome.encoder_replicas} "
                   f"--ingress-replicas {outcome.ingress_replicas}"),
