@@ -38,6 +38,9 @@ BUSY_S = 60.0
 REFUSED_S = 60.0
 """Seconds before a version that was found broken is tried again: finding that out reads all of it."""
 
+PATIENCE_S = 30.0
+"""Seconds that a new ingress waits for services of the current version, before it serves the version before."""
+
 REMEDY = (
     "`shoal serve` starts replicas for it beside these once it is current (`shoal index activate` on the index root); "
     "on a cluster deploy them as a second application"
@@ -100,7 +103,8 @@ class Pulse:
 class Activation(Generic[F]):
     """Keeps one ingress replica on the version that CURRENT names.
 
-    fleet: its own replicas, if it has any. find: gives others, which serve versions of a shape, or None.
+    fleet: its own replicas, if it has any. find: gives others, which serve versions of a shape, or None; the same ones
+    again as long as they are there.
     switch: called with replicas and the manifest of the version that new queries shall be answered from.
     """
 
@@ -123,6 +127,7 @@ class Activation(Generic[F]):
         self._previous: str | None = None
         self._problem: str | None = None
         self._refused: tuple[str | None, float] = (None, 0.0)
+        self._waits_since: float | None = None
 
     async def activate(self, version: str) -> None:
         """Serve a published version. Raises NotFound, Conflict, EncoderMismatch, CorruptIndex, DeadlineExceeded."""
@@ -162,6 +167,7 @@ class Activation(Generic[F]):
                 return
             if self._manifest is not None and self._manifest.version == current.version:
                 self._previous, self._problem = current.previous, None
+                await self._follow_services(self._manifest)
             elif not self._refuses(current.version):
                 await self._go_to(current)
 
@@ -169,13 +175,31 @@ class Activation(Generic[F]):
         try:
             await self._serve(*await self._prepare(current.version), current.previous)
         except (Conflict, NotFound) as error:
-            if error.retry_after_s is None:
-                self._refused = (current.version, self._clock() + REFUSED_S)
+            now = self._clock()
+            lasting = error.retry_after_s is None
+            if lasting:
+                self._refused = (current.version, now + REFUSED_S)
             self._tell(current.version, error)
-            if self._manifest is None and current.previous is not None:
+            if self._waits_since is None:
+                self._waits_since = now
+            # Other ingress replicas serve the current version: one that starts should not differ for a moment's sake.
+            waited = lasting or now - self._waits_since > PATIENCE_S
+            if self._manifest is None and current.previous is not None and waited:
                 await self._fall_back(current.previous)
         except Exception as error:
             self._tell(current.version, error)
+
+    async def _follow_services(self, manifest: Manifest) -> None:
+        """Go over to other services of the version that is served when those beside this ingress were replaced."""
+        if self._fleet is self._own:
+            return
+        try:
+            other = await self._find(Shape.of(manifest))
+            if other is not None and other is not self._fleet:
+                await self._load(other, manifest.version)
+                await self._serve(other, manifest, self._previous)
+        except Exception as error:
+            self._tell(manifest.version, error)
 
     def _refuses(self, version: str) -> bool:
         refused, until = self._refused
@@ -220,6 +244,10 @@ class Activation(Generic[F]):
     async def _prepare(self, version: str) -> tuple[F, Manifest]:
         manifest = await asyncio.to_thread(versions.read_manifest, self._storage, version)
         fleet = await self._fleet_for(manifest)
+        await self._load(fleet, version)
+        return fleet, manifest
+
+    async def _load(self, fleet: F, version: str) -> None:
         deadline = self._clock() + PREPARE_S
         outcomes = await asyncio.gather(
             *(shard.prepare(version, deadline) for shard in fleet.shards), return_exceptions=True
@@ -229,7 +257,6 @@ class Activation(Generic[F]):
                 raise outcome
         for number in range(len(fleet.shards)):
             self._pulse.beats((version, number), True)
-        return fleet, manifest
 
     async def _fleet_for(self, manifest: Manifest) -> F:
         """Replicas that can serve a version. Raises Conflict, or EncoderMismatch, if there are none yet."""
@@ -252,7 +279,7 @@ class Activation(Generic[F]):
 
     async def _serve(self, fleet: F, manifest: Manifest, previous: str | None) -> None:
         self._switch(fleet, manifest)
-        fleets = {id(one): one for one in (self._fleet, fleet) if one is not None}.values()
+        fleets = {id(one): one for one in (self._own, self._fleet, fleet) if one is not None}.values()
         self._fleet, self._manifest, self._previous, self._problem = fleet, manifest, previous, None
         logger.info("serving index version %s", manifest.version)
         keep = [manifest.version, *([previous] if previous else [])]

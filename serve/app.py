@@ -12,7 +12,7 @@ version does not.
 """
 
 import asyncio
-import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,12 +32,14 @@ from serve.handles import EncoderHandle, RerankerHandle, ShardHandle, call
 from serve.metrics import ReplicaMeter
 from serve.telemetry import Meter
 from shoal import layout
-from shoal.errors import DeadlineExceeded, InvalidArgument, Unavailable
+from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
 from shoal.proxies import LOOPBACK
 from shoal.serving import Serving, Shape, plan_serving
 from shoal.settings import EncoderSettings, ServeSettings
 from shoal.storage import Storage
+
+logger = logging.getLogger("ray.serve")
 
 NAME = "shoal"
 """Name of the application in Serve."""
@@ -79,7 +81,8 @@ def wire_services(settings: ServeSettings, plan: Serving) -> serve.Application:
         update={name: getattr(settings, name) or 1 for name in ("encoder_replicas", "retriever_replicas")}
     )
     shape = Shape.of(plan.manifest)
-    return _encoder(settings, plan, Entrance, shape, _shards(settings, shape), _reranker(settings, plan))
+    more = settings.index, shape, _shards(settings, shape), _reranker(settings, plan)
+    return _encoder(settings, plan, Entrance, *more)
 
 
 def wire_endpoint(settings: ServeSettings, plan: Serving | None = None) -> serve.Application:
@@ -175,6 +178,7 @@ def _reranker(settings: ServeSettings, plan: Serving) -> Any:
 class Entry:
     """What an application serves, and the handles of its shards and its reranker. Travels to the endpoint."""
 
+    index: str
     shape: Shape
     shards: Sequence[DeploymentHandle]
     reranker: DeploymentHandle | None
@@ -198,12 +202,13 @@ class Entrance(QueryEncoder):
         expected: Fingerprint,
         remembered: int,
         meter: Callable[[], Meter],
+        index: str,
         shape: Shape,
         shards: list[DeploymentHandle],
         reranker: DeploymentHandle | None,
     ) -> None:
         super().__init__(settings, expected, remembered, meter)
-        self._entry = Entry(shape, shards, reranker)
+        self._entry = Entry(index, shape, shards, reranker)
 
     async def look_up(self) -> Entry:
         """The services."""
@@ -244,23 +249,35 @@ class Server(Ingress):
     async def _beside(self, shape: Shape) -> Services | None:
         """Services of this shape in an application beside this one, once its replicas are all there.
 
-        An ingress that serves nothing yet takes them as they are: a replica of theirs may be missing for a moment.
+        An ingress that serves nothing yet takes them as they are: a replica of theirs may be missing for a moment. The
+        ones that it uses go before others.
         """
         prefix = f"{serve.get_replica_context().app_name}-"
         states = {"RUNNING"} if self._pipeline else {"RUNNING", "DEPLOYING", "UNHEALTHY"}
-        applications = (await asyncio.to_thread(serve.status)).applications
-        for name, application in applications.items():
-            if name.startswith(prefix) and application.status in states:
-                with contextlib.suppress(Unavailable, DeadlineExceeded):
-                    # Serve answers from its controller, and blocks for as long.
-                    encoder = await asyncio.to_thread(serve.get_app_handle, name)
-                    entry: Entry = await call(encoder, "look_up", deadline=time.time() + LOOK_UP_S)
-                    if entry.shape.fits(shape):
-                        known = self._known.get(name)
-                        if known is None or known.shape != entry.shape:
-                            known = self._known[name] = entry.services(encoder)
-                        return known
+        async with asyncio.timeout(LOOK_UP_S):  # Serve answers from its controller, and blocks for as long
+            applications = (await asyncio.to_thread(serve.status)).applications
+        names = [name for name, one in applications.items() if name.startswith(prefix) and one.status in states]
+        self._known = {name: known for name, known in self._known.items() if name in applications}
+        for name in sorted(names, key=lambda name: self._known.get(name) is not self._services):
+            if (known := await self._look_up(name)) and known.shape.fits(shape):
+                return known
         return None
+
+    async def _look_up(self, name: str) -> Services | None:
+        """The services of an application, the same object as long as they stay what they are; None if it has none."""
+        try:
+            async with asyncio.timeout(LOOK_UP_S):
+                encoder = await asyncio.to_thread(serve.get_app_handle, name)
+                entry: Entry = await call(encoder, "look_up", deadline=time.time() + LOOK_UP_S)
+        except Exception as error:  # one that is being built, or has gone, or is something else, stops no other
+            logger.info("%s tells of no services: %s", name, error)
+            return None
+        if entry.index != self._settings.index:
+            return None
+        known = self._known.get(name)
+        if known is None or (known.shape, known.reranker is None) != (entry.shape, entry.reranker is None):
+            known = self._known[name] = entry.services(encoder)
+        return known
 
 
 def validated(args: dict[str, Any] | ServeSettings) -> ServeSettings:

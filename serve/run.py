@@ -66,9 +66,12 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
         plan = plan_serving(served)
         # Ray prints on stdout too, where only our one line belongs.
         with contextlib.redirect_stdout(sys.stderr), _ray(settings), _serve(settings, served, plan):
-            fleets = Fleets(served, plan, partial(_start_services, served), _end_services, _serves_itself(served))
+            start_services = partial(_start_services, served)
+            fleets = Fleets(
+                served, plan, start_services, _end_services, _failed, _served_version, _serves_itself(served)
+            )
             url = _url(settings.host, settings.port)
-            _wait_until_ready(url)
+            _wait_until_ready(url, fleets.follow)
             print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
             _watch(url, fleets.follow, min(WATCH_S, settings.watch_s))
     except KeyboardInterrupt:
@@ -182,7 +185,27 @@ def _end_services(number: int) -> None:
     serve.delete(f"{NAME}-{number}", _blocking=False)
 
 
-def _wait_until_ready(url: str) -> None:
+def _failed(number: int) -> str | None:
+    from serve.app import NAME
+
+    problem = _deployment_problem(f"{NAME}-{number}")
+    return None if problem is None else problem.message
+
+
+def _served_version() -> str | None:
+    """The version that an ingress replica answers from, None if it does not say, or not the one that it should."""
+    from ray import serve
+
+    from serve.app import NAME
+
+    try:
+        info = serve.get_app_handle(NAME).index_info.remote().result(timeout_s=WATCH_S)
+    except Exception:
+        return None
+    return None if info["problem"] else str(info["version"])
+
+
+def _wait_until_ready(url: str, follow: Callable[[], None]) -> None:
     noticed = time.monotonic()
     while missing := _missing(url):
         if problem := _deployment_problem():
@@ -190,6 +213,7 @@ def _wait_until_ready(url: str) -> None:
         if time.monotonic() - noticed > NOTICE_S:
             noticed = time.monotonic()
             print(f"waiting: {missing}", file=sys.stderr, flush=True)  # noqa: T201
+            follow()
         time.sleep(POLL_S)
 
 
@@ -207,17 +231,22 @@ def _missing(url: str) -> str | None:
         return "the proxy is starting"
 
 
-def _deployment_problem() -> ShoalError | None:
-    """Why the application cannot start, as the error that a replica raised; None while it may still start."""
+def _deployment_problem(name: str | None = None) -> ShoalError | None:
+    """Why an application cannot start, or any, as the error that a replica raised; None while it may still start."""
     from ray import serve
 
-    failed = [one for one in serve.status().applications.values() if one.status == "DEPLOY_FAILED"]
+    applications = serve.status().applications
+    failed = [
+        application
+        for each, application in applications.items()
+        if application.status == "DEPLOY_FAILED" and name in (None, each)
+    ]
     if not failed:
         return None
     application = failed[0]
     text = "\n".join([*(status.message for status in application.deployments.values()), application.message])
-    for name, message in re.findall(r"^(?:shoal\.errors\.)?([A-Z]\w+): (.+)$", text, re.MULTILINE):
-        known = getattr(errors, name, None)
+    for kind, message in re.findall(r"^(?:shoal\.errors\.)?([A-Z]\w+): (.+)$", text, re.MULTILINE):
+        known = getattr(errors, kind, None)
         if isinstance(known, type) and issubclass(known, ShoalError):
             return known(message)
     return ShoalError(f"the application cannot start: {text}")

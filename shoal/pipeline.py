@@ -84,7 +84,6 @@ class SearchPipeline:
             max_batch=settings.max_batch,
             max_waiting=settings.max_waiting,
             concurrency=max(1, settings.encoder_replicas),
-            fits=lambda texts, text: texts[0].tokens == text.tokens,
             name="queue of the encoder",
             clock=clock,
             observe=partial(self._observer.batch, "encode"),
@@ -271,11 +270,13 @@ class SearchPipeline:
         queries = [text.query for text in texts]
         deadline = max(text.deadline for text in texts)
         try:
-            if texts[0].tokens:  # then all of them want it
+            if any(text.tokens for text in texts):  # one call for all, and then also for those that need no more
                 both = await self._encoder_attempts.run(
                     lambda: self._encoder.encode_tokens(queries, deadline), deadline
                 )
-                encoded: list[tuple[FloatArray, TextVectors | None]] = [(one.vector, one) for one in both]
+                encoded: list[tuple[FloatArray, TextVectors | None]] = [
+                    (one.vector, one if text.tokens else None) for one, text in zip(both, texts, strict=True)
+                ]
             else:
                 vectors = await self._encoder_attempts.run(lambda: self._encoder.encode(queries, deadline), deadline)
                 encoded = [(vector, None) for vector in vectors]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.activation import BUSY_S, REFUSED_S, Activation
+from serve.activation import BUSY_S, PATIENCE_S, REFUSED_S, Activation
 from shoal import versions
 from shoal.errors import Conflict, CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Unavailable
 from shoal.manifest import Manifest
@@ -264,6 +264,10 @@ async def test_a_server_without_replicas_waits_for_them_and_takes_those_of_the_v
         server.activation.describe(None)
     server.beside.append(FakeFleet(Shape.of(first), [FakeControl(server.log) for _ in range(2)]))
     await server.activation.follow()
+    with pytest.raises(Unavailable, match="waits for replicas"):
+        server.activation.describe(None)  # the other ingress replicas may serve v3
+    server.time += PATIENCE_S + 1
+    await server.activation.follow()
     assert server.activation.describe(None)["version"] == "v1"
     assert "v3 cannot be served" in server.activation.describe(None)["problem"]
 
@@ -284,3 +288,30 @@ async def test_a_shard_that_is_too_busy_to_answer_is_not_missing_until_it_is_sil
     assert await server.activation.missing(0) == ["shard-00000 had not answered"]
     server.shards[0].busy = False
     assert await server.activation.missing(0) == []
+
+
+async def test_services_that_were_replaced_by_others_are_left(root: Path) -> None:
+    publish(root, "v3", passages(30), shards=3)
+    server = Server(root)
+    shape = Shape.of(versions.read_manifest(server.storage, "v3"))
+    blue, green = (FakeFleet(shape, [FakeControl(server.log) for _ in range(3)]) for _ in range(2))
+    server.beside.append(blue)
+    await server.activation.follow()
+    server.beside.append(green)
+    await server.activation.follow()
+    assert server.shards is blue.shards
+    server.beside.remove(blue)
+    await server.activation.follow()
+    assert server.shards is green.shards
+    assert [shard.loaded for shard in green.shards] == [["v3"]] * 3
+
+
+async def test_shards_of_its_own_forget_what_neither_is_current_nor_was_before(root: Path) -> None:
+    server = Server(root)
+    own = server.shards
+    await server.activation.follow()
+    for version in ("v3", "v4"):
+        manifest = publish(root, version, passages(30), shards=3)
+        server.beside = server.beside or [FakeFleet(Shape.of(manifest), [FakeControl(server.log) for _ in range(3)])]
+        await server.activation.follow()
+    assert [shard.loaded for shard in own] == [[], []]
