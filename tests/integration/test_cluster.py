@@ -144,6 +144,7 @@ class TestApplication:
         config["http_options"]["port"] = port
         [application] = config["applications"]
         application["args"] = {"index": str(index), "reranker": "overlap", "cpus_per_replica": 0.1}
+        application["args"] |= {"encoder_replicas": 1, "retriever_replicas": 1}
         self.deploy(cluster, tmp_path, config)
 
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as server:
