@@ -117,7 +117,7 @@ class ExactIndex:
         self, queries: FloatArray, top_k: int, selector: Any = None, share: float = 1.0, effort: str = ""
     ) -> tuple[FloatArray, RowArray]:
         """Search for float32 (b, dim); see `ShardIndex.search`. Scores are those of the float16 vectors."""
-        coarse, refine = split(effort)
+        coarse, refine = split(effort) if effort else ("", None)
         depth = min(refine or self._refine, ceil(self.count / max(1, min(top_k, self.count))))
         if depth != self._refine:
             coarse = f"{coarse},{_faiss.REFINE}={depth}"
