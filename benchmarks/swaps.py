@@ -3,8 +3,9 @@
     python -m benchmarks.swaps [--passages 3000] [--swaps 100] [--seconds 20] [--rounds 3] [--index ROOT] [--json FILE]
 
 Serves three versions of an index of docstrings with the embedded encoder, or those of the root named, and loads it with
-wrk over loopback, on the same cores. Each round measures the latency without swaps, with swaps between two versions, which both stay loaded, and
-with swaps around all three, each of which loads a version anew; every kind has so many swaps over all rounds.
+wrk over loopback, on the same cores. Each round measures the latency without swaps, with swaps between two versions,
+which both stay loaded, and with swaps around all three, each of which loads a version anew; every kind has so many swaps
+over all rounds.
 """
 
 import argparse
