@@ -4,8 +4,8 @@
 
 Serves three versions of an index of docstrings with the embedded encoder, or those of the root named, and loads it with
 wrk over loopback, on the same cores. Each round measures the latency without swaps, with swaps between two versions,
-which both stay loaded, and with swaps around all three, each of which loads a version anew; every kind has so many swaps
-over all rounds.
+which both stay loaded, and with swaps around all three, each of which loads a version anew; every kind has so many
+of them over all rounds.
 """
 
 import argparse
