@@ -1,10 +1,11 @@
 """What swaps of the index version cost those who search meanwhile.
 
-    python -m benchmarks.swaps [--passages 3000] [--swaps 100] [--seconds 20] [--rounds 3] [--json FILE]
+    python -m benchmarks.swaps [--passages 3000] [--swaps 100] [--seconds 20] [--rounds 3] [--index ROOT] [--json FILE]
 
-Serves three versions of an index of docstrings with the embedded encoder, and loads it with wrk over loopback, on the
-same cores. Each round measures the latency without swaps, with swaps between two versions, which both stay loaded, and
-with swaps around all three, each of which loads a version anew; every kind has so many swaps over all rounds.
+Serves three versions of an index of docstrings with the embedded encoder, or those of the root named, and loads it with
+wrk over loopback, on the same cores. Each round measures the latency without swaps, with swaps between two versions,
+which both stay loaded, and with swaps around all three, each of which loads a version anew; every kind has so many
+of them over all rounds.
 """
 
 import argparse
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--swaps", type=int, default=100, help="swaps of each kind")
     parser.add_argument("--seconds", type=int, default=20, help="of each load")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--index", help="serve the versions of this root, at least three, instead of building them")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
@@ -46,12 +48,13 @@ def main() -> None:
     adopt_orphans()
 
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
-        corpus, index, queries = Path(folder) / "corpus.jsonl", f"{folder}/index", Path(folder) / "queries"
+        corpus, queries = Path(folder) / "corpus.jsonl", Path(folder) / "queries"
+        index = options.index or f"{folder}/index"
         run(
             sys.executable, "-m", "jobs.docstring_corpus", "--output", str(corpus), "--limit", str(options.passages)
         )  # fmt: skip
         words = ["--source", str(corpus), "--title-field", "title", "--index", index, "--shards", str(SHARDS)]
-        for _ in range(max(KINDS.values())):
+        for _ in range(0 if options.index else max(KINDS.values())):
             run(*SHOAL, "build", *words, "--rebuild")
         texts = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
         plain = ("".join(c if c.isascii() and c.isalnum() else " " for c in text) for text in spread(texts, 500))
@@ -64,7 +67,7 @@ def main() -> None:
             assert server.stdout is not None
             if not server.stdout.readline().startswith("ready "):
                 sys.exit(server.wait() or 1)
-            names = list(versions.list_versions(Storage(index)))
+            names = versions.list_versions(Storage(index))
             ask(port, queries, False, CONNECTIONS, 5, 0)
             seen = {kind: Load(0.0, 0) for kind in KINDS}
             for _ in range(options.rounds):
