@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5, help="of each load")
     parser.add_argument("--reranked", type=int, default=64, help="queries of a round with reranking")
-    parser.add_argument("--rerank-rounds", type=int, default=3, help="rounds with reranking")
+    parser.add_argument("--rerank-rounds", type=int, default=3, help="rounds with reranking; 0 asks the peer for none")
     parser.add_argument("--index", help="serve this index root instead of building one")
     parser.add_argument(
         "--serve", action="append", default=[], help="an option more for `shoal serve`, as --serve=--x=y"
@@ -145,7 +145,7 @@ def compare(
             for server in (ours, other) if number % 2 else (other, ours):
                 seen[kind, server].append(put(kind, server))
     figures = []
-    for kind in LOADS:
+    for kind in (kind for kind in LOADS if seen[kind, ours]):
         for server in (other, ours):
             of = seen[kind, server]
             figures += [
