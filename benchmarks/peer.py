@@ -9,8 +9,8 @@ cores as the servers. Both run all the time, and in every round each load is put
 
 Ours is started with `--query-cache 0`, so that no vector is remembered; a last run shows what remembering them gives.
 The cross-encoder is the encoder's own network under a head with random weights, which costs as much as a trained one.
-Times of the stages come from the metrics, processor times of the processes from the system, both from a run of their
-own under each load.
+Times of the stages come from the answers, processor times of the processes from the system, both from a run of their
+own under each load, in which threads ask.
 """
 
 import argparse
@@ -45,8 +45,6 @@ SCRIPT = Path(__file__).with_suffix(".lua")
 SHARDS = 2
 PATIENCE_S = 900.0
 """How long a server may take to start; the peer encodes the corpus first."""
-EXPORT_S = 11.0
-"""After so long Ray has exported what was measured before."""
 SAMPLE = 20
 """Queries whose answers are compared."""
 
@@ -83,7 +81,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5, help="of each load")
     parser.add_argument("--reranked", type=int, default=64, help="queries of a round with reranking")
-    parser.add_argument("--rerank-rounds", type=int, default=3, help="rounds with reranking")
+    parser.add_argument("--rerank-rounds", type=int, default=3, help="rounds with reranking; 0 asks the peer for none")
     parser.add_argument("--index", help="serve this index root instead of building one")
     parser.add_argument(
         "--serve", action="append", default=[], help="an option more for `shoal serve`, as --serve=--x=y"
@@ -122,7 +120,7 @@ def main() -> None:
                 figures += compare(ours, other, put, options.rounds, options.rerank_rounds)
                 figures += no_op(ours, empty, folder, options.rounds, options.seconds)
                 for kind in LOADS:
-                    figures += breakdown(ours, kind, put)
+                    figures += breakdown(ours, kind, texts, options.seconds)
             with shoal(index, serve) as remembering:
                 load(remembering.search, body, 32, options.seconds)
                 for kind in LOADS[:2]:
@@ -145,7 +143,7 @@ def compare(
             for server in (ours, other) if number % 2 else (other, ours):
                 seen[kind, server].append(put(kind, server))
     figures = []
-    for kind in LOADS:
+    for kind in (kind for kind in LOADS if seen[kind, ours]):
         for server in (other, ours):
             of = seen[kind, server]
             figures += [
@@ -186,61 +184,42 @@ def no_op(ours: "Server", empty: str, folder: Path, rounds: int, seconds: int) -
     return figures
 
 
-def breakdown(ours: "Server", kind: Kind, put: Callable[[Kind, "Server"], Measured]) -> list[Figure]:
-    """Where the time of an answer goes, as its client waits for it, and what its processes compute."""
-    time.sleep(EXPORT_S)
-    before, used = ours.metrics(), ours.cpu_seconds()
-    measured = put(kind, ours)
-    computed = ours.cpu_seconds()
-    time.sleep(EXPORT_S)
-    after = ours.metrics()
+def breakdown(ours: "Server", kind: Kind, texts: list[str], seconds: int) -> list[Figure]:
+    """Where the time of an answer goes, as its client waits for it, and what its processes compute.
 
-    def mean(metric: str, **labels: str) -> float:
-        """Mean of a histogram over the load, in ms; a size as it is."""
-        matching = [
-            key for key in after if key[0].startswith(f"ray_shoal_{metric}_") and labels.items() <= dict(key[1]).items()
-        ]
-        total, count = (
-            sum(after[key] - before.get(key, 0.0) for key in matching if key[0].endswith(suffix))
-            for suffix in ("_sum", "_count")
-        )
-        return total / count if count else 0.0
+    Ray's exporter rounds the sums of histograms to their buckets, so the times come from the answers themselves.
+    """
+    used, until, asked = ours.cpu_seconds(), time.monotonic() + seconds, iter(texts * 100)
+    seen: list[dict[str, float]] = []
 
-    def ms(metric: str, **labels: str) -> float:
-        return 1000 * mean(metric, **labels)
+    def ask() -> None:
+        while time.monotonic() < until:
+            begun = time.perf_counter()
+            answer = ours.ask(next(asked), kind.rerank, explain=True)
+            ms = 1000 * (time.perf_counter() - begun)
+            shards = [shard["ms"] for shard in answer["explain"]["shards"]]
+            seen.append({**answer["timings_ms"], "client": ms, "shards": max(shards)})
 
-    stages = {
-        name: ms("stage_seconds", stage=name)
-        for name in ("queue", "encode", "retrieve", "merge", "fetch", "rerank", "total")
-    }
-    shard, search = ms("shard_seconds"), ms("compute_seconds", call="search")
-    encode, score = ms("compute_seconds", call="encode"), ms("compute_seconds", call="score")
+    with ThreadPoolExecutor(kind.connections) as pool:
+        for one in [pool.submit(ask) for _ in range(kind.connections)]:
+            one.result()
+    spent = {name: 1000 * (total - used.get(name, 0.0)) / len(seen) for name, total in ours.cpu_seconds().items()}
+    mean = {name: statistics.mean(each[name] for each in seen) for name in seen[0]}
     rows = {
-        "in all, at the client": measured.mean,
-        "proxy, HTTP, validation, serialisation": measured.mean - stages["total"],
-        "queue of the encoder": stages["queue"],
-        "encode: the model": encode,
-        "encode: hop": stages["encode"] - encode,
-        "retrieve: queue of the shards": stages["retrieve"] - shard,
-        "retrieve: search and texts": search,
-        "retrieve: hop": shard - search,
-        "merge": stages["merge"],
-        "fetch": stages["fetch"],
+        "in all, at the client": mean["client"],
+        "proxy, HTTP, validation, serialisation": mean["client"] - mean["total"],
+        "queue of the encoder": mean["queue"],
+        "encode": mean["encode"],
+        "queue of the shards": mean["retrieve"] - mean["shards"],
+        "the slowest shard: search and texts": mean["shards"],
+        "merge": mean["merge"],
+        "fetch": mean["fetch"],
+        "rerank": mean["rerank"],
     }
-    if kind.rerank:
-        rows |= {"rerank: queue and model": score, "rerank: hop": stages["rerank"] - score}
-    figures = [Figure(f"{kind.name}, mean: {name}", value, "ms") for name, value in rows.items()]
-    figures += [
-        Figure(f"{kind.name}: queries encoded together", mean("batch_size", stage="encode"), ""),
-        Figure(f"{kind.name}: queries searched together", mean("batch_size", stage="retrieve"), ""),
-    ]
-    answers = measured.rate * measured.seconds
-    spent = {name: 1000 * (total - used.get(name, 0.0)) / answers for name, total in computed.items()}
     spent = {"all of them": sum(spent.values()), **dict(sorted(spent.items(), key=lambda item: -item[1]))}
-    figures += [
+    return [Figure(f"{kind.name}, mean: {name}", value, "ms") for name, value in rows.items()] + [
         Figure(f"{kind.name}, processor an answer: {name}", each, "ms") for name, each in spent.items() if each >= 0.02
     ]
-    return figures
 
 
 def agreement(ours: "Server", other: "Server", texts: list[str]) -> Figure:
@@ -256,13 +235,13 @@ def agreement(ours: "Server", other: "Server", texts: list[str]) -> Figure:
 def bodies(folder: Path, texts: list[str]) -> Path:
     """A file of request bodies without reranking that both servers understand."""
     file = folder / "bodies"
-    file.write_text("\n".join(json.dumps(asked(text)) for text in texts))
+    file.write_text("\n".join(json.dumps(search(text)) for text in texts))
     return file
 
 
-def asked(text: str, rerank: bool = False) -> dict[str, Any]:
+def search(text: str, **changes: Any) -> dict[str, Any]:
     """What a search is asked for."""
-    return {"query": text, "top_k": 25, "top_n": 10, "rerank": rerank, "timeout_ms": 60_000}
+    return {"query": text, "top_k": 25, "top_n": 10, "rerank": False, "timeout_ms": 60_000, **changes}
 
 
 def ask_all(server: "Server", texts: list[str], clients: int) -> Measured:
@@ -302,30 +281,18 @@ class Server:
     url: str
     path: str
     pid: int
-    metrics_port: int = 0
 
     @property
     def search(self) -> str:
         """Where searches are sent."""
         return self.url + self.path
 
-    def ask(self, text: str, rerank: bool = False) -> Any:
+    def ask(self, text: str, rerank: bool = False, **changes: Any) -> Any:
         """Answer one query."""
-        body = json.dumps(asked(text, rerank)).encode()
+        body = json.dumps(search(text, rerank=rerank, **changes)).encode()
         request = urllib.request.Request(self.search, body, {"content-type": "application/json"})
         with urllib.request.urlopen(request, timeout=300) as response:
             return json.load(response)
-
-    def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        """Every series of the metrics by name and labels."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as response:
-            lines = response.read().decode().splitlines()
-        found = {}
-        for line in lines:
-            if match := re.fullmatch(r"(ray_shoal_\w+)\{(.*)\} (\S+)", line):
-                labels = frozenset(re.findall(r'(\w+)="([^"]*)"', match[2]))
-                found[match[1], labels] = float(match[3])
-        return found
 
     def cpu_seconds(self) -> dict[str, float]:
         """Processor time so far of its processes, by what they are."""
@@ -378,11 +345,11 @@ def answers(url: str) -> bool:
 @contextmanager
 def shoal(index: str, options: list[str], **environment: str) -> Iterator[Server]:
     """Our server."""
-    port, metrics = free_port(), free_port()
-    words = ["serve", "--index", index, "--port", str(port), "--metrics-port", str(metrics), *options]
+    port = free_port()
+    words = ["serve", "--index", index, "--port", str(port), *options]
     url = f"http://127.0.0.1:{port}"
     with process([*SHOAL, *words], f"{url}/readyz", **environment) as started:
-        yield Server("shoal", url, "/v1/search", started.pid, metrics)
+        yield Server("shoal", url, "/v1/search", started.pid)
 
 
 @contextmanager

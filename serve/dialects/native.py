@@ -47,7 +47,15 @@ _EXAMPLE: JsonDict = {
     "reranker": "late_interaction",
     "coverage": {"shards": 4, "answered": 3, "fraction": 0.75, "missing": [{"shard": 2, "reason": "deadline"}]},
     "degraded": "1 of 4 shards is missing (shard 2: deadline)",
-    "timings_ms": {"queue": 0.1, "encode": 2.6, "retrieve": 8.1, "rerank": 31.4, "total": 42.5},
+    "timings_ms": {
+        "queue": 0.1,
+        "encode": 2.6,
+        "retrieve": 8.1,
+        "merge": 0.2,
+        "fetch": 0.0,
+        "rerank": 31.4,
+        "total": 42.5,
+    },
     "usage": {"queries": 1, "pairs": 25},
 }
 
@@ -130,6 +138,8 @@ class Timings(BaseModel):
     queue: float
     encode: float
     retrieve: float
+    merge: float
+    fetch: float
     rerank: float
     total: float
 
@@ -406,13 +416,7 @@ def _rendered(answer: SearchAnswer, id_: str, include: list[Part]) -> dict[str, 
             "missing": [{"shard": missing.shard, "reason": missing.reason} for missing in coverage.missing],
         },
         "degraded": answer.degraded,
-        "timings_ms": {
-            "queue": round(timings.queue, 3),
-            "encode": round(timings.encode, 3),
-            "retrieve": round(timings.retrieve, 3),
-            "rerank": round(timings.rerank, 3),
-            "total": round(timings.total, 3),
-        },
+        "timings_ms": {stage: round(ms, 3) for stage, ms in timings.stages()},
         "usage": {"queries": 1, "pairs": answer.pairs},
     }
     if answer.explain is not None:
