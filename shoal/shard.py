@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
@@ -140,7 +140,7 @@ class Shard:
         lexical: LexicalIndex | None,
         passages: "Passages",
         selections: selection.Selections | None,
-        paths: Sequence[Path],
+        paths: Mapping[str, Path],
         cache: ShardCache | None,
         tokens: StoredTokens | None = None,
     ) -> None:
@@ -211,7 +211,7 @@ class Shard:
             _release(cache, paths.values())
             raise
         selections = selection.Selections(columns, index, filter_cache_bytes) if columns is not None else None
-        return cls(index, lexical, passages, selections, list(paths.values()), cache, tokens)
+        return cls(index, lexical, passages, selections, paths, cache, tokens)
 
     @property
     def count(self) -> int:
@@ -380,8 +380,9 @@ class Shard:
 
         Not those of which a query reads the rows of its candidates alone, and for which memory may have no room.
         """
-        for path in self._paths:
-            if path.name in (layout.EXACT, Path(layout.LATE_CODES).name):
+        # By the names of the layout: in a cache, files have others.
+        for name, path in self._paths.items():
+            if name in (layout.EXACT, layout.LATE_CODES):
                 continue
             for _ in Storage(str(path.parent)).chunks(path.name):
                 pass
@@ -389,8 +390,8 @@ class Shard:
 
     def close(self) -> None:
         """Let the cache evict the files. The maps end with the last reference to this object."""
-        _release(self._cache, self._paths)
-        self._paths = []
+        _release(self._cache, self._paths.values())
+        self._paths = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,3 +104,16 @@ def test_every_file_of_a_shard_is_fetched_and_checked(remote: Remote, tmp_path: 
         with pytest.raises(CorruptIndex, match=name):
             opened(remote, tmp_path / name)
         remote.storage.write(path, whole)
+
+
+def test_what_a_query_reads_by_the_row_is_not_read_when_a_shard_is_warmed(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = opened(remote, tmp_path)
+    read: list[str] = []
+    chunks = Storage.chunks
+    monkeypatch.setattr(Storage, "chunks", lambda storage, path: read.append(path) or chunks(storage, path))
+    shard.warm()
+    shard.close()
+    files = {file.path.partition("/")[2]: file.sha256 for file in remote.manifest.shards[0].files}
+    assert sorted(read) == sorted(digest for name, digest in files.items() if name != layout.EXACT)
