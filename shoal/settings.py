@@ -6,7 +6,7 @@ application and the README's tables are all derived from these models (`shoal/cl
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 MetadataType = Annotated[
@@ -134,6 +134,12 @@ class LexicalSettings(AnalyzerSettings):
     lexical_b: float = Field(0.75, ge=0, le=1, description="BM25: how much the length of a passage counts against it.")
 
 
+def _share_of_a_byte(bits: int) -> int:
+    if bits not in (1, 2, 4, 8):
+        raise ValueError("should be 1, 2, 4 or 8")
+    return bits
+
+
 class LateSettings(Settings):
     """Whether and how token vectors are kept in the shards."""
 
@@ -143,9 +149,11 @@ class LateSettings(Settings):
         "`rerank: late`, which compares them there, without a model that reads passages.",
     )
     late_dims: int = Field(
-        64, ge=8, le=1024, multiple_of=8, description="Dimensions that stored token vectors are reduced to."
+        128, ge=8, le=1024, multiple_of=8, description="Dimensions that stored token vectors are reduced to."
     )
-    late_bits: int = Field(4, ge=4, le=8, multiple_of=4, description="Bits of each of these dimensions.")
+    late_bits: Annotated[int, AfterValidator(_share_of_a_byte)] = Field(
+        2, ge=1, le=8, description="Bits of each of these dimensions: 1, 2, 4 or 8."
+    )
 
 
 class SourceSettings(Settings):

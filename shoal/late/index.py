@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from shoal import layout
 from shoal.errors import CorruptIndex, InvalidArgument
-from shoal.late.codec import Codes, code_width, unpack
+from shoal.late.codec import Codes, code_width, levels_of, project
 from shoal.manifest import LateInfo
 from shoal.records import FloatArray, RowArray
 
@@ -30,7 +30,7 @@ class StoredTokens:
         self._bits = info.bits
         place = paths[layout.LATE_CODES].parent
         try:
-            self._projection: FloatArray = np.load(paths[layout.LATE_PROJECTION], allow_pickle=False)
+            projection: FloatArray = np.load(paths[layout.LATE_PROJECTION], allow_pickle=False)
             self._offsets: RowArray = _mapped(paths[layout.LATE_OFFSETS])
             self._codes: Codes = _mapped(paths[layout.LATE_CODES])
         except (OSError, ValueError, EOFError, KeyError) as error:
@@ -39,38 +39,37 @@ class StoredTokens:
             ) from error
         width = code_width(info.dims, info.bits)
         if (
-            self._projection.ndim != 2
-            or len(self._projection) != info.dims + 1
+            projection.ndim != 2
+            or len(projection) != info.dims
             or self._offsets.shape != (count + 1,)
             or self._codes.shape != (int(self._offsets[-1]), width)
         ):
             raise CorruptIndex(f"the token vectors in {place} do not fit together; activate another version")
+        self._projection, self._axes = projection, np.ascontiguousarray(projection[:, :-2])
         threadpool_limits(threads, user_api="blas")
 
     def score(self, tokens: FloatArray, rows: RowArray) -> FloatArray:
-        """Return, float32 (n,), the mean over tokens t of a query of max over tokens u of a passage of t . u.
+        """Return, float32 (n,), the mean over tokens t of a query of max over tokens u of a passage of cos(t, u).
 
-        tokens: float (t, hidden), L2-normalised. rows: int64 (n,). A passage has the same score, to the last bit,
-        whatever else is scored with it.
+        tokens: float (t, hidden). rows: int64 (n,). Cosines are those of the codec. A passage has the same score, to
+        the last bit, whatever else is scored with it.
         """
-        if tokens.ndim != 2 or not len(tokens) or tokens.shape[1] != self._projection.shape[1]:
+        if tokens.ndim != 2 or not len(tokens) or tokens.shape[1] != self._axes.shape[1]:
             raise InvalidArgument(
-                f"query tokens have shape {tokens.shape}, the index needs (t, {self._projection.shape[1]})",
-                param="queries",
+                f"query tokens have shape {tokens.shape}, the index needs (t, {self._axes.shape[1]})", param="queries"
             )
-        weights = tokens.astype(np.float32, copy=False) @ self._projection.T
-        own, weights = weights[:, 0], np.ascontiguousarray(weights[:, 1:])
-        # Codes count from 0, levels are symmetric about it: the difference is the same for all passages.
-        own = own - weights.sum(axis=1) * np.float32((1 << self._bits) / 2 - 0.5)
+        query = project(tokens, self._axes)
         scores = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), _CHUNK):
-            chunk = rows[start : start + _CHUNK]
-            borders = [(int(self._offsets[row]), int(self._offsets[row + 1])) for row in chunk]
-            codes = unpack(np.concatenate([self._codes[low:high] for low, high in borders]), self._bits)
+            borders = [(self._offsets[row], self._offsets[row + 1]) for row in rows[start : start + _CHUNK]]
+            codes = np.concatenate([self._codes[low:high] for low, high in borders])
+            levels = levels_of(codes, self._projection, self._bits)
+            lengths = np.sqrt(np.einsum("td,td->t", levels, levels))
             end = 0
             for place, (low, high) in enumerate(borders, start):
-                begin, end = end, end + high - low
-                scores[place] = ((weights @ codes[begin:end].T).max(axis=1) + own).mean()
+                begin, end = end, end + int(high - low)
+                # One product a passage: of all at once, the last bits would depend on what they are.
+                scores[place] = (query @ levels[begin:end].T / lengths[begin:end]).max(axis=1).mean()
         return scores
 
 

@@ -78,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(folder: Path) -> Built:
     options = ["--index", "index", "--encoder", "hashing:64", "--shards", "2", "--workers", "1"]
-    options += ["--late-interaction", "stored"]
+    options += ["--late-interaction", "stored", "--late-dims", "32"]
     summary = shoal(folder, "build", "--source", "fish.jsonl", *options)
     assert "fish.jsonl:401" in summary
     second = parsed(shoal(folder, "build", "--source", "more.jsonl", *options, "--json"))

@@ -90,7 +90,7 @@ def test_one_and_three_workers_store_the_same_bytes(build: Build, tmp_path: Path
     assert all(0 < share <= 1 for share in (*one.busy, *three.busy))
     assert content(one) == content(three)
     assert content(one)["fields"] == {"page": "integer"}
-    assert content(one)["late"] == {"dims": 8, "bits": 4}
+    assert content(one)["late"] == {"dims": 8, "bits": 2}
     assert versions.verify(Storage(one.index), one.version) == []
     assert (one.passages, one.duplicates, one.rejected) == (600, 1, 1)
     assert one.recall_at_10 == 1.0

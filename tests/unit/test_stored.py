@@ -42,10 +42,11 @@ def collection() -> Collection:
 
 def test_scores_are_those_of_late_interaction(collection: Collection) -> None:
     learned = codec.train(collection.tokens, 128, 8)
-    values = codec.unpack(learned.encode(collection.tokens), 8) - np.float32(127.5)
+    values = codec.levels_of(learned.encode(collection.tokens), learned.projection, 8)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
     query, ends = collection.queries["q1"], collection.ends
     ids = stored.candidates_of(collection, "q1")
-    found = stored.score(collection, query, ids, learned.projection, values, ends)
+    found = stored.score(collection, query, ids, learned.axes, values, ends)
     starts = ends - collection.all_lengths
     for row in range(CANDIDATES):
         tokens = collection.tokens[starts[row] : ends[row]].astype(np.float32)
@@ -62,7 +63,7 @@ def test_neighbours_are_averaged_within_their_passage(collection: Collection) ->
 
 def test_all_layouts_are_compared_and_drawn(collection: Collection, tmp_path: Path) -> None:
     outcomes = {None: stored.on_the_fly([collection])}
-    outcomes |= {one: stored.outcome([collection], one) for one in (Layout(64, 4), Layout(64, 8), Layout(64, 8, 2))}
+    outcomes |= {one: stored.outcome([collection], one) for one in (Layout(128, 2), Layout(64, 8), Layout(64, 8, 2))}
     mean = collection.all_lengths.mean()
     assert [found.passage_bytes[0] for found in outcomes.values()] == pytest.approx(
         [2 * HIDDEN * mean, 32 * mean + 8, 64 * mean + 8, 64 * np.mean(-(-collection.all_lengths // 2)) + 8]
