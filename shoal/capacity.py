@@ -15,9 +15,6 @@ from shoal.indexes._auto import AUTO, choose, code_bytes, compressed, lists
 from shoal.serving import MOST_THREADS
 from shoal.settings import CapacitySettings, FusionSettings, IndexSettings
 
-SHIPPED = Path(__file__).with_name("capacity.json")
-"""Constants of the machine that it names, for users who have measured none."""
-
 LEXICAL_SHARE = 0.7
 """Bytes of a lexical index for each byte of text; measured 0.67 with 14,490 English passages of 948 bytes."""
 ROW_BYTES = 44
@@ -107,6 +104,11 @@ class Constants(_Record):
         except ValidationError as error:
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
+        except FileNotFoundError:
+            raise InvalidArgument(
+                f"there are no constants of this machine in {path}; measure them with shoal plan --calibrate",
+                param="--constants",
+            ) from None
         except OSError as error:
             reason = error.strerror or str(error)
         raise InvalidArgument(

@@ -573,8 +573,7 @@ class CapacitySettings(AutoSettings):
     )
     constants: str = Field(
         "~/.config/shoal/capacity.json",
-        description="File of the constants of this machine, which --calibrate writes. Without it those that Shoal "
-        "ships are used.",
+        description="File of the constants of this machine, which --calibrate writes.",
     )
     encoder: Name = Field(EMBEDDED_ENCODER, description="Encoder that --calibrate measures.")
     reranker: Name = Field("late_interaction", description="Reranker that --calibrate measures.")

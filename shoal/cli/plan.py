@@ -7,7 +7,7 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from shoal.capacity import SHIPPED, Capacity, Constants, plan
+from shoal.capacity import Capacity, Constants, plan
 from shoal.cli.application import application_folder
 from shoal.cli.options import AsJson, settings_command
 from shoal.cli.output import console, print_json
@@ -36,8 +36,7 @@ def capacity(
     file = Path(settings.constants).expanduser()
     if calibrate:
         _calibrate(settings, file)
-    mine = file.exists() or "constants" in settings.model_fields_set
-    constants = Constants.read(file if mine else SHIPPED)
+    constants = Constants.read(file)
     if calibrate and settings.passages is None:
         if as_json:
             print_json({"constants": str(file), **constants.model_dump(mode="json")})
@@ -47,13 +46,11 @@ def capacity(
     outcome = plan(settings, constants)
     missed = _missed(settings, outcome)
     if as_json:
-        measured = {
-            "file": str(file) if mine else None, "machine": constants.machine, "measured_at": constants.measured_at
-        }  # fmt: skip
+        measured = {"file": str(file), "machine": constants.machine, "measured_at": constants.measured_at}
         plain = outcome.model_dump(mode="json")
         print_json({**plain, "missed": missed, "constants": measured})
     else:
-        console().print(_table(settings, outcome, constants, str(file) if mine else None, missed))
+        console().print(_table(settings, outcome, constants, str(file), missed))
     if missed:
         raise typer.Exit(MISSED)
 
@@ -90,7 +87,7 @@ def _missed(settings: CapacitySettings, outcome: Capacity) -> list[str]:
 
 
 def _table(
-    settings: CapacitySettings, outcome: Capacity, constants: Constants, file: str | None, missed: list[str]
+    settings: CapacitySettings, outcome: Capacity, constants: Constants, file: str, missed: list[str]
 ) -> RenderableType:
     unit = "GPU" if constants.device == "cuda" else "core"
     p99 = outcome.p99
@@ -122,7 +119,7 @@ def _table(
         ("build", f"--shards {outcome.shards} --index-kind {outcome.kind} --recall-target {settings.recall:g}"),
         ("serve", f"--retriever-replicas {outcome.replicas} --encoder-replicas {outcome.encoder_replicas} "
                   f"--ingress-replicas {outcome.ingress_replicas}"),
-        ("constants", _origin(constants, file)),
+        ("constants", f"{file}: {constants.machine}, {constants.measured_at[:10]}"),
     ]  # fmt: skip
     notes = [Text(f"NOT MET: {line}", style="red") for line in missed]
     if constants.encoder_dim != settings.dim:
@@ -134,11 +131,6 @@ def _table(
             )
         )
     return Group(facts(rows), *notes)
-
-
-def _origin(constants: Constants, file: str | None) -> str:
-    where = file or "shipped with Shoal (shoal plan --calibrate measures yours)"
-    return f"{where}: {constants.machine}, {constants.measured_at[:10]}"
 
 
 def _measured(constants: Constants, file: str) -> list[tuple[str, str]]:

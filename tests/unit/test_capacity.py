@@ -245,5 +245,5 @@ def test_constants_that_are_none_are_named(tmp_path: Path) -> None:
     for name in ("capacity.json", "nowhere.json"):
         result = run("--passages", "1e6", "--constants", str(tmp_path / name))
         assert result.exit_code == 2
-        assert name in result.stderr
+        assert name in result.stderr.replace("\n", "")
         assert "--calibrate" in result.stderr
