@@ -96,7 +96,7 @@ class Constants(_Record):
     """What each shard more adds to an answer: work of the ingress, which makes all calls."""
     tail: list[tuple[float, float]] = Field(min_length=2)
     """Quantiles of a call whose search takes no time: (probability, multiple of the median), both ascending."""
-    process_bytes: int = Field(ge=0)
+    process_bytes: int = Field(gt=0)
     """Memory of a retriever beside the index."""
 
     @classmethod

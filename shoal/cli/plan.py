@@ -1,5 +1,7 @@
 """`shoal plan`: what an index of a given size takes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -62,10 +64,22 @@ def _calibrate(settings: CapacitySettings, file: Path) -> None:
     from shoal.calibration import calibrate
 
     progress = Console(stderr=True, highlight=False)
-    measured = calibrate(settings, application_folder(), lambda what: progress.print(f"measuring {what}", style="dim"))
-    try:
+    with _writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
+    measured = calibrate(
+        settings,
+        application_folder(),
+        file.parent,
+        lambda what: progress.print(f"measuring {what}", style="dim"),
+    )
+    with _writing(file):
         file.write_text(measured.model_dump_json(indent=1) + "\n")
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InvalidArgument(
             f"cannot write {file} ({error.strerror}); correct --constants", param="constants"
