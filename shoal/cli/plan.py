@@ -116,13 +116,14 @@ def _table(
     rows = [
         ("index", search),
         ("shards", f"{outcome.shards:,} of {outcome.shard_passages:,} passages"),
-        ("copies", f"{outcome.replicas:,} of every shard"),
+        ("copies", f"{outcome.copies:,} of the index, {outcome.replicas:,} replicas of every shard"),
         (
             "nodes",
             f"{outcome.nodes:,} of {settings.node_memory_gib:g} GiB and {settings.node_cores} cores "
             f"({outcome.nodes_per_copy:,} a copy)",
         ),
-        ("memory", f"{size(outcome.memory_bytes)} a copy, {size(outcome.total_memory_bytes)} in all"),
+        ("memory", f"{size(outcome.memory_bytes)} a copy with {settings.versions_in_memory} versions, "
+                   f"{size(outcome.total_memory_bytes)} in all"),
         ("disk", f"{size(outcome.disk_bytes)} a copy, {size(outcome.build_disk_bytes)} in the root while building"),
         (
             "beside them",
