@@ -8,6 +8,7 @@ replicas costs is measured with real servers.
 import ast
 import json
 import os
+import select
 import signal
 import socket
 import statistics
@@ -17,7 +18,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -32,7 +33,7 @@ from shoal.capacity import Constants, KindCost, Point
 from shoal.client import Client
 from shoal.clusters import CLUSTERS, DIM, Centres
 from shoal.encoders import load_encoder
-from shoal.errors import ShoalError
+from shoal.errors import InvalidArgument, ShoalError
 from shoal.indexes import ShardIndex, index_kind
 from shoal.indexes._auto import CHOICES, compressed, lists
 from shoal.lexical.analyzer import Analyzer
@@ -55,15 +56,23 @@ WIDTHS = (1, 8)
 """Shards of the servers that are asked."""
 ASKED, WARM_UP = 300, 30
 PERCENTILES = (0, 5, 25, 50, 75, 90, 95, 98, 99, 99.7)
+READY_S, STOP_S = 600.0, 60.0
+"""How long a server may take to start, and to stop."""
+IN_MEMORY = ("tmpfs", "ramfs", "devtmpfs")
+"""Filesystems that read nothing from a disk."""
 
 Progress = Callable[[str], None]
 
 
-def calibrate(settings: CapacitySettings, application: Path, progress: Progress) -> Constants:
-    """Measure everything. application: the folder that holds jobs/ and serve/. progress: hears what is measured now.
+def calibrate(settings: CapacitySettings, application: Path, disk: Path, progress: Progress) -> Constants:
+    """Measure everything.
 
-    Raises ModelUnavailable for a model that is not to be had, ShoalError when a server cannot be started.
+    application: the folder that holds jobs/ and serve/. disk: a folder on the disk whose reads are measured. progress:
+    hears what is measured now. Raises ModelUnavailable for a model that is not to be had, InvalidArgument for a `disk`
+    that is none, ShoalError when a server cannot be started.
     """
+    progress("disk")
+    read_us = _read_us(disk)
     with tempfile.TemporaryDirectory(prefix="shoal-calibrate-") as name:
         folder = Path(name)
         texts = list(islice(docstrings(), LEXICAL_ROWS[-1] // 4))
@@ -73,8 +82,6 @@ def calibrate(settings: CapacitySettings, application: Path, progress: Progress)
         vectors = _vectors(folder)
         progress("words")
         words = _words(folder, texts)
-        progress("disk")
-        read_us = _read_us(folder / "file")
         progress("servers")
         calls = _calls(folder, texts, application)
     return Constants(
@@ -133,7 +140,7 @@ def _vectors(folder: Path) -> dict[str, object]:
     nearest = np.argsort(-(queries @ corpus.T), axis=1)[:, :NEAREST]
 
     flat_us = {rows: _search(_open(folder, "flat", corpus[:rows]), queries, "")[0] for rows in (FEW, ROWS)}
-    row_us = (flat_us[ROWS] - flat_us[FEW]) / (ROWS - FEW)
+    row_us = max(1e-6, (flat_us[ROWS] - flat_us[FEW]) / (ROWS - FEW))
     search_us = max(0.0, flat_us[FEW] - row_us * FEW)
     cells = lists(TRAINED_ON)
     tried = {}
@@ -261,20 +268,44 @@ def _search_words(index: LexicalIndex, query: str) -> object:
     return index.best(index.scores(query), NEAREST)
 
 
-def _read_us(path: Path) -> float:
-    """Mean microseconds to read a page of a file that is not in memory."""
+def _read_us(disk: Path) -> float:
+    """Mean microseconds to read a page, which is not in memory, of a file in a folder. Raises InvalidArgument."""
+    if (kind := _filesystem(disk)) in IN_MEMORY:
+        raise InvalidArgument(
+            f"{disk} lies in memory ({kind}), where reads from a disk cannot be measured; name a file on the disk that "
+            "will hold the index with --constants",
+            param="--constants",
+        )
     chance = np.random.default_rng(3)
-    with path.open("wb") as file:
-        for _ in range(FILE_BYTES // 2**20):
-            file.write(chance.bytes(2**20))
-        file.flush()
-        os.fsync(file.fileno())
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-        places = chance.choice(FILE_BYTES // READ_BYTES, READS, replace=False) * READ_BYTES
-        seconds = _seconds(lambda: [os.pread(file.fileno(), READ_BYTES, place) for place in places.tolist()], 1)
+    try:
+        with tempfile.TemporaryFile(dir=disk) as file:
+            for _ in range(FILE_BYTES // 2**20):
+                file.write(chance.bytes(2**20))
+            file.flush()
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+            places = chance.choice(FILE_BYTES // READ_BYTES, READS, replace=False) * READ_BYTES
+            seconds = _seconds(lambda: [os.pread(file.fileno(), READ_BYTES, place) for place in places.tolist()], 1)
+    except OSError as error:
+        raise InvalidArgument(
+            f"reads from the disk cannot be measured in {disk} ({error.strerror}); correct --constants",
+            param="--constants",
+        ) from error
     return 1e6 * seconds / READS
+
+
+def _filesystem(folder: Path) -> str | None:
+    """The type of filesystem that a folder lies in; None where the system does not tell (Linux: proc(5), mountinfo)."""
+    number = folder.stat().st_dev
+    wanted = f"{os.major(number)}:{os.minor(number)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    # ID, parent, device, root, mount point, options, fields of any number, "-", type, source, options.
+    mounts = [line.partition(" - ") for line in lines]
+    return next((rest.split()[0] for first, _, rest in mounts if first.split()[2] == wanted), None)
 
 
 @dataclass(frozen=True)
@@ -324,30 +355,55 @@ def _served(folder: Path, corpus: Path, texts: Sequence[str], shards: int, appli
     return _Served(calls, statistics.median(totals), statistics.median(encodes), memory)
 
 
-@contextmanager
-def _server(application: Path, root: Path) -> Iterator[tuple[int, str]]:
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = [f"--index={root}", f"--port={port}", "--reranker=none", "--query-cache=0"]
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def _server(application: Path, root: Path) -> Iterator[tuple[int, str]]:
+    """Serve an index, each of its shards and the encoder in a process of its own. Yields the process id and the URL."""
+    port = _free_port()
+    words = [
+        f"--index={root}", f"--port={port}", "--retriever-replicas=1", "--encoder-replicas=1", "--reranker=none",
+        "--query-cache=0",
+    ]  # fmt: skip
     with root.with_suffix(".log").open("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "serve.run", *words], cwd=application, stdout=subprocess.PIPE, stderr=log, text=True
         )
         try:
             assert process.stdout is not None
-            if not process.stdout.readline().startswith("ready "):
-                process.wait()
+            heard = bool(select.select([process.stdout], [], [], READY_S)[0])
+            if not heard or not process.stdout.readline().startswith("ready "):
+                _stop(process)
                 log.seek(0)
-                raise ShoalError(f"a server could not be started: {log.read().strip()[-1000:]}")
+                what = "could not be started" if heard else f"was not ready within {READY_S:.0f} s"
+                raise ShoalError(f"a server {what}: {log.read().strip()[-1000:]}")
             yield process.pid, f"http://127.0.0.1:{port}"
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.communicate()
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End a server, if need be with all of its processes."""
+    if process.poll() is None:
+        process.terminate()
+        handle = os.pidfd_open(process.pid)
+        ended = bool(select.select([handle], [], [], STOP_S)[0])
+        os.close(handle)
+        for pid in [] if ended else [*descendants(process.pid), process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
 
 
 def _memory(pid: int) -> int:
-    """Bytes that the largest retriever holds for itself."""
+    """Bytes that the largest retriever below a process holds for itself. Raises ShoalError if there is none."""
     largest = 0
     for one in descendants(pid):
         try:
@@ -358,6 +414,8 @@ def _memory(pid: int) -> int:
         if layout.shard_name(0) in title:
             kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:"))
             largest = max(largest, 1024 * kib)
+    if not largest:
+        raise ShoalError(f"no process below {pid} is a retriever, so that its memory cannot be measured")
     return largest
 
 

@@ -5,7 +5,7 @@ they leave out. Times are in the units that their names end in.
 """
 
 from collections.abc import Sequence
-from math import ceil, exp, floor, log, sqrt
+from math import ceil, exp, floor, log
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,7 +20,7 @@ LEXICAL_SHARE = 0.7
 ROW_BYTES = 44
 """Of a passage beside its text: an id of 16 bytes, and 28 of offsets."""
 MEMORY_SHARE = 0.8
-"""Of a node's memory, what may be planned with: the rest is the system's, and a version that is being loaded."""
+"""Of a node's memory, what may be planned with: the rest is the system's."""
 HEDGED_AFTER = 0.98
 """The share of calls after which a second attempt is made: the default of `hedge_percentile`."""
 MOST_SHARDS = 10_000
@@ -93,7 +93,7 @@ class Constants(_Record):
     """What each shard more adds to an answer: work of the ingress, which makes all calls."""
     tail: list[tuple[float, float]] = Field(min_length=2)
     """Quantiles of a call whose search takes no time: (probability, multiple of the median), both ascending."""
-    process_bytes: int = Field(ge=0)
+    process_bytes: int = Field(gt=0)
     """Memory of a retriever beside the index."""
 
     @classmethod
@@ -153,7 +153,7 @@ class Latency(_Record):
     tail: float
     """What the slowest of all hops takes longer than that."""
     wait: float
-    """For a free core, at the utilisation that was planned for."""
+    """For the searches of earlier queries, at the utilisation that was planned for."""
     rerank: float
 
     @property
@@ -175,8 +175,10 @@ class Capacity(_Record):
     shards: int
     shard_passages: int
     nodes_per_copy: int
+    copies: int
+    """Of the index, each on nodes of its own."""
     replicas: int
-    """Copies of every shard: --retriever-replicas."""
+    """Of every shard, --retriever-replicas: those on one node share its copy."""
     nodes: int
     """For the retrievers, all copies together."""
     encoder_replicas: int
@@ -184,7 +186,7 @@ class Capacity(_Record):
     reranker_replicas: int
     """Of as many threads as the server gives them, or of one GPU."""
     memory_bytes: int
-    """Of one copy of the index."""
+    """Of one copy of the index, as many versions as are held, with one retriever for each shard."""
     total_memory_bytes: int
     disk_bytes: int
     """Of one copy of the index."""
@@ -198,7 +200,7 @@ class Capacity(_Record):
     median_ms: float
     """Of an answer on an idle server."""
     p99_ms: float
-    """With second attempts, if there are several copies."""
+    """With second attempts, if there are several replicas."""
     p99: Latency
 
 
@@ -222,8 +224,9 @@ def plan(settings: CapacitySettings, constants: Constants) -> Capacity:
     if not fitting:
         raise InvalidArgument(
             f"no shard fits a node: {settings.passages:,.0f} passages in {widths[-1]:,} shards take more than "
-            f"{MEMORY_SHARE:.0%} of {settings.node_memory_gib:g} GiB each; raise --node-memory-gib or --shards, or "
-            "take an --index-kind that compresses more",
+            f"{MEMORY_SHARE:.0%} of {settings.node_memory_gib:g} GiB each, with "
+            f"{settings.versions_in_memory} versions; raise --node-memory-gib or --shards, lower --versions-in-memory, "
+            "or take an --index-kind that compresses more",
             param="--node-memory-gib",
         )
     return min(fitting, key=lambda one: (one.p99_ms, one.shards))
@@ -255,18 +258,25 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
     )
     each = sizes(kind, dim, settings.passage_bytes, settings.lexical)
     centres = 4 * dim * _lists(kind, passages)
-    held, beside = each.stored if settings.all_in_memory else each.resident, centres + constants.process_bytes
+    versions, held = settings.versions_in_memory, each.stored if settings.all_in_memory else each.resident
+    shard_bytes = versions * (rows * held + centres)
     room = MEMORY_SHARE * settings.node_memory_gib * 2**30
     # A query is searched by all shards at the same moment, so a node has a core for each of its shards.
-    on_node = min(settings.node_cores, floor(room / (rows * held + beside)))
+    on_node = min(settings.node_cores, floor(room / (shard_bytes + constants.process_bytes)))
     if on_node == 0:
         return None
     nodes = ceil(shards / on_node)
+    busiest = ceil(shards / nodes)
 
     call_ms = constants.hop_ms + search_ms
     utilisation = settings.utilisation
-    copies = ceil(settings.qps * shards * call_ms / 1000 / (nodes * settings.node_cores * utilisation))
-    replicas = max(settings.min_replicas, copies)
+    # A retriever searches with one core; several of one shard share the pages of its files where they share a node.
+    sharing = max(
+        1, min(settings.node_cores // busiest, floor((room / busiest - shard_bytes) / constants.process_bytes))
+    )
+    busy = ceil(settings.qps * call_ms / 1000 / utilisation)
+    copies = max(settings.min_replicas, ceil(busy / sharing))
+    replicas = max(copies, busy)
     calls_ms = (shards - 1) * constants.call_ms
     rerank_ms = 1000 * settings.rerank_top_k * settings.passage_bytes / constants.rerank_bytes_per_s
     threads = min(MOST_THREADS, settings.node_cores) if constants.device == "cpu" else 1
@@ -275,7 +285,7 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
     )
 
     slowest = quantile_of_slowest(constants.tail, 0.99, shards)
-    hedged = quantile_of_slowest(constants.tail, 0.99, shards, HEDGED_AFTER) if settings.min_replicas > 1 else slowest
+    hedged = quantile_of_slowest(constants.tail, 0.99, shards, HEDGED_AFTER) if replicas > 1 else slowest
     p99 = Latency(
         answer=constants.answer_ms,
         encode=constants.query_ms,
@@ -283,13 +293,14 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
         shard=call_ms,
         # Hops vary independently; the search of one query is much the same in every shard.
         tail=constants.hop_ms * (slowest - 1),
-        wait=waiting_ms(search_ms, settings.node_cores, utilisation, 0.99 ** (1 / shards)),
+        wait=waiting_ms(search_ms, utilisation, 0.99),
         rerank=rerank_ms / threads,
     )
     p99_ms = p99.total + constants.hop_ms * (hedged - slowest)
     typical = quantile_of_slowest(constants.tail, 0.5, shards)
     stored = passages * each.stored + shards * centres
-    memory = ceil(passages * held + shards * beside)
+    processes = shards * constants.process_bytes
+    memory = ceil(versions * (passages * held + shards * centres) + processes)
     return Capacity(
         passages=passages,
         dim=dim,
@@ -300,13 +311,14 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
         shards=shards,
         shard_passages=rows,
         nodes_per_copy=nodes,
+        copies=copies,
         replicas=replicas,
-        nodes=nodes * replicas,
+        nodes=nodes * copies,
         encoder_replicas=max(1, ceil(encoders)),
         ingress_replicas=max(1, ceil(ingresses)),
         reranker_replicas=ceil(rerankers / threads),
         memory_bytes=memory,
-        total_memory_bytes=memory * replicas,
+        total_memory_bytes=memory * copies + (replicas - copies) * processes,
         disk_bytes=ceil(stored),
         build_disk_bytes=ceil(stored + passages * each.staged),
         embed_hours=passages * settings.passage_bytes / constants.encode_bytes_per_s / 3600,
@@ -327,8 +339,10 @@ def shard_ms(settings: CapacitySettings, constants: Constants, kind: str, point:
         # A list's centre is compared as a vector of `flat` is.
         us += constants.kinds["flat"].row_us * wider * _lists(kind, ceil(settings.passages or 0))
         asked = max(settings.top_k, _WINDOW) if settings.lexical else settings.top_k
-        us += constants.exact_us * wider * point.refine * asked
-        read += point.refine * asked
+        # What a hybrid query finds by words alone is compared with its vector too.
+        exact = point.refine * asked + asked * settings.lexical
+        us += constants.exact_us * wider * exact
+        read += exact
     if settings.lexical:
         us += constants.lexical_us * rows
     if not settings.all_in_memory:
@@ -340,13 +354,14 @@ def _lists(kind: str, passages: int) -> int:
     return lists(min(passages, _SAMPLE)) if compressed(kind) else 0
 
 
-def waiting_ms(service_ms: float, cores: int, utilisation: float, probability: float) -> float:
-    """A quantile of the wait for one of several cores (M/M/c).
+def waiting_ms(service_ms: float, utilisation: float, probability: float) -> float:
+    """A quantile of the wait for searches of earlier queries, each of the same length (M/D/1).
 
-    The share that waits at all is Sakasegawa's approximation (1977) of Erlang's formula; their waits are exponential.
+    A share of queries as large as the utilisation waits at all; how long, is taken as exponential with the exact mean
+    (Pollaczek & Khinchine). All shards are asked at the same moments and are busy for as long, so that they wait alike:
+    the slowest wait is that of each.
     """
-    waits = utilisation ** (sqrt(2 * (cores + 1)) - 1)
-    return max(0.0, log(waits / (1 - probability))) * service_ms / (cores * (1 - utilisation))
+    return max(0.0, log(utilisation / (1 - probability))) * service_ms / (2 * (1 - utilisation))
 
 
 def quantile(tail: Sequence[tuple[float, float]], probability: float) -> float:

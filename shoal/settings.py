@@ -565,11 +565,22 @@ class CapacitySettings(AutoSettings):
         description="Plan memory for all files. Else it holds the vector index and the words, and exact vectors and "
         "texts of candidates are taken as read from disk.",
     )
+    versions_in_memory: int = Field(
+        2,
+        ge=1,
+        le=10,
+        description="Versions that memory has room for: 2 where the old one answers while a new one is loaded; with 1 "
+        "a swap makes queries wait for the disk.",
+    )
     utilisation: float = Field(
         0.6, gt=0, le=0.95, description="Share of the time that cores may be busy; what is above it waits long."
     )
     min_replicas: int = Field(
-        2, ge=1, le=1000, description="Copies of every shard at least; from 2 on slow calls get a second attempt."
+        2,
+        ge=1,
+        le=1000,
+        description="Copies of the index at least, each on nodes of its own; from 2 replicas of a shard on "
+        "slow calls get a second attempt.",
     )
     constants: str = Field(
         "~/.config/shoal/capacity.json",

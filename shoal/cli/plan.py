@@ -1,5 +1,7 @@
 """`shoal plan`: what an index of a given size takes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -59,10 +61,22 @@ def _calibrate(settings: CapacitySettings, file: Path) -> None:
     from shoal.calibration import calibrate
 
     progress = Console(stderr=True, highlight=False)
-    measured = calibrate(settings, application_folder(), lambda what: progress.print(f"measuring {what}", style="dim"))
-    try:
+    with _writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
+    measured = calibrate(
+        settings,
+        application_folder(),
+        file.parent,
+        lambda what: progress.print(f"measuring {what}", style="dim"),
+    )
+    with _writing(file):
         file.write_text(measured.model_dump_json(indent=1) + "\n")
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InvalidArgument(
             f"cannot write {file} ({error.strerror}); correct --constants", param="constants"
@@ -99,13 +113,14 @@ def _table(
     rows = [
         ("index", search),
         ("shards", f"{outcome.shards:,} of {outcome.shard_passages:,} passages"),
-        ("copies", f"{outcome.replicas:,} of every shard"),
+        ("copies", f"{outcome.copies:,} of the index, {outcome.replicas:,} replicas of every shard"),
         (
             "nodes",
             f"{outcome.nodes:,} of {settings.node_memory_gib:g} GiB and {settings.node_cores} cores "
             f"({outcome.nodes_per_copy:,} a copy)",
         ),
-        ("memory", f"{size(outcome.memory_bytes)} a copy, {size(outcome.total_memory_bytes)} in all"),
+        ("memory", f"{size(outcome.memory_bytes)} a copy with {settings.versions_in_memory} versions, "
+                   f"{size(outcome.total_memory_bytes)} in all"),
         ("disk", f"{size(outcome.disk_bytes)} a copy, {size(outcome.build_disk_bytes)} in the root while building"),
         (
             "beside them",

@@ -1,5 +1,9 @@
 """What `shoal plan --calibrate` measures, in small, and what it makes of it."""
 
+import json
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 
@@ -9,6 +13,9 @@ import pytest
 from shoal import calibration
 from shoal.calibration import NEAREST, Tried, docstrings, fit
 from shoal.capacity import KindCost
+from shoal.errors import InvalidArgument, ShoalError
+from shoal.layout import shard_name
+from shoal.processes import descendants
 
 
 def test_the_costs_that_made_the_times_are_found() -> None:
@@ -63,6 +70,91 @@ def test_searches_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_words_and_reads_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "LEXICAL_ROWS", (200, 800))
     monkeypatch.setattr(calibration, "FILE_BYTES", 4 * 2**20)
+    monkeypatch.setattr(calibration, "_filesystem", lambda folder: "ext4")  # wherever this machine has its /tmp
     words = calibration._words(tmp_path, list(islice(docstrings(), 100)))
     assert all(isinstance(value, float) and value > 0 for value in words.values())
-    assert calibration._read_us(tmp_path / "file") > 0
+    assert calibration._read_us(tmp_path) > 0
+    assert not list(tmp_path.glob("tmp*"))
+
+
+def test_times_that_grow_with_nothing_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ROWS": 1000, "TRAINED_ON": 1000, "FEW": 100, "QUERIES": 3, "CHOICES": ("flat",)}.items():
+        monkeypatch.setattr(calibration, name, value)
+    monkeypatch.setattr(calibration, "fit", lambda tried, fixed_us, rows: ({}, 0.1))
+    monkeypatch.setattr(calibration, "_search", lambda index, queries, effort: (1e4 / index.count, None))
+    kinds = calibration._vectors(tmp_path)["kinds"]
+    assert isinstance(kinds, dict)
+    assert kinds["flat"].row_us > 0
+
+
+def test_memory_is_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert calibration._filesystem(Path("/proc")) == "proc"
+    monkeypatch.setattr(calibration, "_filesystem", lambda folder: "tmpfs")
+    with pytest.raises(InvalidArgument, match=r"lies in memory.*--constants"):
+        calibration._read_us(tmp_path)
+
+
+Server = Callable[[str], AbstractContextManager[tuple[int, str]]]
+SERVER = """
+import json, subprocess, sys
+from pathlib import Path
+Path("asked.json").write_text(json.dumps(sys.argv[1:]))
+{}
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """Makes a server of an application whose `serve.run` does what it is told."""
+    monkeypatch.setattr(calibration, "_free_port", lambda: 1)
+
+    def make(body: str) -> AbstractContextManager[tuple[int, str]]:
+        (tmp_path / "serve").mkdir()
+        (tmp_path / "serve" / "__init__.py").touch()
+        (tmp_path / "serve" / "run.py").write_text(SERVER.format(body))
+        return calibration._server(tmp_path, tmp_path / "index")
+
+    return make
+
+
+def test_the_server_that_is_measured_has_its_shards_in_processes_of_their_own(tmp_path: Path, server: Server) -> None:
+    shard = f"[sys.executable, '-c', 'print(1, flush=True); input()', {shard_name(0)!r}]"
+    body = (
+        f"child = subprocess.Popen({shard}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)\nchild.stdout.readline()\n"
+    )
+    with server(body + "print('ready here', flush=True)\nchild.wait()") as (pid, _):
+        assert calibration._memory(pid) > 2**20
+    asked = dict(word.removeprefix("--").split("=") for word in json.loads((tmp_path / "asked.json").read_text()))
+    assert int(asked["retriever-replicas"]) == int(asked["encoder-replicas"]) == 1
+
+
+def test_a_server_without_retrievers_is_an_error() -> None:
+    with pytest.raises(ShoalError, match="no process below"):
+        calibration._memory(os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("sys.exit('no index')", "could not be started: no index"),
+        ("import signal; signal.pause()", "was not ready within"),
+    ],
+)
+def test_a_server_that_does_not_start_is_ended(
+    body: str, message: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "within" in message:
+        monkeypatch.setattr(calibration, "READY_S", 0.0)
+        monkeypatch.setattr(calibration, "STOP_S", 0.0)
+    before = descendants(os.getpid())
+    with pytest.raises(ShoalError, match=message), server(body):
+        pass
+    assert set(descendants(os.getpid())) <= set(before)
+
+
+def test_a_server_that_ignores_the_request_to_stop_is_killed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "STOP_S", 0.1)
+    deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    with server(deaf + "print('ready here', flush=True)\nwhile True: signal.pause()") as (pid, _):
+        pass
+    assert not Path(f"/proc/{pid}").exists()

@@ -1,7 +1,7 @@
 """The capacity planner: its formulas against outside references, its properties, its command."""
 
 import json
-from math import exp, factorial, log
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +83,33 @@ def test_cumulative_is_the_inverse_of_quantile(probability: float) -> None:
     assert cumulative(CONSTANTS.tail, quantile(CONSTANTS.tail, probability)) == pytest.approx(probability, abs=1e-6)
 
 
-@pytest.mark.parametrize("cores", [1, 4, 16])
-@pytest.mark.parametrize("utilisation", [0.5, 0.8])
-def test_waits_are_those_of_erlang(cores: int, utilisation: float) -> None:
-    load = cores * utilisation
-    full = load**cores / factorial(cores) / (1 - utilisation)
-    waits = full / (sum(load**k / factorial(k) for k in range(cores)) + full)
-    found = waiting_ms(2.0, cores, utilisation, 0.999)
-    share = 0.001 * exp(found * cores * (1 - utilisation) / 2.0)  # of calls that wait at all, out of the quantile
-    assert share == pytest.approx(waits, abs=0.06)
+def slowest_waits(shards: int, replicas: int, utilisation: float, queries: int = 10_000) -> Any:
+    """Simulate it: of each query, the longest wait of its searches, which take 1 each in every shard.
+
+    Of two replicas chosen by chance the less busy one is asked, as Ray Serve does.
+    """
+    chance = np.random.default_rng(1)
+    free, every = np.zeros((shards, replicas)), np.arange(shards)
+    waits = np.empty(queries)
+    for number, now in enumerate(np.cumsum(chance.exponential(1 / (replicas * utilisation), queries))):
+        one, other = chance.integers(replicas, size=(2, shards))
+        taken = np.where(np.maximum(free[every, one], now) <= np.maximum(free[every, other], now), one, other)
+        begun = np.maximum(free[every, taken], now)
+        waits[number] = begun.max() - now
+        free[every, taken] = begun + 1
+    return waits
+
+
+@pytest.mark.parametrize("utilisation", [0.3, 0.6])
+def test_the_slowest_wait_of_many_shards_is_that_of_a_simulation(utilisation: float) -> None:
+    waits = slowest_waits(16, 1, utilisation)
+    assert waiting_ms(2.0, utilisation, 0.99) == pytest.approx(2 * np.percentile(waits, 99), rel=0.25)
+    assert waiting_ms(2.0, 0.009, 0.99) == 0
+
+
+@pytest.mark.parametrize("shards", [1, 16])
+def test_more_replicas_wait_no_longer_than_planned(shards: int) -> None:
+    assert np.percentile(slowest_waits(shards, 2, 0.6), 99) < waiting_ms(1.0, 0.6, 0.99)
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf", "ivf_sq8", "ivf_pq", "rabitq"])
@@ -119,16 +137,21 @@ def test_a_plan_adds_up() -> None:
     outcome = plan(settings(1e9, dim=1024, qps=200, p99_ms=2000, rerank_top_k=25, index_memory_gib=500), CONSTANTS)
     assert outcome.kind == "ivf_pq"
     assert outcome.latency_met
-    assert outcome.nodes == outcome.nodes_per_copy * outcome.replicas
+    assert outcome.nodes == outcome.nodes_per_copy * outcome.copies
     assert outcome.shards * outcome.shard_passages >= 1e9
     per_node = outcome.shards / outcome.nodes_per_copy
     assert per_node <= 16
     assert outcome.memory_bytes / outcome.nodes_per_copy <= 0.8 * 64 * 2**30
-    work_s = 200 * outcome.shards * (outcome.search_ms + 3) / 1000
-    assert work_s <= 0.6 * 16 * outcome.nodes
+    # A retriever searches with one core, and a node has one for each of its own.
+    assert 200 * (outcome.search_ms + 3) / 1000 <= 0.6 * outcome.replicas
+    assert outcome.replicas * outcome.shards <= 16 * outcome.nodes
     assert outcome.embed_hours == pytest.approx(1e9 * 600 / 20_000 / 3600)
-    # 264 bytes of codes, 420 of words; 2048 of exact vectors and 644 of texts more; 644 and 4096 staged.
-    assert outcome.memory_bytes == pytest.approx(1e9 * 684 + outcome.shards * (2048 * 4096 + 300 * 2**20), rel=1e-6)
+    # 264 bytes of codes, 420 of words, in memory twice; 2048 of exact vectors, 644 of texts more; 644 and 4096 staged.
+    index, process = 1e9 * 684 + outcome.shards * 2048 * 4096, outcome.shards * 300 * 2**20
+    assert outcome.memory_bytes == pytest.approx(2 * index + process, rel=1e-6)
+    memory = outcome.copies * 2 * index + outcome.replicas * process
+    assert outcome.total_memory_bytes == pytest.approx(memory, rel=1e-6)
+    assert memory / outcome.nodes <= 0.8 * 64 * 2**30
     assert outcome.disk_bytes == pytest.approx(1e9 * (684 + 2048 + 644) + outcome.shards * 2048 * 4096, rel=1e-6)
     assert outcome.build_disk_bytes - outcome.disk_bytes == pytest.approx(1e9 * (644 + 4096), rel=1e-6)
     assert sum(outcome.p99.model_dump().values()) == pytest.approx(outcome.p99.total)
@@ -138,10 +161,10 @@ def test_a_plan_adds_up() -> None:
 def test_what_cannot_be_met_is_said_with_the_nearest() -> None:
     nearest = plan(settings(1e8, p99_ms=1), CONSTANTS)
     assert not nearest.latency_met
-    assert all(plan(settings(1e8, shards=n), CONSTANTS).p99_ms >= nearest.p99_ms for n in (1, 3, 10, 40, 150, 1000))
+    assert all(plan(settings(1e8, shards=n), CONSTANTS).p99_ms >= nearest.p99_ms for n in (3, 10, 40, 150, 1000))
     assert plan(settings(1e8, p99_ms=nearest.p99_ms), CONSTANTS).latency_met
-    assert not plan(settings(1e6, recall=0.999), CONSTANTS).recall_met
-    assert plan(settings(1e6, recall=0.99), CONSTANTS).recall_met
+    assert not plan(settings(1e6, recall=0.999, index_kind="ivf_sq8"), CONSTANTS).recall_met
+    assert plan(settings(1e6, recall=0.99, index_kind="ivf_sq8"), CONSTANTS).recall_met
 
 
 @pytest.mark.parametrize(
@@ -206,7 +229,42 @@ def test_second_attempts_never_make_it_slower(passages: float, shards: int) -> N
     options: dict[str, Any] = {"shards": shards, "node_memory_gib": 1e4}
     alone, hedged = (plan(settings(passages, min_replicas=copies, **options), CONSTANTS) for copies in (1, 2))
     assert hedged.p99_ms <= alone.p99_ms
-    assert alone.p99_ms == pytest.approx(alone.p99.total)
+    if alone.replicas == 1:
+        assert alone.p99_ms == pytest.approx(alone.p99.total)
+
+
+def test_replicas_that_the_load_needs_make_second_attempts_too() -> None:
+    idle, busy = (plan(settings(1e6, shards=8, min_replicas=1, qps=qps), CONSTANTS) for qps in (1, 5000))
+    assert (idle.replicas, busy.replicas > 1) == (1, True)
+    assert busy.p99_ms < busy.p99.total == pytest.approx(idle.p99_ms)
+
+
+def test_replicas_of_a_shard_share_a_node_as_far_as_its_cores_and_memory_go() -> None:
+    options: dict[str, Any] = {"shards": 3, "min_replicas": 1, "qps": 2000}
+    roomy = plan(settings(1e6, node_cores=16, node_memory_gib=64, **options), CONSTANTS)
+    assert roomy.nodes == roomy.copies == -(-roomy.replicas // 5)
+    # 3 shards of 0.5 GiB in two versions, and 0.3 GiB for each retriever: two of a shard in 3.6 GiB.
+    small = plan(settings(1e6, node_cores=16, node_memory_gib=4.5, **options), CONSTANTS)
+    assert small.copies == -(-small.replicas // 2)
+    assert small.replicas > small.copies > roomy.copies
+    assert small.total_memory_bytes <= 0.8 * 4.5 * 2**30 * small.nodes
+
+
+def test_hybrid_queries_read_the_vectors_of_what_words_found() -> None:
+    options: dict[str, Any] = {"index_kind": "ivf_sq8", "shards": 1, "recall": 0.99}
+    free = CONSTANTS.model_copy(update={"lexical_us": 1e-12})
+    dense, hybrid = (plan(settings(1e6, lexical=lexical, **options), free).search_ms for lexical in (False, True))
+    # refine 2: by vectors 2 * 25 of them, for a hybrid query 2 * 100, and the 100 that words found; 80.1 us each.
+    assert hybrid - dense == pytest.approx((300 - 50) * 0.0801, rel=1e-6)
+
+
+def test_room_for_a_swap_is_planned() -> None:
+    options: dict[str, Any] = {"index_kind": "ivf_sq8", "shards": 64, "qps": 1}
+    still, swapped = (plan(settings(5e8, versions_in_memory=count, **options), CONSTANTS) for count in (1, 2))
+    assert swapped.nodes > still.nodes
+    process = 64 * 300 * 2**20
+    assert swapped.memory_bytes - process == pytest.approx(2 * (still.memory_bytes - process), rel=1e-9)
+    assert swapped.disk_bytes == still.disk_bytes
 
 
 def run(*arguments: str) -> Result:
