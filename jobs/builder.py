@@ -20,6 +20,7 @@ from shoal.build.commits import ShardCommit, Tally, committed_units, read_shard_
 from shoal.build.lexical import describe_lexical
 from shoal.build.publish import field_types, first_rejected, make_manifest, require_passages, write_rejected
 from shoal.build.recall import Tuning
+from shoal.build.tokens import codec_digest
 from shoal.build.verify import count_problems
 from shoal.errors import Conflict, CorruptIndex, NotFound, ShoalError
 from shoal.evaluation.gate import Answers, Verdict, judge, read_gate, to_json
@@ -161,13 +162,15 @@ class Builder:
         if plan.stores_tokens:
             with self._reporter.stage("tokens"):
                 run(tasks.learn_codec, self.settings, self.settings.index, plan.hash, **self.workers.options)
+        codec = codec_digest(plan, self.storage)
         with self._reporter.stage("embed", len(plan.units)) as stage:
             with ThreadPoolExecutor(_READERS) as pool:
                 units = iter(committed_units(self.storage, plan.hash))
                 # In portions: a pool reads everything that it is given at once.
                 while portion := list(islice(units, 16 * _READERS)):
                     for commit in pool.map(partial(read_unit_commit, self.storage, plan.hash), portion):
-                        tally.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected), commit.fields)
+                        if commit.codec == codec:
+                            tally.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected), commit.fields)
             reused = int(tally.done.sum())
             if reused:
                 self._reporter.say(
@@ -213,9 +216,10 @@ class Builder:
                 stage.advance(passages)
             commits = []
             tuning = Tuning()
+            codec = codec_digest(plan, self.storage)
             for shard in range(plan.shards):
                 commit = read_shard_commit(self.storage, plan.hash, shard)
-                if commit.version != plan.version:
+                if commit.version != plan.version or commit.codec != codec:
                     raise Conflict(f"another run of this build has indexed shard {shard} for {commit.version}")
                 tally.add_shard(commit)
                 tuning.add(commit.trials)

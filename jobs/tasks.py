@@ -17,7 +17,7 @@ from shoal.build.embed import embed_unit, require_tokens
 from shoal.build.index import count_shard, index_shard
 from shoal.build.lexical import merge_shards
 from shoal.build.sample import sample_vectors
-from shoal.build.tokens import read_codec, train_codec
+from shoal.build.tokens import read_codec, token_width, train_codec
 from shoal.build.verify import verify_shard
 from shoal.encoders import Encoder, TextVectors, load_encoder
 from shoal.errors import Conflict, Unavailable
@@ -141,8 +141,14 @@ class Embedder:
 
 
 def fingerprint(settings: BuildSettings) -> Fingerprint:
-    """Load the encoder where workers load it, and name what decides its vectors (the dtype depends on the device)."""
-    return load_encoder(settings).fingerprint()
+    """Load the encoder where workers load it, and name what decides its vectors (the dtype depends on the device).
+
+    Raises InvalidArgument when token vectors shall be stored that it does not have.
+    """
+    encoder = load_encoder(settings)
+    if settings.late_interaction == "stored":
+        token_width(encoder, settings.late_dims)
+    return encoder.fingerprint()
 
 
 def encode_speed(settings: BuildSettings, texts: Sequence[str]) -> float:

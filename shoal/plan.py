@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from shoal import layout
 from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.fingerprint import Fingerprint
+from shoal.indexes import gives_vectors
 from shoal.indexes._auto import AUTO, choose
 from shoal.metadata import declared_types
 from shoal.settings import BuildSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
@@ -244,6 +245,12 @@ def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings,
     if index.index_kind == AUTO:
         kind = choose(estimated, shards, fingerprint.dim, settings.index_memory_gib * 2**30)
         index = index.model_copy(update={"index_kind": kind})
+    if settings.late_interaction == "stored" and not gives_vectors(index.index_kind, fingerprint.dim):
+        raise InvalidArgument(
+            "late_interaction=stored scores passages by their vectors too, which an index of "
+            f"index_kind={index.index_kind} cannot give back; take another index_kind, or leave late_interaction out",
+            param="late_interaction",
+        )
     plan = Plan(
         hash="",
         version="",

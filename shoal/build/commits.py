@@ -33,6 +33,8 @@ class UnitCommit(Record):
     rejected: list[RejectedRecord]
     fields: dict[str, list[FieldType]] | None
     """Types of the values of each metadata field; None if there are too many fields."""
+    codec: str | None = None
+    """Digest of the codec that has rounded its token vectors; None without these."""
 
 
 class Duplicate(Record):
@@ -74,6 +76,8 @@ class ShardCommit(Record):
     entry: ShardEntry
     duplicates: int
     text_bytes: int
+    codec: str | None = None
+    """As in `UnitCommit`."""
     trials: list[Trial]
     """With the parameters of the settings first, then with all others that are tried; the same for every shard."""
 

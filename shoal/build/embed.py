@@ -1,6 +1,6 @@
 """Embed: one unit of input becomes one file of passages and vectors grouped by shard, and a commit record."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -11,6 +11,7 @@ from shoal.build.commits import RejectedRecord, UnitCommit, read_unit_commit
 from shoal.build.unit import write_unit
 from shoal.encoders import TextVectors
 from shoal.errors import InvalidArgument
+from shoal.fingerprint import Fingerprint
 from shoal.late.codec import Codec, Codes
 from shoal.late.writer import column_of
 from shoal.metadata import Observed
@@ -38,8 +39,8 @@ class PassageTokenEncoder(PassageEncoder, Protocol):
         ...
 
 
-TOKEN_CHUNK = 256
-"""Passages whose token vectors are held at once (100 MB of a small model)."""
+TOKEN_BYTES = 128 * 2**20
+"""Most bytes of the token vectors that are held at once, unless one passage alone has more."""
 
 
 def embed_unit(
@@ -47,14 +48,18 @@ def embed_unit(
 ) -> UnitCommit:
     """Embed one unit and commit it; a unit that is committed already is only looked up.
 
-    codec: rounds the token vectors, for a plan that stores them.
+    codec: rounds the token vectors, for a plan that stores them. A unit that another codec has rounded is
+    embedded anew: two runs of one build may have learned one each.
     The result depends on the plan and the encoder alone; it is not asked for vectors that the source brings.
     Raises InvalidArgument when the unit's file cannot be read or has changed since the plan was made, or when token
     vectors are wanted of an encoder that has none.
     """
     files = layout.unit_commit(plan.hash, unit.number), layout.unit_data(plan.hash, unit.number)
+    digest = None if codec is None else codec.digest
     if all(storage.exists(path) for path in files):
-        return read_unit_commit(storage, plan.hash, unit.number)
+        commit = read_unit_commit(storage, plan.hash, unit.number)
+        if commit.codec == digest:
+            return commit
     reader = read_unit(plan, unit, storage)
     observed = Observed()
     records: list[int] = []
@@ -73,7 +78,7 @@ def embed_unit(
         if codec is None:
             vectors = encoder.encode_passages(texts)
         else:
-            vectors, tokens = encode_with_tokens(encoder, texts, plan.encoder.dim, codec)
+            vectors, tokens = encode_with_tokens(encoder, texts, plan.encoder, codec)
         reason = "text: its vector is not finite; check the encoder and its dtype"
     else:
         vectors = _normalised(passages, plan.encoder.dim)
@@ -93,7 +98,7 @@ def embed_unit(
         path = folder / "unit.arrow"
         batch = to_batch(passages).take(pa.array(order))
         column = None if tokens is None else column_of([tokens[row] for row in order])
-        write_unit(path, batch, np.asarray(records, np.int64)[order], vectors[order], rows, column)
+        write_unit(path, batch, np.asarray(records, np.int64)[order], vectors[order], rows, column, digest)
         storage.put(path, layout.unit_data(plan.hash, unit.number))
     commit = UnitCommit(
         unit=unit.number,
@@ -104,26 +109,50 @@ def embed_unit(
             for bad in sorted(rejected, key=lambda bad: bad.record)
         ],
         fields=observed.kinds,
+        codec=digest,
     )
     storage.write(layout.unit_commit(plan.hash, unit.number), commit.model_dump_json().encode())
     return commit
 
 
 def encode_with_tokens(
-    encoder: PassageEncoder, texts: Sequence[str], dim: int, codec: Codec
+    encoder: PassageEncoder, texts: Sequence[str], fingerprint: Fingerprint, codec: Codec
 ) -> tuple[FloatArray, list[Codes]]:
     """Encode passages in one pass: float32 (n, dim) and the codes of their tokens, uint8 (t, width) each."""
-    vectors = np.empty((len(texts), dim), np.float32)
+    vectors = np.empty((len(texts), fingerprint.dim), np.float32)
     codes: dict[int, Codes] = {}
-    # Texts of similar length share a chunk, as they share a batch of the encoder.
-    order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
-    for start in range(0, len(order), TOKEN_CHUNK):
-        rows = order[start : start + TOKEN_CHUNK]
-        encoded = require_tokens(encoder).encode_passage_tokens([texts[row] for row in rows])
-        for row, one in zip(rows, encoded, strict=True):
-            vectors[row] = one.vector
-            codes[row] = codec.encode(one.tokens)
+    hidden = codec.axes.shape[1]
+    for row, one in encode_tokens(require_tokens(encoder), texts, fingerprint.max_length, hidden):
+        vectors[row] = one.vector
+        codes[row] = codec.encode(one.tokens)
     return vectors, [codes[row] for row in range(len(texts))]
+
+
+def encode_tokens(
+    encoder: PassageTokenEncoder, texts: Sequence[str], max_length: int, hidden: int
+) -> Iterator[tuple[int, TextVectors]]:
+    """Encode passages with their tokens, the longest first, and give the place of each with what became of it.
+
+    max_length: tokens that the encoder reads of a text. hidden: dimensions of a token vector. Memory: TOKEN_BYTES, and
+    one batch of the encoder.
+    """
+
+    def encoded(rows: Sequence[int]) -> Iterator[tuple[int, TextVectors]]:
+        return zip(rows, encoder.encode_passage_tokens([texts[row] for row in rows]), strict=True)
+
+    rows: list[int] = []
+    held = 0
+    # Texts of similar length share a chunk, as they share a batch of the encoder.
+    for row in sorted(range(len(texts)), key=lambda row: -len(texts[row])):
+        # No token is shorter than a byte of its text; texts of none have special tokens.
+        size = 4 * hidden * min(max_length, len(texts[row].encode("utf-8", "replace")) + 2)
+        if rows and held + size > TOKEN_BYTES:
+            yield from encoded(rows)
+            rows, held = [], 0
+        rows.append(row)
+        held += size
+    if rows:
+        yield from encoded(rows)
 
 
 def require_tokens(encoder: PassageEncoder) -> PassageTokenEncoder:

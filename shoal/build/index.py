@@ -15,6 +15,7 @@ from shoal.build.lexical import open_writer
 from shoal.build.recall import ExactSearch, attempt
 from shoal.build.tokens import read_codec
 from shoal.build.unit import UnitFile, vectors_of
+from shoal.errors import Conflict
 from shoal.indexes import index_kind
 from shoal.late.writer import TokenWriter
 from shoal.lexical.analyzer import Analyzer
@@ -36,22 +37,24 @@ def index_shard(
     """Index one shard, store its files in the version's folder and commit it; one that is stored is only looked up.
 
     queries: float32 (q, dim), the sampled vectors for which the index is compared with exact search. fields: types
-    of the metadata fields of the whole corpus.
+    of the metadata fields of the whole corpus. Raises Conflict when a unit was embedded by another run of this build.
     Two passes over the shard's rows: ids alone for the duplicates, then everything. Memory: 63 bytes a row while equal
     ids are looked for (measured), 4 bytes a row, one block and what `LexicalWriter` takes afterwards.
     """
-    if commit := _stored(plan, shard, storage):
+    codec = read_codec(plan, storage) if plan.stores_tokens else None
+    digest = None if codec is None else codec.digest
+    if commit := _stored(plan, shard, storage, digest):
         return commit
     rows = _Rows.read(storage, plan.hash, len(plan.units), shard)
     exact = ExactSearch(queries)
     trained = layout.trained_index(plan.hash)
     with storage.scratch(layout.scratch(plan.hash)) as folder:
         lexical = open_writer(plan, shard, storage, folder / "shard") if plan.lexical.lexical else None
-        tokens = TokenWriter(folder / "shard", read_codec(plan, storage)) if plan.stores_tokens else None
+        tokens = TokenWriter(folder / "shard", codec) if codec is not None else None
         with (folder / "duplicates.jsonl").open("w", encoding="utf-8") as duplicates:
             entry = write_shard(
                 folder / "shard",
-                exact.watch(_blocks(storage, plan.hash, len(plan.units), shard, rows, duplicates)),
+                exact.watch(_blocks(storage, plan, shard, rows, duplicates, digest)),
                 shard=shard,
                 dim=plan.encoder.dim,
                 kind=plan.index.index_kind,
@@ -77,6 +80,7 @@ def index_shard(
         entry=entry,
         duplicates=len(rows.duplicates),
         text_bytes=info.text_bytes,
+        codec=digest,
         trials=trials,
     )
     storage.write(layout.shard_commit(plan.hash, shard), commit.model_dump_json().encode())
@@ -126,14 +130,15 @@ def duplicate_rows(digests: bytes | bytearray) -> tuple[NDArray[np.int64], NDArr
     return duplicates[ascending], firsts[ascending]
 
 
-def _stored(plan: Plan, shard: int, storage: Storage) -> ShardCommit | None:
-    """The commit record of a shard of this very version whose files are there."""
+def _stored(plan: Plan, shard: int, storage: Storage, codec: str | None) -> ShardCommit | None:
+    """The commit record of a shard of this very version and codec whose files are there."""
     if not storage.exists(layout.shard_commit(plan.hash, shard)):
         return None
     commit = read_shard_commit(storage, plan.hash, shard)
     folder = layout.version_dir(plan.version)
     files = [layout.shard_duplicates(plan.hash, shard), *(f"{folder}/{file.path}" for file in commit.entry.files)]
-    return commit if commit.version == plan.version and all(map(storage.exists, files)) else None
+    same = commit.version == plan.version and commit.codec == codec
+    return commit if same and all(map(storage.exists, files)) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +179,21 @@ class _Rows:
 
 
 def _blocks(
-    storage: Storage, plan_hash: str, units: int, shard: int, rows: _Rows, duplicates: TextIO
+    storage: Storage, plan: Plan, shard: int, rows: _Rows, duplicates: TextIO, codec: str | None
 ) -> Iterator[tuple[pa.RecordBatch, FloatArray]]:
-    """The kept rows of a shard, unit by unit, with their vectors; duplicates go to their file."""
+    """The kept rows of a shard, unit by unit, with their vectors; duplicates go to their file.
+
+    Raises Conflict for a unit whose token vectors were reduced otherwise than by this codec; the next run embeds it.
+    """
     start = 0
-    for unit in range(units):
-        with UnitFile(storage, plan_hash, unit) as file:
+    for unit in range(len(plan.units)):
+        with UnitFile(storage, plan.hash, unit) as file:
+            if file.codec != codec:
+                # Another run may have replaced the file before this one wrote its commit record.
+                storage.delete(layout.unit_commit(plan.hash, unit))
+                raise Conflict(
+                    f"another run of this build has reduced the token vectors of unit {unit} otherwise; run it again"
+                )
             batch = file.shard(shard)
             kept = _without_duplicates(batch, start, rows, duplicates)
             start += len(batch)

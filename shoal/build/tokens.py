@@ -6,15 +6,14 @@ from itertools import islice
 import numpy as np
 
 from shoal import layout
-from shoal.build.commits import committed_units
-from shoal.build.embed import PassageEncoder, require_tokens
+from shoal.build.embed import PassageEncoder, encode_tokens, require_tokens
 from shoal.build.sample import stratified
 from shoal.errors import InvalidArgument
 from shoal.late import codec
 from shoal.late.codec import Codec
 from shoal.manifest import LateInfo
 from shoal.plan import Plan
-from shoal.records import Passage
+from shoal.records import FloatArray
 from shoal.sources import read_unit
 from shoal.storage import Storage
 
@@ -27,30 +26,49 @@ TOKENS = 64
 def train_codec(plan: Plan, encoder: PassageEncoder, storage: Storage) -> None:
     """Learn how token vectors are reduced, once. The same input and encoder give the same reduction.
 
+    Two runs of one build, on different machines, may learn reductions that differ in their last bits: the later one
+    keeps what is there, and every unit names the one that its token vectors were reduced with.
     Raises InvalidArgument when the encoder has no token vectors, or too short ones, or the input holds no passage.
     """
     if storage.exists(layout.codec(plan.hash)):
         return
-    texts = [passage.content for passage in _sample(plan, storage)]
+    texts = _sample(plan, storage)
     if not texts:
         raise InvalidArgument(
             "nothing to index: the input holds no passage whose token vectors could be stored", param="source"
         )
+    hidden = token_width(encoder, plan.late.late_dims)
+    kept: dict[int, FloatArray] = {}
+    for row, one in encode_tokens(require_tokens(encoder), texts, plan.encoder.max_length, hidden):
+        part = one.tokens[stratified(len(one.tokens), TOKENS, seed=4)]
+        if np.isfinite(part).all():
+            kept[row] = part
+    if not kept:
+        raise InvalidArgument("the token vectors are not finite; check the encoder and its dtype", param="dtype")
+    sample = np.concatenate([kept[row] for row in sorted(kept)])
+    learned = codec.train(sample, plan.late.late_dims, plan.late.late_bits)
+    if not storage.exists(layout.codec(plan.hash)):  # encoding takes long: another run may have been faster
+        storage.write(layout.codec(plan.hash), learned.to_bytes())
+
+
+def token_width(encoder: PassageEncoder, dims: int) -> int:
+    """Tell of how many dimensions an encoder's token vectors are, by encoding a word.
+
+    Raises InvalidArgument, naming the option, when it has no token vectors, or shorter ones than `dims`.
+    """
     encoder = require_tokens(encoder)
     try:
-        encoded = encoder.encode_passage_tokens(texts)
+        [one] = encoder.encode_passage_tokens(["width"])
     except InvalidArgument as error:
         raise InvalidArgument(f"late_interaction=stored: {error.message}", param="late_interaction") from error
-    tokens = [one.tokens[stratified(len(one.tokens), TOKENS, seed=4)] for one in encoded]
-    finite = [part for part in tokens if np.isfinite(part).all()]
-    if not finite:
-        raise InvalidArgument("the token vectors are not finite; check the encoder and its dtype", param="dtype")
-    sample = np.concatenate(finite)
-    # Clearing the staging folder may have been interrupted: units of before were perhaps reduced otherwise.
-    for unit in committed_units(storage, plan.hash):
-        storage.delete(layout.unit_commit(plan.hash, unit))
-    learned = codec.train(sample, plan.late.late_dims, plan.late.late_bits)
-    storage.write(layout.codec(plan.hash), learned.to_bytes())
+    width = int(one.tokens.shape[1])
+    if dims > width:
+        raise InvalidArgument(
+            f"late_dims={dims}, but the encoder's token vectors have {width} dimensions; take {width} at most, or "
+            "another encoder",
+            param="late_dims",
+        )
+    return width
 
 
 def read_codec(plan: Plan, storage: Storage) -> Codec:
@@ -58,21 +76,32 @@ def read_codec(plan: Plan, storage: Storage) -> Codec:
     return Codec.from_bytes(storage.read(layout.codec(plan.hash)))
 
 
+def codec_digest(plan: Plan, storage: Storage) -> str | None:
+    """Digest of what `train_codec` learned, as commit records name it; None when the build stores no token vectors."""
+    return read_codec(plan, storage).digest if plan.stores_tokens else None
+
+
 def describe_tokens(plan: Plan) -> LateInfo | None:
     """Describe the stored token vectors for the manifest; None when the build stores none."""
     return LateInfo(dims=plan.late.late_dims, bits=plan.late.late_bits) if plan.stores_tokens else None
 
 
-def _sample(plan: Plan, storage: Storage) -> list[Passage]:
-    """Passages from all over the input; of an input whose chosen units hold none, whatever there is first."""
+def _sample(plan: Plan, storage: Storage) -> list[str]:
+    """Texts from all over the input and its units; of an input whose chosen units hold none, whatever there is first.
+
+    Memory: the texts of one unit, and the sample.
+    """
     units = [plan.units[number] for number in stratified(len(plan.units), UNITS, seed=3).tolist()]
     each = -(-PASSAGES // max(1, len(units)))
 
-    def passages(number: int) -> Iterator[Passage]:
+    def texts(number: int) -> Iterator[str]:
         for item in read_unit(plan, plan.units[number], storage):
             if isinstance(item, tuple):
-                yield item[1]
+                yield item[1].content
 
-    found = [passage for unit in units for passage in islice(passages(unit.number), each)]
-    everything = (passage for number in range(len(plan.units)) for passage in passages(number))
+    found: list[str] = []
+    for unit in units:
+        held = list(texts(unit.number))
+        found += [held[place] for place in stratified(len(held), each, seed=unit.number)]
+    everything = (text for number in range(len(plan.units)) for text in texts(number))
     return found or list(islice(everything, PASSAGES))

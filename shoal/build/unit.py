@@ -15,11 +15,19 @@ from shoal.storage import Storage
 _COLUMNS = [*PASSAGE_SCHEMA.names, "record", "vector", COLUMN.name]
 
 
-def unit_schema(dim: int, tokens: bool = False) -> pa.Schema:
-    """Columns of a passage, the place of its record within the unit, its vector and, if kept, its reduced tokens."""
+_CODEC = b"codec"
+
+
+def unit_schema(dim: int, codec: str | None = None) -> pa.Schema:
+    """Columns of a passage, the place of its record within the unit, its vector and, if kept, its reduced tokens.
+
+    codec: digest of what has reduced the tokens, which the file names; None without tokens.
+    """
     record = pa.field("record", pa.int64(), nullable=False)
     vector = pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)
-    return pa.schema([*PASSAGE_SCHEMA, record, vector, *([COLUMN] if tokens else [])])
+    if codec is None:
+        return pa.schema([*PASSAGE_SCHEMA, record, vector])
+    return pa.schema([*PASSAGE_SCHEMA, record, vector, COLUMN], metadata={_CODEC: codec})
 
 
 def write_unit(
@@ -29,16 +37,18 @@ def write_unit(
     vectors: FloatArray,
     rows: NDArray[np.int64],
     tokens: pa.LargeBinaryArray | None = None,
+    codec: str | None = None,
 ) -> None:
     """Write a unit to a local file.
 
     batch: passages (n,) ordered by shard; records: int64 (n,); vectors: float32 (n, dim); rows: int64 (shards,), how
-    many of the n belong to each shard; tokens: the column of their reduced token vectors, if these are kept.
+    many of the n belong to each shard; tokens, codec: the column of their reduced token vectors, if these are kept, and
+    the digest of what has reduced them.
     """
     dim = vectors.shape[1]
     vector = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1)), dim)
     columns = [*batch.columns, pa.array(records), vector, *([] if tokens is None else [tokens])]
-    whole = pa.RecordBatch.from_arrays(columns, schema=unit_schema(dim, tokens is not None))
+    whole = pa.RecordBatch.from_arrays(columns, schema=unit_schema(dim, codec))
     with pa.ipc.new_file(str(path), whole.schema) as writer:
         start = 0
         for count in rows.tolist():
@@ -61,6 +71,12 @@ class UnitFile:
 
     def __exit__(self, *exception: object) -> None:
         self._source.close()
+
+    @property
+    def codec(self) -> str | None:
+        """Digest of what has reduced the token vectors; None without these."""
+        name = (self._reader.schema.metadata or {}).get(_CODEC)
+        return None if name is None else name.decode()
 
     def shard(self, shard: int) -> pa.RecordBatch:
         """The rows of one shard, with the columns asked for."""

@@ -141,3 +141,12 @@ def index_kind(name: str) -> IndexKind:
 def check(name: str, dim: int, search: str = "") -> None:
     """Raise InvalidArgument unless an index of this kind, dimension and search can be made. Needs no data."""
     index_kind(name).check(name, dim, search)
+
+
+def gives_vectors(name: str, dim: int) -> bool:
+    """Whether indexes of this kind and dimension can give vectors back, as all files of this folder can."""
+    if name in kinds():
+        return True
+    from shoal.indexes import factory
+
+    return factory.gives_vectors(name, dim)

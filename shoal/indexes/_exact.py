@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from shoal.errors import CorruptIndex
+from shoal.errors import CorruptIndex, ShoalError
 from shoal.indexes import Effort, _faiss
 from shoal.records import FloatArray, RowArray
 
@@ -76,13 +76,19 @@ def read(path: Path, count: int, dim: int) -> NDArray[np.float16]:
 def _mapped(vectors: NDArray[np.float16]) -> Any:
     """An index of FAISS over float16 (n, dim) that lies where it is: its codes of float16 are those of NumPy.
 
-    It does not keep the array alive.
+    It does not keep the array alive. Raises ShoalError with a FAISS whose codes cannot be a view.
     """
     index = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     # What MaybeOwnedVector::create_view does in C++; Python cannot make the owner that it asks for.
     codes, place = index.codes, faiss.swig_ptr(vectors.view(np.uint8).reshape(-1))
     codes.is_owned, codes.view_data, codes.c_ptr = False, place, place
     codes.view_size = codes.c_size = vectors.nbytes
+    # Without such a view (before FAISS 1.11), the assignments do nothing and a search would read beyond the codes.
+    if codes.size() != vectors.nbytes or int(codes.data() or 0) != vectors.ctypes.data:
+        raise ShoalError(
+            f"FAISS {faiss.__version__} cannot search vectors in a mapped file, as indexes with exact re-scoring need; "
+            "install another version, 1.11 or later"
+        )
     index.ntotal = len(vectors)
     return index
 

@@ -117,7 +117,7 @@ class FaissIndex:
     def prefers_scan(self, matches: int) -> bool:
         """Compare the two by what was measured; see `ShardIndex.prefers_scan`."""
         lists, inner = inverted_lists(self._index), base(self._index)
-        if isinstance(lists, faiss.IndexIVFFastScan):  # cannot give vectors back
+        if not gives_vectors(self._index):
             return matches == 0
         if isinstance(inner, faiss.IndexHNSW):
             most = sqrt(_SCANNED_GRAPH * self.count * inner.hnsw.efSearch)
@@ -128,7 +128,7 @@ class FaissIndex:
 
     def scan(self, queries: FloatArray, top_k: int, rows: RowArray) -> tuple[FloatArray, RowArray]:
         """Search float32 (b, dim) exactly among rows, int64 (n,); see `ShardIndex.scan`."""
-        if len(queries) and len(rows) and isinstance(inverted_lists(self._index), faiss.IndexIVFFastScan):
+        if len(queries) and len(rows) and not gives_vectors(self._index):
             # See `vectors`.
             return self.search(queries, top_k, faiss.IDSelectorBatch(rows), len(rows) / self.count**2)
         self._start_searching()
@@ -141,13 +141,12 @@ class FaissIndex:
         """Return float32 (n, dim); see `ShardIndex.vectors`."""
         if not len(rows):
             return np.empty((0, self.dim), dtype=np.float32)
+        if not gives_vectors(self._index):
+            raise InvalidArgument(
+                "this index kind cannot give vectors back; leave them out of include", param="include"
+            )
         inverted = inverted_lists(self._index)
         if inverted is not None:
-            if isinstance(inverted, faiss.IndexIVFFastScan):  # FAISS 1.15 crashes here
-                raise InvalidArgument(
-                    "an IVF index with 4-bit fast scan cannot give vectors back; leave them out of include",
-                    param="include",
-                )
             with self._mapping:
                 if inverted.direct_map.no():
                     inverted.make_direct_map()
@@ -254,6 +253,11 @@ def inverted_lists(index: Any) -> Any:
     """Return the IVF index within an index, as the class that it is, or None."""
     inverted = faiss.try_extract_index_ivf(index)
     return None if inverted is None else faiss.downcast_index(inverted)
+
+
+def gives_vectors(index: Any) -> bool:
+    """Whether vectors can be had back: not of an IVF index with 4-bit fast scan, where FAISS 1.15 crashes."""
+    return not isinstance(inverted_lists(index), faiss.IndexIVFFastScan)
 
 
 def set_search(index: Any, search: str) -> None:

@@ -24,6 +24,11 @@ def check(name: str, dim: int, search: str) -> None:
     _faiss.create(name, dim, search)
 
 
+def gives_vectors(name: str, dim: int) -> bool:
+    """Whether an index of this kind can give vectors back. Raises InvalidArgument as `check` does."""
+    return _faiss.gives_vectors(_faiss.create(name, dim, ""))
+
+
 def train(sample: FloatArray, settings: "IndexSettings", threads: int) -> bytes:
     """Train on float32 (n, dim), on a GPU if this process sees one, and return the serialised empty index."""
     index = _faiss.create(settings.index_kind, sample.shape[1], settings.index_search)

@@ -12,6 +12,7 @@ but not rounded, and these levels. Cosines within the subspace keep tokens that 
 less: without them 64 axes of all-MiniLM-L6-v2 rank worse than stage one (`benchmarks.stored` tries the layouts).
 """
 
+import hashlib
 import io
 import zipfile
 from dataclasses import dataclass
@@ -38,6 +39,11 @@ class Codec:
     means: FloatArray
     steps: FloatArray
     bits: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what it is serialised as: equal for what rounds alike."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
 
     @property
     def width(self) -> int:

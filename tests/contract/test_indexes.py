@@ -2,14 +2,15 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import faiss
 import numpy as np
 import pytest
 
-from shoal.errors import CorruptIndex, InvalidArgument
-from shoal.indexes import ShardIndex, check, exact_path, index_kind, kinds
+from shoal.errors import CorruptIndex, InvalidArgument, ShoalError
+from shoal.indexes import ShardIndex, _exact, check, exact_path, gives_vectors, index_kind, kinds
 from shoal.records import FloatArray
 from shoal.settings import IndexSettings
 
@@ -248,6 +249,33 @@ def test_fast_scan_cannot_give_vectors_back_but_scans_some_rows(tmp_path: Path) 
     _, rows = index.scan(QUERIES, TOP, np.arange(0, COUNT, 100))
     assert all(sorted(line) == sorted(set(line)) and set(line) <= set(range(0, COUNT, 100)) for line in rows.tolist())
     assert not index.prefers_scan(1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        *((kind, True) for kind in kinds()),
+        *((kind, True) for kind in ("Flat", "PQ16x4fs", "PCA16,IVF8,SQ8", "IVF8(IVF2,Flat),Flat", "IVF8,SQ8,RFlat")),
+        *((kind, False) for kind in ("IVF8,PQ16x4fs", "IVF8,PQ16x4fs,RFlat", "OPQ16,IVF8,PQ16x4fs")),
+    ],
+)
+def test_it_is_known_without_data_which_kinds_give_vectors_back(tmp_path: Path, kind: str, expected: bool) -> None:
+    assert gives_vectors(kind, DIM) == expected
+    index = build(Case(kind), tmp_path / "vectors.faiss")
+    rows = np.array([3, 1])
+    if expected:
+        assert index.vectors(rows).shape == (2, DIM)
+    else:
+        with pytest.raises(InvalidArgument, match="cannot give vectors back"):
+            index.vectors(rows)
+
+
+def test_a_faiss_that_cannot_look_at_a_mapped_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = SimpleNamespace(codes=faiss.UInt8Vector(), ntotal=0)  # as it was before FAISS 1.11
+    monkeypatch.setattr(faiss, "IndexScalarQuantizer", lambda *_: older)
+    for count in (0, 5):
+        with pytest.raises(ShoalError, match=r"install another version, 1\.11 or later"):
+            _exact._mapped(VECTORS[:count].astype(np.float16))
 
 
 def test_search_parameters_are_applied(tmp_path: Path) -> None:

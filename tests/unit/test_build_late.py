@@ -10,19 +10,31 @@ import pytest
 from jobs import tasks
 from shoal import layout, versions
 from shoal.build import embed, tokens
-from shoal.build.embed import embed_unit
+from shoal.build.commits import read_shard_commit
+from shoal.build.embed import embed_unit, encode_tokens
+from shoal.build.index import index_shard
+from shoal.build.publish import field_types
 from shoal.build.tokens import read_codec, train_codec
 from shoal.build.verify import verify_shard
 from shoal.encoders import TextVectors, TokenEncoder
-from shoal.errors import InvalidArgument
+from shoal.encoders.hashing import HashingEncoder
+from shoal.errors import Conflict, InvalidArgument
+from shoal.late import codec
+from shoal.late.codec import Codec
 from shoal.manifest import LateInfo, Manifest
 from shoal.plan import make_plan
 from shoal.records import FloatArray
 from shoal.shard import Shard
+from shoal.sources import read_unit
 from tests.unit.test_build import Build, jsonl, records
 
-STORED = {"late_interaction": "stored", "late_dims": 8, "late_bits": 8}
+STORED: dict[str, Any] = {"late_interaction": "stored", "late_dims": 8, "late_bits": 8}
 DIM = 16
+
+
+def other_codec() -> Codec:
+    """A reduction that no build of these tests learns."""
+    return codec.train(np.random.default_rng(9).standard_normal((50, DIM)), STORED["late_dims"], STORED["late_bits"])
 
 
 @pytest.fixture
@@ -100,13 +112,63 @@ def test_equal_plans_store_equal_tokens_however_a_build_was_interrupted(tmp_path
 
 
 def test_units_are_not_trusted_without_what_reduced_them(tmp_path: Path, source: Path) -> None:
-    build = StoredBuild(tmp_path / "root", source).embed()
-    kept = build.staged()
-    build.storage.delete(layout.codec(build.plan.hash))  # as clearing the staging folder may leave it
-    train_codec(build.plan, build.encoder, build.storage)
-    assert not [path for path in build.staged() if path.endswith(".json")]
+    build = StoredBuild(tmp_path / "root", source)
+    path = layout.codec(build.plan.hash)
+    build.storage.write(path, other_codec().to_bytes())
     build.embed()
-    assert build.staged() == kept
+    before = build.staged()
+    build.storage.delete(path)  # as clearing the staging folder may leave it
+    again = StoredBuild(tmp_path / "root", source).embed()
+    again.publish()
+    assert again.staged().keys() == before.keys()
+    assert all(again.staged()[name] != data for name, data in before.items())
+    whole = StoredBuild(tmp_path / "whole", source).embed()
+    whole.publish()
+    assert again.staged() == whole.staged()
+    assert again.late_files() == whole.late_files()
+
+
+def test_of_two_runs_the_slower_one_keeps_the_reduction_of_the_faster(tmp_path: Path, source: Path) -> None:
+    build = StoredBuild(tmp_path / "root", source)
+    path = layout.codec(build.plan.hash)
+
+    class Overtaken(HashingEncoder):
+        def encode_passage_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
+            if not build.storage.exists(path):
+                build.storage.write(path, other_codec().to_bytes())
+                codec = read_codec(build.plan, build.storage)
+                embed_unit(build.plan, build.plan.units[0], build.encoder, build.storage, codec)
+            return super().encode_passage_tokens(texts)
+
+    train_codec(build.plan, Overtaken(DIM, 64), build.storage)
+    assert build.storage.read(path) == other_codec().to_bytes()
+    assert build.staged().keys() == {"00000000.arrow", "00000000.json"}
+
+
+def test_a_unit_that_another_run_reduced_is_never_indexed_and_embedded_by_the_next_one(
+    tmp_path: Path, source: Path
+) -> None:
+    build = StoredBuild(tmp_path / "root", source).embed()
+    name, commit = layout.unit_data(build.plan.hash, 3), layout.unit_commit(build.plan.hash, 3)
+    whole, record = build.staged(), build.storage.read(commit)
+    other = other_codec()
+    build.storage.delete(commit)
+    embed_unit(build.plan, build.plan.units[3], build.encoder, build.storage, other)
+    # Its data came last, and the commit record of this run after them.
+    build.storage.write(commit, record)
+    assert build.storage.read(name) != whole["00000003.arrow"]
+    with pytest.raises(Conflict, match="token vectors of unit 3 otherwise; run it again"):
+        build.index()
+    again = StoredBuild(tmp_path / "root", source).embed()
+    assert again.staged() == whole
+    again.publish()
+    # A shard that was indexed with another one is indexed anew as well.
+    shard = read_shard_commit(again.storage, again.plan.hash, 0)
+    stale = shard.model_copy(update={"codec": other.digest, "text_bytes": -1})
+    again.storage.write(layout.shard_commit(again.plan.hash, 0), stale.model_dump_json().encode())
+    fields = field_types(again.plan, again.tally)
+    queries = np.zeros((0, DIM), np.float32)
+    assert index_shard(again.plan, 0, again.storage, queries, 1, fields).text_bytes == shard.text_bytes
 
 
 def test_a_reduction_that_is_there_is_not_learned_again(tmp_path: Path, source: Path) -> None:
@@ -123,7 +185,8 @@ def test_a_reduction_that_is_there_is_not_learned_again(tmp_path: Path, source: 
 def test_one_pass_serves_vectors_and_tokens_and_holds_few_of_them(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embed, "TOKEN_CHUNK", 4)
+    # Texts of some 25 bytes have 27 tokens at most.
+    monkeypatch.setattr(embed, "TOKEN_BYTES", 4 * 4 * DIM * 28)
     build = StoredBuild(tmp_path / "root", source)
     train_codec(build.plan, build.encoder, build.storage)
     calls: list[int] = []
@@ -142,6 +205,44 @@ def test_one_pass_serves_vectors_and_tokens_and_holds_few_of_them(
     commit = embed_unit(build.plan, build.plan.units[0], Counting(), build.storage, codec)
     assert sum(calls) == sum(commit.rows)
     assert max(calls) == 4
+
+
+def test_few_long_texts_are_held_at_once_and_many_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embed, "TOKEN_BYTES", 4 * DIM * 100)
+    calls: list[list[int]] = []
+
+    class Recorded(HashingEncoder):
+        def encode_passage_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
+            calls.append([len(text) for text in texts])
+            return super().encode_passage_tokens(texts)
+
+    texts = ["x" * length for length in (8, 1000, 8, 48, 8, 1000, 48, 0)]
+    encoder = Recorded(DIM, 64)
+    found = dict(encode_tokens(encoder, texts, 64, DIM))
+    assert calls == [[1000], [1000], [48, 48], [8, 8, 8, 0]]
+    for row, text in enumerate(texts):
+        np.testing.assert_array_equal(found[row].vector, encoder.encode_passages([text])[0])
+    assert list(encode_tokens(encoder, [], 64, DIM)) == []
+
+
+def test_the_sample_is_encoded_in_parts_and_reduced_at_once(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = StoredBuild(tmp_path / "whole", source)
+    train_codec(whole.plan, whole.encoder, whole.storage)
+    monkeypatch.setattr(embed, "TOKEN_BYTES", 4 * 4 * DIM * 28)
+    parts = StoredBuild(tmp_path / "parts", source)
+    calls: list[int] = []
+
+    class Recorded(HashingEncoder):
+        def encode_passage_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
+            calls.append(len(texts))
+            return super().encode_passage_tokens(texts)
+
+    train_codec(parts.plan, Recorded(DIM, 64), parts.storage)
+    assert max(calls) == 4
+    assert sum(calls) == 1 + 66  # a word, to learn how long token vectors are; one passage is there twice
+    assert read_codec(parts.plan, parts.storage).digest == read_codec(whole.plan, whole.storage).digest
 
 
 def test_an_encoder_without_tokens_is_refused_by_the_name_of_the_option(tmp_path: Path, source: Path) -> None:
@@ -198,6 +299,20 @@ def test_the_sample_is_found_wherever_the_passages_are(tmp_path: Path, monkeypat
     assert build.manifest().counts.passages == 5
 
 
+def test_the_sample_comes_from_all_over_each_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "UNITS", 2)
+    monkeypatch.setattr(tokens, "PASSAGES", 8)
+    corpus = jsonl(tmp_path / "corpus.jsonl", records(400))
+    build = StoredBuild(tmp_path / "root", corpus, unit_passages=100)
+    texts = tokens._sample(build.plan, build.storage)
+    chosen = []
+    for unit in build.plan.units:
+        held = [item[1].content for item in read_unit(build.plan, unit, build.storage) if isinstance(item, tuple)]
+        if places := [held.index(text) for text in texts if text in held]:
+            chosen.append([place * 4 // len(held) for place in places])
+    assert chosen == [[0, 1, 2, 3]] * 2
+
+
 def test_what_is_stored_is_verified(tmp_path: Path, source: Path) -> None:
     build = StoredBuild(tmp_path / "root", source).embed()
     commit = build.index()[0]
@@ -220,6 +335,20 @@ def test_the_plan_knows_what_is_stored(tmp_path: Path, source: Path) -> None:
     assert plain.plan.settings["late_interaction"] == "none"
     with pytest.raises(InvalidArgument, match="with vectors_field no text is encoded"):
         make_plan(plain.settings.model_copy(update={**STORED, "vectors_field": "vector"}), plain.encoder.fingerprint())
+
+
+def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path: Path, source: Path) -> None:
+    plain = Build(tmp_path / "root", source)
+    settings = plain.settings.model_copy(update={**STORED, "index_kind": "IVF4,PQ4x4fs"})
+    with pytest.raises(InvalidArgument, match=r"late_interaction=stored .* index_kind=IVF4,PQ4x4fs cannot give back"):
+        make_plan(settings, plain.encoder.fingerprint())
+    make_plan(settings.model_copy(update={"late_interaction": "none"}), plain.encoder.fingerprint())
+    settings = plain.settings.model_copy(update={**STORED, "late_dims": DIM + 8})
+    with pytest.raises(InvalidArgument, match=rf"late_dims=24, but .* have {DIM} dimensions") as error:
+        tasks.fingerprint(settings)
+    assert error.value.param == "late_dims"
+    assert tasks.fingerprint(settings.model_copy(update=STORED)) == plain.encoder.fingerprint()
+    assert not list(plain.storage.files(""))
 
 
 def test_the_workers_read_what_was_learned(tmp_path: Path, source: Path) -> None:
