@@ -129,7 +129,7 @@ def measure(port: int, queries: Path, options: argparse.Namespace, server: int) 
     width = min(ServeSettings.model_fields["max_batch"].default, most)
     load(width, 5)
     alone, sustained = load(1, seconds), load(width, seconds)
-    rate = sustained.count() / sustained.seconds
+    rate = sustained.count(*ACCEPTED) / sustained.seconds
     before = memory(server)
     with Sampler(server) as sampler:
         # Those that are accepted do not pause.
