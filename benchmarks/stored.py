@@ -350,6 +350,7 @@ def plot(outcomes: dict[Layout | None, Outcome], path: Path) -> None:
     for mode, axis in zip(MODES, axes, strict=True):
         for bits, factor in kinds:
             found = [outcomes[one] for one in outcomes if one is not None and (one.bits, one.pooled) == (bits, factor)]
+            found.sort(key=lambda outcome: sum(outcome.passage_bytes))
             axis.plot(
                 [statistics.mean(one.passage_bytes) for one in found],
                 [one.mean(mode) for one in found],
