@@ -4,6 +4,7 @@ Starts a private Ray, deploys `serve.app`, and prints one line `ready http://HOS
 searched. Nothing of it is left when it ends: no process, no port, no file. On a cluster `serve deploy` is used instead.
 """
 
+import asyncio
 import contextlib
 import importlib
 import io
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -65,10 +67,20 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
         served = ServeSettings.model_validate(settings.model_dump(include=set(ServeSettings.model_fields)))
         plan = plan_serving(served)
         # Ray prints on stdout too, where only our one line belongs.
-        with contextlib.redirect_stdout(sys.stderr), _ray(settings), _serve(settings, served, plan):
-            start_services = partial(_start_services, served)
+        with (
+            contextlib.redirect_stdout(sys.stderr),
+            _ray(settings),
+            _serve(settings, served, plan),
+            asyncio.Runner() as loop,
+        ):
             fleets = Fleets(
-                served, plan, start_services, _end_services, _failed, _served_version, _serves_itself(served)
+                served,
+                plan,
+                partial(_start_services, served),
+                _end_services,
+                _failed,
+                partial(_served_version, loop),
+                inside=_serves_itself(served),
             )
             url = _url(settings.host, settings.port)
             _wait_until_ready(url, fleets.follow)
@@ -192,15 +204,23 @@ def _failed(number: int) -> str | None:
     return None if problem is None else problem.message
 
 
-def _served_version() -> str | None:
-    """The version that an ingress replica answers from, None if it does not say, or not the one that it should."""
+def _served_version(loop: asyncio.Runner) -> str | None:
+    """The version that an ingress replica answers from, None if it does not say, or not the one that it should.
+
+    loop: the one of all calls; Serve ties its handles to the loop of the caller (`private_ray`), and keeps them.
+    """
     from ray import serve
 
     from serve.app import NAME
 
+    async def ask() -> dict[str, Any]:
+        async with asyncio.timeout(WATCH_S):
+            info: dict[str, Any] = await serve.get_app_handle(NAME).index_info.remote()
+            return info
+
     try:
-        info = serve.get_app_handle(NAME).index_info.remote().result(timeout_s=WATCH_S)
-    except Exception:
+        info = loop.run(ask())
+    except Exception:  # it is starting, or too busy: then nothing is ended yet
         return None
     return None if info["problem"] else str(info["version"])
 
