@@ -138,6 +138,8 @@ class TestApplication:
     def test_shards_are_served_from_several_nodes_and_a_version_of_another_shape_by_a_second_application(
         self, cluster, index, local, tmp_path
     ):
+        # Before replicas take a part of every node's only CPU: a build worker needs a whole one.
+        version = self.build(cluster, index.parent, "--shards", "2", "--no-activate")
         port = local.free_port()
         config = yaml.safe_load((ROOT / "cluster" / "serve.yaml").read_text())
         config["proxy_location"] = "HeadOnly"  # the nodes share one address, so one proxy can have the port
@@ -172,7 +174,6 @@ class TestApplication:
         assert len(nodes) == SHARDS
         assert len(set.union(*nodes)) > 1
 
-        version = self.build(cluster, index.parent, "--shards", "2", "--no-activate")
         beside = {"name": "shoal-green", "route_prefix": None, "import_path": "serve.app:build_services"}
         beside["args"] = {**application["args"], "version": version}
         self.deploy(cluster, tmp_path, {**config, "applications": [application, beside]})
