@@ -1,5 +1,8 @@
 """`shoal serve` under load while CURRENT goes to versions that its replicas cannot serve: another number of shards,
-another encoder. Others start beside them, and no client notices but by the version it is told."""
+another encoder. Others start beside them, and no client notices but by the version it is told.
+
+Starting so many replicas beside a load takes cores that nothing else keeps busy: it runs with SHOAL_LONG_TESTS=1 only.
+"""
 
 import os
 import signal
@@ -14,6 +17,8 @@ from shoal.storage import Storage
 from tests.indexes import passages, publish
 from tests.searching import Load, searching
 from tests.servers import Server, replicas, running, wait
+
+pytestmark = pytest.mark.skipif(os.environ.get("SHOAL_LONG_TESTS") != "1", reason="runs with SHOAL_LONG_TESTS=1")
 
 COUNT = 200
 # Starting replicas take the cores for seconds: whoever is late for that is not lost.
@@ -58,6 +63,7 @@ def goes_to(server: Server, load: Load, version: str) -> None:
         return load.latest(100) == {version}
 
     wait(settled)
+    assert load.wrong == []
     described = httpx.get(f"{server.url}/v1/index", timeout=60).json()
     assert (described["version"], described["problem"]) == (version, None)
 
