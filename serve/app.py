@@ -28,11 +28,11 @@ from ray.serve.handle import DeploymentHandle
 from serve.access import KeyRing, check_exposure
 from serve.api import create_api
 from serve.deployments import RERANK_QUERIES, Ingress, QueryEncoder, Reranker, Retriever, Services
-from serve.handles import EncoderHandle, RerankerHandle, ShardHandle, call
+from serve.handles import RETRY_AFTER_S, EncoderHandle, RerankerHandle, ShardHandle, call
 from serve.metrics import ReplicaMeter
 from serve.telemetry import Meter
 from shoal import layout
-from shoal.errors import InvalidArgument
+from shoal.errors import InvalidArgument, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.proxies import LOOPBACK
 from shoal.serving import Serving, Shape, plan_serving
@@ -254,8 +254,11 @@ class Server(Ingress):
         """
         prefix = f"{serve.get_replica_context().app_name}-"
         states = {"RUNNING"} if self._pipeline else {"RUNNING", "DEPLOYING", "UNHEALTHY"}
-        async with asyncio.timeout(LOOK_UP_S):  # Serve answers from its controller, and blocks for as long
-            applications = (await asyncio.to_thread(serve.status)).applications
+        try:
+            async with asyncio.timeout(LOOK_UP_S):  # Serve answers from its controller, and blocks for as long
+                applications = (await asyncio.to_thread(serve.status)).applications
+        except Exception as error:
+            raise Unavailable("Serve's controller does not answer; try again", retry_after_s=RETRY_AFTER_S) from error
         names = [name for name, one in applications.items() if name.startswith(prefix) and one.status in states]
         self._known = {name: known for name, known in self._known.items() if name in applications}
         for name in sorted(names, key=lambda name: self._known.get(name) is not self._services):
