@@ -24,9 +24,8 @@ from shoal.processes import adopt_orphans
 VARIANTS: dict[str, tuple[list[str], dict[str, str]]] = {
     "default": ([], {}),
     "encoder and shards in processes of their own": (["--encoder-replicas=1", "--retriever-replicas=1"], {}),
-    "encoder in the ingress": (["--encoder-replicas=0", "--retriever-replicas=1"], {}),
-    "shards in the ingress": (["--encoder-replicas=1", "--retriever-replicas=0"], {}),
-    "encoder and shards in the ingress": (["--encoder-replicas=0", "--retriever-replicas=0"], {}),
+    "shards in processes of their own": (["--retriever-replicas=1"], {}),
+    "encoder in a process of its own": (["--encoder-replicas=1"], {}),
     "texts fetched after the merge": (["--no-fetch-with-hits"], {}),
     "Ray's proxy": (["--proxy=ray"], {}),
     "deployments without gRPC": ([], {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "0"}),

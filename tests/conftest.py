@@ -9,15 +9,6 @@ from types import ModuleType
 
 import hypothesis
 import pytest
-from hypothesis import settings
-
-# A busy machine is no failure.
-settings.register_profile("shoal", deadline=None)
-settings.load_profile("shoal")
-
-# A deadline would be a timed assertion, which fails on a busy machine.
-hypothesis.settings.register_profile("shoal", deadline=None)
-hypothesis.settings.load_profile("shoal")
 
 # Ray reads these once, when it is first imported, and test modules import it while they are collected: no token, no
 # statistics, and 127.0.0.1 instead of every interface.

@@ -15,7 +15,7 @@ import pytest
 from shoal import versions
 from shoal.storage import Storage
 from tests.indexes import passages, publish
-from tests.searching import Load, searching
+from tests.load import Load, asking
 from tests.servers import Server, replicas, running, wait
 
 pytestmark = pytest.mark.skipif(os.environ.get("SHOAL_LONG_TESTS") != "1", reason="runs with SHOAL_LONG_TESTS=1")
@@ -56,14 +56,14 @@ def goes_to(server: Server, load: Load, version: str) -> None:
     """Wait until both ingress replicas answer from a version: until a hundred answers in a row do."""
 
     def settled() -> bool:
-        if load.wrong:
+        if load.flaws:
             return True
-        asked = load.answers
-        wait(lambda: load.answers >= asked + 100 or load.wrong)
-        return load.latest(100) == {version}
+        asked = len(load.seen)
+        wait(lambda: len(load.seen) >= asked + 100 or load.flaws)
+        return {one.version for one in load.seen[-100:]} == {version}
 
     wait(settled)
-    assert load.wrong == []
+    assert load.flaws == []
     described = httpx.get(f"{server.url}/v1/index", timeout=60).json()
     assert (described["version"], described["problem"]) == (version, None)
 
@@ -72,7 +72,7 @@ def test_versions_of_other_shapes_go_live_without_an_error_or_a_mixed_answer(
     root: Path, server: Server, replicas_each: int
 ) -> None:
     storage = Storage(str(root))
-    with searching(server.url, clients=2) as load:
+    with asking(server.url, clients=2, pause_s=0) as load:
         for version in ("v2", "v3"):
             versions.activate(storage, version)
             goes_to(server, load, version)
@@ -84,8 +84,8 @@ def test_versions_of_other_shapes_go_live_without_an_error_or_a_mixed_answer(
         goes_to(server, load, "v2")
         versions.activate(storage, "v1")
         goes_to(server, load, "v1")
-    print(f"{load.answers} answers: {dict(load.versions)}, the slowest {max(load.seconds):.2f} s")
-    assert load.wrong == []
+    print(f"{len(load.seen)} answers: {dict(load.versions)}, the slowest {max(one.seconds for one in load.seen):.2f} s")
+    assert load.flaws == []
     assert load.versions.keys() == {"v1", "v2", "v3"}
     assert httpx.get(f"{server.url}/readyz", timeout=60).status_code == 200
 
@@ -93,7 +93,7 @@ def test_versions_of_other_shapes_go_live_without_an_error_or_a_mixed_answer(
 def test_an_endpoint_that_starts_again_finds_what_serves_the_version(root: Path, server: Server) -> None:
     """Both of its replicas are killed, and CURRENT has a shape that the server was not started with."""
     versions.activate(Storage(str(root)), "v2")
-    with searching(server.url, clients=2) as load:
+    with asking(server.url, clients=2, pause_s=0) as load:
         goes_to(server, load, "v2")
     for pid in replicas(server, "ingress"):
         os.kill(pid, signal.SIGKILL)

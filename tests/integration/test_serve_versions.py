@@ -13,7 +13,7 @@ import pytest
 from shoal import layout, versions
 from shoal.storage import Storage
 from tests.indexes import damage, passages, publish
-from tests.searching import searching
+from tests.load import asking
 from tests.serving import local_ray, serving
 
 COUNT = 200
@@ -57,7 +57,7 @@ def activate(client: httpx.Client, version: str) -> dict[str, Any]:
 
 
 def test_versions_change_under_load_without_an_error_or_a_mixed_answer(root: Path, server: httpx.Client) -> None:
-    with searching(server.base_url) as load:
+    with asking(server.base_url, pause_s=0) as load:
         described = activate(server, "v2")
         assert (described["version"], described["previous"]) == ("v2", "v1")
         eventually(server, "v2")
@@ -67,7 +67,7 @@ def test_versions_change_under_load_without_an_error_or_a_mixed_answer(root: Pat
         response = server.post("/v1/index/rollback", json={})
         assert (response.json()["version"], response.json()["previous"]) == ("v2", "v3")
         eventually(server, "v2")
-    assert load.wrong == []
+    assert load.flaws == []
     assert load.versions.keys() >= {"v2", "v3"}
     current = versions.read_current(Storage(str(root)))
     assert current is not None
@@ -75,11 +75,11 @@ def test_versions_change_under_load_without_an_error_or_a_mixed_answer(root: Pat
 
 
 def test_versions_swapped_many_times_under_load_fail_and_mix_nothing(root: Path, server: httpx.Client) -> None:
-    with searching(server.base_url) as load:
+    with asking(server.base_url, pause_s=0) as load:
         for number in range(SWAPS):
             activate(server, ("v3", "v2")[number % 2])
-    print(f"{SWAPS} swaps, {sum(load.versions.values())} answers: {dict(load.versions)}")
-    assert load.wrong == []
+    print(f"{SWAPS} swaps, {len(load.seen)} answers: {dict(load.versions)}")
+    assert load.flaws == []
     assert load.versions.keys() == {"v2", "v3"}
     eventually(server, "v2")
 
@@ -87,15 +87,15 @@ def test_versions_swapped_many_times_under_load_fail_and_mix_nothing(root: Path,
 def test_a_version_whose_folder_is_removed_is_served_on(root: Path, tmp_path: Path, server: httpx.Client) -> None:
     version = server.get("/v1/index").json()["version"]
     folder = root / layout.version_dir(version)
-    with searching(server.base_url) as load:
+    with asking(server.base_url, pause_s=0) as load:
         shutil.move(folder, tmp_path / "removed")
-        seen = sum(load.versions.values())
+        seen = len(load.seen)
         deadline = time.monotonic() + 60
-        while sum(load.versions.values()) < seen + 50 and not load.wrong:
+        while len(load.seen) < seen + 50 and not load.flaws:
             assert time.monotonic() < deadline
             time.sleep(WATCH_S)
     shutil.move(tmp_path / "removed", folder)
-    assert load.wrong == []
+    assert load.flaws == []
     assert set(load.versions) == {version}
 
 
@@ -108,12 +108,12 @@ def test_a_version_that_lost_data_is_not_activated(how: str, root: Path, server:
         file.unlink()
     else:
         file.write_bytes(content[: len(content) // 2 if how == "cut off" else 0])
-    with searching(server.base_url) as load:
+    with asking(server.base_url, pause_s=0) as load:
         response = server.post("/v1/index/activate", json={"version": "v4"})
     file.write_bytes(content)
     assert (response.status_code, response.json()["error"]["code"]) == (409, "CORRUPT_INDEX")
     assert str(file) in response.json()["message"]
-    assert load.wrong == []
+    assert load.flaws == []
     assert server.get("/v1/index").json()["version"] == before
 
 
@@ -137,7 +137,7 @@ def test_a_version_that_does_not_fit_is_refused_with_the_reason(root: Path, serv
 def test_a_broken_current_is_told_while_the_old_version_is_served(root: Path, server: httpx.Client) -> None:
     storage = Storage(str(root))
     before = server.get("/v1/index").json()["version"]
-    with searching(server.base_url) as load:
+    with asking(server.base_url, pause_s=0) as load:
         # Current is a version that nobody has loaded any more and whose manifest does not verify.
         manifest = root / layout.manifest("v1")
         manifest.write_bytes(manifest.read_bytes().replace(b'"cosine"', b'"cosinE"'))
@@ -149,7 +149,7 @@ def test_a_broken_current_is_told_while_the_old_version_is_served(root: Path, se
             assert time.monotonic() < deadline
             time.sleep(WATCH_S)
     assert "v1 cannot be served" in problem
-    assert load.wrong == []
+    assert load.flaws == []
     assert set(load.versions) == {before}
     assert server.get("/readyz").status_code == 200
     activate(server, "v3")

@@ -20,8 +20,8 @@ import pytest
 from serve import private_ray
 from shoal.processes import descendants
 from shoal.settings import LexicalSettings, RunSettings
-from tests.asking import asking, report
 from tests.indexes import passages, publish
+from tests.load import asking, report
 from tests.servers import wait
 
 pytestmark = pytest.mark.skipif(os.environ.get("SHOAL_LONG_TESTS") != "1", reason="runs with SHOAL_LONG_TESTS=1")

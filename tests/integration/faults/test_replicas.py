@@ -20,13 +20,14 @@ import pytest
 
 from shoal import layout
 from shoal.settings import LexicalSettings
-from tests.asking import CLIENTS, TIMEOUT_MS, Load, asking, report
 from tests.indexes import passages, publish
+from tests.load import TIMEOUT_MS, Load, asking, report
 from tests.servers import Server, processes, replicas, running, wait
 
 pytestmark = pytest.mark.skipif(os.environ.get("SHOAL_LONG_TESTS") != "1", reason="runs with SHOAL_LONG_TESTS=1")
 
 CONTROLLER = "ServeController"
+CLIENTS = 3
 WAITING = 4
 """Places in the queues of the server with one replica: more than there are clients of a load."""
 
@@ -36,7 +37,7 @@ def strike(server: Server, name: str, how: signal.Signals, count: int = 1) -> tu
     find = processes if name == CONTROLLER else replicas
     wait(lambda: len(find(server, name)) >= count)  # an earlier blow may have to be made good first
     before = find(server, name)
-    with asking(server.url) as load:
+    with asking(server.url, CLIENTS) as load:
         wait(lambda: len(load.seen) >= 60)  # the server knows how long its services take
         struck = time.monotonic()
         victim = min(before)
