@@ -3,6 +3,7 @@
 Every collection is encoded, searched and reranked once, by late interaction computed on the fly over the best 50 of
 dense and of hybrid search. The same candidates are then ordered again with token vectors as a build would store them,
 for many numbers of dimensions and bits, and with neighbouring tokens averaged in pairs: nDCG@10 over bytes per passage.
+Then the default layout shortens the list that the reranker reads (`--shortlist`), beside a list that is just cut off.
 Then the cost of a query is measured, in this process and by single queries, and that of a build.
 """
 
@@ -47,6 +48,7 @@ MODES: tuple[Mode, ...] = ("dense", "hybrid")
 DIMS = {2: (32, 64, 96, 128, 192, 256), 4: (32, 64, 96, 128), 1: (128, 256), 8: (64,)}
 """Dimensions that are tried with so many bits."""
 AVERAGED = {2: (128, 256), 4: (128,)}
+SHORTLISTS = (12, 16, 25)
 LOSS, BYTES, SLOWER = 0.01, 8192, 1.5
 """What the default may lose in nDCG@10 in any collection, what it may take for a passage, and its share of latency."""
 TOP_KS = (25, 50)
@@ -134,21 +136,32 @@ def sweep(options: argparse.Namespace, folder: Path) -> list[Figure]:
     for one in layouts:
         outcomes[one] = outcome(collections, one)
         print(one.name, *(f"{mode} {outcomes[one].mean(mode):.4f}" for mode in MODES), file=sys.stderr, flush=True)
+    chosen = Layout(default.late_dims, default.late_bits)
+    shortened = {
+        f"{'best' if stored else 'first'} {count} of {'stored tokens' if stored else 'stage one'}": outcome(
+            collections, chosen, count, stored
+        )
+        for count in SHORTLISTS
+        for stored in (False, True)
+    }
     names = [place.name for place in options.dataset]
     for mode in MODES:
-        show(mode, names, outcomes)
+        show(mode, names, {name_of(each): found for each, found in outcomes.items()})
+        show(mode, names, {name_of(None): outcomes[None], **shortened})
     if options.plot:
         plot(outcomes, options.plot)
     figures = []
-    for one, found in outcomes.items():
-        name = "on the fly" if one is None else one.name
+    for each, found in outcomes.items():
+        name = name_of(each)
         figures += [Figure(f"{name}, {mode}: mean nDCG@10", found.mean(mode), "") for mode in MODES]
         figures.append(Figure(f"{name}: bytes per passage", statistics.mean(found.passage_bytes), "B"))
-    chosen, base = outcomes[Layout(default.late_dims, default.late_bits)], outcomes[None]
+    for name, found in shortened.items():
+        figures += [Figure(f"reranker over the {name}, {mode}: mean nDCG@10", found.mean(mode), "") for mode in MODES]
+    best, base = outcomes[chosen], outcomes[None]
     for mode in MODES:
-        lost = max(before - after for before, after in zip(base.ndcg[mode], chosen.ndcg[mode], strict=True))
+        lost = max(before - after for before, after in zip(base.ndcg[mode], best.ndcg[mode], strict=True))
         figures.append(Figure(f"default, {mode}: most nDCG@10 lost", lost, "", f"<= {LOSS}", lost <= LOSS))
-    largest = max(chosen.passage_bytes)
+    largest = max(best.passage_bytes)
     figures.append(Figure("default: bytes per passage, largest mean", largest, "B", f"<= {BYTES}", largest <= BYTES))
     return figures
 
@@ -192,8 +205,13 @@ def on_the_fly(collections: Sequence[Collection]) -> Outcome:
     return Outcome(ndcg, [2 * one.tokens.shape[1] * float(one.all_lengths.mean()) for one in collections])
 
 
-def outcome(collections: Sequence[Collection], layout: Layout) -> Outcome:
-    """Order the candidates of all collections by tokens that are stored in one way."""
+def outcome(
+    collections: Sequence[Collection], layout: Layout, shortlist: int | None = None, stored: bool = True
+) -> Outcome:
+    """Order the candidates of all collections by tokens that are stored in one way.
+
+    shortlist: the reranker orders so many of the candidates, the best by these tokens, or by stage one if not `stored`.
+    """
     ndcg: dict[Mode, list[float]] = {mode: [] for mode in MODES}
     sizes = []
     for one in collections:
@@ -212,10 +230,25 @@ def outcome(collections: Sequence[Collection], layout: Layout) -> Outcome:
                 query: np.array([known[query][id_] for id_ in scored.ids])
                 for query, scored in one.recorded[mode].items()
             }
+            if shortlist:
+                scores = {
+                    query: shortened(scored, scores[query] if stored else None, shortlist)
+                    for query, scored in one.recorded[mode].items()
+                }
             ndcg[mode].append(judged(one, mode, scores))
         lengths = -(-one.all_lengths // layout.pooled)
         sizes.append(code_width(layout.dims, layout.bits) * float(lengths.mean()) + _OFFSET_BYTES)
     return Outcome(ndcg, sizes)
+
+
+def shortened(scored: Scored, stored: NDArray[np.float64] | None, count: int) -> NDArray[np.float64]:
+    """What the reranker gives the best `count` candidates by stored tokens or stage one; others come behind."""
+    order = np.arange(len(scored.ids))
+    if stored is not None:
+        order = np.argsort(-(stored + scored.final - scored.rerank), kind="stable")
+    scores = np.full(len(scored.ids), -10.0)  # late interaction and what it is blended with lie within -2 and 2
+    scores[order[:count]] = scored.rerank[order[:count]]
+    return scores
 
 
 def pooled(tokens: NDArray[Any], ends: NDArray[np.int64], factor: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -318,22 +351,27 @@ def cost(options: argparse.Namespace, folder: Path) -> list[Figure]:
     ]
 
 
-def show(mode: Mode, names: Sequence[str], outcomes: dict[Layout | None, Outcome]) -> None:
-    """Print one table that can be pasted into Markdown: nDCG@10 on the fly, and what a layout changes of it."""
-    base = outcomes[None]
+def name_of(layout: Layout | None) -> str:
+    """The name of a layout in tables; None is late interaction computed on the fly."""
+    return layout.name if layout else "on the fly"
+
+
+def show(mode: Mode, names: Sequence[str], outcomes: dict[str, Outcome]) -> None:
+    """Print one table that can be pasted into Markdown: nDCG@10 on the fly, and what others change of it."""
+    base = outcomes[name_of(None)]
     table = Table(box=None, pad_edge=False)
     for heading in (f"{mode}, best 50", "bytes a passage", *names, "mean"):
         table.add_column(f"| {heading}")
     table.add_column("|")
     for one, found in outcomes.items():
         size = f"| {statistics.mean(found.passage_bytes):,.0f}"
-        if one is None:
+        if found is base:
             values = [*base.ndcg[mode], base.mean(mode)]
-            table.add_row("| on the fly", size, *(f"| {value:.4f}" for value in values), "|")
+            table.add_row(f"| {one}", size, *(f"| {value:.4f}" for value in values), "|")
             continue
         changes = [after - before for after, before in zip(found.ndcg[mode], base.ndcg[mode], strict=True)]
         cells = (f"| {change:+.4f}" for change in (*changes, statistics.mean(changes)))
-        table.add_row(f"| {one.name}", size, *cells, "|")
+        table.add_row(f"| {one}", size, *cells, "|")
     Console(width=180).print(table)
 
 

@@ -149,17 +149,18 @@ class SearchPipeline:
             raise Unavailable("no index version is served yet; try again", retry_after_s=1)
         self._index.filter(request.filter)  # a wrong one costs nobody anything
         self._index.effort(request.recall)
-        late = self._is_late(request, self._index)
-        if self._mode(request, self._index) == "lexical" and not late:
+        tokens = self._is_late(request, self._index) or self._shortens(request, self._index)
+        if self._mode(request, self._index) == "lexical" and not tokens:
             encoded = _Encoded(None, None, arrived, arrived, 0)
         else:
-            text = _Text(request.query, request.deadline, tracing.requests(), late)
+            text = _Text(request.query, request.deadline, tracing.requests(), tokens)
             encoded = await self._encodings.submit(text, request.deadline)
 
         encoded_at = now()
         index = self._index  # read once: an answer never mixes two versions
         mode = self._mode(request, index)
-        reranks = self._is_late(request, index) or (request.rerank and self._reranker is not None)
+        late, shortens = self._is_late(request, index), self._shortens(request, index)
+        reranks = late or (request.rerank and self._reranker is not None)
         depth = request.top_k if reranks else min(request.top_k, request.top_n)
         wanted = max(depth, self._settings.window) if mode == "hybrid" else depth
         tree = index.filter(request.filter)
@@ -175,30 +176,44 @@ class SearchPipeline:
         scores: FloatArray | None = None
         degraded: dict[str, str] = {}
         read: Sequence[int] = range(len(candidates))  # places of the candidates whose texts are needed
-        if encoded.vectors is not None:
-            candidates, scores, lost = await self._score(index, encoded.vectors, candidates, request.deadline)
-            missing |= lost
-            if candidates and scores is None:
-                degraded["not_scored"] = f"not reranked: no shard scored its passages ({describe(lost)})"
-            read = _order(candidates, self._final(mode, scores, candidates, greatest, LATE))[: request.top_n]
+        if encoded.vectors is not None and (late or shortens):
+            candidates, stored, lost = await self._score(index, encoded.vectors, candidates, request.deadline)
+            unscored = f"no shard scored its passages ({describe(lost)})" if candidates and stored is None else None
+            order = _order(candidates, self._final(mode, stored, candidates, greatest, LATE))
+            if late:
+                scores, read = stored, order[: request.top_n]
+                missing |= lost
+                if unscored:
+                    degraded["not_scored"] = f"not reranked: {unscored}"
+            else:
+                candidates = [candidates[place] for place in sorted(order[: self._short(request)])]
+                read = range(len(candidates))
+                if unscored:
+                    degraded["not_shortened"] = (
+                        f"the reranker read the first {len(candidates)} of stage one: {unscored}"
+                    )
+                else:
+                    missing |= lost
         scored_at = now()
         if any(candidates[place].passage is None for place in read):
             candidates, lost = await self._with_passages(index, candidates, read, request.deadline)
             missing |= lost
-            if encoded.vectors is None:
-                candidates = _ranked(one for one in candidates if one.passage)
+            if not late:
+                kept = (one for one in candidates if one.passage)
+                candidates = list(kept) if shortens else _ranked(kept)
             if not any(candidate.passage for candidate in candidates):
                 raise Unavailable(f"no shard sent its passages ({describe(missing)}); try again", retry_after_s=1)
 
         retrieved_at = now()
-        if encoded.vectors is None:
-            scores, degraded = await self._rerank(request, candidates)
+        if not late:
+            scores, lacks = await self._rerank(request, candidates)
+            degraded |= lacks
         if missing:
             verb = "is" if len(missing) == 1 else "are"
             lacking = f"{len(missing)} of {len(self._shards)} shards {verb} missing ({describe(missing)})"
             degraded = {"shards": lacking, **degraded}
         reranked_at = now()
-        reranker = self._settings.reranker if encoded.vectors is None else LATE
+        reranker = LATE if late else self._settings.reranker
         final = self._final(mode, scores, candidates, greatest, reranker)
         results = _best(candidates, scores, final, request.top_n)
         if request.include_vector and results:
@@ -250,6 +265,14 @@ class SearchPipeline:
                 param="rerank",
             )
         return request.rerank == LATE
+
+    def _shortens(self, request: SearchRequest, index: FanOut) -> bool:
+        """Whether the shards choose, of the candidates of a request, those that the reranker reads."""
+        reads = request.rerank is True and self._reranker is not None
+        return reads and index.late and self._short(request) < request.top_k
+
+    def _short(self, request: SearchRequest) -> int:
+        return max(self._settings.shortlist or request.top_k, request.top_n)
 
     def _final(
         self, mode: Mode, scores: FloatArray | None, candidates: list[Candidate], greatest: float, reranker: str

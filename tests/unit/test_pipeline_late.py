@@ -161,3 +161,70 @@ async def test_queries_of_both_kinds_side_by_side() -> None:
 async def test_an_answer_without_hits_is_empty() -> None:
     answer = await System().pipeline.search(request(query="nothing alike", mode="lexical"))
     assert (answer.results, answer.reranked, answer.degraded) == ([], False, None)
+
+
+@pytest.mark.parametrize("settings", [{}, {"fetch_with_hits": False}])
+@pytest.mark.parametrize("mode", ["dense", "hybrid", "lexical"])
+@virtual_time
+async def test_the_shards_choose_what_the_reranker_reads(mode: Any, settings: dict[str, Any]) -> None:
+    system = System(shortlist=6, rerank_dense_weight=0, rerank_lexical_weight=0, **settings)
+    whole = System(rerank_dense_weight=0, rerank_lexical_weight=0)
+    asked = request(query="passage 7 17 27 37 47 57", rerank=True, mode=mode, top_n=3, explain=True)
+    answer, full = [await one.pipeline.search(asked) for one in (system, whole)]
+    assert (answer.pairs, answer.reranked, answer.reranker, answer.degraded) == (6, True, "late_interaction", None)
+    assert full.explain is not None
+    assert answer.explain is not None
+    best_six = sorted(full.explain["candidates"], key=lambda one: int(one["id"][1:]))[-6:]
+    assert {one["id"] for one in answer.explain["candidates"]} == {one["id"] for one in best_six}
+    ((_, texts, _),) = system.reranker.calls
+    assert len(texts) == 6
+    # Here both second stages prefer later passages, so that a shorter list loses nothing, and ranks are stage one's.
+    assert [replace(one, passage=None) for one in answer.results] == [
+        replace(one, passage=None) for one in full.results
+    ]
+
+
+@virtual_time
+async def test_the_reranker_reads_as_many_as_are_wanted_at_least() -> None:
+    system = System(shortlist=2)
+    answer = await system.pipeline.search(request(rerank=True))
+    assert (answer.pairs, len(answer.results)) == (5, 5)
+    await system.pipeline.search(request(rerank=True, top_n=12))
+    assert len(system.reranker.calls[1][1]) == 12
+    assert [len(shard.scores) for shard in system.shards] == [1, 1, 1]  # the second list was not to be shortened
+
+
+@pytest.mark.parametrize("changes", [{"late": False}, {"reranks": False}, {"rerank": False}])
+@virtual_time
+async def test_a_shortlist_needs_token_vectors_and_a_reranker(changes: dict[str, Any]) -> None:
+    rerank = changes.pop("rerank", True)
+    system = System(shortlist=6, **changes)
+    answer = await system.pipeline.search(request(rerank=rerank))
+    assert [shard.scores for shard in system.shards] == [[], [], []]
+    assert answer.pairs == (12 if answer.reranked else 0)
+
+
+@virtual_time
+async def test_without_any_score_the_reranker_reads_the_first_of_stage_one() -> None:
+    system = System(shortlist=6)
+    for shard in system.shards:
+        shard.score_behaviour.errors = [Unavailable("gone")] * 2
+    answer = await system.pipeline.search(request(rerank=True))
+    assert [text for _, texts, _ in system.reranker.calls for text in texts] == [
+        passage.text for id_, _ in exact(PASSAGES, "fish", 6) for passage in PASSAGES if passage.id == id_
+    ]
+    assert answer.reranked
+    assert answer.coverage.fraction == 1
+    assert answer.degradations == ("not_shortened",)
+    assert answer.degraded is not None
+    assert answer.degraded.startswith("the reranker read the first 6 of stage one: no shard scored its passages (")
+
+
+@virtual_time
+async def test_what_a_shard_does_not_score_the_reranker_does_not_read() -> None:
+    system = System(shortlist=6)
+    system.shards[2].score_behaviour.errors = [Unavailable("gone")] * 2
+    answer = await system.pipeline.search(request(rerank=True, top_k=30))
+    assert [one.shard for one in answer.coverage.missing] == [2]
+    assert all(int(one.id[1:]) < 30 for one in answer.results)
+    assert answer.reranked

@@ -1,5 +1,6 @@
 """benchmarks.stored orders candidates as the shards would: over random tokens, against the formula."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,17 @@ def test_neighbours_are_averaged_within_their_passage(collection: Collection) ->
     np.testing.assert_allclose(tokens[0], first / np.linalg.norm(first), atol=1e-3)
 
 
+def test_a_shortlist_is_what_the_reranker_orders(collection: Collection) -> None:
+    whole = stored.on_the_fly([collection])
+    everything = stored.outcome([collection], Layout(128, 2), shortlist=CANDIDATES)
+    assert everything.ndcg == whole.ndcg
+    scored = collection.recorded["dense"]["q1"]
+    given = np.arange(len(scored.ids), dtype=np.float64)
+    scores = stored.shortened(replace(scored, final=scored.rerank), given, 3)
+    assert np.flatnonzero(scores > -10).tolist() == np.argsort(given)[-3:].tolist()
+    assert np.flatnonzero(stored.shortened(scored, None, 3) > -10).tolist() == [0, 1, 2]
+
+
 def test_all_layouts_are_compared_and_drawn(collection: Collection, tmp_path: Path) -> None:
     outcomes = {None: stored.on_the_fly([collection])}
     outcomes |= {one: stored.outcome([collection], one) for one in (Layout(128, 2), Layout(64, 8), Layout(64, 8, 2))}
@@ -68,6 +80,6 @@ def test_all_layouts_are_compared_and_drawn(collection: Collection, tmp_path: Pa
     assert [found.passage_bytes[0] for found in outcomes.values()] == pytest.approx(
         [2 * HIDDEN * mean, 32 * mean + 8, 64 * mean + 8, 64 * np.mean(-(-collection.all_lengths // 2)) + 8]
     )
-    stored.show("dense", ["random"], outcomes)
+    stored.show("dense", ["random"], {stored.name_of(one): found for one, found in outcomes.items()})
     stored.plot(outcomes, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
