@@ -24,6 +24,7 @@ from shoal.services import Deaf, Fetched, Observer, ShardService
 from shoal.settings import ServeSettings
 
 T = TypeVar("T")
+R = TypeVar("R")
 ROWS_PER_CALL = 8192
 """Most rows, queries times top_k, that one call asks of a shard. It bounds the message, and keeps one query with a
 large top_k from making all queries of its batch as large."""
@@ -140,31 +141,33 @@ class FanOut:
         self._probes: set[asyncio.Task[None]] = set()
         self._index = index
         self._queues = [
-            Batcher(
-                partial(self._search, number),
-                max_batch=settings.max_batch,
-                max_waiting=settings.max_waiting,
-                concurrency=max(1, settings.retriever_replicas),
-                fits=_fits,
-                name=f"queue of shard {number}",
-                clock=clock,
-                observe=partial(self._observer.batch, "retrieve"),
-            )
+            self._queue(partial(self._search, number), _fits, f"queue of shard {number}", "retrieve")
             for number in range(len(shards))
         ]
         self._texts = [
-            Batcher(
-                partial(self._fetch, number),
-                max_batch=settings.max_batch,
-                max_waiting=settings.max_waiting,
-                concurrency=max(1, settings.retriever_replicas),
-                fits=_fetched_together,
-                name=f"queue of the texts of shard {number}",
-                clock=clock,
-                observe=partial(self._observer.batch, "fetch"),
+            self._queue(
+                partial(self._fetch, number), _fetched_together, f"queue of the texts of shard {number}", "fetch"
             )
             for number in range(len(shards))
         ]
+
+    def _queue(
+        self,
+        handle: Callable[[list[T]], Awaitable[Sequence[R]]],
+        fits: Callable[[list[T], T], bool],
+        name: str,
+        stage: str,
+    ) -> Batcher[T, R]:
+        return Batcher(
+            handle,
+            max_batch=self._settings.max_batch,
+            max_waiting=self._settings.max_waiting,
+            concurrency=max(1, self._settings.retriever_replicas),
+            fits=fits,
+            name=name,
+            clock=self._clock,
+            observe=partial(self._observer.batch, stage),
+        )
 
     @property
     def waiting(self) -> int:
