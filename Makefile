@@ -7,7 +7,7 @@ OTHER  := $(if $(filter gpu,$(EXTRA)),cpu,gpu)
 KEEP   ?=
 BENCH  ?=
 # What `make bench` offers: the benchmarks, without the modules they share.
-BENCHES := $(filter-out beir processes report vectors virtual_time,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))
+BENCHES := $(filter-out beir processes report servers vectors virtual_time,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))
 BIN    := $(VENV)/bin
 COMMA  := ,
 

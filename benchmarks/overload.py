@@ -9,9 +9,6 @@ is ten times that rate, from connections that pause between requests.
 """
 
 import argparse
-import json
-import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,12 +19,12 @@ from math import inf
 from pathlib import Path
 
 from benchmarks.report import Figure, report
-from benchmarks.serving import SHOAL, free_port, run, spread
+from benchmarks.servers import SHARDS, Server, docstrings, need_wrk, shoal, spread
 from shoal.processes import adopt_orphans, descendants
 from shoal.settings import ServeSettings
 
 SCRIPT = Path(__file__).with_suffix(".lua")
-SHARDS = 2
+QUERIES = 500
 FACTOR = 10
 PAUSE_MS = 200
 """Mean pause of a connection of the overload: long beside a refusal, so that refusing does not raise the rate."""
@@ -85,53 +82,34 @@ def main() -> None:
     parser.add_argument("--max-requests", type=int, default=most, help="searches that the server works on at once")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
-    if shutil.which("wrk") is None:
-        sys.exit("this benchmark needs wrk: apt-get install wrk")
+    need_wrk()
     adopt_orphans()
 
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
-        corpus, queries = Path(folder) / "corpus.jsonl", Path(folder) / "queries"
-        index = options.index or f"{folder}/index"
-        run(
-            sys.executable, "-m", "jobs.docstring_corpus", "--output", str(corpus), "--limit", str(options.passages)
-        )  # fmt: skip
-        if not options.index:
-            words = ["--source", str(corpus), "--title-field", "title", "--index", index, "--shards", str(SHARDS)]
-            run(*SHOAL, "build", *words)
-        texts = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
-        plain = ("".join(c if c.isascii() and c.isalnum() else " " for c in text) for text in spread(texts, 500))
-        queries.write_text("\n".join(plain))
-        port = free_port()
-        words = ["--index", index, "--port", str(port), "--max-requests", str(options.max_requests)]
-        server = subprocess.Popen([*SHOAL, "serve", *words], stdout=subprocess.PIPE, text=True)
-        try:
-            assert server.stdout is not None
-            if not server.stdout.readline().startswith("ready "):
-                sys.exit(server.wait() or 1)
-            figures = measure(port, queries, options, server.pid)
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait()
+        index, texts = docstrings(Path(folder), options.passages, options.index)
+        queries = write_queries(texts, Path(folder))
+        with shoal(index, ["--max-requests", str(options.max_requests)]) as server:
+            figures = measure(server, queries, options)
     stages = "both stages" if options.rerank else "stage one"
     of = options.index or f"{options.passages:,} passages"
     title = f"Overload, {of}, {SHARDS} shards, {stages}, max_requests {options.max_requests}"
     report(title, figures, options.json)
 
 
-def measure(port: int, queries: Path, options: argparse.Namespace, server: int) -> list[Figure]:
+def measure(server: Server, queries: Path, options: argparse.Namespace) -> list[Figure]:
     """Put a server under four loads, one after another."""
     seconds = options.seconds
 
     def load(connections: int, seconds: int, pause_ms: int = 0) -> Load:
-        return ask(port, queries, options.rerank, connections, seconds, pause_ms)
+        return ask(server, queries, options.rerank, connections, seconds, pause_ms)
 
     most = options.max_requests
     width = min(ServeSettings.model_fields["max_batch"].default, most)
     load(width, 5)
     alone, sustained = load(1, seconds), load(width, seconds)
     rate = sustained.count(*ACCEPTED) / sustained.seconds
-    before = memory(server)
-    with Sampler(server) as sampler:
+    before = memory(server.pid)
+    with Sampler(server.pid) as sampler:
         # Those that are accepted do not pause.
         over = load(most + round(1.1 * FACTOR * rate * PAUSE_MS / 1000), seconds, PAUSE_MS)
     recovered = load(width, RECOVERY_S).until(FULL * rate)
@@ -163,10 +141,18 @@ def measure(port: int, queries: Path, options: argparse.Namespace, server: int) 
     ]
 
 
-def ask(port: int, queries: Path, rerank: bool, connections: int, seconds: int, pause_ms: int) -> Load:
+def write_queries(texts: list[str], folder: Path) -> Path:
+    """Write the words of some texts from all over, a query a line."""
+    file = folder / "queries"
+    plain = ("".join(c if c.isascii() and c.isalnum() else " " for c in text) for text in spread(texts, QUERIES))
+    file.write_text("\n".join(plain))
+    return file
+
+
+def ask(server: Server, queries: Path, rerank: bool, connections: int, seconds: int, pause_ms: int) -> Load:
     """Run wrk once."""
     command = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--timeout=60s"]
-    words = [f"http://127.0.0.1:{port}/v1/search", "--", str(queries), str(rerank).lower(), str(pause_ms)]
+    words = [server.search, "--", str(queries), str(rerank).lower(), str(pause_ms)]
     output = subprocess.run([*command, f"--script={SCRIPT}", *words], capture_output=True, text=True, check=False)
     line = output.stdout.rstrip().rpartition("\n")[2].split()
     if output.returncode or line[:1] != ["shoal"]:

@@ -16,15 +16,11 @@ own under each load, in which threads ask.
 import argparse
 import json
 import os
-import re
-import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,15 +32,12 @@ from typing import Any
 from benchmarks.beir import read_jsonl
 from benchmarks.inference import save_cross_encoder
 from benchmarks.report import Figure, report
-from benchmarks.serving import SHOAL, free_port, run
+from benchmarks.servers import SHARDS, SHOAL, Server, free_port, need_wrk, process, run, search, shoal
 from shoal import models
-from shoal.processes import adopt_orphans, descendants
+from shoal.processes import adopt_orphans
 from shoal.settings import EMBEDDED_ENCODER
 
 SCRIPT = Path(__file__).with_suffix(".lua")
-SHARDS = 2
-PATIENCE_S = 900.0
-"""How long a server may take to start; the peer encodes the corpus first."""
 SAMPLE = 20
 """Queries whose answers are compared."""
 
@@ -88,8 +81,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
-    if shutil.which("wrk") is None:
-        sys.exit("this benchmark needs wrk: apt-get install wrk")
+    need_wrk()
     adopt_orphans()
 
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as name:
@@ -134,7 +126,7 @@ def main() -> None:
 
 
 def compare(
-    ours: "Server", other: "Server", put: Callable[[Kind, "Server"], Measured], rounds: int, rerank_rounds: int
+    ours: Server, other: Server, put: Callable[[Kind, Server], Measured], rounds: int, rerank_rounds: int
 ) -> list[Figure]:
     """Put every load on both in turns."""
     seen: dict[tuple[Kind, Server], list[Measured]] = defaultdict(list)
@@ -162,7 +154,7 @@ def compare(
     return figures
 
 
-def no_op(ours: "Server", empty: str, folder: Path, rounds: int, seconds: int) -> list[Figure]:
+def no_op(ours: Server, empty: str, folder: Path, rounds: int, seconds: int) -> list[Figure]:
     """Put requests that ask for nothing on our ingress and on a uvicorn that does nothing else."""
     nothing = folder / "nothing"
     nothing.touch()
@@ -184,7 +176,7 @@ def no_op(ours: "Server", empty: str, folder: Path, rounds: int, seconds: int) -
     return figures
 
 
-def breakdown(ours: "Server", kind: Kind, texts: list[str], seconds: int) -> list[Figure]:
+def breakdown(ours: Server, kind: Kind, texts: list[str], seconds: int) -> list[Figure]:
     """Where the time of an answer goes, as its client waits for it, and what its processes compute.
 
     Ray's exporter rounds the sums of histograms to their buckets, so the times come from the answers themselves.
@@ -222,7 +214,7 @@ def breakdown(ours: "Server", kind: Kind, texts: list[str], seconds: int) -> lis
     ]
 
 
-def agreement(ours: "Server", other: "Server", texts: list[str]) -> Figure:
+def agreement(ours: Server, other: Server, texts: list[str]) -> Figure:
     """How many of the ten best both find: the same question has to have the same answer."""
     shared = 0
     for text in texts:
@@ -239,12 +231,7 @@ def bodies(folder: Path, texts: list[str]) -> Path:
     return file
 
 
-def search(text: str, **changes: Any) -> dict[str, Any]:
-    """What a search is asked for."""
-    return {"query": text, "top_k": 25, "top_n": 10, "rerank": False, "timeout_ms": 60_000, **changes}
-
-
-def ask_all(server: "Server", texts: list[str], clients: int) -> Measured:
+def ask_all(server: Server, texts: list[str], clients: int) -> Measured:
     """Ask for all of these with reranking, so many at once. Ends the program if one was not reranked."""
     started = time.perf_counter()
 
@@ -271,85 +258,6 @@ def load(url: str, body: Path, connections: int, seconds: int) -> Measured:
         sys.exit(f"wrk failed on {url}: {output.stdout}{output.stderr}")
     us, requests, _, p50, p99, mean = map(float, words[1:])
     return Measured(1e6 * requests / us, p50 / 1000, p99 / 1000, mean / 1000, us / 1e6)
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that runs: where it is asked, and the process that was started."""
-
-    name: str
-    url: str
-    path: str
-    pid: int
-
-    @property
-    def search(self) -> str:
-        """Where searches are sent."""
-        return self.url + self.path
-
-    def ask(self, text: str, rerank: bool = False, **changes: Any) -> Any:
-        """Answer one query."""
-        body = json.dumps(search(text, rerank=rerank, **changes)).encode()
-        request = urllib.request.Request(self.search, body, {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=300) as response:
-            return json.load(response)
-
-    def cpu_seconds(self) -> dict[str, float]:
-        """Processor time so far of its processes, by what they are."""
-        ticks = os.sysconf("SC_CLK_TCK")
-        seconds: dict[str, float] = defaultdict(float)
-        for pid in (self.pid, *descendants(self.pid)):
-            try:
-                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-            except OSError:  # it has ended
-                continue
-            seconds[role(words)] += (int(stat[11]) + int(stat[12])) / ticks
-        return dict(seconds)
-
-
-def role(words: list[str]) -> str:
-    """What a process of the server is, by its command line."""
-    if match := re.match(r"ray::ServeReplica:[^:]*:([\w-]+)", words[0]):
-        return re.sub(r"-\d+$", "s", match[1])  # the shards together
-    if match := re.match(r"ray::(\w+)", words[0]):
-        return match[1]
-    return next((Path(word).name for word in words if word.endswith(".py")), Path(words[0]).name)
-
-
-@contextmanager
-def process(command: list[str], url: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server until the end of the block; enters when its URL answers."""
-    started = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + PATIENCE_S
-        while not answers(url):
-            if started.poll() is not None or time.monotonic() > until:
-                sys.exit(f"{' '.join(command)} does not answer")
-            time.sleep(0.5)
-        yield started
-    finally:
-        started.send_signal(signal.SIGTERM)
-        started.wait()
-
-
-def answers(url: str) -> bool:
-    """Whether a server answers, and not with an error."""
-    try:
-        with urllib.request.urlopen(url, timeout=10):
-            return True
-    except OSError:
-        return False
-
-
-@contextmanager
-def shoal(index: str, options: list[str], **environment: str) -> Iterator[Server]:
-    """Our server."""
-    port = free_port()
-    words = ["serve", "--index", index, "--port", str(port), *options]
-    url = f"http://127.0.0.1:{port}"
-    with process([*SHOAL, *words], f"{url}/readyz", **environment) as started:
-        yield Server("shoal", url, "/v1/search", started.pid)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ Every variant differs from the default in one thing. Each is started, asked over
 
 import argparse
 import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -16,9 +15,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmarks.beir import read_jsonl
-from benchmarks.peer import SHARDS, Measured, bodies, load, shoal
+from benchmarks.peer import Measured, bodies, load
 from benchmarks.report import Figure, report
-from benchmarks.serving import SHOAL, run
+from benchmarks.servers import SHARDS, SHOAL, need_wrk, run, shoal
 from shoal.processes import adopt_orphans
 
 VARIANTS: dict[str, tuple[list[str], dict[str, str]]] = {
@@ -48,8 +47,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="variants whose name holds this")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
-    if shutil.which("wrk") is None:
-        sys.exit("this benchmark needs wrk: apt-get install wrk")
+    need_wrk()
     adopt_orphans()
 
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as name:

@@ -10,7 +10,6 @@ with the HAProxy profile and once with Ray's own proxy; figures are medians over
 import argparse
 import contextlib
 import itertools
-import json
 import os
 import signal
 import socket
@@ -23,16 +22,13 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmarks.report import Figure, report
+from benchmarks.servers import ROOT, SHARDS, SHOAL, docstrings, free_port, spread
 from shoal import Client
 from shoal.processes import adopt_orphans, descendants
 from shoal.records import Rerank
 
 PROXIES = ("haproxy", "ray")
-SHARDS = 2
 WARM_UP = 3
-QUERY_WORDS = 12
-ROOT = Path(__file__).parents[1]
-SHOAL = [sys.executable, "-c", "from shoal.cli.main import main; main()"]
 
 
 def main() -> None:
@@ -48,16 +44,8 @@ def main() -> None:
     adopt_orphans()
 
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
-        corpus = Path(folder) / "corpus.jsonl"
-        run(
-            sys.executable, "-m", "jobs.docstring_corpus", "--output", str(corpus), "--limit", str(options.passages)
-        )  # fmt: skip
-        index = options.index or f"{folder}/index"
-        if not options.index:
-            words = ["--source", str(corpus), "--title-field", "title", "--index", index, "--shards", str(SHARDS)]
-            words += ["--late-interaction", "stored"] if options.late else []
-            run(*SHOAL, "build", *words)
-        texts = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
+        stored = ["--late-interaction", "stored"] if options.late else []
+        index, texts = docstrings(Path(folder), options.passages, options.index, *stored)
         # A different part of the corpus in every round: no passage has been read for the query before.
         queries = spread(texts, options.queries * options.rounds)
         measured: dict[str, list[float]] = defaultdict(list)
@@ -73,18 +61,6 @@ def main() -> None:
             figures.append(Figure(name, statistics.median(values), "ms" if "p50" in name else "s"))
     title = f"Served endpoint, {options.passages:,} passages, {SHARDS} shards, one client, {options.rounds} rounds"
     report(title, figures, options.json)
-
-
-def run(*words: str) -> None:
-    """Run a command to its end, and end with it if it fails."""
-    if code := subprocess.run(words, cwd=ROOT, stdout=sys.stderr, check=False).returncode:
-        sys.exit(code)
-
-
-def spread(texts: list[str], count: int) -> list[str]:
-    """The beginnings of passages from all over the corpus."""
-    step = max(1, len(texts) // count)
-    return [" ".join(text.split()[:QUERY_WORDS]) for text in texts[::step]][:count]
 
 
 def serve(index: str, proxy: str, queries: list[str], measured: dict[str, list[float]], late: bool) -> None:
@@ -125,13 +101,6 @@ def serve(index: str, proxy: str, queries: list[str], measured: dict[str, list[f
     # Whatever lost its parent is ours now.
     measured[f"{proxy}: processes left"].append(len(descendants(os.getpid())))
     measured[f"{proxy}: ports left"].append(sum(map(answers, ports)))
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def listening(pids: list[int]) -> set[int]:

@@ -9,10 +9,6 @@ of them over all rounds.
 """
 
 import argparse
-import json
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -21,14 +17,13 @@ from collections import Counter
 from itertools import cycle
 from pathlib import Path
 
-from benchmarks.overload import ACCEPTED, Load, ask
+from benchmarks.overload import ACCEPTED, Load, ask, write_queries
 from benchmarks.report import Figure, report
-from benchmarks.serving import SHOAL, free_port, run, spread
+from benchmarks.servers import SHARDS, Server, docstrings, need_wrk, shoal
 from shoal import Client, versions
 from shoal.processes import adopt_orphans
 from shoal.storage import Storage
 
-SHARDS = 2
 CONNECTIONS = 4
 KINDS = {"without": 0, "between two versions": 2, "around three": 3}
 
@@ -43,40 +38,20 @@ def main() -> None:
     parser.add_argument("--index", help="serve the versions of this root, at least three, instead of building them")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
-    if shutil.which("wrk") is None:
-        sys.exit("this benchmark needs wrk: apt-get install wrk")
+    need_wrk()
     adopt_orphans()
 
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
-        corpus, queries = Path(folder) / "corpus.jsonl", Path(folder) / "queries"
-        index = options.index or f"{folder}/index"
-        run(
-            sys.executable, "-m", "jobs.docstring_corpus", "--output", str(corpus), "--limit", str(options.passages)
-        )  # fmt: skip
-        words = ["--source", str(corpus), "--title-field", "title", "--index", index, "--shards", str(SHARDS)]
-        for _ in range(0 if options.index else max(KINDS.values())):
-            run(*SHOAL, "build", *words, "--rebuild")
-        texts = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
-        plain = ("".join(c if c.isascii() and c.isalnum() else " " for c in text) for text in spread(texts, 500))
-        queries.write_text("\n".join(plain))
-        port = free_port()
-        server = subprocess.Popen(
-            [*SHOAL, "serve", "--index", index, "--port", str(port)], stdout=subprocess.PIPE, text=True
-        )
-        try:
-            assert server.stdout is not None
-            if not server.stdout.readline().startswith("ready "):
-                sys.exit(server.wait() or 1)
+        index, texts = docstrings(Path(folder), options.passages, options.index, versions=max(KINDS.values()))
+        queries = write_queries(texts, Path(folder))
+        with shoal(index, []) as server:
             names = versions.list_versions(Storage(index))
-            ask(port, queries, False, CONNECTIONS, 5, 0)
+            ask(server, queries, False, CONNECTIONS, 5, 0)
             seen = {kind: Load(0.0, 0) for kind in KINDS}
             for _ in range(options.rounds):
                 for kind, count in KINDS.items():
                     many = options.swaps // options.rounds + 1 if count else 0
-                    add(seen[kind], swapped(port, queries, options.seconds, names[:count], many))
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait()
+                    add(seen[kind], swapped(server, queries, options.seconds, names[:count], many))
     usual = seen["without"].percentile(99, *ACCEPTED)
     figures = []
     for kind, load in seen.items():
@@ -92,13 +67,13 @@ def main() -> None:
     report(title, figures, options.json)
 
 
-def swapped(port: int, queries: Path, seconds: int, names: list[str], many: int) -> Load:
+def swapped(server: Server, queries: Path, seconds: int, names: list[str], many: int) -> Load:
     """Load the server, and swap its versions so many times meanwhile, evenly."""
     loads: list[Load] = []
-    asking = threading.Thread(target=lambda: loads.append(ask(port, queries, False, CONNECTIONS, seconds, 0)))
+    asking = threading.Thread(target=lambda: loads.append(ask(server, queries, False, CONNECTIONS, seconds, 0)))
     began = time.monotonic()
     asking.start()
-    with Client(f"http://127.0.0.1:{port}") as client:
+    with Client(server.url) as client:
         for number, name in zip(range(many), cycle(names), strict=False):
             time.sleep(max(0.0, began + (number + 0.5) * seconds / many - time.monotonic()))
             client.activate(name)
