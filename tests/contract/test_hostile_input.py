@@ -319,6 +319,7 @@ class Server:
             body_timeout_s=0.02,
             timeout_ms=PATIENT_MS,
             max_timeout_ms=600_000,
+            shard_patience_ms=PATIENT_MS,  # a starved process would go on without a shard
         )
         self.runner = asyncio.Runner()
         self.engine = self.runner.run(local_engine(limits))
