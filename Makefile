@@ -22,8 +22,8 @@ install: $(VENV)/.run-$(EXTRA) ## Install Shoal into .venv; then: . .venv/bin/ac
 demo: $(VENV)/.run-$(EXTRA) ## Index the docstrings of installed packages, serve them, ask questions. KEEP=1 leaves it serving.
 	$(BIN)/python cluster/demo.py $(if $(filter-out 0 no false,$(KEEP)),--keep)
 
-test: $(VENV)/.dev-$(EXTRA) ## Install what the tests need and run all of them. ARGS="-k name" picks.
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev-$(EXTRA) ## Install what the tests need and run all of them, two files at once. ARGS="-k name" picks.
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev-$(EXTRA) ## Check format, style, types and the import contracts.
 	$(BIN)/ruff format --check .

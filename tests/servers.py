@@ -81,9 +81,8 @@ def running(folder: Path, root: Path, *options: str) -> Iterator[Server]:
     """Start a server; whatever happens, no process of it survives the block."""
     port, mark = free_port(), new_mark()
     # The server never asks a proxy for itself.
-    environment = {**os.environ, mark: "1", "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9"}
-    for name in ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):  # the server sets its own
-        environment.pop(name, None)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {mark: "1", "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9"}
     command = [sys.executable, "-m", "serve.run", "--index", str(root), "--port", str(port), *options]
     with (folder / "stderr").open("w") as stderr:
         process = subprocess.Popen(
