@@ -16,9 +16,10 @@ from shoal import versions
 from shoal.storage import Storage
 from tests.indexes import passages, publish
 from tests.load import Load, asking
+from tests.long import only_long
 from tests.servers import Server, replicas, running, wait
 
-pytestmark = pytest.mark.skipif(os.environ.get("SHOAL_LONG_TESTS") != "1", reason="runs with SHOAL_LONG_TESTS=1")
+pytestmark = only_long
 
 COUNT = 200
 # Starting replicas take the cores for seconds: whoever is late for that is not lost.

@@ -1,6 +1,5 @@
 """Index versions on a real local Serve: they change under load, and no query notices but by the version it is told."""
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,10 +13,11 @@ from shoal import layout, versions
 from shoal.storage import Storage
 from tests.indexes import damage, passages, publish
 from tests.load import asking
+from tests.long import LONG
 from tests.serving import local_ray, serving
 
 COUNT = 200
-SWAPS = 100 if os.environ.get("SHOAL_LONG_TESTS") == "1" else 20
+SWAPS = 100 if LONG else 20
 WATCH_S = 0.2
 
 

@@ -29,6 +29,7 @@ from shoal.settings import BuildSettings, ServeSettings
 from shoal.storage import Storage
 from tests.engine import local_engine
 from tests.indexes import passages, publish
+from tests.long import LONG, only_long
 
 DISK_BYTES = 16 * 2**20
 STEP_BYTES = 96 * 2**10
@@ -110,7 +111,7 @@ def is_whole(index: Path, version: str) -> bool:
     return current is not None and current.version == version and versions.verify(storage, version) == []
 
 
-@pytest.mark.parametrize("stage", ["_embed", "_index", "_finish"])
+@pytest.mark.parametrize("stage", ["_embed", "_index", "_finish"] if LONG else ["_index"])
 def test_a_disk_that_fills_up_before_a_stage_of_a_build_is_told_and_costs_nothing(
     stage: str, build: Build, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +137,7 @@ def test_a_disk_that_fills_up_before_a_stage_of_a_build_is_told_and_costs_nothin
     assert not list(Storage(str(index)).list(layout.STAGING))
 
 
-@pytest.mark.skipif(os.environ.get("SHOAL_LONG_TESTS") != "1", reason="runs with SHOAL_LONG_TESTS=1")
+@only_long
 @pytest.mark.timeout(1200)
 def test_a_disk_that_fills_up_at_any_moment_of_a_build_is_told_and_costs_nothing(build: Build, disk: Disk) -> None:
     index = disk.folder / "index"
@@ -161,7 +162,7 @@ def test_a_disk_that_fills_up_at_any_moment_of_a_build_is_told_and_costs_nothing
     assert not list(Storage(str(index)).list(layout.STAGING))
 
 
-@pytest.mark.parametrize("stage", ["plan", "_index"])
+@pytest.mark.parametrize("stage", ["plan", "_index"] if LONG else ["_index"])
 def test_a_root_that_can_only_be_read_is_told_and_costs_nothing(
     stage: str, build: Build, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,9 +22,10 @@ from shoal.processes import descendants
 from shoal.settings import LexicalSettings, RunSettings
 from tests.indexes import passages, publish
 from tests.load import asking, report
+from tests.long import only_long
 from tests.servers import wait
 
-pytestmark = pytest.mark.skipif(os.environ.get("SHOAL_LONG_TESTS") != "1", reason="runs with SHOAL_LONG_TESTS=1")
+pytestmark = only_long
 
 SPREAD = ("ingress", "encoder", "shard-00000", "shard-00001")
 SERVICES = (*SPREAD, "reranker")

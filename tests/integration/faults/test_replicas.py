@@ -22,9 +22,10 @@ from shoal import layout
 from shoal.settings import LexicalSettings
 from tests.indexes import passages, publish
 from tests.load import TIMEOUT_MS, Load, asking, report
+from tests.long import only_long
 from tests.servers import Server, processes, replicas, running, wait
 
-pytestmark = pytest.mark.skipif(os.environ.get("SHOAL_LONG_TESTS") != "1", reason="runs with SHOAL_LONG_TESTS=1")
+pytestmark = only_long
 
 CONTROLLER = "ServeController"
 CLIENTS = 3

@@ -3,19 +3,18 @@
 Like the faults beside it, it takes cores that nothing else keeps busy, and runs with SHOAL_LONG_TESTS=1 only.
 """
 
-import os
 import threading
 import time
 from pathlib import Path
 
 import httpx
-import pytest
 
 from shoal.settings import EMBEDDED_ENCODER
 from tests.indexes import passages, publish
+from tests.long import only_long
 from tests.servers import replicas, running, wait
 
-pytestmark = pytest.mark.skipif(os.environ.get("SHOAL_LONG_TESTS") != "1", reason="runs with SHOAL_LONG_TESTS=1")
+pytestmark = only_long
 
 CLIENTS = 32
 TIMEOUT_MS = 20_000
