@@ -302,7 +302,7 @@ class FanOut:
     async def _ask(self, shard: int, probes: list[Probe], patience: float | None) -> list[Found]:
         """Search one shard for several queries. Raises _Suspended after so many seconds of silence."""
         tracing.work_for(*(probe.requests for probe in probes))
-        started = asyncio.get_running_loop().time()
+        started = self._clock()
         queries = Queries(
             _stacked([probe.vector for probe in probes]),
             [probe.text for probe in probes],
@@ -326,7 +326,7 @@ class FanOut:
 
         async with self._watched(shard, patience):
             hits = await self._logged(shard, lambda: self._attempts[shard].run(call, deadline))
-        seconds = asyncio.get_running_loop().time() - started
+        seconds = self._clock() - started
         self._observer.shard(shard, seconds)
         return [Found(hits.dense, hits.lexical, query, 1000 * seconds, len(probes)) for query in range(len(probes))]
 

@@ -143,7 +143,7 @@ class SearchPipeline:
         InvalidArgument for a mode that the version has no index for, a filter that does not fit it, a recall that it
         does not reach, vectors that its kind cannot give, and token vectors that its shards do not hold.
         """
-        now = asyncio.get_running_loop().time
+        now = self._clock  # not the loop's, which uvloop rounds to milliseconds
         arrived = now()
         if self._index is None:
             raise Unavailable("no index version is served yet; try again", retry_after_s=1)
@@ -288,7 +288,7 @@ class SearchPipeline:
 
     async def _encode(self, texts: list[_Text]) -> list[_Encoded]:
         tracing.work_for(*(text.requests for text in texts))
-        now = asyncio.get_running_loop().time
+        now = self._clock
         started = now()
         queries = [text.query for text in texts]
         deadline = max(text.deadline for text in texts)

@@ -179,6 +179,25 @@ def test_what_cannot_be_planned_is_refused_with_the_remedy(options: dict[str, An
         plan(CapacitySettings(**options), CONSTANTS)
 
 
+# Of one machine on one evening: what `shoal plan --calibrate` kept, and what `benchmarks.scale` then measured.
+MEASURED = json.loads((Path(__file__).parent / "capacity_measured.json").read_text())
+
+
+@pytest.mark.parametrize("point", MEASURED["measured"], ids=lambda point: f"{point['passages']:,}")
+def test_the_model_tells_what_was_measured(point: dict[str, Any]) -> None:
+    said = plan(
+        settings(
+            point["passages"], passage_bytes=7, lexical=False, top_k=10, shards=point["shards"], all_in_memory=True
+        ),
+        Constants.model_validate(MEASURED["constants"]),
+    )
+    assert said.kind == point["kind"]
+    assert said.disk_bytes == pytest.approx(2**20 * point["files_mib"], rel=0.02)
+    assert said.search.recall == pytest.approx(point["recall"], abs=0.04)
+    # A shard larger than those it was calibrated with is searched faster than the model tells.
+    assert 0.9 <= said.search_ms / point["search_ms"] <= 1.7
+
+
 SIZES = st.floats(1, 1e9)
 KINDS = st.sampled_from(["flat", "ivf_sq8", "ivf_pq", "rabitq"])
 
