@@ -170,7 +170,8 @@ def test_a_driver_killed_at_random_moments_loses_nothing(
         # This run was not killed: it completes what the killed ones began.
         summary = run.finish()
         if summary["built"]:
-            assert summary["units_reused"] == len(committed), f"seed {seed}"
+            # A worker whose driver was killed may still have committed the unit that it was at.
+            assert summary["units_reused"] >= len(committed), f"seed {seed}"
         current = versions.read_current(run.storage)
         assert current is not None
         assert current.version == summary["version"]
