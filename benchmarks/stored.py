@@ -58,6 +58,10 @@ CHUNK = 65_536
 _OFFSET_BYTES = 8
 
 
+Scores = dict[Mode, dict[str, NDArray[np.float64]]]
+"""Of the candidates of every query, by mode."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How tokens are stored: so many dimensions of so many bits, of the means of so many neighbours."""
@@ -133,21 +137,24 @@ def sweep(options: argparse.Namespace, folder: Path) -> list[Figure]:
     default = LateSettings()
     layouts = [Layout(dims, bits) for bits, several in DIMS.items() for dims in several]
     layouts += [Layout(dims, bits, 2) for bits, several in AVERAGED.items() for dims in several]
-    for one in layouts:
-        outcomes[one] = outcome(collections, one)
-        print(one.name, *(f"{mode} {outcomes[one].mean(mode):.4f}" for mode in MODES), file=sys.stderr, flush=True)
     chosen = Layout(default.late_dims, default.late_bits)
-    shortened = {
-        f"{'best' if stored else 'first'} {count} of {'stored tokens' if stored else 'stage one'}": outcome(
-            collections, chosen, count, stored
-        )
-        for count in SHORTLISTS
-        for stored in (False, True)
-    }
+    shortened_lists: dict[str, Outcome] = {}
+    for one in layouts:
+        scores = [stored_scores(collection, one) for collection in collections]
+        outcomes[one] = outcome(collections, one, scores)
+        print(one.name, *(f"{mode} {outcomes[one].mean(mode):.4f}" for mode in MODES), file=sys.stderr, flush=True)
+        if one == chosen:
+            for count in SHORTLISTS:
+                for name, by in (("first", None), ("best", scores)):
+                    of = "stored tokens" if by else "stage one"
+                    lists = [
+                        shortlisted(each, by[place] if by else None, count) for place, each in enumerate(collections)
+                    ]
+                    shortened_lists[f"{name} {count} of {of}"] = outcome(collections, one, lists)
     names = [place.name for place in options.dataset]
     for mode in MODES:
         show(mode, names, {name_of(each): found for each, found in outcomes.items()})
-        show(mode, names, {name_of(None): outcomes[None], **shortened})
+        show(mode, names, {name_of(None): outcomes[None], **shortened_lists})
     if options.plot:
         plot(outcomes, options.plot)
     figures = []
@@ -155,7 +162,7 @@ def sweep(options: argparse.Namespace, folder: Path) -> list[Figure]:
         name = name_of(each)
         figures += [Figure(f"{name}, {mode}: mean nDCG@10", found.mean(mode), "") for mode in MODES]
         figures.append(Figure(f"{name}: bytes per passage", statistics.mean(found.passage_bytes), "B"))
-    for name, found in shortened.items():
+    for name, found in shortened_lists.items():
         figures += [Figure(f"reranker over the {name}, {mode}: mean nDCG@10", found.mean(mode), "") for mode in MODES]
     best, base = outcomes[chosen], outcomes[None]
     for mode in MODES:
@@ -205,40 +212,44 @@ def on_the_fly(collections: Sequence[Collection]) -> Outcome:
     return Outcome(ndcg, [2 * one.tokens.shape[1] * float(one.all_lengths.mean()) for one in collections])
 
 
-def outcome(
-    collections: Sequence[Collection], layout: Layout, shortlist: int | None = None, stored: bool = True
-) -> Outcome:
-    """Order the candidates of all collections by tokens that are stored in one way.
-
-    shortlist: the reranker orders so many of the candidates, the best by these tokens, or by stage one if not `stored`.
-    """
-    ndcg: dict[Mode, list[float]] = {mode: [] for mode in MODES}
-    sizes = []
-    for one in collections:
-        tokens, ends = pooled(one.tokens, one.ends, layout.pooled)
-        sample = one.sample if layout.pooled == 1 else tokens[stratified(len(tokens), PASSAGES * TOKENS, seed=4)]
-        learned = codec.train(sample, layout.dims, layout.bits)
-        codes = [learned.encode(tokens[start : start + CHUNK]) for start in range(0, len(tokens), CHUNK)]
-        values = levels_of(np.concatenate(codes), learned.projection, layout.bits)
-        values /= np.linalg.norm(values, axis=1, keepdims=True)
-        known = {
-            query: score(one, vectors, candidates_of(one, query), learned.axes, values, ends)
-            for query, vectors in one.queries.items()
+def stored_scores(one: Collection, layout: Layout) -> Scores:
+    """Score the candidates of a collection by tokens that are stored in one way."""
+    tokens, ends = pooled(one.tokens, one.ends, layout.pooled)
+    sample = one.sample if layout.pooled == 1 else tokens[stratified(len(tokens), PASSAGES * TOKENS, seed=4)]
+    learned = codec.train(sample, layout.dims, layout.bits)
+    codes = [learned.encode(tokens[start : start + CHUNK]) for start in range(0, len(tokens), CHUNK)]
+    values = levels_of(np.concatenate(codes), learned.projection, layout.bits)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    known = {
+        query: score(one, vectors, candidates_of(one, query), learned.axes, values, ends)
+        for query, vectors in one.queries.items()
+    }
+    return {
+        mode: {
+            query: np.array([known[query][id_] for id_ in scored.ids]) for query, scored in one.recorded[mode].items()
         }
-        for mode in MODES:
-            scores = {
-                query: np.array([known[query][id_] for id_ in scored.ids])
-                for query, scored in one.recorded[mode].items()
-            }
-            if shortlist:
-                scores = {
-                    query: shortened(scored, scores[query] if stored else None, shortlist)
-                    for query, scored in one.recorded[mode].items()
-                }
-            ndcg[mode].append(judged(one, mode, scores))
-        lengths = -(-one.all_lengths // layout.pooled)
-        sizes.append(code_width(layout.dims, layout.bits) * float(lengths.mean()) + _OFFSET_BYTES)
-    return Outcome(ndcg, sizes)
+        for mode in MODES
+    }
+
+
+def outcome(collections: Sequence[Collection], layout: Layout, scores: Sequence[Scores]) -> Outcome:
+    """Order the candidates of all collections by these scores; what is stored is stored in this way."""
+    ndcg: dict[Mode, list[float]] = {
+        mode: [judged(one, mode, given[mode]) for one, given in zip(collections, scores, strict=True)] for mode in MODES
+    }
+    lengths = [float((-(-one.all_lengths // layout.pooled)).mean()) for one in collections]
+    return Outcome(ndcg, [code_width(layout.dims, layout.bits) * length + _OFFSET_BYTES for length in lengths])
+
+
+def shortlisted(one: Collection, stored: Scores | None, count: int) -> Scores:
+    """What the reranker gives the best `count` candidates of every query, by stored tokens or by stage one."""
+    return {
+        mode: {
+            query: shortened(scored, stored[mode][query] if stored else None, count)
+            for query, scored in one.recorded[mode].items()
+        }
+        for mode in MODES
+    }
 
 
 def shortened(scored: Scored, stored: NDArray[np.float64] | None, count: int) -> NDArray[np.float64]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,8 @@ from shoal import tracing
 from shoal.batching import Batcher
 from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
-from shoal.fanout import FanOut, Found, Probe, describe, merged
+from shoal.explain import explain
+from shoal.fanout import FanOut, Probe, describe, merged
 from shoal.fusion import blend, fuse
 from shoal.hedging import Attempts, Budget
 from shoal.manifest import IndexInfo, Manifest
@@ -240,7 +240,9 @@ class SearchPipeline:
             pairs=len(candidates) if scores is not None else 0,
             mode=mode,
             reranker=None if scores is None else reranker,
-            explain=_explain(request, probe, encoded, found, missing, candidates, scores) if request.explain else None,
+            explain=explain(request, probe, encoded.batch, found, missing, candidates, scores)
+            if request.explain
+            else None,
             degradations=tuple(degraded),
         )
 
@@ -419,63 +421,3 @@ def _best(candidates: list[Candidate], scores: FloatArray | None, final: FloatAr
         for candidate, score, rerank_score in lines
         if candidate.passage
     ]
-
-
-def _matches(found: Found) -> int | None:
-    hits = found.dense or found.lexical
-    return hits.matches[found.query] if hits and hits.matches else None
-
-
-def _explain(
-    request: SearchRequest,
-    probe: Probe,
-    encoded: _Encoded,
-    found: dict[int, Found],
-    missing: dict[int, str],
-    candidates: list[Candidate],
-    scores: FloatArray | None,
-) -> dict[str, Any]:
-    shards: list[dict[str, Any]] = [
-        {
-            "shard": shard,
-            "ms": one.ms,
-            "batch": one.batch,
-            "hits": _hits(one, probe),
-            **({} if (matches := _matches(one)) is None else {"matches": matches}),
-        }
-        for shard, one in found.items()
-        if shard not in missing
-    ]
-    shards += [{"shard": shard, "missing": reason} for shard, reason in missing.items()]
-    return {
-        "plan": {
-            "mode": probe.mode,
-            **({"search": probe.effort} if probe.effort else {}),
-            "candidates_per_shard": probe.top_k,
-            "top_k": request.top_k,
-            "top_n": request.top_n,
-            "rerank": request.rerank,
-            "encoded_together": encoded.batch,
-        },
-        "shards": sorted(shards, key=lambda shard: shard["shard"]),
-        "candidates": [
-            {
-                "id": candidate.id,
-                "rank": candidate.rank,
-                "score": candidate.score,
-                "dense_score": candidate.dense_score,
-                "dense_rank": candidate.dense_rank,
-                "lexical_score": candidate.lexical_score,
-                "lexical_rank": candidate.lexical_rank,
-                "rerank_score": rerank_score,
-            }
-            for candidate, rerank_score in zip(
-                candidates, [None] * len(candidates) if scores is None else scores.tolist(), strict=True
-            )
-        ],
-    }
-
-
-def _hits(found: Found, probe: Probe) -> int:
-    """Passages that a shard found for a query, once for each way of searching."""
-    return sum(min(probe.top_k, len(hits.ids[found.query])) for hits in (found.dense, found.lexical) if hits)

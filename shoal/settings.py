@@ -285,13 +285,6 @@ class FusionSettings(Settings):
     lexical_weight: float = Field(
         0.3, ge=0, le=1, description="Share of the words in weighted fusion; vectors have the rest."
     )
-    shortlist: int | None = Field(
-        None,
-        ge=1,
-        le=10_000,
-        description="How many candidates the reranker reads, where the version has token vectors (--late-interaction "
-        "stored): the best of top_k by these, and top_n at least. Default: all of top_k.",
-    )
     rerank_dense_weight: float | None = Field(
         None,
         ge=0,
@@ -381,6 +374,13 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
         "late_interaction",
         description="Reranker: late_interaction, overlap, none, a folder that jobs.train_reranker wrote, or a "
         "cross-encoder by preset, hub name or local path.",
+    )
+    shortlist: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="How many candidates the reranker reads, where the version has token vectors (--late-interaction "
+        "stored): the best of top_k by these, and top_n at least. Default: all of top_k.",
     )
 
     retriever_replicas: int = Field(

@@ -64,7 +64,8 @@ def test_neighbours_are_averaged_within_their_passage(collection: Collection) ->
 
 def test_a_shortlist_is_what_the_reranker_orders(collection: Collection) -> None:
     whole = stored.on_the_fly([collection])
-    everything = stored.outcome([collection], Layout(128, 2), shortlist=CANDIDATES)
+    by_tokens = stored.stored_scores(collection, Layout(128, 2))
+    everything = stored.outcome([collection], Layout(128, 2), [stored.shortlisted(collection, by_tokens, CANDIDATES)])
     assert everything.ndcg == whole.ndcg
     scored = collection.recorded["dense"]["q1"]
     given = np.arange(len(scored.ids), dtype=np.float64)
@@ -75,7 +76,10 @@ def test_a_shortlist_is_what_the_reranker_orders(collection: Collection) -> None
 
 def test_all_layouts_are_compared_and_drawn(collection: Collection, tmp_path: Path) -> None:
     outcomes = {None: stored.on_the_fly([collection])}
-    outcomes |= {one: stored.outcome([collection], one) for one in (Layout(128, 2), Layout(64, 8), Layout(64, 8, 2))}
+    outcomes |= {
+        one: stored.outcome([collection], one, [stored.stored_scores(collection, one)])
+        for one in (Layout(128, 2), Layout(64, 8), Layout(64, 8, 2))
+    }
     mean = collection.all_lengths.mean()
     assert [found.passage_bytes[0] for found in outcomes.values()] == pytest.approx(
         [2 * HIDDEN * mean, 32 * mean + 8, 64 * mean + 8, 64 * np.mean(-(-collection.all_lengths // 2)) + 8]
