@@ -22,8 +22,9 @@ install: $(VENV)/.run-$(EXTRA) ## Install Shoal into .venv; then: . .venv/bin/ac
 demo: $(VENV)/.run-$(EXTRA) ## Index the docstrings of installed packages, serve them, ask questions. KEEP=1 leaves it serving.
 	$(BIN)/python cluster/demo.py $(if $(filter-out 0 no false,$(KEEP)),--keep)
 
-test: $(VENV)/.dev-$(EXTRA) ## Install what the tests need and run all of them, two files at once. ARGS="-k name" picks.
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+# A process that crashed is not replaced: pytest-xdist would wait for ever for what it had done already.
+test: $(VENV)/.dev-$(EXTRA) ## Install what the tests need and run all of them, in two processes. ARGS="-k name" picks.
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 lint: $(VENV)/.dev-$(EXTRA) ## Check format, style, types and the import contracts.
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""What a measured number belongs to."""
+"""What this machine is: what a measured number belongs to, and what its processor can do."""
 
 import os
 import platform
@@ -7,10 +7,18 @@ from pathlib import Path
 
 def describe() -> str:
     """Describe this machine: processor, cores, memory."""
-    cpu = platform.processor()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        lines = information.read_text().splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    cpu = _cpuinfo("model name") or platform.processor()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB"
+
+
+def cpu_flags() -> set[str]:
+    """Name what the processor can do, as Linux names it, such as avx512_bf16; empty elsewhere."""
+    return set(_cpuinfo("flags").split())
+
+
+def _cpuinfo(key: str) -> str:
+    """Read the first value of a key in Linux's description of the processor; empty if there is none."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == key), "")

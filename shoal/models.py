@@ -139,6 +139,16 @@ def architecture(folder: Path) -> str:
     return str((config.get("architectures") or [""])[0])
 
 
+def configuration_digest(folder: Path) -> str:
+    """Return the hex digest of everything in a folder beside the weights that decides what a model computes."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.suffix in _CONFIGURATION and file.is_file()):
+        name = file.relative_to(folder)
+        if name.parts[0] not in _UNUSED_FOLDERS:
+            digest.update(f"{name.as_posix()}\n{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
 def _packaged(package: str) -> Path | None:
     # Found, not imported: importing the package would load torch and the model.
     spec = importlib.util.find_spec(package)

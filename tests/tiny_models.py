@@ -9,15 +9,26 @@ import torch
 WORDS = ["the", "a", "of", "query", "passage", "red", "blue", "fish", "heron", "otter", "bone", "vitamin", "disease"]
 
 
-def save_bi_encoder(folder: Path, pooling: str = "mean", prompts: dict[str, str] | None = None) -> Path:
-    """Save a sentence-transformers model of 32 dimensions that reads 64 tokens."""
+def save_bi_encoder(
+    folder: Path,
+    pooling: str = "mean",
+    prompts: dict[str, str] | None = None,
+    *,
+    include_prompt: bool = True,
+    dense: bool = False,
+) -> Path:
+    """Save a sentence-transformers model of 32 dimensions, or 16 with a dense layer, that reads 64 tokens.
+
+    include_prompt: whether the tokens of the prompt take part in pooling.
+    """
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(7)
     _save(BertModel(BertConfig(**_SIZES)), folder / "bare")
-    modules = [Transformer(str(folder / "bare")), Pooling(32, pooling), Normalize()]
+    modules = [Transformer(str(folder / "bare")), Pooling(32, pooling, include_prompt=include_prompt)]
+    modules += [Dense(32, 16), Normalize()] if dense else [Normalize()]
     SentenceTransformer(modules=modules, device="cpu", prompts=prompts).save(str(folder / "model"))
     return folder / "model"
 

@@ -1,28 +1,24 @@
 """Any sentence-transformers cross-encoder, on any backend, with the activation, prompt and length it was saved with."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shoal import inference, models
+from shoal import models
 from shoal.errors import ModelUnavailable
-from shoal.inference import Runner
+from shoal.inference import load_network
+from shoal.inference.runner import Runner
 from shoal.records import FloatArray
 from shoal.settings import RerankerSettings
-
-if TYPE_CHECKING:
-    from sentence_transformers import CrossEncoder
 
 
 class CrossEncoderReranker:
     """A CrossEncoder behind the Reranker protocol: same scores as its own predict."""
 
-    def __init__(self, model: "CrossEncoder", runner: Runner, name: str) -> None:
+    def __init__(self, runner: Runner, prompt: str, name: str) -> None:
         self._runner = runner
+        self._prompt = prompt
         self._name = name
-        self._activation = model.activation_fn
-        self._prompt = model.prompts.get(model.default_prompt_name or "")
 
     def name(self) -> str:
         """Name the reranker for /v1/index and for people."""
@@ -35,8 +31,8 @@ class CrossEncoderReranker:
     def score_pairs(self, pairs: Sequence[tuple[str, str]]) -> FloatArray:
         """Return float32 (n,) in input order."""
         scores = np.empty(len(pairs), dtype=np.float32)
-        for rows, features in self._runner.forward(pairs, prompt=self._prompt):
-            scores[rows] = self._activation(features["scores"].float()).squeeze(-1).cpu().numpy()
+        for rows, made in self._runner.forward(pairs, prompt=self._prompt):
+            scores[rows] = made.result
         return scores
 
 
@@ -52,18 +48,9 @@ def load(model: str, settings: RerankerSettings) -> CrossEncoderReranker:
         raise ModelUnavailable(
             f"{model!r} has no head that scores pairs: set the reranker to a cross-encoder, or to late_interaction"
         )
-    placement = inference.place(settings)
-    with inference.loading(folder, settings.threads):
-        from sentence_transformers import CrossEncoder
-
-        loaded = CrossEncoder(
-            str(folder),
-            device=placement.device,
-            local_files_only=True,
-            model_kwargs={"dtype": placement.torch_dtype},
-        )
-    if loaded.num_labels != 1:
-        raise ModelUnavailable(f"{model!r} gives {loaded.num_labels} scores for a pair: a reranker gives one")
-    inference.limit_length(loaded, settings.max_length)
-    runner = Runner(loaded, location.digest(folder), placement, settings.threads, settings)
-    return CrossEncoderReranker(loaded, runner, model)
+    network = load_network(
+        "cross_encoder", folder, location.digest(folder), settings, settings.max_length, settings.threads
+    )
+    if network.facts.dim != 1:
+        raise ModelUnavailable(f"{model!r} gives {network.facts.dim} scores for a pair: a reranker gives one")
+    return CrossEncoderReranker(Runner(network, settings, settings.threads), network.facts.query_prompt, model)

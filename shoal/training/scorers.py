@@ -14,8 +14,11 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from shoal import inference, models
+from shoal import models
 from shoal.errors import InvalidArgument, ModelUnavailable
+from shoal.inference import has_bfloat16, place
+from shoal.inference.runner import token_batches
+from shoal.inference.torch_network import UNPADDED, describe, limit_length, loading, quiet
 from shoal.records import RowArray
 from shoal.rerankers.late_interaction import DENSE_WEIGHT
 from shoal.settings import InferenceSettings, TrainSettings
@@ -24,7 +27,6 @@ from shoal.training.batches import Listing
 if TYPE_CHECKING:
     from sentence_transformers.base.model import BaseModel
 
-_UNPADDED = {"text": {"padding": False}, "common": {"return_tensors": None}}
 _PARTS = 4
 """Passages held at once are computed in this many parts by length, so that little is padded."""
 
@@ -57,8 +59,7 @@ class LateInteractionScorer:
         self._passes = passes
         self._query_prompt, self._passage_prompt = prompts
         self._temperature = temperature
-        special = (getattr(model.tokenizer, f"{name}_token_id", None) for name in ("cls", "sep", "bos", "eos"))
-        self._special = torch.tensor([token for token in special if token is not None], device=model.device)
+        self._special = torch.tensor(describe(model).special, device=model.device)
 
     def score(self, query: str, passages: Sequence[str]) -> torch.Tensor:
         """Return float32 (n,), as the reranker would."""
@@ -156,10 +157,10 @@ class Passes:
         self, model: "BaseModel", inputs: Sequence[Any], *, prompt: str | None, **options: Any
     ) -> Iterator[tuple[RowArray, dict[str, Any]]]:
         """Yield the rows of `inputs` in a part, int64 (b,), and what the model's modules gave for them."""
-        features = model.preprocess(list(inputs), prompt=prompt, processing_kwargs=_UNPADDED, **options)
+        features = model.preprocess(list(inputs), prompt=prompt, processing_kwargs=UNPADDED, **options)
         ragged = {name: values for name, values in features.items() if isinstance(values, list)}
         shared = {name: value for name, value in features.items() if name not in ragged}
-        for rows in inference.token_batches(np.array([len(ids) for ids in ragged["input_ids"]]), self._budget):
+        for rows in token_batches(np.array([len(ids) for ids in ragged["input_ids"]]), self._budget):
             batch = {name: [values[row] for row in rows] for name, values in ragged.items()}
             padded = model.tokenizer.pad(batch, return_tensors="pt").to(model.device)
             with self._precision():
@@ -177,13 +178,13 @@ def load(settings: TrainSettings, threads: int) -> Scorer:
     name = settings.base or settings.encoder
     location = models.resolve(name)
     folder = location.fetch()
-    device = inference.place(InferenceSettings(backend="torch", device=settings.device)).device
+    device = place(InferenceSettings(backend="torch", device=settings.device)).device
     passes = Passes(device, _takes_bfloat16(device, settings.dtype), settings.batch_tokens)
     head = models.architecture(folder).endswith(("ForSequenceClassification", "ForCausalLM"))
     options: dict[str, Any] = {"device": device, "local_files_only": True, "model_kwargs": {"dtype": torch.float32}}
     torch.manual_seed(settings.seed)  # a fresh head is the same for all workers
     if settings.kind == "cross_encoder":
-        with inference.loading(folder, threads):
+        with loading(folder, threads):
             from sentence_transformers import CrossEncoder
 
             if not head:
@@ -194,17 +195,15 @@ def load(settings: TrainSettings, threads: int) -> Scorer:
         return CrossEncoderScorer(cross, passes, _shorten(cross, settings))
     if head:
         raise ModelUnavailable(f"{name!r} is a cross-encoder: train it with --kind cross_encoder")
-    with inference.loading(folder, threads):
+    with loading(folder, threads):
         from sentence_transformers import SentenceTransformer
 
         encoder = SentenceTransformer(str(folder), **options)
     if encoder.transformers_model is None:
         raise InvalidArgument(f"{name!r} has no token vectors, which late interaction needs", param="base")
     # The result carries its prompts with it, under the names that sentence-transformers gives them.
-    prompts = encoder.prompts
-    query = prompts.get("query") or location.query_prompt
-    passage = next((prompts[key] for key in ("document", "passage", "corpus") if prompts.get(key)), "")
-    passage = passage or location.passage_prompt
+    facts = describe(encoder)
+    query, passage = facts.query_prompt or location.query_prompt, facts.passage_prompt or location.passage_prompt
     encoder.prompts = {"query": query, "document": passage}
     length = _shorten(encoder, settings)
     return LateInteractionScorer(encoder, passes, length, (query, passage), settings.temperature)
@@ -212,15 +211,15 @@ def load(settings: TrainSettings, threads: int) -> Scorer:
 
 def save(scorer: Scorer, folder: Path) -> None:
     """Write the model as a folder that sentence-transformers and Shoal load; safetensors only."""
-    inference.limit_length(scorer.model, scorer.length)
-    with inference.quiet():
+    limit_length(scorer.model, scorer.length)
+    with quiet():
         scorer.model.save_pretrained(str(folder), create_model_card=False, safe_serialization=True)
 
 
 def _shorten(model: "BaseModel", settings: TrainSettings) -> int:
     """Let the model read as much as in training, and return how much it reads otherwise."""
-    length = inference.limit_length(model, None)
-    inference.limit_length(model, min(settings.max_length, length))
+    length = limit_length(model, None)
+    limit_length(model, min(settings.max_length, length))
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = settings.dropout
@@ -232,7 +231,7 @@ def _takes_bfloat16(device: str, dtype: str) -> bool:
         return dtype == "bfloat16"
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return inference.has_bfloat16()
+    return has_bfloat16()
 
 
 def _widened(part: torch.Tensor, length: int) -> torch.Tensor:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal import inference, models, openvino_network
+from shoal import inference, models
 from shoal.encoders import Encoder, TokenEncoder, backends, load_encoder
 from shoal.errors import InvalidArgument, ModelUnavailable
+from shoal.inference import NotConvertible, conversion
+from shoal.inference.runner import token_batches
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, InferenceSettings
 from tests import tiny_models
 
@@ -40,6 +41,11 @@ ENCODABLE = [text for text in TEXTS if "\ud800" not in text]  # sentence-transfo
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models.save_bi_encoder(tmp_path_factory.mktemp("tiny"), prompts=PROMPTS)
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.save_cross_encoder(tmp_path_factory.mktemp("tiny"))
 
 
 def load(backend: str, tiny: Path, **options: Any) -> Encoder:
@@ -131,13 +137,26 @@ def test_token_vectors_come_with_the_vector_of_the_text(encoder: Encoder) -> Non
 
 @pytest.mark.parametrize("backend", MODEL_BACKENDS)
 class TestModels:
-    @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
-    def test_vectors_are_those_of_sentence_transformers(self, backend: str, pooling: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("pooling", "options"),
+        [
+            ("mean", {}),
+            ("cls", {}),
+            ("max", {}),
+            ("weightedmean", {}),
+            ("lasttoken", {}),
+            ("mean", {"include_prompt": False}),
+            ("mean", {"dense": True}),
+        ],
+    )
+    def test_vectors_are_those_of_sentence_transformers(
+        self, backend: str, pooling: str, options: dict[str, bool], tmp_path: Path
+    ) -> None:
         from sentence_transformers import SentenceTransformer
 
-        folder = tiny_models.save_bi_encoder(tmp_path, pooling, PROMPTS)
+        folder = tiny_models.save_bi_encoder(tmp_path, pooling, PROMPTS, **options)
         encoder, reference = load(backend, folder), SentenceTransformer(str(folder), device="cpu")
-        assert encoder.fingerprint().pooling == pooling
+        assert encoder.fingerprint().pooling == pooling + ("+dense" if "dense" in options else "")
         assert (encoder.fingerprint().query_prompt, encoder.fingerprint().passage_prompt) == ("query: ", "passage: ")
         cosine = np.sum(encoder.encode_queries(ENCODABLE) * reference.encode_query(ENCODABLE), axis=1)
         assert cosine.min() >= 0.9999
@@ -274,7 +293,7 @@ print(hashlib.sha256(encoder.encode_passages(["red fish", "", "日本語 naïve 
 def test_token_batches_hold_every_text_once_within_the_budget(
     lengths: list[int], budget: int, padding: int | None
 ) -> None:
-    batches = list(inference.token_batches(np.array(lengths, dtype=np.int64), budget, padding))
+    batches = list(token_batches(np.array(lengths, dtype=np.int64), budget, padding))
     assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
     for batch in batches:
         tokens = [lengths[row] for row in batch]
@@ -289,7 +308,7 @@ class TestPlacement:
         self.has(cuda=False, bfloat16=True, openvino=True)
 
     def has(self, *, cuda: bool, bfloat16: bool, openvino: bool) -> None:
-        self.set(torch.cuda, "is_available", lambda: cuda)
+        self.set(inference, "has_gpu", lambda: cuda)
         self.set(inference, "has_bfloat16", lambda: bfloat16)
         self.set(inference, "has_openvino", lambda: openvino)
 
@@ -334,11 +353,46 @@ class TestPlacement:
 
 
 class TestOpenVino:
+    def test_a_converted_model_is_loaded_without_torch(self, tiny: Path, cross_encoder: Path, tmp_path: Path) -> None:
+        program = f"""
+import sys
+from shoal.encoders import load_encoder
+from shoal.rerankers import load_reranker
+from shoal.settings import EncoderSettings, RerankerSettings
+options = dict(device="cpu", backend="openvino", model_cache_dir={str(tmp_path)!r})
+load_encoder(EncoderSettings(encoder={str(tiny)!r}, **options)).encode_passage_tokens(["red fish", "the heron"])
+load_reranker(RerankerSettings(reranker={str(cross_encoder)!r}, **options)).score("red fish", ["the heron"])
+print(sorted({{"torch", "transformers", "sentence_transformers"}} & sys.modules.keys()))
+"""
+        told = [
+            subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+            for _ in range(2)
+        ]
+        assert told == ["['sentence_transformers', 'torch', 'transformers']\n", "[]\n"]
+
+    def test_a_change_of_the_configuration_is_a_model_of_its_own(self, tmp_path: Path) -> None:
+        folder = tiny_models.save_bi_encoder(tmp_path / "one", "mean")
+        (pooling,) = folder.glob("*_Pooling/config.json")
+        mean = load("openvino", folder).encode_passages(["red fish"])
+        pooling.write_text(pooling.read_text().replace("mean", "cls"))
+        assert not np.allclose(load("openvino", folder).encode_passages(["red fish"]), mean, atol=1e-3)
+
+    def test_what_computes_something_else_is_not_kept(self, tiny: Path, tmp_path: Path, monkeypatch: Any) -> None:
+        head = conversion._traced
+
+        def other(model: Any, function: Any, example: Any) -> Any:
+            return head(model, lambda *tensors: function(*tensors).roll(1, -1), example)
+
+        monkeypatch.setattr(conversion, "_traced", other)
+        with pytest.raises(ModelUnavailable, match="not what this model does"):
+            load("openvino", tiny, model_cache_dir=str(tmp_path))
+        assert not list(tmp_path.iterdir())
+
     def test_a_model_is_converted_once(self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         options = {"model_cache_dir": str(tmp_path / "cache"), "dtype": "bfloat16"}
         first = load("openvino", tiny, **options).encode_passages(ENCODABLE)
         assert len(list((tmp_path / "cache").iterdir())) == 1  # and no scratch folder
-        monkeypatch.setattr(openvino_network, "_convert", None)
+        monkeypatch.setattr(conversion, "convert", None)
         assert np.array_equal(load("openvino", tiny, **options).encode_passages(ENCODABLE), first)
 
     def test_int8_loses_little(self, converted: Path) -> None:
@@ -351,12 +405,13 @@ class TestOpenVino:
 
     def test_auto_falls_back_to_torch(self, tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         def refuse(*args: object) -> None:
-            raise ModelUnavailable("cannot be converted")
+            raise NotConvertible("cannot be converted")
 
-        monkeypatch.setattr(openvino_network, "run_on_openvino", refuse)
-        assert load("auto", tiny).encode_queries(["red fish"]).shape == (1, 32)
+        monkeypatch.setattr(conversion, "convert", refuse)
+        options = {"model_cache_dir": str(tmp_path / "empty")}
+        assert load("auto", tiny, **options).encode_queries(["red fish"]).shape == (1, 32)
         with pytest.raises(ModelUnavailable, match="cannot be converted"):
-            load("openvino", tiny)
+            load("openvino", tiny, **options)
 
 
 def test_unknown_backends_are_refused_with_those_that_exist() -> None:

@@ -1,0 +1,115 @@
+"""What a library that computes models offers: tokens out of texts, and vectors or scores out of tokens."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from shoal.errors import InvalidArgument
+from shoal.records import FloatArray, RowArray
+
+if TYPE_CHECKING:
+    from shoal.inference import Placement
+
+Kind = Literal["encoder", "cross_encoder"]
+Task = Literal["query", "document"]
+Input = str | tuple[str, str]
+"""A text, or a pair of texts for a cross-encoder."""
+
+
+class ModelFacts(BaseModel):
+    """What a model says of itself, by its own configuration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dim: int
+    """Dimensions of a vector, or scores of a pair."""
+    pooling: str
+    """What follows the transformer, such as `mean` or `mean+dense`; normalising is left out, it is always done."""
+    query_prompt: str
+    """Set before queries, or before the first text of a pair."""
+    passage_prompt: str
+    own_length: int | None
+    """Tokens of a text that the model reads unless told otherwise, if it says so."""
+    positions: int
+    """Tokens of a text that it can read."""
+    special: tuple[int, ...]
+    """Tokens that frame a text, such as [CLS]."""
+
+    def max_length(self, asked: int | None) -> int:
+        """Return how many tokens of a text are read when so many are asked for; None keeps the model's own limit.
+
+        Raises InvalidArgument when the model has no positions for so many.
+        """
+        if asked is not None and asked > self.positions:
+            raise InvalidArgument(
+                f"max_length={asked}, but the model reads at most {self.positions} tokens", param="max_length"
+            )
+        return min(asked or self.own_length or self.positions, self.positions)
+
+
+class Output(NamedTuple):
+    """What a model makes of b inputs.
+
+    result: float32, L2-normalised vectors (b, dim) of an encoder, scores (b,) of a cross-encoder.
+    tokens: float (b, t, d), the L2-normalised vectors of the tokens, if they were asked for and the model has any.
+    own: bool (b, t), which tokens are those of the texts themselves; prompt and special tokens only for want of others.
+    """
+
+    result: FloatArray
+    tokens: NDArray[np.floating] | None = None
+    own: NDArray[np.bool_] | None = None
+
+
+class Tokenised(Protocol):
+    """Inputs as tokens, not padded yet."""
+
+    @property
+    def ids(self) -> list[list[int]] | None:
+        """Tokens of each input; None when the model takes all inputs as they are, without padding."""
+        ...
+
+    def batch(self, rows: RowArray) -> Any:
+        """Pad some of the inputs to one length, for `Network.run`."""
+        ...
+
+
+class Network(Protocol):
+    """A model on the library that computes it."""
+
+    placement: "Placement"
+    facts: ModelFacts
+    max_length: int
+    """Tokens read of a text or pair, special tokens included."""
+
+    def tokenise(self, inputs: Sequence[Input], prompt: str, task: Task | None) -> Tokenised:
+        """Turn texts or pairs into tokens, the prompt before each."""
+        ...
+
+    def run(self, batch: Any, threads: int, *, tokens: bool = False) -> Output:
+        """Compute one batch on so many CPU threads; safe for as many calls side by side as the model has threads.
+
+        tokens: whether the vectors of the tokens are wanted.
+        """
+        ...
+
+
+def own_tokens(
+    ids: NDArray[np.integer], mask: NDArray[np.integer], special: Sequence[int], prompt_length: int
+) -> NDArray[np.bool_]:
+    """Mark the tokens of the texts themselves, bool (b, t), as `Output.own` says.
+
+    ids, mask: the tokens, int (b, t), and 1 where there is one. prompt_length: how many come before the text.
+    """
+    read = mask.astype(bool)
+    own: NDArray[np.bool_] = read & ~np.isin(ids, special) & (read.cumsum(axis=1) > prompt_length)
+    return np.where(own.any(axis=1, keepdims=True), own, read)
+
+
+def unit(vectors: FloatArray) -> FloatArray:
+    """Normalise the last axis to length 1; a vector of length 0 stays as it is."""
+    norms = np.sqrt(np.einsum("...d,...d->...", vectors, vectors))[..., None]
+    normalised: FloatArray = vectors / np.maximum(norms, np.float32(1e-12))
+    return normalised

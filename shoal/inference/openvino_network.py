@@ -1,0 +1,219 @@
+"""A model on OpenVINO, which computes faster than torch on a CPU and is loaded without it.
+
+A model is converted once and kept on disk under a digest of its weights and configuration; see conversion.py. After
+that, loading takes a fraction of a second.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from tokenizers import Tokenizer
+
+from shoal import models
+from shoal.inference import Placement
+from shoal.inference.network import Input, Kind, ModelFacts, Output, Task, own_tokens, unit
+from shoal.records import RowArray
+
+# OpenVINO looks NumPy up in the first call that brings an array, and keeps the interpreter's lock where it waits for
+# that: two first calls side by side, as two lanes of one encoder make them, were seen to wait for each other for ever.
+openvino.Tensor(np.zeros(1, np.float32), shared_memory=True)
+
+TRANSFORMER, HEAD, TOKENIZER, DESCRIPTION = "transformer.xml", "head.xml", "tokenizer.json", "description.json"
+"""Files of a converted model: the transformer, what follows it (pooling, activation), and how texts become tokens."""
+
+_CONVERTERS = ("openvino", "sentence-transformers", "transformers", "tokenizers", "torch")
+_LAYOUT = "1"
+_GROUP = 64
+"""Neighbouring activations that share a scale when they are rounded to 8 bits."""
+
+
+class Description(BaseModel):
+    """What a converted model needs beside its graphs and its tokenizer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    facts: ModelFacts
+    inputs: tuple[str, ...]
+    """What the transformer reads, in the order of its graph."""
+    masked: bool
+    """Whether the head reads, after the transformer's output, which tokens there are."""
+    skips_prompt: bool
+    """Whether the tokens of the prompt take no part in pooling."""
+    token_vectors: bool
+    """Whether the transformer's output are the vectors of the tokens."""
+    padding: dict[str, int]
+    """What stands in the inputs where a text is shorter than the longest of its batch."""
+    padding_side: Literal["left", "right"]
+    truncation_side: Literal["left", "right"]
+    endings: tuple[int, ...]
+    """Tokens that do not count as a part of a prompt at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Inputs of the transformer, int64 (b, t) each, and how many tokens of each row are the prompt's."""
+
+    inputs: dict[str, NDArray[np.int64]]
+    prompt_length: int
+
+
+class _Tokenised:
+    """Implements Tokenised over the tokens of each text, and the numbers of the texts that they belong to."""
+
+    def __init__(
+        self, description: Description, ids: list[list[int]], types: list[list[int]], prompt_length: int
+    ) -> None:
+        self._description = description
+        self.ids = ids
+        self._values = {"input_ids": ids, "token_type_ids": types}
+        self._prompt_length = prompt_length
+
+    def batch(self, rows: RowArray) -> _Batch:
+        """Pad some of the inputs to the longest of them."""
+        width = max(len(self.ids[row]) for row in rows)
+        description = self._description
+        names = dict.fromkeys((*description.inputs, "input_ids", "attention_mask"))
+        inputs = {name: np.full((len(rows), width), description.padding[name], np.int64) for name in names}
+        for place, row in enumerate(rows.tolist()):
+            length = len(self.ids[row])
+            span = slice(0, length) if description.padding_side == "right" else slice(width - length, width)
+            for name, array in inputs.items():
+                array[place, span] = 1 if name == "attention_mask" else self._values[name][row]
+        return _Batch(inputs, self._prompt_length)
+
+
+class OpenVinoNetwork:
+    """Implements Network by a converted model."""
+
+    @classmethod
+    def load(
+        cls,
+        kind: Kind,
+        folder: Path,
+        weights: str,
+        cache: Path,
+        placement: Placement,
+        max_length: int | None,
+        threads: int,
+    ) -> "OpenVinoNetwork":
+        """Open what was converted of the model in a folder; convert it first if it is not in the cache.
+
+        weights: digest of the model's weights. cache: folder of converted models. The rest as of __init__.
+        Raises NotConvertible when OpenVINO cannot compute the model, ModelUnavailable when it cannot be loaded,
+        InvalidArgument for a length that it cannot read.
+        """
+        converted = cache_folder(cache, kind, folder, weights)
+        rounded = converted.with_name(f"{converted.name}-int8") if placement.dtype == "int8" else converted
+        if not rounded.exists():
+            from shoal.inference import conversion
+
+            if not converted.exists():
+                conversion.convert(kind, folder, converted, threads)
+            if rounded != converted:
+                conversion.round_weights(converted, rounded)
+        return cls(rounded, placement, max_length, threads)
+
+    def __init__(self, converted: Path, placement: Placement, max_length: int | None, threads: int) -> None:
+        """Open a converted model.
+
+        threads: of a lone call; as many calls may run side by side from different threads, each on one.
+        dtype of the placement: float32, bfloat16, or int8 (weights rounded to 8 bits with a scale for each output
+        channel, activations at run time with a scale for each group of 64; the rest in bfloat16 where the CPU has it).
+        Raises InvalidArgument for a length that the model cannot read.
+        """
+        self._description = Description.model_validate_json((converted / DESCRIPTION).read_bytes())
+        self._endings = frozenset(self._description.endings)
+        self.placement = placement
+        self.facts = self._description.facts
+        self.max_length = self.facts.max_length(max_length)
+        self._tokenizer = Tokenizer.from_file(str(converted / TOKENIZER))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(
+            self.max_length, strategy="longest_first", direction=self._description.truncation_side
+        )
+        core = openvino.Core()
+        transformer, head = core.read_model(converted / TRANSFORMER), core.read_model(converted / HEAD)
+        # One stream of all threads answers a lone call soonest; a stream for each thread gets most out of many calls.
+        self._alone = _compile(core, transformer, placement.dtype, threads, streams=1)
+        self._beside = (
+            _compile(core, transformer, placement.dtype, threads, streams=threads) if threads > 1 else self._alone
+        )
+        # What follows is too little to gain by another precision, and loses by it: sums over many tokens.
+        self._head = _compile(core, head, "float32", threads, streams=threads)
+        self._requests = threading.local()
+
+    def tokenise(self, inputs: Sequence[Input], prompt: str, task: Task | None) -> _Tokenised:
+        """Turn texts or pairs into tokens, the prompt before each."""
+        prompted = [(prompt + text[0], text[1]) if isinstance(text, tuple) else prompt + text for text in inputs]
+        encodings = self._tokenizer.encode_batch_fast(prompted if prompt else list(inputs))
+        ids, types = [one.ids for one in encodings], [one.type_ids for one in encodings]
+        return _Tokenised(self._description, ids, types, self._prompt_length(prompt))
+
+    def _prompt_length(self, prompt: str) -> int:
+        if not prompt:
+            return 0
+        ids = self._tokenizer.encode(prompt).ids
+        return len(ids) - (ids[-1] in self._endings)
+
+    def run(self, batch: _Batch, threads: int, *, tokens: bool = False) -> Output:
+        """Compute one batch, on one thread or on all."""
+        transformer, head = self._own_requests(alone=threads > 1)
+        ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+        read = transformer.infer(
+            {name: batch.inputs[name] for name in self._description.inputs}, share_inputs=True, share_outputs=True
+        )[0]
+        if self._description.masked:
+            result = head.infer([read, self._pooled(mask, batch.prompt_length)], share_inputs=True)[0]
+        else:
+            result = head.infer([read], share_inputs=True)[0]
+        if not tokens or not self._description.token_vectors:
+            return Output(result)
+        return Output(result, unit(read), own_tokens(ids, mask, self.facts.special, batch.prompt_length))
+
+    def _pooled(self, mask: NDArray[np.int64], prompt_length: int) -> NDArray[np.int64]:
+        """Which tokens take part in pooling."""
+        if not self._description.skips_prompt:
+            return mask
+        return np.where(mask.cumsum(axis=1) > prompt_length, mask, 0)
+
+    def _own_requests(self, *, alone: bool) -> tuple[Any, Any]:
+        """Requests belong to the calling thread."""
+        mine = self._requests
+        if not hasattr(mine, "head"):
+            mine.head, mine.alone, mine.beside = self._head.create_infer_request(), None, None
+        if alone:
+            mine.alone = mine.alone or self._alone.create_infer_request()
+            return mine.alone, mine.head
+        mine.beside = mine.beside or self._beside.create_infer_request()
+        return mine.beside, mine.head
+
+
+def _compile(
+    core: openvino.Core, graph: openvino.Model, dtype: str, threads: int, streams: int
+) -> openvino.CompiledModel:
+    bfloat16 = dtype != "float32" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    options = {
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+        "ENABLE_CPU_PINNING": False,  # several workers share a machine
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP if dtype == "int8" else 0,
+    }
+    return core.compile_model(graph, "CPU", options)
+
+
+def cache_folder(cache: Path, kind: Kind, folder: Path, weights: str) -> Path:
+    """Name the folder of a converted model: by all that decides what it computes, and by what converts it."""
+    identity = [_LAYOUT, kind, weights, models.configuration_digest(folder)]
+    identity += map(importlib.metadata.version, _CONVERTERS)
+    return cache / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
