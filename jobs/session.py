@@ -19,6 +19,10 @@ from shoal.temporary import temporary_folder
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a private cluster. Passages and vectors travel through the index root, never through Ray."""
 
+_IDLE_MS = 3_600_000
+"""How long an idle process of a private cluster is kept, in milliseconds. While the encoders have the processors, the
+processes that planned wait for the stages that follow; to start others takes seconds."""
+
 _RETRIES = 3
 """How often a task is started again after its process or node has died."""
 
@@ -82,6 +86,7 @@ def ray_session() -> Iterator[Cluster]:
                 "address": "local",
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE_BYTES,
+                "_system_config": {"idle_worker_killing_time_threshold_ms": _IDLE_MS},
                 "_temp_dir": str(stack.enter_context(temporary_folder("ray-", _short_parent()))),
             }
         try:

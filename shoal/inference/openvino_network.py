@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from tokenizers import Tokenizer
 
 from shoal import models
+from shoal.errors import ModelUnavailable
 from shoal.inference import Placement
 from shoal.inference.network import Input, Kind, ModelFacts, Output, Task, own_tokens, unit
 from shoal.records import RowArray
@@ -129,20 +130,25 @@ class OpenVinoNetwork:
         threads: of a lone call; as many calls may run side by side from different threads, each on one.
         dtype of the placement: float32, bfloat16, or int8 (weights rounded to 8 bits with a scale for each output
         channel, activations at run time with a scale for each group of 64; the rest in bfloat16 where the CPU has it).
-        Raises InvalidArgument for a length that the model cannot read.
+        Raises ModelUnavailable when a file of it is damaged, InvalidArgument for a length that the model cannot read.
         """
-        self._description = Description.model_validate_json((converted / DESCRIPTION).read_bytes())
+        core = openvino.Core()
+        try:
+            self._description = Description.model_validate_json((converted / DESCRIPTION).read_bytes())
+            self._tokenizer = Tokenizer.from_file(str(converted / TOKENIZER))
+            transformer, head = core.read_model(converted / TRANSFORMER), core.read_model(converted / HEAD)
+        except Exception as error:  # each library raises its own
+            raise ModelUnavailable(
+                f"the converted model in {converted} cannot be read ({error}): remove the folder, and it is made anew"
+            ) from error
         self._endings = frozenset(self._description.endings)
         self.placement = placement
         self.facts = self._description.facts
         self.max_length = self.facts.max_length(max_length)
-        self._tokenizer = Tokenizer.from_file(str(converted / TOKENIZER))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(
             self.max_length, strategy="longest_first", direction=self._description.truncation_side
         )
-        core = openvino.Core()
-        transformer, head = core.read_model(converted / TRANSFORMER), core.read_model(converted / HEAD)
         # One stream of all threads answers a lone call soonest; a stream for each thread gets most out of many calls.
         self._alone = _compile(core, transformer, placement.dtype, threads, streams=1)
         self._beside = (
@@ -155,7 +161,7 @@ class OpenVinoNetwork:
     def tokenise(self, inputs: Sequence[Input], prompt: str, task: Task | None) -> _Tokenised:
         """Turn texts or pairs into tokens, the prompt before each."""
         prompted = [(prompt + text[0], text[1]) if isinstance(text, tuple) else prompt + text for text in inputs]
-        encodings = self._tokenizer.encode_batch_fast(prompted if prompt else list(inputs))
+        encodings = self._tokenizer.encode_batch_fast(prompted)
         ids, types = [one.ids for one in encodings], [one.type_ids for one in encodings]
         return _Tokenised(self._description, ids, types, self._prompt_length(prompt))
 
@@ -163,7 +169,7 @@ class OpenVinoNetwork:
         if not prompt:
             return 0
         ids = self._tokenizer.encode(prompt).ids
-        return len(ids) - (ids[-1] in self._endings)
+        return len(ids) - (not self._endings.isdisjoint(ids[-1:]))
 
     def run(self, batch: _Batch, threads: int, *, tokens: bool = False) -> Output:
         """Compute one batch, on one thread or on all."""

@@ -370,6 +370,14 @@ print(sorted({{"torch", "transformers", "sentence_transformers"}} & sys.modules.
         ]
         assert told == ["['sentence_transformers', 'torch', 'transformers']\n", "[]\n"]
 
+    @pytest.mark.parametrize("name", ["description.json", "tokenizer.json", "transformer.xml", "head.xml"])
+    def test_a_damaged_conversion_is_named(self, tiny: Path, tmp_path: Path, name: str) -> None:
+        load("openvino", tiny, model_cache_dir=str(tmp_path))
+        (converted,) = tmp_path.iterdir()
+        (converted / name).write_bytes((converted / name).read_bytes()[:100])
+        with pytest.raises(ModelUnavailable, match=f"{converted} cannot be read .*: remove the folder"):
+            load("openvino", tiny, model_cache_dir=str(tmp_path))
+
     def test_a_change_of_the_configuration_is_a_model_of_its_own(self, tmp_path: Path) -> None:
         folder = tiny_models.save_bi_encoder(tmp_path / "one", "mean")
         (pooling,) = folder.glob("*_Pooling/config.json")
