@@ -138,8 +138,9 @@ class OpenVinoNetwork:
             self._tokenizer = Tokenizer.from_file(str(converted / TOKENIZER))
             transformer, head = core.read_model(converted / TRANSFORMER), core.read_model(converted / HEAD)
         except Exception as error:  # each library raises its own
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelUnavailable(
-                f"the converted model in {converted} cannot be read ({error}): remove the folder, and it is made anew"
+                f"the converted model in {converted} cannot be read ({reason}): remove the folder, and it is made anew"
             ) from error
         self._endings = frozenset(self._description.endings)
         self.placement = placement
