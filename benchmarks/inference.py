@@ -54,7 +54,10 @@ def main() -> None:
     random = np.random.default_rng(0)
     sample = [passages[row] for row in random.choice(len(passages), options.passages, replace=False)]
     asked = [queries[row] for row in random.choice(len(queries), options.queries, replace=False)]
-    parts: list[Callable[[], list[Figure]]] = [lambda: speed(sample, asked, options.threads, options.rounds)]
+    parts: list[Callable[[], list[Figure]]] = [
+        lambda: start(options.threads, options.rounds),
+        lambda: speed(sample, asked, options.threads, options.rounds),
+    ]
     if options.build:
         parts.append(lambda: build(options.dataset, passages, options.threads))
     if options.quality is not None:
@@ -156,6 +159,35 @@ def speed(passages: list[str], queries: list[str], threads: int, rounds: int) ->
     share = 1 / ratio("late auto", "late torch")
     figures.append(Figure("late interaction, default against torch float32", share, "x", "<= 0.5", share <= 0.5))
     return figures
+
+
+def start(threads: int, rounds: int) -> list[Figure]:
+    """Time fresh processes until they have a vector, on torch and on a model that was converted before."""
+    program = f"""
+import resource, sys
+from shoal.encoders import load_encoder
+from shoal.settings import EncoderSettings
+load_encoder(EncoderSettings(backend=sys.argv[1], device="cpu", threads={threads})).encode_queries(["red fish"])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    seconds: dict[str, list[float]] = {"torch": [], "openvino": []}
+    memory: dict[str, int] = {}
+    for number in range(rounds + 1):
+        for backend in seconds:
+            started = time.perf_counter()
+            command = [sys.executable, "-c", program, backend]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+            if number:  # the first one converts the model, and reads the libraries from the disk
+                seconds[backend].append(time.perf_counter() - started)
+            memory[backend] = int(done.stdout)
+    return [
+        figure
+        for backend, times in seconds.items()
+        for figure in (
+            Figure(f"a process until its first vector, {backend}", statistics.median(times), "s"),
+            Figure(f"its memory, {backend}", memory[backend] / 1024, "MiB"),
+        )
+    ]
 
 
 def matrix_peak(threads: int) -> float:

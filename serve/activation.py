@@ -128,6 +128,8 @@ class Activation(Generic[F]):
         self._problem: str | None = None
         self._refused: tuple[str | None, float] = (None, 0.0)
         self._waits_since: float | None = None
+        self.looked = asyncio.Event()
+        """Set once `watch` has looked for a version for the first time, whatever came of it."""
 
     async def activate(self, version: str) -> None:
         """Serve a published version. Raises NotFound, Conflict, EncoderMismatch, CorruptIndex, DeadlineExceeded."""
@@ -150,6 +152,7 @@ class Activation(Generic[F]):
         """Follow CURRENT until cancelled."""
         while True:
             await self.follow()
+            self.looked.set()
             await asyncio.sleep(every_s if self._manifest else min(START_S, every_s))
 
     async def follow(self) -> None:

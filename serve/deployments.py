@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -365,13 +366,12 @@ class Ingress:
         charge(len(requests))
         started = time.monotonic()
         try:
-            if self._pipeline is None:
-                raise Unavailable("no index version is served yet; try again", retry_after_s=1)
             if self._answering >= self._settings.max_requests:
                 raise too_many(self._settings)
             self._answering += 1
             try:
-                answers = await self._pipeline.search_all(requests)
+                pipeline = self._pipeline or await self._first(min(request.deadline for request in requests))
+                answers = await pipeline.search_all(requests)
             finally:
                 self._answering -= 1
         except BaseException as error:
@@ -379,6 +379,14 @@ class Ingress:
             raise
         self._telemetry.answered(requests, answers)
         return answers
+
+    async def _first(self, deadline: float) -> SearchPipeline:
+        """Wait until this ingress has looked for a version: one that replaces another is asked before it has."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._activation.looked.wait(), max(0.0, deadline - time.time()))
+        if self._pipeline is None:
+            raise Unavailable("no index version is served yet; try again", retry_after_s=1)
+        return self._pipeline
 
     async def _sample(self) -> None:
         while True:

@@ -2,6 +2,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -323,8 +324,6 @@ async def test_the_ingress_goes_over_to_other_services_and_searches_under_way_en
     ingress = Ingress(settings, narrow, find)
     ingress._watch.cancel()
     request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
-    with pytest.raises(Unavailable, match="no index version is served yet"):
-        await ingress.search([request])
     await ingress._activation.follow()
     waiting = asyncio.ensure_future(ingress.search([request]))
     await asyncio.sleep(0)
@@ -337,6 +336,24 @@ async def test_the_ingress_goes_over_to_other_services_and_searches_under_way_en
     await ingress.rollback()
     (answer,) = await ingress.search([request])
     assert (answer.index_version, answer.coverage.answered) == ("v1", 2)
+
+
+async def test_a_search_waits_for_an_ingress_that_has_just_started(settings: ServeSettings, tmp_path: Path) -> None:
+    shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
+    shape = Shape(load_encoder(HASHING).fingerprint(), 2)
+    services = Services(shape, QueryEncoder(HASHING, shape.encoder, 10), shards, None)
+    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
+    (answer,) = await Ingress(settings, services).search([request])
+    assert (answer.index_version, answer.results[0].id) == ("v1", "p0")
+
+    never = Ingress(settings, services)
+    never._watch.cancel()
+    with pytest.raises(Unavailable, match="no index version is served yet"):
+        await never.search([replace(request, deadline=time.time() + 0.05)])
+    (tmp_path / "empty").mkdir()
+    nothing = Ingress(settings.model_copy(update={"index": str(tmp_path / "empty")}), services)
+    with pytest.raises(Unavailable, match="no index version is served yet"):  # at once, not at its deadline
+        await asyncio.wait_for(nothing.search([request]), 20)
 
 
 async def test_beyond_its_limit_the_ingress_refuses_at_once(settings: ServeSettings) -> None:
