@@ -24,6 +24,9 @@ KEPT = 2.0
 """Of these, what a budget starts with and keeps for calls that do not return at all."""
 SLOW = 10.0
 """A call is taken for one of these after so many times the usual wait, and made again each time as long has passed."""
+USUAL = 75.0
+"""Percentile of the latencies of a single replica that is its usual one. A high one would be what waiting for it took
+when it last failed: a few such among the first latencies that an ingress knows make the 95th a second or more."""
 FINEST_S = 0.001
 """Nothing is concluded from less time than this."""
 TRIED = 3.0
@@ -149,7 +152,7 @@ class Attempts:
         That is SLOW times what is usual, and with several replicas so many times more that those have been tried.
         """
         if not self._hedges:
-            usual = self.latencies.percentile(95)
+            usual = self.latencies.percentile(USUAL)
             return None if usual is None else SLOW * usual
         usual = self.latencies.percentile(self._percentile)
         return None if usual is None else TRIED * SLOW * usual

@@ -201,6 +201,13 @@ async def test_how_long_a_service_may_be_silent_depends_on_who_is_left_to_ask() 
     assert Attempts(2, 95, Budget(1), now).silence() is None
 
 
+def test_what_a_fault_took_is_not_the_usual_latency_of_a_shard() -> None:
+    made = Attempts(1, 95, Budget(1), now)
+    for seconds in [1.4, 1.2, 1.1, *[0.05] * 37]:
+        made.latencies.add(seconds)
+    assert made.silence() == pytest.approx(SLOW * 0.05)
+
+
 @given(st.floats(0, 1), st.lists(st.booleans(), max_size=300))
 def test_a_budget_is_never_exceeded(share: float, moves: list[bool]) -> None:
     budget, first, second = Budget(share), 0, 0
