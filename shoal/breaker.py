@@ -10,21 +10,21 @@ PROBE_S = 5.0
 class Breaker:
     """Opens when a shard has been silent for too long, and closes as soon as it answers.
 
-    silence: seconds after which a call of the shard will not return, by those before it; None if that is unknown.
     patience_s: the least time that counts as too long. clock: seconds.
     """
 
-    def __init__(self, silence: Callable[[], float | None], patience_s: float, clock: Callable[[], float]) -> None:
-        self._silence = silence
+    def __init__(self, patience_s: float, clock: Callable[[], float]) -> None:
         self._patience_s = patience_s
         self._clock = clock
         self._answered_at = -inf
         self._tried_at = -inf
         self.open = False
 
-    def patience(self) -> float | None:
-        """Seconds to wait for one call; None, which means its deadline, as long as little is known of the shard."""
-        silence = self._silence()
+    def patience(self, silence: float | None) -> float | None:
+        """Seconds to wait for one call; None, which means its deadline, as long as little is known of such calls.
+
+        silence: seconds after which a call will not return, by those before it; None if that is unknown.
+        """
         return None if silence is None else max(self._patience_s, silence)
 
     def answered(self) -> bool:
@@ -39,7 +39,7 @@ class Breaker:
         It does not when the call had less time than the patience, as the call of a hurried client has, or when another
         replica has answered meanwhile.
         """
-        if self.open or self._answered_at >= since or self._clock() - since < self._patience_s:
+        if self.open or self._answered_at > since or self._clock() - since < self._patience_s:
             return False
         self.open = True
         return True

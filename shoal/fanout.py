@@ -135,9 +135,7 @@ class FanOut:
             [Attempts(settings.retriever_replicas, settings.hedge_percentile, budget, clock) for _ in shards]
             for _ in ("search", "fetch", "score")  # which take different times
         )
-        self._breakers = [
-            Breaker(attempts.silence, settings.shard_patience_ms / 1000, clock) for attempts in self._attempts
-        ]
+        self._breakers = [Breaker(settings.shard_patience_ms / 1000, clock) for _ in shards]
         self._probes: set[asyncio.Task[None]] = set()
         self._index = index
         self._queues = [
@@ -296,8 +294,12 @@ class FanOut:
     async def _search(self, shard: int, probes: list[Probe]) -> list[Found]:
         if self._is_suspended(shard):  # since these queries began to wait for their turn
             raise _Suspended
+        return await self._ask(shard, probes, self._patience(shard, self._attempts[shard]))
+
+    def _patience(self, shard: int, attempts: Attempts) -> float | None:
+        """Seconds to wait for a call of a shard; None, which means its deadline, if no other is left to go on with."""
         alone = all(breaker.open for number, breaker in enumerate(self._breakers) if number != shard)
-        return await self._ask(shard, probes, None if alone else self._breakers[shard].patience())
+        return None if alone else self._breakers[shard].patience(attempts.silence())
 
     async def _ask(self, shard: int, probes: list[Probe], patience: float | None) -> list[Found]:
         """Search one shard for several queries. Raises _Suspended after so many seconds of silence."""
@@ -348,8 +350,12 @@ class FanOut:
                 raise RuntimeError(f"fetched {len(fetched.passages)} passages for {len(rest)} rows")
             return fetched
 
+        attempts = self._fetches[shard]
         while len(passages) < len(rows):  # a message carries so much text and no more
-            fetched = await self._logged(shard, lambda: self._fetches[shard].run(call, deadline))
+            if self._is_suspended(shard):  # since it found what these queries wait for
+                raise _Suspended
+            async with self._watched(shard, self._patience(shard, attempts)):
+                fetched = await self._logged(shard, lambda: attempts.run(call, deadline))
             passages += fetched.passages
             if fetched.vectors is not None:
                 vectors.append(fetched.vectors)
@@ -368,8 +374,14 @@ class FanOut:
                 raise RuntimeError(f"scores of {len(rows)} rows are {scores!r}")
             return scores
 
-        async with asyncio.timeout(deadline - self._clock()):
-            return await self._logged(shard, lambda: self._scores[shard].run(call, deadline))
+        attempts = self._scores[shard]
+        if self._is_suspended(shard):
+            raise _Suspended
+        async with (
+            asyncio.timeout(deadline - self._clock()),
+            self._watched(shard, self._patience(shard, attempts)),
+        ):
+            return await self._logged(shard, lambda: attempts.run(call, deadline))
 
     @contextlib.asynccontextmanager
     async def _watched(self, shard: int, patience: float | None) -> AsyncIterator[None]:

@@ -11,8 +11,8 @@ class Clock:
         return self.now
 
 
-def breaker(clock: Clock, silence: float | None = 0.1) -> Breaker:
-    return Breaker(lambda: silence, 1.0, clock)
+def breaker(clock: Clock) -> Breaker:
+    return Breaker(1.0, clock)
 
 
 def test_silence_opens_it_and_an_answer_closes_it() -> None:
@@ -47,7 +47,7 @@ def test_a_shard_that_answers_others_is_not_silent() -> None:
 
 @pytest.mark.parametrize(("silence", "patience"), [(None, None), (0.1, 1.0), (5.0, 5.0)])
 def test_patience_follows_what_is_usual(silence: float | None, patience: float | None) -> None:
-    assert breaker(Clock(), silence).patience() == patience
+    assert breaker(Clock()).patience(silence) == patience
 
 
 def test_it_is_tried_now_and_then() -> None:

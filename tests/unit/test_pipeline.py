@@ -670,6 +670,17 @@ async def test_a_shard_that_falls_silent_is_waited_for_once_and_not_by_every_que
 
 
 @virtual_time
+async def test_the_texts_of_a_shard_that_falls_silent_are_waited_for_no_longer() -> None:
+    system = System(fetch_with_hits=False)
+    await answered(system, 60)  # not every query finds something in every shard
+    system.shards[2].fetch_behaviour.delay = 1e6  # it has found its passages, and hangs
+    started = now()
+    answer = await system.pipeline.search(request())
+    assert answer.coverage.missing == (MissingShard(2, "suspended"),)
+    assert now() - started == pytest.approx(1.0, abs=0.1)
+
+
+@virtual_time
 async def test_a_shard_that_answers_again_is_asked_again() -> None:
     system = System()
     await answered(system)
