@@ -17,8 +17,8 @@ from shoal.inference.network import Kind, Network
 from shoal.settings import InferenceSettings
 
 _BACKENDS = ("openvino", "torch")
-_GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""What the drivers of NVIDIA, AMD and WSL put there."""
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
+"""What the drivers of NVIDIA, its Tegra, AMD and WSL put there."""
 
 # OpenVINO reports every import to its makers over the network, unless the module that does so is missing.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
