@@ -5,7 +5,7 @@
 Clustered vectors of 384 dimensions go through the real build (`--vectors-field`) and the real retrievers, in their
 default settings; --full adds 10^7 passages, for which the temporary folder needs 60 GB. Queries lie around the same
 centres as the passages but are none of them, so that the recall is not that of what the build was tuned with. Each is
-asked in turn, one at a time on one thread, of
+asked one at a time on one thread, in an order that changes because whoever follows finds the caches warm or cold, of
 
 * the first stage: retrievers as a replica runs them, with ids, texts and the merge, without Ray's hop between replicas;
 * their vector search alone: scores and rows;
@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +201,7 @@ def refined(coarse: Any, vectors: np.ndarray, refine: int) -> Any:
 async def alternate(
     root: Path, manifest: Manifest, queries: FloatArray
 ) -> tuple[list[list[str]], list[list[str]], list[tuple[float, float, float]]]:
-    """Ask all three in turn. Returns the ids of the first stage and of FAISS, and the milliseconds of all."""
+    """Ask all three, in every order. Returns the ids of the first stage and of FAISS, and the milliseconds of all."""
     settings = ServeSettings(index=str(root), reranker="none")
     retrievers = [Retriever(settings, entry.shard) for entry in manifest.shards]
     bare = Bare(root, manifest)
@@ -217,20 +217,27 @@ async def alternate(
         hits = [(shard, one.dense, 0) for shard, one in enumerate(answers) if one.dense is not None]
         return [candidate.id for candidate in merge(hits, TOP_K)]
 
+    async def vector_search(query: FloatArray) -> list[Place]:
+        return best_of(indexes, query)
+
+    async def bare_search(query: FloatArray) -> list[Place]:
+        return bare.search(query)
+
+    sides = [first_stage, vector_search, bare_search]
+    orders = list(permutations(range(len(sides))))
     found, bare_found, milliseconds = [], [], []
     for number in [*range(-WARM_UP, 0), *range(len(queries))]:
         query = queries[number % len(queries)][np.newaxis]
-        began = time.perf_counter()
-        ids = await first_stage(query)
-        asked = time.perf_counter()
-        best_of(indexes, query)
-        searched = time.perf_counter()
-        places = bare.search(query)
-        ended = time.perf_counter()
+        answers: list[Any] = [None] * len(sides)
+        taken = [0.0] * len(sides)
+        for side in orders[number % len(orders)]:
+            began = time.perf_counter()
+            answers[side] = await sides[side](query)
+            taken[side] = 1000 * (time.perf_counter() - began)
         if number >= 0:
-            found.append(ids)
-            bare_found.append(bare.ids(places))
-            milliseconds.append((1000 * (asked - began), 1000 * (searched - asked), 1000 * (ended - searched)))
+            found.append(answers[0])
+            bare_found.append(bare.ids(answers[2]))
+            milliseconds.append((taken[0], taken[1], taken[2]))
     return found, bare_found, milliseconds
 
 

@@ -53,6 +53,8 @@ class FaissIndex:
 
     def __init__(self, index: Any, threads: int) -> None:
         self._index = index
+        # It is filled already; asking FAISS for them takes longer than some searches.
+        self._count, self._dim = int(index.ntotal), int(index.d)
         self._threads = threads
         self._mapping = threading.Lock()
 
@@ -64,18 +66,18 @@ class FaissIndex:
     @property
     def count(self) -> int:
         """Number of vectors."""
-        return int(self._index.ntotal)
+        return self._count
 
     @property
     def dim(self) -> int:
         """Dimensions of a vector."""
-        return int(self._index.d)
+        return self._dim
 
     def search(
         self, queries: FloatArray, top_k: int, selector: Any = None, share: float = 1.0, effort: str = ""
     ) -> tuple[FloatArray, RowArray]:
         """Search for float32 (b, dim); see `ShardIndex.search`."""
-        found = min(top_k, self.count)
+        found = min(top_k, self._count)
         if not found or not len(queries):
             return _padded(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64), top_k)
         self._start_searching()
@@ -86,8 +88,9 @@ class FaissIndex:
             scores, rows = self._index.search(queries, found, params=parameters)
         except RuntimeError as error:
             raise InvalidArgument(f"this index kind cannot answer the search ({reason(error)})") from error
-        scores[rows == -1] = -np.inf
-        return _padded(scores, rows, top_k)
+        if min(rows[:, -1].tolist()) < 0:  # what is missing comes last
+            scores[rows < 0] = -np.inf
+        return (scores, rows) if found == top_k else _padded(scores, rows, top_k)
 
     @property
     def exhaustive(self) -> bool:
@@ -163,8 +166,6 @@ class FaissIndex:
 def _padded(scores: FloatArray, rows: RowArray, top_k: int) -> tuple[FloatArray, RowArray]:
     """Widen scores and rows (b, k) to (b, top_k)."""
     missing = ((0, 0), (0, top_k - scores.shape[1]))
-    if not missing[1][1]:
-        return scores, rows
     return np.pad(scores, missing, constant_values=-np.inf), np.pad(rows, missing, constant_values=-1)
 
 

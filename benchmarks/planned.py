@@ -1,0 +1,122 @@
+"""What `shoal plan` says of an answer, beside what a server on this machine takes for it.
+
+    python -m benchmarks.planned [--constants FILE] [--passages 3000] [--qps 4] [--json FILE]
+
+The constants are those that `shoal plan --calibrate` kept. The server is as a plan takes it: encoder and shards in
+processes of their own, nothing remembered; but all of them share the cores of this machine. Half of the queries are
+asked by one client, one after the other, the others at moments that do not depend on the answers (a Poisson process).
+"""
+
+import argparse
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.report import Figure, report, tell
+from benchmarks.servers import SHARDS, docstrings, shoal, spread
+from shoal.capacity import Capacity, Constants, plan
+from shoal.settings import CapacitySettings
+
+TOP_K = 25
+CLIENTS = 64
+WARM_UP = 20
+APART = 1.5
+"""How many times as large, or as small, as what was measured a plan may be."""
+OPTIONS = ["--retriever-replicas=1", "--encoder-replicas=1", "--query-cache=0"]
+
+
+def main() -> None:
+    """Build, serve, ask and compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--constants", default=CapacitySettings.model_fields["constants"].default)
+    parser.add_argument("--passages", type=int, default=3000, help="size of the corpus, docstrings in two shards")
+    parser.add_argument("--queries", type=int, default=300, help="queries of each kind and each way of asking")
+    parser.add_argument("--qps", type=float, default=4.0, help="rate of the queries that do not wait for answers")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    options = parser.parse_args()
+    constants = Constants.read(Path(options.constants).expanduser())
+
+    figures = []
+    with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
+        index, texts = docstrings(Path(folder), options.passages, None)
+        queries = spread(texts, 4 * options.queries + WARM_UP)
+        with shoal(index, OPTIONS) as server:
+            for query in queries[:WARM_UP]:
+                server.ask(query, rerank=True)
+            for number, rerank in enumerate((False, True)):
+                outcome = planned(constants, texts, rerank, options.qps)
+                asked = queries[WARM_UP + number :: 2]
+                name = "both stages" if rerank else "stage one"
+
+                def ask(query: str, rerank: bool = rerank) -> None:
+                    server.ask(query, rerank=rerank)
+
+                alone = one_by_one(ask, asked[: options.queries])
+                figures += compared(f"{name}, one client", outcome, alone, wait=False)
+                tell(figures[-2:])
+                # A reranker that keeps this machine's cores busy answers no other rate in time.
+                loaded = spaced(ask, asked[options.queries :], options.qps if not rerank else options.qps / 4)
+                figures += compared(f"{name}, {'a quarter of the rate' if rerank else 'at the rate'}", outcome, loaded)
+                tell(figures[-2:])
+    report(f"Planned and measured, {options.passages:,} passages, {SHARDS} shards", figures, options.json)
+
+
+def planned(constants: Constants, texts: list[str], rerank: bool, qps: float) -> Capacity:
+    """What a plan says of hybrid queries to this index, on nodes of as many cores as this machine gives a model."""
+    size = sum(len(text.encode()) for text in texts) / len(texts)
+    asked = CapacitySettings(
+        passages=len(texts), dim=constants.search_dim, qps=qps, passage_bytes=size, top_k=TOP_K,
+        rerank_top_k=TOP_K if rerank else 0, shards=SHARDS, all_in_memory=True, min_replicas=1, node_cores=2,
+    )  # fmt: skip
+    first = plan(asked, constants)
+    busy = qps * (constants.hop_ms + first.search_ms) / 1000
+    return plan(asked.model_copy(update={"utilisation": min(0.95, max(0.01, busy))}), constants)
+
+
+def one_by_one(ask: Callable[[str], None], queries: list[str]) -> np.ndarray:
+    """Milliseconds of each answer, float64 (n,)."""
+    taken = []
+    for query in queries:
+        began = time.perf_counter()
+        ask(query)
+        taken.append(1000 * (time.perf_counter() - began))
+    return np.array(taken)
+
+
+def spaced(ask: Callable[[str], None], queries: list[str], qps: float) -> np.ndarray:
+    """Milliseconds from the moment that each query was due, float64 (n,)."""
+    chance, due, waiting = random.Random(1), time.perf_counter(), []
+
+    def one(query: str, due: float) -> float:
+        ask(query)
+        return 1000 * (time.perf_counter() - due)
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for query in queries:
+            due += chance.expovariate(qps)
+            time.sleep(max(0.0, due - time.perf_counter()))
+            waiting.append(pool.submit(one, query, due))
+        return np.array([each.result() for each in waiting])
+
+
+def compared(name: str, outcome: Capacity, measured: np.ndarray, wait: bool = True) -> list[Figure]:
+    """Median and 99th percentile, planned and measured. Without `wait`, no query waits for another."""
+    figures = []
+    p99 = outcome.p99_ms - (0 if wait else outcome.p99.wait)
+    for what, percentile, said in (("p50", 50, outcome.median_ms), ("p99", 99, p99)):
+        found = float(np.percentile(measured, percentile))
+        fits = 1 / APART <= said / found <= APART
+        figures += [
+            Figure(f"{name}: {what} measured", found, "ms"),
+            Figure(f"{name}: {what} planned", said, "ms", f"within {APART} times", fits),
+        ]
+    return figures
+
+
+if __name__ == "__main__":
+    main()
