@@ -3,8 +3,9 @@
     python -m benchmarks.planned [--constants FILE] [--passages 3000] [--qps 4] [--json FILE]
 
 The constants are those that `shoal plan --calibrate` kept. The server is as a plan takes it: encoder and shards in
-processes of their own, nothing remembered; but all of them share the cores of this machine. Half of the queries are
-asked by one client, one after the other, the others at moments that do not depend on the answers (a Poisson process).
+processes of their own, nothing remembered; but all of them share the cores of this machine. Queries are asked by one
+client, one after the other, then others at moments that do not depend on the answers (a Poisson process). Both stages
+are only asked the first way, because a reranker keeps cores busy that a plan takes for the shards'.
 """
 
 import argparse
@@ -13,11 +14,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import Figure, report, tell
+from benchmarks.report import Figure, report
 from benchmarks.servers import SHARDS, docstrings, shoal, spread
 from shoal.capacity import Capacity, Constants, plan
 from shoal.settings import CapacitySettings
@@ -27,7 +29,7 @@ CLIENTS = 64
 WARM_UP = 20
 APART = 1.5
 """How many times as large, or as small, as what was measured a plan may be."""
-OPTIONS = ["--retriever-replicas=1", "--encoder-replicas=1", "--query-cache=0"]
+OPTIONS = ["--retriever-replicas=1", "--encoder-replicas=1", "--query-cache=0", "--token-cache-bytes=0"]
 
 
 def main() -> None:
@@ -35,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--constants", default=CapacitySettings.model_fields["constants"].default)
     parser.add_argument("--passages", type=int, default=3000, help="size of the corpus, docstrings in two shards")
-    parser.add_argument("--queries", type=int, default=300, help="queries of each kind and each way of asking")
+    parser.add_argument("--queries", type=int, default=200, help="queries of each kind")
     parser.add_argument("--qps", type=float, default=4.0, help="rate of the queries that do not wait for answers")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
@@ -44,25 +46,18 @@ def main() -> None:
     figures = []
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
         index, texts = docstrings(Path(folder), options.passages, None)
-        queries = spread(texts, 4 * options.queries + WARM_UP)
+        queries = spread(texts, 2 * options.queries + WARM_UP)
         with shoal(index, OPTIONS) as server:
             for query in queries[:WARM_UP]:
                 server.ask(query, rerank=True)
-            for number, rerank in enumerate((False, True)):
-                outcome = planned(constants, texts, rerank, options.qps)
-                asked = queries[WARM_UP + number :: 2]
-                name = "both stages" if rerank else "stage one"
-
-                def ask(query: str, rerank: bool = rerank) -> None:
-                    server.ask(query, rerank=rerank)
-
-                alone = one_by_one(ask, asked[: options.queries])
-                figures += compared(f"{name}, one client", outcome, alone, wait=False)
-                tell(figures[-2:])
-                # A reranker that keeps this machine's cores busy answers no other rate in time.
-                loaded = spaced(ask, asked[options.queries :], options.qps if not rerank else options.qps / 4)
-                figures += compared(f"{name}, {'a quarter of the rate' if rerank else 'at the rate'}", outcome, loaded)
-                tell(figures[-2:])
+            first, second = queries[WARM_UP::2], queries[WARM_UP + 1 :: 2]
+            stage_one, both = (planned(constants, texts, rerank, options.qps) for rerank in (False, True))
+            for name, outcome, measured, wait in (
+                ("stage one, one client", stage_one, one_by_one(server.ask, first), False),
+                (f"stage one, {options.qps:g}/s", stage_one, spaced(server.ask, second, options.qps), True),
+                ("both stages, one client", both, one_by_one(partial(server.ask, rerank=True), first), False),
+            ):
+                figures += compared(name, outcome, measured, wait)
     report(f"Planned and measured, {options.passages:,} passages, {SHARDS} shards", figures, options.json)
 
 
@@ -78,7 +73,7 @@ def planned(constants: Constants, texts: list[str], rerank: bool, qps: float) ->
     return plan(asked.model_copy(update={"utilisation": min(0.95, max(0.01, busy))}), constants)
 
 
-def one_by_one(ask: Callable[[str], None], queries: list[str]) -> np.ndarray:
+def one_by_one(ask: Callable[[str], object], queries: list[str]) -> np.ndarray:
     """Milliseconds of each answer, float64 (n,)."""
     taken = []
     for query in queries:
@@ -88,7 +83,7 @@ def one_by_one(ask: Callable[[str], None], queries: list[str]) -> np.ndarray:
     return np.array(taken)
 
 
-def spaced(ask: Callable[[str], None], queries: list[str], qps: float) -> np.ndarray:
+def spaced(ask: Callable[[str], object], queries: list[str], qps: float) -> np.ndarray:
     """Milliseconds from the moment that each query was due, float64 (n,)."""
     chance, due, waiting = random.Random(1), time.perf_counter(), []
 
@@ -104,8 +99,8 @@ def spaced(ask: Callable[[str], None], queries: list[str], qps: float) -> np.nda
         return np.array([each.result() for each in waiting])
 
 
-def compared(name: str, outcome: Capacity, measured: np.ndarray, wait: bool = True) -> list[Figure]:
-    """Median and 99th percentile, planned and measured. Without `wait`, no query waits for another."""
+def compared(name: str, outcome: Capacity, measured: np.ndarray, wait: bool) -> list[Figure]:
+    """Median and 99th percentile, planned and measured. wait: whether a query may find others before it."""
     figures = []
     p99 = outcome.p99_ms - (0 if wait else outcome.p99.wait)
     for what, percentile, said in (("p50", 50, outcome.median_ms), ("p99", 99, p99)):

@@ -69,7 +69,8 @@ class Constants(_Record):
     encode_bytes_per_s: float = Field(gt=0)
     """UTF-8 bytes of passages that are embedded in a second."""
     query_ms: float = Field(gt=0)
-    """To encode one query, with nothing beside it."""
+    """To encode one query, with nothing beside it, in the median."""
+    query_p99_ms: float = Field(gt=0)
     reranker: str
     rerank_bytes_per_s: float = Field(gt=0)
     """UTF-8 bytes of passages that are reranked in a second, none of them read before."""
@@ -86,7 +87,8 @@ class Constants(_Record):
     read_us: float = Field(gt=0)
     """To read a row of a mapped file that is not in memory."""
     answer_ms: float = Field(gt=0)
-    """Of an answer beside the encoder and the shards: HTTP, the ingress, the hop to the encoder."""
+    """Of an answer beside the encoder and the shards, in the median: HTTP, the ingress, the hop to the encoder."""
+    answer_p99_ms: float = Field(gt=0)
     hop_ms: float = Field(gt=0)
     """Of a call to a single shard beside the search, in the median."""
     call_ms: float = Field(gt=0)
@@ -146,6 +148,7 @@ class Latency(_Record):
     answer: float
     """HTTP, the ingress, the hop to the encoder."""
     encode: float
+    """One query."""
     calls: float
     """Making a call for each shard more than one."""
     shard: float
@@ -154,12 +157,14 @@ class Latency(_Record):
     """What the slowest of all hops takes longer than that."""
     wait: float
     """For the searches of earlier queries, at the utilisation that was planned for."""
+    fetch: float
+    """The slowest call for texts, which hybrid queries make when they know whose."""
     rerank: float
 
     @property
     def total(self) -> float:
         """All parts together."""
-        return self.answer + self.encode + self.calls + self.shard + self.tail + self.wait + self.rerank
+        return self.answer + self.encode + self.calls + self.shard + self.tail + self.wait + self.fetch + self.rerank
 
 
 class Capacity(_Record):
@@ -269,12 +274,13 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
     busiest = ceil(shards / nodes)
 
     call_ms = constants.hop_ms + search_ms
+    fetch_ms = constants.hop_ms * settings.lexical
     utilisation = settings.utilisation
     # A retriever searches with one core; several of one shard share the pages of its files where they share a node.
     sharing = max(
         1, min(settings.node_cores // busiest, floor((room / busiest - shard_bytes) / constants.process_bytes))
     )
-    busy = ceil(settings.qps * call_ms / 1000 / utilisation)
+    busy = ceil(settings.qps * (call_ms + fetch_ms) / 1000 / utilisation)
     copies = max(settings.min_replicas, ceil(busy / sharing))
     replicas = max(copies, busy)
     calls_ms = (shards - 1) * constants.call_ms
@@ -284,20 +290,31 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
         settings.qps * ms / 1000 / utilisation for ms in (constants.query_ms, constants.answer_ms + calls_ms, rerank_ms)
     )
 
-    slowest = quantile_of_slowest(constants.tail, 0.99, shards)
-    hedged = quantile_of_slowest(constants.tail, 0.99, shards, HEDGED_AFTER) if replicas > 1 else slowest
+    # Texts lie in as many shards as there are results, at most.
+    texts = min(shards, settings.top_k)
+    slowest, slowest_text = (quantile_of_slowest(constants.tail, 0.99, calls) for calls in (shards, texts))
     p99 = Latency(
-        answer=constants.answer_ms,
-        encode=constants.query_ms,
+        answer=constants.answer_p99_ms,
+        encode=constants.query_p99_ms,
         calls=calls_ms,
         shard=call_ms,
         # Hops vary independently; the search of one query is much the same in every shard.
         tail=constants.hop_ms * (slowest - 1),
         wait=waiting_ms(search_ms, utilisation, 0.99),
+        fetch=fetch_ms * slowest_text,
         rerank=rerank_ms / threads,
     )
-    p99_ms = p99.total + constants.hop_ms * (hedged - slowest)
-    typical = quantile_of_slowest(constants.tail, 0.5, shards)
+    p99_ms = p99.total
+    if replicas > 1:
+        hedged, hedged_text = (
+            quantile_of_slowest(constants.tail, 0.99, calls, HEDGED_AFTER) for calls in (shards, texts)
+        )
+        p99_ms += constants.hop_ms * (hedged - slowest) + fetch_ms * (hedged_text - slowest_text)
+    typical, typical_text = (quantile_of_slowest(constants.tail, 0.5, calls) for calls in (shards, texts))
+    median_ms = (
+        constants.answer_ms + constants.query_ms + calls_ms + search_ms + rerank_ms / threads
+        + constants.hop_ms * typical + fetch_ms * typical_text
+    )  # fmt: skip
     stored = passages * each.stored + shards * centres
     processes = shards * constants.process_bytes
     memory = ceil(versions * (passages * held + shards * centres) + processes)
@@ -324,7 +341,7 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
         embed_hours=passages * settings.passage_bytes / constants.encode_bytes_per_s / 3600,
         index_core_hours=passages * constants.index_us / 3.6e9,
         search_ms=search_ms,
-        median_ms=p99.total - p99.wait - p99.tail + constants.hop_ms * (typical - 1),
+        median_ms=median_ms,
         p99_ms=p99_ms,
         p99=p99,
     )
