@@ -148,7 +148,7 @@ def test_of_three_nodes_one_may_be_lost(local: ModuleType, tmp_path: Path) -> No
 def test_the_records_of_the_head_may_be_lost_and_come_back_where_a_redis_keeps_them(
     local: ModuleType, redis: str, tmp_path: Path
 ) -> None:
-    with cluster_of(local, tmp_path, 2, RAY_REDIS_ADDRESS=redis) as cluster:
+    with cluster_of(local, tmp_path, 2, RAY_REDIS_ADDRESS=redis) as cluster, contextlib.ExitStack() as ends:
         url = serving(cluster, local, tmp_path)
         (gcs,) = (pid for pid in descendants(cluster.pid) if words_of(pid)[0].endswith("/gcs_server"))
         words, environment = [word for word in words_of(gcs) if word], environment_of(gcs)
@@ -158,21 +158,17 @@ def test_the_records_of_the_head_may_be_lost_and_come_back_where_a_redis_keeps_t
             os.kill(gcs, signal.SIGKILL)
             time.sleep(OUTAGE_S)
             again = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            ends.callback(again.wait)
+            ends.callback(again.kill)
             gone = time.monotonic() - struck
-            try:
-                asked = len(load.seen)
-                wait(lambda: load.is_whole_again(asked))
-                # Replacing a replica takes a controller that has found its records again.
-                shard = next(pid for pid in descendants(cluster.pid) if "shard-00000" in words_of(pid)[0])
-                os.kill(shard, signal.SIGKILL)
-                killed = time.monotonic()
-                wait(lambda: shard not in descendants(cluster.pid) and len(shards(cluster)) == 2)
-                replaced = time.monotonic() - killed
-            except BaseException:
-                again.kill()
-                raise
-    again.kill()
-    again.wait()
+            asked = len(load.seen)
+            wait(lambda: load.is_whole_again(asked))
+            # Replacing a replica takes a controller that has found its records again.
+            shard = shards(cluster)[0]
+            os.kill(shard, signal.SIGKILL)
+            killed = time.monotonic()
+            wait(lambda: shard not in shards(cluster) and len(shards(cluster)) == 2)
+            replaced = time.monotonic() - killed
     report(load, f"the head's records for {gone:.1f} s", struck)
     print(f"a replica that was killed then was there again after {replaced:.1f} s")
     assert load.failures == []
@@ -180,6 +176,7 @@ def test_the_records_of_the_head_may_be_lost_and_come_back_where_a_redis_keeps_t
 
 
 def shards(cluster: Any) -> list[int]:
+    """The processes of the first shard."""
     return [pid for pid in descendants(cluster.pid) if "shard-00000" in words_of(pid)[0]]
 
 
