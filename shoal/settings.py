@@ -1,7 +1,7 @@
 """Every option of Shoal, declared once: its name, type, default, bounds and help text.
 
-The command lines of `shoal` and of the jobs, their SHOAL_* environment variables, the arguments of the Serve
-application and the README's tables are all derived from these models (`shoal/cli/options.py`).
+The command lines of `shoal` and of the jobs, their SHOAL_* environment variables and the arguments of the Serve
+application are all derived from these models (`shoal/cli/options.py`).
 """
 
 from typing import Annotated, Literal

@@ -107,10 +107,10 @@ def test_every_setting_explains_itself() -> None:
             assert field.description, f"{model.__name__}.{name}"
 
 
-def test_the_readme_maps_the_tree() -> None:
-    """Every path in the README's map exists, and every module of the application and the core is on it."""
-    map_text = re.search(r"<!-- map -->\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert map_text, "README.md has no map"
+def test_contributing_maps_the_tree() -> None:
+    """Every path in the map exists, and every module of the application and the core is on it."""
+    map_text = re.search(r"<!-- map -->\n```\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert map_text, "CONTRIBUTING.md has no map"
     mapped: set[str] = set()
     folders: list[str] = []
     for line in map_text.group(1).splitlines():
@@ -124,8 +124,8 @@ def test_the_readme_maps_the_tree() -> None:
             assert path.as_posix() in mapped or f"{path.parent.as_posix()}/" in mapped, f"{path} is not on the map"
 
 
-def test_the_readme_names_commands_that_exist() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_documentation_names_commands_that_exist() -> None:
+    text = "\n".join((ROOT / path).read_text() for path in tracked() if path.suffix == ".md")
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z]+)", text)) <= targets
     for module in set(re.findall(r"python -m ((?:jobs|serve|benchmarks)\.[a-z_]+)", text)):
