@@ -5,11 +5,14 @@
 Clustered vectors of 384 dimensions go through the real build (`--vectors-field`) and the real retrievers, in their
 default settings; --full adds 10^7 passages, for which the temporary folder needs 60 GB. Queries lie around the same
 centres as the passages but are none of them, so that the recall is not that of what the build was tuned with. Each is
-asked one at a time on one thread, in an order that changes because whoever follows finds the caches warm or cold, of
+asked one at a time on one thread, of
 
 * the first stage: retrievers as a replica runs them, with ids, texts and the merge, without Ray's hop between replicas;
 * their vector search alone: scores and rows;
-* bare FAISS with the same files and parameters, which gives scores and rows.
+* bare FAISS with the same files and parameters in its own memory, which gives scores and rows.
+
+The last two are compared shard by shard, so that never more than one lies in memory twice, and in turns, because
+whoever follows finds the caches warm; times of all shards add up.
 """
 
 import argparse
@@ -18,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, permutations
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +50,6 @@ RECALL, SLOWER, GROWTH = 0.95, 1.2, 1.3
 TOP_K = 10
 WARM_UP = 20
 DEADLINE_S = 60.0
-Place = tuple[float, int, int]
-"""Score, shard and row."""
 ENOUGH = 100_000
 """Passages from which on the memory of a build is compared: a smaller one is Python and Ray."""
 
@@ -109,8 +110,8 @@ def run(folder: Path, count: int, asked: int) -> Outcome:
     (folder / "corpus.parquet").unlink()
 
     manifest = versions.current_manifest(Storage(str(root)))
-    found, bare_found, milliseconds = asyncio.run(alternate(root, manifest, queries))
-    stage_ms, search_ms, bare_ms = np.array(milliseconds).T
+    found, stage_ms = asyncio.run(first_stage(root, manifest, queries))
+    bare_found, search_ms, bare_ms = alternate(root, manifest, queries)
     return Outcome(
         kind=manifest.index.kind,
         search=manifest.index.search,
@@ -118,7 +119,7 @@ def run(folder: Path, count: int, asked: int) -> Outcome:
         stored=sum(file.bytes for shard in manifest.shards for file in shard.files),
         build_s=summary["seconds"]["total"],
         peaks={kind: round(kib / 1024, 1) for kind, kib in peaks.items()},
-        stage_ms=stage_ms,
+        stage_ms=np.array(stage_ms),
         search_ms=search_ms,
         bare_ms=bare_ms,
         recall=recall(found, nearest),
@@ -153,39 +154,15 @@ def write_corpus(path: Path, vectors: Iterator[FloatArray], queries: FloatArray)
     return [{f"p{number}" for number in line} for line in rows.tolist()]
 
 
-class Bare:
-    """The vectors of a version in FAISS and nothing else: what is compressed is refined with float16 vectors."""
-
-    def __init__(self, root: Path, manifest: Manifest) -> None:
-        search = dict(part.split("=") for part in manifest.index.search.split(",") if part)
-        self._shards = []
-        for entry in manifest.shards:
-            folder = root / layout.shard_dir(manifest.version, entry.shard)
-            index = faiss.read_index(str(folder / layout.VECTORS))
-            if "nprobe" in search:
-                faiss.extract_index_ivf(index).nprobe = int(search["nprobe"])
-            if (folder / layout.EXACT).exists():
-                index = refined(index, np.load(folder / layout.EXACT, mmap_mode="r"), int(search["refine"]))
-            with pa.memory_map(str(folder / layout.PASSAGES)) as file:
-                ids = pa.ipc.open_file(file).read_all().column("id").to_pylist()
-            self._shards.append((index, ids))
-
-    def search(self, query: FloatArray) -> list[Place]:
-        """Search for float32 (1, dim)."""
-        return best_of([index for index, _ in self._shards], query)
-
-    def ids(self, found: list[Place]) -> list[str]:
-        """The ids of what was found."""
-        return [self._shards[shard][1][row] for _, shard, row in found]
-
-
-def best_of(indexes: Sequence[Any], query: FloatArray) -> list[Place]:
-    """The best of all shards for float32 (1, dim), one shard after the other."""
-    found: list[Place] = []
-    for shard, index in enumerate(indexes):
-        scores, rows = index.search(query, TOP_K)
-        found += zip(scores[0].tolist(), [shard] * TOP_K, rows[0].tolist(), strict=True)
-    return sorted(found, reverse=True)[:TOP_K]
+def bare_index(folder: Path, parameters: str) -> Any:
+    """The vectors of a shard in FAISS and nothing else: what is compressed is refined with float16 vectors."""
+    search = dict(part.split("=") for part in parameters.split(",") if part)
+    index = faiss.read_index(str(folder / layout.VECTORS))
+    if "nprobe" in search:
+        faiss.extract_index_ivf(index).nprobe = int(search["nprobe"])
+    if (folder / layout.EXACT).exists():
+        index = refined(index, np.load(folder / layout.EXACT, mmap_mode="r"), int(search["refine"]))
+    return index
 
 
 def refined(coarse: Any, vectors: np.ndarray, refine: int) -> Any:
@@ -198,47 +175,47 @@ def refined(coarse: Any, vectors: np.ndarray, refine: int) -> Any:
     return index
 
 
-async def alternate(
-    root: Path, manifest: Manifest, queries: FloatArray
-) -> tuple[list[list[str]], list[list[str]], list[tuple[float, float, float]]]:
-    """Ask all three, in every order. Returns the ids of the first stage and of FAISS, and the milliseconds of all."""
+async def first_stage(root: Path, manifest: Manifest, queries: FloatArray) -> tuple[list[list[str]], list[float]]:
+    """Ask the retrievers. Returns ids and milliseconds of every query."""
     settings = ServeSettings(index=str(root), reranker="none")
     retrievers = [Retriever(settings, entry.shard) for entry in manifest.shards]
-    bare = Bare(root, manifest)
-    kind = index_kind(manifest.index.kind)
-    search = IndexSettings(index_kind=manifest.index.kind, index_search=manifest.index.search)
-    folders = [root / layout.shard_dir(manifest.version, entry.shard) for entry in manifest.shards]
-    indexes = [kind.open(folder / layout.VECTORS, search, 1) for folder in folders]
-
-    async def first_stage(query: FloatArray) -> list[str]:
-        deadline, asked = time.time() + DEADLINE_S, Queries.dense(query)
+    found, milliseconds = [], []
+    for number in range(-WARM_UP, len(queries)):
+        began = time.perf_counter()
+        deadline, asked = time.time() + DEADLINE_S, Queries.dense(queries[number][np.newaxis])
         calls = (one.search(manifest.version, asked, TOP_K, deadline, True) for one in retrievers)
         answers = await asyncio.gather(*calls)
         hits = [(shard, one.dense, 0) for shard, one in enumerate(answers) if one.dense is not None]
-        return [candidate.id for candidate in merge(hits, TOP_K)]
-
-    async def vector_search(query: FloatArray) -> list[Place]:
-        return best_of(indexes, query)
-
-    async def bare_search(query: FloatArray) -> list[Place]:
-        return bare.search(query)
-
-    sides = [first_stage, vector_search, bare_search]
-    orders = list(permutations(range(len(sides))))
-    found, bare_found, milliseconds = [], [], []
-    for number in [*range(-WARM_UP, 0), *range(len(queries))]:
-        query = queries[number % len(queries)][np.newaxis]
-        answers: list[Any] = [None] * len(sides)
-        taken = [0.0] * len(sides)
-        for side in orders[number % len(orders)]:
-            began = time.perf_counter()
-            answers[side] = await sides[side](query)
-            taken[side] = 1000 * (time.perf_counter() - began)
+        ids = [candidate.id for candidate in merge(hits, TOP_K)]
         if number >= 0:
-            found.append(answers[0])
-            bare_found.append(bare.ids(answers[2]))
-            milliseconds.append((taken[0], taken[1], taken[2]))
-    return found, bare_found, milliseconds
+            milliseconds.append(1000 * (time.perf_counter() - began))
+            found.append(ids)
+    return found, milliseconds
+
+
+def alternate(root: Path, manifest: Manifest, queries: FloatArray) -> tuple[list[list[str]], np.ndarray, np.ndarray]:
+    """Ask ours and bare FAISS in turns. Returns the ids that FAISS found, and the milliseconds of ours and of FAISS."""
+    kind = index_kind(manifest.index.kind)
+    settings = IndexSettings(index_kind=manifest.index.kind, index_search=manifest.index.search)
+    places: list[list[tuple[float, str]]] = [[] for _ in queries]
+    milliseconds = np.zeros((2, len(queries)))
+    for entry in manifest.shards:
+        folder = root / layout.shard_dir(manifest.version, entry.shard)
+        sides = [kind.open(folder / layout.VECTORS, settings, 1), bare_index(folder, manifest.index.search)]
+        with pa.memory_map(str(folder / layout.PASSAGES)) as file:
+            ids = pa.ipc.open_file(file).read_all().column("id")
+            for number in range(-WARM_UP, len(queries)):
+                query = queries[number][np.newaxis]
+                for side in (0, 1) if number % 2 else (1, 0):
+                    began = time.perf_counter()
+                    scores, rows = sides[side].search(query, TOP_K)
+                    if number >= 0:
+                        milliseconds[side, number] += 1000 * (time.perf_counter() - began)
+                        if side == 1:
+                            hits = zip(scores[0].tolist(), rows[0].tolist(), strict=True)
+                            places[number] += [(score, ids[row].as_py()) for score, row in hits if row >= 0]
+    best = [[one for _, one in sorted(found, reverse=True)[:TOP_K]] for found in places]
+    return best, milliseconds[0], milliseconds[1]
 
 
 def recall(found: Sequence[Sequence[str]], nearest: Sequence[set[str]]) -> float:
