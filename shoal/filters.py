@@ -22,6 +22,9 @@ OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists
 
 Value = str | int | float | bool
 """What is compared: of the type of the field, a timestamp in microseconds since 1970."""
+SIZE_OF_WIDTH = 10
+"""All conditions, listed values and nested filters of one filter may be so many times its `max_width`: checking them
+takes time, and messages to shards carry them."""
 _SHOWN_FIELDS = 20
 _SHOWN_LETTERS = 64
 
@@ -79,8 +82,8 @@ def parse(document: object, types: FieldTypes, max_width: int, max_depth: int) -
     """Check a filter against the fields of an index; None if it lets everything through.
 
     document: what the JSON of a filter parses to. max_width: conditions of the whole filter, and values of one $in or
-    $nin. max_depth: levels of $and, $or and $not, its own included. Raises InvalidArgument whose message begins with
-    the path to the fault, `filter.$and[1].year.$gt: ...`.
+    $nin; SIZE_OF_WIDTH bounds all together. max_depth: levels of $and, $or and $not, its own included. Raises
+    InvalidArgument whose message begins with the path to the fault, `filter.$and[1].year.$gt: ...`.
     """
     tree = _Parser(types, max_width, max_depth).filter(document, "filter", 1)
     return None if tree == And(()) else tree
@@ -92,6 +95,12 @@ class _Parser:
         self._max_width = max_width
         self._max_depth = max_depth
         self._conditions = 0
+        self._size = 0
+
+    def _grow(self, by: int, path: str) -> None:
+        self._size += by
+        if self._size > (most := SIZE_OF_WIDTH * self._max_width):
+            _fail(path, f"the filter has more than {most:,} conditions, values and nested filters in all; shorten it")
 
     def filter(self, document: object, path: str, depth: int) -> Filter:
         if not isinstance(document, dict):
@@ -116,6 +125,7 @@ class _Parser:
     def _list(self, value: object, path: str, depth: int) -> list[Filter]:
         if not isinstance(value, list) or not value:
             _fail(path, f"should be a list of at least one filter, not {_shown(value)}")
+        self._grow(len(value), path)
         return [self.filter(part, f"{path}[{place}]", depth + 1) for place, part in enumerate(value)]
 
     def _type(self, field: str, path: str) -> FieldType:
@@ -152,6 +162,7 @@ class _Parser:
             if not isinstance(operand, dict):
                 _fail(path, f'should be an object of operators, such as {{"$gt": 1}}, not {_shown(operand)}')
             return _not(self._field(field, kind, operand, path, depth + 1))
+        self._grow(1, path)
         self._conditions += 1
         if self._conditions > self._max_width:
             _fail(path, f"the filter has more than {self._max_width} conditions; $in takes many values in one")
@@ -179,6 +190,7 @@ class _Parser:
             _fail(path, f"should be a list of values, not {_shown(operand)}")
         if len(operand) > self._max_width:
             _fail(path, f"has {len(operand):,} values, more than {self._max_width:,}")
+        self._grow(len(operand), path)
         return [_value(value, kind, f"{path}[{place}]") for place, value in enumerate(operand)]
 
 

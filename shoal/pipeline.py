@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.explain import explain
 from shoal.fanout import FanOut, Probe, describe, merged
+from shoal.filters import Filter
 from shoal.fusion import blend, fuse
 from shoal.hedging import Attempts, Budget
 from shoal.manifest import IndexInfo, Manifest
@@ -50,6 +52,25 @@ class _Encoded:
     started: float
     finished: float
     batch: int
+
+
+class _Call:
+    """Queries that came together, and their filters.
+
+    A filter can take milliseconds to parse, so those that share one share its tree, which is parsed once for a version
+    and is in a message to a shard once.
+    """
+
+    def __init__(self, index: FanOut, arrived: float) -> None:
+        self.index = index
+        self.arrived = arrived
+        self._trees: dict[tuple[FanOut, int], Filter | None] = {}
+
+    def tree(self, index: FanOut, document: Mapping[str, Any] | None) -> Filter | None:
+        key = index, id(document)
+        if key not in self._trees:
+            self._trees[key] = index.filter(document)
+        return self._trees[key]
 
 
 class SearchPipeline:
@@ -125,9 +146,15 @@ class SearchPipeline:
 
     async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer several queries at once, in order. The first error is raised and gives up the others."""
+        if self._index is None:
+            raise Unavailable("no index version is served yet; try again", retry_after_s=1)
+        call = _Call(self._index, self._clock())
+        for request in requests:  # what is wrong costs nobody anything
+            call.tree(call.index, request.filter)
+            call.index.effort(request.recall)
         if len(requests) == 1:
-            return [await self.search(requests[0])]
-        searches = [asyncio.ensure_future(self.search(request)) for request in requests]
+            return [await self._search(requests[0], call)]
+        searches = [asyncio.ensure_future(self._search(request, call)) for request in requests]
         try:
             return await asyncio.gather(*searches)
         finally:
@@ -143,27 +170,27 @@ class SearchPipeline:
         InvalidArgument for a mode that the version has no index for, a filter that does not fit it, a recall that it
         does not reach, vectors that its kind cannot give, and token vectors that its shards do not hold.
         """
+        (answer,) = await self.search_all([request])
+        return answer
+
+    async def _search(self, request: SearchRequest, call: _Call) -> SearchAnswer:
         now = self._clock  # not the loop's, which uvloop rounds to milliseconds
-        arrived = now()
-        if self._index is None:
-            raise Unavailable("no index version is served yet; try again", retry_after_s=1)
-        self._index.filter(request.filter)  # a wrong one costs nobody anything
-        self._index.effort(request.recall)
-        tokens = self._is_late(request, self._index) or self._shortens(request, self._index)
-        if self._mode(request, self._index) == "lexical" and not tokens:
+        arrived, index = call.arrived, call.index
+        tokens = self._is_late(request, index) or self._shortens(request, index)
+        if self._mode(request, index) == "lexical" and not tokens:
             encoded = _Encoded(None, None, arrived, arrived, 0)
         else:
             text = _Text(request.query, request.deadline, tracing.requests(), tokens)
             encoded = await self._encodings.submit(text, request.deadline)
 
         encoded_at = now()
-        index = self._index  # read once: an answer never mixes two versions
+        index = self._index or index  # read once: an answer never mixes two versions
         mode = self._mode(request, index)
         late, shortens = self._is_late(request, index), self._shortens(request, index)
         reranks = late or (request.rerank and self._reranker is not None)
         depth = request.top_k if reranks else min(request.top_k, request.top_n)
         wanted = max(depth, self._settings.window) if mode == "hybrid" else depth
-        tree = index.filter(request.filter)
+        tree = call.tree(index, request.filter)
         share, effort = self._share_of(request.deadline), index.effort(request.recall)
         vector = None if mode == "lexical" else encoded.vector
         probe = Probe(request.query, vector, mode, wanted, share, tree, tracing.requests(), effort)

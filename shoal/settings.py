@@ -463,7 +463,11 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
     )
     max_batch: int = Field(32, ge=1, le=1024, description="Queries that one fan-out serves together.")
     max_filter_width: int = Field(
-        1000, ge=1, le=100_000, description="Conditions that one filter may have, and values that one $in may list."
+        1000,
+        ge=1,
+        le=100_000,
+        description="Conditions that one filter may have, and values that one $in may list; all of these and nested "
+        "filters together may be ten times as many.",
     )
     max_filter_depth: int = Field(
         16, ge=1, le=100, description="Levels of $and, $or and $not that a filter may have, its own included."

@@ -120,6 +120,16 @@ def nested(levels: int, innermost: Any) -> Any:
         ({"$or": {"year": 1}}, "filter.$or", "not an object"),
         ({"$not": [1]}, "filter.$not", "should be an object of conditions"),
         ({"$or": [{"year": n} for n in range(101)]}, "filter.$or[100].year", "more than 100 conditions"),
+        (
+            {"$or": [{"year": {"$in": list(range(n, n + WIDTH))}} for n in range(11)]},
+            "filter.$or[9].year.$in",
+            "more than 1,000 conditions, values and nested filters in all",
+        ),
+        (
+            {"$and": [{"$or": [{}] * 500}, {"$or": [{}] * 500}]},
+            "filter.$and[1].$or",
+            "more than 1,000 conditions, values and nested filters in all",
+        ),
         (nested(MAX_DEPTH + 1, {"year": 1}), "filter" + ".$and[0]" * MAX_DEPTH, "nested more than 16 levels"),
         (nested(MAX_DEPTH, {"year": {"$not": {"$gt": 1}}}), "filter" + ".$and[0]" * 15 + ".year.$not", "nested more"),
         (nested(500, {}), "filter" + ".$and[0]" * MAX_DEPTH, "nested more than 16 levels"),

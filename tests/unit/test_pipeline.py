@@ -3,11 +3,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from shoal import filters
 from shoal.errors import (
     Conflict,
     CorruptIndex,
@@ -18,7 +20,7 @@ from shoal.errors import (
     ShoalError,
     Unavailable,
 )
-from shoal.filters import Compare, Not
+from shoal.filters import Compare, Filter, Not
 from shoal.manifest import CurvePoint, IndexInfo
 from shoal.pipeline import SearchPipeline
 from shoal.records import FloatArray, MissingShard, Passage, SearchRequest
@@ -234,6 +236,31 @@ async def test_queries_that_gather_keep_their_filters() -> None:
         assert [call.filters for call in shard.calls] == [[None, few, None, Not(Compare("number", "gte", 3))]]
     await system.pipeline.search(request())
     assert [shard.calls[1].filters for shard in system.shards] == [None] * 3
+
+
+@virtual_time
+async def test_a_filter_is_parsed_once_for_all_queries_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[object] = []
+
+    def parse(document: object, *args: Any) -> Filter | None:
+        parsed.append(document)
+        return filters.parse(document, *args)
+
+    monkeypatch.setattr("shoal.fanout.filters", SimpleNamespace(parse=parse))
+    system = System()
+    system.pipeline.switch("v1", SIZES, {"number": "integer"})
+    document = {"number": {"$lt": 3}}
+    requests = [request(f"query {n}", filter=document) for n in range(20)]
+    await system.pipeline.search_all(requests)
+    assert parsed == [document]
+    for shard in system.shards:
+        ((first, *others),) = [call.filters or [] for call in shard.calls]
+        assert len(others) == 19
+        assert all(tree is first for tree in others), "they would be pickled one by one"
+    system.pipeline.switch("v1", SIZES, {"other": "string"})
+    with pytest.raises(InvalidArgument):
+        await system.pipeline.search_all(requests)
+    assert len(parsed) == 2
 
 
 @virtual_time
