@@ -46,6 +46,8 @@ RETRYABLE = (429, 503)
 MOST_NAME = 64
 MOST_PATH = 200
 """Characters of a field's name and of a path that a message repeats."""
+MOST_PROBLEMS = 10
+"""Wrong fields that a message explains."""
 
 
 class ErrorDetail(BaseModel):
@@ -156,8 +158,9 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
     if isinstance(error.body, bytes):  # FastAPI parses a body only if it is declared as JSON
         message = "send the body as JSON, with the header Content-Type: application/json"
         return error_response(415, CODES[415], message)
-    problems = [_explain(problem, error.body) for problem in error.errors()]
-    message = "; ".join(message for _, message in problems)
+    found = error.errors()
+    problems = [_explain(problem, error.body) for problem in found[:MOST_PROBLEMS]]
+    message = "; ".join(message for _, message in problems) + ("; and more" if len(found) > MOST_PROBLEMS else "")
     return error_response(400, CODES[400], message, param=problems[0][0])
 
 

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from itertools import islice
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Request, Response
 from pydantic import (
@@ -21,7 +22,7 @@ from pydantic_core import CoreSchema, to_json
 
 from serve.access import ADMIN
 from serve.dialects import Engine
-from serve.errors import responses
+from serve.errors import MOST_PROBLEMS, responses
 from shoal.errors import InvalidArgument
 from shoal.records import MetadataValue, Mode, SearchAnswer, SearchRequest
 from shoal.settings import ServeSettings
@@ -70,7 +71,11 @@ class Body(BaseModel):
     def _without_nulls(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        return {name: value for name, value in data.items() if value is not None or name not in cls.model_fields}
+        fields = cls.model_fields
+        known = {name: data[name] for name in fields if data.get(name) is not None}
+        # Each unknown one is an error, and a body may hold 100,000 of them.
+        unknown = islice((name for name in data if name not in fields), MOST_PROBLEMS + 1)
+        return known | {name: data[name] for name in unknown}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -279,7 +284,9 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
             description="Share of the ten nearest passages that a search by vectors shall find, as it was measured for "
             "the version. Left out: what the version was tuned for. Beyond the curve of /v1/index it is refused.",
         )
-        include: list[Part] = Field(["text", "metadata"], description="Parts of each passage to return.")
+        include: list[Part] = Field(
+            ["text", "metadata"], max_length=len(get_args(Part)), description="Parts of each passage to return."
+        )
         timeout_ms: int = Field(
             min(settings.timeout_ms, settings.max_timeout_ms),
             ge=1,

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter
 
 from serve.api import create_api
@@ -314,6 +315,34 @@ async def test_a_partial_answer_is_a_success(server: Server) -> None:
 async def test_a_wrong_field_is_named(server: Server, body: Any, param: str | None, message: str) -> None:
     assert message in check_error(await server.post(body), 400, "INVALID_ARGUMENT", param)
     assert server.engine.requests == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param", "problems"),
+    [
+        ({f"k{n}": n for n in range(50_000)}, "k0", 10),
+        ({"include": [""] * 100_000}, "include", 1),
+        ({"query": [""] * 64}, "query[0]", 10),
+        ({"query": [""] * 100_000}, "query", 1),
+    ],
+)
+async def test_of_many_problems_the_first_are_named(
+    server: Server, monkeypatch: pytest.MonkeyPatch, wrong: Any, param: str, problems: int
+) -> None:
+    described = 0
+    errors = RequestValidationError.errors
+
+    def counted(error: RequestValidationError) -> Any:
+        nonlocal described
+        described = len(errors(error))
+        return errors(error)
+
+    monkeypatch.setattr(RequestValidationError, "errors", counted)
+    response = await server.post({"query": "a", **wrong})
+    message = check_error(response, 400, "INVALID_ARGUMENT", param)
+    assert len(message.split("; ")) == problems + (problems > 1)
+    assert message.endswith("; and more") == (problems > 1)
+    assert described <= 64, "each is a dictionary made of many parts"
 
 
 @pytest.mark.parametrize(
