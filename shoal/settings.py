@@ -444,6 +444,15 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
     max_top_k: int = Field(1000, ge=1, le=10_000, description="Largest top_k and top_n accepted.")
     max_query_bytes: int = Field(8192, ge=1, le=1_000_000, description="Longest query accepted, in UTF-8 bytes.")
     max_queries: int = Field(64, ge=1, le=10_000, description="Most queries accepted in one request.")
+    max_results: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Most results of one request, those of all its queries together; with explain, most candidates.",
+    )
+    max_vectors: int = Field(
+        1000, ge=1, le=1_000_000, description="The same for a request that wants the vectors of its results."
+    )
     max_body_bytes: int = Field(1_000_000, ge=1_000, le=100_000_000, description="Largest request body accepted.")
     body_timeout_s: float = Field(
         10.0, ge=0.01, le=600, description="Seconds that a request's body may take to arrive; later gets 408."

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, to_json
+from starlette.concurrency import run_in_threadpool
 
 from serve.access import ADMIN
 from serve.dialects import Engine
@@ -28,6 +29,9 @@ from shoal.records import MetadataValue, Mode, SearchAnswer, SearchRequest
 from shoal.settings import ServeSettings
 
 Part = Literal["text", "metadata", "vector"]
+
+FEW_RESULTS = 50
+"""Results that take less time to serialise than to hand over to a thread; with vectors a few milliseconds."""
 
 _EXAMPLE: JsonDict = {
     "id": "5d2f0c5e8a3b4a7f9f0e6a1b2c3d4e5f",
@@ -310,6 +314,20 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
                 )
             return top_k, top_n
 
+        def size(self, queries: int, top_k: int, top_n: int) -> int:
+            """Count the results of the answer at most; or the candidates, which `explain` lists."""
+            param, each = ("top_k", top_k) if self.explain else ("top_n", top_n)
+            most, vectors = settings.max_results, ""
+            if "vector" in self.include:
+                most, vectors = settings.max_vectors, " with vectors"
+            if queries * each > most:
+                raise InvalidArgument(
+                    f"{param} {each} of {queries} queries makes {queries * each:,} results{vectors}, more than the "
+                    f"{most:,} of one answer; ask for fewer, or in several requests",
+                    param=param,
+                )
+            return queries * each
+
     routes = APIRouter(prefix="/v1", tags=["native"])
 
     @routes.post(
@@ -326,6 +344,7 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
         deadline = time.time() + body.timeout_ms / 1000
         top_k, top_n = body.sizes()
         queries = body.query if isinstance(body.query, list) else [body.query]
+        size = body.size(len(queries), top_k, top_n)
         answers = await engine().search(
             [
                 SearchRequest(
@@ -344,15 +363,19 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
             ]
         )
         request_id = request.state.request_id
-        if isinstance(body.query, str):
-            return _json(_rendered(answers[0], request_id, body.include))
-        rendered = [_rendered(answer, f"{request_id}-{place}", body.include) for place, answer in enumerate(answers)]
-        return _json({"responses": rendered})
+
+        def response() -> Response:
+            if isinstance(body.query, str):
+                return _response(_written(answers[0], request_id, body.include))
+            parts = (_written(answer, f"{request_id}-{place}", body.include) for place, answer in enumerate(answers))
+            return _response(b'{"responses":[' + b",".join(parts) + b"]}")
+
+        return await run_in_threadpool(response) if size > FEW_RESULTS else response()
 
     @routes.get("/index", response_model=IndexInfo, responses=responses(503))
     async def index() -> Response:
         """Describe the index and the models that are served."""
-        return _json(await engine().index_info())
+        return _response(_json(await engine().index_info()))
 
     @routes.post(
         "/index/activate",
@@ -363,7 +386,7 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     async def activate(body: ActivateBody) -> Response:
         """Serve another published version. Searches go on meanwhile, and none mixes two versions."""
         await engine().activate(body.version)
-        return _json(await engine().index_info())
+        return _response(_json(await engine().index_info()))
 
     @routes.post(
         "/index/rollback",
@@ -374,7 +397,7 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     async def rollback(body: RollbackBody) -> Response:
         """Serve the previous version again; it is still loaded."""
         await engine().rollback()
-        return _json(await engine().index_info())
+        return _response(_json(await engine().index_info()))
 
     return routes
 
@@ -383,12 +406,17 @@ def _default_mode(settings: ServeSettings) -> str:
     return "hybrid where the index has both, else dense" if settings.mode == "auto" else settings.mode
 
 
-def _json(body: Any) -> Response:
-    # Serialised here, in one pass: what is built by hand needs no second validation.
-    return Response(to_json(body, inf_nan_mode="null"), media_type="application/json")
+def _json(body: Any) -> bytes:
+    return to_json(body, inf_nan_mode="null")
 
 
-def _rendered(answer: SearchAnswer, id_: str, include: list[Part]) -> dict[str, Any]:
+def _response(content: bytes) -> Response:
+    # Serialised here: what is built by hand needs no second validation.
+    return Response(content, media_type="application/json")
+
+
+def _written(answer: SearchAnswer, id_: str, include: list[Part]) -> bytes:
+    """Serialise an answer, result by result: all at once would keep the other threads waiting until the end."""
     results = []
     for result in answer.results:
         passage = result.passage
@@ -407,12 +435,9 @@ def _rendered(answer: SearchAnswer, id_: str, include: list[Part]) -> dict[str, 
             line["metadata"] = passage.metadata
         if "vector" in include:
             line["vector"] = None if result.vector is None else result.vector.tolist()
-        results.append(line)
+        results.append(_json(line))
     coverage, timings = answer.coverage, answer.timings
-    rendered = {
-        "id": id_,
-        "index_version": answer.index_version,
-        "results": results,
+    rest = {
         "mode": answer.mode,
         "reranked": answer.reranked,
         "reranker": answer.reranker,
@@ -427,5 +452,6 @@ def _rendered(answer: SearchAnswer, id_: str, include: list[Part]) -> dict[str, 
         "usage": {"queries": 1, "pairs": answer.pairs},
     }
     if answer.explain is not None:
-        rendered["explain"] = answer.explain
-    return rendered
+        rest["explain"] = answer.explain
+    head = _json({"id": id_, "index_version": answer.index_version})
+    return b"".join((head[:-1], b',"results":[', b",".join(results), b"],", _json(rest)[1:]))

@@ -1,6 +1,7 @@
 """The HTTP application over the real pipeline and fake services: no sockets, no Ray."""
 
 import json
+import threading
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -402,6 +403,39 @@ async def test_no_more_queries_than_may_wait_are_accepted() -> None:
     server = Server(max_waiting=3)
     check_error(await server.post({"query": ["a"] * 4}), 400, "INVALID_ARGUMENT", "query")
     assert len((await server.post({"query": ["a"] * 3})).json()["responses"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "makes"),
+    [
+        ({"top_n": 8}, "top_n", "top_n 8 of 3 queries makes 24 results, more than the 20 of one answer"),
+        ({"top_n": 3, "include": ["vector"]}, "top_n", "makes 9 results with vectors, more than the 8 of one answer"),
+        ({"top_n": 1, "explain": True}, "top_k", "top_k 25 of 3 queries makes 75 results"),
+    ],
+)
+async def test_one_answer_has_so_many_results_and_no_more(body: Any, param: str, makes: str) -> None:
+    server = Server(max_results=20, max_vectors=8)
+    refused = await server.post({"query": ["a", "b", "c"], **body})
+    assert makes in check_error(refused, 400, "INVALID_ARGUMENT", param)
+    assert server.engine.requests == []
+    response = await server.post({"query": ["a", "b"], "top_n": 4, "include": ["vector"]})
+    assert [len(answer["results"]) for answer in response.json()["responses"]] == [4, 4]
+
+
+async def test_a_large_answer_is_written_beside_the_loop(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    writers: list[bool] = []
+    written = native._written
+
+    def write(*args: Any) -> bytes:
+        writers.append(threading.current_thread() is threading.main_thread())
+        return written(*args)
+
+    monkeypatch.setattr(native, "_written", write)
+    small = await server.post({"query": "a", "top_n": 20})
+    response = await server.post({"query": ["a", "b", "c"], "top_n": 20})
+    assert writers == [True, False, False, False]
+    first, *_ = TypeAdapter(native.SearchResponses).validate_json(response.content, strict=True).responses
+    assert [result.id for result in first.results] == [result.id for result in answer_of(small).results]
 
 
 @pytest.mark.parametrize(
