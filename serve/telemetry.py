@@ -62,7 +62,7 @@ SHARDS = Metric(
 MISSING = Metric(
     "shoal_missing_shards",
     "counter",
-    "Answers that a shard is missing from, by reason: deadline, unreachable, error, suspended.",
+    "Answers that a shard is missing from, by reason: deadline, overloaded, unreachable, error, suspended.",
     ("shard", "reason"),
 )
 COVERAGE = Metric(

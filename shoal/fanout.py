@@ -209,9 +209,7 @@ class FanOut:
                 errors[shard] = error
         missing = {shard: _reason(error) for shard, error in errors.items()}
         if not found:
-            overloaded = [error for error in errors.values() if isinstance(error, Overloaded)]
-            if len(overloaded) == len(errors):
-                raise overloaded[0]
+            _refuse_if_overloaded(errors)
             raise Unavailable(f"no shard answered ({describe(missing)}); try again", retry_after_s=1)
         return found, missing
 
@@ -221,7 +219,8 @@ class FanOut:
         """Fetch the passages of candidates, and their vectors if asked for, until an absolute deadline.
 
         Only shards that hold candidates are asked. Returns passages and vectors by (shard, row), and why shards are
-        missing by shard number. Raises InvalidArgument when the index kind has no vectors to give.
+        missing by shard number. Raises InvalidArgument when the index kind has no vectors to give, Overloaded when all
+        of these shards have too many fetches waiting.
         """
         rows = _by_shard(candidates)
         fetches = await asyncio.gather(
@@ -229,17 +228,19 @@ class FanOut:
             return_exceptions=True,
         )
         fetched: dict[tuple[int, int], tuple[Passage, FloatArray | None]] = {}
-        missing: dict[int, str] = {}
+        errors: dict[int, BaseException] = {}
         for (shard, wanted), fetch in zip(rows.items(), fetches, strict=True):
             if isinstance(fetch, InvalidArgument):
                 raise fetch
             if isinstance(fetch, BaseException):
-                missing[shard] = _reason(fetch)
+                errors[shard] = fetch
                 continue
             vectors = [None] * len(wanted) if fetch.vectors is None else list(fetch.vectors)
             for row, passage, vector in zip(wanted, fetch.passages, vectors, strict=True):
                 fetched[shard, row] = passage, vector
-        return fetched, missing
+        if not fetched:
+            _refuse_if_overloaded(errors)
+        return fetched, {shard: _reason(error) for shard, error in errors.items()}
 
     async def score(
         self, query: TextVectors, candidates: Iterable[Candidate], deadline: float
@@ -404,7 +405,7 @@ class FanOut:
             logger.warning("shard %d of version %s answers again", shard, self.version)
 
     async def _logged(self, shard: int, call: Callable[[], Awaitable[T]]) -> T:
-        # Whatever a shard raises ends here: clients only learn that the shard is missing, and in which of four ways.
+        # Whatever a shard raises ends here: clients only learn that the shard is missing, and in which of five ways.
         try:
             return await call()
         except ShoalError as error:
@@ -444,9 +445,18 @@ def describe(missing: Mapping[int, str]) -> str:
     return ", ".join(f"shard {shard}: {reason}" for shard, reason in sorted(missing.items()))
 
 
+def _refuse_if_overloaded(errors: Mapping[int, BaseException]) -> None:
+    """Raise Overloaded if that is all that is wrong: a server that answers this is busy and not broken."""
+    overloaded = [error for error in errors.values() if isinstance(error, Overloaded)]
+    if overloaded and len(overloaded) == len(errors):
+        raise overloaded[0]
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, _Suspended):
         return "suspended"
     if isinstance(error, DeadlineExceeded | TimeoutError):
         return "deadline"
+    if isinstance(error, Overloaded):
+        return "overloaded"
     return "unreachable" if isinstance(error, Unavailable) else "error"

@@ -151,8 +151,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class MissingShard:
-    """A shard that did not take part in an answer, and why: `deadline`, `unreachable`, `error`, or `suspended`, which
-    is one that was silent for so long that queries do not wait for it until it answers again."""
+    """A shard that did not take part in an answer, and why: `deadline`, `overloaded`, `unreachable`, `error`, or
+    `suspended`, which is one that was silent for so long that queries do not wait for it until it answers again."""
 
     shard: int
     reason: str

@@ -129,7 +129,7 @@ class Missing(BaseModel):
     """A shard that is not part of the answer."""
 
     shard: int
-    reason: Literal["deadline", "unreachable", "error", "suspended"]
+    reason: Literal["deadline", "overloaded", "unreachable", "error", "suspended"]
 
 
 class Coverage(BaseModel):

@@ -23,7 +23,7 @@ from shoal.errors import (
 from shoal.filters import Compare, Filter, Not
 from shoal.manifest import CurvePoint, IndexInfo
 from shoal.pipeline import SearchPipeline
-from shoal.records import FloatArray, MissingShard, Passage, SearchRequest
+from shoal.records import FloatArray, MissingShard, Passage, SearchAnswer, SearchRequest
 from tests.fakes import (
     FakeEncoder,
     FakeReranker,
@@ -388,7 +388,7 @@ async def test_what_a_shard_raises_is_logged_and_does_not_leak(
     system.shards[2].behaviour.errors = [error]
     with caplog.at_level(logging.WARNING):
         answer = await system.pipeline.search(request(explain=True))
-    assert answer.coverage.missing == (MissingShard(2, "error"),)
+    assert answer.coverage.missing == (MissingShard(2, "overloaded" if error.args == ("busy",) else "error"),)
     assert "secret" not in repr(answer)
     assert str(error) in caplog.text
     assert "shard 2 of version v1" in caplog.text
@@ -574,6 +574,30 @@ async def test_a_shard_with_too_many_waiting_queries_refuses_and_leaves_no_place
     await asyncio.sleep(0)
     assert [len(shard.calls) for shard in system.shards] == [2, 2, 1]
     assert [answer.coverage.fraction for answer in await asyncio.gather(*searches)] == [1, 1]
+
+
+@virtual_time
+async def test_too_many_queries_waiting_for_texts_are_refused_as_those_waiting_for_hits_are() -> None:
+    system = System(max_waiting=1, max_batch=1, fetch_with_hits=False)
+
+    async def filled(slow: Sequence[FakeShard]) -> list[asyncio.Future[SearchAnswer]]:
+        """Searches that fill the queues of these shards."""
+        for shard in system.shards:
+            shard.fetch_behaviour.delay = 3 if shard in slow else 0
+        searches: list[asyncio.Future[SearchAnswer]] = []
+        for n in range(2):
+            searches.append(asyncio.ensure_future(system.pipeline.search(request(f"q{n}", top_n=12))))
+            await asyncio.sleep(0.1)
+        return searches
+
+    searches = await filled(system.shards)
+    with pytest.raises(Overloaded, match="queue of the texts of shard"):
+        await system.pipeline.search(request("q2", top_n=12))
+    await asyncio.gather(*searches)
+    searches = await filled(system.shards[2:])
+    answer = await system.pipeline.search(request("q2", top_n=12))
+    assert answer.coverage.missing == (MissingShard(2, "overloaded"),)
+    assert [one.coverage.fraction for one in await asyncio.gather(*searches)] == [1, 1]
 
 
 @virtual_time
