@@ -206,10 +206,11 @@ class SearchPipeline:
         if encoded.vectors is not None and (late or shortens):
             candidates, stored, lost = await self._score(index, encoded.vectors, candidates, request.deadline)
             unscored = f"no shard scored its passages ({describe(lost)})" if candidates and stored is None else None
+            if not unscored:  # else stage one's candidates stay as they are, those of all shards
+                missing |= lost
             order = _order(candidates, self._final(mode, stored, candidates, greatest, LATE))
             if late:
                 scores, read = stored, order[: request.top_n]
-                missing |= lost
                 if unscored:
                     degraded["not_scored"] = f"not reranked: {unscored}"
             else:
@@ -219,8 +220,6 @@ class SearchPipeline:
                     degraded["not_shortened"] = (
                         f"the reranker read the first {len(candidates)} of stage one: {unscored}"
                     )
-                else:
-                    missing |= lost
         scored_at = now()
         if any(candidates[place].passage is None for place in read):
             candidates, lost = await self._with_passages(index, candidates, read, request.deadline)
