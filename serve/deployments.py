@@ -5,6 +5,7 @@ whose deadline passes while it waits for a thread is dropped before it starts.
 """
 
 import asyncio
+import contextvars
 import logging
 import math
 import time
@@ -348,6 +349,7 @@ class Ingress:
         self._pulse = Pulse(time.time)
         self._answering = 0
         self._probed: tuple[float, list[str]] = (0.0, [])
+        self._probing: asyncio.Task[list[str]] | None = None
         self._watch = asyncio.create_task(self._activation.watch(settings.watch_s))
         self._sampling = asyncio.create_task(self._sample())
 
@@ -411,12 +413,21 @@ class Ingress:
     async def ready(self) -> list[str]:
         """Name what is missing until every shard of the active version can be searched; empty means ready."""
         at, missing = self._probed
-        if time.monotonic() - at > 1.0:
-            missing = await self._probe()
-            self._probed = (time.monotonic(), missing)
-        return missing
+        if time.monotonic() - at <= 1.0:
+            return missing
+        if self._probing is None:  # one for all who ask, and no business of the request of the first
+            self._probing = asyncio.create_task(self._probe(), context=contextvars.Context())
+        return await asyncio.shield(self._probing)
 
     async def _probe(self) -> list[str]:
+        try:
+            missing = await self._lacking()
+            self._probed = (time.monotonic(), missing)
+            return missing
+        finally:
+            self._probing = None
+
+    async def _lacking(self) -> list[str]:
         deadline = time.time() + PROBE_S
         services, probes = self._services, dict[str, Awaitable[Any]]()
         # Once it has been there, a reranker that does not answer costs the second stage, which answers tell themselves.

@@ -391,6 +391,39 @@ async def test_beyond_its_limit_the_ingress_refuses_at_once(settings: ServeSetti
     assert meter.counted(telemetry.QUERIES, outcome="overloaded") == 1
 
 
+async def test_however_many_ask_whether_the_server_is_ready_it_is_found_out_once(settings: ServeSettings) -> None:
+    class Slow:
+        """An encoder that is asked and told when to answer."""
+
+        def __init__(self) -> None:
+            self.asked = 0
+            self.told = asyncio.Event()
+
+        async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+            self.asked += 1
+            await self.told.wait()
+            return np.zeros((1, 64), np.float32)
+
+    encoder: Any = Slow()
+    shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
+    ingress = Ingress(settings, Services(Shape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, None))
+    ingress._watch.cancel()
+    await ingress._activation.follow()
+    first, *others = [asyncio.ensure_future(ingress.ready()) for _ in range(20)]
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    late = asyncio.ensure_future(ingress.ready())
+    await asyncio.sleep(0)
+    encoder.told.set()
+    assert await asyncio.gather(*others, late) == [[]] * 20
+    assert await ingress.ready() == []
+    assert encoder.asked == 1
+    ingress._probed = (0.0, [])
+    assert await ingress.ready() == []
+    assert encoder.asked == 2
+
+
 async def test_a_busy_server_stays_ready_and_one_without_an_encoder_does_not(settings: ServeSettings) -> None:
     class Service:
         """An encoder and a reranker whose next probe ends as told."""
