@@ -29,6 +29,10 @@ RESERVE = 0.05
 RESERVE_S = 0.05
 """What the reranker leaves of the remaining time (a share, and at most so many seconds) for an answer without it."""
 
+CHARACTERS_PER_CALL = 2048
+"""Most characters of queries in one call that returns the vectors of their tokens, whose number they bound: with 1,024
+dimensions some 8 MiB. A longer query has a call of its own."""
+
 LATE = "late"
 """Name of the second stage that compares the token vectors which the shards hold."""
 
@@ -105,6 +109,7 @@ class SearchPipeline:
             max_batch=settings.max_batch,
             max_waiting=settings.max_waiting,
             concurrency=max(1, settings.encoder_replicas),
+            fits=_fits,
             name="queue of the encoder",
             clock=clock,
             observe=partial(self._observer.batch, "encode"),
@@ -401,6 +406,11 @@ class SearchPipeline:
             logger.exception("the reranker failed", extra=tracing.fields())
             reason, text = "failed", "failed"
         return None, {f"reranker_{reason}": f"not reranked: the reranker {text}"}
+
+
+def _fits(texts: list[_Text], text: _Text) -> bool:
+    together = [*texts, text]
+    return sum(len(one.query) for one in together) <= CHARACTERS_PER_CALL or not any(one.tokens for one in together)
 
 
 def _within_a_message(texts: list[str]) -> tuple[list[str], int]:

@@ -159,6 +159,20 @@ async def test_queries_of_both_kinds_side_by_side() -> None:
 
 
 @virtual_time
+async def test_a_message_of_token_vectors_is_bounded() -> None:
+    for length, rerank, calls in (
+        (30, "late", [8]),
+        (600, "late", [3, 3, 2]),
+        (3000, "late", [1] * 8),
+        (3000, False, [8]),
+    ):
+        system = System()
+        asked = [request(query=f"{n}" * length, rerank=rerank) for n in range(8)]
+        await system.pipeline.search_all(asked)
+        assert [len(queries) for queries in system.encoder.calls] == calls
+
+
+@virtual_time
 async def test_an_answer_without_hits_is_empty() -> None:
     answer = await System().pipeline.search(request(query="nothing alike", mode="lexical"))
     assert (answer.results, answer.reranked, answer.degraded) == ([], False, None)
