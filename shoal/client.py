@@ -73,10 +73,12 @@ class Client(_Base):
     """A client for blocking code; safe for several threads. Close it, or use it in a `with` statement.
 
     url, api_key: of the server; by default SHOAL_URL or http://127.0.0.1:8000, and SHOAL_API_KEY or no key.
-    timeout_s: seconds after which a call waits for nothing more: no further attempt, and no further byte of an answer.
+    timeout_s: seconds that a call waits at most, with all its attempts together, for a connection or for the next byte
+    of an answer. An answer that keeps arriving is read to its end.
     attempts: how often a call is sent at most when the server is overloaded, unavailable (429, 503) or out of reach.
 
-    Every call raises the classes of `shoal.errors`, with the server's message.
+    Every call raises the classes of `shoal.errors`, with the server's message; InvalidArgument also for what cannot be
+    sent as JSON, such as NaN.
     """
 
     def __init__(
@@ -138,7 +140,9 @@ class Client(_Base):
                     step = next(steps)
                     continue
                 try:
-                    response = self._http.request(step.method, step.path, json=step.body, timeout=step.timeout_s)
+                    response = self._http.request(
+                        step.method, step.path, content=step.content, headers=step.headers, timeout=step.timeout_s
+                    )
                 except httpx.RequestError as failure:
                     step = steps.throw(failure)
                 else:
@@ -212,7 +216,9 @@ class AsyncClient(_Base):
                     step = next(steps)
                     continue
                 try:
-                    response = await self._http.request(step.method, step.path, json=step.body, timeout=step.timeout_s)
+                    response = await self._http.request(
+                        step.method, step.path, content=step.content, headers=step.headers, timeout=step.timeout_s
+                    )
                 except httpx.RequestError as failure:
                     step = steps.throw(failure)
                 else:

@@ -5,6 +5,7 @@ blocking code and one for asyncio that carry these out.
 """
 
 import email.utils
+import json
 import random
 import re
 import time
@@ -44,8 +45,14 @@ class Send:
 
     method: str
     path: str
-    body: dict[str, Any] | None
+    content: bytes | None
+    """JSON."""
     timeout_s: float
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the content is."""
+        return {} if self.content is None else {"content-type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +113,13 @@ class Exchange:
         self, method: str, path: str, body: dict[str, Any] | None = None, repeatable: bool = True
     ) -> Steps[Any]:
         """Send until there is an answer, and return its JSON. Raises what the last attempt ended with."""
+        content = None if body is None else self._written(body)
         deadline = time.monotonic() + self.timeout_s
         attempt = 0
         while True:
             attempt += 1
             try:
-                response = yield Send(method, path, body, max(deadline - time.monotonic(), 0.001))
+                response = yield Send(method, path, content, max(deadline - time.monotonic(), 0.001))
                 assert response is not None
                 if response.is_success:
                     return self._json(response)
@@ -128,6 +136,12 @@ class Exchange:
             if not again or attempt >= self.attempts or time.monotonic() + pause >= deadline:
                 raise error
             yield Wait(pause)
+
+    def _written(self, body: dict[str, Any]) -> bytes:
+        try:
+            return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InvalidArgument(f"the request cannot be sent as JSON: {error}") from None
 
     def _json(self, response: httpx.Response) -> Any:
         try:

@@ -332,6 +332,20 @@ def test_a_wait_beyond_the_deadline_is_not_begun(server: Server, call: Call) -> 
     assert timeouts == pytest.approx([10.0, 5.9, 1.7])
 
 
+@pytest.mark.parametrize(
+    ("query", "options", "fault"),
+    [
+        ("a lone \ud800", {}, "surrogates not allowed"),
+        ("fish", {"filter": {"year": float("nan")}}, "not JSON compliant"),
+        ("fish", {"filter": {"year": {2020}}}, "set is not JSON serializable"),
+    ],
+)
+def test_what_json_cannot_say_is_not_sent(server: Server, call: Call, query: str, options: Any, fault: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"cannot be sent as JSON: .*{fault}"):
+        call("search", query, **options)
+    assert server.requests == []
+
+
 def test_a_broken_connection_is_tried_again(server: Server, call: Call) -> None:
     broken = [httpx.ConnectError("refused"), httpx.ReadError("reset"), httpx.RemoteProtocolError("gone")]
     server.answers = [*broken, httpx.Response(200, json=ANSWER)]
