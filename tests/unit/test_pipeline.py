@@ -395,15 +395,17 @@ async def test_what_a_shard_raises_is_logged_and_does_not_leak(
 
 
 @virtual_time
-async def test_a_shard_that_loses_queries_is_missing() -> None:
+async def test_a_shard_that_loses_queries_is_missing(caplog: pytest.LogCaptureFixture) -> None:
     class Forgetful(FakeShard):
         async def search(self, *args: Any) -> Any:
             hits = await super().search(*args)
-            return replace(hits, ids=hits.ids[1:])
+            assert hits.dense is not None
+            return replace(hits, dense=replace(hits.dense, ids=hits.dense.ids[1:]))
 
     system = System()
     system.shards[0] = Forgetful(PASSAGES[:10])
     assert (await system.pipeline.search(request())).coverage.missing == (MissingShard(0, "error"),)
+    assert "found hits for 0 of 1 queries" in caplog.text
 
 
 @virtual_time
