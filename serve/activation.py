@@ -281,10 +281,8 @@ class Activation(Generic[F]):
         raise kind(f"{text}; {REMEDY}", retry_after_s=START_S)
 
     async def _serve(self, fleet: F, manifest: Manifest, previous: str | None) -> None:
-        self._switch(fleet, manifest)
         fleets = {id(one): one for one in (self._own, self._fleet, fleet) if one is not None}.values()
-        self._fleet, self._manifest, self._previous, self._problem = fleet, manifest, previous, None
-        logger.info("serving index version %s", manifest.version)
+        self._go_over(fleet, manifest, previous)
         keep = [manifest.version, *([previous] if previous else [])]
         deadline = self._clock() + RETIRE_S
         # A replica that misses this keeps a version too long, until the next one; nothing else depends on it.
@@ -292,11 +290,19 @@ class Activation(Generic[F]):
             *(shard.retire(keep, deadline) for one in fleets for shard in one.shards), return_exceptions=True
         )
 
+    def _go_over(self, fleet: F, manifest: Manifest, previous: str | None) -> None:
+        self._switch(fleet, manifest)
+        self._fleet, self._manifest, self._previous, self._problem = fleet, manifest, previous, None
+        logger.info("serving index version %s", manifest.version)
+
     async def _fall_back(self, previous: str) -> None:
-        """Serve the version before a broken one, as the replicas do that were there before this one started."""
+        """Serve the version before a broken one, as the replicas do that were there before this one started.
+
+        Nothing is unloaded: other ingress replicas may serve the broken one from files that were whole when opened.
+        """
         problem = self._problem
         try:
-            await self._serve(*await self._prepare(previous), None)
+            self._go_over(*await self._prepare(previous), None)
         except ShoalError as error:
             logger.error("nor can the version before it be served: %s", error)
         self._problem = problem

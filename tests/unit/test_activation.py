@@ -1,4 +1,5 @@
 import asyncio
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,6 +203,20 @@ async def test_a_server_that_starts_on_a_broken_current_serves_the_version_befor
     await server.activation.follow()
     assert server.activation.describe(None)["version"] == "v1"
     assert server.activation.describe(None)["problem"] == "v2 cannot be served: damaged"
+
+
+async def test_a_server_that_starts_on_a_broken_current_takes_it_from_no_other(root: Path) -> None:
+    manifest = versions.read_manifest(Storage(str(root)), "v2")
+    versions.activate(Storage(str(root)), "v2")
+    first, second = Server(root, shards=0), Server(root, shards=0)
+    shared = FakeFleet(Shape.of(manifest), [FakeControl([]) for _ in range(2)])
+    first.beside = second.beside = [shared]
+    await first.activation.follow()
+    shutil.rmtree(root / "versions" / "v2")
+    await second.activation.follow()
+    assert second.activation.describe(None)["version"] == "v1"
+    assert first.activation.describe(None)["version"] == "v2"
+    assert await first.activation.missing(0) == []
 
 
 async def test_replicas_that_are_still_starting_are_waited_for(root: Path) -> None:
