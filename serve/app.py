@@ -81,7 +81,7 @@ def wire_services(settings: ServeSettings, plan: Serving) -> serve.Application:
         update={name: getattr(settings, name) or 1 for name in ("encoder_replicas", "retriever_replicas")}
     )
     shape = Shape.of(plan.manifest)
-    more = settings.index, shape, _shards(settings, shape), _reranker(settings, plan)
+    more = settings.index, shape, _shards(settings, shape), _reranker(settings, plan), plan.kind
     return _encoder(settings, plan, Entrance, *more)
 
 
@@ -121,6 +121,7 @@ def wire_endpoint(settings: ServeSettings, plan: Serving | None = None) -> serve
         encoder,
         _shards(settings, shape) if settings.retriever_replicas else None,
         _reranker(settings, plan),
+        plan.kind,
     )
     return whole
 
@@ -182,6 +183,7 @@ class Entry:
     shape: Shape
     shards: Sequence[DeploymentHandle]
     reranker: DeploymentHandle | None
+    kind: str | None
 
     def services(self, encoder: DeploymentHandle) -> Services:
         """The services, together with their encoder."""
@@ -190,6 +192,7 @@ class Entry:
             EncoderHandle(encoder),
             [ShardHandle(handle, number) for number, handle in enumerate(self.shards)],
             RerankerHandle(self.reranker) if self.reranker is not None else None,
+            self.kind,
         )
 
 
@@ -206,9 +209,10 @@ class Entrance(QueryEncoder):
         shape: Shape,
         shards: list[DeploymentHandle],
         reranker: DeploymentHandle | None,
+        kind: str | None,
     ) -> None:
         super().__init__(settings, expected, remembered, meter)
-        self._entry = Entry(index, shape, shards, reranker)
+        self._entry = Entry(index, shape, shards, reranker, kind)
 
     async def look_up(self) -> Entry:
         """The services."""
@@ -219,7 +223,8 @@ class Server(Ingress):
     """The ingress of the application: an Ingress whose services are other deployments, or parts of its own replica.
 
     shape: the versions that it serves itself; None if that is all left to applications beside it. encoder: its handle,
-    or the settings of one inside this replica. shards: their handles; None puts them into this replica.
+    or the settings of one inside this replica. shards: their handles; None puts them into this replica. kind: of the
+    reranker.
     """
 
     def __init__(
@@ -229,6 +234,7 @@ class Server(Ingress):
         encoder: DeploymentHandle | EncoderSettings | None = None,
         shards: Sequence[DeploymentHandle] | None = None,
         reranker: DeploymentHandle | None = None,
+        kind: str | None = None,
     ) -> None:
         self._known: dict[str, Services] = {}
         meter = ReplicaMeter()
@@ -243,6 +249,7 @@ class Server(Ingress):
                 if shards is None
                 else [ShardHandle(handle, number) for number, handle in enumerate(shards)],
                 RerankerHandle(reranker) if reranker is not None else None,
+                kind,
             )
         super().__init__(settings, own, self._beside, lambda: meter)
 

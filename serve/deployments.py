@@ -315,12 +315,16 @@ class ShardServer(ShardService, ShardControl, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The replicas behind an ingress, which serve versions of one shape."""
+    """The replicas behind an ingress, which serve versions of one shape.
+
+    kind: of the reranker, if its name does not tell.
+    """
 
     shape: Shape
     encoder: EncodeService
     shards: Sequence[ShardServer]
     reranker: RerankService | None
+    kind: str | None = None
 
 
 async def nowhere(shape: Shape) -> Services | None:
@@ -358,7 +362,12 @@ class Ingress:
         pipeline = self._pipeline
         if pipeline is None or services is not self._services:
             pipeline = SearchPipeline(
-                services.encoder, services.shards, services.reranker, self._settings, observer=self._telemetry
+                services.encoder,
+                services.shards,
+                services.reranker,
+                self._settings,
+                observer=self._telemetry,
+                kind=services.kind,
             )
         pipeline.switch_to(manifest)
         self._services, self._pipeline = services, pipeline

@@ -21,7 +21,7 @@ from shoal.settings import FusionSettings, ServeSettings
 
 Scores = NDArray[np.float64]
 _WEIGHTS = {"late_interaction": (0.25, 0.2), "late": (0.25, 0.2)}
-"""Dense and lexical weight by reranker, from the flat top of those tried on the collections of the README."""
+"""Dense and lexical weight by kind of reranker, from the flat top of those tried on the collections of the README."""
 
 
 def fuse(dense: Sequence[Candidate], lexical: Sequence[Candidate], settings: FusionSettings) -> list[Candidate]:
@@ -50,17 +50,17 @@ def blend(
     candidates: Sequence[Candidate],
     settings: ServeSettings,
     greatest: float,
-    reranker: str | None = None,
+    kind: str,
 ) -> FloatArray:
     """Combine rerank scores, float32 (n,), with what stage one knows of the same candidates; returns float32 (n,).
 
         blended = rerank + dense weight * cosine + lexical weight * BM25 / greatest
 
-    greatest: the highest BM25 score that the query has in the index. reranker: what gave the scores, if not the one of
-    the settings. A cross-encoder has read all this and more; late interaction has not seen which words are rare, and
-    the mean of its token similarities wants some more of the whole.
+    greatest: the highest BM25 score that the query has in the index. kind: of the reranker that gave the scores. A
+    cross-encoder has read all this and more; late interaction has not seen which words are rare, and the mean of its
+    token similarities wants some more of the whole.
     """
-    dense_default, lexical_default = _WEIGHTS.get(reranker or settings.reranker, (0.0, 0.0))
+    dense_default, lexical_default = _WEIGHTS.get(kind, (0.0, 0.0))
     dense = dense_default if settings.rerank_dense_weight is None else settings.rerank_dense_weight
     lexical = lexical_default if settings.rerank_lexical_weight is None else settings.rerank_lexical_weight
     cosine = np.array([candidate.dense_score for candidate in candidates], np.float32)

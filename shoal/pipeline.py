@@ -80,8 +80,8 @@ class _Call:
 class SearchPipeline:
     """Answers searches with an encoder, the shards of an index and, unless None, a reranker.
 
-    clock: seconds since the epoch, what deadlines are compared with. observer: hears of batches and shards. Use it
-    within one event loop.
+    clock: seconds since the epoch, what deadlines are compared with. observer: hears of batches and shards. kind: of
+    the reranker, if its name does not tell (`shoal.rerankers.kind_of`). Use it within one event loop.
     """
 
     def __init__(
@@ -92,11 +92,13 @@ class SearchPipeline:
         settings: ServeSettings,
         clock: Callable[[], float] = time.time,
         observer: Observer | None = None,
+        kind: str | None = None,
     ) -> None:
         self._observer = observer or Deaf()
         self._encoder = encoder
         self._shards = shards
         self._reranker = reranker
+        self._kind = kind or settings.reranker
         self._settings = settings
         self._clock = clock
         self._index: FanOut | None = None
@@ -244,8 +246,7 @@ class SearchPipeline:
             lacking = f"{len(missing)} of {len(self._shards)} shards {verb} missing ({describe(missing)})"
             degraded = {"shards": lacking, **degraded}
         reranked_at = now()
-        reranker = LATE if late else self._settings.reranker
-        final = self._final(mode, scores, candidates, greatest, reranker)
+        final = self._final(mode, scores, candidates, greatest, LATE if late else self._kind)
         results = _best(candidates, scores, final, request.top_n)
         if request.include_vector and results:
             results, lost = await self._with_vectors(index, candidates, results, request.deadline)
@@ -270,7 +271,7 @@ class SearchPipeline:
             ),
             pairs=len(candidates) if scores is not None else 0,
             mode=mode,
-            reranker=None if scores is None else reranker,
+            reranker=None if scores is None else LATE if late else self._settings.reranker,
             explain=explain(request, probe, encoded.batch, found, missing, candidates, scores)
             if request.explain
             else None,
@@ -308,12 +309,12 @@ class SearchPipeline:
         return max(self._settings.shortlist or request.top_k, request.top_n)
 
     def _final(
-        self, mode: Mode, scores: FloatArray | None, candidates: list[Candidate], greatest: float, reranker: str
+        self, mode: Mode, scores: FloatArray | None, candidates: list[Candidate], greatest: float, kind: str
     ) -> FloatArray | None:
         """What an answer is ordered by, float32 (n,); None for stage-one order."""
         if scores is None or mode != "hybrid":
             return scores
-        return blend(scores, candidates, self._settings, greatest, reranker)
+        return blend(scores, candidates, self._settings, greatest, kind)
 
     def _share_of(self, deadline: float) -> float:
         now = self._clock()

@@ -11,7 +11,7 @@ from shoal.encoders import backends, load_encoder
 from shoal.errors import EncoderMismatch, InvalidArgument, ModelUnavailable
 from shoal.fingerprint import Fingerprint
 from shoal.manifest import Manifest
-from shoal.rerankers import rerankers
+from shoal.rerankers import kind_of, rerankers
 from shoal.settings import EncoderSettings, InferenceSettings, RerankerSettings, ServeSettings
 from shoal.storage import Storage
 
@@ -43,11 +43,15 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A version, and the models that serve it; `reranker` is None for stage one alone."""
+    """A version, and the models that serve it; `reranker` is None for stage one alone, `kind` is that of the reranker.
+
+    The kind is found out here because a folder of jobs.train_reranker has to be read for it.
+    """
 
     manifest: Manifest
     encoder: EncoderSettings
     reranker: RerankerSettings | None
+    kind: str | None
 
 
 def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving:
@@ -80,7 +84,8 @@ def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving
             "the same model lies here",
             param="encoder",
         ) from error
-    return Serving(manifest, encoder, _reranker(settings, encoder))
+    reranker = _reranker(settings, encoder)
+    return Serving(manifest, encoder, reranker, kind_of(reranker.reranker) if reranker else None)
 
 
 def check_encoder(fingerprint: Fingerprint, expected: Fingerprint) -> None:

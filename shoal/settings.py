@@ -290,14 +290,14 @@ class FusionSettings(Settings):
         ge=0,
         le=1000,
         description="What a hybrid answer adds to a rerank score for each unit of cosine similarity. Default: 0.25 "
-        "with late_interaction, whose scores are cosines too, else 0.",
+        "with late interaction, trained or not, whose scores are cosines too, else 0.",
     )
     rerank_lexical_weight: float | None = Field(
         None,
         ge=0,
         le=1000,
         description="What it adds for the best BM25 score of the query, and for others in proportion. Default: 0.2 "
-        "with late_interaction, else 0.",
+        "with late interaction, else 0.",
     )
 
 

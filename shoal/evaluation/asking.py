@@ -15,7 +15,7 @@ from shoal.filters import Filter
 from shoal.manifest import Manifest
 from shoal.pipeline import SearchPipeline
 from shoal.records import FloatArray, Mode, Passage, Queries, Rerank, SearchAnswer, SearchRequest, ShardHits
-from shoal.rerankers import Reranker, load_reranker
+from shoal.rerankers import Reranker, kind_of, load_reranker
 from shoal.services import Fetched
 from shoal.serving import NO_RERANKER, check_encoder, plan_serving
 from shoal.settings import EvaluateSettings, ServeSettings
@@ -138,6 +138,7 @@ class LocalAsker:
             [_Shard(shard) for shard in self._shards],
             _Reranker(reranker) if reranker else None,
             settings,
+            kind=kind_of(settings.reranker) if reranker else None,
         )
         self._pipeline.switch_to(manifest)
         self._runner = asyncio.Runner()

@@ -42,21 +42,25 @@ def rerankers() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def load_reranker(settings: "RerankerSettings") -> Reranker:
-    """Load the reranker that the settings name.
+def kind_of(reranker: str) -> str:
+    """Name the file of this folder that computes what the setting `reranker` names.
 
     A name that is no file of this folder is a model: an encoder trained for late interaction, which then reads the
-    passages instead of the encoder of the index, or else a cross-encoder.
+    passages instead of the encoder of the index, or else a cross-encoder. Raises ModelUnavailable.
+    """
+    return reranker if reranker in rerankers() else models.trained_kind(reranker) or _MODELS
+
+
+def load_reranker(settings: "RerankerSettings") -> Reranker:
+    """Load the reranker that the settings name.
 
     Raises ModelUnavailable when the model cannot be loaded, InvalidArgument for `none`, which is not a reranker.
     """
     if settings.reranker == "none":
         raise InvalidArgument("reranker=none: there is nothing to load", param="reranker")
-    module = settings.reranker
-    if module not in rerankers():
-        module = models.trained_kind(settings.reranker) or _MODELS
-        if module == "late_interaction":
-            settings = settings.model_copy(update={"encoder": settings.reranker})
-    reranker: Reranker = importlib.import_module(f"{__name__}.{module}").load(settings.reranker, settings)
+    kind = kind_of(settings.reranker)
+    if kind == "late_interaction" and settings.reranker != kind:
+        settings = settings.model_copy(update={"encoder": settings.reranker})
+    reranker: Reranker = importlib.import_module(f"{__name__}.{kind}").load(settings.reranker, settings)
     _log.info("reranker %s, %d threads", reranker.name(), settings.threads)
     return reranker

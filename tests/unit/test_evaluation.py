@@ -18,18 +18,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import evaluate as job
-from shoal import layout, versions
+from shoal import layout, models, versions
 from shoal.client import Client
+from shoal.encoders import load_encoder
 from shoal.errors import InvalidArgument
 from shoal.evaluation import asking, report
-from shoal.evaluation.asking import ServerAsker, ask_all
+from shoal.evaluation.asking import LocalAsker, ServerAsker, ask_all
 from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.evaluate import evaluate
 from shoal.evaluation.measures import MEASURES, judge, paired_p_value
 from shoal.evaluation.runs import Run, extended, joined, read_run, write_run
 from shoal.manifest import CurvePoint, IndexInfo
 from shoal.records import Passage
-from shoal.settings import EvaluateSettings, LateSettings, LexicalSettings
+from shoal.rerankers import load_reranker
+from shoal.settings import (
+    EncoderSettings,
+    EvaluateSettings,
+    LateSettings,
+    LexicalSettings,
+    RerankerSettings,
+    ServeSettings,
+)
 from shoal.storage import Storage
 from tests.indexes import publish
 
@@ -201,6 +210,21 @@ def test_an_index_is_evaluated_in_every_mode_and_reported(tmp_path: Path, datase
     assert len(drawings) == 2
     for drawing in drawings:
         ElementTree.fromstring(drawing)
+
+
+def test_what_was_trained_for_late_interaction_is_evaluated_as_it_is_served(tmp_path: Path) -> None:
+    manifest = publish(
+        tmp_path / "root", "v1", [Passage(id_, text) for id_, text in TEXTS.items()], lexical=LexicalSettings()
+    )
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained" / models.TRAINED).write_text('{"kind": "late_interaction"}')
+    storage, encoder = Storage(str(tmp_path / "root")), load_encoder(EncoderSettings(encoder="hashing:64"))
+    overlap, text = load_reranker(RerankerSettings(reranker="overlap")), next(iter(TEXTS.values()))
+    for name, adds in (("overlap", False), (str(tmp_path / "trained"), True)):
+        serve = ServeSettings(index=storage.uri, reranker=name)
+        with LocalAsker(storage, manifest, encoder, overlap, serve, 10_000) as asker:
+            best = asker.answer(text, "hybrid", True, 3).results[0]
+        assert (best.score != best.rerank_score) is adds
 
 
 def test_the_report_draws_the_recall_latency_curve_that_the_manifest_has(tmp_path: Path, dataset: Path) -> None:

@@ -108,20 +108,23 @@ CANDIDATES = [Candidate("a", 0.9, 1, 0, 0, None, 0.5, 1, 4.0, 2), Candidate("b",
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("kind", "changes", "expected"),
     [
-        ({}, [0.1 + 0.25 * 0.5 + 0.2 * 0.5, 0.3 + 0.25 * 0.25 + 0.2]),
-        ({"rerank_dense_weight": 2, "rerank_lexical_weight": 0}, [1.1, 0.8]),
-        ({"reranker": "overlap"}, [0.1, 0.3]),
-        ({"reranker": "overlap", "rerank_lexical_weight": 1}, [0.6, 1.3]),
+        ("late_interaction", {}, [0.1 + 0.25 * 0.5 + 0.2 * 0.5, 0.3 + 0.25 * 0.25 + 0.2]),
+        ("late", {}, [0.1 + 0.25 * 0.5 + 0.2 * 0.5, 0.3 + 0.25 * 0.25 + 0.2]),
+        ("late_interaction", {"rerank_dense_weight": 2, "rerank_lexical_weight": 0}, [1.1, 0.8]),
+        ("cross_encoder", {}, [0.1, 0.3]),
+        ("overlap", {"rerank_lexical_weight": 1}, [0.6, 1.3]),
     ],
 )
-def test_the_second_stage_may_add_what_the_first_knows(changes: dict[str, Any], expected: list[float]) -> None:
-    blended = blend(np.array([0.1, 0.3], np.float32), CANDIDATES, serve_settings(**changes), 8.0)
+def test_the_second_stage_may_add_what_the_first_knows(
+    kind: str, changes: dict[str, Any], expected: list[float]
+) -> None:
+    blended = blend(np.array([0.1, 0.3], np.float32), CANDIDATES, serve_settings(**changes), 8.0, kind)
     np.testing.assert_allclose(blended, expected, rtol=1e-6)
 
 
 def test_without_a_word_found_the_words_add_nothing() -> None:
     candidates = [replace(one, lexical_score=0.0) for one in CANDIDATES]
-    blended = blend(np.array([0.1, 0.3], np.float32), candidates, serve_settings(), 0.0)
+    blended = blend(np.array([0.1, 0.3], np.float32), candidates, serve_settings(), 0.0, "late_interaction")
     np.testing.assert_allclose(blended, [0.225, 0.3625], rtol=1e-6)

@@ -131,6 +131,21 @@ async def test_the_second_stage_of_a_hybrid_answer_knows_the_first() -> None:
     assert [one.score for one in dense.results] == [one.rerank_score for one in dense.results]
 
 
+@virtual_time
+async def test_what_a_hybrid_answer_adds_goes_by_the_kind_of_the_reranker_and_not_by_its_name() -> None:
+    answers = []
+    for name, kind in (("late_interaction", None), ("/trained", "late_interaction")):
+        system = System(reranker=name)
+        system.pipeline = SearchPipeline(
+            system.encoder, system.shards, system.reranker, system.settings, clock=now, kind=kind
+        )
+        system.pipeline.switch("v1", SIZES, None, True)
+        answers.append(await system.pipeline.search(request("hybrid", rerank=True)))
+    assert answers[0].results == answers[1].results
+    assert all(one.score != one.rerank_score for one in answers[1].results)
+    assert [answer.reranker for answer in answers] == ["late_interaction", "/trained"]
+
+
 @pytest.mark.parametrize(
     ("lexical", "setting", "asked", "used"),
     [

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from shoal import layout, serving, versions
+from shoal import layout, models, serving, versions
 from shoal.errors import CorruptIndex, EncoderMismatch, InvalidArgument, ModelUnavailable, NotFound, ShoalError
 from shoal.serving import plan_serving
 from shoal.settings import ServeSettings
@@ -32,6 +32,13 @@ def test_what_is_not_set_follows_from_the_index(root: Path) -> None:
 
 def test_none_is_no_reranker(root: Path) -> None:
     assert plan_serving(settings(root, reranker="none")).reranker is None
+
+
+def test_the_kind_of_a_reranker_is_read_from_its_folder(root: Path, tmp_path_factory: Any) -> None:
+    trained, other = tmp_path_factory.mktemp("trained"), tmp_path_factory.mktemp("other")
+    (trained / models.TRAINED).write_text('{"kind": "late_interaction"}')
+    kinds = [plan_serving(settings(root, reranker=str(name))).kind for name in (trained, other, "overlap", "none")]
+    assert kinds == ["late_interaction", "cross_encoder", "overlap", None]
 
 
 @pytest.mark.parametrize(
