@@ -27,7 +27,7 @@ from ray.serve.handle import DeploymentHandle
 
 from serve.access import KeyRing, check_exposure
 from serve.api import create_api
-from serve.deployments import RERANK_QUERIES, Ingress, QueryEncoder, Reranker, Retriever, Services
+from serve.deployments import RERANK_QUERIES, THEIRS, Ingress, QueryEncoder, Reranker, Retriever, Services
 from serve.handles import RETRY_AFTER_S, EncoderHandle, RerankerHandle, ShardHandle, call
 from serve.metrics import ReplicaMeter
 from serve.telemetry import Meter
@@ -81,7 +81,8 @@ def wire_services(settings: ServeSettings, plan: Serving) -> serve.Application:
         update={name: getattr(settings, name) or 1 for name in ("encoder_replicas", "retriever_replicas")}
     )
     shape = Shape.of(plan.manifest)
-    more = settings.index, shape, _shards(settings, shape), _reranker(settings, plan), plan.kind
+    theirs = settings.model_dump(include=set(THEIRS))
+    more = settings.index, shape, _shards(settings, shape), _reranker(settings, plan), plan.kind, theirs
     return _encoder(settings, plan, Entrance, *more)
 
 
@@ -177,13 +178,14 @@ def _reranker(settings: ServeSettings, plan: Serving) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What an application serves, and the handles of its shards and its reranker. Travels to the endpoint."""
+    """What an application serves and how, and the handles of its shards and its reranker. Travels to the endpoint."""
 
     index: str
     shape: Shape
     shards: Sequence[DeploymentHandle]
     reranker: DeploymentHandle | None
     kind: str | None
+    theirs: dict[str, Any]
 
     def services(self, encoder: DeploymentHandle) -> Services:
         """The services, together with their encoder."""
@@ -193,6 +195,7 @@ class Entry:
             [ShardHandle(handle, number) for number, handle in enumerate(self.shards)],
             RerankerHandle(self.reranker) if self.reranker is not None else None,
             self.kind,
+            self.theirs,
         )
 
 
@@ -210,9 +213,10 @@ class Entrance(QueryEncoder):
         shards: list[DeploymentHandle],
         reranker: DeploymentHandle | None,
         kind: str | None,
+        theirs: dict[str, Any],
     ) -> None:
         super().__init__(settings, expected, remembered, meter)
-        self._entry = Entry(index, shape, shards, reranker, kind)
+        self._entry = Entry(index, shape, shards, reranker, kind, theirs)
 
     async def look_up(self) -> Entry:
         """The services."""
@@ -285,7 +289,7 @@ class Server(Ingress):
         if entry.index != self._settings.index:
             return None
         known = self._known.get(name)
-        if known is None or (known.shape, known.reranker is None) != (entry.shape, entry.reranker is None):
+        if known is None or (known.shape, known.kind, known.theirs) != (entry.shape, entry.kind, entry.theirs):
             known = self._known[name] = entry.services(encoder)
         return known
 

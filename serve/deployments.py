@@ -9,10 +9,10 @@ import contextvars
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from serve.access import charge, too_many
@@ -55,6 +55,8 @@ RERANK_QUERIES = 8
 """Queries scored together: enough pairs to fill a GPU, few enough that on a CPU the first does not wait for long."""
 WARM_UP = "what a first request would otherwise wait for: " * 8
 """A text of some eighty words; the first pass through a model takes a second longer than the next ones."""
+THEIRS = ("reranker", "encoder_replicas", "retriever_replicas", "reranker_min_replicas")
+"""Settings that describe services: an ingress answers by those that they were started with, not by its own."""
 PROBE_S = 2.0
 """How long a readiness probe waits for each service, in seconds."""
 
@@ -317,7 +319,8 @@ class ShardServer(ShardService, ShardControl, Protocol):
 class Services:
     """The replicas behind an ingress, which serve versions of one shape.
 
-    kind: of the reranker, if its name does not tell.
+    kind: of the reranker, if its name does not tell. theirs: those settings of THEIRS in which they may differ from the
+    ingress.
     """
 
     shape: Shape
@@ -325,6 +328,7 @@ class Services:
     shards: Sequence[ShardServer]
     reranker: RerankService | None
     kind: str | None = None
+    theirs: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def nowhere(shape: Shape) -> Services | None:
@@ -345,7 +349,7 @@ class Ingress:
         find: Callable[[Shape], Awaitable[Services | None]] = nowhere,
         meter: Callable[[], Meter] = NoMeter,
     ) -> None:
-        self._settings = settings
+        self._settings = self._described = settings
         self._services = services
         self._pipeline: SearchPipeline | None = None
         self._telemetry = Telemetry(meter(), settings.slow_query_ms, settings.log_queries)
@@ -361,11 +365,12 @@ class Ingress:
         """Answer new searches from a version; those under way end with the replicas that they have begun with."""
         pipeline = self._pipeline
         if pipeline is None or services is not self._services:
+            self._described = self._settings.model_copy(update=services.theirs)
             pipeline = SearchPipeline(
                 services.encoder,
                 services.shards,
                 services.reranker,
-                self._settings,
+                self._described,
                 observer=self._telemetry,
                 kind=services.kind,
             )
@@ -409,7 +414,7 @@ class Ingress:
     async def index_info(self) -> dict[str, Any]:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""
         services = self._services
-        return self._activation.describe(self._settings.reranker if services and services.reranker else None)
+        return self._activation.describe(self._described.reranker if services and services.reranker else None)
 
     async def activate(self, version: str) -> None:
         """Load a published version in every retriever, then serve it and make it CURRENT."""
@@ -443,7 +448,7 @@ class Ingress:
         patience_s = {"encoder": BUSY_S, "reranker": math.inf}
         if services is not None:
             probes["encoder"] = services.encoder.encode(["ready"], deadline)
-            if services.reranker is not None and self._settings.reranker_min_replicas:
+            if services.reranker is not None and self._described.reranker_min_replicas:
                 probes["reranker"] = services.reranker.score("ready", ["ready"], deadline)
         missing, outcomes = await asyncio.gather(
             self._activation.missing(deadline), asyncio.gather(*probes.values(), return_exceptions=True)

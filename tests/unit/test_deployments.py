@@ -338,6 +338,29 @@ async def test_the_ingress_goes_over_to_other_services_and_searches_under_way_en
     assert (answer.index_version, answer.coverage.answered) == ("v1", 2)
 
 
+async def test_the_ingress_answers_by_what_services_were_started_with_and_not_by_its_own_settings(
+    root: Path, settings: ServeSettings
+) -> None:
+    shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
+    shape = Shape(load_encoder(HASHING).fingerprint(), 2)
+    reranker: Any = Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
+    theirs = {"reranker": "overlap", "encoder_replicas": 3, "retriever_replicas": 2, "reranker_min_replicas": 0}
+    services = Services(shape, QueryEncoder(HASHING, shape.encoder, 10), shards, reranker, "overlap", theirs)
+
+    async def find(shape: Shape) -> Services:
+        return services
+
+    endpoint = settings.model_copy(update={"reranker": "late_interaction", "max_batch": 7})
+    ingress = Ingress(endpoint, None, find)
+    ingress._watch.cancel()
+    await ingress._activation.follow()
+    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
+    (answer,) = await ingress.search([request])
+    assert answer.reranker == (await ingress.index_info())["models"]["reranker"] == "overlap"
+    assert ingress._pipeline is not None
+    assert ingress._pipeline._settings == endpoint.model_copy(update=theirs)
+
+
 async def test_a_search_waits_for_an_ingress_that_has_just_started(settings: ServeSettings, tmp_path: Path) -> None:
     shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
     shape = Shape(load_encoder(HASHING).fingerprint(), 2)
