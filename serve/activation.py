@@ -145,7 +145,8 @@ class Activation(Generic[F]):
             if current is None or current.previous is None:
                 raise Conflict(f"{self._storage.uri} has no previous version to roll back to; activate one by its name")
             fleet, manifest = await self._prepare(current.previous)
-            current = await asyncio.to_thread(versions.rollback, self._storage)
+            # By its name: a build may have made another version current while this one was loaded.
+            current = await asyncio.to_thread(versions.activate, self._storage, manifest.version)
             await self._serve(fleet, manifest, current.previous)
 
     async def watch(self, every_s: float) -> None:

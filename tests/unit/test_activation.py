@@ -1,6 +1,6 @@
 import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,13 @@ class FakeControl:
         self.fails: dict[str, Exception] = {}
         self.tries = 0
         self.busy = False
+        self.meanwhile: Callable[[], object] = lambda: None
         self._log = log
 
     async def prepare(self, version: str, deadline: float) -> None:
         self.tries += 1
         await asyncio.sleep(0)
+        self.meanwhile()
         if version in self.fails:
             raise self.fails[version]
         self.loaded.append(version)
@@ -136,6 +138,17 @@ async def test_rollback_goes_to_the_previous_version_and_back(root: Path) -> Non
     assert (server.current, server.activation.describe(None)["previous"]) == ("v1", "v2")
     await server.activation.rollback()
     assert (server.current, server.activation.describe(None)["previous"]) == ("v2", "v1")
+
+
+async def test_a_rollback_makes_current_what_it_loaded_whatever_a_build_activates_meanwhile(root: Path) -> None:
+    publish(root, "v3", passages(30), activate=False)
+    server = Server(root)
+    await server.activation.follow()
+    await server.activation.activate("v2")
+    server.shards[0].meanwhile = lambda: versions.activate(server.storage, "v3")
+    await server.activation.rollback()
+    assert (server.current, server.activation.describe(None)["version"]) == ("v1", "v1")
+    assert server.activation.describe(None)["previous"] == "v3"
 
 
 async def test_what_another_process_makes_current_is_followed(root: Path) -> None:
