@@ -304,7 +304,7 @@ class Activation(Generic[F]):
         problem = self._problem
         try:
             self._go_over(*await self._prepare(previous), None)
-        except ShoalError as error:
+        except Exception as error:
             logger.error("nor can the version before it be served: %s", error)
         self._problem = problem
 

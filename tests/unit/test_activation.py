@@ -218,6 +218,18 @@ async def test_a_server_that_starts_on_a_broken_current_serves_the_version_befor
     assert server.activation.describe(None)["problem"] == "v2 cannot be served: damaged"
 
 
+async def test_whatever_keeps_the_version_before_from_being_served_current_is_followed_on(root: Path) -> None:
+    versions.activate(Storage(str(root)), "v2")
+    server = Server(root)
+    server.shards[0].fails = {"v2": CorruptIndex("damaged"), "v1": MemoryError("no memory for v1")}
+    await server.activation.follow()
+    assert await server.activation.missing(0) == ["v2 cannot be served: damaged"]
+    server.shards[0].fails.clear()
+    server.time += REFUSED_S
+    await server.activation.follow()
+    assert server.activation.describe(None)["version"] == "v2"
+
+
 async def test_a_server_that_starts_on_a_broken_current_takes_it_from_no_other(root: Path) -> None:
     manifest = versions.read_manifest(Storage(str(root)), "v2")
     versions.activate(Storage(str(root)), "v2")
