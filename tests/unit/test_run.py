@@ -1,10 +1,16 @@
 """What `serve.run` works out before it starts anything."""
 
+import socket
+import urllib.request
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from serve import private_ray
-from serve.run import _require_free, _url
-from shoal.errors import InvalidArgument
+from serve.run import SILENCE_S, _missing, _require_free, _url, _watch
+from shoal.errors import InvalidArgument, Unavailable
 
 
 @pytest.mark.parametrize(
@@ -19,6 +25,25 @@ from shoal.errors import InvalidArgument
 )
 def test_the_url_that_this_machine_reaches(host: str, url: str) -> None:
     assert _url(host, 80) == url
+
+
+def test_the_server_is_asked_without_the_proxy_for_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def connect(address: tuple[str, int], *_: Any, **__: Any) -> None:
+        asked.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setenv("http_proxy", "http://proxy.example.org:3128")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # the one that urlopen keeps has read the environment already
+    monkeypatch.setattr(socket, "create_connection", connect)
+    assert _missing("http://10.1.2.3:8000") == "the proxy is starting"
+    monkeypatch.setattr(
+        "serve.run.time", SimpleNamespace(monotonic=count(step=SILENCE_S / 3).__next__, sleep=lambda seconds: None)
+    )
+    with pytest.raises(Unavailable, match="has not answered"):
+        _watch("http://10.1.2.3:8000", lambda: None, 1)
+    assert asked == [("10.1.2.3", 8000)] * 2
 
 
 @pytest.mark.parametrize(
