@@ -117,7 +117,7 @@ class Builder:
         path = layout.plan(plan.hash)
         if others := [name for name in self.storage.list(layout.STAGING) if name != plan.hash]:
             self._reporter.say(
-                f"{self.storage.uri}/{layout.STAGING} holds {len(others)} builds of other plans; "
+                f"{self.storage.place(layout.STAGING)} holds {len(others)} builds of other plans; "
                 "`shoal index prune` removes those that have not gone on for days"
             )
         if not self.storage.exists(path):

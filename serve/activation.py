@@ -143,7 +143,8 @@ class Activation(Generic[F]):
         async with self._lock:
             current = await asyncio.to_thread(versions.read_current, self._storage)
             if current is None or current.previous is None:
-                raise Conflict(f"{self._storage.uri} has no previous version to roll back to; activate one by its name")
+                place = self._storage.place()
+                raise Conflict(f"{place} has no previous version to roll back to; activate one by its name")
             fleet, manifest = await self._prepare(current.previous)
             # By its name: a build may have made another version current while this one was loaded.
             current = await asyncio.to_thread(versions.activate, self._storage, manifest.version)
@@ -165,7 +166,7 @@ class Activation(Generic[F]):
             try:
                 current = await asyncio.to_thread(versions.read_current, self._storage)
                 if current is None:
-                    raise NotFound(f"{self._storage.uri} has no current version; build or activate one")
+                    raise NotFound(f"{self._storage.place()} has no current version; build or activate one")
             except Exception as error:
                 self._tell("CURRENT", error)
                 return

@@ -1,6 +1,7 @@
 """The HTTP application: every dialect, health, documentation. Free of Ray; the engine behind it is injected."""
 
 import html
+import logging
 from collections.abc import Callable
 from typing import Literal
 
@@ -23,6 +24,9 @@ Every response carries `x-request-id` (yours, if you send one). Every error has 
 KEYED = """
 
 An API key is needed: `Authorization: Bearer KEY`, or the header `api-key` or `x-api-key`."""
+UNTOLD = "something cannot be searched yet; the server's log says what, and GET /v1/index may, which needs an API key"
+
+logger = logging.getLogger("ray.serve")
 
 
 class Alive(BaseModel):
@@ -85,17 +89,24 @@ def create_api(
         """Say that the process lives."""
         return Alive()
 
+    lacking: list[str] = []
     not_ready = errors.responses(503)
     not_ready[503]["model"] = NotReady
 
     @app.get("/readyz", tags=["health"], response_model=Ready, responses=not_ready)
     async def readyz() -> Ready | Response:
         """Say whether every shard has a replica with the active version."""
-        missing = await resolve().ready()
-        if missing:
-            message = f"not ready: {', '.join(missing)}"
-            return errors.error_response(503, "UNAVAILABLE", message, missing=missing)
-        return Ready()
+        nonlocal lacking
+        before, lacking = lacking, await resolve().ready()
+        if not lacking:
+            return Ready()
+        message, missing = f"not ready: {', '.join(lacking)}", lacking
+        if keys is not None:
+            # It names versions and places, and whoever asks here has shown no key.
+            if lacking != before:
+                logger.warning("%s", message)
+            message, missing = f"not ready: {UNTOLD}", [UNTOLD]
+        return errors.error_response(503, "UNAVAILABLE", message, missing=missing)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

@@ -164,7 +164,7 @@ class Retriever:
         """
         current = read_current(self._storage)
         if current is None:
-            raise NotFound(f"{self._storage.uri} has no published index version; build one with `shoal build`")
+            raise NotFound(f"{self._storage.place()} has no published index version; build one with `shoal build`")
         try:
             if self._is_ours(current.version):
                 self._open[current.version] = self._load(current.version)

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import math
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -34,6 +35,8 @@ _DENIED = (
     "401",
 )
 _RETRY_AFTER_S = 5.0
+_PASSWORD = re.compile(r"(?<=://)([^:/?@]*):(?!\d+/)([^/?]*|[^?@]*)@")
+"""With the user before it. A slash in it makes a URI invalid, which a message says, and must not show it either."""
 
 
 class Storage:
@@ -66,8 +69,8 @@ class Storage:
         return Path(self._inside(path))
 
     def place(self, path: str = "") -> str:
-        """How messages name a file of this root: its URI, without connection options."""
-        root = self.uri.partition("?")[0] if not self.is_local else self.uri
+        """How messages name a file of this root: its URI, without connection options and password."""
+        root = self.uri if self.is_local else _shown(self.uri)
         return f"{root}/{path}" if path else root
 
     def require(self) -> None:
@@ -199,7 +202,7 @@ class Storage:
         return type(self), (self.uri,)
 
     def __repr__(self) -> str:
-        return f"Storage({self.uri!r})"
+        return f"Storage({self.place()!r})"
 
     def _entries(self, folder: str, recursive: bool) -> Iterator[str]:
         base = self._inside(folder)
@@ -241,9 +244,14 @@ def filesystem(uri: str) -> tuple["pafs.FileSystem", str]:
         opened, path = pafs.FileSystem.from_uri(uri)
     except (OSError, pa.ArrowException) as error:
         raise InvalidArgument(
-            f"{uri} cannot be opened ({_first_line(error)}); give a local path or a URI such as s3://bucket/prefix or gs://bucket/prefix"
-        ) from error
+            f"{_shown(uri)} cannot be opened ({_first_line(error).replace(uri, _shown(uri))}); "
+            "give a local path or a URI such as s3://bucket/prefix or gs://bucket/prefix"
+        ) from None
     return opened, path.rstrip("/")
+
+
+def _shown(uri: str) -> str:
+    return _PASSWORD.sub(lambda found: f"{found[1]}@" if found[1] else "", uri.partition("?")[0])
 
 
 def _s3(bucket: str, query: dict[str, str]) -> "pafs.S3FileSystem":

@@ -80,7 +80,7 @@ def current_manifest(storage: Storage) -> Manifest:
     """Read the manifest of the current version. Raises NotFound if there is none, CorruptIndex as `read_manifest`."""
     current = read_current(storage)
     if current is None:
-        raise NotFound(f"{storage.uri} has no current version; build one with `shoal build --index {storage.uri}`")
+        raise NotFound(f"{storage.place()} has no current version; build one with `shoal build`")
     return read_manifest(storage, current.version)
 
 

@@ -34,21 +34,21 @@ def verify_shard(plan: Plan, commit: ShardCommit, storage: Storage) -> list[str]
     duplicates, _ = duplicate_rows(digests)
     count = len(digests) // 16
     if count != commit.entry.count:
-        problems.append(f"{storage.uri}/{path} holds {count} passages, {commit.entry.count} were written")
+        problems.append(f"{storage.place(path)} holds {count} passages, {commit.entry.count} were written")
     if len(duplicates):
-        problems.append(f"{storage.uri}/{path} holds {len(duplicates)} ids twice")
+        problems.append(f"{storage.place(path)} holds {len(duplicates)} ids twice")
     path = f"{layout.shard_dir(plan.version, commit.entry.shard)}/{layout.METADATA}"
     if any(file.path.endswith(layout.METADATA) for file in commit.entry.files):
         with storage.open_input(path) as source:
             columns = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=[0]))
             rows = sum(columns.get_batch(number).num_rows for number in range(columns.num_record_batches))
         if rows != commit.entry.count:
-            problems.append(f"{storage.uri}/{path} holds {rows} rows, {commit.entry.count} were written")
+            problems.append(f"{storage.place(path)} holds {rows} rows, {commit.entry.count} were written")
     if plan.stores_tokens:
         path = f"{layout.shard_dir(plan.version, commit.entry.shard)}/{layout.LATE_OFFSETS}"
         rows = len(np.load(io.BytesIO(storage.read(path)), allow_pickle=False)) - 1
         if rows != commit.entry.count:
-            problems.append(f"{storage.uri}/{path} holds {rows} rows, {commit.entry.count} were written")
+            problems.append(f"{storage.place(path)} holds {rows} rows, {commit.entry.count} were written")
     return problems
 
 

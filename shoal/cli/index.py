@@ -45,7 +45,7 @@ def list_(index: Root, as_json: AsJson = False) -> None:
             terminal = console()
             terminal.print(tables.versions(rows, terminal.width))
         else:
-            console().print(f"{storage.uri} holds no published version", markup=False)
+            console().print(f"{storage.place()} holds no published version", markup=False)
 
 
 @app.command()
@@ -132,7 +132,7 @@ def _storage(index: str | None) -> Storage:
 
 def _current(storage: Storage, current: Current | None) -> str:
     if current is None:
-        raise NotFound(f"{storage.uri} has no current version; name one, or activate one")
+        raise NotFound(f"{storage.place()} has no current version; name one, or activate one")
     return current.version
 
 

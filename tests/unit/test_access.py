@@ -105,6 +105,23 @@ async def test_health_and_documentation_need_no_key_and_the_document_says_so() -
     assert "403" in document["paths"]["/v1/index/activate"]["post"]["responses"]
 
 
+async def test_what_is_missing_is_told_to_the_log_and_not_to_those_who_have_no_key(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server()
+    server.engine.missing = ["version v7 of s3://bucket/private cannot be served"]
+    for _ in range(2):
+        response = await server.http.get("/readyz")
+        message = check_error(response, 503, "UNAVAILABLE")
+        assert "v7" not in response.text
+        assert "private" not in response.text
+        assert message == f"not ready: {response.json()['missing'][0]}"
+        assert "log" in message
+    assert [one.message for one in caplog.records if one.name == "ray.serve"] == [
+        "not ready: version v7 of s3://bucket/private cannot be served"
+    ]
+
+
 async def test_only_an_admin_chooses_what_is_served() -> None:
     server = Server()
     for path, body in (("activate", {"version": "v2"}), ("rollback", {})):

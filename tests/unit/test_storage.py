@@ -26,9 +26,33 @@ def test_a_remote_root_has_no_local_path_and_messages_show_no_options() -> None:
 
 
 @pytest.mark.parametrize(
+    ("uri", "place"),
+    [
+        ("abfs://:secret@account.dfs.core.windows.net/c/p?enable_tls=true", "abfs://account.dfs.core.windows.net/c/p"),
+        ("abfs://c:secret@account.dfs.core.windows.net/p@2", "abfs://c@account.dfs.core.windows.net/p@2"),
+        ("abfs://c@account.dfs.core.windows.net/p:1@2", "abfs://c@account.dfs.core.windows.net/p:1@2"),
+        ("gs://anonymous@bucket/p", "gs://anonymous@bucket/p"),
+    ],
+)
+def test_no_message_shows_a_password(uri: str, place: str) -> None:
+    storage = Storage(uri)
+    assert storage.place() == place
+    assert repr(storage) == f"Storage({place!r})"
+
+
+def test_messages_name_a_root_by_its_place_and_not_by_its_uri() -> None:
+    for folder in ("shoal", "serve", "jobs"):
+        for file in (Path(__file__).parents[2] / folder).rglob("*.py"):
+            assert "storage.uri}" not in file.read_text(), file
+
+
+@pytest.mark.parametrize(
     ("uri", "says"),
     [
         ("ftp://host/index", "s3://bucket/prefix"),
+        ("ftp://me:secret@host:21/index", "ftp://me@host:21/index"),
+        ("nofs://host:8020/p@2024?x=secret", "nofs://host:8020/p@2024 cannot"),
+        ("abfs://:sec/ret@account/c", "abfs://account/c"),
         ("s3://key:secret@bucket/index", "AWS_SECRET_ACCESS_KEY"),
         ("s3:///index?region=us-east-1", "names a bucket"),
         ("s3://bucket/index?endpoint=http://127.0.0.1:9", "endpoint_override"),
@@ -37,7 +61,8 @@ def test_a_remote_root_has_no_local_path_and_messages_show_no_options() -> None:
 def test_a_uri_that_cannot_be_opened_is_refused_with_the_remedy(uri: str, says: str) -> None:
     with pytest.raises(InvalidArgument, match=says) as caught:
         Storage(uri)
-    assert "secret@" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "ret@" not in str(caught.value)
 
 
 def test_temporary_files_of_writers_are_not_listed(tmp_path: Path) -> None:
