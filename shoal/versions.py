@@ -162,7 +162,8 @@ def file_problem(storage: Storage, path: str, file: FileEntry) -> str | None:
 def activate(storage: Storage, version: str, *, verified: bool = False) -> Current:
     """Verify a version completely and make it current. Raises NotFound, and CorruptIndex naming what does not match.
 
-    verified: the caller has just compared every file itself, as the build does, spread over its cluster.
+    verified: the caller has just compared every file itself, as the build does, spread over its cluster. Raises
+    Conflict, with CURRENT as it was, if `prune` removes the version meanwhile.
     """
     if not verified and (problems := verify(storage, version)):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -175,9 +176,25 @@ def activate(storage: Storage, version: str, *, verified: bool = False) -> Curre
         before = None  # a broken CURRENT is mended by activating a version
     if before is not None and before.version == version:
         return before
+    removed = Conflict(
+        f"version {version} was removed by `shoal index prune` while it was activated, and CURRENT is as it was; "
+        "activate one that `shoal index list` shows"
+    )
+    if not storage.exists(layout.manifest(version)):
+        raise removed
     current = Current(version, before.version if before else None, datetime.now(UTC).isoformat(timespec="seconds"))
-    storage.write(layout.CURRENT, json.dumps(asdict(current), indent=1).encode() + b"\n")
+    _write_current(storage, current)
+    if not storage.exists(layout.manifest(version)):  # and again: see `_remove`
+        if before is None:
+            storage.delete(layout.CURRENT)
+        else:
+            _write_current(storage, before)
+        raise removed
     return current
+
+
+def _write_current(storage: Storage, current: Current) -> None:
+    storage.write(layout.CURRENT, json.dumps(asdict(current), indent=1).encode() + b"\n")
 
 
 def rollback(storage: Storage) -> Current:
@@ -206,21 +223,43 @@ def prune(storage: Storage, keep: int, idle_s: float = IDLE_S) -> list[str]:
         else:
             discard_staging(storage, plan)
     published = list_versions(storage)
-    kept = set(published[max(0, len(published) - keep) :])
-    current = read_current(storage)
-    if current is not None:
-        kept |= {current.version, current.previous or current.version}
+    kept = {*published[max(0, len(published) - keep) :], *_in_use(storage)}
     removed = []
     for version in names:
         build = _MADE.fullmatch(version)
         made_by = None if build is None else build["plan"]
         if version in kept or made_by in running or (made_by is None and version not in published):
             continue
-        # The manifest goes first: interrupted halfway, the rest is an unfinished folder and not a broken version.
-        storage.delete(layout.manifest(version))
-        storage.delete(layout.version_dir(version))
-        removed.append(version)
+        if _remove(storage, version):
+            removed.append(version)
     return removed
+
+
+def _in_use(storage: Storage) -> set[str]:
+    current = read_current(storage)
+    return set() if current is None else {current.version, current.previous or current.version}
+
+
+def _remove(storage: Storage, version: str) -> bool:
+    """Remove a version, unless it has come into use meanwhile, and say whether it is gone.
+
+    The manifest goes first: interrupted halfway, the rest is an unfinished folder and not a broken version. CURRENT is
+    looked at before, and once more after that. `activate` writes CURRENT and looks for the manifest then, so whichever
+    of the two comes second sees the other, and a version is never removed while it becomes current.
+    """
+    path = layout.manifest(version)
+    if version in _in_use(storage):
+        return False
+    try:
+        manifest = storage.read(path)
+    except NotFound:
+        manifest = None  # an unfinished build, which nobody can activate
+    storage.delete(path)
+    if manifest is not None and version in _in_use(storage):
+        storage.write(path, manifest)
+        return False
+    storage.delete(layout.version_dir(version))
+    return True
 
 
 def _check_name(version: str) -> None:

@@ -263,6 +263,68 @@ def test_prune_may_run_while_a_build_publishes_activates_and_ends(
     assert versions.verify(storage, version) == []
 
 
+def test_a_version_that_is_pruned_while_it_is_verified_is_not_activated(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in days(1, 2):
+        publish(storage, version)
+    before = versions.activate(storage, days(2)[0])
+    verify = versions.verify
+
+    def overtaken(storage: Storage, version: str) -> list[str]:
+        problems = verify(storage, version)
+        versions.prune(storage, keep=0)
+        return problems
+
+    monkeypatch.setattr(versions, "verify", overtaken)
+    with pytest.raises(Conflict, match="removed by `shoal index prune` while it was activated"):
+        versions.activate(storage, days(1)[0])
+    assert versions.read_current(storage) == before
+
+
+@pytest.mark.parametrize("current", [None, days(2)[0]])
+def test_a_version_that_is_pruned_before_current_names_it_is_not_left_current(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, current: str | None
+) -> None:
+    for version in days(1, 2):
+        publish(storage, version)
+    before = versions.activate(storage, current) if current else None
+    write = Storage.write
+
+    def overtaken(self: Storage, path: str, data: bytes) -> None:
+        monkeypatch.undo()
+        versions.prune(storage, keep=0)
+        write(self, path, data)
+
+    monkeypatch.setattr(Storage, "write", overtaken)
+    with pytest.raises(Conflict, match="activate one that"):
+        versions.activate(storage, days(1)[0])
+    assert versions.read_current(storage) == before
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_prune_leaves_a_version_that_is_activated_as_it_is_about_to_be_removed(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Before another one is removed, or after CURRENT was looked at for the last time before its own manifest goes."""
+    for version in days(1, 2, 3):
+        publish(storage, version)
+    versions.activate(storage, days(3)[0])
+    delete, overtaking = Storage.delete, layout.manifest(days(1 if moment == "before" else 2)[0])
+
+    def overtaken(self: Storage, path: str) -> None:
+        if path == overtaking:
+            versions.activate(storage, days(2)[0])
+        delete(self, path)
+
+    monkeypatch.setattr(Storage, "delete", overtaken)
+    assert versions.prune(storage, keep=0) == days(1)
+    assert versions.verify(storage, days(2)[0]) == []
+    now = versions.read_current(storage)
+    assert now is not None
+    assert (now.version, now.previous) == (days(2)[0], days(3)[0])
+
+
 def test_prune_removes_a_dead_build_with_what_it_stored(storage: Storage) -> None:
     dead, running = "20260101T000000-aaaaaaaa", "20260102T000000-bbbbbbbb"
     for version, plan in ((dead, "a" * 64), (running, "b" * 64)):
