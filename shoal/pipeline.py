@@ -17,24 +17,18 @@ from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalErr
 from shoal.explain import explain
 from shoal.fanout import FanOut, Probe, describe, merged
 from shoal.filters import Filter
-from shoal.fusion import blend, fuse
+from shoal.fusion import fuse
 from shoal.hedging import Attempts, Budget
 from shoal.manifest import IndexInfo, Manifest
 from shoal.metadata import FieldTypes
 from shoal.records import Candidate, FloatArray, Mode, Result, SearchAnswer, SearchRequest, Timings
-from shoal.services import MESSAGE_BYTES, Deaf, EncodeService, Observer, RerankService, ShardService
+from shoal.second_stage import LATE, SecondStage, best, ordered
+from shoal.services import Deaf, EncodeService, Observer, RerankService, ShardService
 from shoal.settings import ServeSettings
-
-RESERVE = 0.05
-RESERVE_S = 0.05
-"""What the reranker leaves of the remaining time (a share, and at most so many seconds) for an answer without it."""
 
 CHARACTERS_PER_CALL = 2048
 """Most characters of queries in one call that returns the vectors of their tokens, whose number they bound: with 1,024
 dimensions some 8 MiB. A longer query has a call of its own."""
-
-LATE = "late"
-"""Name of the second stage that compares the token vectors which the shards hold."""
 
 logger = logging.getLogger(__name__)
 
@@ -97,14 +91,12 @@ class SearchPipeline:
         self._observer = observer or Deaf()
         self._encoder = encoder
         self._shards = shards
-        self._reranker = reranker
-        self._kind = kind or settings.reranker
+        self._second_stage = SecondStage(reranker, settings, clock, kind)
         self._settings = settings
         self._clock = clock
         self._index: FanOut | None = None
-        replicas = (settings.encoder_replicas, settings.reranker_min_replicas)
-        self._encoder_attempts, self._reranker_attempts = (
-            Attempts(count, settings.hedge_percentile, Budget(settings.hedge_budget), clock) for count in replicas
+        self._encoder_attempts = Attempts(
+            settings.encoder_replicas, settings.hedge_percentile, Budget(settings.hedge_budget), clock
         )
         self._encodings = Batcher(
             self._encode,
@@ -194,7 +186,7 @@ class SearchPipeline:
         index = self._index or index  # read once: an answer never mixes two versions
         mode = self._mode(request, index)
         late, shortens = self._is_late(request, index), self._shortens(request, index)
-        reranks = late or (request.rerank and self._reranker is not None)
+        reranks = late or (request.rerank and self._second_stage.reads)
         depth = request.top_k if reranks else min(request.top_k, request.top_n)
         wanted = max(depth, self._settings.window) if mode == "hybrid" else depth
         tree = call.tree(index, request.filter)
@@ -215,7 +207,7 @@ class SearchPipeline:
             unscored = f"no shard scored its passages ({describe(lost)})" if candidates and stored is None else None
             if not unscored:  # else stage one's candidates stay as they are, those of all shards
                 missing |= lost
-            order = _order(candidates, self._final(mode, stored, candidates, greatest, LATE))
+            order = ordered(candidates, self._second_stage.final(mode, stored, candidates, greatest, late=True))
             if late:
                 scores, read = stored, order[: request.top_n]
                 if unscored:
@@ -239,15 +231,15 @@ class SearchPipeline:
 
         retrieved_at = now()
         if not late:
-            scores, lacks = await self._rerank(request, candidates)
+            scores, lacks = await self._second_stage.score(request, candidates)
             degraded |= lacks
         if missing:
             verb = "is" if len(missing) == 1 else "are"
             lacking = f"{len(missing)} of {len(self._shards)} shards {verb} missing ({describe(missing)})"
             degraded = {"shards": lacking, **degraded}
         reranked_at = now()
-        final = self._final(mode, scores, candidates, greatest, LATE if late else self._kind)
-        results = _best(candidates, scores, final, request.top_n)
+        final = self._second_stage.final(mode, scores, candidates, greatest, late)
+        results = best(candidates, scores, final, request.top_n)
         if request.include_vector and results:
             results, lost = await self._with_vectors(index, candidates, results, request.deadline)
             if lost:
@@ -302,19 +294,11 @@ class SearchPipeline:
 
     def _shortens(self, request: SearchRequest, index: FanOut) -> bool:
         """Whether the shards choose, of the candidates of a request, those that the reranker reads."""
-        reads = request.rerank is True and self._reranker is not None
+        reads = request.rerank is True and self._second_stage.reads
         return reads and index.late and self._short(request) < request.top_k
 
     def _short(self, request: SearchRequest) -> int:
         return max(self._settings.shortlist or request.top_k, request.top_n)
-
-    def _final(
-        self, mode: Mode, scores: FloatArray | None, candidates: list[Candidate], greatest: float, kind: str
-    ) -> FloatArray | None:
-        """What an answer is ordered by, float32 (n,); None for stage-one order."""
-        if scores is None or mode != "hybrid":
-            return scores
-        return blend(scores, candidates, self._settings, greatest, kind)
 
     def _share_of(self, deadline: float) -> float:
         now = self._clock()
@@ -375,86 +359,12 @@ class SearchPipeline:
         vectors = {passage.id: vector for passage, vector in fetched.values()}
         return [replace(result, vector=vectors.get(result.id)) for result in results], missing
 
-    async def _rerank(
-        self, request: SearchRequest, candidates: list[Candidate]
-    ) -> tuple[FloatArray | None, dict[str, str]]:
-        """Return float32 (n,) scores of the candidates or None, and why there are none or not good ones, by reason."""
-        if not request.rerank or not candidates:
-            return None, {}
-        reranker = self._reranker
-        if reranker is None:
-            return None, {"no_reranker": "not reranked: this server has no reranker"}
-        remaining = request.deadline - self._clock()
-        deadline = request.deadline - min(RESERVE * remaining, RESERVE_S)
-        texts, cut = _within_a_message([candidate.passage.content for candidate in candidates if candidate.passage])
-        try:
-            async with asyncio.timeout(deadline - self._clock()):
-                scores = np.asarray(
-                    await self._reranker_attempts.run(lambda: reranker.score(request.query, texts, deadline), deadline)
-                )
-            if scores.shape != (len(candidates),) or not np.isfinite(scores).all():
-                raise ValueError(f"scores of {len(candidates)} passages are {scores!r}")
-            if cut:
-                return scores, {"texts_cut": f"the reranker read the first {cut:,} bytes of the longest passages"}
-            return scores, {}
-        except (TimeoutError, DeadlineExceeded):
-            reason, text = "deadline", "missed the deadline"
-        except Overloaded:
-            reason, text = "overloaded", "is overloaded"
-        except Unavailable:
-            reason, text = "unreachable", "is not reachable"
-        except Exception:
-            logger.exception("the reranker failed", extra=tracing.fields())
-            reason, text = "failed", "failed"
-        return None, {f"reranker_{reason}": f"not reranked: the reranker {text}"}
-
 
 def _fits(texts: list[_Text], text: _Text) -> bool:
     together = [*texts, text]
     return sum(len(one.query) for one in together) <= CHARACTERS_PER_CALL or not any(one.tokens for one in together)
 
 
-def _within_a_message(texts: list[str]) -> tuple[list[str], int]:
-    """Cut texts that together exceed MESSAGE_BYTES to equal shares of it. Returns them and the share, 0 if all fit."""
-    if sum(len(text) if text.isascii() else 4 * len(text) for text in texts) <= MESSAGE_BYTES:
-        return texts, 0
-    encoded = [text.encode() for text in texts]
-    if sum(map(len, encoded)) <= MESSAGE_BYTES:
-        return texts, 0
-    share = MESSAGE_BYTES // len(texts)
-    return [text[:share].decode(errors="ignore") for text in encoded], share
-
-
 def _ranked(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Candidates in their order, numbered anew."""
     return [replace(one, rank=rank) for rank, one in enumerate(candidates, 1)]
-
-
-def _order(candidates: list[Candidate], final: FloatArray | None) -> Sequence[int]:
-    """Places of candidates, best first; None leaves stage-one order."""
-    if final is None:
-        return range(len(candidates))
-    # The sort is stable: candidates of equal scores stay in stage-one order.
-    order: list[int] = np.argsort(-final, kind="stable").tolist()
-    return order
-
-
-def _best(candidates: list[Candidate], scores: FloatArray | None, final: FloatArray | None, top_n: int) -> list[Result]:
-    """The first results by their final scores; `scores` are those of the reranker. None leaves stage-one order."""
-    if scores is None or final is None:
-        lines: list[tuple[Candidate, float, float | None]] = [(one, one.score, None) for one in candidates[:top_n]]
-    else:
-        order = _order(candidates, final)[:top_n]
-        lines = [(candidates[place], float(final[place]), float(scores[place])) for place in order]
-    return [
-        Result(
-            id=candidate.id,
-            score=score,
-            retrieval_score=candidate.score,
-            retrieval_rank=candidate.rank,
-            rerank_score=rerank_score,
-            passage=candidate.passage,
-        )
-        for candidate, score, rerank_score in lines
-        if candidate.passage
-    ]

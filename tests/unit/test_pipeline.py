@@ -43,11 +43,18 @@ SIZES = [10, 20, 30]
 class System:
     """A pipeline over fakes: 60 passages in three shards of 10, 20 and 30."""
 
-    def __init__(self, *, reranks: bool = True, passages: Sequence[Passage] = PASSAGES, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        reranks: bool = True,
+        reranker: FakeReranker | None = None,
+        passages: Sequence[Passage] = PASSAGES,
+        **settings: Any,
+    ) -> None:
         bounds = np.cumsum([0, *SIZES])
         self.shards = [FakeShard(passages[a:b]) for a, b in pairwise(bounds)]
         self.encoder = FakeEncoder()
-        self.reranker = FakeReranker()
+        self.reranker = reranker or FakeReranker()
         self.pipeline = SearchPipeline(
             self.encoder,
             self.shards,
@@ -162,7 +169,7 @@ async def test_passages_that_do_not_fit_into_one_message_come_in_several(include
 async def test_the_reranker_gets_no_more_text_than_one_message_carries(monkeypatch: pytest.MonkeyPatch) -> None:
     system = System(passages=[Passage(f"p{n:04d}", f"é {n}" + "é".rjust(n)[:-1]) for n in range(60)])
     for limit, cut in ((12 * 21, 21), (10_000, None)):
-        monkeypatch.setattr("shoal.pipeline.MESSAGE_BYTES", limit)
+        monkeypatch.setattr("shoal.second_stage.MESSAGE_BYTES", limit)
         answer = await system.pipeline.search(request(rerank=True, top_k=12))
         _, texts, _ = system.reranker.calls.pop()
         longest = max(len(text.encode()) for text in texts)
@@ -190,8 +197,7 @@ async def test_candidates_that_the_reranker_scores_alike_stay_in_stage_one_order
         async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
             return np.array([float(place % 2) for place in range(len(passages))], np.float32)
 
-    system = System()
-    system.pipeline._reranker = Indifferent()
+    system = System(reranker=Indifferent())
     answer = await system.pipeline.search(request(rerank=True, top_k=60, top_n=60))
     assert [result.retrieval_rank for result in answer.results] == [*range(2, 61, 2), *range(1, 61, 2)]
 
@@ -495,8 +501,7 @@ async def test_scores_that_make_no_sense_are_not_used(scores: Any) -> None:
         async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
             return np.array(scores, np.float32)
 
-    system = System()
-    system.pipeline._reranker = Broken()
+    system = System(reranker=Broken())
     answer = await system.pipeline.search(request(rerank=True))
     assert answer.degraded == "not reranked: the reranker failed"
 
