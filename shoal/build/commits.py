@@ -81,6 +81,11 @@ class ShardCommit(Record):
     trials: list[Trial]
     """With the parameters of the settings first, then with all others that are tried; the same for every shard."""
 
+    @property
+    def queries(self) -> int:
+        """Sampled queries that it was measured with."""
+        return len(self.trials[0].nearest.exact)
+
     def without_sample(self) -> "ShardCommit":
         """The commit without its recall samples, which are the larger part of it."""
         return self.model_copy(update={"trials": []})

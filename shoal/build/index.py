@@ -43,7 +43,7 @@ def index_shard(
     """
     codec = read_codec(plan, storage) if plan.stores_tokens else None
     digest = None if codec is None else codec.digest
-    if commit := _stored(plan, shard, storage, digest):
+    if commit := _stored(plan, shard, storage, digest, len(queries)):
         return commit
     rows = _Rows.read(storage, plan.hash, len(plan.units), shard)
     exact = ExactSearch(queries)
@@ -130,14 +130,14 @@ def duplicate_rows(digests: bytes | bytearray) -> tuple[NDArray[np.int64], NDArr
     return duplicates[ascending], firsts[ascending]
 
 
-def _stored(plan: Plan, shard: int, storage: Storage, codec: str | None) -> ShardCommit | None:
-    """The commit record of a shard of this very version and codec whose files are there."""
+def _stored(plan: Plan, shard: int, storage: Storage, codec: str | None, queries: int) -> ShardCommit | None:
+    """The commit record of a shard of this very version, codec and number of queries, whose files are there."""
     if not storage.exists(layout.shard_commit(plan.hash, shard)):
         return None
     commit = read_shard_commit(storage, plan.hash, shard)
     folder = layout.version_dir(plan.version)
     files = [layout.shard_duplicates(plan.hash, shard), *(f"{folder}/{file.path}" for file in commit.entry.files)]
-    same = commit.version == plan.version and commit.codec == codec
+    same = commit.version == plan.version and commit.codec == codec and commit.queries == queries
     return commit if same and all(map(storage.exists, files)) else None
 
 

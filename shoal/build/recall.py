@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.build.commits import NearestSample, Trial
+from shoal.errors import Conflict
 from shoal.indexes import Effort, ShardIndex
 from shoal.manifest import CurvePoint, IndexInfo
 from shoal.records import FloatArray, RowArray
@@ -156,18 +157,29 @@ class Tuning:
     """The trials of all shards, merged: the recall-latency curve of a version, and what it is searched with."""
 
     def __init__(self) -> None:
+        self._queries = 0
         self._recalls: list[CorpusRecall] = []
         self._searches: list[str] = []
         self._costs: list[float] = []
         self._latencies: list[list[float]] = []
 
     def add(self, trials: Sequence[Trial]) -> None:
-        """Merge what one shard gave; all shards have tried the same."""
+        """Merge what one shard gave; all shards have tried the same.
+
+        Raises Conflict when another run of the build has measured this shard with more or fewer queries meanwhile.
+        """
+        queries = len(trials[0].nearest.exact)
         if not self._recalls:
+            self._queries = queries
             self._searches = [trial.search for trial in trials]
             self._recalls = [CorpusRecall() for _ in trials]
             self._costs = [0.0] * len(trials)
             self._latencies = [[] for _ in trials]
+        if queries != self._queries:
+            raise Conflict(
+                f"another run of this build measures recall with {queries} queries, this one with {self._queries}; run "
+                "the same command again when it has ended"
+            )
         for place, trial in enumerate(trials):
             self._recalls[place].add(trial.nearest)
             self._costs[place] += trial.cost

@@ -298,6 +298,24 @@ def test_a_stored_shard_is_not_indexed_again_unless_its_files_are_gone(tmp_path:
         assert build.storage.exists(gone)
 
 
+def test_a_build_that_goes_on_with_other_verify_queries_measures_its_shards_again(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30))).embed()
+    vectors = build.index(queries=5)[0].entry.files
+    for queries in (9, 0):
+        build.storage.delete(layout.shard_commit(build.plan.hash, 2))  # killed before the last shard
+        commits = build.index(queries)
+        assert [commit.queries for commit in commits] == [queries] * 3
+        assert commits[0].entry.files == vectors
+        assert tuned(build.plan, commits).recall_at_10 == (1.0 if queries else None)
+
+
+def test_shards_that_two_runs_have_measured_differently_are_not_merged(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30))).embed()
+    mixed = [build.index(queries)[shard] for shard, queries in enumerate((5, 9))]
+    with pytest.raises(Conflict, match="another run of this build measures recall with 9 queries"):
+        tuned(build.plan, mixed)
+
+
 def test_a_shard_committed_for_another_version_is_stored_again(tmp_path: Path) -> None:
     build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30))).embed()
     build.index()
