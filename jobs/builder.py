@@ -113,7 +113,10 @@ class Builder:
             return None
 
     def _staged(self, plan: Plan) -> Plan:
-        """The plan as an earlier run of this build left it in staging, or else this one, with its final units."""
+        """The plan as an earlier run of this build left it in staging, or else this one, with its final units.
+
+        The input is read where it lies now: it may have been moved since.
+        """
         path = layout.plan(plan.hash)
         if others := [name for name in self.storage.list(layout.STAGING) if name != plan.hash]:
             self._reporter.say(
@@ -131,7 +134,11 @@ class Builder:
             final = spool(plan, self.storage).to_bytes()
             if not self.storage.exists(path):  # spooling takes long: another run may have been faster
                 self.storage.write(path, final)
-        return Plan.from_bytes(self.storage.read(path))
+        data = self.storage.read(path)
+        staged = Plan.from_bytes(data).moved(plan)
+        if staged.to_bytes() != data:
+            self.storage.write(path, staged.to_bytes())
+        return staged
 
     def _stages(self, plan: Plan) -> dict[str, Any]:
         """Build the version of a plan and publish it. Returns what the summary says of it, or {} if it was."""

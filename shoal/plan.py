@@ -152,6 +152,11 @@ class Plan(BaseModel):
             return {"file": file.name, "row": before + record}
         return {"file": file.name, "line": file.first_line - 1 + before + record}
 
+    def moved(self, now: "Plan") -> "Plan":
+        """Return this plan for where input and model lie now, as another plan of the same hash has found them."""
+        files = [file.model_copy(update={"uri": other.uri}) for file, other in zip(self.files, now.files, strict=True)]
+        return self.model_copy(update={"files": files, "source": now.source, "encoder": now.encoder})
+
     def to_bytes(self) -> bytes:
         """Serialise."""
         return self.model_dump_json().encode()

@@ -1,0 +1,44 @@
+"""The course of a build as far as it needs no Ray: which plan goes on, what becomes of a version that is published."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from jobs.builder import Builder
+from jobs.progress import Reporter
+from jobs.session import Cluster
+from shoal import layout
+from shoal.plan import make_plan
+from tests.unit.test_build import Build, jsonl, records
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    """A build whose units are embedded."""
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30)))
+    build.storage.write(layout.plan(build.plan.hash), build.plan.to_bytes())
+    return build.embed()
+
+
+def builder(build: Build, **changes: Any) -> Builder:
+    reporter = Reporter(Console(file=io.StringIO(), width=1000))
+    return Builder(build.settings.model_copy(update=changes), Cluster(2, 0, private=True), reporter)
+
+
+def test_a_build_goes_on_where_its_input_and_its_model_lie_now(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "moved").mkdir()
+    source = (tmp_path / "in.jsonl").rename(tmp_path / "moved" / "in.jsonl")
+    fresh = make_plan(
+        build.settings.model_copy(update={"source": str(source)}),
+        build.encoder.fingerprint().model_copy(update={"model": "/moved/model"}),
+    )
+    assert fresh.hash == build.plan.hash
+    staged = builder(build)._staged(fresh)
+    assert staged.version == build.plan.version
+    assert [file.uri for file in staged.files] == [str(source)]
+    assert (staged.source.source, staged.encoder.model) == (str(source), "/moved/model")
+    assert list(staged.units) == list(build.plan.units)
+    assert build.storage.read(layout.plan(build.plan.hash)) == staged.to_bytes()
