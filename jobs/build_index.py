@@ -34,7 +34,7 @@ def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
     # A mistyped path is told at once, not after a cluster has started.
     if joins_cluster():
         _require_absolute(settings)
-    find_input(settings.source, settings.format)
+    find_input(settings.source, settings.format, settings.index)
     with ray_session() as cluster:
         builder = Builder(settings, cluster, reporter)
         outcome = estimate(builder) if settings.dry_run else builder.build()

@@ -230,7 +230,7 @@ def make_plan(settings: BuildSettings, fingerprint: Fingerprint) -> Plan:
     Deterministic but for `version` and `created_at`. Raises InvalidArgument when there is no input, when it cannot be
     read, when its format is not clear, or when settings contradict one another.
     """
-    listing = find_input(settings.source, settings.format)
+    listing = find_input(settings.source, settings.format, settings.index)
     source = _resolve(settings, listing.format)
     return plan_sample(measure(listing.files, source), source, settings, fingerprint)
 

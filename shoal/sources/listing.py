@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import pyarrow.fs as pafs
 
+from shoal import layout
 from shoal.errors import InvalidArgument
 from shoal.sources.files import COMPRESSIONS, InputFile, locate, readable
 
@@ -36,11 +37,12 @@ class Listing(NamedTuple):
     files: list[InputFile]
 
 
-def find_input(source: str, asked: str) -> Listing:
+def find_input(source: str, asked: str, index: str) -> Listing:
     """List the files of a source: a file, a folder, a glob, or a URI of these.
 
     asked: a format, or `auto` to go by the file names. Of a folder only files of the format are taken; of a file or a
-    glob, when the format is named, all. Files and folders whose name begins with a dot are passed over.
+    glob, when the format is named, all. Files and folders whose name begins with a dot are passed over, and so is what
+    the index root, `index`, stores, should it lie within the source.
     Raises InvalidArgument when there is no input, when it may not be read, or when its format is not clear.
     """
     files, path = locate(source)
@@ -58,10 +60,13 @@ def find_input(source: str, asked: str) -> Listing:
         else:
             found = files.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
             base = path
+    own = () if info.type == pafs.FileType.File else _stored(index, files)
     named = {
         name: info
         for info in found
-        if info.type == pafs.FileType.File and not _hidden(name := info.path[len(base) :].lstrip("/"))
+        if info.type == pafs.FileType.File
+        and not _hidden(name := info.path[len(base) :].lstrip("/"))
+        and not f"{info.path}/".startswith(own)
     }
     if pattern:
         named = {name: info for name, info in named.items() if re.fullmatch(pattern, name)}
@@ -132,6 +137,12 @@ def _format_of(name: str) -> Format | None:
 def _summary(names: list[str]) -> str:
     counts = Counter("".join(PurePosixPath(name).suffixes[-2:]) or "no extension" for name in names)
     return ", ".join(f"{count} x {suffix}" for suffix, count in counts.most_common(6))
+
+
+def _stored(index: str, files: pafs.FileSystem) -> tuple[str, ...]:
+    """What the paths of all that an index root stores begin with; none if it is not on this file system."""
+    store, root = locate(index)
+    return tuple(f"{root}/{name}/" for name in (layout.CURRENT, layout.VERSIONS, layout.STAGING) if store == files)
 
 
 def _hidden(name: str) -> bool:

@@ -220,7 +220,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def names(source: Path | str, **values: Any) -> list[str]:
-    plan = make_plan(BuildSettings(source=str(source), index="root", **values), ENCODER)
+    plan = make_plan(BuildSettings(**{"source": str(source), "index": "root", **values}), ENCODER)
     return [plan.source.format, *(file.name for file in plan.files)]
 
 
@@ -284,6 +284,15 @@ def test_no_input(made: list[str], asked: str, reason: str, folder: Path) -> Non
     touch(folder, *made)
     with pytest.raises(InvalidArgument, match=reason):
         names(folder / asked)
+
+
+def test_what_an_index_root_within_the_source_stores_is_no_input(folder: Path) -> None:
+    stored = ("CURRENT", "versions/v/rejected.jsonl", "staging/p/shards/00000.duplicates.jsonl", "staging/p/a.parquet")
+    touch(folder, "a.jsonl", "versions.jsonl", "index/mine.jsonl", *(f"index/{path}" for path in stored))
+    index = str(folder / "index")
+    assert names(folder, index=index) == ["jsonl", "a.jsonl", "index/mine.jsonl", "versions.jsonl"]
+    assert names(index, index=index) == ["jsonl", "mine.jsonl"]
+    assert names(folder / "index" / "**" / "*", index=index, format="jsonl") == ["jsonl", "mine.jsonl"]
 
 
 def test_empty_files_are_no_input(folder: Path) -> None:
