@@ -80,7 +80,7 @@ def find_input(source: str, asked: str, index: str) -> Listing:
     for name in names:
         info = named[name]
         uri = f"{scheme}{info.path}{query}"
-        compression = COMPRESSIONS.get(PurePosixPath(name).suffix)
+        compression = COMPRESSIONS.get(PurePosixPath(name).suffix.lower())
         listed.append(
             InputFile(
                 name=name if is_local else f"{scheme}{info.path}",

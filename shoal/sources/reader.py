@@ -145,7 +145,7 @@ class UnitReader:
 
     def _pieces(self, passage: Passage) -> Iterator[Passage]:
         assert self._chunker is not None
-        markdown = self._plan.source.format == "text" and passage.id.endswith(documents.MARKDOWN)
+        markdown = self._plan.source.format == "text" and passage.id.lower().endswith(documents.MARKDOWN)
         for number, text in enumerate(self._chunker.chunks(passage.text, markdown=markdown), 1):
             identity = check_id(f"{passage.id}#{number}", "id")
             yield Passage(identity, text, passage.title, passage.metadata)

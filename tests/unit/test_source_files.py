@@ -295,6 +295,11 @@ def test_what_an_index_root_within_the_source_stores_is_no_input(folder: Path) -
     assert names(folder / "index" / "**" / "*", index=index, format="jsonl") == ["jsonl", "mine.jsonl"]
 
 
+def test_upper_case_extensions_are_known(folder: Path, read: Read) -> None:
+    (folder / "CORPUS.JSONL.GZ").write_bytes(gzip.compress(json_lines(GOOD)))
+    assert [passage.id for passage in read(folder).passages] == ["good"]
+
+
 def test_empty_files_are_no_input(folder: Path) -> None:
     (folder / "a.jsonl").touch()
     with pytest.raises(InvalidArgument, match="is empty"):

@@ -340,6 +340,15 @@ def test_text_files_are_cut_into_passages(folder: Path, read: Read) -> None:
     ]
 
 
+def test_markdown_is_cut_at_its_headings_however_its_extension_is_written(folder: Path, read: Read) -> None:
+    (folder / "A.MD").write_text("# One\n\nSome words are here.\n\n# Two\n\nOther words are there.")
+    found = read(folder, chunk_characters=50)
+    assert [passage.text for passage in found.passages] == [
+        "# One\n\nSome words are here.",
+        "# Two\n\nOther words are there.",
+    ]
+
+
 def test_any_source_can_be_cut(folder: Path, read: Read) -> None:
     text = "One sentence of some words. " * 100_000
     (folder / "a.jsonl").write_bytes(json_lines({"id": "1", "title": "t", "text": text, "n": 1}, GOOD))
