@@ -61,13 +61,18 @@ def find_input(source: str, asked: str, index: str) -> Listing:
             found = files.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
             base = path
     own = () if info.type == pafs.FileType.File else _stored(index, files)
-    named = {
-        name: info
-        for info in found
-        if info.type == pafs.FileType.File
-        and not _hidden(name := info.path[len(base) :].lstrip("/"))
-        and not f"{info.path}/".startswith(own)
-    }
+    try:
+        named = {
+            name: info
+            for info in found
+            if info.type == pafs.FileType.File
+            and not _hidden(name := info.path[len(base) :].lstrip("/"))
+            and not f"{info.path}/".startswith(own)
+        }
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(
+            f"source {source} holds {error.object!r}, a name that is not UTF-8; rename it", param="source"
+        ) from error
     if pattern:
         named = {name: info for name, info in named.items() if re.fullmatch(pattern, name)}
     if not named:

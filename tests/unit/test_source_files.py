@@ -295,6 +295,14 @@ def test_what_an_index_root_within_the_source_stores_is_no_input(folder: Path) -
     assert names(folder / "index" / "**" / "*", index=index, format="jsonl") == ["jsonl", "mine.jsonl"]
 
 
+def test_a_name_that_is_not_utf_8_is_refused_with_the_remedy(folder: Path) -> None:
+    touch(folder, "a.jsonl")
+    (folder / os.fsdecode(b"caf\xe9.jsonl")).write_bytes(json_lines(GOOD))
+    with pytest.raises(InvalidArgument, match=r"caf\\xe9\.jsonl.* not UTF-8; rename it") as caught:
+        names(folder)
+    assert caught.value.param == "source"
+
+
 def test_upper_case_extensions_are_known(folder: Path, read: Read) -> None:
     (folder / "CORPUS.JSONL.GZ").write_bytes(gzip.compress(json_lines(GOOD)))
     assert [passage.id for passage in read(folder).passages] == ["good"]
