@@ -177,7 +177,7 @@ class Storage:
             except FileNotFoundError as error:
                 raise NotFound(f"{place} was removed while it was written to; run the same command again") from error
             except OSError as error:
-                raise _translate(error, place, writing=True) from error
+                raise translate(error, place, writing=True) from error
 
     @contextmanager
     def errors(self, path: str, writing: bool = False) -> Iterator[None]:
@@ -187,7 +187,7 @@ class Storage:
         except FileNotFoundError as error:
             raise NotFound(f"{self.place(path)} does not exist") from error
         except (OSError, pa.ArrowException) as error:
-            raise _translate(error, self.place(path), writing) from error
+            raise translate(error, self.place(path), writing) from error
 
     def sha256(self, path: str) -> tuple[str, int]:
         """Stream a file and return its hex digest and its size in bytes. Raises NotFound."""
@@ -311,8 +311,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _translate(error: Exception, place: str, writing: bool) -> ShoalError:
-    """Name the place and the remedy; pyarrow tells the kind of an S3 error only in its text."""
+def translate(error: Exception, place: str, writing: bool) -> ShoalError:
+    """Return an error that names the place and the remedy; pyarrow tells the kind of an S3 error only in its text."""
     number, text = getattr(error, "errno", None), str(error)
     if "NO_SUCH_BUCKET" in text:
         return NotFound(f"{place}: there is no such bucket; create it, or correct the URI")

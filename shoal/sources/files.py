@@ -10,7 +10,7 @@ import pyarrow.fs as pafs
 from pydantic import BaseModel, ConfigDict
 
 from shoal.errors import InvalidArgument
-from shoal.storage import filesystem
+from shoal.storage import filesystem, translate
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
@@ -76,7 +76,8 @@ def locate(uri: str) -> tuple[pafs.FileSystem, str]:
 def opened(file: InputFile) -> "Iterator[NativeFile]":
     """Open an input file for random access.
 
-    Raises InvalidArgument when it cannot be opened or read, or is not the file that the plan was made for.
+    Raises InvalidArgument when it cannot be read, or is not the file that the plan was made for, and Unavailable when
+    it cannot be reached at the moment.
     """
     files, path = locate(file.uri)
     with readable(file.name):
@@ -93,15 +94,18 @@ def opened(file: InputFile) -> "Iterator[NativeFile]":
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Turn what the operating system or the store says of a file into InvalidArgument with its name and the remedy."""
+    """Turn what the operating system or the store says of a file into an error of Shoal with its name and the remedy.
+
+    A disk or a network that fails is Unavailable: the next attempt may succeed.
+    """
     try:
         yield
-    except PermissionError as error:
-        raise InvalidArgument(f"input file {name} may not be read; check its permissions") from error
-    except (OSError, pa.ArrowException) as error:
+    except (FileNotFoundError, pa.ArrowException) as error:
         raise InvalidArgument(
-            f"input file {name} cannot be read ({str(error).splitlines()[0]}); check that it is whole"
+            f"input file {name} cannot be read ({str(error).splitlines()[0]}); check that it is there and whole"
         ) from error
+    except OSError as error:
+        raise translate(error, f"input file {name}", writing=False) from error
 
 
 class Damaged(Exception):

@@ -43,7 +43,8 @@ def find_input(source: str, asked: str, index: str) -> Listing:
     asked: a format, or `auto` to go by the file names. Of a folder only files of the format are taken; of a file or a
     glob, when the format is named, all. Files and folders whose name begins with a dot are passed over, and so is what
     the index root, `index`, stores, should it lie within the source.
-    Raises InvalidArgument when there is no input, when it may not be read, or when its format is not clear.
+    Raises InvalidArgument when there is no input, when it may not be read, or when its format is not clear, and
+    Unavailable for a store that cannot be reached.
     """
     files, path = locate(source)
     pattern = ""

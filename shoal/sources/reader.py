@@ -51,7 +51,8 @@ class UnitReader:
     After the iteration `lines` is how many places the unit has (lines, blank ones included; rows; files). `Plan.place`
     turns a place into a file and a line.
     Never raises for a bad record or a damaged file, of which everything before the damage is kept; raises
-    InvalidArgument for a file that cannot be read at the moment or has changed since the plan.
+    InvalidArgument for a file that may not be read or has changed since the plan, and Unavailable for one that cannot
+    be reached at the moment.
     """
 
     def __init__(self, plan: "Plan", unit: "Unit", staging: "Storage") -> None:
@@ -104,7 +105,11 @@ class UnitReader:
             yield documents.records(self._plan.files[unit.start : unit.stop])
         elif file.pieces is not None:
             path = layout.spool(self._plan.hash, unit.file, unit.start)
-            with self._staging.open_input(path) as raw, pa.CompressedInputStream(raw, "zstd") as stream:
+            with (
+                self._staging.errors(path),
+                self._staging.open_input(path) as raw,
+                pa.CompressedInputStream(raw, "zstd") as stream,
+            ):
                 if file.rows is None:
                     yield self._from_lines(iter(lambda: stream.read(BLOCK), b""))
                 else:

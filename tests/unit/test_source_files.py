@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import io
 import json
 import os
 import random
@@ -14,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from shoal import layout
-from shoal.errors import InvalidArgument
+from shoal.errors import InvalidArgument, Unavailable
 from shoal.plan import make_plan, spool_file
 from shoal.records import Passage
 from shoal.settings import BuildSettings
 from shoal.sources import Rejected, read_unit
-from shoal.sources.files import content
+from shoal.sources.files import content, readable
 from shoal.storage import Storage
 from tests.reading import ENCODER, Reading, json_lines
 
@@ -179,6 +180,40 @@ def test_a_file_that_may_not_be_read(folder: Path, read: Read, monkeypatch: pyte
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
     with pytest.raises(InvalidArgument, match=r"a\.jsonl may not be read; check its permissions"):
         read(folder / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError("When reading 'b/a.jsonl': AWS Error NETWORK_CONNECTION during GetObject: curlCode: 28"), Unavailable),
+        (OSError(errno.EIO, "Input/output error"), Unavailable),
+        (OSError("When reading 'b/a.jsonl': AWS Error ACCESS_DENIED during GetObject"), InvalidArgument),
+        (PermissionError(errno.EACCES, "Permission denied"), InvalidArgument),
+        (FileNotFoundError(errno.ENOENT, "No such file"), InvalidArgument),
+        (IsADirectoryError(errno.EISDIR, "Is a directory"), InvalidArgument),
+        (pa.ArrowInvalid("no footer"), InvalidArgument),
+    ],
+)
+def test_a_failure_that_may_pass_is_told_from_one_that_will_not(error: Exception, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=r"input file a\.jsonl"), readable("a.jsonl"):
+        raise error
+
+
+def test_a_piece_that_cannot_be_read_at_the_moment_is_named(
+    folder: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def read(self, size: int = -1) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(json_lines(GOOD)))
+    found = read(folder / "a.jsonl.gz")
+    monkeypatch.setattr(Storage, "open_input", lambda storage, path: pa.PythonFile(Failing(), mode="r"))
+    with pytest.raises(Unavailable, match=r"spool/000000-00000000\.zst cannot be reached"):
+        list(read_unit(found.plan, found.plan.units[0], found.storage))
 
 
 def test_a_spooled_file_is_not_spooled_again(folder: Path, read: Read) -> None:
