@@ -192,7 +192,7 @@ def train(root: str, plan_hash: str, passages: Counts, threads: int) -> None:
         storage, plan.hash, passages, plan.shards, plan.encoder.dim, plan.index.train_passages, seed=1
     )
     trained = kind.train(sample, plan.index, threads)
-    if trained is not None:
+    if trained is not None and not storage.exists(path):  # training takes long: another run may have been faster
         storage.write(path, trained)
 
 

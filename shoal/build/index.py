@@ -37,7 +37,8 @@ def index_shard(
     """Index one shard, store its files in the version's folder and commit it; one that is stored is only looked up.
 
     queries: float32 (q, dim), the sampled vectors for which the index is compared with exact search. fields: types
-    of the metadata fields of the whole corpus. Raises Conflict when a unit was embedded by another run of this build.
+    of the metadata fields of the whole corpus. Raises Conflict when a unit was embedded by another run of this build,
+    or when one has published the version meanwhile.
     Two passes over the shard's rows: ids alone for the duplicates, then everything. Memory: 63 bytes a row while equal
     ids are looked for (measured), 4 bytes a row, one block and what `LexicalWriter` takes afterwards.
     """
@@ -70,6 +71,11 @@ def index_shard(
         # A trained index has been in memory as a whole already; a flat one never is.
         step = None if kind.TRAINED else max(1, SEARCH_BYTES // (4 * plan.encoder.dim))
         trials = attempt(lambda: kind.open(path, plan.index, threads), exact, step)
+        # Indexing takes long: another run may have been faster, and what it has published is never changed.
+        if commit := _stored(plan, shard, storage, digest, len(queries)):
+            return commit
+        if storage.exists(layout.manifest(plan.version)):
+            raise Conflict(f"another run of this build has published {plan.version}")
         for file in entry.files:
             storage.put(
                 folder / "shard" / file.path.partition("/")[2], f"{layout.version_dir(plan.version)}/{file.path}"

@@ -2,8 +2,10 @@
 
 import errno
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from shoal import layout, versions
 from shoal.build.commits import (
     ShardCommit,
     Tally,
+    Trial,
     committed_units,
     read_shard_commit,
     read_unit_commit,
@@ -25,7 +28,7 @@ from shoal.build.embed import embed_unit
 from shoal.build.index import count_shard, duplicate_rows, id_digests, index_shard
 from shoal.build.lexical import describe_lexical, merge_shards
 from shoal.build.publish import describe, field_types, first_rejected, make_manifest, require_passages, write_rejected
-from shoal.build.recall import Tuning
+from shoal.build.recall import Tuning, attempt
 from shoal.build.sample import sample_vectors
 from shoal.build.unit import UnitFile, vectors_of
 from shoal.build.verify import count_problems, verify_shard
@@ -338,6 +341,53 @@ def test_tasks_store_nothing_for_a_version_whose_plan_was_replaced(tmp_path: Pat
     with pytest.raises(Conflict, match="another run of this build"):
         tasks.verify(root, plan.hash, plan.version, 0)
     assert tasks.verify(root, plan.hash, "other", 0) == (0, [])
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_a_run_that_was_overtaken_leaves_the_files_of_the_faster_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: bool
+) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30))).embed()
+    queries = np.zeros((0, DIM), np.float32)
+    build.count()
+    place = f"{layout.shard_dir(build.plan.version, 0)}/{layout.VECTORS}"
+
+    def overtaken(*arguments: Any) -> list[Trial]:
+        with monkeypatch.context() as patch:
+            patch.setattr("shoal.build.index.attempt", attempt)
+            index_shard(build.plan, 0, build.storage, queries, 1, {})
+        if published:
+            build.storage.write(layout.manifest(build.plan.version), b"{}")
+            build.storage.delete(layout.shard_commit(build.plan.hash, 0))
+        written.append(build.storage.local_path(place).stat())
+        return attempt(*arguments)
+
+    written: list[os.stat_result] = []
+    monkeypatch.setattr("shoal.build.index.attempt", overtaken)
+    if published:
+        with pytest.raises(Conflict, match=f"another run of this build has published {build.plan.version}"):
+            index_shard(build.plan, 0, build.storage, queries, 1, {})
+    else:
+        commit = index_shard(build.plan, 0, build.storage, queries, 1, {})
+        assert commit == read_shard_commit(build.storage, build.plan.hash, 0)
+    after = build.storage.local_path(place).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (written[0].st_ino, written[0].st_mtime_ns)
+
+
+def test_a_trained_index_that_another_run_has_stored_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30)), index_kind="ivf").embed()
+    build.storage.write(layout.plan(build.plan.hash), build.plan.to_bytes())
+    path = layout.trained_index(build.plan.hash)
+
+    def train(*arguments: Any) -> bytes:
+        build.storage.write(path, b"theirs")
+        return b"mine"
+
+    monkeypatch.setattr(tasks, "index_kind", lambda name: SimpleNamespace(train=train))
+    tasks.train(build.storage.uri, build.plan.hash, build.tally.passages, 1)
+    assert build.storage.read(path) == b"theirs"
 
 
 def test_a_full_disk_is_told_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
