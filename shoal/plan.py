@@ -138,6 +138,10 @@ class Plan(BaseModel):
             return Unit(0, index, 0, 0)
         return Unit(0, index, file.first, file.bytes) if file.rows is None else Unit(0, index, 0, file.rows)
 
+    def document(self, passage_id: str) -> str:
+        """Return the id of the record that a passage comes from; pieces of a text are numbered behind it."""
+        return passage_id if self.source.chunk_characters is None else passage_id.rpartition("#")[0]
+
     def place(self, unit: Unit, record: int, before: int) -> dict[str, str | int]:
         """Where a record lies: {"file", "line"}; {"file", "row"} in Parquet; {"file"} for all of a file.
 
@@ -308,9 +312,9 @@ def spool_file(plan: Plan, index: int, storage: Storage) -> Cuts:
     return cuts
 
 
-def shard_of(passage_id: str, shards: int) -> int:
-    """Return the shard of a passage: the first 8 bytes of BLAKE2b of its id, little endian, modulo `shards`."""
-    return int.from_bytes(hashlib.blake2b(passage_id.encode(), digest_size=8).digest(), "little") % shards
+def shard_of(document: str, shards: int) -> int:
+    """Return the shard of a document: the first 8 bytes of BLAKE2b of its id, little endian, modulo `shards`."""
+    return int.from_bytes(hashlib.blake2b(document.encode(), digest_size=8).digest(), "little") % shards
 
 
 def _resolve(settings: BuildSettings, kind: Format) -> SourceSettings:
@@ -387,6 +391,8 @@ def _hash(plan: Plan, sampled: str) -> str:
         "cut": [plan.shards, plan.unit_records, plan.unit_bytes],
         # Left out where nothing is stored, so that versions of before it could be are found by their plans.
         **({"late": plan.late.model_dump(mode="json")} if plan.stores_tokens else {}),
+        # Pieces of one text were spread over the shards before: what was built so has other shards.
+        **({"pieces": "together"} if plan.source.chunk_characters is not None else {}),
     }
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 

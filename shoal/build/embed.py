@@ -87,7 +87,8 @@ def embed_unit(
     for row in np.flatnonzero(~finite):
         rejected.append(Rejected(records[row], reason, passages[row].id))
 
-    shards = np.fromiter((shard_of(passage.id, plan.shards) for passage in passages), np.int64, len(passages))
+    documents = (plan.document(passage.id) for passage in passages)
+    shards = np.fromiter((shard_of(document, plan.shards) for document in documents), np.int64, len(passages))
     kept = np.flatnonzero(finite)
     for row in kept:
         observed.see(passages[row].metadata)

@@ -1,6 +1,6 @@
 """Index: the rows of one shard, out of all unit files, become the shard's folder in the new version."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TextIO
@@ -39,14 +39,15 @@ def index_shard(
     queries: float32 (q, dim), the sampled vectors for which the index is compared with exact search. fields: types
     of the metadata fields of the whole corpus. Raises Conflict when a unit was embedded by another run of this build,
     or when one has published the version meanwhile.
-    Two passes over the shard's rows: ids alone for the duplicates, then everything. Memory: 63 bytes a row while equal
-    ids are looked for (measured), 4 bytes a row, one block and what `LexicalWriter` takes afterwards.
+    Two passes over the shard's rows: ids alone for the duplicates, then everything. Memory: 63 bytes a row (73 of texts
+    that were cut) while equal ids are looked for (measured), 4 bytes a row, one block and what `LexicalWriter` takes
+    afterwards.
     """
     codec = read_codec(plan, storage) if plan.stores_tokens else None
     digest = None if codec is None else codec.digest
     if commit := _stored(plan, shard, storage, digest, len(queries)):
         return commit
-    rows = _Rows.read(storage, plan.hash, len(plan.units), shard)
+    rows = _Rows.read(storage, plan, shard)
     exact = ExactSearch(queries)
     trained = layout.trained_index(plan.hash)
     with storage.scratch(layout.scratch(plan.hash)) as folder:
@@ -100,7 +101,7 @@ def count_shard(plan: Plan, shard: int, storage: Storage) -> None:
     """
     if storage.exists(layout.shard_terms(plan.hash, shard)):
         return
-    rows = _Rows.read(storage, plan.hash, len(plan.units), shard)
+    rows = _Rows.read(storage, plan, shard)
 
     def batches() -> Iterator[pa.RecordBatch]:
         start = 0
@@ -115,9 +116,9 @@ def count_shard(plan: Plan, shard: int, storage: Storage) -> None:
         storage.put(folder / "terms.arrow", layout.shard_terms(plan.hash, shard))
 
 
-def id_digests(ids: pa.StringArray) -> bytes:
-    """Digests of passage ids, 16 bytes each: equal for equal ids and, by any reckoning, for no others."""
-    return b"".join([blake2b(passage_id.encode(), digest_size=16).digest() for passage_id in ids.to_pylist()])
+def id_digests(ids: Iterable[str]) -> bytes:
+    """Digests of ids, 16 bytes each: equal for equal ids and, by any reckoning, for no others."""
+    return b"".join([blake2b(one.encode(), digest_size=16).digest() for one in ids])
 
 
 def duplicate_rows(digests: bytes | bytearray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -153,7 +154,8 @@ class _Rows:
 
     unit_ends: int64 (units,), the shard's rows up to and including each unit.
     records: uint32 (rows,), place of each row's record within its unit.
-    duplicates, firsts: int64 (d,), ascending: rows whose id occurred before, and the row where it occurred first.
+    duplicates, firsts: int64 (d,), ascending: rows of records whose id occurred before, and the row where it occurred
+    first. Pieces of one text share its record, and its shard: they are kept or dropped together.
     """
 
     unit_ends: NDArray[np.int64]
@@ -162,15 +164,19 @@ class _Rows:
     firsts: NDArray[np.int64]
 
     @classmethod
-    def read(cls, storage: Storage, plan_hash: str, units: int, shard: int) -> "_Rows":
-        digests, records, counts = bytearray(), [np.zeros(0, np.uint32)], []
-        for unit in range(units):
-            with UnitFile(storage, plan_hash, unit, ["id", "record"]) as file:
+    def read(cls, storage: Storage, plan: Plan, shard: int) -> "_Rows":
+        digests, parts, counts = bytearray(), [np.zeros(0, np.uint32)], []
+        for unit in range(len(plan.units)):
+            with UnitFile(storage, plan.hash, unit, ["id", "record"]) as file:
                 batch = file.shard(shard)
-                digests += id_digests(batch.column("id"))
-                records.append(batch.column("record").to_numpy().astype(np.uint32))
+                digests += id_digests(map(plan.document, batch.column("id").to_pylist()))
+                parts.append(batch.column("record").to_numpy().astype(np.uint32))
                 counts.append(len(batch))
-        return cls(np.cumsum(counts, dtype=np.int64), np.concatenate(records), *duplicate_rows(digests))
+        ends, records = np.cumsum(counts, dtype=np.int64), np.concatenate(parts)
+        rows, firsts = duplicate_rows(digests)
+        units, first_units = (np.searchsorted(ends, places, side="right") for places in (rows, firsts))
+        repeated = (units != first_units) | (records[rows] != records[firsts])
+        return cls(ends, records, rows[repeated], firsts[repeated])
 
     def kept(self, start: int, count: int) -> NDArray[np.bool_]:
         """Mark those of `count` rows from `start` on that are no duplicates, bool (count,)."""

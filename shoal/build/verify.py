@@ -30,7 +30,7 @@ def verify_shard(plan: Plan, commit: ShardCommit, storage: Storage) -> list[str]
     with storage.open_input(path) as source, storage.errors(path):
         passages = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=[0]))
         for number in range(passages.num_record_batches):
-            digests += id_digests(passages.get_batch(number).column(0))
+            digests += id_digests(passages.get_batch(number).column(0).to_pylist())
     duplicates, _ = duplicate_rows(digests)
     count = len(digests) // 16
     if count != commit.entry.count:

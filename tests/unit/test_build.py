@@ -248,6 +248,29 @@ def test_the_first_of_several_equal_ids_wins_and_the_others_are_reported(tmp_pat
     assert not count_problems(build.tally)
 
 
+def test_of_texts_with_equal_ids_all_pieces_of_the_first_are_kept_and_no_other(tmp_path: Path) -> None:
+    long, short = "A sentence of the first text. " * 8, "Another text. "
+    lines: list[Any] = [{"id": f"p{n}", "text": long} for n in range(12)]
+    lines[3] = {"id": "short", "text": short}
+    lines[7] = {"id": "p1", "text": short * 30}
+    lines[11] = {"id": "short", "text": long}
+    source = jsonl(tmp_path / "in.jsonl", lines)
+    build = Build(tmp_path / "index", source, chunk_characters=100, unit_passages=30).embed()
+    assert len(build.plan.units) > 1
+    commits = build.index()
+    found = passages_of(build, commits)
+    whole = {f"p{n}#{piece}" for n in range(12) if n not in (3, 7, 11) for piece in (1, 2, 3)}
+    assert found.keys() == whole | {"short#1"}
+    assert all(shard == shard_of(identity.partition("#")[0], 3) for identity, (shard, _) in found.items())
+    np.testing.assert_array_equal(found["short#1"][1], build.encoder.encode_passages([short.strip()])[0])
+    assert {(record["line"], record["id"], record["reason"]) for record in build.report()} == {
+        *((8, f"p1#{piece}", "duplicate id, first in in.jsonl:2") for piece in range(1, 6)),
+        *((12, f"short#{piece}", "duplicate id, first in in.jsonl:4") for piece in range(1, 4)),
+    }
+    assert not count_problems(build.tally)
+    assert not any(verify_shard(build.plan, commit, build.storage) for commit in commits)
+
+
 def test_a_vector_that_is_not_finite_rejects_its_record_alone(tmp_path: Path) -> None:
     build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(12)))
     plain = build.encoder
@@ -515,7 +538,7 @@ def test_duplicate_rows_agree_with_a_plain_loop(numbers: list[int]) -> None:
             expected.append((row, first[number]))
         else:
             first[number] = row
-    duplicates, firsts = duplicate_rows(id_digests(pa.array([str(number) for number in numbers], pa.string())))
+    duplicates, firsts = duplicate_rows(id_digests(map(str, numbers)))
     assert list(zip(duplicates.tolist(), firsts.tolist(), strict=True)) == expected
 
 
