@@ -36,7 +36,8 @@ PLAN_FORMAT = 1
 SHARD_PASSAGES = 1_000_000
 """Passages of one shard, when the number of shards is not set."""
 UNIT_BYTES = 64 * 2**20
-"""Most bytes of one unit, by the estimate: long records make units of fewer passages."""
+"""Most bytes of one unit: long records make units of fewer passages. By the estimate where units are ranges of bytes or
+rows; by what was read, but for the rest of a record, where a file is spooled."""
 LARGE_GROUP = 4
 """Units of one Parquet row group beyond which its file is spooled: a unit decodes its row group from the beginning."""
 UNIT_PASSAGES = 4096
@@ -301,9 +302,10 @@ def spool_file(plan: Plan, index: int, storage: Storage) -> Cuts:
         if all(storage.exists(layout.spool(plan.hash, index, piece)) for piece in range(cuts.pieces or 0)):
             return cuts
     file = plan.files[index]
-    cutter = Cutter(plan.unit_records, quoted=plan.source.format == "csv", limit=record_limit(plan.source))
+    quoted, limit = plan.source.format == "csv", record_limit(plan.source)
+    cutter = Cutter(plan.unit_records, UNIT_BYTES, quoted=quoted, limit=limit)
     if file.rows is not None:
-        cuts = write_rows(file, index, plan.unit_records, storage, plan.hash)
+        cuts = write_rows(file, index, plan.unit_records, UNIT_BYTES, storage, plan.hash)
     elif file.compression is not None:
         cuts = write_pieces(file, index, cutter, storage, plan.hash)
     else:

@@ -53,7 +53,7 @@ def csv_records(
                     yield number, record
                     continue
             start = start or number
-            length += line.length if isinstance(line, Overlong) else len(line) + 1
+            length += len(line) + 1
             if length > limit:
                 held.clear()
             elif isinstance(line, bytes):

@@ -21,6 +21,9 @@ class Overlong:
     length: int
     quotes: int
 
+    def __len__(self) -> int:
+        return self.length
+
     @property
     def reason(self) -> str:
         """Why there is no record."""

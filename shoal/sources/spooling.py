@@ -36,40 +36,36 @@ class Cuts(BaseModel):
 
 
 class Cutter:
-    """Cuts the lines of one file after every `records` records (a blank line counts as one).
+    """Cuts the lines of one file behind the record that fills a unit.
 
-    quoted: whether quotes may hold newlines, as in CSV. limit: bytes of a line beyond which only its head is kept.
+    records, size: how many records (a blank line counts as one) or bytes fill it. quoted: whether quotes may hold
+    newlines, as in CSV. limit: bytes of a line beyond which only its head is kept.
     """
 
-    def __init__(self, records: int, *, quoted: bool, limit: int) -> None:
-        self._records = records
+    def __init__(self, records: int, size: int, *, quoted: bool, limit: int) -> None:
+        self._records, self._size = records, size
         self._framing = Framing() if quoted else None
         self._limit = limit
         self.damage: str | None = None
 
     def parts(self, blocks: Iterable[bytes]) -> Iterator[tuple[list[Line], bool]]:
         """Yield lines of one unit, and whether they complete it. A damaged stream ends at its last whole line."""
-        left = self._records
+        records = size = 0
         try:
             for lines in split_lines(blocks, self._limit):
                 start = 0
-                while start < len(lines):
-                    end, left = self._take(lines, start, left)
-                    yield lines[start:end], not left
-                    start, left = end, left or self._records
+                for end, line in enumerate(lines, 1):
+                    size += len(line) + 1
+                    if self._framing is not None and not self._framing.ends_record(line):
+                        continue
+                    records += 1
+                    if records == self._records or size >= self._size:
+                        yield lines[start:end], True
+                        start, records, size = end, 0, 0
+                if start < len(lines):
+                    yield lines[start:], False
         except Damaged as error:
             self.damage = str(error)
-
-    def _take(self, lines: list[Line], start: int, left: int) -> tuple[int, int]:
-        """Return how far from `start` the present unit reaches, and how many records it still lacks."""
-        if self._framing is None:
-            end = min(start + left, len(lines))
-            return end, left - (end - start)
-        end = start
-        while end < len(lines) and left:
-            left -= self._framing.ends_record(lines[end])
-            end += 1
-        return end, left
 
 
 def find_offsets(file: InputFile, cutter: Cutter) -> Cuts:
@@ -78,7 +74,7 @@ def find_offsets(file: InputFile, cutter: Cutter) -> Cuts:
     position = file.first
     with opened(file) as stream:
         for lines, full in cutter.parts(_blocks(stream, file.first)):
-            position += sum(1 + (line.length if isinstance(line, Overlong) else len(line)) for line in lines)
+            position += sum(len(line) + 1 for line in lines)
             if full and position < file.bytes:
                 offsets.append(position)
     return Cuts(offsets=[*offsets, file.bytes])
@@ -99,8 +95,8 @@ def write_pieces(file: InputFile, index: int, cutter: Cutter, storage: "Storage"
     return Cuts(pieces=pieces, damage=cutter.damage)
 
 
-def write_rows(file: InputFile, index: int, records: int, storage: "Storage", plan_hash: str) -> Cuts:
-    """Write the units of a Parquet file, `records` rows each, to staging as Arrow IPC streams.
+def write_rows(file: InputFile, index: int, records: int, size: int, storage: "Storage", plan_hash: str) -> Cuts:
+    """Write the units of a Parquet file to staging as Arrow IPC streams; so many rows or bytes fill one.
 
     Meant for row groups much larger than a unit, of which every unit would have to decode all rows before its own.
     Raises InvalidArgument when the file cannot be read; when it is damaged, everything before that is kept.
@@ -108,7 +104,7 @@ def write_rows(file: InputFile, index: int, records: int, storage: "Storage", pl
     assert file.rows is not None
     with opened(file) as stream:
         damage: list[str] = []
-        rows = _rows(parquet.batches(stream, 0, file.rows, file.columns or []), records, damage)
+        rows = _rows(parquet.batches(stream, 0, file.rows, file.columns or []), records, size, damage)
         pieces = _store(_reading(file, rows), _write_rows, storage, plan_hash, index)
     if damage and not pieces:
         return Cuts(unreadable=f"is damaged ({damage[0]})")
@@ -162,17 +158,23 @@ def _write_rows(output: pa.NativeFile, parts: Iterator[pa.RecordBatch]) -> None:
             writer.write_batch(batch)
 
 
-def _rows(batches: Iterable[pa.RecordBatch], records: int, damage: list[str]) -> Iterator[tuple[pa.RecordBatch, bool]]:
+def _rows(
+    batches: Iterable[pa.RecordBatch], records: int, size: int, damage: list[str]
+) -> Iterator[tuple[pa.RecordBatch, bool]]:
     """Yield rows of one unit, and whether they complete it. A damaged file ends where it is, and `damage` says why."""
-    left = records
+    left, room = records, size
     try:
         for batch in batches:
             start = 0
             while start < batch.num_rows:
                 part = batch.slice(start, left)
-                left -= part.num_rows
-                yield part, not left
-                start, left = start + part.num_rows, left or records
+                while part.nbytes > room and part.num_rows > 1:
+                    part = part.slice(0, part.num_rows // 2)
+                start, left, room = start + part.num_rows, left - part.num_rows, room - part.nbytes
+                full = not left or room <= 0
+                yield part, full
+                if full:
+                    left, room = records, size
     except Damaged as error:
         damage.append(str(error))
 

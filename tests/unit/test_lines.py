@@ -87,7 +87,7 @@ def test_csv_is_cut_and_read_as_the_csv_module_does(rows: list[list[str]], unit:
     data = text.getvalue().encode()
     found = []
     units = [b""]
-    for lines, full in Cutter(unit, quoted=True, limit=BLOCK).parts(blocks_of(data, block)):
+    for lines, full in Cutter(unit, BLOCK, quoted=True, limit=BLOCK).parts(blocks_of(data, block)):
         units[-1] += b"".join(line + b"\n" for line in lines if isinstance(line, bytes))
         if full:
             units.append(b"")
@@ -102,10 +102,34 @@ def test_even_broken_csv_reads_alike_in_units_of_any_size(data: bytes, unit: int
     whole = list(csv_records(split_lines([data], BLOCK), ["id", "text"], BLOCK))
     found, before = [], 0
     part: list[bytes] = []
-    for lines, full in [*Cutter(unit, quoted=True, limit=BLOCK).parts([data]), ([], True)]:
+    for lines, full in [*Cutter(unit, BLOCK, quoted=True, limit=BLOCK).parts([data]), ([], True)]:
         part += [line for line in lines if isinstance(line, bytes)]
         if full:
             found += [(before + line, record) for line, record in csv_records([[*part]], ["id", "text"], BLOCK)]
             before += len(part)
             part = []
     assert found == whole
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 60), st.integers(1, 50))
+def test_units_end_behind_the_record_that_fills_them_with_records_or_bytes(
+    sizes: list[int], records: int, size: int, block: int
+) -> None:
+    data = b"".join(b"x" * length + b"\n" for length in sizes)
+    units: list[list[int]] = [[]]
+    for lines, full in Cutter(records, size, quoted=False, limit=BLOCK).parts(blocks_of(data, block)):
+        units[-1] += map(len, lines)
+        if full:
+            units.append([])
+    assert [length for unit in units for length in unit] == sizes
+    for unit in units[:-1]:
+        assert len(unit) == records or sum(unit) + len(unit) >= size
+    for unit in units:
+        assert len(unit) <= records
+        assert sum(unit[:-1]) + len(unit[:-1]) < size
+
+
+def test_a_quoted_record_is_not_cut_however_long_it_is() -> None:
+    data = b'a,"' + b"line\n" * 50 + b'"\nb,c\n'
+    parts = [(len(lines), full) for lines, full in Cutter(9, 20, quoted=True, limit=BLOCK).parts([data])]
+    assert parts == [(51, True), (1, False)]

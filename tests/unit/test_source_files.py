@@ -232,6 +232,27 @@ def test_a_spooled_file_is_not_spooled_again(folder: Path, read: Read) -> None:
         spool_file(found.plan, 0, found.storage)
 
 
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv", "a.parquet"])
+def test_units_of_a_file_whose_records_grow_are_bounded_by_bytes(
+    name: str, folder: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shoal.plan.UNIT_BYTES", 10_000)
+    rows = [{"id": str(number), "text": "x" * (10 if number < 900 else 4000)} for number in range(1000)]
+    match name:
+        case "a.jsonl.gz":
+            (folder / name).write_bytes(gzip.compress(json_lines(*rows)))
+        case "a.csv":
+            (folder / name).write_text("".join(["id,text\n", *(f"{row['id']},{row['text']}\n" for row in rows)]))
+        case _:
+            pq.write_table(pa.Table.from_pylist(rows), folder / name, use_dictionary=False)
+    found = read(folder / name)
+    assert found.plan.unit_records > 10
+    assert [passage.id for passage in found.passages] == [row["id"] for row in rows]
+    units = [list(read_unit(found.plan, unit, found.storage)) for unit in found.plan.units]
+    sizes = [sum(len(item[1].text) for item in unit if not isinstance(item, Rejected)) for unit in units]
+    assert max(sizes) < 10_000 + 4000
+
+
 def test_the_head_is_read_before_spooling(folder: Path, tmp_path: Path) -> None:
     rows = [{"id": str(number), "text": "x"} for number in range(50)]
     (folder / "a.jsonl.gz").write_bytes(gzip.compress(json_lines(*rows)))
