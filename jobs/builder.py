@@ -267,7 +267,12 @@ class Builder:
         # A rebuild that was interrupted keeps its own plan, for the next --rebuild.
         staged = self._staging(plan_hash)
         if staged is None or staged.version == version:
-            versions.discard_staging(self.storage, plan_hash)
+            try:
+                versions.discard_staging(self.storage, plan_hash)
+            except ShoalError as error:
+                self._reporter.say(
+                    f"staging is not cleared: {error.message}; `shoal index prune` removes what is idle for days"
+                )
         current = versions.read_current(self.storage)
         return Summary(
             index=self.storage.uri,

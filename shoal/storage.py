@@ -37,6 +37,8 @@ _DENIED = (
 _RETRY_AFTER_S = 5.0
 _PASSWORD = re.compile(r"(?<=://)([^:/?@]*):(?!\d+/)([^/?]*|[^?@]*)@")
 """With the user before it. A slash in it makes a URI invalid, which a message says, and must not show it either."""
+_DELETIONS = 10
+"""Times that a folder is removed in which another process writes meanwhile."""
 
 
 class Storage:
@@ -150,11 +152,20 @@ class Storage:
                     case pafs.FileType.NotFound:
                         pass
                     case pafs.FileType.Directory:
-                        self._filesystem.delete_dir(place)
+                        self._delete_folder(place)
                     case _:
                         self._filesystem.delete_file(place)
             except FileNotFoundError:
                 pass  # another process was faster
+
+    def _delete_folder(self, place: str) -> None:
+        for more in reversed(range(_DELETIONS)):
+            try:
+                self._filesystem.delete_dir(place)
+                return
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY or not more:
+                    raise
 
     @contextmanager
     def scratch(self, folder: str) -> Iterator[Path]:
@@ -329,6 +340,8 @@ def translate(error: Exception, place: str, writing: bool) -> ShoalError:
         return Unavailable(
             f"{place}: no space left; free some and run the same command again", retry_after_s=_RETRY_AFTER_S
         )
+    if number == errno.ENOTEMPTY:
+        return Unavailable(f"{place}: another process is writing to it; try again", retry_after_s=_RETRY_AFTER_S)
     return Unavailable(
         f"{place} cannot be reached: {_first_line(error)}; check the endpoint, the network and the credentials",
         retry_after_s=_RETRY_AFTER_S,

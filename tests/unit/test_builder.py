@@ -10,7 +10,8 @@ from rich.console import Console
 from jobs.builder import Builder
 from jobs.progress import Reporter
 from jobs.session import Cluster
-from shoal import layout
+from shoal import layout, versions
+from shoal.errors import Unavailable
 from shoal.plan import make_plan
 from tests.unit.test_build import Build, jsonl, records
 
@@ -28,6 +29,12 @@ def builder(build: Build, **changes: Any) -> Builder:
     return Builder(build.settings.model_copy(update=changes), Cluster(2, 0, private=True), reporter)
 
 
+def said(builder: Builder) -> str:
+    out = builder._reporter.console.file
+    assert isinstance(out, io.StringIO)
+    return out.getvalue()
+
+
 def test_a_build_goes_on_where_its_input_and_its_model_lie_now(build: Build, tmp_path: Path) -> None:
     (tmp_path / "moved").mkdir()
     source = (tmp_path / "in.jsonl").rename(tmp_path / "moved" / "in.jsonl")
@@ -42,3 +49,15 @@ def test_a_build_goes_on_where_its_input_and_its_model_lie_now(build: Build, tmp
     assert (staged.source.source, staged.encoder.model) == (str(source), "/moved/model")
     assert list(staged.units) == list(build.plan.units)
     assert build.storage.read(layout.plan(build.plan.hash)) == staged.to_bytes()
+
+
+def test_staging_that_cannot_be_cleared_is_told_and_no_reason_to_fail(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*arguments: Any) -> None:
+        raise Unavailable("another process is writing to it")
+
+    monkeypatch.setattr(versions, "discard_staging", busy)
+    one = builder(build)
+    assert one._finish(build.plan.hash, build.publish()).activated
+    assert "another process is writing to it; `shoal index prune` removes" in said(one)

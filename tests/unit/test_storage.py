@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow.fs import LocalFileSystem
 
 from shoal.errors import InvalidArgument, NotFound, ShoalError, Unavailable
 from shoal.storage import Storage
@@ -147,3 +148,23 @@ def test_what_the_disk_says_of_a_scratch_folder_is_told_with_its_place(
         Storage(str(tmp_path)).scratch("staging/scratch"),
     ):
         raise raised
+
+
+def test_a_folder_that_another_process_writes_to_is_removed_all_the_same(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("folder/file", b"x")
+    faults = [OSError(errno.ENOTEMPTY, "Directory not empty")] * 3
+
+    class Busy(LocalFileSystem):
+        def delete_dir(self, path: str) -> None:
+            if faults:
+                raise faults.pop()
+            super().delete_dir(path)
+
+    storage._filesystem = Busy()
+    storage.delete("folder")
+    assert not storage.exists("folder")
+    storage.write("folder/file", b"x")
+    faults[:] = [OSError(errno.ENOTEMPTY, "Directory not empty")] * 99
+    with pytest.raises(Unavailable, match="folder: another process is writing to it"):
+        storage.delete("folder")
