@@ -23,7 +23,7 @@ from shoal.build.recall import Tuning
 from shoal.build.tokens import codec_digest
 from shoal.build.verify import count_problems
 from shoal.errors import Conflict, CorruptIndex, NotFound, ShoalError
-from shoal.evaluation.gate import Answers, Verdict, judge, read_gate, to_json
+from shoal.evaluation.gate import Answers, Verdict, active_version, judge, read_gate, to_json
 from shoal.fingerprint import Fingerprint
 from shoal.lexical.analyzer import Analyzer
 from shoal.manifest import IndexInfo, Manifest
@@ -273,13 +273,12 @@ class Builder:
                 self._reporter.say(
                     f"staging is not cleared: {error.message}; `shoal index prune` removes what is idle for days"
                 )
-        current = versions.read_current(self.storage)
         return Summary(
             index=self.storage.uri,
             version=version,
             plan=plan_hash,
             built=False,
-            activated=current is not None and current.version == version,
+            activated=active_version(self.storage) == version,
             passages=manifest.counts.passages,
             duplicates=manifest.counts.duplicates,
             rejected=manifest.counts.rejected,
@@ -291,9 +290,8 @@ class Builder:
 
     def _judge(self, manifest: Manifest) -> Verdict | None:
         """Hold a published version against the gate; None without one, or if it is current already."""
-        current = versions.read_current(self.storage)
         gate = self._gate
-        if gate is None or (current is not None and current.version == manifest.version):
+        if gate is None or active_version(self.storage) == manifest.version:
             return None
 
         def ask() -> Answers:

@@ -14,7 +14,7 @@ from shoal import evaluation, versions
 from shoal.build.sample import stratified
 from shoal.cache import ShardCache
 from shoal.encoders import Encoder, load_encoder
-from shoal.errors import InvalidArgument
+from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.evaluation.asking import LocalAsker, ask_all
 from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.known_items import known_items
@@ -109,21 +109,30 @@ def read_gate(settings: BuildSettings) -> Gate | None:
     return replace(gate, dataset=read_dataset(place)) if place else gate
 
 
+def active_version(storage: Storage) -> str | None:
+    """The version that is current; None without one, or where CURRENT is broken, which activating a version mends."""
+    try:
+        current = versions.read_current(storage)
+    except CorruptIndex:
+        return None
+    return None if current is None else current.version
+
+
 def ask(settings: BuildSettings, version: str, dataset: Dataset | None, sample: int) -> Answers:
     """Ask a published version, and the active one if it is another, in this process: stage one, as a server would.
 
     dataset: judged queries; None makes `sample` of them from passages of the version.
     """
     storage = Storage(settings.index)
-    manifest, current = versions.read_manifest(storage, version), versions.read_current(storage)
+    manifest, active = versions.read_manifest(storage, version), active_version(storage)
     encoder = load_encoder(settings)
     with _open(storage, manifest, encoder) as asker:
         if dataset is None:
             dataset = known_items(_sampled(asker, manifest, sample))
         new = _ask(asker, dataset)
-    if current is None or current.version == version:
+    if active is None or active == version:
         return Answers(dataset, new, None)
-    before = versions.read_manifest(storage, current.version)
+    before = versions.read_manifest(storage, active)
     if not before.encoder.matches(encoder.fingerprint()):
         own = settings.model_dump(include=set(EncoderSettings.model_fields))
         own |= {"encoder": before.encoder.model, "max_length": before.encoder.max_length}

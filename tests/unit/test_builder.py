@@ -61,3 +61,16 @@ def test_staging_that_cannot_be_cleared_is_told_and_no_reason_to_fail(
     one = builder(build)
     assert one._finish(build.plan.hash, build.publish()).activated
     assert "another process is writing to it; `shoal index prune` removes" in said(one)
+
+
+@pytest.mark.parametrize("gate", [None, ["recall=0.9"]])
+def test_a_broken_current_is_mended_by_the_next_build(build: Build, gate: list[str] | None) -> None:
+    version = build.publish()
+    build.storage.write(layout.CURRENT, b"half of it")
+    assert not builder(build, gate=gate, activate=False)._finish(build.plan.hash, version).activated
+    summary = builder(build, gate=gate)._finish(build.plan.hash, version)
+    assert summary.activated
+    assert (summary.gate is None) == (gate is None)
+    current = versions.read_current(build.storage)
+    assert current is not None
+    assert current.version == version

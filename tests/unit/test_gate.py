@@ -7,6 +7,7 @@ import ir_measures
 import pytest
 from ir_measures import nDCG
 
+from shoal import layout
 from shoal.errors import InvalidArgument
 from shoal.evaluation.dataset import Dataset
 from shoal.evaluation.gate import Answers, Gate, ask, judge, read_gate, to_json
@@ -15,6 +16,7 @@ from shoal.evaluation.runs import Run
 from shoal.manifest import IndexInfo, Manifest
 from shoal.records import Passage
 from shoal.settings import BuildSettings, LexicalSettings
+from shoal.storage import Storage
 from tests.indexes import passages, publish
 
 DATASET = Dataset("fish", {"a": "sleep", "b": "swim", "c": "eat"}, {"a": {"p1": 1}, "b": {"p2": 2}, "c": {"p3": 1}})
@@ -153,3 +155,5 @@ def test_a_version_is_asked_beside_the_active_one_and_finds_its_known_items(tmp_
         f"p{n}" for n in range(20)
     }
     assert ask(build, "v1", found.dataset, 0).active is None
+    Storage(str(tmp_path)).write(layout.CURRENT, b"half of it")
+    assert ask(build, "v2", found.dataset, 0).active is None
