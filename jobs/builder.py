@@ -258,7 +258,8 @@ class Builder:
         """Make a published version current if that is wanted, and clear the staging area of its build."""
         manifest = versions.read_manifest(self.storage, version)
         verdict = self._judge(manifest)
-        if self.settings.activate and (verdict is None or verdict.passed):
+        wanted = self.settings.activate and (verdict is None or verdict.passed)
+        if wanted and active_version(self.storage) != version:  # activating reads all of it
             try:
                 versions.activate(self.storage, version, verified=verified)
             except ShoalError as error:

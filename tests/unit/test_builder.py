@@ -74,3 +74,14 @@ def test_a_broken_current_is_mended_by_the_next_build(build: Build, gate: list[s
     current = versions.read_current(build.storage)
     assert current is not None
     assert current.version == version
+
+
+def test_a_version_that_is_current_already_is_not_read_again(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = build.publish()
+    builder(build)._finish(build.plan.hash, version)
+
+    def verify(*arguments: Any) -> list[str]:
+        raise AssertionError("nothing is to be read")
+
+    monkeypatch.setattr(versions, "verify", verify)
+    assert builder(build)._finish(build.plan.hash, version).activated
