@@ -242,12 +242,13 @@ class Builder:
 
     def _verify(self, plan: Plan, tally: Tally) -> None:
         """Read everything that was stored once more. Raises CorruptIndex; then nothing is published."""
-        problems = count_problems(tally)
+        problems = []
         with self._reporter.stage("verify", plan.shards, "shards") as stage:
             calls = ((self.settings.index, plan.hash, plan.version, shard) for shard in range(plan.shards))
             for shard, found in spread(tasks.verify, calls, self._limit, num_cpus=1):
                 problems += found
                 stage.advance(int(tally.shard_passages[shard]))
+        problems = [*count_problems(plan, tally, self.storage), *problems]
         if problems:
             raise CorruptIndex(
                 f"nothing is published: {'; '.join(problems[:_EXAMPLES])} ({len(problems)} problems); run the same "

@@ -52,12 +52,13 @@ def verify_shard(plan: Plan, commit: ShardCommit, storage: Storage) -> list[str]
     return problems
 
 
-def count_problems(tally: Tally) -> list[str]:
-    """Say which shards did not keep every passage that was embedded for them, but for duplicates."""
+def count_problems(plan: Plan, tally: Tally, storage: Storage) -> list[str]:
+    """Say which shards did not keep all that was embedded for them, but for duplicates, and undo their commits."""
     if not tally.done.all():
         return [f"{(~tally.done).sum()} units are not embedded"]
     lost = tally.shard_rows - tally.shard_passages - tally.shard_duplicates
-    return [
-        f"shard {shard} lost {lost[shard]} passages between embedding and indexing"
-        for shard in lost.nonzero()[0].tolist()
-    ]
+    problems = []
+    for shard in lost.nonzero()[0].tolist():
+        storage.delete(layout.shard_commit(plan.hash, shard))
+        problems.append(f"shard {shard} lost {lost[shard]} passages between embedding and indexing")
+    return problems

@@ -146,10 +146,15 @@ def judge(gate: Gate, manifest: Manifest, ask: Callable[[], Answers]) -> Verdict
     reasons: list[str] = []
     measured: dict[str, float] = {}
     if gate.recall is not None:
-        recall = manifest.index.recall_at_10 or 0.0
-        measured["recall_at_10"] = recall
-        if recall < gate.recall:
-            reasons.append(f"recall@10 is {recall:.4f}, {gate.recall:g} was demanded")
+        recall = manifest.index.recall_at_10
+        if recall is None:
+            reasons.append(
+                "recall@10 was not measured by its build (--verify-queries 0); build it again with --rebuild"
+            )
+        else:
+            measured["recall_at_10"] = recall
+            if recall < gate.recall:
+                reasons.append(f"recall@10 is {recall:.4f}, {gate.recall:g} was demanded")
     if gate.min_ndcg is None and gate.max_drop is None:
         return Verdict(reasons, measured)
     from shoal.evaluation.measures import judge as judged

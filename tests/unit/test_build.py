@@ -152,7 +152,7 @@ def test_every_passage_is_indexed_once_in_its_shard_with_its_vector(tmp_path: Pa
         shard, vector = found[f"p{n}"]
         assert shard == shard_of(f"p{n}", 3)
         np.testing.assert_array_equal(vector, build.encoder.encode_passages([f"passage {n} about topic {n % 7}"])[0])
-    assert not count_problems(build.tally)
+    assert not count_problems(build.plan, build.tally, build.storage)
     assert not any(verify_shard(build.plan, commit, build.storage) for commit in commits)
 
 
@@ -245,7 +245,7 @@ def test_the_first_of_several_equal_ids_wins_and_the_others_are_reported(tmp_pat
     ]
     manifest = make_manifest(build.plan, build.tally, commits, tuned(build.plan, commits), [], None)
     assert manifest.counts.model_dump() == {"input": 30, "passages": 28, "duplicates": 2, "rejected": 0}
-    assert not count_problems(build.tally)
+    assert not count_problems(build.plan, build.tally, build.storage)
 
 
 def test_of_texts_with_equal_ids_all_pieces_of_the_first_are_kept_and_no_other(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_of_texts_with_equal_ids_all_pieces_of_the_first_are_kept_and_no_other(t
         *((8, f"p1#{piece}", "duplicate id, first in in.jsonl:2") for piece in range(1, 6)),
         *((12, f"short#{piece}", "duplicate id, first in in.jsonl:4") for piece in range(1, 4)),
     }
-    assert not count_problems(build.tally)
+    assert not count_problems(build.plan, build.tally, build.storage)
     assert not any(verify_shard(build.plan, commit, build.storage) for commit in commits)
 
 
@@ -444,10 +444,11 @@ def test_verification_finds_a_changed_byte_and_a_missing_file(tmp_path: Path) ->
 
 def test_verification_finds_lost_passages(tmp_path: Path) -> None:
     build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30)))
-    assert count_problems(build.tally) == ["3 units are not embedded"]
+    assert count_problems(build.plan, build.tally, build.storage) == ["3 units are not embedded"]
     build.embed().index()
     build.tally.shard_passages[1] -= 2
-    assert count_problems(build.tally) == ["shard 1 lost 2 passages between embedding and indexing"]
+    problems = count_problems(build.plan, build.tally, build.storage)
+    assert problems == ["shard 1 lost 2 passages between embedding and indexing"]
 
 
 def test_a_published_build_is_a_whole_version(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The course of a build as far as it needs no Ray: which plan goes on, what becomes of a version that is published."""
 
 import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from jobs.builder import Builder
 from jobs.progress import Reporter
 from jobs.session import Cluster
 from shoal import layout, versions
-from shoal.errors import Unavailable
+from shoal.errors import CorruptIndex, Unavailable
 from shoal.plan import make_plan
 from tests.unit.test_build import Build, jsonl, records
 
@@ -85,3 +86,21 @@ def test_a_version_that_is_current_already_is_not_read_again(build: Build, monke
 
     monkeypatch.setattr(versions, "verify", verify)
     assert builder(build)._finish(build.plan.hash, version).activated
+
+
+def test_a_shard_that_lost_passages_is_indexed_anew_by_the_same_command(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spread(task: Any, calls: Iterable[tuple[Any, ...]], *limits: Any, **resources: Any) -> Iterator[Any]:
+        return (task(*call) for call in calls)
+
+    monkeypatch.setattr("jobs.builder.spread", spread)
+    build.index()
+    build.tally.shard_rows[1] += 2
+    with pytest.raises(CorruptIndex, match=r"shard 1 lost 2 passages.*run the same command again"):
+        builder(build)._verify(build.plan, build.tally)
+    assert [build.storage.exists(layout.shard_commit(build.plan.hash, shard)) for shard in range(3)] == [
+        True,
+        False,
+        True,
+    ]

@@ -91,6 +91,14 @@ def test_recall_is_what_the_build_has_measured(recall: float | None, passed: boo
     assert judge(Gate(recall=0.95), manifest(recall), never).passed == passed
 
 
+def test_a_recall_that_was_not_measured_is_told_with_the_remedy() -> None:
+    verdict = judge(Gate(recall=0.95), manifest(None), never)
+    assert verdict.reasons == [
+        "recall@10 was not measured by its build (--verify-queries 0); build it again with --rebuild"
+    ]
+    assert not verdict.measured
+
+
 @pytest.mark.parametrize(
     ("max_drop", "new", "active", "passed"),
     [(0.01, WORSE, GOOD, False), (0.5, WORSE, GOOD, True), (0.0, GOOD, GOOD, True), (0.0, GOOD, WORSE, True)],
