@@ -232,8 +232,9 @@ class _Units(Sequence[Unit]):
 def make_plan(settings: BuildSettings, fingerprint: Fingerprint) -> Plan:
     """List the input, look at samples of it, and decide how it is cut.
 
-    Deterministic but for `version` and `created_at`. Raises InvalidArgument when there is no input, when it cannot be
-    read, when its format is not clear, or when settings contradict one another.
+    Deterministic but for `version` and `created_at`. Raises InvalidArgument when there is no input, when it may not be
+    read, when its format is not clear, or when settings contradict one another, and Unavailable when it cannot be
+    reached.
     """
     listing = find_input(settings.source, settings.format, settings.index)
     source = _resolve(settings, listing.format)

@@ -51,8 +51,7 @@ def embed_unit(
     codec: rounds the token vectors, for a plan that stores them. A unit that another codec has rounded is
     embedded anew: two runs of one build may have learned one each.
     The result depends on the plan and the encoder alone; it is not asked for vectors that the source brings.
-    Raises InvalidArgument when the unit's file cannot be read or has changed since the plan was made, or when token
-    vectors are wanted of an encoder that has none.
+    Raises what a `UnitReader` raises, and InvalidArgument when token vectors are wanted of an encoder that has none.
     """
     files = layout.unit_commit(plan.hash, unit.number), layout.unit_data(plan.hash, unit.number)
     digest = None if codec is None else codec.digest

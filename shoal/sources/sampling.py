@@ -52,7 +52,7 @@ def measure(files: list[InputFile], source: SourceSettings) -> Sample:
     """Sample the input. `source.format` is resolved. Deterministic: depends on the files alone.
 
     A file that is damaged or that may not be read is marked as unreadable. Raises InvalidArgument when all of them are,
-    and for a file that cannot be reached, that is not of the format or that lacks the fields.
+    and for a file that is not of the format or that lacks the fields, Unavailable for one that cannot be reached.
     """
     files = [_checked(file) for file in files]
     records, mean = 0, UNKNOWN

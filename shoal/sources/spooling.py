@@ -69,7 +69,7 @@ class Cutter:
 
 
 def find_offsets(file: InputFile, cutter: Cutter) -> Cuts:
-    """Find where the units of a plain file start. Raises InvalidArgument when it cannot be read."""
+    """Find where the units of a plain file start. Raises what `opened` raises."""
     offsets = [file.first]
     position = file.first
     with opened(file) as stream:
@@ -83,7 +83,7 @@ def find_offsets(file: InputFile, cutter: Cutter) -> Cuts:
 def write_pieces(file: InputFile, index: int, cutter: Cutter, storage: "Storage", plan_hash: str) -> Cuts:
     """Write the units of a compressed file to staging.
 
-    Raises InvalidArgument when the file cannot be read at all; when it breaks off, everything before that is kept.
+    Raises what `opened` raises; when the file breaks off, everything before that is kept.
     """
     assert file.compression is not None
     with opened(file) as stream:
@@ -99,7 +99,7 @@ def write_rows(file: InputFile, index: int, records: int, size: int, storage: "S
     """Write the units of a Parquet file to staging as Arrow IPC streams; so many rows or bytes fill one.
 
     Meant for row groups much larger than a unit, of which every unit would have to decode all rows before its own.
-    Raises InvalidArgument when the file cannot be read; when it is damaged, everything before that is kept.
+    Raises what `opened` raises; when the file is damaged, everything before that is kept.
     """
     assert file.rows is not None
     with opened(file) as stream:
