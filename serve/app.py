@@ -283,13 +283,14 @@ class Server(Ingress):
             async with asyncio.timeout(LOOK_UP_S):
                 encoder = await asyncio.to_thread(serve.get_app_handle, name)
                 entry: Entry = await call(encoder, "look_up", deadline=time.time() + LOOK_UP_S)
-        except Exception as error:  # one that is being built, or has gone, or is something else, stops no other
+            described = entry.shape, entry.kind, entry.theirs
+        except Exception as error:  # one that is being built, or of older code, or something else, stops no other
             logger.info("%s tells of no services: %s", name, error)
             return None
         if entry.index != self._settings.index:
             return None
         known = self._known.get(name)
-        if known is None or (known.shape, known.kind, known.theirs) != (entry.shape, entry.kind, entry.theirs):
+        if known is None or (known.shape, known.kind, known.theirs) != described:
             known = self._known[name] = entry.services(encoder)
         return known
 

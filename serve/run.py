@@ -85,7 +85,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
                 inside=_serves_itself(served),
             )
             url = _url(settings.host, settings.port)
-            _wait_until_ready(url, fleets.follow)
+            _wait_until_ready(url, fleets.follow, partial(_lacking, loop))
             print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
             _watch(url, fleets.follow, min(WATCH_S, settings.watch_s))
     except KeyboardInterrupt:
@@ -211,30 +211,39 @@ def _served_version(loop: asyncio.Runner) -> str | None:
 
     loop: the one of all calls; Serve ties its handles to the loop of the caller (`private_ray`), and keeps them.
     """
+    info = _ask(loop, "index_info")
+    return None if info is None or info["problem"] else str(info["version"])
+
+
+def _lacking(loop: asyncio.Runner) -> str:
+    """What keeps an ingress replica from being ready, which /readyz keeps from strangers; empty if it does not say."""
+    return ", ".join(_ask(loop, "ready") or [])
+
+
+def _ask(loop: asyncio.Runner, method: str) -> Any:
+    """What a method of an ingress replica returns; None while it is starting, or too busy."""
     from ray import serve
 
     from serve.app import NAME
 
-    async def ask() -> dict[str, Any]:
+    async def ask() -> Any:
         async with asyncio.timeout(WATCH_S):
-            info: dict[str, Any] = await serve.get_app_handle(NAME).index_info.remote()
-            return info
+            return await getattr(serve.get_app_handle(NAME), method).remote()
 
     try:
-        info = loop.run(ask())
-    except Exception:  # it is starting, or too busy: then nothing is ended yet
+        return loop.run(ask())
+    except Exception:
         return None
-    return None if info["problem"] else str(info["version"])
 
 
-def _wait_until_ready(url: str, follow: Callable[[], None]) -> None:
+def _wait_until_ready(url: str, follow: Callable[[], None], lacking: Callable[[], str]) -> None:
     noticed = time.monotonic()
     while missing := _missing(url):
         if problem := _deployment_problem():
             raise problem
         if time.monotonic() - noticed > NOTICE_S:
             noticed = time.monotonic()
-            print(f"waiting: {missing}", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"waiting: {lacking() or missing}", file=sys.stderr, flush=True)  # noqa: T201
             follow()
         time.sleep(POLL_S)
 

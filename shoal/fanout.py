@@ -209,7 +209,9 @@ class FanOut:
                 errors[shard] = error
         missing = {shard: _reason(error) for shard, error in errors.items()}
         if not found:
-            _refuse_if_overloaded(errors)
+            overloaded = [error for error in errors.values() if isinstance(error, Overloaded)]
+            if len(overloaded) == len(errors):
+                raise overloaded[0]
             raise Unavailable(f"no shard answered ({describe(missing)}); try again", retry_after_s=1)
         return found, missing
 
@@ -219,8 +221,7 @@ class FanOut:
         """Fetch the passages of candidates, and their vectors if asked for, until an absolute deadline.
 
         Only shards that hold candidates are asked. Returns passages and vectors by (shard, row), and why shards are
-        missing by shard number. Raises InvalidArgument when the index kind has no vectors to give, Overloaded when all
-        of these shards have too many fetches waiting.
+        missing by shard number. Raises InvalidArgument when the index kind has no vectors to give.
         """
         rows = _by_shard(candidates)
         fetches = await asyncio.gather(
@@ -228,19 +229,17 @@ class FanOut:
             return_exceptions=True,
         )
         fetched: dict[tuple[int, int], tuple[Passage, FloatArray | None]] = {}
-        errors: dict[int, BaseException] = {}
+        missing: dict[int, str] = {}
         for (shard, wanted), fetch in zip(rows.items(), fetches, strict=True):
             if isinstance(fetch, InvalidArgument):
                 raise fetch
             if isinstance(fetch, BaseException):
-                errors[shard] = fetch
+                missing[shard] = _reason(fetch)
                 continue
             vectors = [None] * len(wanted) if fetch.vectors is None else list(fetch.vectors)
             for row, passage, vector in zip(wanted, fetch.passages, vectors, strict=True):
                 fetched[shard, row] = passage, vector
-        if not fetched:
-            _refuse_if_overloaded(errors)
-        return fetched, {shard: _reason(error) for shard, error in errors.items()}
+        return fetched, missing
 
     async def score(
         self, query: TextVectors, candidates: Iterable[Candidate], deadline: float
@@ -443,13 +442,6 @@ def _stacked(vectors: Sequence[FloatArray | None]) -> FloatArray:
 def describe(missing: Mapping[int, str]) -> str:
     """Say in words which shards are missing and why."""
     return ", ".join(f"shard {shard}: {reason}" for shard, reason in sorted(missing.items()))
-
-
-def _refuse_if_overloaded(errors: Mapping[int, BaseException]) -> None:
-    """Raise Overloaded if that is all that is wrong: a server that answers this is busy and not broken."""
-    overloaded = [error for error in errors.values() if isinstance(error, Overloaded)]
-    if overloaded and len(overloaded) == len(errors):
-        raise overloaded[0]
 
 
 def _reason(error: BaseException) -> str:

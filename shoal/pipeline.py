@@ -227,6 +227,8 @@ class SearchPipeline:
                 kept = (one for one in candidates if one.passage)
                 candidates = list(kept) if shortens else _ranked(kept)
             if not any(candidate.passage for candidate in candidates):
+                if set(lost.values()) == {"overloaded"}:  # busy and not broken
+                    raise Overloaded("too many queries wait for the texts of their passages; try again later")
                 raise Unavailable(f"no shard sent its passages ({describe(missing)}); try again", retry_after_s=1)
 
         retrieved_at = now()
@@ -361,8 +363,9 @@ class SearchPipeline:
 
 
 def _fits(texts: list[_Text], text: _Text) -> bool:
-    together = [*texts, text]
-    return sum(len(one.query) for one in together) <= CHARACTERS_PER_CALL or not any(one.tokens for one in together)
+    if not text.tokens and not any(one.tokens for one in texts):
+        return True
+    return len(text.query) + sum(len(one.query) for one in texts) <= CHARACTERS_PER_CALL
 
 
 def _ranked(candidates: Iterable[Candidate]) -> list[Candidate]:

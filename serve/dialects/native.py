@@ -317,16 +317,17 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
         def size(self, queries: int, top_k: int, top_n: int) -> int:
             """Count the results of the answer at most; or the candidates, which `explain` lists."""
             param, each = ("top_k", top_k) if self.explain else ("top_n", top_n)
-            most, vectors = settings.max_results, ""
+            limits = [(param, each, settings.max_results, "")]
             if "vector" in self.include:
-                most, vectors = settings.max_vectors, " with vectors"
-            if queries * each > most:
-                raise InvalidArgument(
-                    f"{param} {each} of {queries} queries makes {queries * each:,} results{vectors}, more than the "
-                    f"{most:,} of one answer; ask for fewer, or in several requests",
-                    param=param,
-                )
-            return queries * each
+                limits.append(("top_n", top_n, settings.max_vectors, " with vectors"))
+            for param, each, most, vectors in limits:
+                if queries * each > most:
+                    raise InvalidArgument(
+                        f"{param} {each} of {queries} queries makes {queries * each:,} results{vectors}, more than the "
+                        f"{most:,} of one answer; ask for fewer, or in several requests",
+                        param=param,
+                    )
+            return queries * limits[0][1]
 
     routes = APIRouter(prefix="/v1", tags=["native"])
 

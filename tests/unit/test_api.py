@@ -418,6 +418,8 @@ async def test_one_answer_has_so_many_results_and_no_more(body: Any, param: str,
     refused = await server.post({"query": ["a", "b", "c"], **body})
     assert makes in check_error(refused, 400, "INVALID_ARGUMENT", param)
     assert server.engine.requests == []
+    many = {"query": "a", "top_k": 20, "top_n": 8, "include": ["vector"], "explain": True}
+    assert (await server.post(many)).status_code == 200
     response = await server.post({"query": ["a", "b"], "top_n": 4, "include": ["vector"]})
     assert [len(answer["results"]) for answer in response.json()["responses"]] == [4, 4]
 

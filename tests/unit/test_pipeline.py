@@ -598,13 +598,29 @@ async def test_too_many_queries_waiting_for_texts_are_refused_as_those_waiting_f
         return searches
 
     searches = await filled(system.shards)
-    with pytest.raises(Overloaded, match="queue of the texts of shard"):
+    with pytest.raises(Overloaded, match="wait for the texts"):
         await system.pipeline.search(request("q2", top_n=12))
     await asyncio.gather(*searches)
     searches = await filled(system.shards[2:])
     answer = await system.pipeline.search(request("q2", top_n=12))
     assert answer.coverage.missing == (MissingShard(2, "overloaded"),)
     assert [one.coverage.fraction for one in await asyncio.gather(*searches)] == [1, 1]
+
+
+@virtual_time
+async def test_an_answer_is_not_thrown_away_because_too_many_wait_for_vectors() -> None:
+    system = System(max_waiting=1, max_batch=1)
+    for shard in system.shards:
+        shard.fetch_behaviour.delay = 3
+    searches = []
+    for n in range(2):
+        searches.append(asyncio.ensure_future(system.pipeline.search(request(f"q{n}", top_n=12, include_vector=True))))
+        await asyncio.sleep(0.1)
+    answer = await system.pipeline.search(request("q2", top_n=12, include_vector=True))
+    assert answer.degraded is not None
+    assert "some vectors are missing (shard 0: overloaded, shard 1: overloaded" in answer.degraded
+    assert len(answer.results) == 12
+    await asyncio.gather(*searches)
 
 
 @virtual_time
