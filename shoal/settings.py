@@ -451,7 +451,7 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
         description="Most results of one request, those of all its queries together; with explain, most candidates.",
     )
     max_vectors: int = Field(
-        1000, ge=1, le=1_000_000, description="The same for a request that wants the vectors of its results."
+        1000, ge=1, le=1_000_000, description="Most results of one request that wants their vectors."
     )
     max_body_bytes: int = Field(1_000_000, ge=1_000, le=100_000_000, description="Largest request body accepted.")
     body_timeout_s: float = Field(
