@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, get_args
 
 from shoal import versions
@@ -38,8 +39,8 @@ BUSY_S = 60.0
 REFUSED_S = 60.0
 """Seconds before a version that was found broken is tried again: finding that out reads all of it."""
 
-PATIENCE_S = 30.0
-"""Seconds that a new ingress waits for services of the current version, before it serves the version before."""
+PATIENCE_S = 5.0
+"""Seconds that a new ingress waits for all shards of the current version, before it makes do with what there is."""
 
 REMEDY = (
     "`shoal serve` starts replicas for it beside these once it is current (`shoal index activate` on the index root); "
@@ -100,19 +101,29 @@ class Pulse:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready(Generic[F]):
+    """A version that replicas have loaded, but for shards that have no replica."""
+
+    fleet: F
+    manifest: Manifest
+    absent: Sequence[int]
+
+
 class Activation(Generic[F]):
     """Keeps one ingress replica on the version that CURRENT names.
 
     fleet: its own replicas, if it has any. find: gives others, which serve versions of a shape, or None; the same ones
     again as long as they are there.
-    switch: called with replicas and the manifest of the version that new queries shall be answered from.
+    switch: called with replicas, the manifest of the version that new queries shall be answered from, and the numbers
+    of shards that have no replica.
     """
 
     def __init__(
         self,
         storage: Storage,
         fleet: F | None,
-        switch: Callable[[F, Manifest], None],
+        switch: Callable[[F, Manifest, Sequence[int]], None],
         find: Callable[[Shape], Awaitable[F | None]],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -127,16 +138,16 @@ class Activation(Generic[F]):
         self._previous: str | None = None
         self._problem: str | None = None
         self._refused: tuple[str | None, float] = (None, 0.0)
-        self._waits_since: float | None = None
-        self.looked = asyncio.Event()
-        """Set once `watch` has looked for a version for the first time, whatever came of it."""
+        self._since: float | None = None
+        self.settled = asyncio.Event()
+        """Set once a version is served, or there is nothing to wait for."""
 
     async def activate(self, version: str) -> None:
         """Serve a published version. Raises NotFound, Conflict, EncoderMismatch, CorruptIndex, DeadlineExceeded."""
         async with self._lock:
-            fleet, manifest = await self._prepare(version)
+            ready = await self._prepare(version)
             current = await asyncio.to_thread(versions.activate, self._storage, version)
-            await self._serve(fleet, manifest, current.previous)
+            await self._serve(ready, current.previous)
 
     async def rollback(self) -> None:
         """Serve the previous version again. Raises Conflict when there is none."""
@@ -145,16 +156,18 @@ class Activation(Generic[F]):
             if current is None or current.previous is None:
                 place = self._storage.place()
                 raise Conflict(f"{place} has no previous version to roll back to; activate one by its name")
-            fleet, manifest = await self._prepare(current.previous)
+            ready = await self._prepare(current.previous)
             # By its name: a build may have made another version current while this one was loaded.
-            current = await asyncio.to_thread(versions.activate, self._storage, manifest.version)
-            await self._serve(fleet, manifest, current.previous)
+            current = await asyncio.to_thread(versions.activate, self._storage, ready.manifest.version)
+            await self._serve(ready, current.previous)
 
     async def watch(self, every_s: float) -> None:
         """Follow CURRENT until cancelled."""
         while True:
+            waited = self._has_waited()  # before: only then has this look made do with what there is
             await self.follow()
-            self.looked.set()
+            if self._manifest is not None or waited:
+                self.settled.set()
             await asyncio.sleep(every_s if self._manifest else min(START_S, every_s))
 
     async def follow(self) -> None:
@@ -163,12 +176,13 @@ class Activation(Generic[F]):
         Never raises: a version that cannot be served is a problem that `describe` and the log tell.
         """
         async with self._lock:
+            self._since = self._since or self._clock()
             try:
                 current = await asyncio.to_thread(versions.read_current, self._storage)
                 if current is None:
                     raise NotFound(f"{self._storage.place()} has no current version; build or activate one")
             except Exception as error:
-                self._tell("CURRENT", error)
+                self._tell(f"CURRENT cannot be served: {error}")
                 return
             if self._manifest is not None and self._manifest.version == current.version:
                 self._previous, self._problem = current.previous, None
@@ -176,23 +190,24 @@ class Activation(Generic[F]):
             elif not self._refuses(current.version):
                 await self._go_to(current)
 
+    def _has_waited(self) -> bool:
+        return self._since is not None and self._clock() - self._since > PATIENCE_S
+
     async def _go_to(self, current: versions.Current) -> None:
+        # Other ingress replicas serve the current version: one that starts should not differ for a moment's sake.
+        starved = self._manifest is None and self._has_waited()
         try:
-            await self._serve(*await self._prepare(current.version), current.previous)
-        except (Conflict, NotFound) as error:
-            now = self._clock()
-            lasting = error.retry_after_s is None
-            if lasting:
-                self._refused = (current.version, now + REFUSED_S)
-            self._tell(current.version, error)
-            if self._waits_since is None:
-                self._waits_since = now
-            # Other ingress replicas serve the current version: one that starts should not differ for a moment's sake.
-            waited = lasting or now - self._waits_since > PATIENCE_S
-            if self._manifest is None and current.previous is not None and waited:
-                await self._fall_back(current.previous)
+            await self._serve(await self._prepare(current.version, partly=starved), current.previous)
         except Exception as error:
-            self._tell(current.version, error)
+            problem = f"{current.version} cannot be served: {error}"
+            if isinstance(error, Conflict | NotFound):  # broken, or nothing serves it
+                lasts = error.retry_after_s is None
+                if lasts:
+                    self._refused = (current.version, self._clock() + REFUSED_S)
+                starved = self._manifest is None and (lasts or self._has_waited())
+            if starved and current.previous is not None:
+                problem = await self._fall_back(current.previous, problem)
+            self._tell(problem)
 
     async def _follow_services(self, manifest: Manifest) -> None:
         """Go over to other services of the version that is served when those beside this ingress were replaced."""
@@ -201,10 +216,9 @@ class Activation(Generic[F]):
         try:
             other = await self._find(Shape.of(manifest))
             if other is not None and other is not self._fleet:
-                await self._load(other, manifest.version)
-                await self._serve(other, manifest, self._previous)
+                await self._serve(_Ready(other, manifest, await self._load(other, manifest.version)), self._previous)
         except Exception as error:
-            self._tell(manifest.version, error)
+            self._tell(f"{manifest.version} cannot be served: {error}")
 
     def _refuses(self, version: str) -> bool:
         refused, until = self._refused
@@ -246,22 +260,30 @@ class Activation(Generic[F]):
             "problem": self._problem,
         }
 
-    async def _prepare(self, version: str) -> tuple[F, Manifest]:
+    async def _prepare(self, version: str, partly: bool = False) -> "_Ready[F]":
         manifest = await asyncio.to_thread(versions.read_manifest, self._storage, version)
         fleet = await self._fleet_for(manifest)
-        await self._load(fleet, version)
-        return fleet, manifest
+        return _Ready(fleet, manifest, await self._load(fleet, version, partly))
 
-    async def _load(self, fleet: F, version: str) -> None:
+    async def _load(self, fleet: F, version: str, partly: bool = False) -> list[int]:
+        """Load a version in every shard; partly: those that have no replica may come when they can, but for one.
+
+        Returns these.
+        """
         deadline = self._clock() + PREPARE_S
         outcomes = await asyncio.gather(
             *(shard.prepare(version, deadline) for shard in fleet.shards), return_exceptions=True
         )
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        for number in range(len(fleet.shards)):
+        errors = {number: one for number, one in enumerate(outcomes) if isinstance(one, BaseException)}
+        come_later = partly and all(isinstance(error, Unavailable) for error in errors.values())
+        for error in errors.values():
+            if not come_later or len(errors) == len(outcomes):
+                raise error
+        for number, error in errors.items():
+            logger.error("version %s is served without shard %d: %s", version, number, error)
+        for number in set(range(len(outcomes))) - errors.keys():
             self._pulse.beats((version, number), True)
+        return list(errors)
 
     async def _fleet_for(self, manifest: Manifest) -> F:
         """Replicas that can serve a version. Raises Conflict, or EncoderMismatch, if there are none yet."""
@@ -282,35 +304,34 @@ class Activation(Generic[F]):
             text = f"version {version} was built with {shape.encoder}, this server encodes queries with {own.encoder}"
         raise kind(f"{text}; {REMEDY}", retry_after_s=START_S)
 
-    async def _serve(self, fleet: F, manifest: Manifest, previous: str | None) -> None:
-        fleets = {id(one): one for one in (self._own, self._fleet, fleet) if one is not None}.values()
-        self._go_over(fleet, manifest, previous)
-        keep = [manifest.version, *([previous] if previous else [])]
+    async def _serve(self, ready: "_Ready[F]", previous: str | None) -> None:
+        fleets = {id(one): one for one in (self._own, self._fleet, ready.fleet) if one is not None}.values()
+        self._go_over(ready, previous)
+        keep = [ready.manifest.version, *([previous] if previous else [])]
         deadline = self._clock() + RETIRE_S
         # A replica that misses this keeps a version too long, until the next one; nothing else depends on it.
         await asyncio.gather(
             *(shard.retire(keep, deadline) for one in fleets for shard in one.shards), return_exceptions=True
         )
 
-    def _go_over(self, fleet: F, manifest: Manifest, previous: str | None) -> None:
-        self._switch(fleet, manifest)
-        self._fleet, self._manifest, self._previous, self._problem = fleet, manifest, previous, None
-        logger.info("serving index version %s", manifest.version)
+    def _go_over(self, ready: "_Ready[F]", previous: str | None) -> None:
+        self._switch(ready.fleet, ready.manifest, ready.absent)
+        self._fleet, self._manifest, self._previous, self._problem = ready.fleet, ready.manifest, previous, None
+        logger.info("serving index version %s", ready.manifest.version)
 
-    async def _fall_back(self, previous: str) -> None:
-        """Serve the version before a broken one, as the replicas do that were there before this one started.
+    async def _fall_back(self, previous: str, problem: str) -> str:
+        """Serve the version before one that cannot be, as the replicas do that were there before this one started.
 
         Nothing is unloaded: other ingress replicas may serve the broken one from files that were whole when opened.
+        Returns the problem that is left.
         """
-        problem = self._problem
         try:
-            self._go_over(*await self._prepare(previous), None)
+            self._go_over(await self._prepare(previous, partly=self._has_waited()), None)
         except Exception as error:
-            logger.error("nor can the version before it be served: %s", error)
-        self._problem = problem
+            return f"{problem}; nor can the version before it: {error}"
+        return problem
 
-    def _tell(self, wanted: str, error: Exception) -> None:
-        problem = f"{wanted} cannot be served: {error}"
+    def _tell(self, problem: str) -> None:
         if problem != self._problem:
             logger.error("%s", problem)
         self._problem = problem

@@ -43,8 +43,10 @@ logger = logging.getLogger("ray.serve")
 
 NAME = "shoal"
 """Name of the application in Serve."""
-LOOK_UP_S = 5.0
-"""How long an endpoint waits for an application to tell what it serves, in seconds."""
+CONTROLLER_S = 5.0
+"""How long an endpoint waits for Serve's controller to name the applications, in seconds."""
+LOOK_UP_S = 2.0
+"""How long it waits for one of them to tell what it serves: less than a new endpoint has patience."""
 CONTROL_REQUESTS = 64
 """Requests a replica accepts beside its searches: health, readiness, description, activation."""
 
@@ -266,7 +268,7 @@ class Server(Ingress):
         prefix = f"{serve.get_replica_context().app_name}-"
         states = {"RUNNING"} if self._pipeline else {"RUNNING", "DEPLOYING", "UNHEALTHY"}
         try:
-            async with asyncio.timeout(LOOK_UP_S):  # Serve answers from its controller, and blocks for as long
+            async with asyncio.timeout(CONTROLLER_S):  # Serve answers from its controller, and blocks for as long
                 applications = (await asyncio.to_thread(serve.status)).applications
         except Exception as error:
             raise Unavailable("Serve's controller does not answer; try again", retry_after_s=RETRY_AFTER_S) from error
@@ -285,7 +287,7 @@ class Server(Ingress):
                 entry: Entry = await call(encoder, "look_up", deadline=time.time() + LOOK_UP_S)
             described = entry.shape, entry.kind, entry.theirs
         except Exception as error:  # one that is being built, or of older code, or something else, stops no other
-            logger.info("%s tells of no services: %s", name, error)
+            logger.info("%s tells of no services: %r", name, error)
             return None
         if entry.index != self._settings.index:
             return None

@@ -361,7 +361,7 @@ class Ingress:
         self._watch = asyncio.create_task(self._activation.watch(settings.watch_s))
         self._sampling = asyncio.create_task(self._sample())
 
-    def _switch(self, services: Services, manifest: Manifest) -> None:
+    def _switch(self, services: Services, manifest: Manifest, absent: Sequence[int]) -> None:
         """Answer new searches from a version; those under way end with the replicas that they have begun with."""
         pipeline = self._pipeline
         if pipeline is None or services is not self._services:
@@ -374,7 +374,7 @@ class Ingress:
                 observer=self._telemetry,
                 kind=services.kind,
             )
-        pipeline.switch_to(manifest)
+        pipeline.switch_to(manifest, absent)
         self._services, self._pipeline = services, pipeline
 
     async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
@@ -397,9 +397,9 @@ class Ingress:
         return answers
 
     async def _first(self, deadline: float) -> SearchPipeline:
-        """Wait until this ingress has looked for a version: one that replaces another is asked before it has."""
+        """Wait until this ingress serves a version: one that replaces another is asked before it does."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._activation.looked.wait(), max(0.0, deadline - time.time()))
+            await asyncio.wait_for(self._activation.settled.wait(), max(0.0, deadline - time.time()))
         if self._pipeline is None:
             raise Unavailable("no index version is served yet; try again", retry_after_s=1)
         return self._pipeline

@@ -187,6 +187,7 @@ async def _result(response: Any) -> Any:
 def _abandon(response: Any, task: "asyncio.Task[Any]") -> None:
     response.cancel()
     task.cancel()
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else asks how it ended
 
 
 def _first_line(error: BaseException) -> str:

@@ -100,7 +100,8 @@ class FanOut:
     stays silent is suspended: queries go on without it, and it is tried again beside them until it answers.
     counts: passages of each shard, for the coverage. fields: types of the metadata fields, for filters. lexical:
     whether the version can be searched by words. late: whether its shards hold token vectors. index: its vector index,
-    for queries that ask for a recall. Raises Conflict when there are not as many counts as shards.
+    for queries that ask for a recall. absent: shards that count as suspended from the beginning. Raises Conflict when
+    there are not as many counts as shards.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class FanOut:
         observer: Observer | None = None,
         index: IndexInfo | None = None,
         late: bool = False,
+        absent: Sequence[int] = (),
     ) -> None:
         if len(counts) != len(shards):
             raise Conflict(
@@ -136,6 +138,8 @@ class FanOut:
             for _ in ("search", "fetch", "score")  # which take different times
         )
         self._breakers = [Breaker(settings.shard_patience_ms / 1000, clock) for _ in shards]
+        for shard in absent:
+            self._breakers[shard].open = True
         self._probes: set[asyncio.Task[None]] = set()
         self._index = index
         self._queues = [

@@ -126,22 +126,34 @@ class SearchPipeline:
         lexical: bool = False,
         index: IndexInfo | None = None,
         late: bool = False,
+        absent: Sequence[int] = (),
     ) -> None:
         """Answer new searches from this version; those under way finish with theirs.
 
         counts: passages of each shard, in order. fields: types of its metadata fields. lexical: whether it can be
         searched by words. index: its vector index, as the manifest describes it. late: whether its shards hold token
-        vectors. Raises Conflict when the version has another number of shards.
+        vectors. absent: shards that are not waited for until they answer. Raises Conflict when the version has another
+        number of shards.
         """
         self._index = FanOut(
-            version, self._shards, counts, self._settings, self._clock, fields, lexical, self._observer, index, late
+            version,
+            self._shards,
+            counts,
+            self._settings,
+            self._clock,
+            fields,
+            lexical,
+            self._observer,
+            index,
+            late,
+            absent,
         )
 
-    def switch_to(self, manifest: Manifest) -> None:
-        """Answer new searches from the version that a manifest describes."""
+    def switch_to(self, manifest: Manifest, absent: Sequence[int] = ()) -> None:
+        """Answer new searches from the version that a manifest describes; see `switch`."""
         counts = [shard.count for shard in manifest.shards]
         lexical, late = manifest.lexical is not None, manifest.late is not None
-        self.switch(manifest.version, counts, manifest.fields, lexical, manifest.index, late)
+        self.switch(manifest.version, counts, manifest.fields, lexical, manifest.index, late, absent)
 
     async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer several queries at once, in order. The first error is raised and gives up the others."""

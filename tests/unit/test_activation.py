@@ -67,8 +67,8 @@ class Server:
         fleet = FakeFleet(Shape(manifest.encoder, shards), self.shards) if shards else None
         self.activation = Activation(self.storage, fleet, self._switch, self._find, lambda: self.time)
 
-    def _switch(self, fleet: FakeFleet, manifest: Manifest) -> None:
-        self.log.append(f"switch {manifest.version}")
+    def _switch(self, fleet: FakeFleet, manifest: Manifest, absent: Sequence[int]) -> None:
+        self.log.append(f"switch {manifest.version}" + "".join(f" without {shard}" for shard in absent))
         self.counts = [shard.count for shard in manifest.shards]
         self.shards = fleet.shards
 
@@ -223,7 +223,9 @@ async def test_whatever_keeps_the_version_before_from_being_served_current_is_fo
     server = Server(root)
     server.shards[0].fails = {"v2": CorruptIndex("damaged"), "v1": MemoryError("no memory for v1")}
     await server.activation.follow()
-    assert await server.activation.missing(0) == ["v2 cannot be served: damaged"]
+    assert await server.activation.missing(0) == [
+        "v2 cannot be served: damaged; nor can the version before it: no memory for v1"
+    ]
     server.shards[0].fails.clear()
     server.time += REFUSED_S
     await server.activation.follow()
@@ -253,6 +255,52 @@ async def test_replicas_that_are_still_starting_are_waited_for(root: Path) -> No
     server.shards[0].fails.clear()
     await server.activation.follow()
     assert await server.activation.missing(0) == []
+
+
+async def test_a_server_that_starts_while_a_shard_is_gone_makes_do_with_the_others(root: Path) -> None:
+    server = Server(root)
+    server.shards[1].fails["v1"] = Unavailable("shard 1 has no replica")
+    await server.activation.follow()
+    with pytest.raises(Unavailable, match="shard 1 has no replica"):
+        server.activation.describe(None)
+    server.time += PATIENCE_S + 1
+    await server.activation.follow()
+    assert (server.activation.describe(None)["version"], server.activation.describe(None)["problem"]) == ("v1", None)
+    assert "switch v1 without 1" in server.log
+    assert await server.activation.missing(0) == ["shard 1 has not loaded version v1"]
+
+
+@pytest.mark.parametrize(
+    "fails", [[Unavailable("gone"), Unavailable("gone")], [Unavailable("gone"), MemoryError("none is left")]]
+)
+async def test_but_not_with_none_at_all_nor_with_one_that_fails(root: Path, fails: list[Exception]) -> None:
+    server = Server(root)
+    for shard, error in zip(server.shards, fails, strict=True):
+        shard.fails["v1"] = error
+    await server.activation.follow()
+    server.time += PATIENCE_S + 1
+    await server.activation.follow()
+    with pytest.raises(Unavailable, match="v1 cannot be served"):
+        server.activation.describe(None)
+
+
+async def test_searches_wait_for_a_server_that_starts_until_it_serves_or_has_waited(root: Path) -> None:
+    server = Server(root)
+    server.shards[1].fails["v1"] = Unavailable("shard 1 has no replica")
+    server.shards[0].fails["v1"] = Unavailable("shard 0 has no replica")
+    twice = asyncio.Event()
+    server.shards[0].meanwhile = lambda: twice.set() if server.shards[0].tries > 1 else None
+    watch = asyncio.create_task(server.activation.watch(0.001))
+    await twice.wait()
+    assert not server.activation.settled.is_set()
+    server.time += PATIENCE_S + 1
+    await server.activation.settled.wait()
+    watch.cancel()
+    other = Server(root)
+    watch = asyncio.create_task(other.activation.watch(0.001))
+    await other.activation.settled.wait()
+    watch.cancel()
+    assert other.log[-1] == "retire all but v1"
 
 
 async def test_a_version_for_another_server_is_a_conflict(root: Path) -> None:

@@ -778,6 +778,19 @@ async def test_a_shard_that_misses_deadlines_before_anything_is_known_of_it_is_s
 
 
 @virtual_time
+async def test_a_shard_that_is_absent_from_the_beginning_is_not_waited_for_until_it_answers() -> None:
+    system = System()
+    system.pipeline.switch("v1", SIZES, absent=[0])
+    system.shards[0].behaviour.delay = 1e6
+    answer = await system.pipeline.search(request())
+    assert (now(), answer.coverage.missing) == (pytest.approx(0), (MissingShard(0, "suspended"),))
+    system.shards[0].behaviour.delay = 0
+    await asyncio.sleep(10)
+    await system.pipeline.search(request())
+    assert (await system.pipeline.search(request())).coverage.fraction == 1
+
+
+@virtual_time
 async def test_clients_in_a_hurry_suspend_nothing() -> None:
     system = System()
     for shard in system.shards:

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -144,27 +145,53 @@ def test_a_shard_whose_files_are_damaged_is_missing_until_they_are_whole(how: st
     """Reading beyond the end of a mapped file kills the process (SIGBUS), and so do offsets that lead anywhere."""
     wait(lambda: httpx.get(f"{single.url}/readyz").status_code == 200)
     before = replicas(single, "shard-00000")
-    files = [file for file in (root / layout.shard_dir("v1", 0)).rglob("*") if file.is_file()]
-    whole = {file: file.read_bytes() for file in files}
-    noise = random.Random(0)
     with asking(single.url) as load:
         wait(lambda: len(load.seen) >= 60)
         struck = time.monotonic()
+        with damaged(root, how):
+            wait(lambda: not replicas(single, "shard-00000") & before)
+            asked = len(load.seen)
+            wait(lambda: len(load.seen) >= asked + 20)
+        restored = time.monotonic()
+        wait(lambda: load.is_whole_again(0))
+    report(load, f"files of a shard {how} for {restored - struck:.1f} s", restored)
+    assert load.failures == []
+    assert load.last_flaw() is not None
+
+
+def test_an_ingress_that_starts_while_a_shard_is_missing_answers_without_it(root: Path, single: Server) -> None:
+    wait(lambda: httpx.get(f"{single.url}/readyz").status_code == 200)
+    shard, ingress = replicas(single, "shard-00000"), replicas(single, "ingress")
+    with asking(single.url) as load:
+        wait(lambda: len(load.seen) >= 60)
+        with damaged(root, "cut off"):
+            wait(lambda: not replicas(single, "shard-00000") & shard)
+            struck = time.monotonic()
+            os.kill(min(ingress), signal.SIGKILL)
+            wait(lambda: replicas(single, "ingress") - ingress)
+            begun = time.monotonic()
+            wait(lambda: sum(one.at > begun and one.degraded is not None for one in load.seen) >= 20)
+        wait(lambda: load.is_whole_again(0))
+    report(load, "ingress SIGKILL while a shard is missing", struck)
+    assert len(load.failures) <= CLIENTS
+
+
+@contextmanager
+def damaged(root: Path, how: str) -> Iterator[None]:
+    """Cut off or overwrite all files of the first shard, and make them whole at the end."""
+    files = [file for file in (root / layout.shard_dir("v1", 0)).rglob("*") if file.is_file()]
+    whole = {file: file.read_bytes() for file in files}
+    noise = random.Random(0)
+    try:
         for file, content in whole.items():
             if how == "cut off":
                 os.truncate(file, 0)
             else:
                 overwrite(file, noise.randbytes(len(content)))
-        wait(lambda: not replicas(single, "shard-00000") & before)
-        asked = len(load.seen)
-        wait(lambda: len(load.seen) >= asked + 20)
-        restored = time.monotonic()
+        yield
+    finally:
         for file, content in whole.items():
             overwrite(file, content)
-        wait(lambda: load.is_whole_again(0))
-    report(load, f"files of a shard {how} for {restored - struck:.1f} s", restored)
-    assert load.failures == []
-    assert load.last_flaw() is not None
 
 
 def overwrite(file: Path, content: bytes) -> None:
