@@ -142,7 +142,7 @@ def prepare_environment(folder: str) -> None:
     # As in the image, Serve finds the application on every node; a job's own working directory comes first.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(APPLICATION), *filter(None, [os.environ.get("PYTHONPATH")])])
     # What Ray sets in a worker whose job has a `worker_process_setup_hook`: here every worker has it.
-    os.environ["__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"] = "serve.loopback.listen_on_loopback"
+    os.environ["__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"] = "serve.worker_setup.listen_on_loopback"
     for exporter in ("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"):
         os.environ.setdefault(exporter, str(free_port()))
 

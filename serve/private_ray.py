@@ -5,9 +5,11 @@ A variable that the user has set is left as it is.
 """
 
 import os
+import random
 import secrets
 import shutil
 import socket
+from itertools import islice
 from pathlib import Path
 
 from serve.access import too_many
@@ -18,6 +20,8 @@ from shoal.settings import RunSettings
 
 GRPC_BYTES = 64 * 2**20
 """Largest message between deployments: the texts of a batch of queries exceed Serve's 4 MiB."""
+PORTS = range(20_000, 30_000)
+"""Where HAProxy's ports are looked for: below those that Serve gives to replicas, which begin at 30000."""
 DRAIN_S = 1
 """How long an ingress replica goes on after it was told to stop, so that the proxy sees it leave."""
 
@@ -134,12 +138,9 @@ def _haproxy(folder: Path, settings: RunSettings) -> dict[str, str]:
 
 
 def _free_ports(count: int) -> list[int]:
-    # Held together, so that they differ.
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """Ports on loopback that are free now, and that nobody gets who asks the system for any port before HAProxy runs.
+
+    The system gives those from 32768 on by default on Linux, and from 49152 on elsewhere.
+    """
+    free = (port for port in random.sample(PORTS, len(PORTS)) if is_free("127.0.0.1", port))
+    return list(islice(free, count))

@@ -6,7 +6,6 @@ searched. Nothing of it is left when it ends: no process, no port, no file. On a
 
 import asyncio
 import contextlib
-import importlib
 import io
 import json
 import logging
@@ -28,6 +27,7 @@ import typer
 from serve import private_ray
 from serve.access import KeyRing, check_exposure
 from serve.fleets import Fleets
+from serve.worker_setup import import_without_pandas
 from shoal import errors
 from shoal.cli.errors import run as start
 from shoal.cli.options import AsJson, settings_command
@@ -118,7 +118,7 @@ def _ray(settings: RunSettings) -> Iterator[None]:
         import ray
 
         # Importing Serve takes as long as starting Ray, which is mostly waiting for other processes.
-        importing = threading.Thread(target=importlib.import_module, args=("serve.app",), daemon=True)
+        importing = threading.Thread(target=import_without_pandas, args=("serve.app",), daemon=True)
         importing.start()
         try:
             try:
@@ -126,7 +126,7 @@ def _ray(settings: RunSettings) -> Iterator[None]:
                     address="local",
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
-                    runtime_env={"worker_process_setup_hook": "serve.loopback.listen_on_loopback"},
+                    runtime_env={"worker_process_setup_hook": "serve.worker_setup.set_up_replica"},
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
                     _temp_dir=str(folder),

@@ -65,6 +65,8 @@ def test_a_server_answers_and_leaves_nothing_behind(
                 assert (refusal.status_code, refusal.json()["status"]) == (status, status)
                 assert len(refusal.content) < 2000
         assert listeners_beyond_loopback(server) == []
+        assert maps("pandas", server) == []  # see serve/worker_setup.py
+        assert maps("numpy", server) != []
         assert key not in " ".join(server.descendants().values())
         (folder,) = server.temporary_folders()
         stop(server)
@@ -72,6 +74,15 @@ def test_a_server_answers_and_leaves_nothing_behind(
         server.assert_nothing_is_left(within_s=10)
         assert not folder.exists()
         assert server.errors() == ""
+
+
+def maps(library: str, server: Server) -> list[str]:
+    """Processes of the server that have loaded a library."""
+    return [
+        command
+        for pid, command in server.descendants().items()
+        if f"/site-packages/{library}/" in Path(f"/proc/{pid}/maps").read_text()
+    ]
 
 
 def slow_body(port: int, key: str) -> bytes:
