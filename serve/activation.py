@@ -103,7 +103,7 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True)
 class _Ready(Generic[F]):
-    """A version that replicas have loaded, but for shards that have no replica."""
+    """A version that replicas have loaded, but for shards that do not answer."""
 
     fleet: F
     manifest: Manifest
@@ -116,7 +116,7 @@ class Activation(Generic[F]):
     fleet: its own replicas, if it has any. find: gives others, which serve versions of a shape, or None; the same ones
     again as long as they are there.
     switch: called with replicas, the manifest of the version that new queries shall be answered from, and the numbers
-    of shards that have no replica.
+    of shards that do not answer yet.
     """
 
     def __init__(
@@ -137,8 +137,9 @@ class Activation(Generic[F]):
         self._manifest: Manifest | None = None
         self._previous: str | None = None
         self._problem: str | None = None
-        self._refused: tuple[str | None, float] = (None, 0.0)
+        self._refused: tuple[str | None, float, str] = (None, 0.0, "")
         self._since: float | None = None
+        self._fell_back = False
         self.settled = asyncio.Event()
         """Set once a version is served, or there is nothing to wait for."""
 
@@ -166,7 +167,7 @@ class Activation(Generic[F]):
         while True:
             waited = self._has_waited()  # before: only then has this look made do with what there is
             await self.follow()
-            if self._manifest is not None or waited:
+            if waited:
                 self.settled.set()
             await asyncio.sleep(every_s if self._manifest else min(START_S, every_s))
 
@@ -189,24 +190,24 @@ class Activation(Generic[F]):
                 await self._follow_services(self._manifest)
             elif not self._refuses(current.version):
                 await self._go_to(current)
+            elif self._manifest is None and current.previous is not None:  # its shards may have been starting too
+                self._tell(await self._fall_back(current.previous, self._refused[2], None))
 
     def _has_waited(self) -> bool:
         return self._since is not None and self._clock() - self._since > PATIENCE_S
 
     async def _go_to(self, current: versions.Current) -> None:
         # Other ingress replicas serve the current version: one that starts should not differ for a moment's sake.
-        starved = self._manifest is None and self._has_waited()
+        partly = (self._manifest is None or self._fell_back) and self._has_waited()
         try:
-            await self._serve(await self._prepare(current.version, partly=starved), current.previous)
+            await self._serve(await self._prepare(current.version, partly), current.previous)
         except Exception as error:
             problem = f"{current.version} cannot be served: {error}"
-            if isinstance(error, Conflict | NotFound):  # broken, or nothing serves it
-                lasts = error.retry_after_s is None
-                if lasts:
-                    self._refused = (current.version, self._clock() + REFUSED_S)
-                starved = self._manifest is None and (lasts or self._has_waited())
-            if starved and current.previous is not None:
-                problem = await self._fall_back(current.previous, problem)
+            lasts = _lasts(error)
+            if lasts:
+                self._refused = (current.version, self._clock() + REFUSED_S, problem)
+            if self._manifest is None and current.previous is not None and (lasts or self._has_waited()):
+                problem = await self._fall_back(current.previous, problem, None if lasts else current.version)
             self._tell(problem)
 
     async def _follow_services(self, manifest: Manifest) -> None:
@@ -221,7 +222,7 @@ class Activation(Generic[F]):
             self._tell(f"{manifest.version} cannot be served: {error}")
 
     def _refuses(self, version: str) -> bool:
-        refused, until = self._refused
+        refused, until, _ = self._refused
         return version == refused and self._clock() < until
 
     async def missing(self, deadline: float) -> list[str]:
@@ -266,19 +267,20 @@ class Activation(Generic[F]):
         return _Ready(fleet, manifest, await self._load(fleet, version, partly))
 
     async def _load(self, fleet: F, version: str, partly: bool = False) -> list[int]:
-        """Load a version in every shard; partly: those that have no replica may come when they can, but for one.
+        """Load a version in every shard; partly: those that do not answer may come when they can, but for one.
 
         Returns these.
         """
-        deadline = self._clock() + PREPARE_S
+        # An ingress that serves nothing does not wait for one that hangs.
+        patience_s = PREPARE_S if self._manifest else max(1.0, PATIENCE_S - self._clock() + (self._since or 0))
+        deadline = self._clock() + patience_s
         outcomes = await asyncio.gather(
             *(shard.prepare(version, deadline) for shard in fleet.shards), return_exceptions=True
         )
         errors = {number: one for number, one in enumerate(outcomes) if isinstance(one, BaseException)}
-        come_later = partly and all(isinstance(error, Unavailable) for error in errors.values())
-        for error in errors.values():
-            if not come_later or len(errors) == len(outcomes):
-                raise error
+        come_later = all(isinstance(error, Unavailable | DeadlineExceeded) for error in errors.values())
+        if errors and not (partly and come_later and len(errors) < len(outcomes)):
+            raise max(errors.values(), key=_lasts)
         for number, error in errors.items():
             logger.error("version %s is served without shard %d: %s", version, number, error)
         for number in set(range(len(outcomes))) - errors.keys():
@@ -317,21 +319,35 @@ class Activation(Generic[F]):
     def _go_over(self, ready: "_Ready[F]", previous: str | None) -> None:
         self._switch(ready.fleet, ready.manifest, ready.absent)
         self._fleet, self._manifest, self._previous, self._problem = ready.fleet, ready.manifest, previous, None
+        self._fell_back = False
+        self.settled.set()
         logger.info("serving index version %s", ready.manifest.version)
 
-    async def _fall_back(self, previous: str, problem: str) -> str:
+    async def _fall_back(self, previous: str, problem: str, current: str | None) -> str:
         """Serve the version before one that cannot be, as the replicas do that were there before this one started.
 
-        Nothing is unloaded: other ingress replicas may serve the broken one from files that were whole when opened.
-        Returns the problem that is left.
+        current: a version that will be there in a moment; what serves both is waited for then. Nothing is unloaded:
+        other ingress replicas may serve the broken one from files that were whole when opened. Returns the problem that
+        is left.
         """
         try:
-            self._go_over(await self._prepare(previous, partly=self._has_waited()), None)
+            if current is not None and (await self._shape(previous)).fits(await self._shape(current)):
+                return problem
+            self._go_over(await self._prepare(previous, self._has_waited()), None)
+            self._fell_back = True
         except Exception as error:
             return f"{problem}; nor can the version before it: {error}"
         return problem
+
+    async def _shape(self, version: str) -> Shape:
+        return Shape.of(await asyncio.to_thread(versions.read_manifest, self._storage, version))
 
     def _tell(self, problem: str) -> None:
         if problem != self._problem:
             logger.error("%s", problem)
         self._problem = problem
+
+
+def _lasts(error: BaseException) -> bool:
+    """Whether a version is broken, so that trying again soon is in vain."""
+    return isinstance(error, Conflict | NotFound) and error.retry_after_s is None

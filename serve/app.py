@@ -260,13 +260,13 @@ class Server(Ingress):
         super().__init__(settings, own, self._beside, lambda: meter)
 
     async def _beside(self, shape: Shape) -> Services | None:
-        """Services of this shape in an application beside this one, once its replicas are all there.
+        """Services of this shape in an application beside this one, once its replicas have all been there.
 
-        An ingress that serves nothing yet takes them as they are: a replica of theirs may be missing for a moment. The
-        ones that it uses go before others.
+        An ingress that serves nothing takes those too that have just been started. Those that are whole go before
+        others, then the ones that it uses.
         """
         prefix = f"{serve.get_replica_context().app_name}-"
-        states = {"RUNNING"} if self._pipeline else {"RUNNING", "DEPLOYING", "UNHEALTHY"}
+        states = {"RUNNING", "UNHEALTHY"} if self._pipeline else {"RUNNING", "UNHEALTHY", "DEPLOYING"}
         try:
             async with asyncio.timeout(CONTROLLER_S):  # Serve answers from its controller, and blocks for as long
                 applications = (await asyncio.to_thread(serve.status)).applications
@@ -274,7 +274,11 @@ class Server(Ingress):
             raise Unavailable("Serve's controller does not answer; try again", retry_after_s=RETRY_AFTER_S) from error
         names = [name for name, one in applications.items() if name.startswith(prefix) and one.status in states]
         self._known = {name: known for name, known in self._known.items() if name in applications}
-        for name in sorted(names, key=lambda name: self._known.get(name) is not self._services):
+
+        def rank(name: str) -> tuple[bool, bool]:
+            return applications[name].status != "RUNNING", self._known.get(name) is not self._services
+
+        for name in sorted(names, key=rank):
             if (known := await self._look_up(name)) and known.shape.fits(shape):
                 return known
         return None

@@ -9,6 +9,7 @@ import random
 import secrets
 import shutil
 import socket
+from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def _haproxy(folder: Path, settings: RunSettings) -> dict[str, str]:
     most, retry_after = settings.max_requests * settings.ingress_replicas, full.headers["retry-after"]
     backend.write_text(_BACKEND.format(refusal=folder / "full.json", retry_after=retry_after, most=most))
 
-    stats, metrics, fallback = _free_ports(3)
+    stats, metrics, fallback = _free_ports(3, {settings.port, settings.metrics_port})
     setpriv = shutil.which("setpriv")
     wrapper = folder / "haproxy"
     wrapper.write_text(
@@ -137,10 +138,10 @@ def _haproxy(folder: Path, settings: RunSettings) -> dict[str, str]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(count: int, taken: Collection[int | None]) -> list[int]:
     """Ports on loopback that are free now, and that nobody gets who asks the system for any port before HAProxy runs.
 
     The system gives those from 32768 on by default on Linux, and from 49152 on elsewhere.
     """
-    free = (port for port in random.sample(PORTS, len(PORTS)) if is_free("127.0.0.1", port))
+    free = (port for port in random.sample(PORTS, len(PORTS)) if port not in taken and is_free("127.0.0.1", port))
     return list(islice(free, count))

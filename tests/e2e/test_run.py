@@ -1,5 +1,6 @@
 """`python -m serve.run` as a user starts and stops it: one process, and nothing of it left behind."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -78,11 +79,12 @@ def test_a_server_answers_and_leaves_nothing_behind(
 
 def maps(library: str, server: Server) -> list[str]:
     """Processes of the server that have loaded a library."""
-    return [
-        command
-        for pid, command in server.descendants().items()
-        if f"/site-packages/{library}/" in Path(f"/proc/{pid}/maps").read_text()
-    ]
+    found = []
+    for pid, command in server.descendants().items():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if f"/site-packages/{library}/" in Path(f"/proc/{pid}/maps").read_text():
+                found.append(command)
+    return found
 
 
 def slow_body(port: int, key: str) -> bytes:

@@ -28,7 +28,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test sets is gone after it."""
     monkeypatch.setattr(os, "environ", {"PATH": os.environ["PATH"]})
     ports = iter((8404, 9101, 8500))
-    monkeypatch.setattr(private_ray, "_free_ports", lambda count: [next(ports) for _ in range(count)])
+    monkeypatch.setattr(private_ray, "_free_ports", lambda count, taken: [next(ports) for _ in range(count)])
 
 
 def test_what_the_user_has_set_is_kept(tmp_path: Path) -> None:
