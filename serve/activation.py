@@ -200,7 +200,7 @@ class Activation(Generic[F]):
         # Other ingress replicas serve the current version: one that starts should not differ for a moment's sake.
         partly = (self._manifest is None or self._fell_back) and self._has_waited()
         try:
-            await self._serve(await self._prepare(current.version, partly), current.previous)
+            await self._serve(await self._prepare(current.version, self._patience_s(), partly), current.previous)
         except Exception as error:
             problem = f"{current.version} cannot be served: {error}"
             lasts = _lasts(error)
@@ -261,18 +261,23 @@ class Activation(Generic[F]):
             "problem": self._problem,
         }
 
-    async def _prepare(self, version: str, partly: bool = False) -> "_Ready[F]":
+    def _patience_s(self) -> float:
+        """How long a look waits for the shards; while nothing is served, it does not wait for one that hangs."""
+        if self._manifest is not None or self._since is None:
+            return PREPARE_S
+        return max(1.0, PATIENCE_S - (self._clock() - self._since))
+
+    async def _prepare(self, version: str, patience_s: float = PREPARE_S, partly: bool = False) -> "_Ready[F]":
         manifest = await asyncio.to_thread(versions.read_manifest, self._storage, version)
         fleet = await self._fleet_for(manifest)
-        return _Ready(fleet, manifest, await self._load(fleet, version, partly))
+        return _Ready(fleet, manifest, await self._load(fleet, version, patience_s, partly))
 
-    async def _load(self, fleet: F, version: str, partly: bool = False) -> list[int]:
-        """Load a version in every shard; partly: those that do not answer may come when they can, but for one.
+    async def _load(self, fleet: F, version: str, patience_s: float = PREPARE_S, partly: bool = False) -> list[int]:
+        """Load a version in every shard.
 
-        Returns these.
+        partly: shards that do not answer within `patience_s` may come when they can, as long as one has answered.
+        Returns their numbers.
         """
-        # An ingress that serves nothing does not wait for one that hangs.
-        patience_s = PREPARE_S if self._manifest else max(1.0, PATIENCE_S - self._clock() + (self._since or 0))
         deadline = self._clock() + patience_s
         outcomes = await asyncio.gather(
             *(shard.prepare(version, deadline) for shard in fleet.shards), return_exceptions=True
@@ -326,14 +331,14 @@ class Activation(Generic[F]):
     async def _fall_back(self, previous: str, problem: str, current: str | None) -> str:
         """Serve the version before one that cannot be, as the replicas do that were there before this one started.
 
-        current: a version that will be there in a moment; what serves both is waited for then. Nothing is unloaded:
-        other ingress replicas may serve the broken one from files that were whole when opened. Returns the problem that
-        is left.
+        current: the version wanted, unless it is broken. If both have one shape, the same services are missing for
+        both, and when they come they shall serve that one. Nothing is unloaded: other ingress replicas may serve a
+        broken version from files that were whole when opened. Returns the problem that is left.
         """
         try:
             if current is not None and (await self._shape(previous)).fits(await self._shape(current)):
                 return problem
-            self._go_over(await self._prepare(previous, self._has_waited()), None)
+            self._go_over(await self._prepare(previous, self._patience_s(), self._has_waited()), None)
             self._fell_back = True
         except Exception as error:
             return f"{problem}; nor can the version before it: {error}"

@@ -325,6 +325,13 @@ async def test_a_server_that_starts_does_not_wait_for_a_shard_that_hangs(root: P
     assert server.shards[0].patience_s == pytest.approx(PATIENCE_S)
     await server.activation.activate("v2")
     assert server.shards[0].patience_s == pytest.approx(PREPARE_S), "loading may take long"
+    idle = Server(root)
+    idle.time += PATIENCE_S
+    idle.shards[0].fails["v2"] = Unavailable("shard 0 has no replica")
+    await idle.activation.follow()
+    idle.shards[0].fails.clear()
+    await idle.activation.activate("v2")
+    assert idle.shards[0].patience_s == pytest.approx(PREPARE_S), "who asks for a version waits for it"
     other = Server(root)
     other.shards[1].fails["v2"] = DeadlineExceeded("shard 1 has not answered in time")
     await other.activation.follow()
