@@ -6,8 +6,7 @@ EXTRA  ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 OTHER  := $(if $(filter gpu,$(EXTRA)),cpu,gpu)
 KEEP   ?=
 BENCH  ?=
-# What `make bench` offers: the benchmarks, without the modules they share.
-BENCHES := $(filter-out beir processes report servers vectors virtual_time,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))
+BENCHES := $(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))
 BIN    := $(VENV)/bin
 COMMA  := ,
 

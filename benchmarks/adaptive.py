@@ -28,16 +28,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.quality import BM25, build, keep
-from benchmarks.report import Figure, report
+from benchmarks.support.report import Figure, report
 from shoal.encoders import TokenEncoder, load_encoder
 from shoal.evaluation.asking import LocalAsker
 from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.measures import MAIN, judge, paired_p_value
 from shoal.evaluation.runs import Run
+from shoal.index_root.storage import Storage
 from shoal.records import Mode
 from shoal.rerankers.late_interaction import LateInteraction
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, EvaluateSettings, ServeSettings
-from shoal.storage import Storage
 
 MODES: tuple[Mode, ...] = ("hybrid", "dense")
 DEPTHS = (50, 25)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.processes import build
-from benchmarks.report import Figure, report
+from benchmarks.support.processes import build
+from benchmarks.support.report import Figure, report
 
 PASSAGE_BYTES = 200
 VOCABULARY = 200_000

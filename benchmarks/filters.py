@@ -16,15 +16,15 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.report import Figure, report
-from shoal.clusters import CLUSTERS, DIM, Centres
-from shoal.columns import Columns, ColumnWriter
+from benchmarks.support.report import Figure, report
+from shoal.capacity.synthetic import CLUSTERS, DIM, Centres
 from shoal.filters import Filter, parse
 from shoal.indexes import ShardIndex, index_kind
 from shoal.metadata import FieldTypes
 from shoal.records import FloatArray, RowArray
-from shoal.selection import Selections, search
 from shoal.settings import IndexSettings
+from shoal.shard.columns import Columns, ColumnWriter
+from shoal.shard.selection import Selections, search
 
 TOP_K = 10
 GOAL = 0.95

@@ -12,9 +12,9 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.filters import BLOCK, DIM, TOP_K, clustered, one_by_one, recall
-from benchmarks.report import Figure, report
-from shoal.build.recall import ExactSearch, Tuning, attempt
+from benchmarks.support.report import Figure, report
 from shoal.indexes import exact_path, index_kind, kinds
+from shoal.indexing.recall import ExactSearch, Tuning, attempt
 from shoal.records import FloatArray
 from shoal.settings import IndexSettings
 

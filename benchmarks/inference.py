@@ -20,10 +20,10 @@ from typing import Any
 import ir_measures
 import numpy as np
 
-from benchmarks.beir import read_jsonl, read_qrels
-from benchmarks.report import Figure, report, tell
-from shoal import models
+from benchmarks.support.beir import read_jsonl, read_qrels
+from benchmarks.support.report import Figure, report, tell
 from shoal.encoders import load_encoder
+from shoal.inference import models
 from shoal.records import FloatArray
 from shoal.rerankers import load_reranker
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, RerankerSettings

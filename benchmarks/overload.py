@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 
-from benchmarks.report import Figure, report
-from benchmarks.servers import SHARDS, Server, docstrings, need_wrk, shoal, spread
-from shoal.processes import adopt_orphans, descendants
+from benchmarks.support.report import Figure, report
+from benchmarks.support.servers import SHARDS, Server, docstrings, need_wrk, shoal, spread
 from shoal.settings import ServeSettings
+from shoal.system.processes import adopt_orphans, descendants
 
 SCRIPT = Path(__file__).with_suffix(".lua")
 QUERIES = 500

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import Figure, report
-from benchmarks.servers import SHARDS, docstrings, shoal, spread
-from shoal.capacity import Capacity, Constants, plan
+from benchmarks.support.report import Figure, report
+from benchmarks.support.servers import SHARDS, docstrings, shoal, spread
+from shoal.capacity.planner import Capacity, Constants, plan
 from shoal.settings import CapacitySettings
 
 TOP_K = 25

@@ -14,11 +14,11 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from benchmarks.beir import read_jsonl
 from benchmarks.peer import Measured, bodies, load
-from benchmarks.report import Figure, report
-from benchmarks.servers import SHARDS, SHOAL, need_wrk, run, shoal
-from shoal.processes import adopt_orphans
+from benchmarks.support.beir import read_jsonl
+from benchmarks.support.report import Figure, report
+from benchmarks.support.servers import SHARDS, SHOAL, need_wrk, run, shoal
+from shoal.system.processes import adopt_orphans
 
 VARIANTS: dict[str, tuple[list[str], dict[str, str]]] = {
     "default": ([], {}),

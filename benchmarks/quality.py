@@ -18,26 +18,27 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.beir import read_jsonl
-from benchmarks.report import Figure, report
-from benchmarks.vectors import KeptEncoder
-from shoal import versions
-from shoal.build.commits import Tally
-from shoal.build.embed import embed_unit
-from shoal.build.index import count_shard, index_shard
-from shoal.build.lexical import describe_lexical, merge_shards
-from shoal.build.publish import field_types, make_manifest
-from shoal.build.recall import Tuning
-from shoal.build.sample import sample_vectors
-from shoal.build.tokens import read_codec, train_codec
+from benchmarks.support.beir import read_jsonl
+from benchmarks.support.report import Figure, report
+from benchmarks.support.vectors import KeptEncoder
 from shoal.encoders import Encoder, TokenEncoder, load_encoder
 from shoal.evaluation.asking import LocalAsker, ask_all, ask_planned, planned
 from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.evaluate import with_the_rest
 from shoal.evaluation.measures import Row, judge
 from shoal.evaluation.runs import DEPTH
-from shoal.manifest import Manifest
-from shoal.plan import make_plan, spool
+from shoal.index_root import versions
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
+from shoal.indexing.commits import Tally
+from shoal.indexing.embed import embed_unit
+from shoal.indexing.lexical import describe_lexical, merge_shards
+from shoal.indexing.plan import make_plan, spool
+from shoal.indexing.publish import field_types, make_manifest
+from shoal.indexing.recall import Tuning
+from shoal.indexing.sample import sample_vectors
+from shoal.indexing.shards import count_shard, index_shard
+from shoal.indexing.tokens import read_codec, train_codec
 from shoal.rerankers import Reranker, load_reranker
 from shoal.rerankers.late_interaction import LateInteraction
 from shoal.settings import (
@@ -48,7 +49,6 @@ from shoal.settings import (
     RerankerSettings,
     ServeSettings,
 )
-from shoal.storage import Storage
 
 SHARDS = 3
 LATENCY_CANDIDATES = 25

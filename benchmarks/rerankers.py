@@ -17,18 +17,18 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.quality import build, keep, median_ms
-from benchmarks.report import Figure, report
+from benchmarks.support.report import Figure, report
 from shoal.encoders import TokenEncoder, load_encoder
 from shoal.evaluation.asking import LocalAsker, ask_all
 from shoal.evaluation.dataset import read_dataset
 from shoal.evaluation.evaluate import with_the_rest
 from shoal.evaluation.measures import MAIN, judge, paired_p_value
 from shoal.evaluation.runs import DEPTH, Run
+from shoal.index_root.storage import Storage
 from shoal.records import Mode
 from shoal.rerankers import Reranker, load_reranker
 from shoal.rerankers.late_interaction import LateInteraction
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, EvaluateSettings, RerankerSettings, ServeSettings
-from shoal.storage import Storage
 
 DEFAULT = "late_interaction"
 MODES: tuple[Mode, ...] = ("dense", "hybrid")

@@ -31,17 +31,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.processes import build
-from benchmarks.report import Figure, report
+from benchmarks.support.processes import build
+from benchmarks.support.report import Figure, report
 from serve.deployments import Retriever
-from shoal import layout, versions
-from shoal.clusters import CLUSTERS, DIM, Centres
+from shoal.capacity.synthetic import CLUSTERS, DIM, Centres
+from shoal.index_root import layout, versions
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
 from shoal.indexes import index_kind
-from shoal.manifest import Manifest
-from shoal.merge import merge
 from shoal.records import FloatArray, Queries
+from shoal.search.merge import merge
 from shoal.settings import IndexSettings, ServeSettings
-from shoal.storage import Storage
 
 SIZES, FULL = (10_000, 100_000, 1_000_000), 10_000_000
 BLOCK = 10_000

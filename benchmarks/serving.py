@@ -21,11 +21,11 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from benchmarks.report import Figure, report
-from benchmarks.servers import ROOT, SHARDS, SHOAL, docstrings, free_port, spread
+from benchmarks.support.report import Figure, report
+from benchmarks.support.servers import ROOT, SHARDS, SHOAL, docstrings, free_port, spread
 from shoal import Client
-from shoal.processes import adopt_orphans, descendants
 from shoal.records import Rerank
+from shoal.system.processes import adopt_orphans, descendants
 
 PROXIES = ("haproxy", "ray")
 WARM_UP = 3

@@ -15,14 +15,15 @@ import ir_measures
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from benchmarks.beir import read_jsonl, read_qrels
-from benchmarks.report import Figure, report
-from shoal import merge, versions
-from shoal.models import resolve
+from benchmarks.support.beir import read_jsonl, read_qrels
+from benchmarks.support.report import Figure, report
+from shoal.index_root import versions
+from shoal.index_root.storage import Storage
+from shoal.inference.models import resolve
 from shoal.records import Candidate, FloatArray, Queries
+from shoal.search import merge
 from shoal.settings import EMBEDDED_ENCODER
-from shoal.shard import Shard
-from shoal.storage import Storage
+from shoal.shard.reader import Shard
 
 TOP_K = 100
 TOLERANCE = 1e-5

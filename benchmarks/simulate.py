@@ -29,14 +29,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import Figure, report
-from benchmarks.virtual_time import VirtualLoop
-from shoal.client import Client
+from benchmarks.support.report import Figure, report
+from shoal.client.clients import Client
 from shoal.filters import Filter
-from shoal.pipeline import SearchPipeline
 from shoal.records import FloatArray, Hits, Passage, Queries, SearchRequest, ShardHits
-from shoal.services import Fetched
+from shoal.search.pipeline import SearchPipeline
+from shoal.search.services import Fetched
 from shoal.settings import ServeSettings
+from shoal.testing.virtual_time import VirtualLoop
 
 # By percent, in ms. Assumed, not measured: a median of 4 ms is what `explain` showed for one call of an index of 300
 # passages on 2 cores, the rest is a plausible tail around it. Give --latencies for those of a server of your own.

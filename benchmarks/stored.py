@@ -25,23 +25,23 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from benchmarks.adaptive import Scored, record
-from benchmarks.beir import read_jsonl
 from benchmarks.quality import BM25, build, keep
-from benchmarks.report import Figure, report
-from shoal.build.embed import encode_with_tokens
-from shoal.build.sample import stratified
-from shoal.build.tokens import PASSAGES, TOKENS
+from benchmarks.support.beir import read_jsonl
+from benchmarks.support.report import Figure, report
 from shoal.encoders import TextVectors, TokenEncoder, load_encoder
 from shoal.evaluation.asking import LocalAsker
 from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.measures import MAIN, judge
 from shoal.evaluation.runs import Run
+from shoal.index_root.storage import Storage
+from shoal.indexing.embed import encode_with_tokens
+from shoal.indexing.sample import stratified
+from shoal.indexing.tokens import PASSAGES, TOKENS
 from shoal.late import codec
 from shoal.late.codec import code_width, levels_of, project
 from shoal.records import FloatArray, Mode
 from shoal.rerankers.late_interaction import DENSE_WEIGHT
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, LateSettings, ServeSettings
-from shoal.storage import Storage
 
 COLLECTIONS = [name for name in BM25 if name != "boolq-dev"]
 MODES: tuple[Mode, ...] = ("dense", "hybrid")

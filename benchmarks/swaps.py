@@ -18,11 +18,12 @@ from itertools import cycle
 from pathlib import Path
 
 from benchmarks.overload import ACCEPTED, Load, ask, write_queries
-from benchmarks.report import Figure, report
-from benchmarks.servers import SHARDS, Server, docstrings, need_wrk, shoal
-from shoal import Client, versions
-from shoal.processes import adopt_orphans
-from shoal.storage import Storage
+from benchmarks.support.report import Figure, report
+from benchmarks.support.servers import SHARDS, Server, docstrings, need_wrk, shoal
+from shoal import Client
+from shoal.index_root import versions
+from shoal.index_root.storage import Storage
+from shoal.system.processes import adopt_orphans
 
 CONNECTIONS = 4
 KINDS = {"without": 0, "between two versions": 2, "around three": 3}

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.beir import read_jsonl, read_qrels
-from benchmarks.report import Figure, report
+from benchmarks.support.beir import read_jsonl, read_qrels
+from benchmarks.support.report import Figure, report
 from shoal.encoders import load_encoder
 from shoal.rerankers import load_reranker
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, RerankerSettings

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shoal.processes import stop_on_signals
+from shoal.system.processes import stop_on_signals
 
 ROOT = Path(__file__).parent.parent
 FOLDER = Path(".demo")

@@ -29,8 +29,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from shoal.processes import KILL_S, STOPS, adopt_orphans, ignore_signals, kill_descendants
-from shoal.proxies import no_proxy
+from shoal.system.processes import KILL_S, STOPS, adopt_orphans, ignore_signals, kill_descendants
+from shoal.system.proxies import no_proxy
 
 # For nodes and clients alike, before they import Ray; a value from outside wins.
 ENVIRONMENT = {

@@ -10,17 +10,17 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from jobs.builder import Builder
-from jobs.estimate import estimate
+from jobs.build.driver import Builder
+from jobs.build.estimate import estimate
 from jobs.progress import Reporter
 from jobs.report import Summary, print_rows
 from jobs.session import joins_cluster, ray_session
 from shoal.cli.errors import REFUSED, run
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument
-from shoal.processes import stop_on_signals
 from shoal.settings import BuildSettings
 from shoal.sources.listing import find_input
+from shoal.system.processes import stop_on_signals
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

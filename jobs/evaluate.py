@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jobs import tasks
+from jobs.build import tasks
 from jobs.session import ray_session, spread
 from shoal.cli.eval import show
 from shoal.cli.options import AsJson, settings_command

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.console import Console
 
-from shoal.build.publish import describe
 from shoal.cli.tables import clean, size
+from shoal.indexing.publish import describe
 
 FALLEN = 10
 """Queries that the table names at most, of those that answer worse."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
-from shoal.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.settings import BuildSettings
-from shoal.temporary import temporary_folder
+from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
+from shoal.system.temporary import temporary_folder
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a private cluster. Passages and vectors travel through the index root, never through Ray."""

@@ -14,7 +14,7 @@ from rich.console import Console
 from jobs.progress import Reporter
 from jobs.report import print_rows
 from jobs.session import joins_cluster, ray_session
-from jobs.training import train_on_ray
+from jobs.train.training import train_on_ray
 from shoal.cli.options import AsJson, option, settings_command
 from shoal.errors import InvalidArgument
 from shoal.settings import TrainSettings

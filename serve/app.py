@@ -4,7 +4,7 @@
 
     serve.app:build_app       everything in one application
     serve.app:build_endpoint  the HTTP endpoint alone, which is answered by applications beside it
-    serve.app:build_services  what is behind an endpoint, for versions of one shape (`shoal.serving.Shape`)
+    serve.app:build_services  what is behind an endpoint, for versions of one shape (`shoal.serving.plan.Shape`)
 
 An endpoint finds services by their names: those of `shoal` are called `shoal-…`. The index version is no argument, but
 for services that are started before their version is current: changing an argument restarts replicas, publishing a
@@ -25,19 +25,19 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
-from serve.access import KeyRing, check_exposure
-from serve.api import create_api
 from serve.deployments import RERANK_QUERIES, THEIRS, Ingress, QueryEncoder, Reranker, Retriever, Services
-from serve.handles import RETRY_AFTER_S, EncoderHandle, RerankerHandle, ShardHandle, call
-from serve.metrics import ReplicaMeter
+from serve.ray_adapters.handles import RETRY_AFTER_S, EncoderHandle, RerankerHandle, ShardHandle, call
+from serve.ray_adapters.metrics import ReplicaMeter
 from serve.telemetry import Meter
-from shoal import layout
+from serve.web.access import KeyRing, check_exposure
+from serve.web.api import create_api
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.fingerprint import Fingerprint
-from shoal.proxies import LOOPBACK
-from shoal.serving import Serving, Shape, plan_serving
+from shoal.index_root import layout
+from shoal.index_root.storage import Storage
+from shoal.serving.plan import Serving, Shape, plan_serving
 from shoal.settings import EncoderSettings, ServeSettings
-from shoal.storage import Storage
+from shoal.system.proxies import LOOPBACK
 
 logger = logging.getLogger("ray.serve")
 

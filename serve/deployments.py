@@ -15,8 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from serve.access import charge, too_many
-from serve.activation import BUSY_S, Activation, Pulse, ShardControl
 from serve.telemetry import (
     BATCHES,
     ENCODED,
@@ -30,23 +28,25 @@ from serve.telemetry import (
     NoMeter,
     Telemetry,
 )
-from shoal.batching import Batcher
-from shoal.cache import ShardCache
+from serve.versions.activation import BUSY_S, Activation, Pulse, ShardControl
+from serve.web.access import charge, too_many
 from shoal.encoders import TextVectors, TokenEncoder, load_encoder
 from shoal.errors import DeadlineExceeded, InvalidArgument, NotFound, ShoalError, Unavailable
 from shoal.filters import Filter
 from shoal.fingerprint import Fingerprint
-from shoal.manifest import Manifest
-from shoal.pipeline import SearchPipeline
-from shoal.query_cache import QueryCache
+from shoal.index_root.cache import ShardCache
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
+from shoal.index_root.versions import read_current, read_manifest
 from shoal.records import FloatArray, Queries, SearchAnswer, SearchRequest, ShardHits
 from shoal.rerankers import load_reranker
-from shoal.services import EncodeService, Fetched, RerankService, ShardService
-from shoal.serving import Shape, check_encoder
+from shoal.search.batching import Batcher
+from shoal.search.pipeline import SearchPipeline
+from shoal.search.query_cache import QueryCache
+from shoal.search.services import EncodeService, Fetched, RerankService, ShardService
+from shoal.serving.plan import Shape, check_encoder
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
-from shoal.shard import Shard
-from shoal.storage import Storage
-from shoal.versions import read_current, read_manifest
+from shoal.shard.reader import Shard
 
 logger = logging.getLogger("ray.serve")
 T = TypeVar("T")

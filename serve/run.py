@@ -24,19 +24,19 @@ from typing import Any
 
 import typer
 
-from serve import private_ray
-from serve.access import KeyRing, check_exposure
-from serve.fleets import Fleets
+from serve.ray_adapters import private_ray
+from serve.versions.fleets import Fleets
+from serve.web.access import KeyRing, check_exposure
 from serve.worker_setup import import_without_pandas
 from shoal import errors
 from shoal.cli.errors import run as start
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
-from shoal.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
-from shoal.proxies import LOOPBACK
-from shoal.serving import Serving, plan_serving
+from shoal.serving.plan import Serving, plan_serving
 from shoal.settings import RunSettings, ServeSettings
-from shoal.temporary import temporary_folder
+from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
+from shoal.system.proxies import LOOPBACK
+from shoal.system.temporary import temporary_folder
 
 OBJECT_STORE_BYTES = 128 * 2**20
 """Of a private Ray. Queries and answers travel by gRPC, never through the object store."""

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, Unavailable
 from shoal.records import SearchAnswer, SearchRequest
-from shoal.tracing import fields
+from shoal.system.tracing import fields
 
 logger = logging.getLogger("ray.serve")
 
@@ -106,7 +106,7 @@ METRICS = (
 
 
 class Meter(Protocol):
-    """Where measurements go: to Prometheus through Ray (`serve.metrics`), or to a list in tests."""
+    """Where measurements go: to Prometheus through Ray (`serve.ray_adapters.metrics`), or to a list in tests."""
 
     def count(self, metric: Metric, amount: float = 1, **labels: str) -> None:
         """Add to a counter; 0 adds nothing."""
@@ -161,7 +161,7 @@ class Calls:
 
 
 class Telemetry:
-    """What the ingress tells of its queries; it hears the pipeline as its `shoal.services.Observer`."""
+    """What the ingress tells of its queries; it hears the pipeline as its `shoal.search.services.Observer`."""
 
     def __init__(self, meter: Meter, slow_query_ms: float, log_queries: bool) -> None:
         self._meter = meter

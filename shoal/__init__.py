@@ -6,7 +6,7 @@ Importing this package is cheap: the clients load httpx only when they are first
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shoal.client import AsyncClient, Client
+    from shoal.client.clients import AsyncClient, Client
 
 __version__ = "0.1.0"
 __all__ = ["AsyncClient", "Client", "__version__"]
@@ -14,7 +14,7 @@ __all__ = ["AsyncClient", "Client", "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name in ("AsyncClient", "Client"):
-        from shoal import client
+        from shoal.client import clients as client
 
         return getattr(client, name)
     raise AttributeError(f"module 'shoal' has no attribute {name!r}")

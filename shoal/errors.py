@@ -14,7 +14,7 @@ ShoalError
 ├── Unavailable          nothing could answer; try again after `retry_after_s`
 └── DeadlineExceeded     the work was not finished, or not started, because its deadline had passed
 
-`code` is what clients see and never changes. `serve/errors.py` maps each class to one HTTP status; the CLI maps
+`code` is what clients see and never changes. `serve/web/errors.py` maps each class to one HTTP status; the CLI maps
 `InvalidArgument`, `Unauthenticated`, `PermissionDenied`, `NotFound`, `Conflict` and `ModelUnavailable` to exit code 2.
 Messages name the place and the remedy.
 """

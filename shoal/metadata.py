@@ -1,7 +1,8 @@
 """Types of metadata fields: what a value is, and what all values of a field have in common.
 
 A field has one type in the whole index: the one that `metadata_types` declares, or else the narrowest that fits every
-value of the corpus. Filters compare values of that type (`shoal/filters.py`), columns store them (`shoal/columns.py`).
+value of the corpus. Filters compare values of that type (`shoal/filters.py`), columns (`shoal/shard/columns.py`) store
+them.
 """
 
 import json

@@ -60,18 +60,18 @@ def test_nobody_imports_serve_as_a_module() -> None:
 
 
 def test_few_modules_of_serve_import_ray() -> None:
-    allowed = {"app.py", "run.py", "handles.py", "metrics.py", "worker_setup.py"}
+    allowed = {"app.py", "run.py", "worker_setup.py"}
     for path in sources("serve"):
         imports = [
             node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Import | ast.ImportFrom)
         ]
         names = [getattr(node, "module", None) or node.names[0].name for node in imports]
         if any(name.split(".")[0] == "ray" for name in names):
-            assert path.name in allowed, path
+            assert path.name in allowed or path.parent.name == "ray_adapters", path
 
 
 def test_the_core_is_cheap_to_import() -> None:
-    modules = "shoal, shoal.errors, shoal.records, shoal.settings, shoal.layout, shoal.cli.main, sys"
+    modules = "shoal, shoal.errors, shoal.records, shoal.settings, shoal.index_root.layout, shoal.cli.main, sys"
     program = f"import {modules}; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
@@ -87,8 +87,8 @@ def test_no_module_of_the_application_shadows_another_package() -> None:
 
 
 def test_no_test_folder_can_become_a_package_of_ours() -> None:
-    for folder in (ROOT / "tests").rglob("*/"):
-        assert folder.name not in (*PACKAGES, "cluster", "benchmarks") or folder == ROOT / "tests", folder
+    for folder in (ROOT / "tests").glob("*/"):  # deeper ones are never on the path
+        assert folder.name not in (*PACKAGES, "cluster", "benchmarks"), folder
     assert not list((ROOT / "tests").rglob("__init__.py"))
 
 

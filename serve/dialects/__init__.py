@@ -2,7 +2,7 @@
 
 A dialect module defines `router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter`. It turns requests
 into `SearchRequest`s and answers into its own JSON, and raises the errors of `shoal.errors` for everything it refuses:
-`serve/errors.py` maps these to one body and status for all dialects.
+`serve/web/errors.py` maps these to one body and status for all dialects.
 """
 
 import importlib

@@ -21,9 +21,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, to_json
 from starlette.concurrency import run_in_threadpool
 
-from serve.access import ADMIN
 from serve.dialects import Engine
-from serve.errors import MOST_PROBLEMS, responses
+from serve.web.access import ADMIN
+from serve.web.errors import MOST_PROBLEMS, responses
 from shoal.errors import InvalidArgument
 from shoal.records import MetadataValue, Mode, SearchAnswer, SearchRequest
 from shoal.settings import ServeSettings

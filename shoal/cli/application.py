@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import shoal
 from shoal.errors import NotFound
-from shoal.processes import hold_signals
+from shoal.system.processes import hold_signals
 
 
 def application_folder() -> Path:

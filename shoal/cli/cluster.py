@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 
 from shoal.cli.application import application_folder
+from shoal.client.protocol import DIRECT
 from shoal.errors import InvalidArgument, ShoalError
-from shoal.exchange import DIRECT
-from shoal.processes import stop_on_signals
-from shoal.proxies import no_proxy
+from shoal.system.processes import stop_on_signals
+from shoal.system.proxies import no_proxy
 
 SHIPPED = {"jobs", "serve", "shoal", "pyproject.toml", "README.md"}
 """What travels to the cluster; everything else in the application folder stays here."""

@@ -5,20 +5,20 @@ from typing import Annotated, Any
 
 import typer
 
-from shoal import versions
-from shoal.answers import IndexDescription
 from shoal.cli import tables
 from shoal.cli.errors import FAILURE, guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
 from shoal.cli.server import connect
+from shoal.client.answers import IndexDescription
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
-from shoal.manifest import Manifest
-from shoal.storage import Storage
-from shoal.versions import Current
+from shoal.index_root import versions
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
+from shoal.index_root.versions import Current
 
 SWITCH_S = 660.0
-"""How long a server may take to switch versions: it gives up preparing one after ten minutes (serve/activation.py)."""
+"""How long a server may take to switch versions: it gives up preparing one after ten minutes (`serve.versions`)."""
 
 app = typer.Typer(no_args_is_help=True, help="Look at the versions of an index, and choose the active one.")
 

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from shoal import keys
 from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
 from shoal.errors import InvalidArgument
+from shoal.serving import keys
 
 app = typer.Typer()
 

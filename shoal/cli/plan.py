@@ -9,7 +9,7 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from shoal.capacity import Capacity, Constants, plan
+from shoal.capacity.planner import Capacity, Constants, plan
 from shoal.cli.application import application_folder
 from shoal.cli.options import AsJson, settings_command
 from shoal.cli.output import console, print_json
@@ -58,7 +58,7 @@ def capacity(
 
 
 def _calibrate(settings: CapacitySettings, file: Path) -> None:
-    from shoal.calibration import calibrate
+    from shoal.capacity.calibration import calibrate
 
     progress = Console(stderr=True, highlight=False)
     with _writing(file):

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from shoal.answers import SearchResponse
-from shoal.client import DEFAULT_URL, Client
+from shoal.client.answers import SearchResponse
+from shoal.client.clients import DEFAULT_URL, Client
 from shoal.errors import InvalidArgument, Unavailable
 
 __all__ = ["DEFAULT_URL", "Filter", "Mode", "Query", "Recall", "TimeoutMs", "TopK", "TopN", "Url", "ask", "connect"]

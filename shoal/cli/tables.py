@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from shoal.answers import SearchResponse, SearchResult
+from shoal.client.answers import SearchResponse, SearchResult
 
 ID_WIDTH = 16
 ROOM_FOR_IDS = 80

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from shoal import models
 from shoal.encoders import TextVectors
 from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.fingerprint import Fingerprint
-from shoal.inference import load_network
+from shoal.inference import load_network, models
 from shoal.inference.network import Output, Task
 from shoal.inference.runner import Runner
 from shoal.records import FloatArray, RowArray

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, get_args
 
-from shoal.cache import ShardCache
-from shoal.client import Client
+from shoal.client.clients import Client
 from shoal.encoders import Encoder, TextVectors, TokenEncoder, load_encoder
 from shoal.errors import InvalidArgument
 from shoal.evaluation.runs import DEPTH, Run
 from shoal.filters import Filter
-from shoal.manifest import Manifest
-from shoal.pipeline import SearchPipeline
+from shoal.index_root.cache import ShardCache
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
 from shoal.records import FloatArray, Mode, Passage, Queries, Rerank, SearchAnswer, SearchRequest, ShardHits
 from shoal.rerankers import Reranker, kind_of, load_reranker
-from shoal.services import Fetched
-from shoal.serving import NO_RERANKER, check_encoder, plan_serving
+from shoal.search.pipeline import SearchPipeline
+from shoal.search.services import Fetched
+from shoal.serving.plan import NO_RERANKER, check_encoder, plan_serving
 from shoal.settings import EvaluateSettings, ServeSettings
-from shoal.shard import Shard
-from shoal.storage import Storage
+from shoal.shard.reader import Shard
 
 
 class Asker(Protocol):

@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from shoal import versions
 from shoal.errors import InvalidArgument
 from shoal.evaluation.asking import ask_planned, open_asker, planned, settings_of
 from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.measures import Row, judge
 from shoal.evaluation.runs import Run, extended, read_run, write_run
-from shoal.manifest import IndexInfo
+from shoal.index_root import versions
+from shoal.index_root.manifest import IndexInfo
+from shoal.index_root.storage import Storage
 from shoal.settings import EvaluateSettings
-from shoal.storage import Storage
 
 Asking = Callable[[EvaluateSettings, dict[str, str]], list[Run]]
 

@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from shoal import evaluation, versions
-from shoal.build.sample import stratified
-from shoal.cache import ShardCache
+from shoal import evaluation
 from shoal.encoders import Encoder, load_encoder
 from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.evaluation.asking import LocalAsker, ask_all
 from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.known_items import known_items
 from shoal.evaluation.runs import DEPTH, Run
-from shoal.manifest import Manifest
+from shoal.index_root import versions
+from shoal.index_root.cache import ShardCache
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
+from shoal.indexing.sample import stratified
 from shoal.records import Passage
-from shoal.serving import NO_RERANKER
+from shoal.serving.plan import NO_RERANKER
 from shoal.settings import BuildSettings, EncoderSettings, ServeSettings
-from shoal.storage import Storage
 
 SHOWN = 100
 """Queries that a verdict names at most."""

@@ -13,7 +13,7 @@ from shoal import __version__
 from shoal.cli.tables import clean
 from shoal.evaluation.evaluate import Outcome
 from shoal.evaluation.measures import MAIN, MEASURES, RESAMPLES, Row
-from shoal.manifest import IndexInfo
+from shoal.index_root.manifest import IndexInfo
 
 EXAMPLES = 10
 """Queries shown that gained most and that lost most."""

@@ -11,10 +11,10 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shoal import machine
 from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.inference.network import Kind, Network
 from shoal.settings import InferenceSettings
+from shoal.system import machine
 
 _BACKENDS = ("openvino", "torch")
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")

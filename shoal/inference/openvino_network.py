@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from tokenizers import Tokenizer
 
-from shoal import models
 from shoal.errors import ModelUnavailable
-from shoal.inference import Placement
+from shoal.inference import Placement, models
 from shoal.inference.network import Input, Kind, ModelFacts, Output, Task, own_tokens, unit
 from shoal.records import RowArray
 

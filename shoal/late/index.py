@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from shoal import layout
 from shoal.errors import CorruptIndex, InvalidArgument
+from shoal.index_root import layout
+from shoal.index_root.manifest import LateInfo
 from shoal.late.codec import Codes, code_width, levels_of, project
-from shoal.manifest import LateInfo
 from shoal.records import FloatArray, RowArray
 
 _CHUNK = 64

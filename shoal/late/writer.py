@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.lib import format as npy
 
-from shoal import layout
+from shoal.index_root import layout
 from shoal.late.codec import Codec, Codes
 
 T = TypeVar("T")

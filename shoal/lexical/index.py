@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from shoal import layout
 from shoal.errors import Conflict, CorruptIndex
+from shoal.index_root import layout
+from shoal.index_root.manifest import LexicalInfo
 from shoal.lexical.analyzer import NAME, Analyzer
 from shoal.lexical.statistics import TERM
-from shoal.manifest import LexicalInfo
 from shoal.records import FloatArray, RowArray
 
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from shoal.index_root.storage import Storage
 from shoal.lexical.analyzer import Analyzer
-from shoal.storage import Storage
 
 TERM = pa.field("term", pa.large_string(), nullable=False)
 _SCHEMA = pa.schema([TERM, pa.field("passages", pa.int64(), nullable=False)])

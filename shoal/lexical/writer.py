@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shoal import layout
+from shoal.index_root import layout
 from shoal.lexical.analyzer import Analyzer
 from shoal.lexical.statistics import TERM, Totals, contents
 from shoal.settings import LexicalSettings

@@ -8,8 +8,8 @@ import logging
 import pkgutil
 from typing import TYPE_CHECKING, Protocol
 
-from shoal import models
 from shoal.errors import InvalidArgument
+from shoal.inference import models
 from shoal.records import FloatArray
 
 if TYPE_CHECKING:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shoal import models
 from shoal.errors import ModelUnavailable
-from shoal.inference import load_network
+from shoal.inference import load_network, models
 from shoal.inference.runner import Runner
 from shoal.records import FloatArray
 from shoal.settings import RerankerSettings

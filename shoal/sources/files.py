@@ -10,7 +10,7 @@ import pyarrow.fs as pafs
 from pydantic import BaseModel, ConfigDict
 
 from shoal.errors import InvalidArgument
-from shoal.storage import filesystem, translate
+from shoal.index_root.storage import filesystem, translate
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile

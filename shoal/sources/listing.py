@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 import pyarrow.fs as pafs
 
-from shoal import layout
 from shoal.errors import InvalidArgument
+from shoal.index_root import layout
 from shoal.sources.files import COMPRESSIONS, InputFile, locate, readable
 
 Format = Literal["jsonl", "parquet", "csv", "tsv", "beir", "text"]

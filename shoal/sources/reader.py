@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from shoal import layout
-from shoal.chunking import Chunker
+from shoal.index_root import layout
 from shoal.records import Passage
 from shoal.sources import delimited, documents, json_lines, parquet
+from shoal.sources.chunking import Chunker
 from shoal.sources.fields import BadRecord, FieldMapping, check_id
 from shoal.sources.files import BLOCK, BYTE_ORDER_MARK, Damaged, decompressed, opened
 from shoal.sources.lines import Line, behind, range_blocks, split_lines
 
 if TYPE_CHECKING:
-    from shoal.plan import Plan, Unit
+    from shoal.index_root.storage import Storage
+    from shoal.indexing.plan import Plan, Unit
     from shoal.settings import SourceSettings
-    from shoal.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)

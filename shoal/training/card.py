@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from shoal import models
+from shoal.inference import models
 from shoal.settings import TrainSettings
 from shoal.training.checkpoint import Position
 from shoal.training.mining import Examples

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shoal import models
 from shoal.encoders import load_encoder
 from shoal.errors import Conflict, InvalidArgument
+from shoal.inference import models
 from shoal.lexical.analyzer import Analyzer
 from shoal.settings import EncoderSettings, TrainSettings
 from shoal.training import judgements

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal import inference, models
+from shoal import inference
 from shoal.encoders import Encoder, TokenEncoder, backends, load_encoder
 from shoal.errors import InvalidArgument, ModelUnavailable
-from shoal.inference import NotConvertible, conversion
+from shoal.inference import NotConvertible, conversion, models
 from shoal.inference.runner import token_batches
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, InferenceSettings
-from tests import tiny_models
+from tests.support import tiny_models
 
 WEIGHTLESS = "hashing"
 PROMPTS = {"query": "query: ", "document": "passage: "}

@@ -25,14 +25,14 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from serve.access import KeyRing
-from serve.api import create_api
-from shoal import keys
+from serve.web.access import KeyRing
+from serve.web.api import create_api
 from shoal.records import Passage
+from shoal.serving import keys
 from shoal.settings import LexicalSettings, ServeSettings
-from tests.engine import local_engine
-from tests.filtering import POOLS, TYPES, documents
-from tests.indexes import publish
+from tests.support.engine import local_engine
+from tests.support.filtering import POOLS, TYPES, documents
+from tests.support.indexes import publish
 
 REQUESTS = int(os.environ.get("SHOAL_FUZZ_REQUESTS", "400"))
 LONG = "SHOAL_FUZZ_REQUESTS" in os.environ

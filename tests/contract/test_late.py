@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from shoal.encoders import TokenEncoder, backends, load_encoder
+from shoal.index_root.storage import Storage
 from shoal.records import FloatArray, Passage
 from shoal.settings import EncoderSettings, LateSettings
-from shoal.shard import Shard
-from shoal.storage import Storage
-from tests import tiny_models
-from tests.indexes import publish
+from shoal.shard.reader import Shard
+from tests.support import tiny_models
+from tests.support.indexes import publish
 
 WORDS = ["red", "blue", "fish", "heron", "otter", "snail", "cell", "vitamin", "bone", "disease"]
 QUERIES = ["red fish", "vitamin and bone disease", "otter"]

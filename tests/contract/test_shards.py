@@ -6,17 +6,17 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from shoal import layout
-from shoal.cache import ShardCache
 from shoal.errors import CorruptIndex
 from shoal.filters import parse
+from shoal.index_root import layout
+from shoal.index_root.cache import ShardCache
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
 from shoal.indexes import index_kind, kinds
-from shoal.manifest import Manifest
 from shoal.records import FloatArray, Passage, Queries
 from shoal.settings import IndexSettings
-from shoal.shard import Shard, to_batch, write_shard
-from shoal.storage import Storage
-from tests.manifests import describe
+from shoal.shard.reader import Shard, to_batch, write_shard
+from tests.support.manifests import describe
 
 COUNT, DIM, TOP, VERSION = 1500, 16, 10, "v1"
 FIELDS = {"row": "integer"}

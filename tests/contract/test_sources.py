@@ -14,7 +14,7 @@ from pyarrow.fs import FileSystem
 
 from shoal.errors import InvalidArgument
 from shoal.records import Passage
-from tests.reading import ENCODER, Reading, json_lines
+from tests.support.reading import ENCODER, Reading, json_lines
 
 RECORDS: list[dict[str, Any]] = [
     {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shoal.errors import InvalidArgument, NotFound, Unavailable
-from shoal.storage import Storage
+from shoal.index_root.storage import Storage
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.training import raise_told, work
+from jobs.train.training import raise_told, work
 from shoal.encoders import load_encoder
 from shoal.errors import ModelUnavailable
 from shoal.rerankers import load_reranker
@@ -18,7 +18,7 @@ from shoal.training.checkpoint import Position
 from shoal.training.course import Course, plan_course
 from shoal.training.lora import Adapters
 from shoal.training.run import train
-from tests import tiny_models
+from tests.support import tiny_models
 
 QUERY = "the red otter"
 PASSAGES = ["a red fish and an otter", "the heron", "vitamin d " * 30, "a red otter", ""]

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from shoal import versions
-from shoal.storage import Storage
-from tests.marks import assert_none_is_left, marked, new_mark
+from shoal.index_root import versions
+from shoal.index_root.storage import Storage
+from tests.support.marks import assert_none_is_left, marked, new_mark
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from shoal.processes import descendants
+from shoal.system.processes import descendants
 
 SHOAL = [sys.executable, "-c", "from shoal.cli.main import main; main()"]
 CHECKOUT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shoal.processes import descendants
+from shoal.system.processes import descendants
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "cluster" / "demo.py"

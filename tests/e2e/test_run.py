@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shoal import keys
-from tests.indexes import damage, passages, publish
-from tests.servers import Server, running
-from tests.serving import free_port
+from shoal.serving import keys
+from tests.support.indexes import damage, passages, publish
+from tests.support.servers import Server, running
+from tests.support.serving import free_port
 
 ROOT = Path(__file__).parents[2]
 START_S = 150.0

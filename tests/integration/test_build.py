@@ -11,19 +11,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jobs import embedding, session
-from jobs.builder import Builder
-from jobs.estimate import estimate
+from jobs import session
+from jobs.build import embedding
+from jobs.build.driver import Builder
+from jobs.build.estimate import estimate
 from jobs.progress import Reporter
 from jobs.report import Summary
 from jobs.session import Cluster, Workers, ray_session, spread
-from shoal import layout, versions
-from shoal.build.commits import Tally
 from shoal.errors import InvalidArgument, ModelUnavailable, NotFound, ShoalError, Unavailable
-from shoal.manifest import Manifest
-from shoal.plan import Plan
+from shoal.index_root import layout, versions
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
+from shoal.indexing.commits import Tally
+from shoal.indexing.plan import Plan
 from shoal.settings import BuildSettings
-from shoal.storage import Storage
 
 TIMES = {"version", "created_at"}
 

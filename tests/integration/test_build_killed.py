@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from shoal import layout, versions
-from shoal.processes import descendants
-from shoal.storage import Storage
-from tests.long import LONG
+from shoal.index_root import layout, versions
+from shoal.index_root.storage import Storage
+from shoal.system.processes import descendants
+from tests.support.long import LONG
 
 ROOT = Path(__file__).parents[2]
 PASSAGES, UNIT, SHARDS = 2000, 50, 3

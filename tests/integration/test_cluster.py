@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from shoal.processes import descendants
+from shoal.system.processes import descendants
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "cluster" / "local.py"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from serve import private_ray
+from serve.ray_adapters import private_ray
 from shoal.settings import RunSettings
-from tests.servers import wait
-from tests.serving import free_port
+from tests.support.servers import wait
+from tests.support.serving import free_port
 
 CONFIG = """defaults
     mode http

@@ -23,7 +23,7 @@ FILES = {
 }
 FETCH = f"""
 import time
-from shoal import models
+from shoal.inference import models
 from shoal.errors import ModelUnavailable
 started = time.monotonic()
 try:

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from serve.deployments import Retriever
-from shoal import layout, versions
-from shoal.cache import ShardCache
 from shoal.errors import CorruptIndex, NotFound, Unavailable
-from shoal.manifest import Manifest
+from shoal.index_root import layout, versions
+from shoal.index_root.cache import ShardCache
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
 from shoal.records import Passage, Queries
 from shoal.settings import ServeSettings
-from shoal.shard import Shard, to_batch, write_shard
-from shoal.storage import Storage
-from tests.manifests import describe
+from shoal.shard.reader import Shard, to_batch, write_shard
+from tests.support.manifests import describe
 
 DIM, SHARDS, COUNT = 16, 2, 300
 PLAN = "1a2b3c4d" * 8
@@ -160,9 +160,9 @@ def test_an_open_shard_stays_in_a_cache_that_is_too_small_for_two(storage: Stora
 
 WORKER = """
 import json, random, sys
-from shoal.cache import ShardCache
+from shoal.index_root.cache import ShardCache
 from shoal.errors import InvalidArgument
-from shoal.storage import Storage
+from shoal.index_root.storage import Storage
 root, folder, bound, files, seed = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4]), int(sys.argv[5])
 storage, cache, choose, held = Storage(root), ShardCache(folder, bound), random.Random(seed), []
 print("started", flush=True)

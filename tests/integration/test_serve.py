@@ -16,15 +16,15 @@ from ray import serve
 
 from serve import telemetry
 from serve.app import NAME, build_app
-from serve.handles import EncoderHandle, ShardHandle, readable
+from serve.ray_adapters.handles import EncoderHandle, ShardHandle, readable
 from shoal.encoders import TokenEncoder, load_encoder
 from shoal.errors import CorruptIndex, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.records import Queries
 from shoal.rerankers.late_interaction import LateInteraction
 from shoal.settings import EncoderSettings, LateSettings
-from tests.dashboard import SERVE_METRICS
-from tests.indexes import passages, publish
-from tests.serving import local_ray, serving
+from tests.support.dashboard import SERVE_METRICS
+from tests.support.indexes import passages, publish
+from tests.support.serving import local_ray, serving
 
 COUNT = 300
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.indexes import passages, publish
-from tests.serving import local_ray, serving
+from tests.support.indexes import passages, publish
+from tests.support.serving import local_ray, serving
 
 
 def test_it_answers_and_changes_versions(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shoal import versions
-from shoal.storage import Storage
-from tests.indexes import passages, publish
-from tests.load import Load, asking
-from tests.long import only_long
-from tests.servers import Server, replicas, running, wait
+from shoal.index_root import versions
+from shoal.index_root.storage import Storage
+from tests.support.indexes import passages, publish
+from tests.support.load import Load, asking
+from tests.support.long import only_long
+from tests.support.servers import Server, replicas, running, wait
 
 pytestmark = only_long
 

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from shoal import layout, versions
-from shoal.storage import Storage
-from tests.indexes import damage, passages, publish
-from tests.load import asking
-from tests.long import LONG
-from tests.serving import local_ray, serving
+from shoal.index_root import layout, versions
+from shoal.index_root.storage import Storage
+from tests.support.indexes import damage, passages, publish
+from tests.support.load import asking
+from tests.support.long import LONG
+from tests.support.serving import local_ray, serving
 
 COUNT = 200
 SWAPS = 100 if LONG else 20

@@ -16,7 +16,7 @@ from shoal.rerankers import load_reranker
 from shoal.settings import RerankerSettings, TrainSettings
 from shoal.training.course import plan_course
 from shoal.training.run import train
-from tests import tiny_models
+from tests.support import tiny_models
 
 ROOT = Path(__file__).parents[2]
 STEPS = 30

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import scale
-from benchmarks.beir import read_jsonl, read_qrels
 from benchmarks.overload import parsed
-from benchmarks.report import Figure, report
 from benchmarks.simulate import figures, measured, plot, run
-from shoal.clusters import DIM, Centres
+from benchmarks.support.beir import read_jsonl, read_qrels
+from benchmarks.support.report import Figure, report
+from shoal.capacity.synthetic import DIM, Centres
 
 ROWS = [{"_id": "1", "text": "naïve"}, {"_id": "2", "text": "b"}]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.columns import Columns, ColumnWriter, Mask
 from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.filters import And, Compare, Exists, In, Not, Or, parse
 from shoal.metadata import FieldTypes
 from shoal.records import Passage
-from shoal.shard import to_batch
-from tests.filtering import TYPES, documents, matches, metadata
+from shoal.shard.columns import Columns, ColumnWriter, Mask
+from shoal.shard.reader import to_batch
+from tests.support.filtering import TYPES, documents, matches, metadata
 
 MAX_DEPTH = 16
 WIDTH = 100

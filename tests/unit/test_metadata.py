@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.metadata import MAX_FIELDS, FieldType, Observed, convert, declared_types, stored, timestamp
-from tests.filtering import metadata
+from tests.support.filtering import metadata
 
 
 def types_of(values: Sequence[Any], declared: dict[str, FieldType | None] | None = None) -> dict[str, str]:

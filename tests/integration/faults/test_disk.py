@@ -18,18 +18,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jobs.builder import Builder
+from jobs.build.driver import Builder
 from jobs.progress import Reporter
 from jobs.report import Summary
 from jobs.session import Cluster, ray_session
-from shoal import layout, versions
 from shoal.errors import InvalidArgument, Unavailable
+from shoal.index_root import layout, versions
+from shoal.index_root.storage import Storage
 from shoal.records import SearchRequest
 from shoal.settings import BuildSettings, ServeSettings
-from shoal.storage import Storage
-from tests.engine import local_engine
-from tests.indexes import passages, publish
-from tests.long import LONG, only_long
+from tests.support.engine import local_engine
+from tests.support.indexes import passages, publish
+from tests.support.long import LONG, only_long
 
 DISK_BYTES = 16 * 2**20
 STEP_BYTES = 96 * 2**10

@@ -21,11 +21,11 @@ import httpx
 import pytest
 
 from shoal.settings import LexicalSettings
-from tests.indexes import passages, publish
-from tests.load import asking, report
-from tests.long import only_long
-from tests.nodes import Node, node
-from tests.servers import wait
+from tests.support.indexes import passages, publish
+from tests.support.load import asking, report
+from tests.support.long import only_long
+from tests.support.nodes import Node, node
+from tests.support.servers import wait
 
 pytestmark = only_long
 

@@ -19,12 +19,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shoal import layout
+from shoal.index_root import layout
 from shoal.settings import LexicalSettings
-from tests.indexes import passages, publish
-from tests.load import TIMEOUT_MS, Load, asking, report
-from tests.long import only_long
-from tests.servers import Server, processes, replicas, running, wait
+from tests.support.indexes import passages, publish
+from tests.support.load import TIMEOUT_MS, Load, asking, report
+from tests.support.long import only_long
+from tests.support.servers import Server, processes, replicas, running, wait
 
 pytestmark = only_long
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 
 from shoal.settings import EMBEDDED_ENCODER
-from tests.indexes import passages, publish
-from tests.long import only_long
-from tests.servers import replicas, running, wait
+from tests.support.indexes import passages, publish
+from tests.support.long import only_long
+from tests.support.servers import replicas, running, wait
 
 pytestmark = only_long
 

@@ -1,0 +1,116 @@
+"""What a build would do and need: `--dry-run`. Nothing is written to the index root."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+from jobs.build import tasks
+from jobs.build.driver import Builder
+from jobs.report import span
+from jobs.session import run
+from shoal.capacity.planner import sizes
+from shoal.cli.tables import size
+from shoal.index_root import versions
+from shoal.indexing.plan import Plan
+from shoal.late.codec import code_width
+from shoal.sources import Rejected, read_unit
+
+TOKEN_BYTES = 4.5
+"""Bytes of text for each token whose vector is stored, about; English, by a tokeniser of word pieces."""
+SAMPLE = 256
+"""Passages that are really encoded for the estimate of time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a plan asks for, reckoned from samples of the input."""
+
+    index: str
+    plan: str
+    files: int
+    input_bytes: int
+    passages: int
+    units: int
+    shards: int
+    workers: int
+    index_kind: str
+    dim: int
+    shard_bytes: int
+    """Vectors, tokens, words and passages of one shard: what serving maps."""
+    resident_bytes: int
+    """Of these, what every search goes through: the vector index and the words."""
+    disk_bytes: int
+    """At the peak: committed units and finished shards lie side by side until the version is published."""
+    unit_bytes: int
+    """Passages and vectors of one unit: what a worker holds besides its model."""
+    embed_seconds: float | None
+    """From the measured speed of one worker; None when no passage could be read, or the input brings its vectors."""
+    published: str | None
+    """Version that has been built from this plan already."""
+
+    @property
+    def title(self) -> str:
+        """What the table is about."""
+        return f"Plan for {self.index} (dry run: nothing was written)"
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as they are."""
+        return asdict(self)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Lines of the table."""
+        return [
+            ("input", f"{self.files:,} files, {size(self.input_bytes)}"),
+            ("passages", f"about {self.passages:,}"),
+            ("units", f"about {self.units:,}, {size(self.unit_bytes)} each in a worker"),
+            ("workers", f"{self.workers:,}"),
+            ("index", f"{self.index_kind}, {self.dim} dimensions"),
+            (
+                "shards",
+                f"{self.shards:,}, {size(self.shard_bytes)} each on disk, {size(self.resident_bytes)} of it in memory",
+            ),
+            ("disk", f"{size(self.disk_bytes)} in the index root while building"),
+            ("embedding", "time unknown" if self.embed_seconds is None else f"about {span(self.embed_seconds)}"),
+            *([("published", f"{self.published} has this plan: nothing to do")] if self.published else []),
+        ]
+
+
+def estimate(builder: Builder) -> Estimate:
+    """Plan, and encode a small sample on a worker to learn its speed."""
+    plan, settings = builder.plan(), builder.settings
+    texts = [] if plan.source.vectors_field else list(islice(_texts(plan, builder), SAMPLE))
+    speed = run(tasks.encode_speed, settings, texts, **builder.workers.options) if texts else None
+    text_bytes = plan.unit_bytes / plan.unit_records
+    token_bytes = 0.0
+    if plan.stores_tokens:
+        tokens = min(text_bytes / TOKEN_BYTES, plan.encoder.max_length)
+        token_bytes = tokens * code_width(plan.late.late_dims, plan.late.late_bits)
+    each = sizes(plan.index.index_kind, plan.encoder.dim, text_bytes, plan.lexical.lexical, token_bytes)
+    passages = plan.estimated_passages
+    return Estimate(
+        index=builder.storage.uri,
+        plan=plan.hash,
+        files=len(plan.files),
+        input_bytes=sum(file.bytes for file in plan.files),
+        passages=passages,
+        units=plan.estimated_units,
+        shards=plan.shards,
+        workers=builder.workers.count,
+        index_kind=plan.index.index_kind,
+        dim=plan.encoder.dim,
+        shard_bytes=math.ceil(passages * each.stored / plan.shards),
+        resident_bytes=math.ceil(passages * each.resident / plan.shards),
+        disk_bytes=math.ceil(passages * (each.stored + each.staged)),
+        unit_bytes=math.ceil(passages * each.staged / max(plan.estimated_units, 1)),
+        embed_seconds=None if speed is None else round(passages / (speed * builder.workers.count), 1),
+        published=versions.find_plan(builder.storage, plan.hash),
+    )
+
+
+def _texts(plan: Plan, builder: Builder) -> Iterator[str]:
+    """Texts from the beginning of the input."""
+    for item in read_unit(plan, plan.head, builder.storage):
+        if not isinstance(item, Rejected):
+            yield item[1].content

@@ -1,0 +1,254 @@
+"""What runs on the workers of a build: thin callables over `shoal.indexing`.
+
+They return little; data goes to the root.
+"""
+
+import functools
+import gc
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from shoal.encoders import Encoder, TextVectors, load_encoder
+from shoal.errors import Conflict, Unavailable
+from shoal.fingerprint import Fingerprint
+from shoal.index_root import layout
+from shoal.index_root.storage import Storage
+from shoal.indexes import index_kind
+from shoal.indexing.commits import Counts, read_shard_commit
+from shoal.indexing.embed import embed_unit, require_tokens
+from shoal.indexing.lexical import merge_shards
+from shoal.indexing.plan import Plan, spool_file
+from shoal.indexing.sample import sample_vectors
+from shoal.indexing.shards import count_shard, index_shard
+from shoal.indexing.tokens import read_codec, token_width, train_codec
+from shoal.indexing.verify import verify_shard
+from shoal.metadata import FieldTypes
+from shoal.records import FloatArray
+from shoal.settings import BuildSettings, EvaluateSettings
+
+if TYPE_CHECKING:
+    from shoal.evaluation.dataset import Dataset
+    from shoal.evaluation.gate import Answers
+    from shoal.evaluation.runs import Run
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WAITS_S = (1.0, 5.0, 15.0)
+"""Seconds before a step that the storage failed is tried again."""
+
+
+def patient(step: Callable[P, T]) -> Callable[P, T]:
+    """Repeat a step after a while when the storage fails: any step may be called again, and a fault may pass."""
+
+    @functools.wraps(step)
+    def repeated(*args: P.args, **kwargs: P.kwargs) -> T:
+        for wait_s in WAITS_S:
+            try:
+                return step(*args, **kwargs)
+            except Unavailable:
+                time.sleep(wait_s)
+        return step(*args, **kwargs)
+
+    return repeated
+
+
+def read_plan(root: str, plan_hash: str, version: str | None = None) -> tuple[Plan, Storage]:
+    """Open an index root and the plan of the build that runs in it.
+
+    version: what the build is going to publish. Raises Conflict when the plan in staging is for another version: then
+    another run of the same build has put its own there, and nothing may be stored for this one.
+    """
+    storage = Storage(root)
+    plan = Plan.from_bytes(storage.read(layout.plan(plan_hash)))
+    if version is not None and plan.version != version:
+        raise Conflict(
+            f"another run of this build has replaced the plan of {version} by that of {plan.version}; run it again"
+        )
+    return plan, storage
+
+
+class BusyEncoder:
+    """An encoder for several threads, of which one computes at a time. `busy_s`: how long the calling thread has."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._turn = threading.Lock()
+        self._mine = threading.local()
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that this encoder computed for the calling thread."""
+        return getattr(self._mine, "busy_s", 0.0)
+
+    def encode_passages(self, texts: Sequence[str]) -> FloatArray:
+        """Return float32 (n, dim), rows L2-normalised, in input order."""
+        return self._timed(self._encoder.encode_passages, texts)
+
+    def encode_passage_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
+        """Encode passages and their tokens, in input order. Raises InvalidArgument if the encoder has no tokens."""
+        return self._timed(require_tokens(self._encoder).encode_passage_tokens, texts)
+
+    def _timed(self, encode: Callable[[Sequence[str]], T], texts: Sequence[str]) -> T:
+        with self._turn:
+            started = time.perf_counter()
+            encoded = encode(texts)
+            self._mine.busy_s = self.busy_s + time.perf_counter() - started
+        return encoded
+
+
+class Embedder:
+    """One embedding worker: loads the encoder once, then embeds one unit a call. A callable class for Ray Data.
+
+    Safe for concurrent calls: while one unit is encoded, another is read or written.
+    """
+
+    def __init__(self, settings: BuildSettings, root: str, plan_hash: str) -> None:
+        self._plan, self._storage = read_plan(root, plan_hash)
+        encoder = load_encoder(settings)
+        self._encoder = BusyEncoder(encoder)
+        self._codec = read_codec(self._plan, self._storage) if self._plan.stores_tokens else None
+        self._worker = uuid.uuid4().hex
+        mine, planned = encoder.fingerprint(), self._plan.encoder
+        if not mine.matches(planned) or mine.dtype != planned.dtype:
+            raise Conflict(
+                f"this worker's encoder is {mine} and the plan's is {planned}; give all nodes the same model and device"
+            )
+        # Thousands of young passages at a time would have the collector look at every module again and again.
+        gc.freeze()
+        gc.set_threshold(100_000)
+
+    @patient
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Embed the unit whose number is the only item of the batch, and tell its counts."""
+        (unit,) = batch["item"].tolist()
+        started, busy_s = time.time(), self._encoder.busy_s
+        commit = embed_unit(self._plan, self._plan.units[unit], self._encoder, self._storage, self._codec)
+        return {
+            "unit": [unit],
+            "lines": [commit.lines],
+            "rejected": [len(commit.rejected)],
+            "rows": np.array([commit.rows]),
+            "fields": [json.dumps(commit.fields)],
+            "worker": [self._worker],
+            "started": [started],
+            "ended": [time.time()],
+            "busy_s": [self._encoder.busy_s - busy_s],
+        }
+
+
+def fingerprint(settings: BuildSettings) -> Fingerprint:
+    """Load the encoder where workers load it, and name what decides its vectors (the dtype depends on the device).
+
+    Raises InvalidArgument when token vectors shall be stored that it does not have.
+    """
+    encoder = load_encoder(settings)
+    if settings.late_interaction == "stored":
+        token_width(encoder, settings.late_dims)
+    return encoder.fingerprint()
+
+
+def encode_speed(settings: BuildSettings, texts: Sequence[str]) -> float:
+    """Passages that one worker encodes in a second, measured on these texts after a warm-up."""
+    encoder = load_encoder(settings)
+    encoder.encode_passages(texts[:8])
+    start = time.perf_counter()
+    encoder.encode_passages(texts)
+    return len(texts) / (time.perf_counter() - start)
+
+
+@patient
+def spool(root: str, plan: Plan, file: int) -> None:
+    """Make the one sequential pass over a compressed or CSV file that cuts it into units."""
+    spool_file(plan, file, Storage(root))
+
+
+@patient
+def learn_codec(settings: BuildSettings, root: str, plan_hash: str) -> None:
+    """Learn how token vectors are reduced, where workers encode, once for the whole build."""
+    plan, storage = read_plan(root, plan_hash)
+    train_codec(plan, load_encoder(settings), storage)
+
+
+def index_gpus(name: str, gpus: float) -> float:
+    """GPUs that a task which trains or fills an index of a kind asks for: one, if FAISS and the cluster have any."""
+    import faiss
+
+    return 1 if gpus >= 1 and index_kind(name).TRAINED and hasattr(faiss, "StandardGpuResources") else 0
+
+
+@patient
+def train(root: str, plan_hash: str, passages: Counts, threads: int) -> None:
+    """Train the index kind on a sample of the corpus, once, for all shards."""
+    plan, storage = read_plan(root, plan_hash)
+    path = layout.trained_index(plan.hash)
+    if storage.exists(path):
+        return
+    kind = index_kind(plan.index.index_kind)
+    sample = sample_vectors(
+        storage, plan.hash, passages, plan.shards, plan.encoder.dim, plan.index.train_passages, seed=1
+    )
+    trained = kind.train(sample, plan.index, threads)
+    if trained is not None and not storage.exists(path):  # training takes long: another run may have been faster
+        storage.write(path, trained)
+
+
+@patient
+def sample_queries(root: str, plan_hash: str, passages: Counts, count: int) -> FloatArray:
+    """The vectors, float32 (q, dim), for which the index is compared with exact search."""
+    plan, storage = read_plan(root, plan_hash)
+    return sample_vectors(storage, plan.hash, passages, plan.shards, plan.encoder.dim, count, seed=2)
+
+
+@patient
+def count_terms(root: str, plan_hash: str, shard: int) -> int:
+    """Count the terms of one shard and return its number."""
+    plan, storage = read_plan(root, plan_hash)
+    count_shard(plan, shard, storage)
+    return shard
+
+
+@patient
+def merge_terms(root: str, plan_hash: str) -> None:
+    """Sum up the terms of all shards: what every shard is scored with."""
+    plan, storage = read_plan(root, plan_hash)
+    merge_shards(plan, storage)
+
+
+def ask(settings: EvaluateSettings, queries: dict[str, str]) -> list["Run"]:
+    """Ask queries by id in every way that an evaluation wants."""
+    from shoal.evaluation.evaluate import ask_here
+
+    return ask_here(settings, queries)
+
+
+def ask_version(settings: BuildSettings, version: str, dataset: "Dataset | None", sample: int) -> "Answers":
+    """Ask a version that is about to be made current, and the one that is, the judged queries of a gate."""
+    from shoal.evaluation.gate import ask
+
+    return ask(settings, version, dataset, sample)
+
+
+@patient
+def index(
+    root: str, plan_hash: str, version: str, shard: int, queries: FloatArray, threads: int, fields: FieldTypes
+) -> int:
+    """Index one shard of a version and return its passages."""
+    plan, storage = read_plan(root, plan_hash, version)
+    return index_shard(plan, shard, storage, queries, threads, fields).entry.count
+
+
+@patient
+def verify(root: str, plan_hash: str, version: str, shard: int) -> tuple[int, list[str]]:
+    """Verify one stored shard of a version. Returns its number and its problems; with problems its commit is undone."""
+    plan, storage = read_plan(root, plan_hash, version)
+    problems = verify_shard(plan, read_shard_commit(storage, plan.hash, shard), storage)
+    if problems:
+        storage.delete(layout.shard_commit(plan.hash, shard))
+    return shard, problems

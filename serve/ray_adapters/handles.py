@@ -1,0 +1,194 @@
+"""Ray Serve handles behind the service protocols of the core: deadlines, and errors that a user can read.
+
+A Serve handle has no timeout, waits for ever for a replica that does not exist, and raises remote stack traces. What
+leaves this module is a result before the deadline or an error of `shoal.errors`.
+"""
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from ray.exceptions import RayActorError, TaskCancelledError
+from ray.serve.context import _RequestContext, _serve_request_context
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from shoal.encoders import TextVectors
+from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
+from shoal.filters import Filter
+from shoal.records import FloatArray, Queries, ShardHits
+from shoal.search.services import Fetched
+from shoal.system import tracing
+
+T = TypeVar("T")
+
+RETRY_AFTER_S = 1.0
+
+
+class EncoderHandle:
+    """The query encoder deployment as an `EncodeService`."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order."""
+        vectors: FloatArray = await call(self._handle, "encode", list(queries), deadline, deadline=deadline)
+        return vectors
+
+    async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
+        """Return the vectors and those of the tokens, in input order."""
+        vectors: list[TextVectors] = await call(
+            self._handle, "encode_tokens", list(queries), deadline, deadline=deadline
+        )
+        return vectors
+
+
+class ShardHandle:
+    """The deployment of one shard as a `ShardService`, and as the `ShardControl` of `serve.versions.activation`."""
+
+    def __init__(self, handle: DeploymentHandle, shard: int) -> None:
+        self._handle = handle
+        self._shard = shard
+
+    async def search(
+        self,
+        version: str,
+        queries: Queries,
+        top_k: int,
+        deadline: float,
+        with_passages: bool,
+        filters: Sequence[Filter | None] | None = None,
+    ) -> ShardHits:
+        """Search this shard of the named version for several queries, each with its filter or None."""
+        hits: ShardHits = await call(
+            self._handle, "search", version, queries, top_k, deadline, with_passages, filters, deadline=deadline
+        )
+        return hits
+
+    async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
+        """Return the passages (and, if asked for, the vectors) of rows of this shard, in the order asked."""
+        fetched: Fetched = await call(
+            self._handle, "fetch", version, list(rows), deadline, with_vectors, deadline=deadline
+        )
+        return fetched
+
+    async def score(self, version: str, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
+        """Return, float32 (n,), what late interaction gives rows of this shard by their stored token vectors."""
+        scores: FloatArray = await call(self._handle, "score", version, query, list(rows), deadline, deadline=deadline)
+        return scores
+
+    async def holds(self, version: str, deadline: float) -> bool:
+        """Whether a replica has the version loaded."""
+        held: bool = await call(self._handle, "holds", version, deadline, deadline=deadline)
+        return held
+
+    async def prepare(self, version: str, deadline: float) -> None:
+        """Load a version in every replica. Raises the first error, and Unavailable if there is no replica."""
+        if not await self._broadcast("prepare", version, deadline, deadline=deadline):
+            raise Unavailable(f"shard {self._shard} has no replica; try again", retry_after_s=RETRY_AFTER_S)
+
+    async def retire(self, keep: Sequence[str], deadline: float) -> None:
+        """Close every version but these in every replica."""
+        await self._broadcast("retire", list(keep), deadline, deadline=deadline)
+
+    async def _broadcast(self, method: str, *args: Any, deadline: float) -> list[Any]:
+        # A result that arrives too late is not cancelled: loading goes on, and the next broadcast finds it done.
+        async def collect() -> list[Any]:
+            response = self._handle.broadcast(method, *args)
+            results: list[Any] = await response.results_async(timeout_s=max(0.0, deadline - time.time()))
+            return results
+
+        name = self._handle.deployment_name
+        try:
+            return await _detached(collect())
+        except TimeoutError:
+            raise DeadlineExceeded(f"not every replica of {name} has answered {method} in time; try again") from None
+        except Exception as error:
+            raise readable(error, name) from None
+
+
+class RerankerHandle:
+    """The reranker pool as a `RerankService`."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n,), higher is better, in input order."""
+        scores: FloatArray = await call(self._handle, "score", query, list(passages), deadline, deadline=deadline)
+        return scores
+
+
+def readable(error: Exception, name: str) -> ShoalError:
+    """Turn what a call to the deployment `name` raised into the error it stands for, without remote traces."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, ShoalError):
+        return cause
+    if isinstance(error, ShoalError):
+        return error
+    if isinstance(error, BackPressureError):
+        return Overloaded(f"{name} has as many calls waiting as it accepts; try again", retry_after_s=RETRY_AFTER_S)
+    if isinstance(error, RayActorError | RayServeException | TaskCancelledError):
+        return Unavailable(f"{name} has no replica that answers; try again", retry_after_s=RETRY_AFTER_S)
+    origin = cause if isinstance(cause, Exception) else error
+    return ShoalError(f"{name} failed: {type(origin).__name__}: {_first_line(origin)}; its log has the details")
+
+
+async def call(handle: DeploymentHandle, method: str, *args: Any, deadline: float) -> Any:
+    """Call one replica; returns or raises before the deadline, an absolute time in seconds since the epoch.
+
+    A call that its replica did not survive is Unavailable; the pipeline tries it once more.
+    """
+    return await _detached(_asked(handle, method, args, deadline))
+
+
+async def _detached(call: Coroutine[Any, Any, T]) -> T:
+    # One call serves the queries of many HTTP requests. In the context of the request that happened to start it, Serve
+    # would cancel the call for all of them as soon as that one client goes away. The replica's log lines name them all.
+    context = contextvars.Context()
+    context.run(_serve_request_context.set, _RequestContext(request_id=tracing.label()))
+    return await asyncio.create_task(call, context=context)
+
+
+async def _asked(handle: DeploymentHandle, method: str, args: tuple[Any, ...], deadline: float) -> Any:
+    name = handle.deployment_name
+    remaining = deadline - time.time()
+    if remaining <= 0:
+        raise _expired(name)
+    response = getattr(handle, method).remote(*args)
+    task = asyncio.ensure_future(_result(response))
+    try:
+        done, _ = await asyncio.wait({task}, timeout=remaining)
+    except asyncio.CancelledError:
+        _abandon(response, task)
+        raise
+    if not done:
+        _abandon(response, task)
+        raise _expired(name)
+    try:
+        return task.result()
+    except asyncio.CancelledError:
+        raise Unavailable(f"{name} gave up the call; try again", retry_after_s=RETRY_AFTER_S) from None
+    except Exception as error:
+        raise readable(error, name) from error
+
+
+def _expired(name: str) -> DeadlineExceeded:
+    return DeadlineExceeded(f"the deadline passed before {name} had answered; allow more time")
+
+
+async def _result(response: Any) -> Any:
+    return await response
+
+
+def _abandon(response: Any, task: "asyncio.Task[Any]") -> None:
+    response.cancel()
+    task.cancel()
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else asks how it ended
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,1 @@
+"""Which index version is served, and by which services. Free of Ray."""

@@ -1,0 +1,358 @@
+"""Which index version is served: following CURRENT, activating, rolling back. No Ray; tested with fakes.
+
+A version goes live in this order, so that no query ever finds it half there: every replica of every shard loads it,
+CURRENT is replaced, new queries name it, and what is neither current nor previous is unloaded.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, get_args
+
+from shoal.errors import (
+    Conflict,
+    DeadlineExceeded,
+    EncoderMismatch,
+    NotFound,
+    Overloaded,
+    ShoalError,
+    Unavailable,
+)
+from shoal.index_root import versions
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
+from shoal.records import Mode
+from shoal.serving.plan import Shape
+
+logger = logging.getLogger("ray.serve")
+
+PREPARE_S = 600.0
+"""How long the shards may take to load a version, in seconds. Loading goes on beyond it: trying again finds it done."""
+RETIRE_S = 10.0
+START_S = 0.2
+"""Seconds between tries as long as nothing is served yet: replicas come up one by one."""
+BUSY_S = 60.0
+"""Seconds for which a service that has answered may be too busy for a probe before it counts as gone."""
+REFUSED_S = 60.0
+"""Seconds before a version that was found broken is tried again: finding that out reads all of it."""
+
+PATIENCE_S = 5.0
+"""Seconds that a new ingress waits for all shards of the current version, before it makes do with what there is."""
+
+REMEDY = (
+    "`shoal serve` starts replicas for it beside these once it is current (`shoal index activate` on the index root); "
+    "on a cluster deploy them as a second application"
+)
+
+
+class ShardControl(Protocol):
+    """What an activation asks of one shard. Deadlines are absolute, in seconds since the epoch."""
+
+    async def prepare(self, version: str, deadline: float) -> None:
+        """Load a version in every replica. Raises what makes that impossible."""
+        ...
+
+    async def retire(self, keep: Sequence[str], deadline: float) -> None:
+        """Close every version but these in every replica."""
+        ...
+
+    async def holds(self, version: str, deadline: float) -> bool:
+        """Whether a replica has the version loaded."""
+        ...
+
+
+class Fleet(Protocol):
+    """The replicas that serve versions of one shape."""
+
+    @property
+    def shape(self) -> Shape:
+        """The versions that they can serve."""
+        ...
+
+    @property
+    def shards(self) -> Sequence[ShardControl]:
+        """Every shard, in order."""
+        ...
+
+
+F = TypeVar("F", bound=Fleet)
+
+
+class Pulse:
+    """Tells a service that is too busy to answer a probe from one that is gone: it has answered not long ago.
+
+    Load must not make a server unready, or a balancer would send what it has to do to the others, one after another.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._heard: dict[Hashable, float] = {}
+
+    def beats(self, service: Hashable, outcome: object, patience_s: float = BUSY_S) -> bool:
+        """Whether a service is there, by what a probe of it returned or raised."""
+        if isinstance(outcome, DeadlineExceeded | Overloaded):
+            return self._clock() - self._heard.get(service, -math.inf) < patience_s
+        if isinstance(outcome, BaseException):
+            return False
+        self._heard[service] = self._clock()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready(Generic[F]):
+    """A version that replicas have loaded, but for shards that do not answer."""
+
+    fleet: F
+    manifest: Manifest
+    absent: Sequence[int]
+
+
+class Activation(Generic[F]):
+    """Keeps one ingress replica on the version that CURRENT names.
+
+    fleet: its own replicas, if it has any. find: gives others, which serve versions of a shape, or None; the same ones
+    again as long as they are there.
+    switch: called with replicas, the manifest of the version that new queries shall be answered from, and the numbers
+    of shards that do not answer yet.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        fleet: F | None,
+        switch: Callable[[F, Manifest, Sequence[int]], None],
+        find: Callable[[Shape], Awaitable[F | None]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._storage = storage
+        self._own = self._fleet = fleet
+        self._switch = switch
+        self._find = find
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._pulse = Pulse(clock)
+        self._manifest: Manifest | None = None
+        self._previous: str | None = None
+        self._problem: str | None = None
+        self._refused: tuple[str | None, float, str] = (None, 0.0, "")
+        self._since: float | None = None
+        self._fell_back = False
+        self.settled = asyncio.Event()
+        """Set once a version is served, or there is nothing to wait for."""
+
+    async def activate(self, version: str) -> None:
+        """Serve a published version. Raises NotFound, Conflict, EncoderMismatch, CorruptIndex, DeadlineExceeded."""
+        async with self._lock:
+            ready = await self._prepare(version)
+            current = await asyncio.to_thread(versions.activate, self._storage, version)
+            await self._serve(ready, current.previous)
+
+    async def rollback(self) -> None:
+        """Serve the previous version again. Raises Conflict when there is none."""
+        async with self._lock:
+            current = await asyncio.to_thread(versions.read_current, self._storage)
+            if current is None or current.previous is None:
+                place = self._storage.place()
+                raise Conflict(f"{place} has no previous version to roll back to; activate one by its name")
+            ready = await self._prepare(current.previous)
+            # By its name: a build may have made another version current while this one was loaded.
+            current = await asyncio.to_thread(versions.activate, self._storage, ready.manifest.version)
+            await self._serve(ready, current.previous)
+
+    async def watch(self, every_s: float) -> None:
+        """Follow CURRENT until cancelled."""
+        while True:
+            waited = self._has_waited()  # before: only then has this look made do with what there is
+            await self.follow()
+            if waited:
+                self.settled.set()
+            await asyncio.sleep(every_s if self._manifest else min(START_S, every_s))
+
+    async def follow(self) -> None:
+        """Look at CURRENT once and serve what it names.
+
+        Never raises: a version that cannot be served is a problem that `describe` and the log tell.
+        """
+        async with self._lock:
+            self._since = self._since or self._clock()
+            try:
+                current = await asyncio.to_thread(versions.read_current, self._storage)
+                if current is None:
+                    raise NotFound(f"{self._storage.place()} has no current version; build or activate one")
+            except Exception as error:
+                self._tell(f"CURRENT cannot be served: {error}")
+                return
+            if self._manifest is not None and self._manifest.version == current.version:
+                self._previous, self._problem = current.previous, None
+                await self._follow_services(self._manifest)
+            elif not self._refuses(current.version):
+                await self._go_to(current)
+            elif self._manifest is None and current.previous is not None:  # its shards may have been starting too
+                self._tell(await self._fall_back(current.previous, self._refused[2], None))
+
+    def _has_waited(self) -> bool:
+        return self._since is not None and self._clock() - self._since > PATIENCE_S
+
+    async def _go_to(self, current: versions.Current) -> None:
+        # Other ingress replicas serve the current version: one that starts should not differ for a moment's sake.
+        partly = (self._manifest is None or self._fell_back) and self._has_waited()
+        try:
+            await self._serve(await self._prepare(current.version, self._patience_s(), partly), current.previous)
+        except Exception as error:
+            problem = f"{current.version} cannot be served: {error}"
+            lasts = _lasts(error)
+            if lasts:
+                self._refused = (current.version, self._clock() + REFUSED_S, problem)
+            if self._manifest is None and current.previous is not None and (lasts or self._has_waited()):
+                problem = await self._fall_back(current.previous, problem, None if lasts else current.version)
+            self._tell(problem)
+
+    async def _follow_services(self, manifest: Manifest) -> None:
+        """Go over to other services of the version that is served when those beside this ingress were replaced."""
+        if self._fleet is self._own:
+            return
+        try:
+            other = await self._find(Shape.of(manifest))
+            if other is not None and other is not self._fleet:
+                await self._serve(_Ready(other, manifest, await self._load(other, manifest.version)), self._previous)
+        except Exception as error:
+            self._tell(f"{manifest.version} cannot be served: {error}")
+
+    def _refuses(self, version: str) -> bool:
+        refused, until, _ = self._refused
+        return version == refused and self._clock() < until
+
+    async def missing(self, deadline: float) -> list[str]:
+        """Name what keeps the active version from being searched completely."""
+        if self._manifest is None or self._fleet is None:
+            return [self._problem or "the index version is being loaded"]
+        version, shards = self._manifest.version, self._fleet.shards
+        held = await asyncio.gather(*(shard.holds(version, deadline) for shard in shards), return_exceptions=True)
+        return [
+            str(answer) if isinstance(answer, ShoalError) else f"shard {number} has not loaded version {version}"
+            for number, answer in enumerate(held)
+            if answer is False or not self._pulse.beats((version, number), answer)
+        ]
+
+    def describe(self, reranker: str | None) -> dict[str, Any]:
+        """Describe what is served, as /v1/index shows it. Raises Unavailable before the first version is."""
+        manifest = self._manifest
+        if manifest is None:
+            raise Unavailable(self._problem or "the index version is being loaded; try again", retry_after_s=START_S)
+        return {
+            "version": manifest.version,
+            "previous": self._previous,
+            "created_at": manifest.created_at,
+            "passages": manifest.counts.passages,
+            "shards": len(manifest.shards),
+            "dim": manifest.dim,
+            "metric": manifest.metric,
+            "kind": manifest.index.kind,
+            "search": manifest.index.search,
+            "recall_at_10": manifest.index.recall_at_10,
+            "curve": [point.model_dump() for point in manifest.index.curve],
+            "modes": ["dense"] if manifest.lexical is None else list(get_args(Mode)),
+            "late_interaction": "none" if manifest.late is None else "stored",
+            "fields": manifest.fields,
+            "models": {"encoder": manifest.encoder.model, "reranker": reranker},
+            "problem": self._problem,
+        }
+
+    def _patience_s(self) -> float:
+        """How long a look waits for the shards; while nothing is served, it does not wait for one that hangs."""
+        if self._manifest is not None or self._since is None:
+            return PREPARE_S
+        return max(1.0, PATIENCE_S - (self._clock() - self._since))
+
+    async def _prepare(self, version: str, patience_s: float = PREPARE_S, partly: bool = False) -> "_Ready[F]":
+        manifest = await asyncio.to_thread(versions.read_manifest, self._storage, version)
+        fleet = await self._fleet_for(manifest)
+        return _Ready(fleet, manifest, await self._load(fleet, version, patience_s, partly))
+
+    async def _load(self, fleet: F, version: str, patience_s: float = PREPARE_S, partly: bool = False) -> list[int]:
+        """Load a version in every shard.
+
+        partly: shards that do not answer within `patience_s` may come when they can, as long as one has answered.
+        Returns their numbers.
+        """
+        deadline = self._clock() + patience_s
+        outcomes = await asyncio.gather(
+            *(shard.prepare(version, deadline) for shard in fleet.shards), return_exceptions=True
+        )
+        errors = {number: one for number, one in enumerate(outcomes) if isinstance(one, BaseException)}
+        come_later = all(isinstance(error, Unavailable | DeadlineExceeded) for error in errors.values())
+        if errors and not (partly and come_later and len(errors) < len(outcomes)):
+            raise max(errors.values(), key=_lasts)
+        for number, error in errors.items():
+            logger.error("version %s is served without shard %d: %s", version, number, error)
+        for number in set(range(len(outcomes))) - errors.keys():
+            self._pulse.beats((version, number), True)
+        return list(errors)
+
+    async def _fleet_for(self, manifest: Manifest) -> F:
+        """Replicas that can serve a version. Raises Conflict, or EncoderMismatch, if there are none yet."""
+        shape = Shape.of(manifest)
+        for fleet in (self._fleet, self._own):
+            if fleet is not None and fleet.shape.fits(shape):
+                return fleet
+        if other := await self._find(shape):
+            return other
+        version, own = manifest.version, self._fleet.shape if self._fleet is not None else None
+        kind: type[Conflict] = Conflict
+        if own is None:
+            text = f"version {version} waits for replicas for {shape}"
+        elif own.encoder.matches(shape.encoder):
+            text = f"version {version} has {shape.shards} shards and this server {own.shards}"
+        else:
+            kind = EncoderMismatch
+            text = f"version {version} was built with {shape.encoder}, this server encodes queries with {own.encoder}"
+        raise kind(f"{text}; {REMEDY}", retry_after_s=START_S)
+
+    async def _serve(self, ready: "_Ready[F]", previous: str | None) -> None:
+        fleets = {id(one): one for one in (self._own, self._fleet, ready.fleet) if one is not None}.values()
+        self._go_over(ready, previous)
+        keep = [ready.manifest.version, *([previous] if previous else [])]
+        deadline = self._clock() + RETIRE_S
+        # A replica that misses this keeps a version too long, until the next one; nothing else depends on it.
+        await asyncio.gather(
+            *(shard.retire(keep, deadline) for one in fleets for shard in one.shards), return_exceptions=True
+        )
+
+    def _go_over(self, ready: "_Ready[F]", previous: str | None) -> None:
+        self._switch(ready.fleet, ready.manifest, ready.absent)
+        self._fleet, self._manifest, self._previous, self._problem = ready.fleet, ready.manifest, previous, None
+        self._fell_back = False
+        self.settled.set()
+        logger.info("serving index version %s", ready.manifest.version)
+
+    async def _fall_back(self, previous: str, problem: str, current: str | None) -> str:
+        """Serve the version before one that cannot be, as the replicas do that were there before this one started.
+
+        current: the version wanted, unless it is broken. If both have one shape, the same services are missing for
+        both, and when they come they shall serve that one. Nothing is unloaded: other ingress replicas may serve a
+        broken version from files that were whole when opened. Returns the problem that is left.
+        """
+        try:
+            if current is not None and (await self._shape(previous)).fits(await self._shape(current)):
+                return problem
+            self._go_over(await self._prepare(previous, self._patience_s(), self._has_waited()), None)
+            self._fell_back = True
+        except Exception as error:
+            return f"{problem}; nor can the version before it: {error}"
+        return problem
+
+    async def _shape(self, version: str) -> Shape:
+        return Shape.of(await asyncio.to_thread(versions.read_manifest, self._storage, version))
+
+    def _tell(self, problem: str) -> None:
+        if problem != self._problem:
+            logger.error("%s", problem)
+        self._problem = problem
+
+
+def _lasts(error: BaseException) -> bool:
+    """Whether a version is broken, so that trying again soon is in vain."""
+    return isinstance(error, Conflict | NotFound) and error.retry_after_s is None

@@ -1,0 +1,1 @@
+"""The HTTP layer: application, middleware, access and errors. Free of Ray."""

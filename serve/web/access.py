@@ -1,0 +1,240 @@
+"""Who may ask for what: API keys, their scopes and their rates, looked at before a body is read."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve.web.errors import response_of
+from shoal.errors import InvalidArgument, Overloaded, PermissionDenied, RateLimited, ShoalError, Unauthenticated
+from shoal.serving.keys import VARIABLE, ApiKey, find, parse
+from shoal.settings import ServeSettings
+from shoal.system.proxies import LOOPBACK
+
+OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
+"""Paths that need no key: they tell nothing of what is in the index."""
+LOOK_S = 2.0
+"""Seconds between looks at the file of keys."""
+BURST_S = 1.0
+"""A key may ask as many queries at once as it may in this time, and always one."""
+
+logger = logging.getLogger("ray.serve")
+
+
+class Grant:
+    """What one key may still do. A bucket that fills at the key's rate; a request takes from it what it asks."""
+
+    def __init__(self, key: ApiKey, share: float, now: float) -> None:
+        """`share` of the key's rate is this server's to grant."""
+        self.key = key
+        self._rate = None if key.per_second is None else key.per_second * share
+        self._most = max(1.0, (self._rate or 0.0) * BURST_S)
+        self._left = self._most
+        self._at = now
+
+    def admit(self, now: float) -> None:
+        """Let a request in, which takes one query. Raises RateLimited when the key has asked what it may for now."""
+        if self._rate is None:
+            return
+        self._left = min(self._most, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1:
+            raise RateLimited(
+                f"the API key {self.key.name} may ask {self.key.per_second:g} queries a second, and has; try again",
+                retry_after_s=(1 - self._left) / self._rate,
+            )
+        self._left -= 1
+
+    def charge(self, queries: int) -> None:
+        """Take queries that a request turned out to hold beyond the first; what is lacking delays the next request."""
+        self._left -= queries
+
+
+_GRANT: ContextVar[Grant | None] = ContextVar("shoal_grant", default=None)
+
+
+def charge(queries: int) -> None:
+    """Say how many queries the request that is being answered holds."""
+    if (grant := _GRANT.get()) is not None:
+        grant.charge(queries - 1)
+
+
+async def _administrates() -> None:
+    grant = _GRANT.get()
+    if grant is not None and grant.key.scope != "admin":
+        raise PermissionDenied(f"the API key {grant.key.name} may read only; use one with the scope admin")
+
+
+ADMIN = Depends(_administrates)
+"""For the `dependencies` of a route that changes what is served. Where no key is asked for it lets everybody in."""
+
+
+class KeyRing:
+    """The keys of a server, from a file, the variable SHOAL_API_KEYS or both; the file is read again when it changes.
+
+    share: of each key's rate, what this process may grant where several share the work. Raises InvalidArgument for a
+    file that cannot be read, a line that is wrong, and where there is no key at all. Once there were keys, a file that
+    became wrong changes nothing but the log.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        lines: str = "",
+        share: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = Path(path).expanduser() if path else None
+        self._fixed = parse(lines, VARIABLE)
+        self._share = share
+        self._clock = clock
+        self._grants: dict[ApiKey, Grant] = {}
+        self._stamp: tuple[int, ...] = ()
+        self._problem: str | None = None
+        self._looked = clock()
+        self._read()
+
+    @classmethod
+    def of(cls, path: str | None, share: float = 1.0) -> "KeyRing | None":
+        """The keys that the settings and the environment give; None if they name none, so that nobody needs one."""
+        lines = os.environ.get(VARIABLE, "")
+        return cls(path, lines, share) if path or lines.strip() else None
+
+    def admit(self, presented: list[str]) -> Grant:
+        """Let a request with these keys in. Raises Unauthenticated, and RateLimited."""
+        now = self._clock()
+        if self._path and now - self._looked >= LOOK_S:
+            self._looked = now
+            self._look_again()
+        for one in presented:
+            if key := find(self._grants, one):
+                grant = self._grants[key]
+                grant.admit(now)
+                return grant
+        if presented:
+            raise Unauthenticated("this is no API key of the server; see that it is whole, or ask for another")
+        raise Unauthenticated("an API key is needed; send it as the header `Authorization: Bearer KEY`")
+
+    def _look_again(self) -> None:
+        # Not in a thread: it is one stat, and a file of a few lines on a disk of this machine.
+        try:
+            if self._stat() != self._stamp:
+                self._read()
+                self._problem = None
+                logger.info("the API keys of %s have been read again: %d", self._path, len(self._grants))
+        except ShoalError as error:
+            if error.message != self._problem:
+                logger.error("the API keys stay as they were: %s", error.message)
+            self._problem = error.message
+
+    def _read(self) -> None:
+        keys = list(self._fixed)
+        self._stamp = self._stat()  # before reading: what is written meanwhile is seen the next time
+        if self._path:
+            try:
+                text = self._path.read_text("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise InvalidArgument(_unreadable(self._path, error), param="api_keys_file") from None
+            keys += parse(text, str(self._path))
+        if not keys:
+            raise InvalidArgument(
+                f"{self._path or VARIABLE} holds no API key; make one with `shoal keys`", param="api_keys_file"
+            )
+        now = self._clock()
+        self._grants = {key: self._grants.get(key) or Grant(key, self._share, now) for key in keys}
+
+    def _stat(self) -> tuple[int, ...]:
+        if not self._path:
+            return ()
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            raise InvalidArgument(_unreadable(self._path, error), param="api_keys_file") from None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+class Access:
+    """ASGI layer that lets in who has a key; what it refuses has not been read."""
+
+    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one exchange."""
+        if scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) not in OPEN:
+            try:
+                grant = self._keys.admit(list(_presented(Headers(scope=scope))))
+            except ShoalError as error:
+                headers = {}
+                if isinstance(error, Unauthenticated):
+                    # Who has no key gets no connection on which to send for ever either.
+                    headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
+                await response_of(error, headers)(scope, receive, send)
+                return
+            token = _GRANT.set(grant)
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                _GRANT.reset(token)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _presented(headers: Headers) -> Iterator[str]:
+    """Every key that a request shows, as the SDKs send it."""
+    authorization = headers.get("authorization", "").strip()
+    scheme, _, rest = authorization.partition(" ")
+    if rest and scheme.lower() == "bearer":
+        yield rest.strip()
+    elif authorization and not rest:
+        yield authorization
+    for name in ("api-key", "x-api-key"):
+        if value := headers.get(name, "").strip():
+            yield value
+
+
+def too_many(settings: ServeSettings) -> Overloaded:
+    """What a search is told that comes while a server works on as many as it may."""
+    return Overloaded(
+        f"the server works on {settings.max_requests * settings.ingress_replicas} searches already, which is its "
+        "limit; try again later",
+        retry_after_s=1,
+    )
+
+
+def check_exposure(host: str, keyed: bool, anonymous: bool) -> None:
+    """Refuse to be reachable for everybody. Raises InvalidArgument that names what to set."""
+    if keyed or anonymous or host in LOOPBACK or host.startswith("127."):
+        return
+    raise InvalidArgument(
+        f"will not listen on {host} without API keys, where whoever reaches it could search and choose what is "
+        "served: make keys with `shoal keys --append FILE` and set api_keys_file (--api-keys-file FILE), or set "
+        "anonymous (--anonymous) if something in front of it decides who may connect",
+        param="--host",
+    )
+
+
+def describe(app: FastAPI) -> None:
+    """Say in the OpenAPI document of an application how a key is sent, and where none is needed."""
+    document: dict[str, Any] = app.openapi()
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
+    document["security"] = [{"bearer": []}, {"header": []}]
+    for path in OPEN & document["paths"].keys():
+        for operation in document["paths"][path].values():
+            operation["security"] = []
+
+
+def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> str:
+    reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+    return f"{path} cannot be read ({reason}); correct api_keys_file, or make a key with `shoal keys --append {path}`"

@@ -1,0 +1,130 @@
+"""The HTTP application: every dialect, health, documentation. Free of Ray; the engine behind it is injected."""
+
+import html
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+from fastapi import FastAPI, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
+
+from serve.dialects import Engine, routers
+from serve.web import access, errors
+from serve.web.middleware import Exchange
+from shoal import __version__
+from shoal.settings import ServeSettings
+
+__all__ = ["Engine", "create_api"]
+
+DESCRIPTION = """Two-stage semantic retrieval: nearest passages from every shard of an index, then a reranker.
+
+Every response carries `x-request-id` (yours, if you send one). Every error has the same body."""
+KEYED = """
+
+An API key is needed: `Authorization: Bearer KEY`, or the header `api-key` or `x-api-key`."""
+UNTOLD = "something cannot be searched yet; the server's log says what, and GET /v1/index may, which needs an API key"
+
+logger = logging.getLogger("ray.serve")
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(BaseModel):
+    """Every shard of the active version can be searched."""
+
+    ready: Literal[True] = True
+
+
+class NotReady(errors.ErrorBody):
+    """Something cannot be searched yet."""
+
+    missing: list[str]
+
+
+def create_api(
+    engine: Engine | Callable[[], Engine],
+    settings: ServeSettings,
+    *,
+    keys: access.KeyRing | None = None,
+    adds_request_id: bool = True,
+) -> FastAPI:
+    """Build the application over an engine, or over a function that gives it when a request needs it.
+
+    keys: who may ask; None lets everybody. adds_request_id: whether responses get the header x-request-id; Ray Serve
+    adds it to them anyway.
+    """
+    description = DESCRIPTION + (KEYED if keys else "")
+    app = FastAPI(
+        title="Shoal",
+        version=__version__,
+        description=description,
+        docs_url=None,
+        redoc_url=None,
+        # A redirect would need a URL made from whatever the client has sent as one.
+        redirect_slashes=False,
+    )
+    if keys is not None:
+        app.add_middleware(access.Access, keys=keys)
+    # Added last, it is the outermost layer.
+    app.add_middleware(
+        Exchange,
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+        labels=adds_request_id,
+    )
+    errors.install(app)
+
+    resolve = engine if callable(engine) else lambda: engine
+    for router in routers(resolve, settings):
+        app.include_router(router)
+
+    @app.get("/healthz", tags=["health"])
+    async def healthz() -> Alive:
+        """Say that the process lives."""
+        return Alive()
+
+    lacking: list[str] = []
+    not_ready = errors.responses(503)
+    not_ready[503]["model"] = NotReady
+
+    @app.get("/readyz", tags=["health"], response_model=Ready, responses=not_ready)
+    async def readyz() -> Ready | Response:
+        """Say whether every shard has a replica with the active version."""
+        nonlocal lacking
+        before, lacking = lacking, await resolve().ready()
+        if not lacking:
+            return Ready()
+        message, missing = f"not ready: {', '.join(lacking)}", lacking
+        if keys is not None:
+            # It names versions and places, and whoever asks here has shown no key.
+            if lacking != before:
+                logger.warning("%s", message)
+            message, missing = f"not ready: {UNTOLD}", [UNTOLD]
+        return errors.error_response(503, "UNAVAILABLE", message, missing=missing)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return _docs(app)
+
+    if keys is not None:
+        access.describe(app)
+    return app
+
+
+def _docs(app: FastAPI) -> HTMLResponse:
+    """Swagger UI, which comes from a CDN, over a plain list of routes that is there without it."""
+    page = get_swagger_ui_html(openapi_url="openapi.json", title="Shoal", swagger_favicon_url="data:,")
+    routes = "".join(
+        f"<li><code>{method.upper()} {html.escape(path)}</code> {html.escape(operation.get('description', ''))}</li>"
+        for path, operations in app.openapi()["paths"].items()
+        for method, operation in operations.items()
+    )
+    plain = f'<h1>Shoal</h1><p>The full description is <a href="openapi.json">openapi.json</a>.</p><ul>{routes}</ul>'
+    opening = '<div id="swagger-ui">'
+    return HTMLResponse(bytes(page.body).decode().replace(opening, opening + plain, 1))

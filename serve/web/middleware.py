@@ -1,0 +1,98 @@
+"""What holds for every HTTP exchange, whatever the dialect: a request id, bounds on the body, no stack trace."""
+
+import asyncio
+import logging
+import re
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.web.errors import error_response
+from shoal.system import tracing
+
+REQUEST_ID = "x-request-id"
+SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+logger = logging.getLogger(__name__)
+
+
+class Exchange:
+    """Outermost ASGI layer.
+
+    The client's x-request-id is kept if it is sane, else one is made; it is `request.state.request_id`, what log lines
+    name, and a header of the response unless the server around adds it (`labels` false). A body beyond `max_body_bytes`
+    is refused with 413 while it is read, one that takes longer than `body_timeout_s` to arrive with 408. What nobody
+    handled is logged with the request id and answered with 500.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, body_timeout_s: float, labels: bool) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+        self._labels = labels
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one exchange."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get(REQUEST_ID, "")
+        request_id = given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        tracing.work_for((request_id,))
+        started = False
+        complete = False
+        received = 0
+        latest = asyncio.get_running_loop().time() + self._body_timeout_s
+
+        async def bounded_receive() -> Message:
+            nonlocal received, complete
+            if complete:  # what is waited for now is that the client goes away
+                return await receive()
+            try:
+                async with asyncio.timeout_at(latest):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, too_slow(self._body_timeout_s), {"Connection": "close"}) from None
+            received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if received > self._max_body_bytes:
+                raise HTTPException(413, self._too_large, {"Connection": "close"})
+            return message
+
+        async def labelled_send(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                if self._labels:
+                    MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        try:
+            declared = headers.get("content-length", "0")
+            if declared.isdecimal() and int(declared) > self._max_body_bytes:
+                refusal = error_response(413, "PAYLOAD_TOO_LARGE", self._too_large, headers={"Connection": "close"})
+                await refusal(scope, receive, labelled_send)
+            else:
+                await self._app(scope, bounded_receive, labelled_send)
+        except Exception:
+            logger.exception(
+                "request %s: %s %s failed", request_id, scope["method"], scope["path"], extra=tracing.fields()
+            )
+            if started:
+                raise
+            failure = error_response(
+                500, "INTERNAL", f"the server failed; its log has the reason under request {request_id}"
+            )
+            await failure(scope, receive, labelled_send)
+
+    @property
+    def _too_large(self) -> str:
+        return f"the body is larger than {self._max_body_bytes} bytes; send fewer or shorter queries"
+
+
+def too_slow(body_timeout_s: float) -> str:
+    """What a client is told whose body did not arrive in time."""
+    return f"the body did not arrive within {body_timeout_s:g} s; send it at once"

@@ -1,0 +1,439 @@
+"""Measures on this machine what `shoal.capacity.planner` reckons with, in a few minutes.
+
+Every speed is that of one core (or of one GPU), because a plan multiplies it. Vectors are synthetic and clustered, as
+in `benchmarks.scale`; texts are docstrings of the standard library, which every machine has. What a call between
+replicas costs is measured with real servers.
+"""
+
+import ast
+import json
+import os
+import select
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+
+from shoal.capacity.planner import Constants, KindCost, Point
+from shoal.capacity.synthetic import CLUSTERS, DIM, Centres
+from shoal.client.clients import Client
+from shoal.encoders import load_encoder
+from shoal.errors import InvalidArgument, ShoalError
+from shoal.index_root import layout
+from shoal.index_root.storage import Storage
+from shoal.indexes import ShardIndex, index_kind
+from shoal.indexes._auto import CHOICES, compressed, lists
+from shoal.indexing.lexical import make_info
+from shoal.lexical.analyzer import Analyzer
+from shoal.lexical.index import LexicalIndex
+from shoal.lexical.statistics import count_terms, look_up, merge_terms, read_terms, read_totals
+from shoal.lexical.writer import FILES, LexicalWriter
+from shoal.records import FloatArray, Passage
+from shoal.rerankers import load_reranker
+from shoal.settings import CapacitySettings, EncoderSettings, IndexSettings, LexicalSettings, RerankerSettings
+from shoal.shard.reader import Passages, to_batch, write_shard
+from shoal.system.machine import describe
+from shoal.system.processes import descendants
+
+ROWS, TRAINED_ON, FEW, QUERIES, NEAREST = 50_000, 20_000, 500, 100, 10
+TEXTS, PAIRS, ENCODED = 256, 25, 200
+LEXICAL_ROWS = (2_000, 20_000)
+READS, READ_BYTES, FILE_BYTES = 500, 4096, 256 * 2**20
+WIDTHS = (1, 8)
+"""Shards of the servers that are asked."""
+ASKED, WARM_UP = 300, 30
+PERCENTILES = (0, 5, 25, 50, 75, 90, 95, 98, 99, 99.7)
+READY_S, STOP_S = 600.0, 60.0
+"""How long a server may take to start, and to stop."""
+IN_MEMORY = ("tmpfs", "ramfs", "devtmpfs")
+"""Filesystems that read nothing from a disk."""
+
+Progress = Callable[[str], None]
+
+
+def calibrate(settings: CapacitySettings, application: Path, disk: Path, progress: Progress) -> Constants:
+    """Measure everything.
+
+    application: the folder that holds jobs/ and serve/. disk: a folder on the disk whose reads are measured. progress:
+    hears what is measured now. Raises ModelUnavailable for a model that is not to be had, InvalidArgument for a `disk`
+    that is none, ShoalError when a server cannot be started.
+    """
+    progress("disk")
+    read_us = _read_us(disk)
+    with tempfile.TemporaryDirectory(prefix="shoal-calibrate-") as name:
+        folder = Path(name)
+        texts = list(islice(docstrings(), LEXICAL_ROWS[-1] // 4))
+        progress("models")
+        models = _models(settings, texts[:TEXTS])
+        progress("vector indexes")
+        vectors = _vectors(folder)
+        progress("words")
+        words = _words(folder, texts)
+        progress("servers")
+        calls = _calls(folder, texts, application)
+    return Constants(
+        machine=describe(), measured_at=datetime.now(UTC).isoformat(timespec="seconds"), search_dim=DIM,
+        read_us=read_us, **models, **vectors, **words, **calls,
+    )  # fmt: skip
+
+
+def docstrings() -> Iterator[str]:
+    """Yield prose from the standard library, the same on every run of one Python."""
+    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.Module):
+                text = " ".join((ast.get_docstring(node) or "").split())
+                if len(text) >= 100:
+                    yield text[:1000]
+
+
+def _models(settings: CapacitySettings, texts: Sequence[str]) -> dict[str, object]:
+    import torch
+
+    on_gpu = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    # Seconds of a core: whatever else this machine does meanwhile does not count.
+    clock = time.perf_counter if on_gpu else time.process_time
+    encoder = load_encoder(EncoderSettings(encoder=settings.encoder, device=settings.device, threads=1))
+    size = sum(len(text.encode()) for text in texts)
+    encoder.encode_passages(texts[:8])
+    encode_s = _seconds(lambda: encoder.encode_passages(texts), 3, clock)
+    queries = [" ".join(text.split()[:12]) for text in texts[:ENCODED]]
+    query_s = [_seconds(partial(encoder.encode_queries, [query]), 1, clock) for query in queries]
+    reranker = load_reranker(
+        RerankerSettings(
+            reranker=settings.reranker, encoder=settings.encoder, device=settings.device, threads=1, token_cache_bytes=0
+        )
+    )
+    pairs = [(queries[0], text) for text in texts[:PAIRS]]
+    reranker.score_pairs(pairs[:4])
+    rerank_s = _seconds(lambda: reranker.score_pairs(pairs), 3, clock)
+    return {
+        "device": "cuda" if on_gpu else "cpu",
+        "encoder": settings.encoder,
+        "encoder_dim": encoder.dim,
+        "encode_bytes_per_s": size / encode_s,
+        "query_ms": 1000 * statistics.median(query_s),
+        "query_p99_ms": 1000 * float(np.percentile(query_s, 99)),
+        "reranker": settings.reranker,
+        "rerank_bytes_per_s": sum(len(text.encode()) for _, text in pairs) / rerank_s,
+    }
+
+
+def _vectors(folder: Path) -> dict[str, object]:
+    """Build every kind over the same vectors, and fit the costs of a search to the times of all efforts."""
+    chance = np.random.default_rng(1)
+    centres = Centres(chance)
+    corpus = centres.around(chance.integers(CLUSTERS, size=ROWS), chance)
+    queries = centres.around(chance.integers(CLUSTERS, size=QUERIES), chance)
+    nearest = np.argsort(-(queries @ corpus.T), axis=1)[:, :NEAREST]
+
+    flat_us = {rows: _search(_open(folder, "flat", corpus[:rows]), queries, "")[0] for rows in (FEW, ROWS)}
+    row_us = max(1e-6, (flat_us[ROWS] - flat_us[FEW]) / (ROWS - FEW))
+    search_us = max(0.0, flat_us[FEW] - row_us * FEW)
+    cells = lists(TRAINED_ON)
+    tried = {}
+    for kind in filter(compressed, CHOICES):
+        index = _open(folder, kind, corpus)
+        tried[kind] = [
+            Tried(*_reach(effort.search, cells), *_effort(index, queries, nearest, effort.search))
+            for effort in index.efforts()
+        ]
+    costs, exact_us = fit(tried, search_us + row_us * cells, ROWS)
+    costs["flat"] = KindCost(row_us=row_us, points=[Point(recall=1.0, share=1.0, refine=0)])
+    return {"search_us": search_us, "exact_us": exact_us, "kinds": costs}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """An effort: share of the lists, depth of exact comparison, median microseconds of a query, recall."""
+
+    share: float
+    refine: int
+    us: float
+    recall: float
+
+
+def fit(tried: Mapping[str, Sequence[Tried]], fixed_us: float, rows: int) -> tuple[dict[str, KindCost], float]:
+    """Find the costs that explain the times of searches among so many rows, by least squares of relative errors.
+
+    fixed_us: what every search takes. Returns the costs of each kind, and microseconds of an exact comparison, which
+    all kinds share.
+    """
+    kinds = list(tried)
+    factors, times = [], []
+    for place, kind in enumerate(kinds):
+        for one in tried[kind]:
+            row = np.zeros(len(kinds) + 1)
+            row[place], row[-1] = one.share * rows, one.refine * NEAREST
+            factors.append(row / one.us)
+            times.append((one.us - fixed_us) / one.us)
+    # Noise may find less than nothing for what hardly takes any time.
+    solved = np.maximum(np.linalg.lstsq(np.array(factors), np.array(times), rcond=None)[0], 1e-6).tolist()
+    exact_us, costs = solved[-1], {}
+    for kind, row_us in zip(kinds, solved[:-1], strict=True):
+        points: list[Point] = []
+        for _, one in sorted(
+            ((row_us * one.share * rows + exact_us * one.refine * NEAREST, one) for one in tried[kind]),
+            key=lambda it: it[0],
+        ):
+            if not points or one.recall > points[-1].recall:
+                points.append(Point(recall=one.recall, share=one.share, refine=one.refine))
+        costs[kind] = KindCost(row_us=row_us, points=points)
+    return costs, exact_us
+
+
+def _open(folder: Path, kind: str, corpus: FloatArray) -> ShardIndex:
+    module, settings = index_kind(kind), IndexSettings(index_kind=kind)
+    path = folder / f"{kind}-{len(corpus)}.faiss"
+    threads = len(os.sched_getaffinity(0))
+    module.build([corpus], DIM, path, module.train(corpus[:TRAINED_ON], settings, threads), threads)
+    return module.open(path, settings, 1)
+
+
+def _effort(index: ShardIndex, queries: FloatArray, nearest: np.ndarray, effort: str) -> tuple[float, float]:
+    us, rows = _search(index, queries, effort)
+    shared = [len(set(a) & set(b)) for a, b in zip(rows.tolist(), nearest.tolist(), strict=True)]
+    return us, sum(shared) / nearest.size
+
+
+def _search(index: ShardIndex, queries: FloatArray, effort: str) -> tuple[float, np.ndarray]:
+    """Median microseconds of one query, and the rows that all found."""
+    seconds, rows = [], []
+    for query in queries:
+        began = time.perf_counter()
+        found = index.search(query[np.newaxis], NEAREST, effort=effort)
+        seconds.append(time.perf_counter() - began)
+        rows.append(found[1][0])
+    return 1e6 * statistics.median(seconds), np.array(rows)
+
+
+def _reach(search: str, cells: int) -> tuple[float, int]:
+    """Share of the lists that are probed, and the depth of exact comparison, of search parameters."""
+    values = dict(part.split("=") for part in search.split(","))
+    return int(values["nprobe"]) / cells, int(values["refine"])
+
+
+def _words(folder: Path, texts: Sequence[str]) -> dict[str, object]:
+    """Index passages as a build does, with a vector index, and search small and large shards by words."""
+    settings, kind = LexicalSettings(), index_kind("ivf_sq8")
+    medians, index_us = {}, 0.0
+    for count in LEXICAL_ROWS:
+        place = folder / f"words-{count}"
+        passages = [Passage(f"p{number}", text) for number, text in enumerate(islice(cycle(texts), count))]
+        chance = np.random.default_rng(2)
+        vectors = Centres(chance).around(chance.integers(CLUSTERS, size=count), chance)
+        trained = kind.train(vectors, IndexSettings(index_kind="ivf_sq8"), 1)
+        place.mkdir()
+        began = time.process_time()
+        batch, storage = to_batch(passages), Storage(str(place))
+        count_terms([batch], Analyzer(settings), place / "own.arrow")
+        merge_terms(storage, ["own.arrow"], place / "corpus.arrow")
+        _, terms, own = read_terms(storage, "own.arrow")
+        totals, corpus = look_up(storage, "corpus.arrow", terms)
+        writer = LexicalWriter(place, terms, own, corpus, totals, settings)
+        write_shard(
+            place, [(batch, vectors)], shard=0, dim=DIM, kind="ivf_sq8", trained=trained, threads=1, lexical=writer
+        )
+        index_us = 1e6 * (time.process_time() - began) / count
+        index = LexicalIndex(
+            {name: place / name for name in FILES},
+            count,
+            make_info(settings, read_totals(storage, "corpus.arrow")),
+            Passages(place / layout.PASSAGES).ids,
+        )
+        asked = [" ".join(text.split()[:12]) for text in texts[:: max(1, len(texts) // QUERIES)]]
+        medians[count] = 1e6 * _by_words(index, asked)
+    few, many = LEXICAL_ROWS
+    return {"lexical_us": max(1e-4, (medians[many] - medians[few]) / (many - few)), "index_us": index_us}
+
+
+def _by_words(index: LexicalIndex, queries: Sequence[str]) -> float:
+    """Median seconds of one query."""
+    return statistics.median(_seconds(partial(_search_words, index, query), 1) for query in queries)
+
+
+def _search_words(index: LexicalIndex, query: str) -> object:
+    return index.best(index.scores(query), NEAREST)
+
+
+def _read_us(disk: Path) -> float:
+    """Mean microseconds to read a page, which is not in memory, of a file in a folder. Raises InvalidArgument."""
+    if (kind := _filesystem(disk)) in IN_MEMORY:
+        raise InvalidArgument(
+            f"{disk} lies in memory ({kind}), where reads from a disk cannot be measured; name a file on the disk that "
+            "will hold the index with --constants",
+            param="--constants",
+        )
+    chance = np.random.default_rng(3)
+    try:
+        with tempfile.TemporaryFile(dir=disk) as file:
+            for _ in range(FILE_BYTES // 2**20):
+                file.write(chance.bytes(2**20))
+            file.flush()
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+            places = chance.choice(FILE_BYTES // READ_BYTES, READS, replace=False) * READ_BYTES
+            seconds = _seconds(lambda: [os.pread(file.fileno(), READ_BYTES, place) for place in places.tolist()], 1)
+    except OSError as error:
+        raise InvalidArgument(
+            f"reads from the disk cannot be measured in {disk} ({error.strerror}); correct --constants",
+            param="--constants",
+        ) from error
+    return 1e6 * seconds / READS
+
+
+def _filesystem(folder: Path) -> str | None:
+    """The type of filesystem that a folder lies in; None where the system does not tell (Linux: proc(5), mountinfo)."""
+    number = folder.stat().st_dev
+    wanted = f"{os.major(number)}:{os.minor(number)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    # ID, parent, device, root, mount point, options, fields of any number, "-", type, source, options.
+    mounts = [line.partition(" - ") for line in lines]
+    return next((rest.split()[0] for first, _, rest in mounts if first.split()[2] == wanted), None)
+
+
+@dataclass(frozen=True)
+class _Served:
+    """Of answers asked one after the other, milliseconds: of each in all, and of its call to the first shard."""
+
+    totals: list[float]
+    calls: list[float]
+    process_bytes: int
+
+
+def _calls(folder: Path, texts: Sequence[str], application: Path) -> dict[str, object]:
+    corpus = folder / "corpus.jsonl"
+    lines = [json.dumps({"id": f"p{number}", "text": text}) for number, text in enumerate(texts[:1000])]
+    corpus.write_text("\n".join(lines), encoding="utf-8")
+    narrow, wide = (_served(folder, corpus, texts, width, application) for width in WIDTHS)
+    middle = statistics.median(narrow.calls)
+    quantiles = np.percentile(narrow.calls, PERCENTILES) / middle
+    beside = np.subtract(narrow.totals, narrow.calls)
+    longer_ms = statistics.median(wide.totals) - statistics.median(narrow.totals)
+    return {
+        "answer_ms": max(1e-3, float(np.median(beside))),
+        "answer_p99_ms": max(1e-3, float(np.percentile(beside, 99))),
+        "hop_ms": middle,
+        "call_ms": max(1e-3, longer_ms / (WIDTHS[1] - WIDTHS[0])),
+        "tail": [(percent / 100, float(value)) for percent, value in zip(PERCENTILES, quantiles, strict=True)],
+        "process_bytes": narrow.process_bytes,
+    }
+
+
+def _served(folder: Path, corpus: Path, texts: Sequence[str], shards: int, application: Path) -> _Served:
+    """Build a small index whose encoder costs nothing, serve it and ask it."""
+    root = folder / f"index-{shards}"
+    _run(
+        application, "jobs.build_index", f"--source={corpus}", f"--index={root}", f"--encoder=hashing:{DIM}",
+        f"--shards={shards}", "--no-lexical", "--index-kind=flat",
+    )  # fmt: skip
+    with _server(application, root) as (pid, url), Client(url) as client:
+        totals, calls = [], []
+        for number in range(-WARM_UP, ASKED):
+            query = " ".join(texts[number % len(texts)].split()[:12])
+            began = time.perf_counter()
+            answer = client.search(query, rerank=False, explain=True)
+            if number >= 0 and answer.explain is not None:
+                totals.append(1000 * (time.perf_counter() - began))
+                calls.append(float(answer.explain["shards"][0]["ms"]))
+        memory = _memory(pid)
+    return _Served(totals, calls, memory)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def _server(application: Path, root: Path) -> Iterator[tuple[int, str]]:
+    """Serve an index, each of its shards and the encoder in a process of its own. Yields the process id and the URL."""
+    port = _free_port()
+    words = [
+        f"--index={root}", f"--port={port}", "--retriever-replicas=1", "--encoder-replicas=1", "--reranker=none",
+        "--query-cache=0",
+    ]  # fmt: skip
+    with root.with_suffix(".log").open("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serve.run", *words], cwd=application, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        try:
+            assert process.stdout is not None
+            heard = bool(select.select([process.stdout], [], [], READY_S)[0])
+            if not heard or not process.stdout.readline().startswith("ready "):
+                _stop(process)
+                log.seek(0)
+                what = "could not be started" if heard else f"was not ready within {READY_S:.0f} s"
+                raise ShoalError(f"a server {what}: {log.read().strip()[-1000:]}")
+            yield process.pid, f"http://127.0.0.1:{port}"
+        finally:
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End a server, if need be with all of its processes."""
+    if process.poll() is None:
+        process.terminate()
+        handle = os.pidfd_open(process.pid)
+        ended = bool(select.select([handle], [], [], STOP_S)[0])
+        os.close(handle)
+        for pid in [] if ended else [*descendants(process.pid), process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def _memory(pid: int) -> int:
+    """Bytes that the largest retriever below a process holds for itself. Raises ShoalError if there is none."""
+    largest = 0
+    for one in descendants(pid):
+        try:
+            title = Path(f"/proc/{one}/cmdline").read_bytes().decode(errors="replace")
+            status = Path(f"/proc/{one}/status").read_text()
+        except OSError:
+            continue
+        if layout.shard_name(0) in title:
+            kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:"))
+            largest = max(largest, 1024 * kib)
+    if not largest:
+        raise ShoalError(f"no process below {pid} is a retriever, so that its memory cannot be measured")
+    return largest
+
+
+def _run(application: Path, module: str, *words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, *words], cwd=application, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ShoalError(f"{module} failed: {done.stderr.strip()[-1000:]}")
+
+
+def _seconds(call: Callable[[], object], times: int, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Median seconds of a call."""
+    taken = []
+    for _ in range(times):
+        began = clock()
+        call()
+        taken.append(clock() - began)
+    return statistics.median(taken)

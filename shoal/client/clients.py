@@ -1,0 +1,228 @@
+"""Clients of a Shoal server, for blocking code and for asyncio.
+
+with shoal.Client("http://127.0.0.1:8000") as client:
+    for result in client.search("how do fish sleep", top_n=3).results:
+        print(result.score, result.text)
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
+
+import httpx
+
+from shoal import __version__
+from shoal.client.answers import IndexDescription, SearchResponse
+from shoal.client.protocol import DIRECT, Exchange, Steps, Wait
+from shoal.errors import InvalidArgument
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+T = TypeVar("T")
+
+
+class SearchOptions(TypedDict, total=False):
+    """Options of a search; one that is left out has the server's default."""
+
+    top_k: int
+    """Candidates taken from stage one."""
+    top_n: int
+    """Results returned after reranking."""
+    rerank: bool | Literal["late"]
+    """Whether the server's reranker orders the candidates, or "late": the token vectors that the shards hold."""
+    mode: Literal["dense", "lexical", "hybrid"]
+    """How stage one searches: by vectors, by words or by both."""
+    include: Sequence[Literal["text", "metadata", "vector"]]
+    timeout_ms: int
+    """Deadline at the server: what is not finished by then is left out and named in `degraded`."""
+    explain: bool
+    recall: float
+    """Share of the ten nearest passages that stage one shall find, such as 0.99; by default as tuned."""
+    filter: Mapping[str, Any]
+    """Conditions on metadata, such as {"year": {"$gte": 2020}}, that every result fulfils."""
+
+
+class _Base:
+    """What both clients are made from."""
+
+    def __init__(self, url: str | None, api_key: str | None, timeout_s: float, attempts: int) -> None:
+        url = (url or os.environ.get("SHOAL_URL") or DEFAULT_URL).rstrip("/")
+        try:
+            valid = httpx.URL(url).scheme in ("http", "https") and httpx.URL(url).host
+        except httpx.InvalidURL:
+            valid = False
+        if not valid:
+            raise InvalidArgument(f"{url!r} is not the URL of a server, such as {DEFAULT_URL}", param="url")
+        if attempts < 1:
+            raise InvalidArgument(f"attempts must be at least 1, not {attempts}", param="attempts")
+        api_key = (api_key or os.environ.get("SHOAL_API_KEY", "")).strip()
+        self._headers = {"user-agent": f"shoal/{__version__}"}
+        if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+            # What httpx says of it would hold the key.
+            raise InvalidArgument(
+                "the API key holds characters that no key has; correct SHOAL_API_KEY", param="api_key"
+            )
+        if api_key:
+            self._headers["authorization"] = f"Bearer {api_key}"
+        self._exchange = Exchange(url, timeout_s, attempts)
+
+
+class Client(_Base):
+    """A client for blocking code; safe for several threads. Close it, or use it in a `with` statement.
+
+    url, api_key: of the server; by default SHOAL_URL or http://127.0.0.1:8000, and SHOAL_API_KEY or no key.
+    timeout_s: seconds that a call waits at most, with all its attempts together, for a connection or for the next byte
+    of an answer. An answer that keeps arriving is read to its end.
+    attempts: how often a call is sent at most when the server is overloaded, unavailable (429, 503) or out of reach.
+
+    Every call raises the classes of `shoal.errors`, with the server's message; InvalidArgument also for what cannot be
+    sent as JSON, such as NaN.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 60.0,
+        attempts: int = 4,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(url, api_key, timeout_s, attempts)
+        self._http = httpx.Client(
+            base_url=self._exchange.url, headers=self._headers, transport=transport, mounts=DIRECT
+        )
+
+    @overload
+    def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResponse: ...
+    @overload
+    def search(self, query: list[str], **options: Unpack[SearchOptions]) -> list[SearchResponse]: ...
+    def search(self, query: str | list[str], **options: Unpack[SearchOptions]) -> SearchResponse | list[SearchResponse]:
+        """Search for one query, or for several at once; one response for each query, in their order."""
+        return self._run(self._exchange.search(query, options))
+
+    def index(self) -> IndexDescription:
+        """Describe what the server serves."""
+        return self._run(self._exchange.index())
+
+    def activate(self, version: str) -> IndexDescription:
+        """Make a published version the active one; returns when it answers queries."""
+        return self._run(self._exchange.activate(version))
+
+    def rollback(self) -> IndexDescription:
+        """Return to the version that was active before."""
+        return self._run(self._exchange.rollback())
+
+    def ready(self) -> bool:
+        """Whether the server can answer queries now; False also if it cannot be reached. Never tried again."""
+        return self._run(self._exchange.ready())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Wait):
+                    time.sleep(step.seconds)
+                    step = next(steps)
+                    continue
+                try:
+                    response = self._http.request(
+                        step.method, step.path, content=step.content, headers=step.headers, timeout=step.timeout_s
+                    )
+                except httpx.RequestError as failure:
+                    step = steps.throw(failure)
+                else:
+                    step = steps.send(response)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+class AsyncClient(_Base):
+    """A client for asyncio: the same as `Client`, with `await`. Close it, or use it in an `async with` statement."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 60.0,
+        attempts: int = 4,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(url, api_key, timeout_s, attempts)
+        self._http = httpx.AsyncClient(
+            base_url=self._exchange.url, headers=self._headers, transport=transport, mounts=DIRECT
+        )
+
+    @overload
+    async def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResponse: ...
+    @overload
+    async def search(self, query: list[str], **options: Unpack[SearchOptions]) -> list[SearchResponse]: ...
+    async def search(
+        self, query: str | list[str], **options: Unpack[SearchOptions]
+    ) -> SearchResponse | list[SearchResponse]:
+        """Search for one query, or for several at once; one response for each query, in their order."""
+        return await self._run(self._exchange.search(query, options))
+
+    async def index(self) -> IndexDescription:
+        """Describe what the server serves."""
+        return await self._run(self._exchange.index())
+
+    async def activate(self, version: str) -> IndexDescription:
+        """Make a published version the active one; returns when it answers queries."""
+        return await self._run(self._exchange.activate(version))
+
+    async def rollback(self) -> IndexDescription:
+        """Return to the version that was active before."""
+        return await self._run(self._exchange.rollback())
+
+    async def ready(self) -> bool:
+        """Whether the server can answer queries now; False also if it cannot be reached. Never tried again."""
+        return await self._run(self._exchange.ready())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _run(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Wait):
+                    await asyncio.sleep(step.seconds)
+                    step = next(steps)
+                    continue
+                try:
+                    response = await self._http.request(
+                        step.method, step.path, content=step.content, headers=step.headers, timeout=step.timeout_s
+                    )
+                except httpx.RequestError as failure:
+                    step = steps.throw(failure)
+                else:
+                    step = steps.send(response)
+        except StopIteration as end:
+            result: T = end.value
+            return result

@@ -1,0 +1,217 @@
+"""How a client talks to a server: what a call sends, when it is sent again, and what its answer means.
+
+Nothing here does input or output. A call is a generator that yields `Send` and `Wait`; `shoal.client.clients` has one
+loop for blocking code and one for asyncio that carry these out.
+"""
+
+import email.utils
+import json
+import random
+import re
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from shoal.client.answers import Answer, IndexDescription, SearchResponse, SearchResponses
+from shoal.errors import (
+    Conflict,
+    DeadlineExceeded,
+    InvalidArgument,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    ShoalError,
+    Unauthenticated,
+    Unavailable,
+)
+from shoal.system.proxies import LOOPBACK
+
+BACKOFF_S = 0.1
+MAX_BACKOFF_S = 5.0
+"""Attempt n waits up to BACKOFF_S * 2**n seconds, on top of what the server's Retry-After says."""
+DIRECT: dict[str, None] = {f"all://{f'[{host}]' if ':' in host else host}": None for host in LOOPBACK}
+"""`mounts` of an httpx client that asks no proxy for this machine, whatever the environment says."""
+T = TypeVar("T")
+A = TypeVar("A", bound=Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Ask the client to send a request; it answers with the response or throws the httpx.RequestError in."""
+
+    method: str
+    path: str
+    content: bytes | None
+    """JSON."""
+    timeout_s: float
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the content is."""
+        return {} if self.content is None else {"content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Ask the client to wait."""
+
+    seconds: float
+
+
+Steps = Generator[Send | Wait, httpx.Response | None, T]
+
+
+class Exchange:
+    """The calls of a server, each a generator that yields what is to be sent or waited for and returns the answer.
+
+    Raises the classes of `shoal.errors`, with the server's message.
+    """
+
+    def __init__(self, url: str, timeout_s: float, attempts: int) -> None:
+        self.url = url
+        self.timeout_s = timeout_s
+        self.attempts = attempts
+
+    def search(
+        self, query: str | list[str], options: Mapping[str, Any]
+    ) -> Steps[SearchResponse | list[SearchResponse]]:
+        """POST /v1/search: one response for a string, a list of them for a list."""
+        answer = yield from self._request("POST", "/v1/search", {"query": query, **options})
+        if isinstance(query, str):
+            return self._read(SearchResponse, answer)
+        return self._read(SearchResponses, answer).responses
+
+    def index(self) -> Steps[IndexDescription]:
+        """GET /v1/index."""
+        return self._read(IndexDescription, (yield from self._request("GET", "/v1/index")))
+
+    def activate(self, version: str) -> Steps[IndexDescription]:
+        """POST /v1/index/activate."""
+        answer = yield from self._request("POST", "/v1/index/activate", {"version": version})
+        return self._read(IndexDescription, answer)
+
+    def rollback(self) -> Steps[IndexDescription]:
+        """POST /v1/index/rollback."""
+        # Rolling back twice is not rolling back once, so a call that may have arrived is never sent again.
+        answer = yield from self._request("POST", "/v1/index/rollback", {}, repeatable=False)
+        return self._read(IndexDescription, answer)
+
+    def ready(self) -> Steps[bool]:
+        """GET /readyz, once: the question is about now."""
+        try:
+            response = yield Send("GET", "/readyz", None, self.timeout_s)
+        except httpx.RequestError:
+            return False
+        assert response is not None
+        return response.is_success
+
+    def _request(
+        self, method: str, path: str, body: dict[str, Any] | None = None, repeatable: bool = True
+    ) -> Steps[Any]:
+        """Send until there is an answer, and return its JSON. Raises what the last attempt ended with."""
+        content = None if body is None else self._written(body)
+        deadline = time.monotonic() + self.timeout_s
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                response = yield Send(method, path, content, max(deadline - time.monotonic(), 0.001))
+                assert response is not None
+                if response.is_success:
+                    return self._json(response)
+                error = self._refusal(response)
+                # Overloaded says that nothing was done; Unavailable may come from a proxy whose server broke midway.
+                again = isinstance(error, Overloaded) or (repeatable and isinstance(error, Unavailable))
+            except httpx.RequestError as failure:
+                error = self._unreachable(failure)
+                never_arrived = isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout)
+                again = never_arrived or (repeatable and not isinstance(failure, httpx.TimeoutException))
+            # At random, so that clients that were refused together do not come back together.
+            backoff = min(BACKOFF_S * 2**attempt, MAX_BACKOFF_S)
+            pause = (error.retry_after_s or 0.0) + random.random() * backoff  # noqa: S311
+            if not again or attempt >= self.attempts or time.monotonic() + pause >= deadline:
+                raise error
+            yield Wait(pause)
+
+    def _written(self, body: dict[str, Any]) -> bytes:
+        try:
+            return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InvalidArgument(f"the request cannot be sent as JSON: {error}") from None
+
+    def _json(self, response: httpx.Response) -> Any:
+        try:
+            return response.json()
+        except ValueError:
+            raise self._foreign("it is not JSON") from None
+
+    def _read(self, model: type[A], answer: Any) -> A:
+        try:
+            return model.model_validate(answer)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise self._foreign(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+    def _foreign(self, problem: str) -> ShoalError:
+        return ShoalError(f"the answer of {self.url} is not one of a Shoal server of this version ({problem})")
+
+    def _refusal(self, response: httpx.Response) -> ShoalError:
+        """The error that a refusal stands for: of the class that the code in the body names, else the status."""
+        try:
+            body = response.json()
+            detail = body["error"]
+            code, message, param = str(detail["code"]), str(detail["message"]), detail.get("param")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            code, param = "", None
+            message = f"{self.url} answered {response.status_code} {response.reason_phrase}: {response.text[:200]}"
+        kind = _BY_CODE.get(code) or _BY_STATUS.get(response.status_code)
+        if kind is None:
+            kind = InvalidArgument if response.is_client_error else ShoalError
+        return kind(message, param=param, retry_after_s=_retry_after(response.headers.get("retry-after")))
+
+    def _unreachable(self, failure: httpx.RequestError) -> ShoalError:
+        reason = str(failure) or type(failure).__name__
+        error: ShoalError
+        if isinstance(failure, httpx.TimeoutException) and not isinstance(failure, httpx.ConnectTimeout):
+            error = DeadlineExceeded(f"{self.url} did not answer within {self.timeout_s:g} s")
+        elif isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout):
+            error = Unavailable(
+                f"no server at {self.url} ({reason}); start one with `shoal serve --index ROOT`, or name another URL"
+            )
+        else:
+            error = Unavailable(f"the connection to {self.url} broke ({reason})")
+        error.__cause__ = failure
+        return error
+
+
+def _with_descendants(kind: type[ShoalError]) -> list[type[ShoalError]]:
+    return [kind, *(descendant for child in kind.__subclasses__() for descendant in _with_descendants(child))]
+
+
+_BY_CODE = {kind.code: kind for kind in _with_descendants(ShoalError)}
+_BY_STATUS: dict[int, type[ShoalError]] = {
+    401: Unauthenticated,
+    403: PermissionDenied,
+    404: NotFound,
+    408: DeadlineExceeded,
+    409: Conflict,
+    429: Overloaded,
+    503: Unavailable,
+    504: DeadlineExceeded,
+}
+
+
+def _retry_after(header: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for, given as a number or as an HTTP date; None if it says nothing."""
+    if header is None:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", header.strip()):
+        return float(header)
+    try:
+        return max(email.utils.parsedate_to_datetime(header).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return None

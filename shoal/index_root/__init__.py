@@ -1,0 +1,1 @@
+"""What lies on disk: every path, the manifest, the versions, the storage. FORMAT.md is the specification."""

@@ -1,0 +1,269 @@
+"""Index versions of a root: which there are, which is current, and whether they are whole."""
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from shoal.errors import Conflict, CorruptIndex, InvalidArgument, NotFound
+from shoal.index_root import layout
+from shoal.index_root.manifest import FileEntry, Manifest
+from shoal.index_root.storage import Storage
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_MADE = re.compile(r"[0-9]{8}T[0-9]{6,9}-(?P<plan>[0-9a-f]{8})")
+_PLAN_LETTERS = 8
+IDLE_S = 7 * 86_400.0
+"""Seconds without a write after which a build in staging counts as dead: no unit and no shard takes that long."""
+_HASHING_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What CURRENT says. `previous` is what rollback returns to; `activated_at` is UTC, ISO 8601."""
+
+    version: str
+    previous: str | None
+    activated_at: str
+
+
+def make_version(now: datetime, plan_hash: str) -> str:
+    """Name a version, such as 20261122T233411042-1a2b3c4d: the time in UTC, so that names sort by it, and the plan.
+
+    To the millisecond: two builds of one plan must not share a name, also when they start in the same second.
+    """
+    utc = now.astimezone(UTC)
+    return f"{utc:%Y%m%dT%H%M%S}{utc.microsecond // 1000:03d}-{plan_hash[:_PLAN_LETTERS]}"
+
+
+def read_current(storage: Storage) -> Current | None:
+    """Return the active version, or None when nothing has been activated yet.
+
+    Raises NotFound when there is no index root at all, CorruptIndex when CURRENT cannot be read.
+    """
+    try:
+        data = storage.read(layout.CURRENT)
+    except NotFound:
+        storage.require()
+        return None
+    try:
+        current = Current(**json.loads(data))
+        _check_name(current.version)
+    except (ValueError, TypeError, InvalidArgument) as error:
+        raise CorruptIndex(
+            f"{storage.place(layout.CURRENT)} cannot be read ({error}); activate a version again"
+        ) from error
+    return current
+
+
+def read_manifest(storage: Storage, version: str) -> Manifest:
+    """Read the manifest of a version. Raises NotFound if it is not published, CorruptIndex if it has been changed."""
+    _check_name(version)
+    path = layout.manifest(version)
+    try:
+        data = storage.read(path)
+    except NotFound as error:
+        known = ", ".join(list_versions(storage)) or "none"
+        raise NotFound(
+            f"{storage.place()} has no published version {version}; published are: {known}", param="version"
+        ) from error
+    manifest = Manifest.from_bytes(data, storage.place(path))
+    if manifest.version != version:
+        raise CorruptIndex(
+            f"{storage.place(path)} belongs to version {manifest.version}; restore the version or activate another one"
+        )
+    return manifest
+
+
+def current_manifest(storage: Storage) -> Manifest:
+    """Read the manifest of the current version. Raises NotFound if there is none, CorruptIndex as `read_manifest`."""
+    current = read_current(storage)
+    if current is None:
+        raise NotFound(f"{storage.place()} has no current version; build one with `shoal build`")
+    return read_manifest(storage, current.version)
+
+
+def list_versions(storage: Storage) -> list[str]:
+    """Return the published versions, oldest first. A folder without a manifest is an unfinished build, no version."""
+    return [version for version in storage.list(layout.VERSIONS) if storage.exists(layout.manifest(version))]
+
+
+def find_plan(storage: Storage, plan_hash: str) -> str | None:
+    """Return the newest published version that was built by this plan, or None."""
+    for version in reversed(list_versions(storage)):
+        if version.endswith(f"-{plan_hash[:_PLAN_LETTERS]}"):
+            try:
+                manifest = read_manifest(storage, version)
+            except CorruptIndex:
+                continue
+            if manifest.plan == plan_hash:
+                return version
+    return None
+
+
+def publish(storage: Storage, manifest: Manifest) -> None:
+    """Write the manifest, which makes the folder a version. Raises Conflict if the version has another one already."""
+    path, data = layout.manifest(manifest.version), manifest.to_bytes()
+    if not storage.exists(path):
+        storage.write(path, data)
+    elif storage.read(path) != data:
+        raise Conflict(
+            f"{storage.place(path)} is published already and never changed; build under another version name"
+        )
+
+
+def discard_staging(storage: Storage, plan_hash: str) -> None:
+    """Remove the staging folder of a build.
+
+    The plan goes first: interrupted halfway, the rest is no build that could be continued, and what is left of it is
+    only used where it is whole.
+    """
+    storage.delete(layout.plan(plan_hash))
+    storage.delete(layout.staging_dir(plan_hash))
+
+
+def verify(storage: Storage, version: str) -> list[str]:
+    """Compare every file of a version with its manifest and return the problems; an empty list means it is whole.
+
+    A changed, missing or extra file and a changed manifest are all found. Reads the whole version. Raises NotFound if
+    the version is not published.
+    """
+    try:
+        manifest = read_manifest(storage, version)
+    except CorruptIndex as error:
+        return [error.message]
+    folder, files = layout.version_dir(version), manifest.all_files()
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        problems = list(pool.map(lambda file: file_problem(storage, f"{folder}/{file.path}", file), files))
+    expected = {file.path for file in files} | {layout.manifest(version).removeprefix(f"{folder}/")}
+    extra = (
+        f"{storage.place(folder)}/{path} is not in the manifest"
+        for path in storage.files(folder)
+        if path not in expected
+    )
+    return [*filter(None, problems), *extra]
+
+
+def file_problem(storage: Storage, path: str, file: FileEntry) -> str | None:
+    """Say how a file differs from its manifest entry; None if it does not."""
+    place = storage.place(path)
+    try:
+        digest, size = storage.sha256(path)
+    except NotFound:
+        return f"{place} is missing"
+    if size != file.bytes:
+        return f"{place} has {size} bytes, its manifest says {file.bytes}"
+    if digest != file.sha256:
+        return f"{place} does not match the checksum in its manifest"
+    return None
+
+
+def activate(storage: Storage, version: str, *, verified: bool = False) -> Current:
+    """Verify a version completely and make it current. Raises NotFound, and CorruptIndex naming what does not match.
+
+    verified: the caller has just compared every file itself, as the build does, spread over its cluster. Raises
+    Conflict, with CURRENT as it was, if `prune` removes the version meanwhile.
+    """
+    if not verified and (problems := verify(storage, version)):
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise CorruptIndex(
+            f"version {version} is not activated: {problems[0]}{more}; restore it or activate another one"
+        )
+    try:
+        before = read_current(storage)
+    except CorruptIndex:
+        before = None  # a broken CURRENT is mended by activating a version
+    if before is not None and before.version == version:
+        return before
+    removed = Conflict(
+        f"version {version} was removed by `shoal index prune` while it was activated, and CURRENT is as it was; "
+        "activate one that `shoal index list` shows"
+    )
+    if not storage.exists(layout.manifest(version)):
+        raise removed
+    current = Current(version, before.version if before else None, datetime.now(UTC).isoformat(timespec="seconds"))
+    _write_current(storage, current)
+    if not storage.exists(layout.manifest(version)):  # and again: see `_remove`
+        if before is None:
+            storage.delete(layout.CURRENT)
+        else:
+            _write_current(storage, before)
+        raise removed
+    return current
+
+
+def _write_current(storage: Storage, current: Current) -> None:
+    storage.write(layout.CURRENT, json.dumps(asdict(current), indent=1).encode() + b"\n")
+
+
+def rollback(storage: Storage) -> Current:
+    """Make the previous version current again, verified like any other. Raises Conflict if there is none."""
+    current = read_current(storage)
+    if current is None or current.previous is None:
+        raise Conflict(f"{storage.place()} has no previous version to roll back to; activate one by name")
+    return activate(storage, current.previous)
+
+
+def prune(storage: Storage, keep: int, idle_s: float = IDLE_S) -> list[str]:
+    """Remove old versions and what dead builds left; return the versions, oldest first. Nothing else is touched.
+
+    Kept are the current and the previous version, the newest `keep` published ones, and every version of a build that
+    is in staging: it may be about to be made current. A build in staging is dead, and goes too, when nothing was
+    written there for `idle_s` seconds.
+    """
+    if keep < 0:
+        raise InvalidArgument(f"keep must be >= 0, got {keep}", param="keep")
+    # In this order: a build that ends meanwhile is seen in staging, or else what it published and made current is.
+    names = list(storage.list(layout.VERSIONS))
+    running = set()
+    for plan in storage.list(layout.STAGING):
+        if storage.idle_s(layout.staging_dir(plan)) < idle_s:
+            running.add(plan[:_PLAN_LETTERS])
+        else:
+            discard_staging(storage, plan)
+    published = list_versions(storage)
+    kept = {*published[max(0, len(published) - keep) :], *_in_use(storage)}
+    removed = []
+    for version in names:
+        build = _MADE.fullmatch(version)
+        made_by = None if build is None else build["plan"]
+        if version in kept or made_by in running or (made_by is None and version not in published):
+            continue
+        if _remove(storage, version):
+            removed.append(version)
+    return removed
+
+
+def _in_use(storage: Storage) -> set[str]:
+    current = read_current(storage)
+    return set() if current is None else {current.version, current.previous or current.version}
+
+
+def _remove(storage: Storage, version: str) -> bool:
+    """Remove a version, unless it has come into use meanwhile, and say whether it is gone.
+
+    The manifest goes first: interrupted halfway, the rest is an unfinished folder and not a broken version. CURRENT is
+    looked at before, and once more after that. `activate` writes CURRENT and looks for the manifest then, so whichever
+    of the two comes second sees the other, and a version is never removed while it becomes current.
+    """
+    path = layout.manifest(version)
+    if version in _in_use(storage):
+        return False
+    try:
+        manifest = storage.read(path)
+    except NotFound:
+        manifest = None  # an unfinished build, which nobody can activate
+    storage.delete(path)
+    if manifest is not None and version in _in_use(storage):
+        storage.write(path, manifest)
+        return False
+    storage.delete(layout.version_dir(version))
+    return True
+
+
+def _check_name(version: str) -> None:
+    if not _NAME.fullmatch(version):
+        raise InvalidArgument(
+            f"{version!r} is not the name of a version; `shoal index list` shows them", param="version"
+        )

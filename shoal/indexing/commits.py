@@ -1,0 +1,151 @@
+"""What a running build has finished: one commit record for each unit and each shard, written after their data."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from shoal.index_root import layout
+from shoal.index_root.manifest import Record, ShardEntry
+from shoal.index_root.storage import Storage
+from shoal.metadata import FieldType, Observed
+
+Counts = NDArray[np.int64]
+
+
+class RejectedRecord(Record):
+    """A record that gave no passage. `record` is its place within the unit, counted from 1."""
+
+    record: int
+    reason: str
+    id: str | None = None
+
+
+class UnitCommit(Record):
+    """A unit that is embedded."""
+
+    unit: int
+    lines: int
+    """Places (lines, rows or files) of the unit, so that later units of the file know the lines before them."""
+    rows: list[int]
+    """Passages for each shard."""
+    rejected: list[RejectedRecord]
+    fields: dict[str, list[FieldType]] | None
+    """Types of the values of each metadata field; None if there are too many fields."""
+    codec: str | None = None
+    """Digest of the codec that has rounded its token vectors; None without these."""
+
+
+class Duplicate(Record):
+    """A passage whose id occurred before: one line of its shard's duplicates file. Records count within their units."""
+
+    id: str
+    unit: int
+    record: int
+    first_unit: int
+    first_record: int
+
+
+class NearestSample(Record):
+    """What the sampled queries found in one shard. Each list has one row a query, of at most 10 scores, best first."""
+
+    exact: list[list[float]] = Field(default_factory=list)
+    """Scores of the nearest passages by exact search."""
+    found: list[list[float]] = Field(default_factory=list)
+    """Scores that the index gave to the passages it found; it may round them."""
+    found_exact: list[list[float]] = Field(default_factory=list)
+    """Exact scores of the passages in `found`, in the same order; an upper bound for one far beyond the nearest."""
+
+
+class Trial(Record):
+    """What one shard gave with some search parameters."""
+
+    search: str
+    cost: float
+    """About how long a query takes, in microseconds; computed and not measured."""
+    nearest: NearestSample
+    latency_ms: float | None
+    """Median search time of one query; None without queries."""
+
+
+class ShardCommit(Record):
+    """A shard that is indexed and stored in the version's folder."""
+
+    version: str
+    entry: ShardEntry
+    duplicates: int
+    text_bytes: int
+    codec: str | None = None
+    """As in `UnitCommit`."""
+    trials: list[Trial]
+    """With the parameters of the settings first, then with all others that are tried; the same for every shard."""
+
+    @property
+    def queries(self) -> int:
+        """Sampled queries that it was measured with."""
+        return len(self.trials[0].nearest.exact)
+
+    def without_sample(self) -> "ShardCommit":
+        """The commit without its recall samples, which are the larger part of it."""
+        return self.model_copy(update={"trials": []})
+
+
+class Tally:
+    """What the units and shards of a plan gave, in 25 bytes a unit however large the corpus.
+
+    fields: the types that values of metadata fields have.
+
+    done: bool (units,). lines, passages, rejected: int64 (units,), 0 for a unit that is not embedded yet.
+    shard_rows, shard_passages, shard_duplicates: int64 (shards,); rows = passages + duplicates once a shard is indexed.
+    """
+
+    def __init__(self, units: int, shards: int) -> None:
+        self.fields = Observed()
+        self.done: NDArray[np.bool_] = np.zeros(units, np.bool_)
+        self.lines: Counts = np.zeros(units, np.int64)
+        self.passages: Counts = np.zeros(units, np.int64)
+        self.rejected: Counts = np.zeros(units, np.int64)
+        self.shard_rows: Counts = np.zeros(shards, np.int64)
+        self.shard_passages: Counts = np.zeros(shards, np.int64)
+        self.shard_duplicates: Counts = np.zeros(shards, np.int64)
+
+    def add_unit(
+        self,
+        unit: int,
+        lines: int,
+        rows: Counts | list[int],
+        rejected: int,
+        fields: Mapping[str, Iterable[FieldType]] | None,
+    ) -> None:
+        """Count one embedded unit. rows: passages for each shard. fields: as in its commit record."""
+        self.fields.merge(fields)
+        self.done[unit] = True
+        self.lines[unit] = lines
+        self.passages[unit] = int(np.sum(rows))
+        self.rejected[unit] = rejected
+        self.shard_rows += np.asarray(rows, np.int64)
+
+    def add_shard(self, commit: ShardCommit) -> None:
+        """Count one indexed shard."""
+        self.shard_passages[commit.entry.shard] = commit.entry.count
+        self.shard_duplicates[commit.entry.shard] = commit.duplicates
+
+
+def committed_units(storage: Storage, plan_hash: str) -> list[int]:
+    """Numbers of the units that are embedded already, ascending.
+
+    Both files of a unit have to be there: clearing the staging folder may have been interrupted in any order.
+    """
+    names = set(storage.list(layout.units_dir(plan_hash)))
+    return sorted(int(name[:-5]) for name in names if name.endswith(".json") and f"{name[:-5]}.arrow" in names)
+
+
+def read_unit_commit(storage: Storage, plan_hash: str, unit: int) -> UnitCommit:
+    """Read the commit record of a unit. Raises NotFound."""
+    return UnitCommit.model_validate_json(storage.read(layout.unit_commit(plan_hash, unit)))
+
+
+def read_shard_commit(storage: Storage, plan_hash: str, shard: int) -> ShardCommit:
+    """Read the commit record of a shard. Raises NotFound."""
+    return ShardCommit.model_validate_json(storage.read(layout.shard_commit(plan_hash, shard)))

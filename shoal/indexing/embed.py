@@ -1,0 +1,175 @@
+"""Embed: one unit of input becomes one file of passages and vectors grouped by shard, and a commit record."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+
+from shoal.encoders import TextVectors
+from shoal.errors import InvalidArgument
+from shoal.fingerprint import Fingerprint
+from shoal.index_root import layout
+from shoal.index_root.storage import Storage
+from shoal.indexing.commits import RejectedRecord, UnitCommit, read_unit_commit
+from shoal.indexing.plan import Plan, Unit, shard_of
+from shoal.indexing.units import write_unit
+from shoal.late.codec import Codec, Codes
+from shoal.late.writer import column_of
+from shoal.metadata import Observed
+from shoal.records import FloatArray, Passage
+from shoal.shard.reader import to_batch
+from shoal.sources import Rejected, read_unit
+
+
+class PassageEncoder(Protocol):
+    """The part of an encoder that a build needs."""
+
+    def encode_passages(self, texts: Sequence[str]) -> FloatArray:
+        """Return float32 (n, dim), rows L2-normalised, in input order."""
+        ...
+
+
+@runtime_checkable
+class PassageTokenEncoder(PassageEncoder, Protocol):
+    """The part of an encoder that a build needs which keeps token vectors."""
+
+    def encode_passage_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
+        """Encode passages and their tokens, in input order."""
+        ...
+
+
+TOKEN_BYTES = 128 * 2**20
+"""Most bytes of the token vectors that are held at once, unless one passage alone has more."""
+
+
+def embed_unit(
+    plan: Plan, unit: Unit, encoder: PassageEncoder, storage: Storage, codec: Codec | None = None
+) -> UnitCommit:
+    """Embed one unit and commit it; a unit that is committed already is only looked up.
+
+    codec: rounds the token vectors, for a plan that stores them. A unit that another codec has rounded is
+    embedded anew: two runs of one build may have learned one each.
+    The result depends on the plan and the encoder alone; it is not asked for vectors that the source brings.
+    Raises what a `UnitReader` raises, and InvalidArgument when token vectors are wanted of an encoder that has none.
+    """
+    files = layout.unit_commit(plan.hash, unit.number), layout.unit_data(plan.hash, unit.number)
+    digest = None if codec is None else codec.digest
+    if all(storage.exists(path) for path in files):
+        commit = read_unit_commit(storage, plan.hash, unit.number)
+        if commit.codec == digest:
+            return commit
+    reader = read_unit(plan, unit, storage)
+    observed = Observed()
+    records: list[int] = []
+    passages: list[Passage] = []
+    rejected: list[Rejected] = []
+    for item in reader:
+        if isinstance(item, Rejected):
+            rejected.append(item)
+        else:
+            records.append(item[0])
+            passages.append(item[1])
+
+    tokens: list[Codes] | None = None
+    if plan.source.vectors_field is None:
+        texts = [passage.content for passage in passages]
+        if codec is None:
+            vectors = encoder.encode_passages(texts)
+        else:
+            vectors, tokens = encode_with_tokens(encoder, texts, plan.encoder, codec)
+        reason = "text: its vector is not finite; check the encoder and its dtype"
+    else:
+        vectors = _normalised(passages, plan.encoder.dim)
+        reason = f"the vector field {plan.source.vectors_field!r} is zero or holds a number that is not finite"
+    finite = np.isfinite(vectors).all(axis=1)
+    for row in np.flatnonzero(~finite):
+        rejected.append(Rejected(records[row], reason, passages[row].id))
+
+    documents = (plan.document(passage.id) for passage in passages)
+    shards = np.fromiter((shard_of(document, plan.shards) for document in documents), np.int64, len(passages))
+    kept = np.flatnonzero(finite)
+    for row in kept:
+        observed.see(passages[row].metadata)
+    # Stable: within a shard the input order stays, and with it which of several equal ids is the first.
+    order = kept[np.argsort(shards[kept], kind="stable")]
+    rows = np.bincount(shards[kept], minlength=plan.shards)
+    with storage.scratch(layout.scratch(plan.hash)) as folder:
+        path = folder / "unit.arrow"
+        batch = to_batch(passages).take(pa.array(order))
+        column = None if tokens is None else column_of([tokens[row] for row in order])
+        write_unit(path, batch, np.asarray(records, np.int64)[order], vectors[order], rows, column, digest)
+        storage.put(path, layout.unit_data(plan.hash, unit.number))
+    commit = UnitCommit(
+        unit=unit.number,
+        lines=reader.lines,
+        rows=rows.tolist(),
+        rejected=[
+            RejectedRecord(record=bad.record, reason=bad.reason, id=bad.id)
+            for bad in sorted(rejected, key=lambda bad: bad.record)
+        ],
+        fields=observed.kinds,
+        codec=digest,
+    )
+    storage.write(layout.unit_commit(plan.hash, unit.number), commit.model_dump_json().encode())
+    return commit
+
+
+def encode_with_tokens(
+    encoder: PassageEncoder, texts: Sequence[str], fingerprint: Fingerprint, codec: Codec
+) -> tuple[FloatArray, list[Codes]]:
+    """Encode passages in one pass: float32 (n, dim) and the codes of their tokens, uint8 (t, width) each."""
+    vectors = np.empty((len(texts), fingerprint.dim), np.float32)
+    codes: dict[int, Codes] = {}
+    hidden = codec.axes.shape[1]
+    for row, one in encode_tokens(require_tokens(encoder), texts, fingerprint.max_length, hidden):
+        vectors[row] = one.vector
+        codes[row] = codec.encode(one.tokens)
+    return vectors, [codes[row] for row in range(len(texts))]
+
+
+def encode_tokens(
+    encoder: PassageTokenEncoder, texts: Sequence[str], max_length: int, hidden: int
+) -> Iterator[tuple[int, TextVectors]]:
+    """Encode passages with their tokens, the longest first, and give the place of each with what became of it.
+
+    max_length: tokens that the encoder reads of a text. hidden: dimensions of a token vector. Memory: TOKEN_BYTES, and
+    one batch of the encoder.
+    """
+
+    def encoded(rows: Sequence[int]) -> Iterator[tuple[int, TextVectors]]:
+        return zip(rows, encoder.encode_passage_tokens([texts[row] for row in rows]), strict=True)
+
+    rows: list[int] = []
+    held = 0
+    # Texts of similar length share a chunk, as they share a batch of the encoder.
+    for row in sorted(range(len(texts)), key=lambda row: -len(texts[row])):
+        # No token is shorter than a byte of its text; texts of none have special tokens.
+        size = 4 * hidden * min(max_length, len(texts[row].encode("utf-8", "replace")) + 2)
+        if rows and held + size > TOKEN_BYTES:
+            yield from encoded(rows)
+            rows, held = [], 0
+        rows.append(row)
+        held += size
+    if rows:
+        yield from encoded(rows)
+
+
+def require_tokens(encoder: PassageEncoder) -> PassageTokenEncoder:
+    """Return the encoder if it gives token vectors. Raises InvalidArgument."""
+    if not isinstance(encoder, PassageTokenEncoder):
+        raise InvalidArgument(
+            "late_interaction=stored needs token vectors, which this encoder does not give; leave it out, or take "
+            "another encoder",
+            param="late_interaction",
+        )
+    return encoder
+
+
+def _normalised(passages: Sequence[Passage], dim: int) -> FloatArray:
+    """The vectors that passages brought along, float32 (n, dim), normalised; not finite where that cannot be done."""
+    given = [passage.vector for passage in passages if passage.vector is not None]
+    vectors = np.array(given, np.float64).reshape(len(passages), dim)  # squares of large numbers are beyond float32
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit: FloatArray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit

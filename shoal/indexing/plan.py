@@ -1,0 +1,413 @@
+"""The plan of a build: which input, cut into which units, into how many shards, under which hash.
+
+A plan holds one entry for each input file and, for CSV files, one number for each unit; nothing for a record. The
+units of other files are computed from sizes: the plan of 10 billion passages in 1,000 files takes some 200 kilobytes.
+"""
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import accumulate
+from math import ceil
+from typing import Any, overload
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shoal.errors import CorruptIndex, InvalidArgument
+from shoal.fingerprint import Fingerprint
+from shoal.index_root import layout
+from shoal.index_root.storage import Storage
+from shoal.index_root.versions import make_version
+from shoal.indexes import gives_vectors
+from shoal.indexes._auto import AUTO, choose
+from shoal.indexing.spool import Cuts, Cutter, find_offsets, write_pieces, write_rows
+from shoal.metadata import declared_types
+from shoal.settings import BuildSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
+from shoal.sources.files import InputFile
+from shoal.sources.listing import Format, find_input
+from shoal.sources.reader import record_limit
+from shoal.sources.sampling import Sample, measure
+
+PLAN_FORMAT = 1
+SHARD_PASSAGES = 1_000_000
+"""Passages of one shard, when the number of shards is not set."""
+UNIT_BYTES = 64 * 2**20
+"""Most bytes of one unit: long records make units of fewer passages. By the estimate where units are ranges of bytes or
+rows; by what was read, but for the rest of a record, where a file is spooled."""
+LARGE_GROUP = 4
+"""Units of one Parquet row group beyond which its file is spooled: a unit decodes its row group from the beginning."""
+UNIT_PASSAGES = 4096
+"""Passages of one unit, when it is not set and the input is large."""
+LEAST_UNITS = 32
+"""Units that a smaller input is cut into all the same, so that many workers share it."""
+LEAST_UNIT = 128
+"""Passages of a unit that are worth the cost of its commit."""
+TEXT_CHARACTERS = 1000
+"""Length of a passage of a text file, when it is not set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One piece of work.
+
+    number: its place in the plan, counted from 0; names its files in staging.
+    file: index in `Plan.files` (of the first file, when the unit is a group of text files).
+    start, stop: half-open range: bytes of a plain file, rows of Parquet, one piece of a spooled file, or text files.
+    """
+
+    number: int
+    file: int
+    start: int
+    stop: int
+
+
+class Plan(BaseModel):
+    """What a build does, decided before it starts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    hash: str
+    """16 hex digits over all that decides the content of the index: two plans with one hash give the same shards."""
+    version: str
+    """Name of the index version to be published; versions sort by time."""
+    created_at: str
+    """UTC, ISO 8601."""
+    files: list[InputFile]
+    shards: int
+    estimated_passages: int
+    unit_records: int
+    """Records of one unit."""
+    unit_bytes: int
+    """Bytes of one unit of a plain JSONL or TSV file; holds about `unit_records` records."""
+    source: SourceSettings
+    """Resolved: format, id_field, title_field, chunk_characters and unit_passages stand as they are used."""
+    index: IndexSettings
+    lexical: LexicalSettings
+    late: LateSettings = LateSettings()
+    encoder: Fingerprint
+
+    @property
+    def stores_tokens(self) -> bool:
+        """Whether the shards keep token vectors."""
+        return self.late.late_interaction == "stored"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that decide the content of the index, and where it came from, for the manifest."""
+        parts = (self.source, self.index, self.lexical, self.late)
+        return {name: value for part in parts for name, value in part.model_dump(mode="json").items()} | {
+            "shards": self.shards
+        }
+
+    @property
+    def pending(self) -> list[int]:
+        """Indexes of files whose units take a pass over them: compressed files, CSV, Parquet of large row groups."""
+        return [index for index, file in enumerate(self.files) if self._count(file) is None]
+
+    @property
+    def unreadable(self) -> list[InputFile]:
+        """Files of which nothing can be read."""
+        return [file for file in self.files if file.unreadable is not None]
+
+    @property
+    def estimated_units(self) -> int:
+        """About how many units there will be; known before `spool`."""
+        return ceil(self.estimated_passages / (self.source.unit_passages or 1)) if self.pending else len(self.units)
+
+    @cached_property
+    def units(self) -> Sequence[Unit]:
+        """The units in input order, each computed when it is asked for. Raises ValueError while files are pending."""
+        if self.source.format == "text":
+            return _group(self.files, self.source)
+        counts = [self._count(file) for file in self.files]
+        if None in counts:
+            raise ValueError("the units of a plan are known only after spool()")
+        return _Units(self, [count or 0 for count in counts])
+
+    @property
+    def head(self) -> Unit:
+        """All of the first file that holds anything, to read samples from before `spool`. Not one of `units`."""
+        index = next(index for index, file in enumerate(self.files) if file.bytes and file.unreadable is None)
+        file = self.files[index]
+        if self.source.format == "text":
+            return Unit(0, index, index, index + 1)
+        if file.compression is not None:
+            return Unit(0, index, 0, 0)
+        return Unit(0, index, file.first, file.bytes) if file.rows is None else Unit(0, index, 0, file.rows)
+
+    def document(self, passage_id: str) -> str:
+        """Return the id of the record that a passage comes from; pieces of a text are numbered behind it."""
+        return passage_id if self.source.chunk_characters is None else passage_id.rpartition("#")[0]
+
+    def place(self, unit: Unit, record: int, before: int) -> dict[str, str | int]:
+        """Where a record lies: {"file", "line"}; {"file", "row"} in Parquet; {"file"} for all of a file.
+
+        record: its place in the unit. before: sum of `UnitReader.lines` over the earlier units with the same `file`.
+        """
+        if self.source.format == "text":
+            return {"file": self.files[unit.start + record - 1].name}
+        file = self.files[unit.file]
+        if file.unreadable is not None:
+            return {"file": file.name}
+        if file.rows is not None:
+            return {"file": file.name, "row": before + record}
+        return {"file": file.name, "line": file.first_line - 1 + before + record}
+
+    def moved(self, now: "Plan") -> "Plan":
+        """Return this plan for where input and model lie now, as another plan of the same hash has found them."""
+        files = [file.model_copy(update={"uri": other.uri}) for file, other in zip(self.files, now.files, strict=True)]
+        return self.model_copy(update={"files": files, "source": now.source, "encoder": now.encoder})
+
+    def to_bytes(self) -> bytes:
+        """Serialise."""
+        return self.model_dump_json().encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Plan":
+        """Read a plan. Raises CorruptIndex when it is none."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise CorruptIndex(
+                f"the plan in staging cannot be read; remove the staging folder of the build: {error}"
+            ) from error
+
+    def _count(self, file: InputFile) -> int | None:
+        """How many units a file has; None while it is pending."""
+        if not file.bytes or self.source.format == "text":
+            return 0
+        if file.unreadable is not None:
+            return 1
+        if file.compression is not None or file.group > LARGE_GROUP * self.unit_records:
+            return file.pieces
+        if file.rows is not None:
+            return ceil(file.rows / self.unit_records)
+        if self.source.format == "csv":
+            return None if file.offsets is None else len(file.offsets) - 1
+        return ceil((file.bytes - file.first) / self.unit_bytes)
+
+    def _bounds(self, file: InputFile, unit: int) -> tuple[int, int]:
+        """Range of the file's n-th unit."""
+        if file.unreadable is not None:
+            return 0, 1
+        if file.pieces is not None:
+            return unit, unit + 1
+        if file.rows is not None:
+            return unit * self.unit_records, min((unit + 1) * self.unit_records, file.rows)
+        if file.offsets is not None:
+            return file.offsets[unit], file.offsets[unit + 1]
+        start = file.first + unit * self.unit_bytes
+        return start, min(start + self.unit_bytes, file.bytes)
+
+
+class _Units(Sequence[Unit]):
+    """Units computed from the sizes of files, so that a plan of millions of units takes no memory for them."""
+
+    def __init__(self, plan: Plan, counts: list[int]) -> None:
+        self._plan = plan
+        self._ends = list(accumulate(counts))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, number: int) -> Unit: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Unit]: ...
+    def __getitem__(self, number: int | slice) -> Unit | list[Unit]:
+        if isinstance(number, slice):
+            return [self[place] for place in range(*number.indices(len(self)))]
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"unit {number} of {len(self)}")
+        number %= len(self)
+        file = bisect_right(self._ends, number)
+        start, stop = self._plan._bounds(self._plan.files[file], number - (self._ends[file - 1] if file else 0))
+        return Unit(number, file, start, stop)
+
+
+def make_plan(settings: BuildSettings, fingerprint: Fingerprint) -> Plan:
+    """List the input, look at samples of it, and decide how it is cut.
+
+    Deterministic but for `version` and `created_at`. Raises InvalidArgument when there is no input, when it may not be
+    read, when its format is not clear, or when settings contradict one another, and Unavailable when it cannot be
+    reached.
+    """
+    listing = find_input(settings.source, settings.format, settings.index)
+    source = _resolve(settings, listing.format)
+    return plan_sample(measure(listing.files, source), source, settings, fingerprint)
+
+
+def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings, fingerprint: Fingerprint) -> Plan:
+    """Decide how a measured input is cut; touches no file. `source` is resolved."""
+    per_record = 1.0
+    if source.chunk_characters is not None:
+        per_record = max(1.0, sample.mean_bytes / (source.chunk_characters - source.chunk_overlap))
+    estimated = ceil(sample.records * per_record)
+    unit_passages = source.unit_passages or max(LEAST_UNIT, min(UNIT_PASSAGES, ceil(estimated / LEAST_UNITS)))
+    source = source.model_copy(update={"unit_passages": unit_passages})
+    unit_records = max(1, min(round(unit_passages / per_record), int(UNIT_BYTES / max(sample.mean_bytes, 1))))
+    now = datetime.now(UTC)
+    shards = settings.shards or max(1, ceil(estimated / SHARD_PASSAGES))
+    index = IndexSettings(**settings.model_dump(include=set(IndexSettings.model_fields)))
+    if index.index_kind == AUTO:
+        kind = choose(estimated, shards, fingerprint.dim, settings.index_memory_gib * 2**30)
+        index = index.model_copy(update={"index_kind": kind})
+    if settings.late_interaction == "stored" and not gives_vectors(index.index_kind, fingerprint.dim):
+        raise InvalidArgument(
+            "late_interaction=stored scores passages by their vectors too, which an index of "
+            f"index_kind={index.index_kind} cannot give back; take another index_kind, or leave late_interaction out",
+            param="late_interaction",
+        )
+    plan = Plan(
+        hash="",
+        version="",
+        created_at=now.isoformat(timespec="milliseconds"),
+        files=sample.files,
+        shards=shards,
+        estimated_passages=estimated,
+        unit_records=unit_records,
+        unit_bytes=max(1, round(sample.mean_bytes * unit_records)),
+        source=source,
+        index=index,
+        lexical=LexicalSettings(**settings.model_dump(include=set(LexicalSettings.model_fields))),
+        late=LateSettings(**settings.model_dump(include=set(LateSettings.model_fields))),
+        encoder=fingerprint,
+    )
+    digest = _hash(plan, sample.digest)
+    return plan.model_copy(update={"hash": digest, "version": make_version(now, digest)})
+
+
+def spool(plan: Plan, storage: Storage) -> Plan:
+    """Return the plan with its final units, after a pass over each pending file; none is read twice."""
+    cuts = {index: spool_file(plan, index, storage) for index in plan.pending}
+    files = [
+        file.model_copy(update=cuts[index].model_dump()) if index in cuts else file
+        for index, file in enumerate(plan.files)
+    ]
+    return plan.model_copy(update={"files": files})
+
+
+def spool_file(plan: Plan, index: int, storage: Storage) -> Cuts:
+    """Spool one pending file and commit its cuts to staging, unless that has been done. Safe to run in parallel.
+
+    A compressed file, or Parquet of large row groups, becomes pieces in staging; CSV is only scanned for its records.
+    """
+    commit = layout.spool_commit(plan.hash, index)
+    if storage.exists(commit):
+        cuts = Cuts.model_validate_json(storage.read(commit))
+        # Clearing the staging folder may have been interrupted, and removes pieces in any order.
+        if all(storage.exists(layout.spool(plan.hash, index, piece)) for piece in range(cuts.pieces or 0)):
+            return cuts
+    file = plan.files[index]
+    quoted, limit = plan.source.format == "csv", record_limit(plan.source)
+    cutter = Cutter(plan.unit_records, UNIT_BYTES, quoted=quoted, limit=limit)
+    if file.rows is not None:
+        cuts = write_rows(file, index, plan.unit_records, UNIT_BYTES, storage, plan.hash)
+    elif file.compression is not None:
+        cuts = write_pieces(file, index, cutter, storage, plan.hash)
+    else:
+        cuts = find_offsets(file, cutter)
+    storage.write(commit, cuts.model_dump_json().encode())
+    return cuts
+
+
+def shard_of(document: str, shards: int) -> int:
+    """Return the shard of a document: the first 8 bytes of BLAKE2b of its id, little endian, modulo `shards`."""
+    return int.from_bytes(hashlib.blake2b(document.encode(), digest_size=8).digest(), "little") % shards
+
+
+def _resolve(settings: BuildSettings, kind: Format) -> SourceSettings:
+    """Put the defaults that depend on the format in their places."""
+    values = settings.model_dump(include=set(SourceSettings.model_fields)) | {"format": kind}
+    if kind == "beir":
+        values["id_field"] = settings.id_field or "_id"
+        values["title_field"] = settings.title_field or "title"
+    elif kind == "text":
+        values |= {"id_field": "id", "text_field": "text", "title_field": None}
+        values["chunk_characters"] = settings.chunk_characters or TEXT_CHARACTERS
+    else:
+        values["id_field"] = settings.id_field or "id"
+    if settings.columns is not None and kind not in ("csv", "tsv"):
+        raise InvalidArgument(f"columns is for CSV and TSV; the input is {kind}", param="columns")
+    if settings.columns is not None and len(set(settings.columns)) < len(settings.columns):
+        raise InvalidArgument("columns names a column twice", param="columns")
+    _check_vectors(settings, values)
+    declared = declared_types(settings.metadata_types)
+    taken = {values["id_field"], values["text_field"], values["title_field"], settings.vectors_field}
+    if taken := taken & declared.keys():
+        raise InvalidArgument(
+            f"metadata_types names {sorted(taken)[0]!r}, which is no metadata", param="metadata_types"
+        )
+    if settings.metadata_fields is not None and (lost := declared.keys() - set(settings.metadata_fields)):
+        raise InvalidArgument(
+            f"metadata_types names {sorted(lost)[0]!r}, which metadata_fields does not keep", param="metadata_types"
+        )
+    if settings.chunk_overlap and values["chunk_characters"] is None:
+        raise InvalidArgument("chunk_overlap needs chunk_characters, which is not set", param="chunk_overlap")
+    if settings.chunk_overlap >= (values["chunk_characters"] or settings.chunk_overlap + 1):
+        raise InvalidArgument("chunk_overlap must be less than chunk_characters", param="chunk_overlap")
+    return SourceSettings(**values)
+
+
+def _check_vectors(settings: BuildSettings, values: dict[str, Any]) -> None:
+    """Raise InvalidArgument where the input cannot have vectors of its own, or the field is another one already."""
+    field = settings.vectors_field
+    if field is None:
+        return
+    if settings.late_interaction == "stored":
+        raise InvalidArgument(
+            "late_interaction=stored keeps what the encoder makes of the texts, and with vectors_field no text is "
+            "encoded; leave one of them out",
+            param="late_interaction",
+        )
+    if values["format"] not in ("jsonl", "beir", "parquet"):
+        raise InvalidArgument(
+            f"vectors_field is for JSONL and Parquet; the input is {values['format']}", param="vectors_field"
+        )
+    if values["chunk_characters"] is not None:
+        raise InvalidArgument(
+            "vectors_field gives one vector for a whole text, chunk_characters cuts it; leave one of them out",
+            param="vectors_field",
+        )
+    if field in (values["id_field"], values["text_field"], values["title_field"], *(settings.metadata_fields or ())):
+        raise InvalidArgument(
+            f"vectors_field names {field!r}, which is the id, the text, the title or metadata", param="vectors_field"
+        )
+
+
+def _hash(plan: Plan, sampled: str) -> str:
+    # Left out is what changes no more than the last bits of a vector, such as batch_tokens and threads: a build that
+    # ran out of memory can be continued with less of it.
+    body = {
+        "format": PLAN_FORMAT,
+        "files": [[file.name, file.bytes, file.mtime_ns, file.unreadable] for file in plan.files],
+        "sampled": sampled,
+        "source": plan.source.model_dump(mode="json", exclude={"source"}),
+        "index": plan.index.model_dump(mode="json"),
+        "lexical": plan.lexical.model_dump(mode="json"),
+        # The same weights lie under different paths on different machines.
+        "encoder": plan.encoder.model_dump(mode="json", exclude={"model"}),
+        "cut": [plan.shards, plan.unit_records, plan.unit_bytes],
+        # Left out where nothing is stored, so that versions of before it could be are found by their plans.
+        **({"late": plan.late.model_dump(mode="json")} if plan.stores_tokens else {}),
+        # Pieces of one text were spread over the shards before: what was built so has other shards.
+        **({"pieces": "together"} if plan.source.chunk_characters is not None else {}),
+    }
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def _group(files: list[InputFile], source: SourceSettings) -> list[Unit]:
+    """Group text files that follow one another into units of about `unit_passages` passages."""
+    passage = (source.chunk_characters or TEXT_CHARACTERS) - source.chunk_overlap
+    units: list[Unit] = []
+    start = size = 0
+    for index, file in enumerate(files):
+        size += max(1, ceil(file.bytes / passage))
+        if size >= (source.unit_passages or 1) or index + 1 == len(files):
+            units.append(Unit(len(units), start, start, index + 1))
+            start, size = index + 1, 0
+    return units

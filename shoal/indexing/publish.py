@@ -1,0 +1,118 @@
+"""Publish: the report of rejected records and the manifest, both safe to repeat."""
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+
+from shoal.errors import InvalidArgument
+from shoal.index_root import layout
+from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, LexicalInfo, Manifest
+from shoal.index_root.storage import Storage
+from shoal.indexing.commits import Duplicate, ShardCommit, Tally, read_unit_commit
+from shoal.indexing.plan import Plan
+from shoal.indexing.tokens import describe_tokens
+from shoal.metadata import FieldType, declared_types
+
+
+def rejected_records(plan: Plan, tally: Tally, storage: Storage) -> Iterator[dict[str, Any]]:
+    """Rejected records in input order, then duplicates shard by shard, with their places in the whole input.
+
+    Each is {"file", "line" (or "row"), "reason", and "id" if there is one}.
+    """
+    units = plan.units
+    files = np.fromiter((unit.file for unit in units), np.int64, len(units))
+    before = np.concatenate([[0], np.cumsum(tally.lines)])
+
+    def place(unit: int, record: int) -> dict[str, Any]:
+        first_of_file = int(np.searchsorted(files, files[unit]))
+        return plan.place(units[unit], record, int(before[unit] - before[first_of_file]))
+
+    for unit in np.flatnonzero(tally.rejected).tolist():
+        for bad in read_unit_commit(storage, plan.hash, unit).rejected:
+            yield {**place(unit, bad.record), "reason": bad.reason, **({"id": bad.id} if bad.id is not None else {})}
+    for shard in np.flatnonzero(tally.shard_duplicates).tolist():
+        with storage.open_input(layout.shard_duplicates(plan.hash, shard)) as source:
+            for line in io.TextIOWrapper(source, encoding="utf-8"):
+                duplicate = Duplicate.model_validate_json(line)
+                first = place(duplicate.first_unit, duplicate.first_record)
+                reason = f"duplicate id, first in {':'.join(str(value) for value in first.values())}"
+                yield {**place(duplicate.unit, duplicate.record), "reason": reason, "id": duplicate.id}
+
+
+def first_rejected(plan: Plan, tally: Tally, storage: Storage, count: int) -> list[dict[str, Any]]:
+    """The first few records of the report, for people."""
+    return list(islice(rejected_records(plan, tally, storage), count))
+
+
+def describe(record: dict[str, Any]) -> str:
+    """One record of the report as people read it: `corpus.jsonl:17: text is missing`."""
+    place = ":".join(str(record[name]) for name in ("file", "line", "row") if name in record)
+    return f"{place}: {record['reason']}"
+
+
+def write_rejected(plan: Plan, tally: Tally, storage: Storage) -> FileEntry:
+    """Write the report of rejected records and duplicates into the version's folder."""
+    path = layout.rejected(plan.version)
+    with storage.scratch(layout.scratch(plan.hash)) as folder:
+        local = folder / "rejected.jsonl"
+        with local.open("w", encoding="utf-8") as file:
+            for record in rejected_records(plan, tally, storage):
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        storage.put(local, path)
+    sha256, size = storage.sha256(path)
+    return FileEntry(path=path.removeprefix(f"{layout.version_dir(plan.version)}/"), bytes=size, sha256=sha256)
+
+
+def require_passages(plan: Plan, tally: Tally, storage: Storage) -> None:
+    """Raise InvalidArgument when the whole input gave no passage: an empty index is never published."""
+    if tally.passages.any():
+        return
+    examples = "; ".join(describe(record) for record in first_rejected(plan, tally, storage, 3))
+    total = int(tally.rejected.sum())
+    reason = f"all {total} records were rejected ({examples})" if total else "the input holds no record"
+    raise InvalidArgument(f"nothing to index: {reason}; nothing was published", param="source")
+
+
+def field_types(plan: Plan, tally: Tally) -> dict[str, FieldType | Literal["mixed"]]:
+    """Types of the metadata fields, once all units are embedded."""
+    return tally.fields.types(declared_types(plan.source.metadata_types))
+
+
+def make_manifest(
+    plan: Plan,
+    tally: Tally,
+    commits: Iterable[ShardCommit],
+    index: IndexInfo,
+    files: list[FileEntry],
+    lexical: LexicalInfo | None,
+) -> Manifest:
+    """Describe the version."""
+    shards, text_bytes = [], 0
+    for commit in commits:
+        shards.append(commit.entry)
+        text_bytes += commit.text_bytes
+    passages, duplicates, rejected = (
+        int(counts.sum()) for counts in (tally.shard_passages, tally.shard_duplicates, tally.rejected)
+    )
+    return Manifest(
+        version=plan.version,
+        plan=plan.hash,
+        created_at=plan.created_at,
+        encoder=plan.encoder,
+        dim=plan.encoder.dim,
+        index=index,
+        lexical=lexical,
+        late=describe_tokens(plan),
+        shards=shards,
+        files=files,
+        counts=Counts(
+            input=passages + duplicates + rejected, passages=passages, duplicates=duplicates, rejected=rejected
+        ),
+        statistics=CorpusStatistics(text_bytes=text_bytes, mean_text_bytes=round(text_bytes / passages, 3)),
+        fields=field_types(plan, tally),
+        build=plan.settings,
+    )

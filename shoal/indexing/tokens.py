@@ -1,0 +1,107 @@
+"""How the token vectors of a build are reduced: learned once from a sample of the input, before it is embedded."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+
+from shoal.errors import InvalidArgument
+from shoal.index_root import layout
+from shoal.index_root.manifest import LateInfo
+from shoal.index_root.storage import Storage
+from shoal.indexing.embed import PassageEncoder, encode_tokens, require_tokens
+from shoal.indexing.plan import Plan
+from shoal.indexing.sample import stratified
+from shoal.late import codec
+from shoal.late.codec import Codec
+from shoal.records import FloatArray
+from shoal.sources import read_unit
+
+PASSAGES, UNITS = 512, 32
+"""Passages that are read to learn from, and units that they come from at most."""
+TOKENS = 64
+"""Tokens of one passage that are learned from, evenly spread over it."""
+
+
+def train_codec(plan: Plan, encoder: PassageEncoder, storage: Storage) -> None:
+    """Learn how token vectors are reduced, once. The same input and encoder give the same reduction.
+
+    Two runs of one build, on different machines, may learn reductions that differ in their last bits: the later one
+    keeps what is there, and every unit names the one that its token vectors were reduced with.
+    Raises InvalidArgument when the encoder has no token vectors, or too short ones, or the input holds no passage.
+    """
+    if storage.exists(layout.codec(plan.hash)):
+        return
+    texts = _sample(plan, storage)
+    if not texts:
+        raise InvalidArgument(
+            "nothing to index: the input holds no passage whose token vectors could be stored", param="source"
+        )
+    hidden = token_width(encoder, plan.late.late_dims)
+    kept: dict[int, FloatArray] = {}
+    for row, one in encode_tokens(require_tokens(encoder), texts, plan.encoder.max_length, hidden):
+        part = one.tokens[stratified(len(one.tokens), TOKENS, seed=4)]
+        if np.isfinite(part).all():
+            kept[row] = part
+    if not kept:
+        raise InvalidArgument("the token vectors are not finite; check the encoder and its dtype", param="dtype")
+    sample = np.concatenate([kept[row] for row in sorted(kept)])
+    learned = codec.train(sample, plan.late.late_dims, plan.late.late_bits)
+    if not storage.exists(layout.codec(plan.hash)):  # encoding takes long: another run may have been faster
+        storage.write(layout.codec(plan.hash), learned.to_bytes())
+
+
+def token_width(encoder: PassageEncoder, dims: int) -> int:
+    """Tell of how many dimensions an encoder's token vectors are, by encoding a word.
+
+    Raises InvalidArgument, naming the option, when it has no token vectors, or shorter ones than `dims`.
+    """
+    encoder = require_tokens(encoder)
+    try:
+        [one] = encoder.encode_passage_tokens(["width"])
+    except InvalidArgument as error:
+        raise InvalidArgument(f"late_interaction=stored: {error.message}", param="late_interaction") from error
+    width = int(one.tokens.shape[1])
+    if dims > width:
+        raise InvalidArgument(
+            f"late_dims={dims}, but the encoder's token vectors have {width} dimensions; take {width} at most, or "
+            "another encoder",
+            param="late_dims",
+        )
+    return width
+
+
+def read_codec(plan: Plan, storage: Storage) -> Codec:
+    """Read what `train_codec` learned. Raises NotFound."""
+    return Codec.from_bytes(storage.read(layout.codec(plan.hash)))
+
+
+def codec_digest(plan: Plan, storage: Storage) -> str | None:
+    """Digest of what `train_codec` learned, as commit records name it; None when the build stores no token vectors."""
+    return read_codec(plan, storage).digest if plan.stores_tokens else None
+
+
+def describe_tokens(plan: Plan) -> LateInfo | None:
+    """Describe the stored token vectors for the manifest; None when the build stores none."""
+    return LateInfo(dims=plan.late.late_dims, bits=plan.late.late_bits) if plan.stores_tokens else None
+
+
+def _sample(plan: Plan, storage: Storage) -> list[str]:
+    """Texts from all over the input and its units; of an input whose chosen units hold none, whatever there is first.
+
+    Memory: the texts of one unit, and the sample.
+    """
+    units = [plan.units[number] for number in stratified(len(plan.units), UNITS, seed=3).tolist()]
+    each = -(-PASSAGES // max(1, len(units)))
+
+    def texts(number: int) -> Iterator[str]:
+        for item in read_unit(plan, plan.units[number], storage):
+            if isinstance(item, tuple):
+                yield item[1].content
+
+    found: list[str] = []
+    for unit in units:
+        held = list(texts(unit.number))
+        found += [held[place] for place in stratified(len(held), each, seed=unit.number)]
+    everything = (text for number in range(len(plan.units)) for text in texts(number))
+    return found or list(islice(everything, PASSAGES))

@@ -1,0 +1,147 @@
+"""What a server of an index needs, worked out and checked before anything is started."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shoal.encoders import backends, load_encoder
+from shoal.errors import EncoderMismatch, InvalidArgument, ModelUnavailable
+from shoal.fingerprint import Fingerprint
+from shoal.index_root import versions
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
+from shoal.inference import models
+from shoal.rerankers import kind_of, rerankers
+from shoal.settings import EncoderSettings, InferenceSettings, RerankerSettings, ServeSettings
+
+NO_RERANKER = "none"
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+MOST_THREADS = 8
+"""Threads that a model gets by default at most: batches of a few dozen texts do not fill more cores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the versions have in common that one set of replicas can serve: how queries are encoded, how many shards."""
+
+    encoder: Fingerprint
+    shards: int
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Shape":
+        """The shape of a version."""
+        return cls(manifest.encoder, len(manifest.shards))
+
+    def fits(self, other: "Shape") -> bool:
+        """Whether replicas for versions of one shape can serve versions of the other."""
+        return self.shards == other.shards and self.encoder.matches(other.encoder)
+
+    def __str__(self) -> str:
+        return f"{self.shards} shard{'s' if self.shards > 1 else ''} of {self.encoder.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A version, and the models that serve it; `reranker` is None for stage one alone, `kind` is that of the reranker.
+
+    The kind is found out here because a folder of jobs.train_reranker has to be read for it.
+    """
+
+    manifest: Manifest
+    encoder: EncoderSettings
+    reranker: RerankerSettings | None
+    kind: str | None
+
+
+def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving:
+    """Decide how a version is served, or else the current one, and check all that takes seconds. Loads no model.
+
+    Raises NotFound when there is nothing to serve, CorruptIndex for a damaged manifest, EncoderMismatch for another
+    encoder than the index was built with, ModelUnavailable for a model that is not to be had, InvalidArgument.
+    """
+    if settings.reranker_min_replicas > settings.reranker_max_replicas:
+        raise InvalidArgument(
+            f"reranker_min_replicas ({settings.reranker_min_replicas}) is above reranker_max_replicas "
+            f"({settings.reranker_max_replicas}); raise the second or lower the first",
+            param="reranker_min_replicas",
+        )
+    storage = Storage(settings.index)
+    manifest = versions.read_manifest(storage, version) if version else versions.current_manifest(storage)
+    encoder = EncoderSettings(
+        **_inference(settings),
+        encoder=settings.encoder or manifest.encoder.model,
+        max_length=manifest.encoder.max_length,
+        threads=settings.encoder_threads or _share_of_cores(settings.encoder_replicas or settings.ingress_replicas),
+    )
+    try:
+        _check_weights(encoder, manifest.encoder)
+    except ModelUnavailable as error:
+        if settings.encoder is not None:
+            raise
+        raise ModelUnavailable(
+            f"the encoder that the index was built with is not on this machine: {error.message}; set encoder to where "
+            "the same model lies here",
+            param="encoder",
+        ) from error
+    reranker = _reranker(settings, encoder)
+    return Serving(manifest, encoder, reranker, kind_of(reranker.reranker) if reranker else None)
+
+
+def check_encoder(fingerprint: Fingerprint, expected: Fingerprint) -> None:
+    """Raise EncoderMismatch, naming both, unless vectors of the two encoders may be compared."""
+    if not fingerprint.matches(expected):
+        raise EncoderMismatch(
+            f"the index was built with the encoder {expected}, this server would encode queries with {fingerprint}; "
+            "serve it with the encoder that it was built with, or build it again"
+        )
+
+
+def _check_weights(settings: EncoderSettings, expected: Fingerprint) -> None:
+    # Comparing the digest of the weights takes a fraction of a second, loading them several. What else belongs to a
+    # fingerprint is compared by every encoder replica when it starts.
+    if not _is_weightless(settings.encoder):
+        location = models.resolve(settings.encoder)
+        if location.digest(location.fetch()) == expected.weights:
+            return
+    check_encoder(load_encoder(settings).fingerprint(), expected)
+
+
+def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSettings | None:
+    if settings.reranker == NO_RERANKER:
+        return None
+    if settings.reranker not in rerankers():
+        models.resolve(settings.reranker).fetch()
+    # Late interaction reads passages as the index did; a cross-encoder has a limit of its own, for pairs.
+    late = settings.reranker == "late_interaction"
+    return RerankerSettings(
+        **_inference(settings),
+        reranker=settings.reranker,
+        encoder=encoder.encoder,
+        max_length=encoder.max_length if late else None,
+        token_cache_bytes=settings.token_cache_bytes,
+        threads=settings.reranker_threads or _share_of_cores(settings.reranker_max_replicas),
+    )
+
+
+def _inference(settings: ServeSettings) -> dict[str, Any]:
+    return settings.model_dump(include=set(InferenceSettings.model_fields))
+
+
+def _share_of_cores(replicas: int) -> int:
+    """Threads of each of so many replicas by default."""
+    return max(1, min(MOST_THREADS, _cores() // replicas))
+
+
+def _cores() -> int:
+    """Cores that this process may use: a container often has fewer than its machine."""
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = CPU_LIMIT.read_text().split()  # "max 100000" without a limit
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
+def _is_weightless(encoder: str) -> bool:
+    return encoder.partition(":")[0] in backends()

@@ -1,0 +1,1 @@
+"""The machine below: cores and memory, processes, temporary folders, proxies, log context."""

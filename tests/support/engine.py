@@ -1,0 +1,27 @@
+"""The whole server in one process, without Ray: the real ingress over a real encoder, shards and reranker."""
+
+from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Services
+from serve.telemetry import Meter, NoMeter
+from shoal.encoders import load_encoder
+from shoal.serving.plan import Shape
+from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
+
+HASHING = EncoderSettings(encoder="hashing:64")
+
+
+async def local_engine(settings: ServeSettings, shards: int = 2, meter: Meter | None = None) -> Ingress:
+    """Serve an index root of `tests.support.indexes.publish`; returns when it can be searched."""
+    fingerprint = load_encoder(HASHING).fingerprint()
+
+    def make() -> Meter:
+        return meter or NoMeter()
+
+    services = Services(
+        Shape(fingerprint, shards),
+        QueryEncoder(HASHING, fingerprint, settings.query_cache, make),
+        [Retriever(settings, shard, make) for shard in range(shards)],
+        Reranker(RerankerSettings(reranker="overlap"), settings.max_waiting, make),
+    )
+    ingress = Ingress(settings, services, meter=make)
+    await ingress._activation.follow()
+    return ingress

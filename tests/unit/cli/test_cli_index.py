@@ -1,0 +1,210 @@
+"""`shoal index` over an index root whose versions hold one small file."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+import shoal.cli.server
+from serve.versions.activation import PREPARE_S
+from shoal.cli.main import app
+from shoal.client import clients as client
+from shoal.fingerprint import Fingerprint
+from shoal.index_root import layout, versions
+from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, Manifest, ShardEntry
+from shoal.index_root.storage import Storage
+
+FIRST, SECOND, THIRD = (f"2026112{day}T000000-0000000{day}" for day in (1, 2, 3))
+
+
+def publish(root: Path, version: str) -> None:
+    data = f"vectors of {version}".encode()
+    file = FileEntry(path="shard-00000/vectors.faiss", bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    manifest = Manifest(
+        version=version,
+        plan=version[-8:] * 8,
+        created_at=datetime(2026, 11, 22, tzinfo=UTC).isoformat(),
+        encoder=Fingerprint(
+            model="hashing",
+            weights="v1",
+            dim=8,
+            pooling="mean",
+            query_prompt="",
+            passage_prompt="",
+            max_length=128,
+            dtype="float32",
+        ),
+        dim=8,
+        index=IndexInfo(kind="flat", search="", recall_at_10=1.0, latency_ms=0.25),
+        shards=[ShardEntry(shard=0, count=1200, files=[file])],
+        counts=Counts(input=1300, passages=1200, duplicates=60, rejected=40),
+        statistics=CorpusStatistics(text_bytes=240_000, mean_text_bytes=200.0),
+        build={"source": "in.jsonl", "shards": None},
+    )
+    storage = Storage(str(root))
+    storage.write(f"{layout.version_dir(version)}/{file.path}", data)
+    versions.publish(storage, manifest)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for version in (FIRST, SECOND, THIRD):
+        publish(tmp_path, version)
+    for version in (FIRST, SECOND):
+        versions.activate(Storage(str(tmp_path)), version)
+    return tmp_path
+
+
+def run(*arguments: str, **variables: str) -> Result:
+    return CliRunner().invoke(app, ["index", *arguments], env={"COLUMNS": "120", "SHOAL_INDEX": "", **variables})
+
+
+def parsed(result: Result) -> Any:
+    assert result.stdout.count("\n") == 1
+    return json.loads(result.stdout)
+
+
+def test_list(root: Path) -> None:
+    result = run("list", "--index", str(root))
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.stdout.splitlines() if "2026" in line]
+    assert lines[0][0] == THIRD
+    assert lines[1][:3] == ["●", "current", SECOND]
+    assert lines[2][:3] == ["○", "previous", FIRST]
+    assert lines[1][3:] == ["1,200", "1", "35", "B", "1.000", "flat", "hashing"]
+
+
+def test_list_json_and_the_variable(root: Path) -> None:
+    listed = parsed(run("list", "--json", SHOAL_INDEX=str(root)))
+    assert listed["index"] == str(root)
+    assert [(row["version"], row["state"]) for row in listed["versions"]] == [
+        (THIRD, None), (SECOND, "current"), (FIRST, "previous")
+    ]  # fmt: skip
+    assert listed["versions"][0]["passages"] == 1200
+
+
+def test_list_names_a_version_that_cannot_be_read(root: Path) -> None:
+    (root / layout.manifest(THIRD)).write_text("{}")
+    assert "unreadable" in run("list", "--index", str(root)).stdout
+    rows = parsed(run("list", "--index", str(root), "--json"))["versions"]
+    assert [bool(row["problem"]) for row in rows] == [True, False, False]
+
+
+def test_list_of_nothing(tmp_path: Path) -> None:
+    (tmp_path / "versions").mkdir()
+    assert "holds no published version" in run("list", "--index", str(tmp_path)).stdout
+
+
+@pytest.mark.parametrize("command", ["list", "show", "verify", "prune"])
+def test_a_root_that_does_not_exist(command: str, tmp_path: Path) -> None:
+    result = run(command, "--index", str(tmp_path / "nowhere"), "--json")
+    assert result.exit_code == 2
+    assert "nowhere" in result.stderr
+    assert parsed(result)["error"]["code"] == "NOT_FOUND"
+
+
+def test_show_takes_the_current_version(root: Path) -> None:
+    text = run("show", "--index", str(root)).stdout
+    assert f"{SECOND} (current)" in text
+    assert "1,200 of 1,300 records" in text
+    assert "60 duplicates, 40 rejected" in text
+    assert "source=in.jsonl" in text
+    shown = parsed(run("show", FIRST, "--index", str(root), "--json"))
+    assert (shown["state"], shown["manifest"]["version"]) == ("previous", FIRST)
+
+
+def test_show_without_a_current_version(tmp_path: Path) -> None:
+    publish(tmp_path, FIRST)
+    result = run("show", "--index", str(tmp_path))
+    assert result.exit_code == 2
+    assert "no current version" in result.stderr
+    assert run("show", FIRST, "--index", str(tmp_path)).exit_code == 0
+
+
+def test_an_unknown_version(root: Path) -> None:
+    for command in ("show", "activate", "verify"):
+        result = run(command, "20300101T000000-ffffffff", "--index", str(root))
+        assert result.exit_code == 2
+        assert "no published version" in result.stderr
+
+
+def test_verify(root: Path) -> None:
+    assert run("verify", "--index", str(root)).stdout == f"version {SECOND} is whole\n"
+    assert parsed(run("verify", "--index", str(root), "--json")) == {"version": SECOND, "whole": True, "problems": []}
+
+
+def test_verify_of_a_corrupt_version(root: Path) -> None:
+    (root / layout.version_dir(SECOND) / "shard-00000" / "vectors.faiss").write_bytes(b"?")
+    result = run("verify", "--index", str(root))
+    assert result.exit_code == 1
+    assert result.stdout.startswith(f"version {SECOND} is corrupt, 1 problem:\n")
+    assert "vectors.faiss has 1 bytes" in result.stdout
+    assert parsed(run("verify", "--index", str(root), "--json"))["whole"] is False
+
+
+def test_activate_and_rollback(root: Path) -> None:
+    result = run("activate", THIRD, "--index", str(root))
+    assert result.stdout == f"current version is {THIRD}, previous is {SECOND}\n"
+    assert parsed(run("rollback", "--index", str(root), "--json")) | {"activated_at": ""} == {
+        "version": SECOND, "previous": THIRD, "activated_at": ""
+    }  # fmt: skip
+
+
+def test_activate_refuses_a_corrupt_version(root: Path) -> None:
+    (root / layout.version_dir(THIRD) / "shard-00000" / "vectors.faiss").write_bytes(b"?")
+    result = run("activate", THIRD, "--index", str(root))
+    assert result.exit_code == 2
+    assert "is not activated" in result.stderr
+
+
+def test_rollback_without_a_previous_version(tmp_path: Path) -> None:
+    publish(tmp_path, FIRST)
+    versions.activate(Storage(str(tmp_path)), FIRST)
+    result = run("rollback", "--index", str(tmp_path))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "no previous version" in result.stderr
+
+
+def test_prune(root: Path) -> None:
+    assert run("prune", "--index", str(root)).stdout == "removed nothing\n"
+    versions.activate(Storage(str(root)), THIRD)
+    assert parsed(run("prune", "--index", str(root), "--keep", "0", "--json")) == {
+        "removed": [FIRST],
+        "kept": [SECOND, THIRD],
+    }
+    assert run("prune", "--index", str(root), "--keep", "-1").exit_code == 2
+
+
+@pytest.mark.parametrize("command", [["activate", FIRST], ["rollback"]])
+def test_a_place_is_required(command: list[str]) -> None:
+    result = run(*command)
+    assert result.exit_code == 2
+    assert result.stderr == "error: --index ROOT (or SHOAL_INDEX) or --url URL is required\n"
+
+
+def test_activate_and_rollback_by_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, patience = [], []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        patience.append(request.extensions["timeout"]["read"])
+        sent.append((str(request.url), request.headers.get("authorization"), json.loads(request.content)))
+        index = {"passages": 10, "shards": 2, "dim": 64, "metric": "cosine", "kind": "flat", "models": {}}
+        return httpx.Response(200, json={"version": "v2", "previous": "v1", **index})
+
+    def connect(url: str, **options: Any) -> client.Client:
+        return client.Client(url, transport=httpx.MockTransport(answer), **options)
+
+    monkeypatch.setattr(shoal.cli.server, "Client", connect)
+    result = run("activate", "v2", "--url", "http://there:1", SHOAL_API_KEY="k", SHOAL_INDEX="/not/used")
+    assert result.stdout == "serving version v2, previous is v1\n"
+    assert parsed(run("rollback", "--url", "http://there:1", "--json"))["version"] == "v2"
+    assert sent == [
+        ("http://there:1/v1/index/activate", "Bearer k", {"version": "v2"}),
+        ("http://there:1/v1/index/rollback", None, {}),
+    ]
+    assert min(patience) > PREPARE_S

@@ -1,0 +1,134 @@
+"""FORMAT.md is the specification of the index root; the code has to agree with its tables."""
+
+import dataclasses
+import re
+from hashlib import blake2b
+from pathlib import Path
+from typing import get_args
+
+import faiss
+import pytest
+
+import shoal
+from shoal.fingerprint import Fingerprint
+from shoal.index_root import layout
+from shoal.index_root.manifest import (
+    FORMAT_VERSION,
+    CorpusStatistics,
+    Counts,
+    FileEntry,
+    IndexInfo,
+    LateInfo,
+    LexicalInfo,
+    Manifest,
+    ShardEntry,
+    ShardInfo,
+)
+from shoal.index_root.versions import Current
+from shoal.indexing.plan import shard_of
+from shoal.late.writer import FILES as LATE_FILES
+from shoal.lexical.writer import FILES
+from shoal.metadata import MAX_FIELDS, FieldType
+from shoal.shard.columns import ARROW_TYPES
+from shoal.shard.reader import BATCH_ROWS, PASSAGE_SCHEMA
+
+TEXT = (Path(shoal.__file__).parent / "index_root" / "FORMAT.md").read_text()
+
+
+def table(heading: str) -> list[list[str]]:
+    """Rows of the first table under a heading, without its own head; code marks removed."""
+    section = TEXT.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def names(heading: str) -> list[str]:
+    return [row[0].strip("`") for row in table(heading)]
+
+
+def mentioned(heading: str, field: str) -> list[str]:
+    """Names in code marks in the meaning of a field."""
+    (row,) = (row for row in table(heading) if row[0] == f"`{field}`")
+    return re.findall(r"`([a-z_0-9]+)`", row[2])
+
+
+def test_the_title_names_the_format_version() -> None:
+    assert TEXT.startswith(f"# The index root, format version {FORMAT_VERSION}\n")
+    for heading in ("`manifest.json`", "`shard.json`"):
+        assert table(heading)[0] == ["`format_version`", "integer", str(FORMAT_VERSION)]
+
+
+def test_the_paths_are_those_of_the_layout() -> None:
+    version = "<version>"
+    folder = layout.shard_dir(version, 0)
+    assert names("Files") == [
+        layout.CURRENT,
+        layout.manifest(version),
+        layout.rejected(version),
+        f"{folder}/{layout.VECTORS}",
+        f"{folder}/{layout.EXACT}",
+        f"{folder}/{layout.PASSAGES}",
+        f"{folder}/{layout.METADATA}",
+        *(f"{folder}/{name}" for name in (*FILES, *LATE_FILES)),
+        f"{folder}/{layout.SHARD}",
+        f"{layout.staging_dir('<plan>')}/",
+    ]
+
+
+def test_the_fields_are_those_of_the_records() -> None:
+    assert names("`CURRENT`") == [field.name for field in dataclasses.fields(Current)]
+    assert names("`manifest.json`") == [*Manifest.model_fields, "checksum"]
+    assert names("`shard.json`") == list(ShardInfo.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "record"),
+    [
+        ("encoder", Fingerprint),
+        ("index", IndexInfo),
+        ("lexical", LexicalInfo),
+        ("shards", ShardEntry),
+        ("counts", Counts),
+        ("statistics", CorpusStatistics),
+    ],
+)
+def test_the_fields_of_inner_objects_are_named(field: str, record: type) -> None:
+    fields = list(record.model_fields)  # type: ignore[attr-defined]
+    assert [name for name in dict.fromkeys(mentioned("`manifest.json`", field)) if name in fields] == fields
+
+
+def test_a_file_entry_has_the_fields_named() -> None:
+    assert "`{" + ", ".join(f'"{name}"' for name in FileEntry.model_fields) + "}`" in TEXT
+
+
+def test_the_columns_are_those_of_the_schema() -> None:
+    rows = [[name.strip("`"), kind, nullable] for name, kind, nullable, _ in table("`passages.arrow`")]
+    assert rows == [[field.name, str(field.type), "yes" if field.nullable else "no"] for field in PASSAGE_SCHEMA]
+    assert f"record batches of {BATCH_ROWS} rows" in TEXT
+
+
+def test_the_lexical_files_are_those_of_the_layout() -> None:
+    assert [f"{layout.LEXICAL}/{name}" for name in names("`lexical/`")] == list(FILES)
+
+
+def test_the_files_of_token_vectors_are_those_of_the_layout() -> None:
+    assert [f"{layout.LATE}/{name}" for name in names("`late/`")] == list(LATE_FILES)
+    assert set(LateInfo.model_fields) <= set(mentioned("`manifest.json`", "late"))
+
+
+def test_the_types_of_fields_are_those_of_the_columns() -> None:
+    assert {name.strip("`"): kind for name, kind, _ in table("`metadata.arrow`")} == {
+        name: str(kind) for name, kind in ARROW_TYPES.items()
+    }
+    assert set(mentioned("`manifest.json`", "fields")) == {*get_args(FieldType), "mixed"} == {*ARROW_TYPES, "mixed"}
+    assert f"more than {MAX_FIELDS} fields" in TEXT
+
+
+def test_the_header_of_a_flat_index_is_as_long_as_it_says() -> None:
+    assert f"{faiss.serialize_index(faiss.IndexFlatIP(8)).size} bytes of header" in TEXT
+
+
+@pytest.mark.parametrize("passage_id", ["1", "doc-17", "größe"])
+def test_the_shard_of_a_passage_is_computed_as_described(passage_id: str) -> None:
+    digest = blake2b(passage_id.encode(), digest_size=8).digest()
+    assert shard_of(passage_id, 7) == int.from_bytes(digest, "little") % 7

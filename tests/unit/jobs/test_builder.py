@@ -1,0 +1,106 @@
+"""The course of a build as far as it needs no Ray: which plan goes on, what becomes of a version that is published."""
+
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from jobs.build.driver import Builder
+from jobs.progress import Reporter
+from jobs.session import Cluster
+from shoal.errors import CorruptIndex, Unavailable
+from shoal.index_root import layout, versions
+from shoal.indexing.plan import make_plan
+from tests.unit.indexing.test_build import Build, jsonl, records
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    """A build whose units are embedded."""
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(30)))
+    build.storage.write(layout.plan(build.plan.hash), build.plan.to_bytes())
+    return build.embed()
+
+
+def builder(build: Build, **changes: Any) -> Builder:
+    reporter = Reporter(Console(file=io.StringIO(), width=1000))
+    return Builder(build.settings.model_copy(update=changes), Cluster(2, 0, private=True), reporter)
+
+
+def said(builder: Builder) -> str:
+    out = builder._reporter.console.file
+    assert isinstance(out, io.StringIO)
+    return out.getvalue()
+
+
+def test_a_build_goes_on_where_its_input_and_its_model_lie_now(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "moved").mkdir()
+    source = (tmp_path / "in.jsonl").rename(tmp_path / "moved" / "in.jsonl")
+    fresh = make_plan(
+        build.settings.model_copy(update={"source": str(source)}),
+        build.encoder.fingerprint().model_copy(update={"model": "/moved/model"}),
+    )
+    assert fresh.hash == build.plan.hash
+    staged = builder(build)._staged(fresh)
+    assert staged.version == build.plan.version
+    assert [file.uri for file in staged.files] == [str(source)]
+    assert (staged.source.source, staged.encoder.model) == (str(source), "/moved/model")
+    assert list(staged.units) == list(build.plan.units)
+    assert build.storage.read(layout.plan(build.plan.hash)) == staged.to_bytes()
+
+
+def test_staging_that_cannot_be_cleared_is_told_and_no_reason_to_fail(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*arguments: Any) -> None:
+        raise Unavailable("another process is writing to it")
+
+    monkeypatch.setattr(versions, "discard_staging", busy)
+    one = builder(build)
+    assert one._finish(build.plan.hash, build.publish()).activated
+    assert "another process is writing to it; `shoal index prune` removes" in said(one)
+
+
+@pytest.mark.parametrize("gate", [None, ["recall=0.9"]])
+def test_a_broken_current_is_mended_by_the_next_build(build: Build, gate: list[str] | None) -> None:
+    version = build.publish()
+    build.storage.write(layout.CURRENT, b"half of it")
+    assert not builder(build, gate=gate, activate=False)._finish(build.plan.hash, version).activated
+    summary = builder(build, gate=gate)._finish(build.plan.hash, version)
+    assert summary.activated
+    assert (summary.gate is None) == (gate is None)
+    current = versions.read_current(build.storage)
+    assert current is not None
+    assert current.version == version
+
+
+def test_a_version_that_is_current_already_is_not_read_again(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = build.publish()
+    builder(build)._finish(build.plan.hash, version)
+
+    def verify(*arguments: Any) -> list[str]:
+        raise AssertionError("nothing is to be read")
+
+    monkeypatch.setattr(versions, "verify", verify)
+    assert builder(build)._finish(build.plan.hash, version).activated
+
+
+def test_a_shard_that_lost_passages_is_indexed_anew_by_the_same_command(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spread(task: Any, calls: Iterable[tuple[Any, ...]], *limits: Any, **resources: Any) -> Iterator[Any]:
+        return (task(*call) for call in calls)
+
+    monkeypatch.setattr("jobs.build.driver.spread", spread)
+    build.index()
+    build.tally.shard_rows[1] += 2
+    with pytest.raises(CorruptIndex, match=r"shard 1 lost 2 passages.*run the same command again"):
+        builder(build)._verify(build.plan, build.tally)
+    assert [build.storage.exists(layout.shard_commit(build.plan.hash, shard)) for shard in range(3)] == [
+        True,
+        False,
+        True,
+    ]

@@ -1,0 +1,482 @@
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serve import telemetry
+from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Services, Threads
+from serve.versions.activation import BUSY_S
+from serve.web.errors import response_of
+from shoal.encoders import TokenEncoder, load_encoder
+from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Overloaded, ShoalError, Unavailable
+from shoal.filters import Compare
+from shoal.index_root import versions
+from shoal.index_root.storage import Storage
+from shoal.records import FloatArray, Hits, Queries, SearchRequest
+from shoal.rerankers.late_interaction import LateInteraction
+from shoal.search.services import Fetched
+from shoal.serving.plan import Shape
+from shoal.settings import EncoderSettings, LateSettings, RerankerSettings, ServeSettings
+from shoal.shard.reader import Shard
+from tests.support.engine import local_engine
+from tests.support.indexes import damage, passages, publish
+from tests.support.meters import RecordingMeter
+
+HASHING = EncoderSettings(encoder="hashing:64")
+
+
+def soon() -> float:
+    return time.time() + 30
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    publish(tmp_path, "v1", passages(40))
+    publish(tmp_path, "v2", passages(40, marker="new"), activate=False)
+    return tmp_path
+
+
+@pytest.fixture
+def settings(root: Path) -> ServeSettings:
+    return ServeSettings(index=str(root), encoder="hashing:64", reranker="overlap", watch_s=0.1)
+
+
+def query(text: str) -> FloatArray:
+    return load_encoder(HASHING).encode_queries([text])
+
+
+class TestQueryEncoder:
+    async def test_gives_the_vectors_of_the_encoder(self) -> None:
+        model = load_encoder(HASHING)
+        encoder = QueryEncoder(HASHING, model.fingerprint(), 10)
+        np.testing.assert_array_equal(
+            await encoder.encode(["red fish", "otter"], soon()), model.encode_queries(["red fish", "otter"])
+        )
+
+    async def test_gives_the_tokens_of_the_encoder(self) -> None:
+        model = load_encoder(HASHING)
+        assert isinstance(model, TokenEncoder)
+        encoder = QueryEncoder(HASHING, model.fingerprint(), 10)
+        found, expected = await encoder.encode_tokens(["red fish"], soon()), model.encode_query_tokens(["red fish"])
+        np.testing.assert_array_equal(found[0].tokens, expected[0].tokens)
+        np.testing.assert_array_equal(found[0].vector, expected[0].vector)
+
+    async def test_refuses_an_index_of_another_encoder_and_names_both(self) -> None:
+        other = load_encoder(EncoderSettings(encoder="hashing:32")).fingerprint()
+        with pytest.raises(EncoderMismatch) as refused:
+            QueryEncoder(HASHING, other, 10)
+        assert "hashing:64" in str(refused.value)
+        assert "hashing:32" in str(refused.value)
+
+    async def test_measures_its_calls_and_counts_what_was_remembered(self) -> None:
+        meter = RecordingMeter()
+        encoder = QueryEncoder(HASHING, load_encoder(HASHING).fingerprint(), 10, lambda: meter)
+        await asyncio.gather(encoder.encode(["red fish", "otter"], soon()), encoder.encode(["heron"], soon()))
+        assert meter.counted(telemetry.ENCODED) == 3
+        assert meter.counted(telemetry.REMEMBERED) == 0
+        await encoder.encode(["otter", "snail"], soon())
+        assert meter.counted(telemetry.ENCODED) == 5
+        assert meter.counted(telemetry.REMEMBERED) == 1
+        assert len(meter.observed(telemetry.COMPUTE, call="encode")) == 3
+
+
+async def dense(retriever: Retriever, version: str, top_k: int, with_passages: bool) -> Hits:
+    hits = await retriever.search(version, Queries.dense(query("n7")), top_k, soon(), with_passages)
+    assert hits.dense is not None
+    assert hits.lexical is None
+    return hits.dense
+
+
+class TestThreads:
+    async def test_work_whose_deadline_passes_while_it_waits_is_never_started(self) -> None:
+        threads, free, started = Threads(1, "test"), threading.Event(), []
+        first = asyncio.ensure_future(threads.run(soon(), free.wait, 30))
+        late = asyncio.ensure_future(threads.run(time.time(), started.append, "late"))
+        await asyncio.sleep(0)
+        free.set()
+        assert await first
+        with pytest.raises(DeadlineExceeded, match="before the test had answered"):
+            await late
+        assert not started
+
+    async def test_nobody_waits_beyond_the_deadline_for_work_that_hangs(self) -> None:
+        threads, free = Threads(1, "test"), threading.Event()
+        with pytest.raises(DeadlineExceeded, match="before the test had answered"):
+            await threads.run(time.time() + 0.05, free.wait, 30)
+        free.set()
+
+    async def test_the_loop_goes_on_meanwhile(self) -> None:
+        threads, free = Threads(1, "test"), threading.Event()
+        asyncio.get_running_loop().call_soon(free.set)
+        assert await threads.run(soon(), free.wait, 30)
+
+
+async def test_the_shards_rerank_and_the_server_says_that_they_can(tmp_path: Path) -> None:
+    stored = LateSettings(late_interaction="stored", late_dims=32, late_bits=8)
+    publish(tmp_path / "root", "v1", passages(40), late=stored)
+    engine = await local_engine(ServeSettings(index=str(tmp_path / "root"), encoder="hashing:64", reranker="overlap"))
+    assert (await engine.index_info())["late_interaction"] == "stored"
+    (answer,) = await engine.search([SearchRequest("the red fish number n5", 12, 3, "late", soon())])
+    assert (answer.reranker, answer.degraded) == ("late", None)
+    scores = [result.rerank_score for result in answer.results]
+    model = load_encoder(HASHING)
+    assert isinstance(model, TokenEncoder)
+    texts = [result.passage.content for result in answer.results]
+    expected = LateInteraction(model, 0).score("the red fish number n5", texts)
+    np.testing.assert_allclose(np.array(scores, np.float32), expected, atol=0.1)
+
+
+class TestRetriever:
+    async def test_searches_the_version_that_a_call_names(self, settings: ServeSettings) -> None:
+        retrievers = [Retriever(settings, shard) for shard in (0, 1)]
+        hits = [await dense(one, "v1", 5, True) for one in retrievers]
+        assert {passage_id for one in hits for passage_id in one.ids[0]} <= {f"p{number}" for number in range(40)}
+        assert hits[0].passages is not None
+        assert all("new" not in passage.text for passage in hits[0].passages[0])
+        hits_v2 = await dense(retrievers[0], "v2", 5, True)
+        assert hits_v2.passages is not None
+        assert all("new" in passage.text for passage in hits_v2.passages[0])
+        assert retrievers[0].versions == ["v1", "v2"]
+
+    async def test_searches_only_what_the_filter_of_each_query_lets_through(self, settings: ServeSettings) -> None:
+        retrievers = [Retriever(settings, shard) for shard in (0, 1)]
+        both, filters = np.concatenate([query("n7"), query("n7")]), [Compare("number", "lte", 6), None]
+        found = [await one.search("v1", Queries.dense(both), 40, soon(), False, filters) for one in retrievers]
+        hits = [one.dense for one in found if one.dense is not None]
+        assert len(hits) == 2
+        assert {passage_id for one in hits for passage_id in one.ids[0]} == {f"p{number}" for number in range(7)}
+        assert "p7" in {passage_id for one in hits for passage_id in one.ids[1]}
+
+    async def test_fetches_passages_and_vectors(self, settings: ServeSettings) -> None:
+        retriever = Retriever(settings, 0)
+        hits = await dense(retriever, "v1", 2, False)
+        fetched = await retriever.fetch("v1", hits.rows[0].tolist(), soon(), True)
+        assert isinstance(fetched, Fetched)
+        assert [passage.id for passage in fetched.passages] == hits.ids[0]
+        assert fetched.vectors is not None
+        np.testing.assert_allclose(fetched.vectors @ query("n7")[0], hits.scores[0], atol=1e-5)
+
+    async def test_a_version_that_many_calls_want_is_loaded_once(
+        self, settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        retriever, opened = Retriever(settings, 0), []
+        open_shard = Shard.open
+
+        def counted(*args: Any, **options: Any) -> Shard:
+            opened.append(args[1].version)
+            return open_shard(*args, **options)
+
+        monkeypatch.setattr(Shard, "open", counted)
+        await asyncio.gather(
+            retriever.prepare("v2", soon()),
+            retriever.prepare("v2", soon()),
+            retriever.search("v2", Queries.dense(query("n7")), 2, soon(), False),
+        )
+        await retriever.prepare("v2", soon())
+        assert opened == ["v2"]
+
+    async def test_retiring_forgets_all_other_versions(self, settings: ServeSettings) -> None:
+        retriever = Retriever(settings, 0)
+        await retriever.prepare("v2", soon())
+        await retriever.retire(["v2"], soon())
+        assert retriever.versions == ["v2"]
+        await retriever.search("v1", Queries.dense(query("n7")), 1, soon(), False)
+        assert retriever.versions == ["v1", "v2"], "a version in the root is loaded again when a call names it"
+
+    async def test_an_unknown_version_is_not_found(self, settings: ServeSettings) -> None:
+        with pytest.raises(NotFound, match="no published version v9"):
+            await Retriever(settings, 0).search("v9", Queries.dense(query("n7")), 1, soon(), False)
+
+    async def test_a_damaged_version_is_refused_and_may_be_tried_again(
+        self, root: Path, settings: ServeSettings
+    ) -> None:
+        retriever = Retriever(settings, 0)
+        damage(root, "v2")
+        for _ in range(2):
+            with pytest.raises(CorruptIndex, match="shard-00000"):
+                await retriever.prepare("v2", soon())
+        assert retriever.versions == ["v1"]
+        damage(root, "v2")
+        await retriever.prepare("v2", soon())
+        assert retriever.versions == ["v1", "v2"]
+
+    def test_starts_on_the_version_before_a_broken_one(self, root: Path, settings: ServeSettings) -> None:
+        versions.activate(Storage(str(root)), "v2")
+        damage(root, "v2")
+        assert Retriever(settings, 0).versions == ["v1"]
+        assert Retriever(settings, 1).versions == ["v2"]
+
+    def test_starts_without_a_version_of_another_shape(self, root: Path, settings: ServeSettings) -> None:
+        """Its own may not be current yet, or not any more; which one it is, it is told when it is to load it."""
+        wide = publish(root, "v3", passages(40), shards=3)
+        shape = Shape(wide.encoder, 2)
+        assert Retriever(settings, 0, shape=shape).versions == ["v1"]
+        versions.activate(Storage(str(root)), "v2")
+        assert Retriever(settings, 2, shape=Shape.of(wide)).versions == ["v3"]
+        versions.activate(Storage(str(root)), "v1")
+        assert Retriever(settings, 2, shape=Shape.of(wide)).versions == []
+
+    def test_does_not_start_on_nothing(self, root: Path, settings: ServeSettings, tmp_path: Path) -> None:
+        damage(root, "v1")
+        with pytest.raises(CorruptIndex):
+            Retriever(settings, 0)
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(NotFound, match="shoal build"):
+            Retriever(settings.model_copy(update={"index": str(tmp_path / "empty")}), 0)
+
+
+class TestReranker:
+    async def test_scores_waiting_queries_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        reranker = Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
+        sizes, score_pairs = [], reranker._reranker.score_pairs
+
+        def recorded(pairs: Sequence[tuple[str, str]]) -> FloatArray:
+            sizes.append(len(pairs))
+            return score_pairs(pairs)
+
+        monkeypatch.setattr(reranker._reranker, "score_pairs", recorded)
+        texts = ["a red fish", "an otter", "no word of it"]
+        scores = await asyncio.gather(*(reranker.score(word, texts, soon()) for word in ("fish", "otter", "fish")))
+        assert [int(np.argmax(row)) for row in scores] == [0, 1, 0]
+        assert sum(sizes) == 9
+        assert len(sizes) < 3
+
+    async def test_what_it_cannot_score_in_time_does_not_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        reranker = Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
+        texts = [passage.text for passage in passages(5)]
+        await reranker.score("fish", texts, soon())
+        entered, leave, score_pairs = threading.Event(), threading.Event(), reranker._reranker.score_pairs
+
+        def held(pairs: Sequence[tuple[str, str]]) -> FloatArray:
+            entered.set()
+            leave.wait()
+            return score_pairs(pairs)
+
+        monkeypatch.setattr(reranker._reranker, "score_pairs", held)
+        reranker._batcher._pace = 10.0  # seconds a pair
+        first = asyncio.ensure_future(reranker.score("fish", texts, soon()))
+        try:
+            await asyncio.to_thread(entered.wait)
+            with pytest.raises(Overloaded, match="no time left"):
+                await reranker.score("otter", texts, soon())
+        finally:
+            leave.set()
+        assert (await first).shape == (5,)
+
+    async def test_a_query_without_passages_has_no_scores(self) -> None:
+        scores = await Reranker(RerankerSettings(reranker="overlap"), max_waiting=10).score("fish", [], soon())
+        assert scores.shape == (0,)
+
+
+async def test_the_ingress_searches_describes_and_switches(settings: ServeSettings) -> None:
+    fingerprint = load_encoder(HASHING).fingerprint()
+    shards = [Retriever(settings, shard) for shard in (0, 1)]
+    reranker = Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
+    encoder = QueryEncoder(HASHING, fingerprint, 10)
+    ingress = Ingress(settings, Services(Shape(fingerprint, 2), encoder, shards, reranker))
+    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
+    assert await ingress.ready() == ["the index version is being loaded"]
+    await ingress._activation.follow()
+    ingress._probed = (0.0, [])
+    assert await ingress.ready() == []
+    (answer,) = await ingress.search([request])
+    assert (answer.index_version, answer.reranked, answer.results[0].id) == ("v1", True, "p0")
+    assert answer.coverage.answered == 2
+    await ingress.activate("v2")
+    (answer,) = await ingress.search([request])
+    assert answer.index_version == "v2"
+    assert (await ingress.index_info())["previous"] == "v1"
+    await ingress.rollback()
+    assert (await ingress.index_info())["version"] == "v1"
+    ingress._watch.cancel()
+
+
+async def test_the_ingress_goes_over_to_other_services_and_searches_under_way_end_with_theirs(
+    root: Path, settings: ServeSettings
+) -> None:
+    """Version v3 has other shards and another encoder."""
+
+    class Waits:
+        """An encoder of the first services that answers when it is told to."""
+
+        told = asyncio.Event()
+
+        async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+            await self.told.wait()
+            return load_encoder(HASHING).encode_queries(list(queries))
+
+    wide = publish(root, "v3", passages(40), shards=3, encoder="hashing:32", activate=False)
+    first: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
+    other: list[Any] = [Retriever(settings, shard, shape=Shape.of(wide)) for shard in (0, 1, 2)]
+    narrow = Services(Shape(load_encoder(HASHING).fingerprint(), 2), Waits(), first, None)
+    encoder: Any = QueryEncoder(EncoderSettings(encoder="hashing:32"), wide.encoder, 10)
+
+    async def find(shape: Shape) -> Services | None:
+        services = Services(Shape.of(wide), encoder, other, None)
+        return services if services.shape.fits(shape) else None
+
+    ingress = Ingress(settings, narrow, find)
+    ingress._watch.cancel()
+    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
+    await ingress._activation.follow()
+    waiting = asyncio.ensure_future(ingress.search([request]))
+    await asyncio.sleep(0)
+    await ingress.activate("v3")
+    (answer,) = await ingress.search([request])
+    assert (answer.index_version, answer.coverage.answered, answer.results[0].id) == ("v3", 3, "p0")
+    Waits.told.set()
+    (answer,) = await waiting
+    assert (answer.index_version, answer.coverage.answered, answer.results[0].id) == ("v1", 2, "p0")
+    await ingress.rollback()
+    (answer,) = await ingress.search([request])
+    assert (answer.index_version, answer.coverage.answered) == ("v1", 2)
+
+
+async def test_the_ingress_answers_by_what_services_were_started_with_and_not_by_its_own_settings(
+    root: Path, settings: ServeSettings
+) -> None:
+    shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
+    shape = Shape(load_encoder(HASHING).fingerprint(), 2)
+    reranker: Any = Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
+    theirs = {"reranker": "overlap", "encoder_replicas": 3, "retriever_replicas": 2, "reranker_min_replicas": 0}
+    services = Services(shape, QueryEncoder(HASHING, shape.encoder, 10), shards, reranker, "overlap", theirs)
+
+    async def find(shape: Shape) -> Services:
+        return services
+
+    endpoint = settings.model_copy(update={"reranker": "late_interaction", "max_batch": 7})
+    ingress = Ingress(endpoint, None, find)
+    ingress._watch.cancel()
+    await ingress._activation.follow()
+    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
+    (answer,) = await ingress.search([request])
+    assert answer.reranker == (await ingress.index_info())["models"]["reranker"] == "overlap"
+    assert ingress._pipeline is not None
+    assert ingress._pipeline._settings == endpoint.model_copy(update=theirs)
+
+
+async def test_a_search_waits_for_an_ingress_that_has_just_started(settings: ServeSettings, tmp_path: Path) -> None:
+    shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
+    shape = Shape(load_encoder(HASHING).fingerprint(), 2)
+    services = Services(shape, QueryEncoder(HASHING, shape.encoder, 10), shards, None)
+    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
+    (answer,) = await Ingress(settings, services).search([request])
+    assert (answer.index_version, answer.results[0].id) == ("v1", "p0")
+
+    never = Ingress(settings, services)
+    never._watch.cancel()
+    with pytest.raises(Unavailable, match="no index version is served yet"):
+        await never.search([replace(request, deadline=time.time() + 0.05)])
+    (tmp_path / "empty").mkdir()
+    nothing = Ingress(settings.model_copy(update={"index": str(tmp_path / "empty")}), services)
+    with pytest.raises(Unavailable, match="no index version is served yet"):  # at once, not at its deadline
+        await asyncio.wait_for(nothing.search([request]), 20)
+
+
+async def test_beyond_its_limit_the_ingress_refuses_at_once(settings: ServeSettings) -> None:
+    class Waits:
+        """An encoder that answers when it is told to."""
+
+        told = asyncio.Event()
+
+        async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+            await self.told.wait()
+            return load_encoder(HASHING).encode_queries(list(queries))
+
+    encoder, meter = Waits(), RecordingMeter()
+    shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
+    limited = settings.model_copy(update={"max_requests": 2})
+    services = Services(Shape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, None)
+    ingress = Ingress(limited, services, meter=lambda: meter)
+    ingress._watch.cancel()
+    await ingress._activation.follow()
+    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
+    inside = [asyncio.ensure_future(ingress.search([request])) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="works on 2 searches already") as refusal:
+        await ingress.search([request])
+    assert response_of(refusal.value).status_code == 429
+    assert response_of(refusal.value).headers["retry-after"] == "1"
+    inside[0].cancel()  # a client that goes away frees its place
+    await asyncio.wait(inside[:1])
+    inside[0] = asyncio.ensure_future(ingress.search([request]))
+    await asyncio.sleep(0)
+    encoder.told.set()
+    for (answer,) in await asyncio.gather(*inside):
+        assert answer.results[0].id == "p0"
+    await ingress.search([request])
+    assert meter.counted(telemetry.QUERIES, outcome="overloaded") == 1
+
+
+async def test_however_many_ask_whether_the_server_is_ready_it_is_found_out_once(settings: ServeSettings) -> None:
+    class Slow:
+        """An encoder that is asked and told when to answer."""
+
+        def __init__(self) -> None:
+            self.asked = 0
+            self.told = asyncio.Event()
+
+        async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+            self.asked += 1
+            await self.told.wait()
+            return np.zeros((1, 64), np.float32)
+
+    encoder: Any = Slow()
+    shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
+    ingress = Ingress(settings, Services(Shape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, None))
+    ingress._watch.cancel()
+    await ingress._activation.follow()
+    first, *others = [asyncio.ensure_future(ingress.ready()) for _ in range(20)]
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    late = asyncio.ensure_future(ingress.ready())
+    await asyncio.sleep(0)
+    encoder.told.set()
+    assert await asyncio.gather(*others, late) == [[]] * 20
+    assert await ingress.ready() == []
+    assert encoder.asked == 1
+    ingress._probed = (0.0, [])
+    assert await ingress.ready() == []
+    assert encoder.asked == 2
+
+
+async def test_a_busy_server_stays_ready_and_one_without_an_encoder_does_not(settings: ServeSettings) -> None:
+    class Service:
+        """An encoder and a reranker whose next probe ends as told."""
+
+        outcome: ShoalError | None = None
+
+        async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+            return await self.score("", queries, deadline)
+
+        async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
+            if self.outcome is not None:
+                raise self.outcome
+            return np.zeros(len(passages), np.float32)
+
+    encoder, reranker = Service(), Service()
+    shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
+    ingress = Ingress(settings, Services(Shape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, reranker))
+    ingress._watch.cancel()
+    await ingress._activation.follow()
+
+    async def told(of_encoder: ShoalError | None, of_reranker: ShoalError | None) -> list[str]:
+        encoder.outcome, reranker.outcome = of_encoder, of_reranker
+        ingress._probed = (0.0, [])
+        return await ingress.ready()
+
+    busy, full, gone = DeadlineExceeded("busy"), Overloaded("full"), Unavailable("gone")
+    assert await told(busy, full) == ["busy", "full"], "they have never answered"
+    assert await told(None, None) == []
+    assert await told(full, busy) == []
+    assert await told(gone, None) == ["gone"]
+    assert await told(None, gone) == ["gone"]
+    ingress._pulse._clock = lambda: time.time() + 2 * BUSY_S
+    assert await told(busy, busy) == ["busy"], "an encoder that is silent for long is gone, a reranker may be"

@@ -1,0 +1,262 @@
+"""Who is let in: keys, scopes, rates, rotation, and what a server may listen on without them."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serve.web.access import LOOK_S, KeyRing, charge, check_exposure
+from serve.web.api import create_api
+from shoal import AsyncClient
+from shoal.errors import InvalidArgument, PermissionDenied, RateLimited, Unauthenticated
+from shoal.records import SearchAnswer
+from shoal.serving import keys
+from shoal.testing.fakes import serve_settings
+from tests.unit.serve.web.test_api import FakeEngine, check_error
+
+READER, ADMIN, SLOW = keys.make(), keys.make(), keys.make()
+LINES = "\n".join([keys.line(READER, "ui"), keys.line(ADMIN, "op", "admin"), keys.line(SLOW, "slow", rate="2/s")])
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Engine(FakeEngine):
+    """Charges queries as the ingress does."""
+
+    async def search(self, requests: Any) -> list[SearchAnswer]:
+        charge(len(requests))
+        return await super().search(requests)
+
+
+class Server:
+    def __init__(self, path: Path | None = None, lines: str = LINES, share: float = 1.0) -> None:
+        self.clock = Clock()
+        settings = serve_settings()
+        self.engine = Engine(settings)
+        ring = KeyRing(str(path) if path else None, lines, share, self.clock)
+        app = create_api(self.engine, settings, keys=ring)
+        self.transport = httpx.ASGITransport(app)
+        self.http = httpx.AsyncClient(transport=self.transport, base_url="http://shoal")
+
+    async def search(self, key: str | None, query: Any = "fish", **headers: str) -> httpx.Response:
+        if key:
+            headers["authorization"] = f"Bearer {key}"
+        return await self.http.post("/v1/search", json={"query": query}, headers=headers)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": f"Bearer {READER}"},
+        {"authorization": f"bearer  {READER} "},
+        {"authorization": READER},
+        {"api-key": READER},
+        {"Api-Key": READER, "authorization": "Basic dTpw"},
+        {"x-api-key": READER},
+    ],
+)
+async def test_a_key_is_taken_as_every_sdk_sends_it(headers: dict[str, str]) -> None:
+    assert (await Server().search(None, **headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "Bearer", "Bearer ", f"Bearer {READER}x", "Basic dTpw", "x" * 5000, f"{READER} {READER}"],
+    ids=range(7),  # keys are other ones in every process
+)
+async def test_without_a_key_nothing_is_read_and_nothing_told(wrong: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    pulled = 0
+
+    async def body() -> Any:
+        nonlocal pulled
+        pulled += 1
+        yield b"{"
+
+    server = Server()
+    response = await server.http.post("/v1/search", content=body(), headers={"authorization": wrong} if wrong else {})
+    message = check_error(response, 401, "UNAUTHENTICATED")
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.headers["connection"] == "close"
+    assert "API key" in message
+    assert pulled == 0
+    assert not server.engine.requests
+    assert READER not in response.text + caplog.text
+    for path in ("/v1/index", "/v1/nothing", "/", "/healthz/", "//healthz", "/healthz/../v1/index"):
+        assert (await server.http.get(path)).status_code == 401, path
+
+
+async def test_health_and_documentation_need_no_key_and_the_document_says_so() -> None:
+    server = Server()
+    for path in ("/healthz", "/readyz", "/docs"):
+        assert (await server.http.get(path)).status_code == 200
+    document = (await server.http.get("/openapi.json")).json()
+    assert document["security"] == [{"bearer": []}, {"header": []}]
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
+    assert document["paths"]["/healthz"]["get"]["security"] == []
+    assert "security" not in document["paths"]["/v1/search"]["post"]
+    assert "403" in document["paths"]["/v1/index/activate"]["post"]["responses"]
+
+
+async def test_what_is_missing_is_told_to_the_log_and_not_to_those_who_have_no_key(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server()
+    server.engine.missing = ["version v7 of s3://bucket/private cannot be served"]
+    for _ in range(2):
+        response = await server.http.get("/readyz")
+        message = check_error(response, 503, "UNAVAILABLE")
+        assert "v7" not in response.text
+        assert "private" not in response.text
+        assert message == f"not ready: {response.json()['missing'][0]}"
+        assert "log" in message
+    assert [one.message for one in caplog.records if one.name == "ray.serve"] == [
+        "not ready: version v7 of s3://bucket/private cannot be served"
+    ]
+
+
+async def test_only_an_admin_chooses_what_is_served() -> None:
+    server = Server()
+    for path, body in (("activate", {"version": "v2"}), ("rollback", {})):
+        for key, status in ((READER, 403), (ADMIN, 200)):
+            response = await server.http.post(f"/v1/index/{path}", json=body, headers={"x-api-key": key})
+            assert response.status_code == status, response.text
+            if status == 403:
+                assert "the API key ui may read only" in check_error(response, 403, "PERMISSION_DENIED")
+    assert (await server.search(ADMIN)).status_code == 200
+    assert (await server.http.get("/v1/index", headers={"x-api-key": READER})).status_code == 200
+
+
+async def test_a_key_asks_no_more_than_its_rate() -> None:
+    server = Server()
+    assert [(await server.search(SLOW)).status_code for _ in range(3)] == [200, 200, 429]
+    response = await server.search(SLOW)
+    check_error(response, 429, "RATE_LIMITED")
+    assert (await server.search(READER)).status_code == 200
+    server.clock.now += 0.5
+    assert [(await server.search(SLOW)).status_code for _ in range(2)] == [200, 429]
+    server.clock.now += 1000
+    assert (await server.search(SLOW, ["fish"] * 6)).status_code == 200  # four more than it has left
+    server.clock.now += 2
+    assert "Retry-After" in (await server.search(SLOW)).headers
+    server.clock.now += 0.5
+    assert (await server.search(SLOW)).status_code == 200
+
+
+async def test_several_servers_share_the_rate_of_a_key() -> None:
+    server = Server(lines=keys.line(SLOW, "slow", rate="2/s"), share=0.5)
+    assert [(await server.search(SLOW)).status_code for _ in range(2)] == [200, 429]
+    server.clock.now += 0.5
+    assert (await server.search(SLOW)).status_code == 429
+    server.clock.now += 0.5
+    assert (await server.search(SLOW)).status_code == 200
+
+
+async def test_keys_change_without_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "keys"
+    old, new = keys.make(), keys.make()
+
+    def write(text: str) -> None:
+        written = tmp_path / "written"
+        written.write_text(text)
+        written.replace(file)
+
+    write(keys.line(old, "ui"))
+    server = Server(file, "")
+    assert [(await server.search(key)).status_code for key in (old, new)] == [200, 401]
+    write(keys.line(old, "ui") + "\n" + keys.line(new, "ui"))
+    assert (await server.search(new)).status_code == 401  # it has not looked again yet
+    server.clock.now += LOOK_S
+    assert [(await server.search(key)).status_code for key in (old, new)] == [200, 200]
+    write(keys.line(new, "ui"))
+    server.clock.now += LOOK_S
+    assert [(await server.search(key)).status_code for key in (old, new)] == [401, 200]
+    caplog.set_level(logging.ERROR, "ray.serve")
+    for broken in (f"ui {old}", ""):
+        write(broken)
+        for _ in range(2):
+            server.clock.now += LOOK_S
+            assert (await server.search(new)).status_code == 200
+    file.unlink()
+    for _ in range(2):
+        server.clock.now += LOOK_S
+        assert (await server.search(new)).status_code == 200
+    assert [record.levelname for record in caplog.records].count("ERROR") == 3
+    assert old not in caplog.text
+
+
+def test_a_server_that_is_to_have_keys_does_not_start_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(keys.VARIABLE, raising=False)
+    assert KeyRing.of(None) is None
+    with pytest.raises(InvalidArgument, match="cannot be read") as missing:
+        KeyRing.of(str(tmp_path / "none"))
+    assert missing.value.param == "api_keys_file"
+    (tmp_path / "empty").write_text("# none\n")
+    with pytest.raises(InvalidArgument, match="holds no API key"):
+        KeyRing.of(str(tmp_path / "empty"))
+    monkeypatch.setenv(keys.VARIABLE, LINES.replace("\n", ";"))
+    ring = KeyRing.of(str(tmp_path / "empty"))
+    assert ring is not None
+    assert ring.admit([READER]).key.name == "ui"
+    monkeypatch.setenv(keys.VARIABLE, "# only this")
+    with pytest.raises(InvalidArgument, match=f"{keys.VARIABLE} holds no API key"):
+        KeyRing.of(None)
+
+
+@pytest.mark.parametrize(
+    ("host", "keyed", "anonymous", "fine"),
+    [
+        ("127.0.0.1", False, False, True),
+        ("127.1.2.3", False, False, True),
+        ("::1", False, False, True),
+        ("localhost", False, False, True),
+        ("0.0.0.0", False, False, False),
+        ("::", False, False, False),
+        ("10.0.0.1", False, False, False),
+        ("", False, False, False),
+        ("0.0.0.0", True, False, True),
+        ("0.0.0.0", False, True, True),
+    ],
+)
+def test_beyond_loopback_keys_are_needed_or_the_word_of_the_owner(
+    host: str, keyed: bool, anonymous: bool, fine: bool
+) -> None:
+    if fine:
+        check_exposure(host, keyed, anonymous)
+        return
+    with pytest.raises(InvalidArgument, match="without API keys") as refused:
+        check_exposure(host, keyed, anonymous)
+    assert refused.value.param == "--host"
+
+
+async def test_the_client_sends_its_key_and_raises_what_it_is_refused_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+
+    def client() -> AsyncClient:
+        return AsyncClient("http://shoal", transport=server.transport, attempts=1)
+
+    monkeypatch.setenv("SHOAL_API_KEY", f"{READER}\n")
+    assert len((await client().search("fish", top_n=3)).results) == 3
+    with pytest.raises(PermissionDenied):
+        await client().activate("v2")
+    monkeypatch.setenv("SHOAL_API_KEY", "nonsense")
+    with pytest.raises(Unauthenticated):
+        await client().search("fish")
+    monkeypatch.setenv("SHOAL_API_KEY", SLOW)
+    await client().search(["fish", "fowl"])
+    with pytest.raises(RateLimited) as limited:
+        await client().search("fish")
+    assert limited.value.retry_after_s == 1
+    for broken in ("a b", "schlüssel", "a\nb"):
+        monkeypatch.setenv("SHOAL_API_KEY", broken)
+        with pytest.raises(InvalidArgument, match="characters that no key has") as refused:
+            client()
+        assert broken not in refused.value.message

@@ -1,0 +1,93 @@
+"""API keys: lines, hashes, and the command that makes them."""
+
+import hashlib
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from shoal.cli.keys import app
+from shoal.errors import InvalidArgument
+from shoal.serving import keys
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_a_made_key_is_found_by_its_line_and_no_other_is() -> None:
+    key, other = keys.make(), keys.make()
+    (known,) = keys.parse(keys.line(key, "search-ui", "admin", "600/min"), "here")
+    assert (known.name, known.scope, known.per_second) == ("search-ui", "admin", 10)
+    assert known.digest == hashlib.sha256(key.encode()).digest()
+    assert keys.find([known], key) is known
+    for wrong in (other, key[:-1], key + " ", key.upper(), "", known.digest.hex(), "x" * 1000, "\ud800"):
+        assert keys.find([known], wrong) is None
+    assert key.startswith(keys.PREFIX)
+    assert len(set(key)) > 10
+
+
+def test_several_lines_with_comments_from_a_file_or_a_variable() -> None:
+    first, second = "0" * 64, "f" * 64
+    text = f"# ours\n\nold sha256:{first} # until March\n  new   sha256:{second}\tread 2.5/s;\n"
+    text += f"old sha256:{second} admin 36/h"
+    found = keys.parse(text, "here")
+    assert [(one.name, one.digest.hex(), one.scope, one.per_second) for one in found] == [
+        ("old", first, "read", None), ("new", second, "read", 2.5), ("old", second, "admin", 0.01),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("alone", "NAME HASH"),
+        ("a/b sha256:" + "0" * 64, "the name"),
+        ("a sha256:" + "0" * 63, "never put a key here"),
+        ("a md5:" + "0" * 64, "never put a key here"),
+        ("a shoal_secret", "never put a key here"),
+        ("a sha256:" + "0" * 64 + " write", "the scope should be read or admin"),
+        ("a sha256:" + "0" * 64 + " read often", "the rate"),
+        ("a sha256:" + "0" * 64 + " read 0/s", "the rate"),
+        ("a sha256:" + "0" * 64 + " read 5/s more", "NAME HASH"),
+    ],
+)
+def test_a_wrong_line_is_named_by_its_number_and_never_repeated(line: str, problem: str) -> None:
+    with pytest.raises(InvalidArgument, match=problem) as wrong:
+        keys.parse(f"# first\n{line}\n", "keys.txt")
+    assert wrong.value.message.startswith("keys.txt, line 2: ")
+    assert "secret" not in wrong.value.message
+
+
+def test_the_command_shows_the_key_once_and_appends_its_line(tmp_path: Path) -> None:
+    shown = json.loads(run("--name", "ui", "--json").stdout)
+    assert keys.find(keys.parse(shown["line"], "here"), shown["key"])
+    file = tmp_path / "keys"
+    file.write_text("# no line break at the end")
+    file.chmod(0o600)
+    made = [run("--name", "ui", "--rate", "5/s", "--append", str(file)).stdout.strip() for _ in range(2)]
+    known = keys.parse(file.read_text(), "here")
+    assert [keys.find(known, key) for key in made] == known
+    assert len(known) == 2
+    assert not any(key in file.read_text() for key in made)
+    new = tmp_path / "new"
+    run("--name", "ui", "--append", str(new))
+    assert stat.S_IMODE(new.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--name", "a b"), "the name"),
+        (("--name", "a", "--scope", "root"), "the scope"),
+        (("--name", "a", "--rate", "5"), "the rate"),
+        (("--name", "a", "--append", "/nowhere/keys"), "cannot write to /nowhere/keys"),
+    ],
+)
+def test_what_the_command_cannot_do_is_said_in_one_line(options: tuple[str, ...], problem: str) -> None:
+    result = run(*options)
+    assert result.exit_code == 2
+    assert problem in result.stderr
+    assert result.stdout == ""
