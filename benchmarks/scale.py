@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.support.processes import build
 from benchmarks.support.report import Figure, report
-from serve.deployments import Retriever
+from serve.replicas.shard import Retriever
 from shoal.capacity.synthetic import CLUSTERS, DIM, Centres
 from shoal.index_root import layout, versions
 from shoal.index_root.manifest import Manifest

@@ -25,9 +25,12 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
-from serve.deployments import RERANK_QUERIES, THEIRS, Ingress, QueryEncoder, Reranker, Retriever, Services
 from serve.ray_adapters.handles import RETRY_AFTER_S, EncoderHandle, RerankerHandle, ShardHandle, call
 from serve.ray_adapters.metrics import ReplicaMeter
+from serve.replicas.encoder import QueryEncoder
+from serve.replicas.ingress import THEIRS, Ingress, Services
+from serve.replicas.reranker import RERANK_QUERIES, Reranker
+from serve.replicas.shard import Retriever
 from serve.telemetry import Meter
 from serve.web.access import KeyRing, check_exposure
 from serve.web.api import create_api

@@ -44,7 +44,8 @@ from shoal.lexical.writer import FILES, LexicalWriter
 from shoal.records import FloatArray, Passage
 from shoal.rerankers import load_reranker
 from shoal.settings import CapacitySettings, EncoderSettings, IndexSettings, LexicalSettings, RerankerSettings
-from shoal.shard.reader import Passages, to_batch, write_shard
+from shoal.shard.passages import Passages, to_batch
+from shoal.shard.writer import write_shard
 from shoal.system.machine import describe
 from shoal.system.processes import descendants
 

@@ -18,7 +18,7 @@ from shoal.late.codec import Codec, Codes
 from shoal.late.writer import column_of
 from shoal.metadata import Observed
 from shoal.records import FloatArray, Passage
-from shoal.shard.reader import to_batch
+from shoal.shard.passages import to_batch
 from shoal.sources import Rejected, read_unit
 
 

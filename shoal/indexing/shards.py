@@ -25,7 +25,7 @@ from shoal.lexical.analyzer import Analyzer
 from shoal.lexical.statistics import count_terms
 from shoal.metadata import FieldTypes
 from shoal.records import FloatArray
-from shoal.shard.reader import write_shard
+from shoal.shard.writer import write_shard
 
 SEARCH_BYTES = 32 * 2**20
 """How much of a flat index the measurement of recall holds in memory."""

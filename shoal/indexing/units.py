@@ -10,7 +10,7 @@ from shoal.index_root import layout
 from shoal.index_root.storage import Storage
 from shoal.late.writer import COLUMN
 from shoal.records import FloatArray
-from shoal.shard.reader import PASSAGE_SCHEMA
+from shoal.shard.passages import PASSAGE_SCHEMA
 
 _COLUMNS = [*PASSAGE_SCHEMA.names, "record", "vector", COLUMN.name]
 

@@ -1,135 +1,31 @@
-"""One shard of a version: its passages and its vector index, written in one pass and searched by one reader."""
+"""One opened shard of a version: searches by vectors and by words, fetches passages, scores by stored tokens."""
 
-import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from shoal.encoders import TextVectors
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
 from shoal.filters import Filter
 from shoal.index_root import layout
 from shoal.index_root.cache import ShardCache
-from shoal.index_root.manifest import FileEntry, Manifest, ShardEntry, ShardInfo
+from shoal.index_root.manifest import FileEntry, Manifest
 from shoal.index_root.storage import Storage
 from shoal.index_root.versions import file_problem
 from shoal.indexes import ShardIndex, index_kind
 from shoal.late.index import StoredTokens
-from shoal.late.writer import FILES as LATE_FILES
-from shoal.late.writer import TokenWriter
 from shoal.lexical.index import LexicalIndex
-from shoal.lexical.writer import FILES, LexicalWriter
-from shoal.metadata import FieldTypes
-from shoal.records import FloatArray, Hits, Passage, Queries, RowArray, ShardHits
+from shoal.records import FloatArray, Hits, Queries, RowArray, ShardHits
 from shoal.rerankers.late_interaction import DENSE_WEIGHT
 from shoal.search.services import MESSAGE_BYTES, Fetched
 from shoal.settings import IndexSettings
 from shoal.shard import selection
-from shoal.shard.columns import Columns, ColumnWriter, column_types
-
-# Texts have 64-bit offsets: a few thousand passages of a megabyte do not fit into Arrow's 2 GiB `string` arrays.
-PASSAGE_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("text", pa.large_string(), nullable=False),
-        pa.field("title", pa.large_string()),
-        pa.field("metadata", pa.large_string()),
-    ]
-)
-"""Columns of passages.arrow. `metadata` is a JSON object with sorted keys, null when it is empty."""
-
-BATCH_ROWS = 4096
-"""Rows of one record batch of passages.arrow and metadata.arrow; only the last one is smaller."""
-
-
-def to_batch(passages: Sequence[Passage]) -> pa.RecordBatch:
-    """Return passages as a record batch of PASSAGE_SCHEMA. Texts must be valid Unicode (no lone surrogates)."""
-    columns = [
-        [passage.id for passage in passages],
-        [passage.text for passage in passages],
-        [passage.title for passage in passages],
-        [_to_json(passage) for passage in passages],
-    ]
-    arrays = [pa.array(values, field.type) for values, field in zip(columns, PASSAGE_SCHEMA, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=PASSAGE_SCHEMA)
-
-
-def to_passage(batch: pa.RecordBatch, row: int) -> Passage:
-    """Return one row of a record batch of PASSAGE_SCHEMA as a passage."""
-    metadata = batch.column(3)[row].as_py()
-    return Passage(
-        id=batch.column(0)[row].as_py(),
-        text=batch.column(1)[row].as_py(),
-        title=batch.column(2)[row].as_py(),
-        metadata={} if metadata is None else json.loads(metadata),
-    )
-
-
-def write_shard(
-    folder: Path,
-    blocks: Iterable[tuple[pa.RecordBatch, FloatArray]],
-    *,
-    shard: int,
-    dim: int,
-    kind: str,
-    trained: bytes | None,
-    threads: int,
-    fields: FieldTypes | None = None,
-    lexical: LexicalWriter | None = None,
-    tokens: TokenWriter | None = None,
-) -> ShardEntry:
-    """Write one shard into a local folder (created if missing) and return its manifest entry.
-
-    blocks: record batches that have at least the columns of PASSAGE_SCHEMA, each with its vectors, float32 (n_i, dim).
-    kind: the `index_kind` setting. trained: what the kind's `train` returned. fields: types of the metadata fields; all
-    values fit them. Files of the entry are named relative to the folder of the version. How the rows are cut into
-    blocks does not change a byte of the result; memory holds one block, and for other kinds than `flat` the index.
-    lexical: a writer for the same folder, unless the shard shall be searched by vectors only. tokens: one of the token
-    vectors, if the shard shall keep them.
-    Raises InvalidArgument for vectors that are not finite.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    count = text_bytes = 0
-    if lexical is not None:
-        blocks = lexical.watch(blocks)
-    if tokens is not None:
-        blocks = tokens.watch(blocks)
-    names = [
-        layout.VECTORS,
-        *([layout.EXACT] if index_kind(kind).EXACT else []),
-        layout.PASSAGES,
-        *([layout.METADATA] if column_types(fields or {}) else []),
-        layout.SHARD,
-    ]
-    with (
-        pa.OSFile(str(folder / layout.PASSAGES), "wb") as sink,
-        pa.ipc.new_file(sink, PASSAGE_SCHEMA) as writer,
-        ColumnWriter(folder / layout.METADATA, fields or {}) as columns,
-    ):
-
-        def vectors() -> Iterator[FloatArray]:
-            nonlocal count, text_bytes
-            for batch, block in _regular(blocks, dim):
-                writer.write_batch(batch)
-                columns.write(batch.column(3))
-                count += batch.num_rows
-                text_bytes += _byte_count(batch.column(1))
-                yield block
-
-        index_kind(kind).build(vectors(), dim, folder / layout.VECTORS, trained, threads)
-    info = ShardInfo(shard=shard, count=count, dim=dim, kind=kind, text_bytes=text_bytes)
-    (folder / layout.SHARD).write_bytes(info.to_bytes())
-    local, files = Storage(str(folder)), []
-    for name in (*names, *(FILES if lexical else ()), *(LATE_FILES if tokens else ())):
-        digest, size = local.sha256(name)
-        files.append(FileEntry(path=f"{layout.shard_name(shard)}/{name}", bytes=size, sha256=digest))
-    return ShardEntry(shard=shard, count=count, files=files)
+from shoal.shard.columns import Columns
+from shoal.shard.passages import Passages
 
 
 class Shard:
@@ -139,7 +35,7 @@ class Shard:
         self,
         index: ShardIndex,
         lexical: LexicalIndex | None,
-        passages: "Passages",
+        passages: Passages,
         selections: selection.Selections | None,
         paths: Mapping[str, Path],
         cache: ShardCache | None,
@@ -409,100 +305,6 @@ class _Found:
         return cls(
             np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
         )
-
-
-class Passages:
-    """A mapped passages.arrow: finding a row is a binary search over the batches, and only its own bytes are read."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        except (pa.ArrowException, OSError) as error:
-            raise CorruptIndex(
-                f"{path} is not an Arrow file ({error}); restore it or activate another version"
-            ) from error
-        if not reader.schema.equals(PASSAGE_SCHEMA):
-            raise CorruptIndex(
-                f"{path} does not have the columns {', '.join(PASSAGE_SCHEMA.names)}; build the index again"
-            )
-        # First row of each batch, and the end.
-        self._starts = list(accumulate((batch.num_rows for batch in self._batches), initial=0))
-
-    @property
-    def count(self) -> int:
-        """Number of passages."""
-        return int(self._starts[-1])
-
-    def id(self, row: int) -> str:
-        """Return the id of a row."""
-        batch, offset = self._locate(row)
-        return str(batch.column(0)[offset].as_py())
-
-    def ids(self, rows: RowArray) -> pa.StringArray:
-        """Return the ids of rows, int64 (n,) ascending."""
-        borders = np.searchsorted(rows, self._starts)
-        parts = [
-            batch.column(0).take(pa.array(rows[low:high] - start))
-            for batch, start, low, high in zip(self._batches, self._starts, borders, borders[1:], strict=False)
-            if low < high
-        ]
-        return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
-
-    def size(self, row: int) -> int:
-        """Return the UTF-8 bytes of text, title and metadata of a row."""
-        batch, offset = self._locate(row)
-        buffers = (batch.column(number)[offset].as_buffer() for number in (1, 2, 3))
-        return sum(buffer.size for buffer in buffers if buffer is not None)
-
-    def passage(self, row: int) -> Passage:
-        """Return the passage of a row."""
-        return to_passage(*self._locate(row))
-
-    def _locate(self, row: int) -> tuple[pa.RecordBatch, int]:
-        number = bisect_right(self._starts, row) - 1
-        return self._batches[number], row - self._starts[number]
-
-
-def _to_json(passage: Passage) -> str | None:
-    if not passage.metadata:
-        return None
-    return json.dumps(
-        dict(passage.metadata), sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    )
-
-
-def _regular(
-    blocks: Iterable[tuple[pa.RecordBatch, FloatArray]], dim: int
-) -> Iterator[tuple[pa.RecordBatch, FloatArray]]:
-    """Cut blocks of any size into blocks of BATCH_ROWS, so that the files do not depend on how they came."""
-    table, vectors = PASSAGE_SCHEMA.empty_table(), np.empty((0, dim), dtype=np.float32)
-    for batch, block in blocks:
-        if block.shape != (batch.num_rows, dim) or block.dtype != np.float32:
-            raise ValueError(
-                f"{batch.num_rows} passages need as many float32 vectors of {dim}: {block.dtype} {block.shape}"
-            )
-        if not np.isfinite(block).all():
-            passage = batch.column("id")[int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])].as_py()
-            raise InvalidArgument(f"the vector of passage {passage!r} is not finite; check the encoder and its dtype")
-        columns = [batch.column(name) for name in PASSAGE_SCHEMA.names]
-        arrived = pa.Table.from_arrays(columns, schema=PASSAGE_SCHEMA)
-        table, vectors = pa.concat_tables([table, arrived]), np.concatenate([vectors, block])
-        while table.num_rows >= BATCH_ROWS:
-            yield _one_batch(table.slice(0, BATCH_ROWS)), vectors[:BATCH_ROWS]
-            table, vectors = table.slice(BATCH_ROWS), vectors[BATCH_ROWS:]
-    if table.num_rows:
-        yield _one_batch(table), vectors
-
-
-def _one_batch(table: pa.Table) -> pa.RecordBatch:
-    # take() copies: a slice would carry the padding and the spare validity bits of what it was cut from into the file.
-    (batch,) = table.combine_chunks().take(np.arange(table.num_rows)).to_batches()
-    return batch
-
-
-def _byte_count(texts: pa.LargeStringArray) -> int:
-    return pc.sum(pc.binary_length(texts)).as_py() or 0
 
 
 def _fetch(storage: Storage, version: str, file: FileEntry, cache: ShardCache | None, verify: bool) -> Path:

@@ -15,7 +15,9 @@ from shoal.index_root.storage import Storage
 from shoal.indexes import index_kind, kinds
 from shoal.records import FloatArray, Passage, Queries
 from shoal.settings import IndexSettings
-from shoal.shard.reader import Shard, to_batch, write_shard
+from shoal.shard.passages import to_batch
+from shoal.shard.reader import Shard
+from shoal.shard.writer import write_shard
 from tests.support.manifests import describe
 
 COUNT, DIM, TOP, VERSION = 1500, 16, 10, "v1"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serve.deployments import Retriever
+from serve.replicas.shard import Retriever
 from shoal.errors import CorruptIndex, NotFound, Unavailable
 from shoal.index_root import layout, versions
 from shoal.index_root.cache import ShardCache
@@ -18,7 +18,9 @@ from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.records import Passage, Queries
 from shoal.settings import ServeSettings
-from shoal.shard.reader import Shard, to_batch, write_shard
+from shoal.shard.passages import to_batch
+from shoal.shard.reader import Shard
+from shoal.shard.writer import write_shard
 from tests.support.manifests import describe
 
 DIM, SHARDS, COUNT = 16, 2, 300

@@ -1,6 +1,9 @@
 """The whole server in one process, without Ray: the real ingress over a real encoder, shards and reranker."""
 
-from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Services
+from serve.replicas.encoder import QueryEncoder
+from serve.replicas.ingress import Ingress, Services
+from serve.replicas.reranker import Reranker
+from serve.replicas.shard import Retriever
 from serve.telemetry import Meter, NoMeter
 from shoal.encoders import load_encoder
 from shoal.serving.plan import Shape

@@ -21,7 +21,8 @@ from shoal.lexical.writer import LexicalWriter
 from shoal.metadata import Observed
 from shoal.records import Passage
 from shoal.settings import EncoderSettings, LateSettings, LexicalSettings
-from shoal.shard.reader import to_batch, write_shard
+from shoal.shard.passages import to_batch
+from shoal.shard.writer import write_shard
 
 PLAN = "1a2b3c4d" * 8
 

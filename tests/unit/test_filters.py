@@ -12,7 +12,7 @@ from shoal.filters import And, Compare, Exists, In, Not, Or, parse
 from shoal.metadata import FieldTypes
 from shoal.records import Passage
 from shoal.shard.columns import Columns, ColumnWriter, Mask
-from shoal.shard.reader import to_batch
+from shoal.shard.passages import to_batch
 from tests.support.filtering import TYPES, documents, matches, metadata
 
 MAX_DEPTH = 16

@@ -17,7 +17,8 @@ from shoal.indexes import index_kind
 from shoal.indexes._auto import choose
 from shoal.records import Passage
 from shoal.settings import CapacitySettings, IndexSettings
-from shoal.shard.reader import to_batch, write_shard
+from shoal.shard.passages import to_batch
+from shoal.shard.writer import write_shard
 
 CONSTANTS = Constants(
     machine="a machine", measured_at="2026-11-28T17:00:00+00:00", device="cpu", encoder="all-MiniLM-L6-v2",

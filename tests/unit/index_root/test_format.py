@@ -30,7 +30,8 @@ from shoal.late.writer import FILES as LATE_FILES
 from shoal.lexical.writer import FILES
 from shoal.metadata import MAX_FIELDS, FieldType
 from shoal.shard.columns import ARROW_TYPES
-from shoal.shard.reader import BATCH_ROWS, PASSAGE_SCHEMA
+from shoal.shard.passages import PASSAGE_SCHEMA
+from shoal.shard.writer import BATCH_ROWS
 
 TEXT = (Path(shoal.__file__).parent / "index_root" / "FORMAT.md").read_text()
 

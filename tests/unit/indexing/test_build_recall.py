@@ -18,7 +18,7 @@ from shoal.indexing.sample import sample_vectors, stratified
 from shoal.indexing.units import write_unit
 from shoal.records import FloatArray, Passage, RowArray
 from shoal.settings import IndexSettings
-from shoal.shard.reader import to_batch
+from shoal.shard.passages import to_batch
 
 
 def unit_vectors(count: int, dim: int, seed: int) -> FloatArray:

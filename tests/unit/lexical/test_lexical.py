@@ -27,7 +27,8 @@ from shoal.lexical.statistics import Totals, count_terms, look_up, merge_terms, 
 from shoal.records import Candidate, Passage, Queries
 from shoal.search import merge
 from shoal.settings import LexicalSettings
-from shoal.shard.reader import Shard, to_batch
+from shoal.shard.passages import to_batch
+from shoal.shard.reader import Shard
 from tests.support.indexes import LexicalTerms, publish
 
 LEXICAL = LexicalSettings()

@@ -20,7 +20,8 @@ from shoal.search.merge import merge
 from shoal.settings import EncoderSettings, IndexSettings
 from shoal.shard import selection
 from shoal.shard.columns import Columns, ColumnWriter
-from shoal.shard.reader import Shard, to_batch
+from shoal.shard.passages import to_batch
+from shoal.shard.reader import Shard
 from shoal.shard.selection import Selection, Selections, select
 from tests.support.filtering import POOLS, TYPES, documents, matches
 from tests.support.indexes import passages, publish

@@ -14,8 +14,10 @@ from shoal.index_root import layout
 from shoal.index_root.manifest import Manifest, ShardEntry
 from shoal.index_root.storage import Storage
 from shoal.records import FloatArray, Passage, Queries
-from shoal.shard import reader as shard
-from shoal.shard.reader import Shard, to_batch, to_passage, write_shard
+from shoal.shard import passages as shard_passages
+from shoal.shard.passages import to_batch, to_passage
+from shoal.shard.reader import Shard
+from shoal.shard.writer import write_shard
 from tests.support.indexes import passages as some_passages
 from tests.support.indexes import publish
 from tests.support.manifests import describe
@@ -81,7 +83,7 @@ values = text | st.booleans() | st.integers() | st.floats(allow_nan=False, allow
 )
 def test_passages_come_back_with_the_types_they_had(content: list[Passage]) -> None:
     batch = to_batch(content)
-    assert batch.schema == shard.PASSAGE_SCHEMA
+    assert batch.schema == shard_passages.PASSAGE_SCHEMA
     found = [to_passage(batch, row) for row in range(batch.num_rows)]
     assert found == content
     for before, after in zip(content, found, strict=True):

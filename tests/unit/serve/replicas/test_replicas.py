@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 
 from serve import telemetry
-from serve.deployments import Ingress, QueryEncoder, Reranker, Retriever, Services, Threads
+from serve.replicas.encoder import QueryEncoder
+from serve.replicas.ingress import Ingress, Services
+from serve.replicas.reranker import Reranker
+from serve.replicas.shard import Retriever
+from serve.replicas.threads import Threads
 from serve.versions.activation import BUSY_S
 from serve.web.errors import response_of
 from shoal.encoders import TokenEncoder, load_encoder

@@ -1,0 +1,67 @@
+"""The query encoder of a replica."""
+
+from collections.abc import Callable, Sequence
+
+from serve.replicas.threads import WARM_UP, Threads
+from serve.telemetry import (
+    ENCODED,
+    REMEMBERED,
+    Calls,
+    Meter,
+    NoMeter,
+)
+from shoal.encoders import TextVectors, TokenEncoder, load_encoder
+from shoal.errors import InvalidArgument
+from shoal.fingerprint import Fingerprint
+from shoal.records import FloatArray
+from shoal.search.query_cache import QueryCache
+from shoal.serving.plan import check_encoder
+from shoal.settings import EncoderSettings
+
+
+class QueryEncoder:
+    """Encodes queries. Refuses to start with another encoder than the index was built with (EncoderMismatch).
+
+    remembered: queries whose vectors are kept. meter: makes what measures.
+    """
+
+    def __init__(
+        self,
+        settings: EncoderSettings,
+        expected: Fingerprint,
+        remembered: int,
+        meter: Callable[[], Meter] = NoMeter,
+    ) -> None:
+        self._calls = Calls(meter())
+        encoder = load_encoder(settings)
+        check_encoder(encoder.fingerprint(), expected)
+        self._thread = Threads(1, "encoder")  # one: encoders are not re-entrant
+        self._thread.wait(encoder.encode_queries, [WARM_UP])
+        self._encoder = encoder
+        self._with_tokens = 0
+        self._cache = QueryCache(encoder.encode_queries, remembered)
+
+    async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order."""
+        try:
+            with self._calls.call("encode", len(queries)):
+                return await self._thread.run(deadline, self._cache.encode_queries, queries)
+        finally:
+            self._count()
+
+    async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
+        """Return the vectors and those of the tokens, in input order; they are not remembered."""
+        if not isinstance(self._encoder, TokenEncoder):
+            raise InvalidArgument(
+                "the encoder of this index has no token vectors; leave rerank late out", param="rerank"
+            )
+        self._with_tokens += len(queries)
+        try:
+            with self._calls.call("encode", len(queries)):
+                return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
+        finally:
+            self._count()
+
+    def _count(self) -> None:
+        self._calls.total(ENCODED, self._cache.asked + self._with_tokens)
+        self._calls.total(REMEMBERED, self._cache.hits)

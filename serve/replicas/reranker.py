@@ -1,0 +1,64 @@
+"""The reranker of a replica."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from serve.replicas.threads import WARM_UP, Threads
+from serve.telemetry import (
+    BATCHES,
+    WAITING,
+    Calls,
+    Meter,
+    NoMeter,
+)
+from shoal.records import FloatArray
+from shoal.rerankers import load_reranker
+from shoal.search.batching import Batcher
+from shoal.settings import RerankerSettings
+
+RERANK_QUERIES = 8
+"""Queries scored together: enough pairs to fill a GPU, few enough that on a CPU the first does not wait for long."""
+
+
+class Reranker:
+    """Scores passages, those of several waiting queries together."""
+
+    def __init__(self, settings: RerankerSettings, max_waiting: int, meter: Callable[[], Meter] = NoMeter) -> None:
+        self._calls = Calls(meter())
+        self._reranker = load_reranker(settings)
+        self._thread = Threads(1, "reranker")  # one: rerankers are not re-entrant
+        self._thread.wait(self._reranker.score_pairs, [(WARM_UP, WARM_UP)] * RERANK_QUERIES)
+        self._batcher: Batcher[_Pairs, FloatArray] = Batcher(
+            self._score,
+            max_batch=RERANK_QUERIES,
+            max_waiting=max_waiting,
+            cost=lambda item: len(item.pairs),
+            name="reranker",
+            observe=self._batch,
+        )
+
+    async def score(self, query: str, passages: list[str], deadline: float) -> FloatArray:
+        """Return float32 (n,), higher is better, in input order."""
+        pairs = _Pairs([(query, passage) for passage in passages], deadline)
+        with self._calls.call("score", 1):
+            return await self._batcher.submit(pairs, deadline)
+
+    def _batch(self, size: int) -> None:
+        self._calls.meter.observe(BATCHES, size, stage="rerank")
+        self._calls.meter.set(WAITING, self._batcher.waiting, stage="rerank")
+
+    async def _score(self, batch: list["_Pairs"]) -> list[FloatArray]:
+        pairs = [pair for item in batch for pair in item.pairs]
+        latest = max(item.deadline for item in batch)
+        scores = await self._thread.run(latest, self._reranker.score_pairs, pairs)
+        answers, start = [], 0
+        for item in batch:
+            answers.append(scores[start : start + len(item.pairs)])
+            start += len(item.pairs)
+        return answers
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    pairs: list[tuple[str, str]]
+    deadline: float

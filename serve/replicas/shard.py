@@ -1,0 +1,161 @@
+"""One shard in a replica, in several index versions."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from serve.replicas.threads import Threads
+from serve.telemetry import (
+    SELECTED,
+    SELECTIONS_REMEMBERED,
+    Calls,
+    Meter,
+    NoMeter,
+)
+from shoal.encoders import TextVectors
+from shoal.errors import DeadlineExceeded, NotFound, ShoalError
+from shoal.filters import Filter
+from shoal.index_root.cache import ShardCache
+from shoal.index_root.storage import Storage
+from shoal.index_root.versions import read_current, read_manifest
+from shoal.records import FloatArray, Queries, ShardHits
+from shoal.search.services import Fetched
+from shoal.serving.plan import Shape
+from shoal.settings import ServeSettings
+from shoal.shard.reader import Shard
+
+logger = logging.getLogger("ray.serve")
+T = TypeVar("T")
+
+
+class Retriever:
+    """Holds one shard of several index versions and searches the one that each call names: a `ShardServer`.
+
+    shape: what these versions have in common; None leaves that to those who call.
+    """
+
+    def __init__(
+        self, settings: ServeSettings, shard: int, meter: Callable[[], Meter] = NoMeter, shape: Shape | None = None
+    ) -> None:
+        self._calls = Calls(meter())
+        self._number = shard
+        self._shape = shape
+        self._storage = Storage(settings.index)
+        self._cache = None if self._storage.is_local else ShardCache(settings.cache_dir, settings.cache_bytes)
+        self._faiss_threads = settings.retriever_threads
+        self._filter_cache_bytes = settings.filter_cache_bytes
+        self._threads = Threads(2, f"shard {shard}")  # a fetch of texts need not wait for another batch's search
+        self._open: dict[str, Shard] = {}
+        self._loading: dict[str, asyncio.Task[Shard]] = {}
+        self._load_first()
+
+    def _load_first(self) -> None:
+        """Load the current version or, if it is broken, the one before it, which is what is still being served then.
+
+        Neither is loaded if it has another shape: then other replicas serve it, or these are there to wait for theirs.
+        """
+        current = read_current(self._storage)
+        if current is None:
+            raise NotFound(f"{self._storage.place()} has no published index version; build one with `shoal build`")
+        try:
+            if self._is_ours(current.version):
+                self._open[current.version] = self._load(current.version)
+                return
+        except ShoalError as error:
+            if current.previous is None:
+                raise
+            logger.error("shard %d of version %s cannot be loaded: %s", self._number, current.version, error)
+        if current.previous is not None and self._is_ours(current.previous):
+            self._open[current.previous] = self._load(current.previous)
+
+    def _is_ours(self, version: str) -> bool:
+        return self._shape is None or self._shape.fits(Shape.of(read_manifest(self._storage, version)))
+
+    def _load(self, version: str) -> Shard:
+        manifest = read_manifest(self._storage, version)
+        shard = Shard.open(
+            self._storage,
+            manifest,
+            self._number,
+            cache=self._cache,
+            threads=self._faiss_threads,
+            filter_cache_bytes=self._filter_cache_bytes,
+        )
+        shard.warm()
+        return shard
+
+    async def search(
+        self,
+        version: str,
+        queries: Queries,
+        top_k: int,
+        deadline: float,
+        with_passages: bool,
+        filters: Sequence[Filter | None] | None = None,
+    ) -> ShardHits:
+        """Search the named version for several queries. Raises NotFound if there is no such version."""
+        with self._calls.call("search", len(queries.texts)):
+            hits = await self._use(
+                version, deadline, lambda shard: shard.search(queries, top_k, with_passages, filters)
+            )
+        if filters:
+            lookups = [shard.filter_lookups for shard in self._open.values()]
+            self._calls.total(SELECTED, sum(asked for asked, _ in lookups))
+            self._calls.total(SELECTIONS_REMEMBERED, sum(hits for _, hits in lookups))
+        return hits
+
+    async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
+        """Return the passages (and, if asked for, the vectors) of rows of the named version, in the order asked."""
+        with self._calls.call("fetch", 1):
+            return await self._use(version, deadline, lambda shard: shard.fetch(rows, with_vectors))
+
+    async def score(self, version: str, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
+        """Return, float32 (n,), what late interaction gives rows of the named version by their stored tokens."""
+        with self._calls.call("score", 1):
+            return await self._use(version, deadline, lambda shard: shard.score(query, rows))
+
+    async def prepare(self, version: str, deadline: float) -> None:
+        """Load a version, verified and warmed, without disturbing searches. Raises what makes it impossible.
+
+        Loading goes on beyond the deadline.
+        """
+        try:
+            async with asyncio.timeout(deadline - time.time()):
+                await self._get(version)
+        except TimeoutError:
+            raise DeadlineExceeded(f"version {version} is not loaded yet; try again") from None
+
+    @property
+    def versions(self) -> list[str]:
+        """Names of the loaded versions."""
+        return sorted(self._open)
+
+    async def holds(self, version: str, deadline: float) -> bool:
+        """Whether a version is loaded."""
+        return version in self._open
+
+    async def retire(self, keep: Sequence[str], deadline: float) -> None:
+        """Forget every version but these; a search that still runs in one keeps it in memory until it ends."""
+        for version in self._open.keys() - set(keep):
+            self._open.pop(version).close()
+
+    async def _use(self, version: str, deadline: float, work: Callable[[Shard], T]) -> T:
+        shard = self._open.get(version) or await self._get(version)
+        return await self._threads.run(deadline, work, shard)
+
+    async def _get(self, version: str) -> Shard:
+        """Return a version, loading it first if need be; however many calls wait for it, it is loaded once."""
+        if version in self._open:
+            return self._open[version]
+        if version not in self._loading:
+            self._loading[version] = asyncio.create_task(self._load_in_thread(version))
+        return await asyncio.shield(self._loading[version])
+
+    async def _load_in_thread(self, version: str) -> Shard:
+        try:
+            self._open[version] = await asyncio.to_thread(self._load, version)
+            return self._open[version]
+        finally:
+            del self._loading[version]

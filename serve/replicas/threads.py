@@ -1,0 +1,41 @@
+"""Blocking work off the event loop of a replica."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from shoal.errors import DeadlineExceeded
+
+T = TypeVar("T")
+
+WARM_UP = "what a first request would otherwise wait for: " * 8
+"""A text of some eighty words; the first pass through a model takes a second longer than the next ones."""
+
+
+class Threads:
+    """Runs blocking work off the event loop."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._name = name
+
+    async def run(self, deadline: float, work: Callable[..., T], *args: Any) -> T:
+        """Run `work(*args)` in a thread. Raises DeadlineExceeded at the deadline; what waits by then is never begun."""
+        late = DeadlineExceeded(f"the deadline passed before the {self._name} had answered; allow more time")
+
+        def guarded() -> T:
+            if time.time() >= deadline:
+                raise late
+            return work(*args)
+
+        try:
+            async with asyncio.timeout(deadline - time.time()):
+                return await asyncio.get_running_loop().run_in_executor(self._pool, guarded)
+        except TimeoutError:
+            raise late from None
+
+    def wait(self, work: Callable[..., Any], *args: Any) -> None:
+        """Run `work(*args)` in a thread and wait: to warm up, because what torch prepares is kept for each thread."""
+        self._pool.submit(work, *args).result()

@@ -1,0 +1,118 @@
+"""Writes one shard of a version in one pass: passages, vectors, metadata, and words and tokens if wanted."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shoal.errors import InvalidArgument
+from shoal.index_root import layout
+from shoal.index_root.manifest import FileEntry, ShardEntry, ShardInfo
+from shoal.index_root.storage import Storage
+from shoal.indexes import index_kind
+from shoal.late.writer import FILES as LATE_FILES
+from shoal.late.writer import TokenWriter
+from shoal.lexical.writer import FILES, LexicalWriter
+from shoal.metadata import FieldTypes
+from shoal.records import FloatArray
+from shoal.shard.columns import ColumnWriter, column_types
+from shoal.shard.passages import PASSAGE_SCHEMA
+
+BATCH_ROWS = 4096
+"""Rows of one record batch of passages.arrow and metadata.arrow; only the last one is smaller."""
+
+
+def write_shard(
+    folder: Path,
+    blocks: Iterable[tuple[pa.RecordBatch, FloatArray]],
+    *,
+    shard: int,
+    dim: int,
+    kind: str,
+    trained: bytes | None,
+    threads: int,
+    fields: FieldTypes | None = None,
+    lexical: LexicalWriter | None = None,
+    tokens: TokenWriter | None = None,
+) -> ShardEntry:
+    """Write one shard into a local folder (created if missing) and return its manifest entry.
+
+    blocks: record batches that have at least the columns of PASSAGE_SCHEMA, each with its vectors, float32 (n_i, dim).
+    kind: the `index_kind` setting. trained: what the kind's `train` returned. fields: types of the metadata fields; all
+    values fit them. Files of the entry are named relative to the folder of the version. How the rows are cut into
+    blocks does not change a byte of the result; memory holds one block, and for other kinds than `flat` the index.
+    lexical: a writer for the same folder, unless the shard shall be searched by vectors only. tokens: one of the token
+    vectors, if the shard shall keep them.
+    Raises InvalidArgument for vectors that are not finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    count = text_bytes = 0
+    if lexical is not None:
+        blocks = lexical.watch(blocks)
+    if tokens is not None:
+        blocks = tokens.watch(blocks)
+    names = [
+        layout.VECTORS,
+        *([layout.EXACT] if index_kind(kind).EXACT else []),
+        layout.PASSAGES,
+        *([layout.METADATA] if column_types(fields or {}) else []),
+        layout.SHARD,
+    ]
+    with (
+        pa.OSFile(str(folder / layout.PASSAGES), "wb") as sink,
+        pa.ipc.new_file(sink, PASSAGE_SCHEMA) as writer,
+        ColumnWriter(folder / layout.METADATA, fields or {}) as columns,
+    ):
+
+        def vectors() -> Iterator[FloatArray]:
+            nonlocal count, text_bytes
+            for batch, block in _regular(blocks, dim):
+                writer.write_batch(batch)
+                columns.write(batch.column(3))
+                count += batch.num_rows
+                text_bytes += _byte_count(batch.column(1))
+                yield block
+
+        index_kind(kind).build(vectors(), dim, folder / layout.VECTORS, trained, threads)
+    info = ShardInfo(shard=shard, count=count, dim=dim, kind=kind, text_bytes=text_bytes)
+    (folder / layout.SHARD).write_bytes(info.to_bytes())
+    local, files = Storage(str(folder)), []
+    for name in (*names, *(FILES if lexical else ()), *(LATE_FILES if tokens else ())):
+        digest, size = local.sha256(name)
+        files.append(FileEntry(path=f"{layout.shard_name(shard)}/{name}", bytes=size, sha256=digest))
+    return ShardEntry(shard=shard, count=count, files=files)
+
+
+def _regular(
+    blocks: Iterable[tuple[pa.RecordBatch, FloatArray]], dim: int
+) -> Iterator[tuple[pa.RecordBatch, FloatArray]]:
+    """Cut blocks of any size into blocks of BATCH_ROWS, so that the files do not depend on how they came."""
+    table, vectors = PASSAGE_SCHEMA.empty_table(), np.empty((0, dim), dtype=np.float32)
+    for batch, block in blocks:
+        if block.shape != (batch.num_rows, dim) or block.dtype != np.float32:
+            raise ValueError(
+                f"{batch.num_rows} passages need as many float32 vectors of {dim}: {block.dtype} {block.shape}"
+            )
+        if not np.isfinite(block).all():
+            passage = batch.column("id")[int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])].as_py()
+            raise InvalidArgument(f"the vector of passage {passage!r} is not finite; check the encoder and its dtype")
+        columns = [batch.column(name) for name in PASSAGE_SCHEMA.names]
+        arrived = pa.Table.from_arrays(columns, schema=PASSAGE_SCHEMA)
+        table, vectors = pa.concat_tables([table, arrived]), np.concatenate([vectors, block])
+        while table.num_rows >= BATCH_ROWS:
+            yield _one_batch(table.slice(0, BATCH_ROWS)), vectors[:BATCH_ROWS]
+            table, vectors = table.slice(BATCH_ROWS), vectors[BATCH_ROWS:]
+    if table.num_rows:
+        yield _one_batch(table), vectors
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    # take() copies: a slice would carry the padding and the spare validity bits of what it was cut from into the file.
+    (batch,) = table.combine_chunks().take(np.arange(table.num_rows)).to_batches()
+    return batch
+
+
+def _byte_count(texts: pa.LargeStringArray) -> int:
+    return pc.sum(pc.binary_length(texts)).as_py() or 0
