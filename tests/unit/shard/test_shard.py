@@ -15,6 +15,8 @@ from shoal.index_root.manifest import Manifest, ShardEntry
 from shoal.index_root.storage import Storage
 from shoal.records import FloatArray, Passage, Queries
 from shoal.shard import passages as shard_passages
+from shoal.shard import reader as reader_module
+from shoal.shard import writer
 from shoal.shard.passages import to_batch, to_passage
 from shoal.shard.reader import Shard
 from shoal.shard.writer import write_shard
@@ -141,7 +143,7 @@ def test_how_rows_are_cut_into_blocks_changes_no_byte(
     ]
     folder = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard, "BATCH_ROWS", 8)
+        patch.setattr(writer, "BATCH_ROWS", 8)
         fields = {"row": "integer"} if any(tagged for _, tagged in optional) else None
         one, two = (
             write_shard(folder / name, given, shard=0, dim=DIM, kind="flat", trained=None, threads=1, fields=fields)
@@ -151,14 +153,14 @@ def test_how_rows_are_cut_into_blocks_changes_no_byte(
 
 
 def test_batches_have_the_same_number_of_rows_but_for_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard, "BATCH_ROWS", 8)
+    monkeypatch.setattr(writer, "BATCH_ROWS", 8)
     write(tmp_path, 37, block=13)
     with pa.memory_map(str(tmp_path / layout.PASSAGES)) as file, pa.ipc.open_file(file) as reader:
         assert [reader.get_batch(number).num_rows for number in range(reader.num_record_batches)] == [8, 8, 8, 8, 5]
 
 
 def test_every_row_is_found_across_batches(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard, "BATCH_ROWS", 4)
+    monkeypatch.setattr(writer, "BATCH_ROWS", 4)
     opened_shard = opened(storage, 23)
     rows = [*range(22, -1, -1), 5, 5]
     fetched = opened_shard.fetch(rows, with_vectors=True)
@@ -291,11 +293,11 @@ def test_what_does_not_fit_into_one_message_is_left_to_be_fetched(
     assert found is not None
     total = sum(sizes[row] for row in found.rows.ravel().tolist())
     assert found.passages is not None
-    monkeypatch.setattr(shard, "MESSAGE_BYTES", total)
+    monkeypatch.setattr(reader_module, "MESSAGE_BYTES", total)
     again = one.search(queries, 6, with_passages=True).dense
     assert again is not None
     assert again.passages == found.passages
-    monkeypatch.setattr(shard, "MESSAGE_BYTES", total - 1)
+    monkeypatch.setattr(reader_module, "MESSAGE_BYTES", total - 1)
     without = one.search(queries, 6, with_passages=True).dense
     assert without is not None
     assert without.passages is None
@@ -303,7 +305,7 @@ def test_what_does_not_fit_into_one_message_is_left_to_be_fetched(
 
     rows = [7, 3, 30, 12]
     for limit, fits in ((0, 1), (sum(sizes[row] for row in rows[:2]), 2), (sum(sizes[row] for row in rows), 4)):
-        monkeypatch.setattr(shard, "MESSAGE_BYTES", limit)
+        monkeypatch.setattr(reader_module, "MESSAGE_BYTES", limit)
         assert one.fetch(rows).passages == [passages(40)[row] for row in rows[:fits]]
     fetched = one.fetch(rows, with_vectors=True)
     assert fetched.vectors is not None
