@@ -5,11 +5,13 @@ Importing this package is cheap: the clients load httpx only when they are first
 
 from typing import TYPE_CHECKING, Any
 
+from shoal import errors
+
 if TYPE_CHECKING:
     from shoal.client.clients import AsyncClient, Client
 
-__version__ = "0.1.0"
-__all__ = ["AsyncClient", "Client", "__version__"]
+__version__ = "0.2.0"
+__all__ = ["AsyncClient", "Client", "__version__", "errors"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,3 +20,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(client, name)
     raise AttributeError(f"module 'shoal' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What users need; Python would list every module that happens to be imported."""
+    return __all__
