@@ -1,12 +1,12 @@
 """`make demo`: the whole of Shoal once through, by the commands that a user types.
 
 Makes a corpus from the docstrings of installed packages, builds an index, serves it, asks questions and shows each
-answer before and after reranking. What it leaves is below .demo/, so that the second run finds its index already built.
+answer before and after reranking. What it leaves is below .demo/ in the current folder, so that the second run finds
+its index already built. Where Shoal is installed without a checkout: `python -m cluster.demo`.
 """
 
 import argparse
 import contextlib
-import os
 import shlex
 import signal
 import socket
@@ -19,7 +19,6 @@ from pathlib import Path
 
 from shoal.system.processes import stop_on_signals
 
-ROOT = Path(__file__).parent.parent
 FOLDER = Path(".demo")
 PASSAGES = 3000
 QUESTIONS = (
@@ -38,7 +37,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where corpus and index go (default: %(default)s)")
     parser.add_argument("--passages", type=int, default=PASSAGES, help="size of the corpus (default: %(default)s)")
     options = parser.parse_args()
-    os.chdir(ROOT)
     stop_on_signals()
     try:
         demo(options.folder, options.passages, options.keep)
@@ -57,7 +55,8 @@ def demo(folder: Path, passages: int, keep: bool) -> None:
             run("shoal", "compare", question, "--top-n", "5", "--url", url)
         say(f"Done in {time.perf_counter() - began:.0f} s.")
         if keep:
-            say(f"Still serving at {url} (API: {url}/docs). Ask: .venv/bin/shoal search 'your question' --url {url}")
+            shoal = command("shoal")[0]
+            say(f"Still serving at {url} (API: {url}/docs). Ask: {shoal} search 'your question' --url {url}")
             say("Ctrl-C stops it.")
             with contextlib.suppress(KeyboardInterrupt):  # the end that was announced is no failure
                 signal.pause()

@@ -2,7 +2,9 @@
 
 As a script it stays in the foreground until Ctrl-C or SIGTERM:
 
-    python cluster/local.py --nodes 3 --cpus-per-node 1
+    python -m cluster.local --nodes 3 --cpus-per-node 1
+
+From a checkout, `python cluster/local.py` is the same.
 
 In tests it is loaded by path and used as a context manager, `with LocalCluster(nodes=3) as cluster: ...`, which runs
 the same script as a child process.
@@ -29,6 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from shoal.cli.application import search_path
 from shoal.system.processes import KILL_S, STOPS, adopt_orphans, ignore_signals, kill_descendants
 from shoal.system.proxies import no_proxy
 
@@ -140,7 +143,7 @@ def prepare_environment(folder: str) -> None:
     # `python` in the entrypoint of a job is this interpreter, whether or not its environment is activated.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     # As in the image, Serve finds the application on every node; a job's own working directory comes first.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(APPLICATION), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ.update(search_path(APPLICATION))
     # What Ray sets in a worker whose job has a `worker_process_setup_hook`: here every worker has it.
     os.environ["__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"] = "serve.worker_setup.listen_on_loopback"
     for exporter in ("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"):

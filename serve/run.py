@@ -19,7 +19,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -29,6 +28,7 @@ from serve.versions.fleets import Fleets
 from serve.web.access import KeyRing, check_exposure
 from serve.worker_setup import import_without_pandas
 from shoal import errors
+from shoal.cli.application import application_folder, search_path
 from shoal.cli.errors import run as start
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
@@ -48,7 +48,6 @@ POLL_S = 0.2
 WATCH_S = 5.0
 NOTICE_S = 15.0
 
-APPLICATION = Path(__file__).resolve().parents[1]
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 """Asks the server of this machine, whatever address it listens on, and never by way of HTTP_PROXY."""
 app = typer.Typer(add_completion=False)
@@ -113,8 +112,7 @@ def _ray(settings: RunSettings) -> Iterator[None]:
     with temporary_folder(parent="/tmp") as folder:  # noqa: S108
         adopt_orphans()
         private_ray.prepare(folder, settings)
-        paths = [str(APPLICATION), *filter(None, [os.environ.get("PYTHONPATH")])]
-        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+        os.environ.update(search_path(application_folder()))
         import ray
 
         # Importing Serve takes as long as starting Ray, which is mostly waiting for other processes.

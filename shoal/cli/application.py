@@ -1,34 +1,43 @@
-"""The application: jobs/ and serve/, which are not part of the installed package, run as processes."""
+"""The application: jobs/ and serve/ lie beside shoal/, in a checkout or where pip installs, and run as processes."""
 
 import os
+import site
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 import shoal
-from shoal.errors import NotFound
+from shoal.cli.installation import require_engine
 from shoal.system.processes import hold_signals
+
+PACKAGES = ("jobs", "serve", "shoal")
+"""Top-level packages that builds and servers are made of."""
 
 
 def application_folder() -> Path:
-    """Return the folder that holds jobs/ and serve/: the current one, or the checkout this package is installed from.
+    """Return the folder that holds jobs/, serve/ and shoal/."""
+    return Path(shoal.__file__).resolve().parents[1]
 
-    Raises NotFound when it is neither.
+
+def search_path(folder: Path) -> dict[str, str]:
+    """Return the variable by which other Pythons of this environment find the packages in `folder`, if they need one.
+
+    They need none for a folder of installed packages. Ahead of the standard library, where PYTHONPATH puts it, such a
+    folder could hide modules of it.
     """
-    for folder in (Path.cwd(), Path(shoal.__file__).resolve().parents[1]):
-        if (folder / "jobs" / "build_index.py").is_file():
-            return folder
-    raise NotFound(
-        "jobs/ and serve/ are not here: run this command in a checkout of Shoal, "
-        "or install Shoal from one with `pip install --editable CHECKOUT`"
-    )
+    installed = (*site.getsitepackages(), site.getusersitepackages())
+    if folder.resolve() in [Path(place).resolve() for place in installed]:
+        return {}
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def become(module: str, arguments: list[str]) -> NoReturn:
-    """Turn this process into `python -m module`: signals, terminal and exit code are then the module's own."""
-    folder = application_folder()
-    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    """Turn this process into `python -m module`: signals, terminal and exit code are then the module's own.
+
+    Raises InvalidArgument when only the client is installed.
+    """
+    require_engine()
+    environment = {**os.environ, **search_path(application_folder())}
     sys.stdout.flush()
     sys.stderr.flush()
     hold_signals()  # until the module has imported what it needs and can stop in good order

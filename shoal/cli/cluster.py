@@ -4,21 +4,23 @@ import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
-from shoal.cli.application import application_folder
+from shoal.cli.application import PACKAGES, application_folder
+from shoal.cli.installation import require_engine
 from shoal.client.protocol import DIRECT
 from shoal.errors import InvalidArgument, ShoalError
 from shoal.system.processes import stop_on_signals
 from shoal.system.proxies import no_proxy
-
-SHIPPED = {"jobs", "serve", "shoal", "pyproject.toml", "README.md"}
-"""What travels to the cluster; everything else in the application folder stays here."""
+from shoal.system.temporary import temporary_folder
 
 
 def follow(address: str, module: str, arguments: list[str], as_json: bool) -> int:
@@ -26,35 +28,37 @@ def follow(address: str, module: str, arguments: list[str], as_json: bool) -> in
 
     address: URL of the cluster's dashboard. With `as_json` the log goes to stderr, and the last JSON object in it to
     stdout. Ctrl-C and SIGTERM end the following, not the job. Raises InvalidArgument when there is no cluster at the
-    address, or none that lets us in.
+    address, or none that lets us in, and when only the client is installed.
     """
+    require_engine()
     _require_cluster(address)
     stop_on_signals()
     job = f"{module.rpartition('.')[2].replace('_', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-    process = subprocess.Popen(
-        _submission(address, job, [module, *arguments]),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "no_proxy": no_proxy()},
-    )
-    assert process.stdout is not None
-    code, result = None, None
-    try:
-        for line in process.stdout:
-            print(line, end="", flush=True, file=sys.stderr if as_json else sys.stdout)
-            if failed := re.search(r"entrypoint command failed with exit code (\d+)", line):
-                code = int(failed[1])
-            if line.startswith("{"):
-                result = _object(line) or result
-        process.wait()
-    except KeyboardInterrupt:
-        print(f"the job goes on; to stop it: ray job stop --address {address} {job}", file=sys.stderr)  # noqa: T201
-        raise
-    finally:
-        process.terminate()
-        process.wait()
+    with _copied_application() as folder:
+        process = subprocess.Popen(
+            _submission(address, job, folder, [module, *arguments]),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "no_proxy": no_proxy()},
+        )
+        assert process.stdout is not None
+        code, result = None, None
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True, file=sys.stderr if as_json else sys.stdout)
+                if failed := re.search(r"entrypoint command failed with exit code (\d+)", line):
+                    code = int(failed[1])
+                if line.startswith("{"):
+                    result = _object(line) or result
+            process.wait()
+        except KeyboardInterrupt:
+            print(f"the job goes on; to stop it: ray job stop --address {address} {job}", file=sys.stderr)  # noqa: T201
+            raise
+        finally:
+            process.terminate()
+            process.wait()
     if as_json:
         if result is None:
             raise ShoalError(f"job {job} printed no result; its log is above")
@@ -62,13 +66,24 @@ def follow(address: str, module: str, arguments: list[str], as_json: bool) -> in
     return process.returncode if code is None else code
 
 
-def _submission(address: str, job: str, command: list[str]) -> list[str]:
-    folder = application_folder()
-    excludes = sorted(f"/{entry.name}" for entry in folder.iterdir() if entry.name not in SHIPPED)
+@contextmanager
+def _copied_application() -> Iterator[Path]:
+    """Yield a folder with the packages of the application and nothing else: all of it travels to the cluster.
+
+    Beside the packages lie the rest of a checkout, or every other package that pip installed, torch among them.
+    """
+    with temporary_folder("job-") as folder:
+        copy = folder / "application"
+        for package in PACKAGES:
+            shutil.copytree(
+                application_folder() / package, copy / package, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        yield copy
+
+
+def _submission(address: str, job: str, folder: Path, command: list[str]) -> list[str]:
     submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address]
-    runtime_env = json.dumps({"excludes": excludes})
-    place = ["--submission-id", job, "--working-dir", str(folder), "--runtime-env-json", runtime_env]
-    return [*submit, *place, "--", "python", "-m", *command]
+    return [*submit, "--submission-id", job, "--working-dir", str(folder), "--", "python", "-m", *command]
 
 
 def _require_cluster(address: str) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from shoal.cli.installation import lacks_engine
 from shoal.errors import (
     Conflict,
     InvalidArgument,
@@ -29,9 +30,10 @@ USER_FAULTS = (InvalidArgument, Unauthenticated, PermissionDenied, NotFound, Con
 def guard(as_json: bool = False) -> Iterator[None]:
     """Turn what goes wrong inside into `error: message` on stderr and an exit code, never a stack trace.
 
-    Also a decorator. Raises SystemExit: 2 where the user can set it right, 130 for Ctrl-C and SIGTERM, 1 for everything
-    else. With `as_json`, stdout gets {"error": {"code", "message", "param"}} as well, so that a reader of --json always
-    finds an object. SHOAL_TRACEBACK=1 shows the stack trace of an error that Shoal did not expect.
+    Also a decorator. Raises SystemExit: 2 where the user can set it right, as where a module is missing that an extra
+    brings, 130 for Ctrl-C and SIGTERM, 1 for everything else. With `as_json`, stdout gets {"error": {"code", "message",
+    "param"}} as well, so that a reader of --json always finds an object. SHOAL_TRACEBACK=1 shows the stack trace of an
+    error that Shoal did not expect.
     """
     try:
         yield
@@ -45,6 +47,10 @@ def guard(as_json: bool = False) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(FAILURE) from None
     except Exception as error:
+        lacking = lacks_engine(error) if isinstance(error, ModuleNotFoundError) else None
+        if lacking is not None:
+            _report(lacking.code, lacking.message, lacking.param, as_json)
+            raise SystemExit(USER_FAULT) from None
         if os.environ.get("SHOAL_TRACEBACK") == "1":
             raise
         # typer ends a command with exceptions of its own, which are its business.

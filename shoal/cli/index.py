@@ -1,7 +1,7 @@
 """`shoal index`: the versions of an index root."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,10 +12,13 @@ from shoal.cli.output import console, print_json
 from shoal.cli.server import connect
 from shoal.client.answers import IndexDescription
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
-from shoal.index_root import versions
-from shoal.index_root.manifest import Manifest
-from shoal.index_root.storage import Storage
-from shoal.index_root.versions import Current
+
+if TYPE_CHECKING:
+    from shoal.index_root.manifest import Manifest
+    from shoal.index_root.storage import Storage
+    from shoal.index_root.versions import Current
+
+# Whatever reads an index root is imported where it is used: what asks a server works with the client alone.
 
 SWITCH_S = 660.0
 """How long a server may take to switch versions: it gives up preparing one after ten minutes (`serve.versions`)."""
@@ -36,7 +39,9 @@ OptionalVersion = Annotated[str | None, typer.Argument(metavar="[VERSION]", help
 def list_(index: Root, as_json: AsJson = False) -> None:
     """List the versions, newest first."""
     with guard(as_json):
-        storage = Storage(index)
+        from shoal.index_root import versions
+
+        storage = _storage(index)
         current = versions.read_current(storage)
         rows = [_row(storage, version, current) for version in reversed(versions.list_versions(storage))]
         if as_json:
@@ -52,7 +57,9 @@ def list_(index: Root, as_json: AsJson = False) -> None:
 def show(index: Root, version: OptionalVersion = None, as_json: AsJson = False) -> None:
     """Show how a version was built and what it holds."""
     with guard(as_json):
-        storage = Storage(index)
+        from shoal.index_root import versions
+
+        storage = _storage(index)
         current = versions.read_current(storage)
         manifest = versions.read_manifest(storage, version or _current(storage, current))
         state = _state(manifest.version, current)
@@ -70,6 +77,8 @@ def activate(version: Version, index: OptionalRoot = None, url: Server = None, a
             with connect(url, SWITCH_S) as client:
                 _say_served(client.activate(version), as_json)
         else:
+            from shoal.index_root import versions
+
             _say_current(versions.activate(_storage(index), version), as_json)
 
 
@@ -81,6 +90,8 @@ def rollback(index: OptionalRoot = None, url: Server = None, as_json: AsJson = F
             with connect(url, SWITCH_S) as client:
                 _say_served(client.rollback(), as_json)
         else:
+            from shoal.index_root import versions
+
             _say_current(versions.rollback(_storage(index)), as_json)
 
 
@@ -88,7 +99,9 @@ def rollback(index: OptionalRoot = None, url: Server = None, as_json: AsJson = F
 def verify(index: Root, version: OptionalVersion = None, as_json: AsJson = False) -> None:
     """Compare every file of a version with its manifest. Exit code 1 if anything differs."""
     with guard(as_json):
-        storage = Storage(index)
+        from shoal.index_root import versions
+
+        storage = _storage(index)
         name = version or _current(storage, versions.read_current(storage))
         problems = versions.verify(storage, name)
         if as_json:
@@ -111,12 +124,14 @@ def prune(
     idle_days: Annotated[
         float,
         typer.Option(metavar="NUMBER", min=0, help="Days without progress after which a build counts as dead."),
-    ] = versions.IDLE_S / 86_400,
+    ] = 7.0,
     as_json: AsJson = False,
 ) -> None:
     """Remove old versions, and what dead builds left. The current and the previous version always stay."""
     with guard(as_json):
-        storage = Storage(index)
+        from shoal.index_root import versions
+
+        storage = _storage(index)
         removed = versions.prune(storage, keep, 86_400 * idle_days)
         if as_json:
             print_json({"removed": removed, "kept": versions.list_versions(storage)})
@@ -124,25 +139,29 @@ def prune(
             console().print(f"removed {', '.join(removed) or 'nothing'}", markup=False)
 
 
-def _storage(index: str | None) -> Storage:
+def _storage(index: str | None) -> "Storage":
     if index is None:
         raise InvalidArgument("--index ROOT (or SHOAL_INDEX) or --url URL is required", param="--index")
+    from shoal.index_root.storage import Storage
+
     return Storage(index)
 
 
-def _current(storage: Storage, current: Current | None) -> str:
+def _current(storage: "Storage", current: "Current | None") -> str:
     if current is None:
         raise NotFound(f"{storage.place()} has no current version; name one, or activate one")
     return current.version
 
 
-def _state(version: str, current: Current | None) -> str | None:
+def _state(version: str, current: "Current | None") -> str | None:
     if current is None:
         return None
     return {current.previous: "previous", current.version: "current"}.get(version)
 
 
-def _row(storage: Storage, version: str, current: Current | None) -> dict[str, Any]:
+def _row(storage: "Storage", version: str, current: "Current | None") -> dict[str, Any]:
+    from shoal.index_root import versions
+
     row: dict[str, Any] = {"version": version, "state": _state(version, current), "problem": None}
     try:
         manifest = versions.read_manifest(storage, version)
@@ -160,7 +179,7 @@ def _row(storage: Storage, version: str, current: Current | None) -> dict[str, A
     }
 
 
-def _facts(manifest: Manifest, state: str | None) -> list[tuple[str, str]]:
+def _facts(manifest: "Manifest", state: str | None) -> list[tuple[str, str]]:
     counts, index, words, late = manifest.counts, manifest.index, manifest.lexical, manifest.late
     sizes = [shard.count for shard in manifest.shards]
     recall = "not measured" if index.recall_at_10 is None else f"{index.recall_at_10:.4f}"
@@ -192,7 +211,7 @@ def _facts(manifest: Manifest, state: str | None) -> list[tuple[str, str]]:
     ]
 
 
-def _say_current(current: Current, as_json: bool) -> None:
+def _say_current(current: "Current", as_json: bool) -> None:
     if as_json:
         print_json(asdict(current))
         return

