@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import shoal
 from shoal.cli.installation import require_engine
+from shoal.errors import InvalidArgument
 from shoal.system.processes import hold_signals
 
 PACKAGES = ("jobs", "serve", "shoal")
@@ -34,12 +35,29 @@ def search_path(folder: Path) -> dict[str, str]:
 def become(module: str, arguments: list[str]) -> NoReturn:
     """Turn this process into `python -m module`: signals, terminal and exit code are then the module's own.
 
-    Raises InvalidArgument when only the client is installed.
+    Raises InvalidArgument when only the client is installed, and in a folder that would hide the application.
     """
     require_engine()
+    _require_names()
     environment = {**os.environ, **search_path(application_folder())}
     sys.stdout.flush()
     sys.stderr.flush()
     hold_signals()  # until the module has imported what it needs and can stop in good order
     # -P: relative paths are the user's, so we stay in the current folder, but a jobs/ or serve/ in it is not ours.
     os.execve(sys.executable, [sys.executable, "-P", "-m", module, *arguments], environment)  # noqa: S606
+
+
+def _require_names() -> None:
+    """Raise InvalidArgument if the current folder has packages or modules of other people under our names.
+
+    Ray puts the folder of whoever starts it first on the path of its workers, so they would import those.
+    """
+    here = Path.cwd()
+    if here == application_folder():
+        return
+    for name in PACKAGES:
+        for other in (here / name / "__init__.py", here / f"{name}.py"):
+            if other.is_file():
+                raise InvalidArgument(
+                    f"{other} would be taken for the package `{name}` of Shoal; run this command in another folder"
+                )

@@ -180,14 +180,10 @@ def test_search(whole: Environment, folder: Path, server: str) -> None:
     assert (version["version"], version["state"]) == (answer["index_version"], "current")
 
 
-def test_the_folder_of_the_user_hides_nothing(whole: Environment, tmp_path: Path) -> None:
-    for name in PACKAGES:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')\n")
-    failed = whole.run(tmp_path, "shoal", "build", "--source", "none.jsonl", "--index", "index", code=2)
-    assert "none.jsonl" in failed.stderr
+def test_a_folder_that_would_hide_the_application_is_refused(whole: Environment, tmp_path: Path) -> None:
+    (tmp_path / "serve.py").write_text("raise SystemExit('not ours')\n")
     failed = whole.run(tmp_path, "shoal", "serve", "--index", "none", code=2)
-    assert "there is no index root at" in failed.stderr
+    assert failed.stderr.startswith(f"error: {tmp_path / 'serve.py'} would be taken for the package `serve` of Shoal")
 
 
 def test_the_client_is_small(client: Environment) -> None:

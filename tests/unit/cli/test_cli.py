@@ -177,6 +177,22 @@ def test_installed_packages_are_not_put_before_the_standard_library() -> None:
     assert application.search_path(Path(sysconfig.get_paths()["purelib"])) == {}
 
 
+@pytest.mark.usefixtures("executed")
+@pytest.mark.parametrize("other", ["serve.py", "jobs/__init__.py", "shoal/__init__.py"])
+def test_a_folder_that_would_hide_the_application_is_refused(
+    other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "shoal").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Executed):  # a folder without an __init__.py is no package that hides one
+        run("serve", "--index", "index")
+    (tmp_path / other).touch()
+    result = run("serve", "--index", "index")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith(f"error: {tmp_path / other} would be taken for the package")
+
+
 @pytest.fixture
 def client_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what `pip install shoal` brings can be imported."""
