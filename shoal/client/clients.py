@@ -14,10 +14,10 @@ from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 import httpx
 
-from shoal import __version__
 from shoal.client.answers import IndexDescription, SearchResponse
 from shoal.client.protocol import DIRECT, Exchange, Steps, Wait
 from shoal.errors import InvalidArgument
+from shoal.system.version import __version__
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 T = TypeVar("T")
