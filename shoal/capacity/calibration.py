@@ -46,7 +46,7 @@ from shoal.rerankers import load_reranker
 from shoal.settings import CapacitySettings, EncoderSettings, IndexSettings, LexicalSettings, RerankerSettings
 from shoal.shard.passages import Passages, to_batch
 from shoal.shard.writer import write_shard
-from shoal.system.machine import describe
+from shoal.system.machine import describe, usable_cores
 from shoal.system.processes import descendants
 
 ROWS, TRAINED_ON, FEW, QUERIES, NEAREST = 50_000, 20_000, 500, 100, 10
@@ -199,7 +199,7 @@ def fit(tried: Mapping[str, Sequence[Tried]], fixed_us: float, rows: int) -> tup
 def _open(folder: Path, kind: str, corpus: FloatArray) -> ShardIndex:
     module, settings = index_kind(kind), IndexSettings(index_kind=kind)
     path = folder / f"{kind}-{len(corpus)}.faiss"
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cores()
     module.build([corpus], DIM, path, module.train(corpus[:TRAINED_ON], settings, threads), threads)
     return module.open(path, settings, 1)
 

@@ -16,6 +16,7 @@ from shoal.index_root import versions
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.index_root.versions import Current
+from shoal.system.terminal import format_bytes
 
 SWITCH_S = 660.0
 """How long a server may take to switch versions: it gives up preparing one after ten minutes (`serve.versions`)."""
@@ -173,10 +174,11 @@ def _facts(manifest: Manifest, state: str | None) -> list[tuple[str, str]]:
         ("left out", f"{counts.duplicates:,} duplicates, {counts.rejected:,} rejected"),
         (
             "text",
-            f"{tables.size(manifest.statistics.text_bytes)}, {manifest.statistics.mean_text_bytes:.0f} bytes a passage",
+            f"{format_bytes(manifest.statistics.text_bytes)}, "
+            f"{manifest.statistics.mean_text_bytes:.0f} bytes a passage",
         ),
         ("shards", f"{len(sizes)} of {min(sizes, default=0):,} to {max(sizes, default=0):,} passages"),
-        ("on disk", tables.size(sum(file.bytes for file in manifest.all_files()))),
+        ("on disk", format_bytes(sum(file.bytes for file in manifest.all_files()))),
         ("encoder", str(manifest.encoder)),
         ("vectors", f"{manifest.dim} dimensions, {manifest.metric}"),
         ("index", f"{index.kind} {index.search}".strip()),

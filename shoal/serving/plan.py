@@ -1,9 +1,6 @@
 """What a server of an index needs, worked out and checked before anything is started."""
 
-import contextlib
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from shoal.encoders import backends, load_encoder
 from shoal.errors import EncoderMismatch, InvalidArgument, ModelUnavailable
@@ -14,9 +11,9 @@ from shoal.index_root.storage import Storage
 from shoal.inference import models
 from shoal.rerankers import kind_of, rerankers
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
+from shoal.system.machine import usable_cores
 
 NO_RERANKER = "none"
-CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 MOST_THREADS = 8
 """Threads that a model gets by default at most: batches of a few dozen texts do not fill more cores."""
 
@@ -124,16 +121,7 @@ def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSett
 
 def _share_of_cores(replicas: int) -> int:
     """Threads of each of so many replicas by default."""
-    return max(1, min(MOST_THREADS, _cores() // replicas))
-
-
-def _cores() -> int:
-    """Cores that this process may use: a container often has fewer than its machine."""
-    cores = len(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = CPU_LIMIT.read_text().split()  # "max 100000" without a limit
-        cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
+    return max(1, min(MOST_THREADS, usable_cores() // replicas))
 
 
 def _is_weightless(encoder: str) -> bool:
