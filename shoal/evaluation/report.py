@@ -12,7 +12,7 @@ from rich.text import Text
 from shoal import __version__
 from shoal.evaluation.evaluate import Outcome
 from shoal.evaluation.measures import MAIN, MEASURES, RESAMPLES, Row
-from shoal.index_root.manifest import IndexInfo
+from shoal.index_root.manifest import VectorIndexInfo
 from shoal.system.terminal import printable
 
 EXAMPLES = 10
@@ -127,7 +127,7 @@ def _gains(outcome: Outcome, rows: Sequence[Row]) -> str:
     return _svg(figure)
 
 
-def _curve(index: IndexInfo) -> str:
+def _curve(index: VectorIndexInfo) -> str:
     """What the build measured for each setting of the search, with the one that is used."""
     import matplotlib.figure
 
