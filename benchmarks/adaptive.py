@@ -38,6 +38,7 @@ from shoal.index_root.storage import Storage
 from shoal.records import Mode
 from shoal.rerankers.late_interaction import LateInteraction
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, EvaluateSettings, ServeSettings
+from shoal.system.machine import usable_cores
 
 MODES: tuple[Mode, ...] = ("hybrid", "dense")
 DEPTHS = (50, 25)
@@ -118,7 +119,7 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=6, help="candidates of every further wave")
     parser.add_argument("--dtype", default="float32", help="precision of the encoder")
     parser.add_argument("--cache", type=Path, help="folder that keeps vectors (3 GB for all collections)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.first < TOP_N or options.step < 1 or len(options.dataset) < 2:

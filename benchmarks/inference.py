@@ -27,6 +27,7 @@ from shoal.inference import models
 from shoal.records import FloatArray
 from shoal.rerankers import load_reranker
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, RerankerSettings
+from shoal.system.machine import usable_cores
 
 CANDIDATES = 25
 MFLOP_PER_TOKEN = 23.5
@@ -39,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = Path(os.environ.get("SHOAL_DATA", "../shared/data")) / "beir"
     parser.add_argument("--dataset", type=Path, default=data / "scifact", help="whose texts are timed")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--passages", type=int, default=256, help="sampled passages of one round")
     parser.add_argument("--queries", type=int, default=100, help="sampled queries of one round")

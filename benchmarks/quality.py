@@ -49,6 +49,7 @@ from shoal.settings import (
     RerankerSettings,
     ServeSettings,
 )
+from shoal.system.machine import usable_cores
 
 SHARDS = 3
 LATENCY_CANDIDATES = 25
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, help="ask only this many queries of each, sampled with a fixed seed")
     parser.add_argument("--cache", type=Path, help="folder that keeps vectors (3 GB for all collections)")
     parser.add_argument("--latency", action="store_true", help="time the reranker too, over texts it has not read")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 

@@ -29,6 +29,7 @@ from shoal.records import Mode
 from shoal.rerankers import Reranker, load_reranker
 from shoal.rerankers.late_interaction import LateInteraction
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, EvaluateSettings, RerankerSettings, ServeSettings
+from shoal.system.machine import usable_cores
 
 DEFAULT = "late_interaction"
 MODES: tuple[Mode, ...] = ("dense", "hybrid")
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=500, help="ask at most so many of each, sampled by a fixed seed")
     parser.add_argument("--dtype", default="auto", help="precision of the rerankers")
     parser.add_argument("--cache", type=Path, help="folder that keeps vectors (3 GB for all collections)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 

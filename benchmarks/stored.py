@@ -42,6 +42,7 @@ from shoal.late.codec import code_width, levels_of, project
 from shoal.records import FloatArray, Mode
 from shoal.rerankers.late_interaction import DENSE_WEIGHT
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, LateSettings, ServeSettings
+from shoal.system.machine import usable_cores
 
 COLLECTIONS = [name for name in BM25 if name != "boolq-dev"]
 MODES: tuple[Mode, ...] = ("dense", "hybrid")
@@ -114,7 +115,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=500, help="ask at most so many of each, sampled by a fixed seed")
     parser.add_argument("--dtype", default="auto", help="precision of the encoder")
     parser.add_argument("--cache", type=Path, help="folder that keeps vectors (3 GB for all collections)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--skip", choices=["sweep", "cost"], help="leave a half out")
     parser.add_argument("--plot", type=Path, help="draw nDCG@10 over bytes per passage into this PNG file")
     parser.add_argument("--json", type=Path)

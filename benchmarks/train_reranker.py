@@ -25,6 +25,7 @@ from benchmarks.support.report import Figure, report
 from shoal.encoders import load_encoder
 from shoal.rerankers import load_reranker
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, RerankerSettings
+from shoal.system.machine import usable_cores
 
 UNTRAINED = "late_interaction"
 # What fits two cores: the first 128 tokens of a passage, all weights, minutes.
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--kind", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--output", type=Path, help="folder of the results; default: a temporary one")
     parser.add_argument("--top-k", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--dtype", default="auto", help="precision of the measurement")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.console import Console
 
-from shoal.cli.tables import clean, size
 from shoal.indexing.publish import describe
+from shoal.system.terminal import format_bytes, printable
 
 FALLEN = 10
 """Queries that the table names at most, of those that answer worse."""
@@ -58,7 +58,7 @@ class Summary:
             ("rejected", f"{self.rejected:,}"),
             *(("", describe(example)) for example in self.rejected_examples),
             ("shards", f"{self.shards:,}"),
-            ("size", size(self.bytes)),
+            ("size", format_bytes(self.bytes)),
         ]
         if self.recall_at_10 is not None:
             rows.append(("recall@10", f"{self.recall_at_10:.4f} of exact search"))
@@ -82,7 +82,7 @@ def _gate_rows(gate: dict[str, Any] | None) -> list[tuple[str, str]]:
     rows = [("gate", f"refused: {'; '.join(gate['reasons'])}")]
     for one in gate["fallen"][:FALLEN]:
         before = "" if one["before"] is None else f"{one['before']:.4f} -> "
-        rows.append(("", f"{before}{one['now']:.4f} {clean(one['id'])}: {clean(one['text'])}"))
+        rows.append(("", f"{before}{one['now']:.4f} {printable(one['id'])}: {printable(one['text'])}"))
     if len(gate["fallen"]) > FALLEN:
         rows.append(("", f"and {len(gate['fallen']) - FALLEN} more queries"))
     return rows

@@ -65,7 +65,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
         if settings.metrics_port is not None:
             _require_free(LOOPBACK[0], settings.metrics_port, "--metrics-port")
         check_exposure(settings.host, KeyRing.of(settings.api_keys_file) is not None, settings.anonymous)
-        served = ServeSettings.model_validate(settings.model_dump(include=set(ServeSettings.model_fields)))
+        served = settings.part(ServeSettings)
         plan = plan_serving(served)
         # Ray prints on stdout too, where only our one line belongs.
         with (

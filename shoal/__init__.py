@@ -6,11 +6,11 @@ Importing this package is cheap: the clients load httpx only when they are first
 from typing import TYPE_CHECKING, Any
 
 from shoal import errors
+from shoal.system.version import __version__
 
 if TYPE_CHECKING:
     from shoal.client.clients import AsyncClient, Client
 
-__version__ = "0.2.0"
 __all__ = ["AsyncClient", "Client", "__version__", "errors"]
 
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,79 @@ def test_import_contracts_hold() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     result = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def modules() -> dict[str, Path]:
+    """Our modules by name."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sources(*PACKAGES, "cluster")
+    }
+
+
+def imported_names(node: ast.AST) -> Iterator[str]:
+    """What a module or a part of it imports at run time, inside functions too; `from a import b` gives a.b."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+        else:
+            yield from imported_names(child)
+
+
+def import_graph(known: dict[str, Path]) -> dict[str, set[str]]:
+    """Which of our modules each of them imports. A package is imported where something of its `__init__` is."""
+    graph: dict[str, set[str]] = {}
+    for module, path in known.items():
+        names = {
+            name if name in known else name.rpartition(".")[0] for name in imported_names(ast.parse(path.read_bytes()))
+        }
+        graph[module] = (names & known.keys()) - {module}
+    return graph
+
+
+def find_cycle(graph: dict[str, set[str]]) -> list[str] | None:
+    """The nodes of some cycle, in their order; None if there is none."""
+    done: set[str] = set()
+    path: list[str] = []
+
+    def visit(node: str) -> list[str] | None:
+        if node in path:
+            return path[path.index(node) :]
+        if node in done:
+            return None
+        path.append(node)
+        for target in sorted(graph.get(node, ())):
+            if cycle := visit(target):
+                return cycle
+        done.add(path.pop())
+        return None
+
+    return next((cycle for node in sorted(graph) if (cycle := visit(node))), None)
+
+
+def test_no_modules_import_each_other() -> None:
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+    graph = import_graph(modules())
+    assert len(graph) > 100
+    assert find_cycle(graph) is None
+
+
+def test_no_packages_of_the_core_import_each_other() -> None:
+    packages: dict[str, set[str]] = {}
+    for module, targets in import_graph(modules()).items():
+        own = ".".join(module.split(".")[:2])
+        packages.setdefault(own, set()).update(".".join(target.split(".")[:2]) for target in targets)
+    core = {name: targets - {name} for name, targets in packages.items() if name.startswith("shoal.")}
+    assert find_cycle(core) is None
+
+
+def test_only_the_shared_vocabulary_lies_at_the_top_of_the_core() -> None:
+    top = {path.stem for path in (ROOT / "shoal").glob("*.py")}
+    assert top == {"__init__", "errors", "records", "filters", "metadata", "fingerprint"}
 
 
 def test_nobody_imports_serve_as_a_module() -> None:

@@ -20,7 +20,7 @@ from shoal.errors import Conflict, CorruptIndex, NotFound, ShoalError
 from shoal.evaluation.gate import Answers, Verdict, active_version, judge, read_gate, to_json
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout, versions
-from shoal.index_root.manifest import IndexInfo, Manifest
+from shoal.index_root.manifest import Manifest, VectorIndexInfo
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
 from shoal.indexing.lexical import describe_lexical
@@ -191,7 +191,7 @@ class Builder:
                     stage.advance(int(tally.passages[unit]))
         return tally, reused
 
-    def _index(self, plan: Plan, tally: Tally) -> tuple[list[ShardCommit], IndexInfo]:
+    def _index(self, plan: Plan, tally: Tally) -> tuple[list[ShardCommit], VectorIndexInfo]:
         """Train if the kind needs it, index every shard, and tune the search over all of them."""
         root, threads = self.settings.index, self.settings.threads
         resources = {"num_cpus": threads, "num_gpus": tasks.index_gpus(plan.index.index_kind, self._gpus)}

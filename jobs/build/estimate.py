@@ -11,11 +11,11 @@ from jobs.build.driver import Builder
 from jobs.report import span
 from jobs.session import run
 from shoal.capacity.planner import sizes
-from shoal.cli.tables import size
 from shoal.index_root import versions
 from shoal.indexing.plan import Plan
 from shoal.late.codec import code_width
 from shoal.sources import Rejected, read_unit
+from shoal.system.terminal import format_bytes
 
 TOKEN_BYTES = 4.5
 """Bytes of text for each token whose vector is stored, about; English, by a tokeniser of word pieces."""
@@ -62,16 +62,17 @@ class Estimate:
     def rows(self) -> list[tuple[str, str]]:
         """Lines of the table."""
         return [
-            ("input", f"{self.files:,} files, {size(self.input_bytes)}"),
+            ("input", f"{self.files:,} files, {format_bytes(self.input_bytes)}"),
             ("passages", f"about {self.passages:,}"),
-            ("units", f"about {self.units:,}, {size(self.unit_bytes)} each in a worker"),
+            ("units", f"about {self.units:,}, {format_bytes(self.unit_bytes)} each in a worker"),
             ("workers", f"{self.workers:,}"),
             ("index", f"{self.index_kind}, {self.dim} dimensions"),
             (
                 "shards",
-                f"{self.shards:,}, {size(self.shard_bytes)} each on disk, {size(self.resident_bytes)} of it in memory",
+                f"{self.shards:,}, {format_bytes(self.shard_bytes)} each on disk, "
+                f"{format_bytes(self.resident_bytes)} of it in memory",
             ),
-            ("disk", f"{size(self.disk_bytes)} in the index root while building"),
+            ("disk", f"{format_bytes(self.disk_bytes)} in the index root while building"),
             ("embedding", "time unknown" if self.embed_seconds is None else f"about {span(self.embed_seconds)}"),
             *([("published", f"{self.published} has this plan: nothing to do")] if self.published else []),
         ]

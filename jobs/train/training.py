@@ -15,6 +15,7 @@ from typing import Any
 from jobs.progress import Reporter
 from jobs.session import Cluster, run
 from shoal.errors import InvalidArgument, ShoalError
+from shoal.system.atomic_files import replace_file
 from shoal.training.course import Course
 from shoal.training.progress import Progress
 
@@ -108,11 +109,9 @@ def work(config: dict[str, Any]) -> None:
 
     course: Course = config["course"]
     path = course.work / _PROGRESS
-    partial = path.with_suffix(".partial")
 
     def report(progress: Progress) -> None:
-        partial.write_text(json.dumps(asdict(progress)))
-        partial.replace(path)
+        replace_file(path, json.dumps(asdict(progress)).encode())
 
     try:
         train(course.on_threads(config["threads"]), report)

@@ -6,19 +6,12 @@ replicas costs is measured with real servers.
 """
 
 import ast
-import json
 import os
-import select
-import signal
-import socket
 import statistics
-import subprocess
-import sys
 import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -28,10 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from shoal.capacity.planner import Constants, KindCost, Point
+from shoal.capacity.server_calls import measure_calls
 from shoal.capacity.synthetic import CLUSTERS, DIM, Centres
-from shoal.client.clients import Client
 from shoal.encoders import load_encoder
-from shoal.errors import InvalidArgument, ShoalError
+from shoal.errors import InvalidArgument
 from shoal.index_root import layout
 from shoal.index_root.storage import Storage
 from shoal.indexes import ShardIndex, index_kind
@@ -46,19 +39,12 @@ from shoal.rerankers import load_reranker
 from shoal.settings import CapacitySettings, EncoderSettings, IndexSettings, LexicalSettings, RerankerSettings
 from shoal.shard.passages import Passages, to_batch
 from shoal.shard.writer import write_shard
-from shoal.system.machine import describe
-from shoal.system.processes import descendants
+from shoal.system.machine import describe, usable_cores
 
 ROWS, TRAINED_ON, FEW, QUERIES, NEAREST = 50_000, 20_000, 500, 100, 10
 TEXTS, PAIRS, ENCODED = 256, 25, 200
 LEXICAL_ROWS = (2_000, 20_000)
 READS, READ_BYTES, FILE_BYTES = 500, 4096, 256 * 2**20
-WIDTHS = (1, 8)
-"""Shards of the servers that are asked."""
-ASKED, WARM_UP = 300, 30
-PERCENTILES = (0, 5, 25, 50, 75, 90, 95, 98, 99, 99.7)
-READY_S, STOP_S = 600.0, 60.0
-"""How long a server may take to start, and to stop."""
 IN_MEMORY = ("tmpfs", "ramfs", "devtmpfs")
 """Filesystems that read nothing from a disk."""
 
@@ -84,7 +70,7 @@ def calibrate(settings: CapacitySettings, application: Path, disk: Path, progres
         progress("words")
         words = _words(folder, texts)
         progress("servers")
-        calls = _calls(folder, texts, application)
+        calls = measure_calls(folder, texts, application)
     return Constants(
         machine=describe(), measured_at=datetime.now(UTC).isoformat(timespec="seconds"), search_dim=DIM,
         read_us=read_us, **models, **vectors, **words, **calls,
@@ -199,7 +185,7 @@ def fit(tried: Mapping[str, Sequence[Tried]], fixed_us: float, rows: int) -> tup
 def _open(folder: Path, kind: str, corpus: FloatArray) -> ShardIndex:
     module, settings = index_kind(kind), IndexSettings(index_kind=kind)
     path = folder / f"{kind}-{len(corpus)}.faiss"
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cores()
     module.build([corpus], DIM, path, module.train(corpus[:TRAINED_ON], settings, threads), threads)
     return module.open(path, settings, 1)
 
@@ -308,126 +294,6 @@ def _filesystem(folder: Path) -> str | None:
     # ID, parent, device, root, mount point, options, fields of any number, "-", type, source, options.
     mounts = [line.partition(" - ") for line in lines]
     return next((rest.split()[0] for first, _, rest in mounts if first.split()[2] == wanted), None)
-
-
-@dataclass(frozen=True)
-class _Served:
-    """Of answers asked one after the other, milliseconds: of each in all, and of its call to the first shard."""
-
-    totals: list[float]
-    calls: list[float]
-    process_bytes: int
-
-
-def _calls(folder: Path, texts: Sequence[str], application: Path) -> dict[str, object]:
-    corpus = folder / "corpus.jsonl"
-    lines = [json.dumps({"id": f"p{number}", "text": text}) for number, text in enumerate(texts[:1000])]
-    corpus.write_text("\n".join(lines), encoding="utf-8")
-    narrow, wide = (_served(folder, corpus, texts, width, application) for width in WIDTHS)
-    middle = statistics.median(narrow.calls)
-    quantiles = np.percentile(narrow.calls, PERCENTILES) / middle
-    beside = np.subtract(narrow.totals, narrow.calls)
-    longer_ms = statistics.median(wide.totals) - statistics.median(narrow.totals)
-    return {
-        "answer_ms": max(1e-3, float(np.median(beside))),
-        "answer_p99_ms": max(1e-3, float(np.percentile(beside, 99))),
-        "hop_ms": middle,
-        "call_ms": max(1e-3, longer_ms / (WIDTHS[1] - WIDTHS[0])),
-        "tail": [(percent / 100, float(value)) for percent, value in zip(PERCENTILES, quantiles, strict=True)],
-        "process_bytes": narrow.process_bytes,
-    }
-
-
-def _served(folder: Path, corpus: Path, texts: Sequence[str], shards: int, application: Path) -> _Served:
-    """Build a small index whose encoder costs nothing, serve it and ask it."""
-    root = folder / f"index-{shards}"
-    _run(
-        application, "jobs.build_index", f"--source={corpus}", f"--index={root}", f"--encoder=hashing:{DIM}",
-        f"--shards={shards}", "--no-lexical", "--index-kind=flat",
-    )  # fmt: skip
-    with _server(application, root) as (pid, url), Client(url) as client:
-        totals, calls = [], []
-        for number in range(-WARM_UP, ASKED):
-            query = " ".join(texts[number % len(texts)].split()[:12])
-            began = time.perf_counter()
-            answer = client.search(query, rerank=False, explain=True)
-            if number >= 0 and answer.explain is not None:
-                totals.append(1000 * (time.perf_counter() - began))
-                calls.append(float(answer.explain["shards"][0]["ms"]))
-        memory = _memory(pid)
-    return _Served(totals, calls, memory)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-@contextmanager
-def _server(application: Path, root: Path) -> Iterator[tuple[int, str]]:
-    """Serve an index, each of its shards and the encoder in a process of its own. Yields the process id and the URL."""
-    port = _free_port()
-    words = [
-        f"--index={root}", f"--port={port}", "--retriever-replicas=1", "--encoder-replicas=1", "--reranker=none",
-        "--query-cache=0",
-    ]  # fmt: skip
-    with root.with_suffix(".log").open("w+") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serve.run", *words], cwd=application, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-        try:
-            assert process.stdout is not None
-            heard = bool(select.select([process.stdout], [], [], READY_S)[0])
-            if not heard or not process.stdout.readline().startswith("ready "):
-                _stop(process)
-                log.seek(0)
-                what = "could not be started" if heard else f"was not ready within {READY_S:.0f} s"
-                raise ShoalError(f"a server {what}: {log.read().strip()[-1000:]}")
-            yield process.pid, f"http://127.0.0.1:{port}"
-        finally:
-            _stop(process)
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    """End a server, if need be with all of its processes."""
-    if process.poll() is None:
-        process.terminate()
-        handle = os.pidfd_open(process.pid)
-        ended = bool(select.select([handle], [], [], STOP_S)[0])
-        os.close(handle)
-        for pid in [] if ended else [*descendants(process.pid), process.pid]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
-
-
-def _memory(pid: int) -> int:
-    """Bytes that the largest retriever below a process holds for itself. Raises ShoalError if there is none."""
-    largest = 0
-    for one in descendants(pid):
-        try:
-            title = Path(f"/proc/{one}/cmdline").read_bytes().decode(errors="replace")
-            status = Path(f"/proc/{one}/status").read_text()
-        except OSError:
-            continue
-        if layout.shard_name(0) in title:
-            kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:"))
-            largest = max(largest, 1024 * kib)
-    if not largest:
-        raise ShoalError(f"no process below {pid} is a retriever, so that its memory cannot be measured")
-    return largest
-
-
-def _run(application: Path, module: str, *words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", module, *words], cwd=application, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise ShoalError(f"{module} failed: {done.stderr.strip()[-1000:]}")
 
 
 def _seconds(call: Callable[[], object], times: int, clock: Callable[[], float] = time.perf_counter) -> float:

@@ -12,6 +12,7 @@ from shoal.cli.output import console, print_json
 from shoal.cli.server import connect
 from shoal.client.answers import IndexDescription
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
+from shoal.system.terminal import format_bytes
 
 if TYPE_CHECKING:
     from shoal.index_root.manifest import Manifest
@@ -192,10 +193,11 @@ def _facts(manifest: "Manifest", state: str | None) -> list[tuple[str, str]]:
         ("left out", f"{counts.duplicates:,} duplicates, {counts.rejected:,} rejected"),
         (
             "text",
-            f"{tables.size(manifest.statistics.text_bytes)}, {manifest.statistics.mean_text_bytes:.0f} bytes a passage",
+            f"{format_bytes(manifest.statistics.text_bytes)}, "
+            f"{manifest.statistics.mean_text_bytes:.0f} bytes a passage",
         ),
         ("shards", f"{len(sizes)} of {min(sizes, default=0):,} to {max(sizes, default=0):,} passages"),
-        ("on disk", tables.size(sum(file.bytes for file in manifest.all_files()))),
+        ("on disk", format_bytes(sum(file.bytes for file in manifest.all_files()))),
         ("encoder", str(manifest.encoder)),
         ("vectors", f"{manifest.dim} dimensions, {manifest.metric}"),
         ("index", f"{index.kind} {index.search}".strip()),

@@ -153,17 +153,25 @@ def _owner(model: type[Settings], field: str) -> type:
 
 
 def _panel(model: type[Settings], field: str) -> str:
-    """Options are shown in one group for each class that declares them: `EncoderSettings` is "Encoder"."""
     if model.model_fields[field].is_required():
         return "Required"
-    return _owner(model, field).__name__.removesuffix("Settings")
+    return _heading(_owner(model, field))
+
+
+def _heading(owner: type) -> str:
+    """Heading above the options that a class declares: `EncoderSettings` is "Encoder", unless it names another one."""
+    return vars(owner).get("help_panel") or owner.__name__.removesuffix("Settings")
 
 
 def _in_order(model: type[Settings]) -> list[str]:
     """Fields as --help shows them: the required ones, then those of the model itself, then those of its bases."""
+    headings = [_heading(owner) for owner in model.__mro__]
     return sorted(
         model.model_fields,
-        key=lambda field: (not model.model_fields[field].is_required(), model.__mro__.index(_owner(model, field))),
+        key=lambda field: (
+            not model.model_fields[field].is_required(),
+            headings.index(_heading(_owner(model, field))),
+        ),
     )
 
 

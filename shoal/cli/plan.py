@@ -13,9 +13,10 @@ from shoal.capacity.planner import Capacity, Constants, plan
 from shoal.cli.application import application_folder
 from shoal.cli.options import AsJson, settings_command
 from shoal.cli.output import console, print_json
-from shoal.cli.tables import facts, size
+from shoal.cli.tables import facts
 from shoal.errors import InvalidArgument
 from shoal.settings import CapacitySettings
+from shoal.system.terminal import format_bytes
 
 MISSED = 3
 """Exit code when a goal cannot be met."""
@@ -119,9 +120,10 @@ def _table(
             f"{outcome.nodes:,} of {settings.node_memory_gib:g} GiB and {settings.node_cores} cores "
             f"({outcome.nodes_per_copy:,} a copy)",
         ),
-        ("memory", f"{size(outcome.memory_bytes)} a copy with {settings.versions_in_memory} versions, "
-                   f"{size(outcome.total_memory_bytes)} in all"),
-        ("disk", f"{size(outcome.disk_bytes)} a copy, {size(outcome.build_disk_bytes)} in the root while building"),
+        ("memory", f"{format_bytes(outcome.memory_bytes)} a copy with {settings.versions_in_memory} versions, "
+                   f"{format_bytes(outcome.total_memory_bytes)} in all"),
+        ("disk", f"{format_bytes(outcome.disk_bytes)} a copy, "
+                 f"{format_bytes(outcome.build_disk_bytes)} in the root while building"),
         (
             "beside them",
             f"{outcome.encoder_replicas:,} query encoders, {outcome.ingress_replicas:,} ingress replicas"
@@ -165,6 +167,6 @@ def _measured(constants: Constants, file: str) -> list[tuple[str, str]]:
         ("answer", f"{constants.answer_ms:.1f} ms beside encoder and shards"),
         ("a shard", f"{constants.hop_ms:.1f} ms beside the search, {constants.call_ms:.2f} ms for each more"),
         ("call, p99", f"{tail[max(key for key in tail if key <= 0.99)]:.2f} times the median"),
-        ("retriever", f"{size(constants.process_bytes)} beside the index"),
+        ("retriever", f"{format_bytes(constants.process_bytes)} beside the index"),
         ("kept in", file),
     ]  # fmt: skip

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shoal.client.answers import SearchResponse, SearchResult
+from shoal.system.terminal import format_bytes, printable
 
 ID_WIDTH = 16
 ROOM_FOR_IDS = 80
@@ -86,13 +87,13 @@ def versions(rows: Sequence[dict[str, Any]], width: int) -> RenderableType:
         facts = {
             "passages": f"{row['passages']:,}",
             "shards": str(row["shards"]),
-            "size": size(row["bytes"]),
+            "size": format_bytes(row["bytes"]),
             "recall": "-" if row["recall_at_10"] is None else f"{row['recall_at_10']:.3f}",
-            "kind": clean(row["kind"]),
-            "encoder": clean(row["encoder"]),
+            "kind": printable(row["kind"]),
+            "encoder": printable(row["encoder"]),
         }
         table.add_row(*start, *[Text(facts[name]) for name in columns])
-    problems = [Text(clean(row["problem"]), style="red") for row in rows if row["problem"]]
+    problems = [Text(printable(row["problem"]), style="red") for row in rows if row["problem"]]
     return Group(table, *problems)
 
 
@@ -102,24 +103,8 @@ def facts(pairs: Iterable[tuple[str, str]]) -> RenderableType:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs:
-        table.add_row(name, Text(clean(value)))
+        table.add_row(name, Text(printable(value)))
     return table
-
-
-def clean(text: str) -> str:
-    """Return text on one line, without characters that a terminal would obey."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in " ".join(text.split())
-    )
-
-
-def size(count: float) -> str:
-    """Bytes for people: 1536 is `1.5 KiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def _table() -> Table:
@@ -127,8 +112,8 @@ def _table() -> Table:
 
 
 def _passage(result: SearchResult) -> Text:
-    text = clean((result.text or "")[:1000]) or clean(result.id)
-    return Text.assemble((f"{clean(result.title)}  ", "bold"), text) if result.title else Text(text)
+    text = printable((result.text or "")[:1000]) or printable(result.id)
+    return Text.assemble((f"{printable(result.title)}  ", "bold"), text) if result.title else Text(text)
 
 
 def _score(score: float | None) -> str:
@@ -137,7 +122,7 @@ def _score(score: float | None) -> str:
 
 def _short(passage_id: str) -> str:
     """An id of at most ID_WIDTH characters; the end of a path says more than its beginning."""
-    name = clean(passage_id)
+    name = printable(passage_id)
     return name if len(name) <= ID_WIDTH else f"…{name[1 - ID_WIDTH :]}"
 
 
@@ -162,7 +147,7 @@ def _footer(response: SearchResponse) -> list[Text]:
     total = timings.pop("total", None)
     lines = [
         Text(
-            f"version {clean(response.index_version)}, {clean(response.mode)}, "
+            f"version {printable(response.index_version)}, {printable(response.mode)}, "
             f"{coverage.answered} of {coverage.shards} shards answered ({coverage.fraction:.0%} of the passages)",
             style="dim",
         )
@@ -171,5 +156,5 @@ def _footer(response: SearchResponse) -> list[Text]:
         stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in timings.items())
         lines.append(Text(f"{total:.1f} ms: {stages}", style="dim"))
     if response.degraded:
-        lines.append(Text(f"degraded: {clean(response.degraded)}", style="yellow"))
+        lines.append(Text(f"degraded: {printable(response.degraded)}", style="yellow"))
     return lines

@@ -14,10 +14,10 @@ from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 import httpx
 
-from shoal import __version__
 from shoal.client.answers import IndexDescription, SearchResponse
-from shoal.client.protocol import DIRECT, Exchange, Steps, Wait
+from shoal.client.protocol import DIRECT, ClientProtocol, Steps, Wait
 from shoal.errors import InvalidArgument
+from shoal.system.version import __version__
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class _Base:
             )
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
-        self._exchange = Exchange(url, timeout_s, attempts)
+        self._protocol = ClientProtocol(url, timeout_s, attempts)
 
 
 class Client(_Base):
@@ -92,7 +92,7 @@ class Client(_Base):
     ) -> None:
         super().__init__(url, api_key, timeout_s, attempts)
         self._http = httpx.Client(
-            base_url=self._exchange.url, headers=self._headers, transport=transport, mounts=DIRECT
+            base_url=self._protocol.url, headers=self._headers, transport=transport, mounts=DIRECT
         )
 
     @overload
@@ -101,23 +101,23 @@ class Client(_Base):
     def search(self, query: list[str], **options: Unpack[SearchOptions]) -> list[SearchResponse]: ...
     def search(self, query: str | list[str], **options: Unpack[SearchOptions]) -> SearchResponse | list[SearchResponse]:
         """Search for one query, or for several at once; one response for each query, in their order."""
-        return self._run(self._exchange.search(query, options))
+        return self._run(self._protocol.search(query, options))
 
     def index(self) -> IndexDescription:
         """Describe what the server serves."""
-        return self._run(self._exchange.index())
+        return self._run(self._protocol.index())
 
     def activate(self, version: str) -> IndexDescription:
         """Make a published version the active one; returns when it answers queries."""
-        return self._run(self._exchange.activate(version))
+        return self._run(self._protocol.activate(version))
 
     def rollback(self) -> IndexDescription:
         """Return to the version that was active before."""
-        return self._run(self._exchange.rollback())
+        return self._run(self._protocol.rollback())
 
     def ready(self) -> bool:
         """Whether the server can answer queries now; False also if it cannot be reached. Never tried again."""
-        return self._run(self._exchange.ready())
+        return self._run(self._protocol.ready())
 
     def close(self) -> None:
         """Close the connections."""
@@ -166,7 +166,7 @@ class AsyncClient(_Base):
     ) -> None:
         super().__init__(url, api_key, timeout_s, attempts)
         self._http = httpx.AsyncClient(
-            base_url=self._exchange.url, headers=self._headers, transport=transport, mounts=DIRECT
+            base_url=self._protocol.url, headers=self._headers, transport=transport, mounts=DIRECT
         )
 
     @overload
@@ -177,23 +177,23 @@ class AsyncClient(_Base):
         self, query: str | list[str], **options: Unpack[SearchOptions]
     ) -> SearchResponse | list[SearchResponse]:
         """Search for one query, or for several at once; one response for each query, in their order."""
-        return await self._run(self._exchange.search(query, options))
+        return await self._run(self._protocol.search(query, options))
 
     async def index(self) -> IndexDescription:
         """Describe what the server serves."""
-        return await self._run(self._exchange.index())
+        return await self._run(self._protocol.index())
 
     async def activate(self, version: str) -> IndexDescription:
         """Make a published version the active one; returns when it answers queries."""
-        return await self._run(self._exchange.activate(version))
+        return await self._run(self._protocol.activate(version))
 
     async def rollback(self) -> IndexDescription:
         """Return to the version that was active before."""
-        return await self._run(self._exchange.rollback())
+        return await self._run(self._protocol.rollback())
 
     async def ready(self) -> bool:
         """Whether the server can answer queries now; False also if it cannot be reached. Never tried again."""
-        return await self._run(self._exchange.ready())
+        return await self._run(self._protocol.ready())
 
     async def close(self) -> None:
         """Close the connections."""

@@ -65,7 +65,7 @@ class Wait:
 Steps = Generator[Send | Wait, httpx.Response | None, T]
 
 
-class Exchange:
+class ClientProtocol:
     """The calls of a server, each a generator that yields what is to be sent or waited for and returns the answer.
 
     Raises the classes of `shoal.errors`, with the server's message.

@@ -90,7 +90,7 @@ def load_encoder(settings: "EncoderSettings") -> Encoder:
     if settings.encoder.split(":")[0] == _WEIGHTLESS:
         backend = _WEIGHTLESS
     elif backend == "auto":
-        from shoal.inference import place
+        from shoal.inference.placement import place
 
         backend = place(settings).backend
     encoder: Encoder = importlib.import_module(f"{__name__}.{backend}").load(settings.encoder, settings)

@@ -10,7 +10,7 @@ from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.measures import Row, judge
 from shoal.evaluation.runs import Run, extended, read_run, write_run
 from shoal.index_root import versions
-from shoal.index_root.manifest import IndexInfo
+from shoal.index_root.manifest import VectorIndexInfo
 from shoal.index_root.storage import Storage
 from shoal.settings import EvaluateSettings
 
@@ -25,7 +25,7 @@ class Outcome:
     rows: list[Row]
     baseline: str
     settings: dict[str, Any]
-    vectors: IndexInfo | None = None
+    vectors: VectorIndexInfo | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the values of single queries."""

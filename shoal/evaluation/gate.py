@@ -135,9 +135,8 @@ def ask(settings: BuildSettings, version: str, dataset: Dataset | None, sample: 
         return Answers(dataset, new, None)
     before = versions.read_manifest(storage, active)
     if not before.encoder.matches(encoder.fingerprint()):
-        own = settings.model_dump(include=set(EncoderSettings.model_fields))
-        own |= {"encoder": before.encoder.model, "max_length": before.encoder.max_length}
-        encoder = load_encoder(EncoderSettings(**own))
+        stored = before.encoder
+        encoder = load_encoder(settings.part(EncoderSettings, encoder=stored.model, max_length=stored.max_length))
     with _open(storage, before, encoder) as asker:
         return Answers(dataset, new, _ask(asker, dataset))
 

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from shoal import __version__
-from shoal.cli.tables import clean
 from shoal.evaluation.evaluate import Outcome
 from shoal.evaluation.measures import MAIN, MEASURES, RESAMPLES, Row
-from shoal.index_root.manifest import IndexInfo
+from shoal.index_root.manifest import VectorIndexInfo
+from shoal.system.terminal import printable
 
 EXAMPLES = 10
 """Queries shown that gained most and that lost most."""
@@ -34,7 +34,7 @@ def table(outcome: Outcome) -> RenderableType:
     for row in outcome.rows:
         shown.add_row(*map(Text, _cells(row)))
     lines: list[RenderableType] = [
-        Text(f"{clean(outcome.dataset.name)}, {len(outcome.dataset.queries):,} judged queries"),
+        Text(f"{printable(outcome.dataset.name)}, {len(outcome.dataset.queries):,} judged queries"),
         shown,
     ]
     lines += [Text(_degraded(row), style="yellow") for row in outcome.rows if row.degraded]
@@ -75,7 +75,7 @@ def _cells(row: Row) -> list[str]:
         return "" if value is None else format(value, form)
 
     return [
-        clean(row.name),
+        printable(row.name),
         *(f"{row.values[name]:.4f}" for name in MEASURES),
         number(row.p50_ms, ".1f"),
         number(row.p95_ms, ".1f"),
@@ -127,7 +127,7 @@ def _gains(outcome: Outcome, rows: Sequence[Row]) -> str:
     return _svg(figure)
 
 
-def _curve(index: IndexInfo) -> str:
+def _curve(index: VectorIndexInfo) -> str:
     """What the build measured for each setting of the search, with the one that is used."""
     import matplotlib.figure
 

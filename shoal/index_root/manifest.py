@@ -62,7 +62,7 @@ class CurvePoint(Record):
     """Median search time of one query in one shard during verification; machine dependent."""
 
 
-class IndexInfo(Record):
+class VectorIndexInfo(Record):
     """The vector index, and how good it was measured to be."""
 
     kind: str
@@ -156,7 +156,7 @@ class Manifest(Record):
     encoder: Fingerprint
     dim: int
     metric: str = "cosine"
-    index: IndexInfo
+    index: VectorIndexInfo
     lexical: LexicalInfo | None = None
     """None when the version can be searched by vectors only."""
     late: LateInfo | None = None

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.errors import InvalidArgument
-from shoal.indexes import ShardIndex, _exact, _faiss, exact_path, factory
+from shoal.indexes import _exact, _faiss, factory
+from shoal.indexes._contract import ShardIndex, exact_path
 from shoal.records import FloatArray
 
 if TYPE_CHECKING:

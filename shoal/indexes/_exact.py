@@ -14,7 +14,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from shoal.errors import CorruptIndex, ShoalError
-from shoal.indexes import Effort, _faiss
+from shoal.indexes import _faiss
+from shoal.indexes._contract import Effort
 from shoal.records import FloatArray, RowArray
 
 REFINE = "refine"

@@ -11,7 +11,7 @@ import faiss
 import numpy as np
 
 from shoal.errors import CorruptIndex, InvalidArgument
-from shoal.indexes import Effort
+from shoal.indexes._contract import Effort
 from shoal.records import FloatArray, RowArray
 
 # FAISS reads the vectors once for each query of a small batch and once for all queries of a large one (by matrix

@@ -252,7 +252,7 @@ def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings,
     unit_records = max(1, min(round(unit_passages / per_record), int(UNIT_BYTES / max(sample.mean_bytes, 1))))
     now = datetime.now(UTC)
     shards = settings.shards or max(1, ceil(estimated / SHARD_PASSAGES))
-    index = IndexSettings(**settings.model_dump(include=set(IndexSettings.model_fields)))
+    index = settings.part(IndexSettings)
     if index.index_kind == AUTO:
         kind = choose(estimated, shards, fingerprint.dim, settings.index_memory_gib * 2**30)
         index = index.model_copy(update={"index_kind": kind})
@@ -273,8 +273,8 @@ def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings,
         unit_bytes=max(1, round(sample.mean_bytes * unit_records)),
         source=source,
         index=index,
-        lexical=LexicalSettings(**settings.model_dump(include=set(LexicalSettings.model_fields))),
-        late=LateSettings(**settings.model_dump(include=set(LateSettings.model_fields))),
+        lexical=settings.part(LexicalSettings),
+        late=settings.part(LateSettings),
         encoder=fingerprint,
     )
     digest = _hash(plan, sample.digest)
@@ -322,7 +322,7 @@ def shard_of(document: str, shards: int) -> int:
 
 def _resolve(settings: BuildSettings, kind: Format) -> SourceSettings:
     """Put the defaults that depend on the format in their places."""
-    values = settings.model_dump(include=set(SourceSettings.model_fields)) | {"format": kind}
+    values = settings.part(SourceSettings, format=kind).model_dump()
     if kind == "beir":
         values["id_field"] = settings.id_field or "_id"
         values["title_field"] = settings.title_field or "title"

@@ -10,7 +10,7 @@ import numpy as np
 
 from shoal.errors import InvalidArgument
 from shoal.index_root import layout
-from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, LexicalInfo, Manifest
+from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, LexicalInfo, Manifest, VectorIndexInfo
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import Duplicate, ShardCommit, Tally, read_unit_commit
 from shoal.indexing.plan import Plan
@@ -86,7 +86,7 @@ def make_manifest(
     plan: Plan,
     tally: Tally,
     commits: Iterable[ShardCommit],
-    index: IndexInfo,
+    index: VectorIndexInfo,
     files: list[FileEntry],
     lexical: LexicalInfo | None,
 ) -> Manifest:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.errors import Conflict
-from shoal.index_root.manifest import CurvePoint, IndexInfo
+from shoal.index_root.manifest import CurvePoint, VectorIndexInfo
 from shoal.indexes import Effort, ShardIndex
 from shoal.indexing.commits import NearestSample, Trial
 from shoal.records import FloatArray, RowArray
@@ -186,7 +186,7 @@ class Tuning:
             if trial.latency_ms is not None:
                 self._latencies[place].append(trial.latency_ms)
 
-    def describe(self, settings: IndexSettings) -> IndexInfo:
+    def describe(self, settings: IndexSettings) -> VectorIndexInfo:
         """The index as the manifest describes it.
 
         Parameters that the settings name are kept. Else it is the cheapest of the curve that reach the recall target,
@@ -205,7 +205,7 @@ class Tuning:
         else:
             chosen = next((point for point in curve if point.recall >= settings.recall_target), curve[-1])
             search, recall, latency_ms = chosen.search, chosen.recall, chosen.latency_ms
-        return IndexInfo(kind=kind, search=search, recall_at_10=recall, latency_ms=latency_ms, curve=curve)
+        return VectorIndexInfo(kind=kind, search=search, recall_at_10=recall, latency_ms=latency_ms, curve=curve)
 
 
 def _median(values: Sequence[float]) -> float | None:

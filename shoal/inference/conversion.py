@@ -18,9 +18,9 @@ import numpy as np
 import openvino
 import torch
 
-from shoal.inference import NotConvertible, Placement
-from shoal.inference.network import Input, Kind, Network, Task
+from shoal.inference.network import Input, Kind, Network, NotConvertible, Task
 from shoal.inference.openvino_network import DESCRIPTION, HEAD, TOKENIZER, TRANSFORMER, Description, OpenVinoNetwork
+from shoal.inference.placement import Placement
 from shoal.inference.torch_network import TorchNetwork, describe, load_model, quiet
 
 if TYPE_CHECKING:

@@ -1,22 +1,24 @@
 """What a library that computes models offers: tokens out of texts, and vectors or scores out of tokens."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from shoal.errors import InvalidArgument
+from shoal.inference.placement import Placement
 from shoal.records import FloatArray, RowArray
-
-if TYPE_CHECKING:
-    from shoal.inference import Placement
 
 Kind = Literal["encoder", "cross_encoder"]
 Task = Literal["query", "document"]
 Input = str | tuple[str, str]
 """A text, or a pair of texts for a cross-encoder."""
+
+
+class NotConvertible(Exception):
+    """OpenVINO cannot compute this model, torch may. Says why, and what to set."""
 
 
 class ModelFacts(BaseModel):
@@ -79,7 +81,7 @@ class Tokenised(Protocol):
 class Network(Protocol):
     """A model on the library that computes it."""
 
-    placement: "Placement"
+    placement: Placement
     facts: ModelFacts
     max_length: int
     """Tokens read of a text or pair, special tokens included."""

@@ -1,12 +1,8 @@
 """A model on OpenVINO, which computes faster than torch on a CPU and is loaded without it.
 
-A model is converted once and kept on disk under a digest of its weights and configuration; see conversion.py. After
-that, loading takes a fraction of a second.
+The model has been converted for it; see converted.py and conversion.py. Loading it takes a fraction of a second.
 """
 
-import hashlib
-import importlib.metadata
-import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from tokenizers import Tokenizer
 
 from shoal.errors import ModelUnavailable
-from shoal.inference import Placement, models
-from shoal.inference.network import Input, Kind, ModelFacts, Output, Task, own_tokens, unit
+from shoal.inference.network import Input, ModelFacts, Output, Task, own_tokens, unit
+from shoal.inference.placement import Placement
 from shoal.records import RowArray
 
 # OpenVINO looks NumPy up in the first call that brings an array, and keeps the interpreter's lock where it waits for
@@ -31,8 +27,6 @@ openvino.Tensor(np.zeros(1, np.float32), shared_memory=True)
 TRANSFORMER, HEAD, TOKENIZER, DESCRIPTION = "transformer.xml", "head.xml", "tokenizer.json", "description.json"
 """Files of a converted model: the transformer, what follows it (pooling, activation), and how texts become tokens."""
 
-_CONVERTERS = ("openvino", "sentence-transformers", "transformers", "tokenizers", "torch")
-_LAYOUT = "1"
 _GROUP = 64
 """Neighbouring activations that share a scale when they are rounded to 8 bits."""
 
@@ -94,34 +88,6 @@ class _Tokenised:
 
 class OpenVinoNetwork:
     """Implements Network by a converted model."""
-
-    @classmethod
-    def load(
-        cls,
-        kind: Kind,
-        folder: Path,
-        weights: str,
-        cache: Path,
-        placement: Placement,
-        max_length: int | None,
-        threads: int,
-    ) -> "OpenVinoNetwork":
-        """Open what was converted of the model in a folder; convert it first if it is not in the cache.
-
-        weights: digest of the model's weights. cache: folder of converted models. The rest as of __init__.
-        Raises NotConvertible when OpenVINO cannot compute the model, ModelUnavailable when it cannot be loaded,
-        InvalidArgument for a length that it cannot read.
-        """
-        converted = cache_folder(cache, kind, folder, weights)
-        rounded = converted.with_name(f"{converted.name}-int8") if placement.dtype == "int8" else converted
-        if not rounded.exists():
-            from shoal.inference import conversion
-
-            if not converted.exists():
-                conversion.convert(kind, folder, converted, threads)
-            if rounded != converted:
-                conversion.round_weights(converted, rounded)
-        return cls(rounded, placement, max_length, threads)
 
     def __init__(self, converted: Path, placement: Placement, max_length: int | None, threads: int) -> None:
         """Open a converted model.
@@ -216,10 +182,3 @@ def _compile(
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP if dtype == "int8" else 0,
     }
     return core.compile_model(graph, "CPU", options)
-
-
-def cache_folder(cache: Path, kind: Kind, folder: Path, weights: str) -> Path:
-    """Name the folder of a converted model: by all that decides what it computes, and by what converts it."""
-    identity = [_LAYOUT, kind, weights, models.configuration_digest(folder)]
-    identity += map(importlib.metadata.version, _CONVERTERS)
-    return cache / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]

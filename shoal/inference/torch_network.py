@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from shoal.errors import ModelUnavailable
-from shoal.inference import Placement
 from shoal.inference.network import Input, Kind, ModelFacts, Output, Task, own_tokens
+from shoal.inference.placement import Placement
 from shoal.records import RowArray
 
 if TYPE_CHECKING:

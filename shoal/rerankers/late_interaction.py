@@ -91,9 +91,7 @@ def load(model: str, settings: RerankerSettings) -> LateInteraction:
 
     Raises ModelUnavailable when it cannot be loaded, InvalidArgument when it has no token vectors.
     """
-    encoder = load_encoder(
-        EncoderSettings.model_validate(settings.model_dump(include=set(EncoderSettings.model_fields)))
-    )
+    encoder = load_encoder(settings.part(EncoderSettings))
     if not isinstance(encoder, TokenEncoder):
         raise InvalidArgument(
             f"encoder={settings.encoder!r} has no token vectors, which reranker={model!r} needs: set the reranker to a "

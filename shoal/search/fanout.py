@@ -13,7 +13,7 @@ import numpy as np
 from shoal import filters
 from shoal.encoders import TextVectors
 from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
-from shoal.index_root.manifest import IndexInfo
+from shoal.index_root.manifest import VectorIndexInfo
 from shoal.metadata import FieldTypes
 from shoal.records import Candidate, Coverage, FloatArray, Hits, MissingShard, Mode, Passage, Queries, ShardHits
 from shoal.search.batching import Batcher
@@ -115,7 +115,7 @@ class FanOut:
         fields: FieldTypes | None = None,
         lexical: bool = False,
         observer: Observer | None = None,
-        index: IndexInfo | None = None,
+        index: VectorIndexInfo | None = None,
         late: bool = False,
         absent: Sequence[int] = (),
     ) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.filters import Filter
-from shoal.index_root.manifest import IndexInfo, Manifest
+from shoal.index_root.manifest import Manifest, VectorIndexInfo
 from shoal.metadata import FieldTypes
 from shoal.records import Candidate, FloatArray, Mode, Result, SearchAnswer, SearchRequest, Timings
 from shoal.search.batching import Batcher
@@ -124,7 +124,7 @@ class SearchPipeline:
         counts: Sequence[int],
         fields: FieldTypes | None = None,
         lexical: bool = False,
-        index: IndexInfo | None = None,
+        index: VectorIndexInfo | None = None,
         late: bool = False,
         absent: Sequence[int] = (),
     ) -> None:

@@ -1,10 +1,6 @@
 """What a server of an index needs, worked out and checked before anything is started."""
 
-import contextlib
-import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from shoal.encoders import backends, load_encoder
 from shoal.errors import EncoderMismatch, InvalidArgument, ModelUnavailable
@@ -14,10 +10,10 @@ from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.inference import models
 from shoal.rerankers import kind_of, rerankers
-from shoal.settings import EncoderSettings, InferenceSettings, RerankerSettings, ServeSettings
+from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
+from shoal.system.machine import usable_cores
 
 NO_RERANKER = "none"
-CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 MOST_THREADS = 8
 """Threads that a model gets by default at most: batches of a few dozen texts do not fill more cores."""
 
@@ -69,8 +65,8 @@ def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving
         )
     storage = Storage(settings.index)
     manifest = versions.read_manifest(storage, version) if version else versions.current_manifest(storage)
-    encoder = EncoderSettings(
-        **_inference(settings),
+    encoder = settings.part(
+        EncoderSettings,
         encoder=settings.encoder or manifest.encoder.model,
         max_length=manifest.encoder.max_length,
         threads=settings.encoder_threads or _share_of_cores(settings.encoder_replicas or settings.ingress_replicas),
@@ -115,32 +111,17 @@ def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSett
         models.resolve(settings.reranker).fetch()
     # Late interaction reads passages as the index did; a cross-encoder has a limit of its own, for pairs.
     late = settings.reranker == "late_interaction"
-    return RerankerSettings(
-        **_inference(settings),
-        reranker=settings.reranker,
+    return settings.part(
+        RerankerSettings,
         encoder=encoder.encoder,
         max_length=encoder.max_length if late else None,
-        token_cache_bytes=settings.token_cache_bytes,
         threads=settings.reranker_threads or _share_of_cores(settings.reranker_max_replicas),
     )
 
 
-def _inference(settings: ServeSettings) -> dict[str, Any]:
-    return settings.model_dump(include=set(InferenceSettings.model_fields))
-
-
 def _share_of_cores(replicas: int) -> int:
     """Threads of each of so many replicas by default."""
-    return max(1, min(MOST_THREADS, _cores() // replicas))
-
-
-def _cores() -> int:
-    """Cores that this process may use: a container often has fewer than its machine."""
-    cores = len(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = CPU_LIMIT.read_text().split()  # "max 100000" without a limit
-        cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
+    return max(1, min(MOST_THREADS, usable_cores() // replicas))
 
 
 def _is_weightless(encoder: str) -> bool:

@@ -1,8 +1,12 @@
 """What this machine is: what a measured number belongs to, and what its processor can do."""
 
+import contextlib
 import os
 import platform
 from pathlib import Path
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Where Linux says how much processor time the processes of this container get: quota and period in microseconds."""
 
 
 def describe() -> str:
@@ -10,6 +14,18 @@ def describe() -> str:
     cpu = _cpuinfo("model name") or platform.processor()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB"
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use, 1 at least: a container often has fewer than its machine.
+
+    Both its CPU affinity and the quota of its control group (version 2) bound them.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = CPU_QUOTA.read_text().split()  # "max 100000" without a limit
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
 
 
 def cpu_flags() -> set[str]:

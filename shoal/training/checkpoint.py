@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from shoal.system.atomic_files import replaced_file
+
 _WEIGHTS, _MOMENTS, _POSITION = "weights.safetensors", "moments.safetensors", "position.json"
 Weights = dict[str, torch.nn.Parameter]
 
@@ -71,9 +73,8 @@ def load(folder: Path, weights: Weights, optimizer: torch.optim.Optimizer) -> Po
 
 def save_weights(path: Path, weights: Weights) -> None:
     """Write weights to a file, which is there when it is whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({name: weight.detach().contiguous() for name, weight in weights.items()}, partial)
-    partial.replace(path)
+    with replaced_file(path) as partial:
+        save_file({name: weight.detach().contiguous() for name, weight in weights.items()}, partial)
 
 
 def load_weights(path: Path, weights: Weights) -> None:

@@ -18,6 +18,7 @@ from shoal.errors import Conflict, InvalidArgument
 from shoal.inference import models
 from shoal.lexical.analyzer import Analyzer
 from shoal.settings import EncoderSettings, TrainSettings
+from shoal.system.atomic_files import replace_file
 from shoal.training import judgements
 from shoal.training.mining import Examples, mine
 
@@ -79,9 +80,7 @@ class Course:
                 )
             return
         self.work.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({"plan": self.plan}))
-        partial.replace(path)
+        replace_file(path, json.dumps({"plan": self.plan}).encode())
 
     @contextmanager
     def alone(self) -> Iterator[None]:

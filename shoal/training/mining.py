@@ -16,6 +16,7 @@ import orjson
 from shoal.encoders import Encoder
 from shoal.lexical.analyzer import Analyzer
 from shoal.records import FloatArray, RowArray
+from shoal.system.atomic_files import replace_file
 from shoal.training.judgements import Judgement, Judgements
 
 SAME_VECTOR = 0.95
@@ -57,9 +58,7 @@ class Examples:
 
     def save(self, path: Path) -> None:
         """Write a file that `load` reads; it is there when it is whole."""
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(orjson.dumps(asdict(self)))
-        partial.replace(path)
+        replace_file(path, orjson.dumps(asdict(self)))
 
     @classmethod
     def load(cls, path: Path) -> "Examples":

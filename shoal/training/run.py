@@ -1,10 +1,10 @@
 """A training from its examples to the folder of its result, in the process of one worker."""
 
-import os
 import shutil
 from collections.abc import Callable
 
 from shoal.settings import TrainSettings
+from shoal.system.machine import usable_cores
 from shoal.training import card, scorers
 from shoal.training.course import RESULT, Course
 from shoal.training.loop import Training
@@ -14,7 +14,7 @@ from shoal.training.workers import Workers
 
 def threads_of(settings: TrainSettings) -> int:
     """CPU threads of one worker: what the settings say, or its share of the cores."""
-    return settings.threads or max(1, len(os.sched_getaffinity(0)) // settings.workers)
+    return settings.threads or max(1, usable_cores() // settings.workers)
 
 
 def train(course: Course, report: Callable[[Progress], None] = lambda progress: None) -> None:

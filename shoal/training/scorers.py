@@ -15,7 +15,8 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from shoal.errors import InvalidArgument, ModelUnavailable
-from shoal.inference import has_bfloat16, models, place
+from shoal.inference import models
+from shoal.inference.placement import has_bfloat16, place
 from shoal.inference.runner import token_batches
 from shoal.inference.torch_network import UNPADDED, describe, limit_length, loading, quiet
 from shoal.records import RowArray

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal import inference
 from shoal.encoders import Encoder, TokenEncoder, backends, load_encoder
 from shoal.errors import InvalidArgument, ModelUnavailable
-from shoal.inference import NotConvertible, conversion, models
+from shoal.inference import conversion, models, placement
+from shoal.inference.network import NotConvertible
 from shoal.inference.runner import token_batches
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, InferenceSettings
 from tests.support import tiny_models
@@ -308,14 +308,14 @@ class TestPlacement:
         self.has(cuda=False, bfloat16=True, openvino=True)
 
     def has(self, *, cuda: bool, bfloat16: bool, openvino: bool) -> None:
-        self.set(inference, "has_gpu", lambda: cuda)
-        self.set(inference, "has_bfloat16", lambda: bfloat16)
-        self.set(inference, "has_openvino", lambda: openvino)
+        self.set(placement, "has_gpu", lambda: cuda)
+        self.set(placement, "has_bfloat16", lambda: bfloat16)
+        self.set(placement, "has_openvino", lambda: openvino)
 
     @staticmethod
     def place(**options: Any) -> tuple[str, str, str]:
-        placement = inference.place(InferenceSettings(**options))
-        return placement.backend, placement.device, placement.dtype
+        placed = placement.place(InferenceSettings(**options))
+        return placed.backend, placed.device, placed.dtype
 
     def test_a_gpu_is_taken_when_there_is_one(self) -> None:
         self.has(cuda=True, bfloat16=True, openvino=True)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from shoal.encoders import Encoder, TokenEncoder, load_encoder
 from shoal.index_root import layout, versions
-from shoal.index_root.manifest import CorpusStatistics, Counts, IndexInfo, LateInfo, LexicalInfo, Manifest
+from shoal.index_root.manifest import CorpusStatistics, Counts, LateInfo, LexicalInfo, Manifest, VectorIndexInfo
 from shoal.index_root.storage import Storage
 from shoal.indexing.lexical import make_info
 from shoal.indexing.plan import shard_of
@@ -111,7 +111,7 @@ def publish(
         created_at="2026-11-22T23:34:11+00:00",
         encoder=model.fingerprint(),
         dim=model.dim,
-        index=IndexInfo(kind="flat", search="", recall_at_10=None, latency_ms=None),
+        index=VectorIndexInfo(kind="flat", search="", recall_at_10=None, latency_ms=None),
         lexical=terms and terms.info(),
         late=LateInfo(dims=late.late_dims, bits=late.late_bits) if late else None,
         shards=entries,

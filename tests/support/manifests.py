@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shoal.fingerprint import Fingerprint
-from shoal.index_root.manifest import CorpusStatistics, Counts, IndexInfo, Manifest, ShardEntry
+from shoal.index_root.manifest import CorpusStatistics, Counts, Manifest, ShardEntry, VectorIndexInfo
 
 
 def describe(
@@ -33,7 +33,7 @@ def describe(
             dtype="float32",
         ),
         dim=dim,
-        index=IndexInfo(kind=kind, search="", recall_at_10=None, latency_ms=None),
+        index=VectorIndexInfo(kind=kind, search="", recall_at_10=None, latency_ms=None),
         shards=list(entries),
         counts=Counts(input=count, passages=count, duplicates=0, rejected=0),
         statistics=CorpusStatistics(text_bytes=count, mean_text_bytes=1.0),

@@ -117,7 +117,7 @@ class TestKubeRay:
 
     def test_the_image_has_this_version_and_the_ray_that_is_declared(self, name):
         _, cluster, _ = kuberay(name)
-        version = re.search(r'__version__ = "(.+)"', (ROOT / "shoal/__init__.py").read_text())[1]
+        version = re.search(r'__version__ = "(.+)"', (ROOT / "shoal/system/version.py").read_text())[1]
         images = {container["image"] for pod in pods(name) for container in pod["spec"]["containers"]}
         assert len(images) == 1
         assert re.fullmatch(rf"\S+/shoal:{re.escape(version)}-(cpu|gpu)", images.pop())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shoal.capacity import calibration
+from shoal.capacity import calibration, server_calls
 from shoal.capacity.calibration import NEAREST, Tried, docstrings, fit
 from shoal.capacity.planner import KindCost
 from shoal.errors import InvalidArgument, ShoalError
@@ -106,13 +106,13 @@ Path("asked.json").write_text(json.dumps(sys.argv[1:]))
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     """Makes a server of an application whose `serve.run` does what it is told."""
-    monkeypatch.setattr(calibration, "_free_port", lambda: 1)
+    monkeypatch.setattr(server_calls, "_free_port", lambda: 1)
 
     def make(body: str) -> AbstractContextManager[tuple[int, str]]:
         (tmp_path / "serve").mkdir()
         (tmp_path / "serve" / "__init__.py").touch()
         (tmp_path / "serve" / "run.py").write_text(SERVER.format(body))
-        return calibration._server(tmp_path, tmp_path / "index")
+        return server_calls._server(tmp_path, tmp_path / "index")
 
     return make
 
@@ -123,14 +123,14 @@ def test_the_server_that_is_measured_has_its_shards_in_processes_of_their_own(tm
         f"child = subprocess.Popen({shard}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)\nchild.stdout.readline()\n"
     )
     with server(body + "print('ready here', flush=True)\nchild.wait()") as (pid, _):
-        assert calibration._memory(pid) > 2**20
+        assert server_calls._memory(pid) > 2**20
     asked = dict(word.removeprefix("--").split("=") for word in json.loads((tmp_path / "asked.json").read_text()))
     assert int(asked["retriever-replicas"]) == int(asked["encoder-replicas"]) == 1
 
 
 def test_a_server_without_retrievers_is_an_error() -> None:
     with pytest.raises(ShoalError, match="no process below"):
-        calibration._memory(os.getpid())
+        server_calls._memory(os.getpid())
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_a_server_that_does_not_start_is_ended(
     body: str, message: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "within" in message:
-        monkeypatch.setattr(calibration, "READY_S", 0.0)
-        monkeypatch.setattr(calibration, "STOP_S", 0.0)
+        monkeypatch.setattr(server_calls, "READY_S", 0.0)
+        monkeypatch.setattr(server_calls, "STOP_S", 0.0)
     before = descendants(os.getpid())
     with pytest.raises(ShoalError, match=message), server(body):
         pass
@@ -153,7 +153,7 @@ def test_a_server_that_does_not_start_is_ended(
 
 
 def test_a_server_that_ignores_the_request_to_stop_is_killed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "STOP_S", 0.1)
+    monkeypatch.setattr(server_calls, "STOP_S", 0.1)
     deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     with server(deaf + "print('ready here', flush=True)\nwhile True: signal.pause()") as (pid, _):
         pass

@@ -18,7 +18,7 @@ from shoal.cli.main import app
 from shoal.client import clients as client
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout, versions
-from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, Manifest, ShardEntry
+from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, Manifest, ShardEntry, VectorIndexInfo
 from shoal.index_root.storage import Storage
 
 FIRST, SECOND, THIRD = (f"2026112{day}T000000-0000000{day}" for day in (1, 2, 3))
@@ -42,7 +42,7 @@ def publish(root: Path, version: str) -> None:
             dtype="float32",
         ),
         dim=8,
-        index=IndexInfo(kind="flat", search="", recall_at_10=1.0, latency_ms=0.25),
+        index=VectorIndexInfo(kind="flat", search="", recall_at_10=1.0, latency_ms=0.25),
         shards=[ShardEntry(shard=0, count=1200, files=[file])],
         counts=Counts(input=1300, passages=1200, duplicates=60, rejected=40),
         statistics=CorpusStatistics(text_bytes=240_000, mean_text_bytes=200.0),

@@ -28,7 +28,7 @@ from shoal.evaluation.evaluate import evaluate
 from shoal.evaluation.measures import MEASURES, judge, paired_p_value
 from shoal.evaluation.runs import Run, extended, joined, read_run, write_run
 from shoal.index_root import layout, versions
-from shoal.index_root.manifest import CurvePoint, IndexInfo
+from shoal.index_root.manifest import CurvePoint, VectorIndexInfo
 from shoal.index_root.storage import Storage
 from shoal.inference import models
 from shoal.records import Passage
@@ -232,7 +232,7 @@ def test_the_report_draws_the_recall_latency_curve_that_the_manifest_has(tmp_pat
     publish(tmp_path / "root", "v1", [Passage(id_, text) for id_, text in TEXTS.items()])
     storage = Storage(str(tmp_path / "root"))
     points = [CurvePoint(search=f"nprobe={n}", recall=1 - 0.2 / n, latency_ms=n / 8) for n in (1, 4, 16)]
-    tuned = IndexInfo(kind="ivf", search="nprobe=4", recall_at_10=0.95, latency_ms=0.5, curve=points)
+    tuned = VectorIndexInfo(kind="ivf", search="nprobe=4", recall_at_10=0.95, latency_ms=0.5, curve=points)
     manifest = versions.read_manifest(storage, "v1").model_copy(update={"index": tuned})
     storage.write(layout.manifest("v1"), manifest.to_bytes())
     row = Run("dense", {"q1": ["p0"]})

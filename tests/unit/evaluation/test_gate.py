@@ -13,7 +13,7 @@ from shoal.evaluation.gate import Answers, Gate, ask, judge, read_gate, to_json
 from shoal.evaluation.known_items import WORDS, known_items
 from shoal.evaluation.runs import Run
 from shoal.index_root import layout
-from shoal.index_root.manifest import IndexInfo, Manifest
+from shoal.index_root.manifest import Manifest, VectorIndexInfo
 from shoal.index_root.storage import Storage
 from shoal.records import Passage
 from shoal.settings import BuildSettings, LexicalSettings
@@ -29,7 +29,7 @@ def settings(**changes: Any) -> BuildSettings:
 
 
 def manifest(recall: float | None = None) -> Manifest:
-    index = IndexInfo(kind="ivf", search="", recall_at_10=recall, latency_ms=None)
+    index = VectorIndexInfo(kind="ivf", search="", recall_at_10=recall, latency_ms=None)
     return Manifest.model_construct(index=index)
 
 

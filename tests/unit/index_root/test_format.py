@@ -17,12 +17,12 @@ from shoal.index_root.manifest import (
     CorpusStatistics,
     Counts,
     FileEntry,
-    IndexInfo,
     LateInfo,
     LexicalInfo,
     Manifest,
     ShardEntry,
     ShardInfo,
+    VectorIndexInfo,
 )
 from shoal.index_root.versions import Current
 from shoal.indexing.plan import shard_of
@@ -86,7 +86,7 @@ def test_the_fields_are_those_of_the_records() -> None:
     ("field", "record"),
     [
         ("encoder", Fingerprint),
-        ("index", IndexInfo),
+        ("index", VectorIndexInfo),
         ("lexical", LexicalInfo),
         ("shards", ShardEntry),
         ("counts", Counts),

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from shoal.errors import CorruptIndex
 from shoal.fingerprint import Fingerprint
-from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, Manifest, ShardEntry, ShardInfo
+from shoal.index_root.manifest import (
+    CorpusStatistics,
+    Counts,
+    FileEntry,
+    Manifest,
+    ShardEntry,
+    ShardInfo,
+    VectorIndexInfo,
+)
 
 
 def make_manifest(**changes: Any) -> Manifest:
@@ -30,7 +38,7 @@ def make_manifest(**changes: Any) -> Manifest:
             dtype="float32",
         ),
         "dim": 8,
-        "index": IndexInfo(kind="flat", search="", recall_at_10=1.0, latency_ms=0.25),
+        "index": VectorIndexInfo(kind="flat", search="", recall_at_10=1.0, latency_ms=0.25),
         "shards": [ShardEntry(shard=0, count=3, files=files)],
         "counts": Counts(input=5, passages=3, duplicates=1, rejected=1),
         "statistics": CorpusStatistics(text_bytes=30, mean_text_bytes=10.0),

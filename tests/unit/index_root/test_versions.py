@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shoal.errors import Conflict, CorruptIndex, InvalidArgument, NotFound
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout, versions
-from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, IndexInfo, Manifest, ShardEntry
+from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, Manifest, ShardEntry, VectorIndexInfo
 from shoal.index_root.storage import Storage
 
 PLAN = "1a2b3c4d" * 8
@@ -46,7 +46,7 @@ def publish(storage: Storage, version: str, plan: str = PLAN) -> Manifest:
             dtype="float32",
         ),
         dim=8,
-        index=IndexInfo(kind="flat", search="", recall_at_10=None, latency_ms=None),
+        index=VectorIndexInfo(kind="flat", search="", recall_at_10=None, latency_ms=None),
         shards=[ShardEntry(shard=0, count=3, files=entries[1:4]), ShardEntry(shard=1, count=2, files=entries[4:])],
         files=entries[:1],
         counts=Counts(input=5, passages=5, duplicates=0, rejected=0),

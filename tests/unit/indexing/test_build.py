@@ -19,7 +19,7 @@ from shoal.encoders import Encoder, load_encoder
 from shoal.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from shoal.filters import parse
 from shoal.index_root import layout, versions
-from shoal.index_root.manifest import FileEntry, IndexInfo
+from shoal.index_root.manifest import FileEntry, VectorIndexInfo
 from shoal.index_root.storage import Storage
 from shoal.indexes import index_kind
 from shoal.indexing.commits import (
@@ -122,7 +122,7 @@ class Build:
         return {path: self.storage.read(f"{folder}/{path}") for path in self.storage.files(folder)}
 
 
-def tuned(plan: Plan, commits: Sequence[ShardCommit]) -> IndexInfo:
+def tuned(plan: Plan, commits: Sequence[ShardCommit]) -> VectorIndexInfo:
     tuning = Tuning()
     for commit in commits:
         tuning.add(commit.trials)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shoal.errors import CorruptIndex, InvalidArgument
-from shoal.index_root.manifest import CurvePoint, IndexInfo
+from shoal.index_root.manifest import CurvePoint, VectorIndexInfo
 from shoal.indexes import exact_path, index_kind
 from shoal.indexes._auto import choose
 from shoal.indexing.commits import NearestSample, Trial
@@ -25,7 +25,7 @@ def trial(search: str, cost: float, found: int, latency_ms: float) -> Trial:
     return Trial(search=search, cost=cost, nearest=nearest, latency_ms=latency_ms)
 
 
-def describe(trials: list[Trial], **settings: object) -> IndexInfo:
+def describe(trials: list[Trial], **settings: object) -> VectorIndexInfo:
     tuning = Tuning()
     tuning.add(trials)
     return tuning.describe(IndexSettings(index_kind="ivf", **settings))  # type: ignore[arg-type]
@@ -168,8 +168,8 @@ def test_there_is_nothing_to_refine_where_vectors_are_stored_as_they_are() -> No
 CURVE = [CurvePoint(search=f"nprobe={n}", recall=recall, latency_ms=n) for n, recall in ((1, 0.5), (2, 0.8), (4, 0.97))]
 
 
-def info(kind: str, recall: float | None = None, curve: list[CurvePoint] | None = None) -> IndexInfo:
-    return IndexInfo(kind=kind, search="nprobe=2", recall_at_10=recall, latency_ms=None, curve=curve or [])
+def info(kind: str, recall: float | None = None, curve: list[CurvePoint] | None = None) -> VectorIndexInfo:
+    return VectorIndexInfo(kind=kind, search="nprobe=2", recall_at_10=recall, latency_ms=None, curve=curve or [])
 
 
 @pytest.mark.parametrize(("recall", "search"), [(0.1, "nprobe=1"), (0.8, "nprobe=2"), (0.81, "nprobe=4")])
@@ -182,7 +182,7 @@ def test_exact_search_has_any_recall() -> None:
 
 
 @pytest.mark.parametrize("index", [info("ivf", 0.8, CURVE), info("SQ8", 0.97)])
-def test_a_recall_beyond_what_was_measured_is_refused(index: IndexInfo) -> None:
+def test_a_recall_beyond_what_was_measured_is_refused(index: VectorIndexInfo) -> None:
     with pytest.raises(InvalidArgument, match=r"recall should be at most 0\.97, .*not 0\.99") as caught:
         index.search_for(0.99)
     assert caught.value.param == "recall"

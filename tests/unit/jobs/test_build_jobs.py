@@ -15,9 +15,9 @@ from jobs.build_index import _require_absolute
 from jobs.progress import Reporter
 from jobs.report import Summary, print_rows, span
 from jobs.session import Cluster, Workers, cause, embedding_workers
-from shoal.cli.tables import size
 from shoal.errors import Conflict, InvalidArgument, NotFound, ShoalError, Unavailable
 from shoal.settings import BuildSettings
+from shoal.system.terminal import format_bytes
 
 
 def settings(**changes: Any) -> BuildSettings:
@@ -223,4 +223,4 @@ def test_spans(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize(("count", "text"), [(12, "12 B"), (2048, "2.0 KiB"), (3.5 * 2**40, "3.5 TiB")])
 def test_sizes(count: float, text: str) -> None:
-    assert size(count) == text
+    assert format_bytes(count) == text

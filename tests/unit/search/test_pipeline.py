@@ -21,7 +21,7 @@ from shoal.errors import (
     Unavailable,
 )
 from shoal.filters import Compare, Filter, Not
-from shoal.index_root.manifest import CurvePoint, IndexInfo
+from shoal.index_root.manifest import CurvePoint, VectorIndexInfo
 from shoal.records import FloatArray, MissingShard, Passage, SearchAnswer, SearchRequest
 from shoal.search.pipeline import SearchPipeline
 from shoal.testing.fakes import (
@@ -847,9 +847,9 @@ async def test_of_two_replicas_one_may_hang(service: str) -> None:
     assert not hung
 
 
-def ivf(*points: tuple[int, float]) -> IndexInfo:
+def ivf(*points: tuple[int, float]) -> VectorIndexInfo:
     curve = [CurvePoint(search=f"nprobe={lists}", recall=recall, latency_ms=1.0) for lists, recall in points]
-    return IndexInfo(kind="ivf", search="nprobe=2", recall_at_10=0.9, latency_ms=1.0, curve=curve)
+    return VectorIndexInfo(kind="ivf", search="nprobe=2", recall_at_10=0.9, latency_ms=1.0, curve=curve)
 
 
 @virtual_time

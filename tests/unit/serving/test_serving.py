@@ -8,9 +8,9 @@ from shoal.errors import CorruptIndex, EncoderMismatch, InvalidArgument, ModelUn
 from shoal.index_root import layout, versions
 from shoal.index_root.storage import Storage
 from shoal.inference import models
-from shoal.serving import plan as serving
 from shoal.serving.plan import plan_serving
 from shoal.settings import ServeSettings
+from shoal.system import machine
 from tests.support.indexes import passages, publish
 
 
@@ -98,7 +98,7 @@ def test_a_container_gets_no_more_threads_than_its_cores(
     file = tmp_path_factory.mktemp("cgroup") / "cpu.max"
     if limit is not None:
         file.write_text(f"{limit}\n")
-    monkeypatch.setattr(serving, "CPU_LIMIT", file)
+    monkeypatch.setattr(machine, "CPU_QUOTA", file)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)))
     plan = plan_serving(settings(root))
     assert plan.reranker is not None

@@ -25,7 +25,7 @@ from shoal.errors import (
     Unavailable,
 )
 from shoal.filters import Compare
-from shoal.index_root.manifest import CurvePoint, IndexInfo
+from shoal.index_root.manifest import CurvePoint, VectorIndexInfo
 from shoal.records import SearchAnswer, SearchRequest
 from shoal.search.pipeline import SearchPipeline
 from shoal.testing.fakes import FakeEncoder, FakeReranker, FakeShard, corpus, exact, serve_settings, vector_of
@@ -212,7 +212,7 @@ async def test_each_query_gets_the_recall_that_it_asks_for_and_more_than_the_ver
     server: Server,
 ) -> None:
     curve = [CurvePoint(search=f"nprobe={n}", recall=recall, latency_ms=1.0) for n, recall in ((1, 0.8), (8, 0.99))]
-    ivf = IndexInfo(kind="ivf", search="nprobe=1", recall_at_10=0.8, latency_ms=1.0, curve=curve)
+    ivf = VectorIndexInfo(kind="ivf", search="nprobe=1", recall_at_10=0.8, latency_ms=1.0, curve=curve)
     server.engine.pipeline.switch("v1", [10, 30], index=ivf)
     answer_of(await server.post({"query": "a", "recall": 0.9}))
     answer_of(await server.post({"query": "b"}))
@@ -523,7 +523,7 @@ async def test_health_and_readiness(server: Server) -> None:
 
 
 async def test_the_index_can_be_described_activated_and_rolled_back(server: Server) -> None:
-    info = native.IndexInfo.model_validate_json((await server.client.get("/v1/index")).content)
+    info = native.VectorIndexInfo.model_validate_json((await server.client.get("/v1/index")).content)
     assert (info.version, info.previous, info.passages) == ("v1", None, 40)
     refusal = check_error(await server.client.post("/v1/index/rollback", json={}), 409, "CONFLICT")
     assert refusal == "there is no previous version"

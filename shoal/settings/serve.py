@@ -1,0 +1,54 @@
+"""What a server takes, and how it is run on this machine."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from shoal.settings.inference import InferenceSettings, TokenCacheSettings
+from shoal.settings.serve_groups import (
+    AccessSettings,
+    AdmissionSettings,
+    DeadlineSettings,
+    FanOutSettings,
+    FilterLimitSettings,
+    FusionSettings,
+    HealthCheckSettings,
+    LoggingSettings,
+    ReplicaResourceSettings,
+    ReplicaSettings,
+    RequestLimitSettings,
+    ServedModelSettings,
+    VersionSettings,
+)
+
+
+# The fields of the last base come first in JSON and in --help.
+class ServeSettings(
+    VersionSettings,
+    LoggingSettings,
+    AccessSettings,
+    FanOutSettings,
+    FilterLimitSettings,
+    AdmissionSettings,
+    DeadlineSettings,
+    RequestLimitSettings,
+    ReplicaResourceSettings,
+    HealthCheckSettings,
+    ReplicaSettings,
+    ServedModelSettings,
+    InferenceSettings,
+    TokenCacheSettings,
+    FusionSettings,
+):
+    """Everything that `serve.app:build_app`, `python -m serve.run` and `shoal serve` take."""
+
+
+class RunSettings(ServeSettings):
+    """What `python -m serve.run` and `shoal serve` take on top: how the application is run on this machine."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; nothing listens beyond loopback unless asked.")
+    port: int = Field(8000, ge=1, le=65535, description="Port of the HTTP endpoint.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Port of the metrics for Prometheus, on loopback. Default: any free one."
+    )
+    proxy: Literal["haproxy", "ray"] = Field("haproxy", description="HTTP proxy: the HAProxy profile or Ray's own.")

@@ -1,0 +1,17 @@
+"""Text for a terminal: what comes from outside without control codes, and numbers of bytes for people."""
+
+
+def printable(text: str) -> str:
+    """Return text on one line, without characters that a terminal would obey."""
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in " ".join(text.split())
+    )
+
+
+def format_bytes(count: float) -> str:
+    """Bytes for people: 1536 is `1.5 KiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
