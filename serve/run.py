@@ -25,14 +25,14 @@ from typing import Any
 import typer
 
 from serve.ray_adapters import private_ray
-from serve.versions.fleets import Fleets
+from serve.versions.service_sets import ServiceSets
 from serve.web.access import KeyRing, check_exposure
 from serve.worker_setup import import_without_pandas
 from shoal import errors
 from shoal.cli.errors import run as start
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
-from shoal.serving.plan import Serving, plan_serving
+from shoal.serving.plan import ServingPlan, plan_serving
 from shoal.settings import RunSettings, ServeSettings
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.system.proxies import LOOPBACK
@@ -75,7 +75,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             _serve(settings, served, plan),
             asyncio.Runner() as loop,
         ):
-            fleets = Fleets(
+            service_sets = ServiceSets(
                 served,
                 plan,
                 partial(_start_services, served),
@@ -85,9 +85,9 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
                 inside=_serves_itself(served),
             )
             url = _url(settings.host, settings.port)
-            _wait_until_ready(url, fleets.follow, partial(_lacking, loop))
+            _wait_until_ready(url, service_sets.follow, partial(_lacking, loop))
             print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
-            _watch(url, fleets.follow, min(WATCH_S, settings.watch_s))
+            _watch(url, service_sets.follow, min(WATCH_S, settings.watch_s))
     except KeyboardInterrupt:
         pass  # the end that was asked for, by Ctrl-C or SIGTERM
 
@@ -157,7 +157,7 @@ def _require_free(host: str, port: int, param: str = "--port") -> None:
 
 
 @contextmanager
-def _serve(settings: RunSettings, served: ServeSettings, plan: Serving) -> Iterator[None]:
+def _serve(settings: RunSettings, served: ServeSettings, plan: ServingPlan) -> Iterator[None]:
     """Deploy the endpoint, and stop all of Serve at the end."""
     from ray import serve
 
@@ -182,7 +182,7 @@ def _serves_itself(settings: ServeSettings) -> bool:
     return not (settings.encoder_replicas and settings.retriever_replicas)
 
 
-def _start_services(settings: ServeSettings, number: int, plan: Serving) -> None:
+def _start_services(settings: ServeSettings, number: int, plan: ServingPlan) -> None:
     from ray import serve
 
     from serve.app import NAME, wire_services

@@ -201,7 +201,7 @@ def _presented(headers: Headers) -> Iterator[str]:
             yield value
 
 
-def too_many(settings: ServeSettings) -> Overloaded:
+def overloaded_error(settings: ServeSettings) -> Overloaded:
     """What a search is told that comes while a server works on as many as it may."""
     return Overloaded(
         f"the server works on {settings.max_requests * settings.ingress_replicas} searches already, which is its "

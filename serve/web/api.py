@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from serve.dialects import Engine, routers
 from serve.web import access, errors
-from serve.web.middleware import Exchange
+from serve.web.middleware import RequestGuard
 from shoal import __version__
 from shoal.settings import ServeSettings
 
@@ -73,7 +73,7 @@ def create_api(
         app.add_middleware(access.Access, keys=keys)
     # Added last, it is the outermost layer.
     app.add_middleware(
-        Exchange,
+        RequestGuard,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
         labels=adds_request_id,

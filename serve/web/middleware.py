@@ -17,7 +17,7 @@ SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 logger = logging.getLogger(__name__)
 
 
-class Exchange:
+class RequestGuard:
     """Outermost ASGI layer.
 
     The client's x-request-id is kept if it is sane, else one is made; it is `request.state.request_id`, what log lines

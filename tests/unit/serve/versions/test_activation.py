@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from serve.versions.activation import BUSY_S, PATIENCE_S, PREPARE_S, REFUSED_S, Activation
+from serve.versions.activation import PATIENCE_S, PREPARE_S, REFUSED_S, Activation
+from serve.versions.liveness import BUSY_S
 from shoal.errors import Conflict, CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Unavailable
 from shoal.index_root import versions
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.serving.plan import Shape
+from shoal.serving.plan import ServingShape
 from tests.support.indexes import damage, passages, publish
 
 
@@ -49,10 +50,10 @@ class FakeControl:
 
 
 @dataclass(eq=False)
-class FakeFleet:
+class FakeServices:
     """Shards that serve versions of one shape."""
 
-    shape: Shape
+    shape: ServingShape
     shards: list[FakeControl]
 
 
@@ -65,19 +66,19 @@ class Server:
         self.storage = Storage(str(root))
         self.shards = [FakeControl(self.log, lambda: self.time) for _ in range(shards)]
         self.counts: list[int] = []
-        self.beside: list[FakeFleet] = []
-        self.find: Callable[[], list[FakeFleet]] = lambda: self.beside
+        self.beside: list[FakeServices] = []
+        self.find: Callable[[], list[FakeServices]] = lambda: self.beside
         manifest = expected or versions.read_manifest(self.storage, versions.list_versions(self.storage)[0])
-        fleet = FakeFleet(Shape(manifest.encoder, shards), self.shards) if shards else None
-        self.activation = Activation(self.storage, fleet, self._switch, self._find, lambda: self.time)
+        services = FakeServices(ServingShape(manifest.encoder, shards), self.shards) if shards else None
+        self.activation = Activation(self.storage, services, self._switch, self._find, lambda: self.time)
 
-    def _switch(self, fleet: FakeFleet, manifest: Manifest, absent: Sequence[int]) -> None:
+    def _switch(self, services: FakeServices, manifest: Manifest, absent: Sequence[int]) -> None:
         self.log.append(f"switch {manifest.version}" + "".join(f" without {shard}" for shard in absent))
         self.counts = [shard.count for shard in manifest.shards]
-        self.shards = fleet.shards
+        self.shards = services.shards
 
-    async def _find(self, shape: Shape) -> FakeFleet | None:
-        return next((fleet for fleet in self.find() if fleet.shape.fits(shape)), None)
+    async def _find(self, shape: ServingShape, in_use: FakeServices | None) -> FakeServices | None:
+        return next((services for services in self.find() if services.shape.fits(shape)), None)
 
     @property
     def current(self) -> str:
@@ -254,7 +255,7 @@ async def test_a_server_that_starts_on_a_broken_current_takes_it_from_no_other(r
     manifest = versions.read_manifest(Storage(str(root)), "v2")
     versions.activate(Storage(str(root)), "v2")
     first, second = Server(root, shards=0), Server(root, shards=0)
-    shared = FakeFleet(Shape.of(manifest), [FakeControl([]) for _ in range(2)])
+    shared = FakeServices(ServingShape.of(manifest), [FakeControl([]) for _ in range(2)])
     first.beside = second.beside = [shared]
     await first.activation.follow()
     shutil.rmtree(root / "versions" / "v2")
@@ -294,8 +295,8 @@ async def test_services_that_start_late_serve_the_current_version_and_not_the_on
     server = Server(root, shards=0)
     await server.activation.follow()
     server.time += PATIENCE_S + 1
-    late = FakeFleet(Shape.of(manifest), [FakeControl(server.log) for _ in range(2)])
-    looks: list[list[FakeFleet]] = [[], [late]]  # they are there when the version before would be looked for
+    late = FakeServices(ServingShape.of(manifest), [FakeControl(server.log) for _ in range(2)])
+    looks: list[list[FakeServices]] = [[], [late]]  # they are there when the version before would be looked for
     server.find = lambda: looks.pop(0) if looks else [late]
     await server.activation.follow()
     with pytest.raises(Unavailable, match="waits for replicas"):
@@ -311,9 +312,9 @@ async def test_a_server_that_fell_back_takes_the_current_version_without_a_shard
     server.time += PATIENCE_S + 1
     await server.activation.follow()
     assert server.activation.describe(None)["version"] == "v1"
-    fleet = FakeFleet(Shape.of(wide), [FakeControl(server.log) for _ in range(3)])
-    fleet.shards[2].fails["v3"] = Unavailable("shard 2 has no replica")
-    server.beside.append(fleet)
+    services = FakeServices(ServingShape.of(wide), [FakeControl(server.log) for _ in range(3)])
+    services.shards[2].fails["v3"] = Unavailable("shard 2 has no replica")
+    server.beside.append(services)
     await server.activation.follow()
     assert server.activation.describe(None)["version"] == "v3"
     assert "switch v3 without 2" in server.log
@@ -408,14 +409,14 @@ async def test_a_version_of_another_shape_is_served_as_soon_as_there_are_replica
     await server.activation.follow()
     assert "v3 has 3 shards and this server 2" in server.activation.describe(None)["problem"]
     assert server.activation.describe(None)["version"] == "v1"
-    narrow, other = server.shards, FakeFleet(Shape.of(wide), [FakeControl(server.log) for _ in range(3)])
+    narrow, other = server.shards, FakeServices(ServingShape.of(wide), [FakeControl(server.log) for _ in range(3)])
     server.beside.append(other)
     await server.activation.follow()  # at the next look, not only when a broken one would be tried again
     assert (server.activation.describe(None)["version"], server.activation.describe(None)["problem"]) == ("v3", None)
     assert await server.activation.missing(0) == []
     assert [shard.loaded for shard in narrow] == [["v1"], ["v1"]], "rollback takes no loading"
     assert [shard.loaded for shard in other.shards] == [["v3"]] * 3
-    server.beside[:] = [FakeFleet(Shape(wide.encoder, 2), narrow)]
+    server.beside[:] = [FakeServices(ServingShape(wide.encoder, 2), narrow)]
     await server.activation.rollback()
     assert (server.current, server.shards) == ("v1", narrow)
 
@@ -430,7 +431,7 @@ async def test_a_server_without_replicas_waits_for_them_and_takes_those_of_the_v
     assert "waits for replicas for 3 shards of hashing:64" in (await server.activation.missing(0))[0]
     with pytest.raises(Unavailable, match="waits for replicas"):
         server.activation.describe(None)
-    server.beside.append(FakeFleet(Shape.of(first), [FakeControl(server.log) for _ in range(2)]))
+    server.beside.append(FakeServices(ServingShape.of(first), [FakeControl(server.log) for _ in range(2)]))
     await server.activation.follow()
     with pytest.raises(Unavailable, match="waits for replicas"):
         server.activation.describe(None)  # the other ingress replicas may serve v3
@@ -461,8 +462,8 @@ async def test_a_shard_that_is_too_busy_to_answer_is_not_missing_until_it_is_sil
 async def test_services_that_were_replaced_by_others_are_left(root: Path) -> None:
     publish(root, "v3", passages(30), shards=3)
     server = Server(root)
-    shape = Shape.of(versions.read_manifest(server.storage, "v3"))
-    blue, green = (FakeFleet(shape, [FakeControl(server.log) for _ in range(3)]) for _ in range(2))
+    shape = ServingShape.of(versions.read_manifest(server.storage, "v3"))
+    blue, green = (FakeServices(shape, [FakeControl(server.log) for _ in range(3)]) for _ in range(2))
     server.beside.append(blue)
     await server.activation.follow()
     server.beside.append(green)
@@ -480,6 +481,8 @@ async def test_shards_of_its_own_forget_what_neither_is_current_nor_was_before(r
     await server.activation.follow()
     for version in ("v3", "v4"):
         manifest = publish(root, version, passages(30), shards=3)
-        server.beside = server.beside or [FakeFleet(Shape.of(manifest), [FakeControl(server.log) for _ in range(3)])]
+        server.beside = server.beside or [
+            FakeServices(ServingShape.of(manifest), [FakeControl(server.log) for _ in range(3)])
+        ]
         await server.activation.follow()
     assert [shard.loaded for shard in own] == [[], []]

@@ -489,7 +489,7 @@ async def test_a_sane_request_id_is_kept(server: Server, given: str) -> None:
         await server.post({"query": "a"}, headers={"x-request-id": given}),
         await server.post({}, headers={"x-request-id": given}),
         await server.client.get("/healthz", headers={"x-request-id": given}),
-        await server.client.get("/nowhere", headers={"x-request-id": given}),
+        await server.client.get("/find_no_services", headers={"x-request-id": given}),
     ):
         assert response.headers.get_list("x-request-id") == [given]
 
