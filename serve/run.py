@@ -211,8 +211,8 @@ def _served_version(loop: asyncio.Runner) -> str | None:
 
     loop: the one of all calls; Serve ties its handles to the loop of the caller (`private_ray`), and keeps them.
     """
-    info = _ask(loop, "index_info")
-    return None if info is None or info["problem"] else str(info["version"])
+    description = _ask(loop, "describe")
+    return None if description is None or description.problem else str(description.version)
 
 
 def _lacking(loop: asyncio.Runner) -> str:

@@ -21,7 +21,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, to_json
 from starlette.concurrency import run_in_threadpool
 
-from serve.dialects import Engine
+from serve.dialects.base import Engine
 from serve.web.access import ADMIN
 from serve.web.errors import MOST_PROBLEMS, responses
 from shoal.errors import InvalidArgument
@@ -349,16 +349,16 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
         answers = await engine().search(
             [
                 SearchRequest(
-                    query,
-                    top_k,
-                    top_n,
-                    body.rerank,
-                    deadline,
-                    "vector" in body.include,
-                    body.explain,
-                    body.mode,
-                    body.filter,
-                    body.recall,
+                    query=query,
+                    top_k=top_k,
+                    top_n=top_n,
+                    rerank=body.rerank,
+                    deadline=deadline,
+                    include_vector="vector" in body.include,
+                    explain=body.explain,
+                    mode=body.mode,
+                    filter=body.filter,
+                    recall=body.recall,
                 )
                 for query in queries
             ]
@@ -376,7 +376,7 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     @routes.get("/index", response_model=IndexInfo, responses=responses(503))
     async def index() -> Response:
         """Describe the index and the models that are served."""
-        return _response(_json(await engine().index_info()))
+        return _response(_json(await engine().describe()))
 
     @routes.post(
         "/index/activate",
@@ -387,7 +387,7 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     async def activate(body: ActivateBody) -> Response:
         """Serve another published version. Searches go on meanwhile, and none mixes two versions."""
         await engine().activate(body.version)
-        return _response(_json(await engine().index_info()))
+        return _response(_json(await engine().describe()))
 
     @routes.post(
         "/index/rollback",
@@ -398,7 +398,7 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     async def rollback(body: RollbackBody) -> Response:
         """Serve the previous version again; it is still loaded."""
         await engine().rollback()
-        return _response(_json(await engine().index_info()))
+        return _response(_json(await engine().describe()))
 
     return routes
 

@@ -12,9 +12,8 @@ from serve.ray_adapters.handles import RETRY_AFTER_S, EncoderHandle, RerankerHan
 from serve.replicas.encoder import QueryEncoder
 from serve.replicas.shard import Retriever
 from serve.telemetry import Meter
-from serve.versions.discovery import ServiceAnnouncement, ServiceSet, ShardServer
+from serve.versions.discovery import EncoderServer, ServiceAnnouncement, ServiceSet, ShardServer
 from shoal.errors import Unavailable
-from shoal.search.services import EncodeService
 from shoal.serving.plan import ServingShape
 from shoal.settings import EncoderSettings, ServeSettings
 
@@ -54,7 +53,7 @@ class OwnServices:
             self.reranker_kind,
         )
 
-    def _encoder(self, make_meter: Callable[[], Meter]) -> EncodeService:
+    def _encoder(self, make_meter: Callable[[], Meter]) -> EncoderServer:
         if isinstance(self.encoder, EncoderSettings):
             return QueryEncoder(self.encoder, self.shape.encoder, self.settings.query_cache, make_meter)
         return EncoderHandle(self.encoder)

@@ -15,7 +15,9 @@ from shoal.settings import EncoderSettings
 
 
 class QueryEncoder:
-    """Encodes queries. Refuses to start with another encoder than the index was built with (EncoderMismatch).
+    """Encodes queries, and passages on request.
+
+    Refuses to start with another encoder than the index was built with (EncoderMismatch).
 
     Args:
         settings: of the encoder.
@@ -63,6 +65,11 @@ class QueryEncoder:
                 return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
         finally:
             self._count()
+
+    async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order: the vectors that a build gives these texts."""
+        with self._calls.call("encode", len(texts)):
+            return await self._thread.run(deadline, self._encoder.encode_passages, texts)
 
     async def look_up(self) -> ServiceAnnouncement | None:
         """Tell an endpoint what else belongs to the services of this encoder; None if nothing is announced."""

@@ -3,19 +3,22 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
+import numpy as np
+
+from serve.dialects.base import InputType
 from serve.replicas.readiness import Readiness
 from serve.telemetry import SAMPLE_S, Meter, NullMeter, Telemetry
 from serve.versions.activation import Activation
+from serve.versions.description import IndexDescription
 from serve.versions.discovery import FindServices, ServiceSet, find_no_services
 from serve.web.access import charge, overloaded_error
-from shoal.errors import Unavailable
+from shoal.errors import InvalidArgument, Unavailable
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.records import SearchAnswer, SearchRequest
+from shoal.records import FloatArray, SearchAnswer, SearchRequest
 from shoal.search.pipeline import SearchPipeline
 from shoal.settings import ServeSettings
 
@@ -23,7 +26,7 @@ logger = logging.getLogger("ray.serve")
 
 
 class Ingress:
-    """The engine behind the HTTP dialects (`serve.dialects.Engine`): the search pipeline, and the version it serves.
+    """The engine behind the HTTP dialects, `serve.dialects.base.Engine`: a search pipeline over the version it serves.
 
     Args:
         settings: of the server.
@@ -72,19 +75,50 @@ class Ingress:
         charge(len(requests))
         started = time.monotonic()
         try:
-            if self._answering >= self._settings.max_requests:
-                raise overloaded_error(self._settings)
-            self._answering += 1
-            try:
+            with self._admit():
                 pipeline = self._pipeline or await self._first(min(request.deadline for request in requests))
                 answers = await pipeline.search_all(requests)
-            finally:
-                self._answering -= 1
         except BaseException as error:
             self._telemetry.ended(requests, error, 1000 * (time.monotonic() - started))
             raise
         self._telemetry.answered(requests, answers)
         return answers
+
+    async def embed(self, texts: Sequence[str], input_type: InputType, deadline: float) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order. Raises Overloaded at once beyond `max_requests`."""
+        charge(len(texts))
+        with self._admit():
+            services = await self._services_in_use(deadline)
+            encode = services.encoder.encode if input_type == "query" else services.encoder.encode_passages
+            size = self._settings.max_batch  # searches get their turn between two batches
+            batches = [texts[start : start + size] for start in range(0, max(1, len(texts)), size)]
+            return np.concatenate([await encode(batch, deadline) for batch in batches])
+
+    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n,), higher is better, in input order. Raises Overloaded at once beyond `max_requests`."""
+        charge(1)
+        with self._admit():
+            services = await self._services_in_use(deadline)
+            if services.reranker is None:
+                raise InvalidArgument("this server has no reranker; start it with one (--reranker)")
+            return await services.reranker.score(query, documents, deadline)
+
+    @contextmanager
+    def _admit(self) -> Iterator[None]:
+        """Count one HTTP request that is being answered. Raises Overloaded beyond `max_requests`."""
+        if self._answering >= self._settings.max_requests:
+            raise overloaded_error(self._settings)
+        self._answering += 1
+        try:
+            yield
+        finally:
+            self._answering -= 1
+
+    async def _services_in_use(self, deadline: float) -> ServiceSet:
+        if self._pipeline is None:
+            await self._first(deadline)
+        assert self._services is not None
+        return self._services
 
     async def _first(self, deadline: float) -> SearchPipeline:
         """Wait until this ingress serves a version: one that replaces another is asked before it does."""
@@ -101,7 +135,7 @@ class Ingress:
                     self._telemetry.queue(stage, length)
             await asyncio.sleep(SAMPLE_S)
 
-    async def index_info(self) -> dict[str, Any]:
+    async def describe(self) -> IndexDescription:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""
         services = self._services
         return self._activation.describe(self._described.reranker if services and services.reranker else None)

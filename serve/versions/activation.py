@@ -9,15 +9,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
 
+from serve.versions.description import IndexDescription
 from serve.versions.discovery import FindServices, ServiceSet
 from serve.versions.liveness import LivenessTracker
 from shoal.errors import Conflict, DeadlineExceeded, EncoderMismatch, NotFound, ShoalError, Unavailable
 from shoal.index_root import versions
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.records import Mode
 from shoal.serving.plan import ServingShape
 
 logger = logging.getLogger("ray.serve")
@@ -179,29 +178,11 @@ class Activation:
             if answer is False or not self._liveness.is_alive((version, number), answer)
         ]
 
-    def describe(self, reranker: str | None) -> dict[str, Any]:
-        """Describe what is served, as /v1/index shows it. Raises Unavailable before the first version is."""
-        manifest = self._manifest
-        if manifest is None:
+    def describe(self, reranker: str | None) -> IndexDescription:
+        """Describe what is served, by the name of the reranker in use. Raises Unavailable before a version is."""
+        if self._manifest is None:
             raise Unavailable(self._problem or "the index version is being loaded; try again", retry_after_s=START_S)
-        return {
-            "version": manifest.version,
-            "previous": self._previous,
-            "created_at": manifest.created_at,
-            "passages": manifest.counts.passages,
-            "shards": len(manifest.shards),
-            "dim": manifest.dim,
-            "metric": manifest.metric,
-            "kind": manifest.index.kind,
-            "search": manifest.index.search,
-            "recall_at_10": manifest.index.recall_at_10,
-            "curve": [point.model_dump() for point in manifest.index.curve],
-            "modes": ["dense"] if manifest.lexical is None else list(get_args(Mode)),
-            "late_interaction": "none" if manifest.late is None else "stored",
-            "fields": manifest.fields,
-            "models": {"encoder": manifest.encoder.model, "reranker": reranker},
-            "problem": self._problem,
-        }
+        return IndexDescription.of(self._manifest, self._previous, reranker, self._problem)
 
     def _patience_s(self) -> float:
         """How long a look waits for the shards; while nothing is served, it does not wait for one that hangs."""

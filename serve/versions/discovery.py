@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from shoal.records import FloatArray
 from shoal.search.services import EncodeService, RerankService, ShardService
 from shoal.serving.plan import ServingShape
 
@@ -18,6 +19,14 @@ STARTED = WHOLE | {"UNHEALTHY"}
 """Statuses of an application whose replicas have all been there."""
 STARTING = STARTED | {"DEPLOYING"}
 """Statuses of an application that answers, or may soon."""
+
+
+class EncoderServer(EncodeService, Protocol):
+    """What an ingress asks of the encoder: vectors of queries for its searches, and of passages for who wants them."""
+
+    async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order: the vectors that a build gives these texts."""
+        ...
 
 
 class ShardControl(Protocol):
@@ -46,7 +55,7 @@ class ServiceSet:
 
     Args:
         shape: the versions that they can serve.
-        encoder: encodes queries.
+        encoder: encodes queries and passages.
         shards: every shard, in order.
         reranker: None if there is none.
         reranker_kind: the kind of the reranker, if its name does not tell.
@@ -54,7 +63,7 @@ class ServiceSet:
     """
 
     shape: ServingShape
-    encoder: EncodeService
+    encoder: EncoderServer
     shards: Sequence[ShardServer]
     reranker: RerankService | None
     reranker_kind: str | None = None

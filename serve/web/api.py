@@ -10,13 +10,12 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
-from serve.dialects import Engine, routers
+from serve.dialects import routers
+from serve.dialects.base import Engine
 from serve.web import access, errors
 from serve.web.middleware import RequestGuard
 from shoal import __version__
 from shoal.settings import ServeSettings
-
-__all__ = ["Engine", "create_api"]
 
 DESCRIPTION = """Two-stage semantic retrieval: nearest passages from every shard of an index, then a reranker.
 

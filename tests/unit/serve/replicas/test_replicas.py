@@ -126,8 +126,10 @@ async def test_the_shards_rerank_and_the_server_says_that_they_can(tmp_path: Pat
     stored = LateSettings(late_interaction="stored", late_dims=32, late_bits=8)
     publish(tmp_path / "root", "v1", passages(40), late=stored)
     engine = await local_engine(ServeSettings(index=str(tmp_path / "root"), encoder="hashing:64", reranker="overlap"))
-    assert (await engine.index_info())["late_interaction"] == "stored"
-    (answer,) = await engine.search([SearchRequest("the red fish number n5", 12, 3, "late", soon())])
+    assert (await engine.describe()).late_interaction == "stored"
+    (answer,) = await engine.search(
+        [SearchRequest(query="the red fish number n5", top_k=12, top_n=3, rerank="late", deadline=soon())]
+    )
     assert (answer.reranker, answer.degraded) == ("late", None)
     scores = [result.rerank_score for result in answer.results]
     model = load_encoder(HASHING)
@@ -285,7 +287,7 @@ async def test_the_ingress_searches_describes_and_switches(settings: ServeSettin
     reranker = Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
     encoder = QueryEncoder(HASHING, fingerprint, 10)
     ingress = Ingress(settings, lambda _: ServiceSet(ServingShape(fingerprint, 2), encoder, shards, reranker))
-    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
+    request = SearchRequest(query="red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
     assert await ingress.ready() == ["the index version is being loaded"]
     await ingress._activation.follow()
     ingress._readiness._found_at = 0.0
@@ -296,9 +298,9 @@ async def test_the_ingress_searches_describes_and_switches(settings: ServeSettin
     await ingress.activate("v2")
     (answer,) = await ingress.search([request])
     assert answer.index_version == "v2"
-    assert (await ingress.index_info())["previous"] == "v1"
+    assert (await ingress.describe()).previous == "v1"
     await ingress.rollback()
-    assert (await ingress.index_info())["version"] == "v1"
+    assert (await ingress.describe()).version == "v1"
     ingress._watch.cancel()
 
 
@@ -328,7 +330,7 @@ async def test_the_ingress_goes_over_to_other_services_and_searches_under_way_en
 
     ingress = Ingress(settings, lambda _: narrow, find)
     ingress._watch.cancel()
-    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
+    request = SearchRequest(query="red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
     await ingress._activation.follow()
     waiting = asyncio.ensure_future(ingress.search([request]))
     await asyncio.sleep(0)
@@ -359,9 +361,9 @@ async def test_the_ingress_answers_by_what_services_were_started_with_and_not_by
     ingress = Ingress(endpoint, None, find)
     ingress._watch.cancel()
     await ingress._activation.follow()
-    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
+    request = SearchRequest(query="red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
     (answer,) = await ingress.search([request])
-    assert answer.reranker == (await ingress.index_info())["models"]["reranker"] == "overlap"
+    assert answer.reranker == (await ingress.describe()).models.reranker == "overlap"
     assert ingress._pipeline is not None
     assert ingress._pipeline._settings == endpoint.model_copy(update=given)
 
@@ -370,7 +372,7 @@ async def test_a_search_waits_for_an_ingress_that_has_just_started(settings: Ser
     shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
     shape = ServingShape(load_encoder(HASHING).fingerprint(), 2)
     services = ServiceSet(shape, QueryEncoder(HASHING, shape.encoder, 10), shards, None)
-    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
+    request = SearchRequest(query="red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
     (answer,) = await Ingress(settings, lambda _: services).search([request])
     assert (answer.index_version, answer.results[0].id) == ("v1", "p0")
 
@@ -401,7 +403,7 @@ async def test_beyond_its_limit_the_ingress_refuses_at_once(settings: ServeSetti
     ingress = Ingress(limited, lambda _: services, make_meter=lambda: meter)
     ingress._watch.cancel()
     await ingress._activation.follow()
-    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
+    request = SearchRequest(query="red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
     inside = [asyncio.ensure_future(ingress.search([request])) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match="works on 2 searches already") as refusal:

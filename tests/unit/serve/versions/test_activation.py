@@ -1,7 +1,7 @@
 import asyncio
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -103,7 +103,7 @@ async def test_the_first_look_loads_what_current_names(root: Path) -> None:
     assert server.log == ["prepare v1", "prepare v1", "switch v1", "retire all but v1", "retire all but v1"]
     assert sum(server.counts) == 20
     assert await server.activation.missing(0) == []
-    assert server.activation.describe("overlap") == {
+    assert asdict(server.activation.describe("overlap")) == {
         "version": "v1",
         "previous": None,
         "created_at": "2026-11-22T23:34:11+00:00",
@@ -130,7 +130,7 @@ async def test_a_version_goes_live_only_after_every_shard_has_loaded_it(root: Pa
     await server.activation.activate("v2")
     assert server.current == "v2"
     assert server.log == ["prepare v2", "prepare v2", "switch v2", "retire all but v2 v1", "retire all but v2 v1"]
-    assert server.activation.describe(None)["previous"] == "v1"
+    assert server.activation.describe(None).previous == "v1"
 
 
 async def test_rollback_goes_to_the_previous_version_and_back(root: Path) -> None:
@@ -140,9 +140,9 @@ async def test_rollback_goes_to_the_previous_version_and_back(root: Path) -> Non
         await server.activation.rollback()
     await server.activation.activate("v2")
     await server.activation.rollback()
-    assert (server.current, server.activation.describe(None)["previous"]) == ("v1", "v2")
+    assert (server.current, server.activation.describe(None).previous) == ("v1", "v2")
     await server.activation.rollback()
-    assert (server.current, server.activation.describe(None)["previous"]) == ("v2", "v1")
+    assert (server.current, server.activation.describe(None).previous) == ("v2", "v1")
 
 
 async def test_a_rollback_makes_current_what_it_loaded_whatever_a_build_activates_meanwhile(root: Path) -> None:
@@ -152,8 +152,8 @@ async def test_a_rollback_makes_current_what_it_loaded_whatever_a_build_activate
     await server.activation.activate("v2")
     server.shards[0].meanwhile = lambda: versions.activate(server.storage, "v3")
     await server.activation.rollback()
-    assert (server.current, server.activation.describe(None)["version"]) == ("v1", "v1")
-    assert server.activation.describe(None)["previous"] == "v3"
+    assert (server.current, server.activation.describe(None).version) == ("v1", "v1")
+    assert server.activation.describe(None).previous == "v3"
 
 
 async def test_what_another_process_makes_current_is_followed(root: Path) -> None:
@@ -161,7 +161,7 @@ async def test_what_another_process_makes_current_is_followed(root: Path) -> Non
     await server.activation.follow()
     versions.activate(server.storage, "v2")
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v2"
+    assert server.activation.describe(None).version == "v2"
     server.log.clear()
     await server.activation.follow()
     assert server.log == []
@@ -173,7 +173,7 @@ async def test_a_version_that_a_shard_cannot_load_is_not_activated(root: Path) -
     server.shards[1].fails["v2"] = CorruptIndex("vectors.faiss does not match")
     with pytest.raises(CorruptIndex, match=r"vectors\.faiss does not match"):
         await server.activation.activate("v2")
-    assert server.current == server.activation.describe(None)["version"] == "v1"
+    assert server.current == server.activation.describe(None).version == "v1"
 
 
 async def test_a_damaged_version_is_refused_even_if_the_shards_hold_it(root: Path) -> None:
@@ -182,7 +182,7 @@ async def test_a_damaged_version_is_refused_even_if_the_shards_hold_it(root: Pat
     damage(root, "v2")
     with pytest.raises(CorruptIndex, match="version v2 is not activated"):
         await server.activation.activate("v2")
-    assert server.current == server.activation.describe(None)["version"] == "v1"
+    assert server.current == server.activation.describe(None).version == "v1"
 
 
 async def test_a_broken_current_leaves_the_old_version_serving_and_is_told(root: Path) -> None:
@@ -192,8 +192,8 @@ async def test_a_broken_current_leaves_the_old_version_serving_and_is_told(root:
     versions.activate(server.storage, "v2")
     await server.activation.follow()
     described = server.activation.describe(None)
-    assert described["version"] == "v1"
-    assert described["problem"] == "v2 cannot be served: vectors.faiss does not match"
+    assert described.version == "v1"
+    assert described.problem == "v2 cannot be served: vectors.faiss does not match"
     assert await server.activation.missing(0) == []
 
     tries = server.shards[0].tries
@@ -202,7 +202,7 @@ async def test_a_broken_current_leaves_the_old_version_serving_and_is_told(root:
     server.shards[0].fails.clear()
     server.time += REFUSED_S
     await server.activation.follow()
-    assert (server.activation.describe(None)["version"], server.activation.describe(None)["problem"]) == ("v2", None)
+    assert (server.activation.describe(None).version, server.activation.describe(None).problem) == ("v2", None)
 
 
 async def test_an_unreadable_current_is_a_problem_too(root: Path) -> None:
@@ -210,8 +210,8 @@ async def test_an_unreadable_current_is_a_problem_too(root: Path) -> None:
     await server.activation.follow()
     (root / "CURRENT").write_text("{")
     await server.activation.follow()
-    assert "CURRENT cannot be served" in server.activation.describe(None)["problem"]
-    assert server.activation.describe(None)["version"] == "v1"
+    assert "CURRENT cannot be served" in server.activation.describe(None).problem
+    assert server.activation.describe(None).version == "v1"
 
 
 async def test_a_server_that_starts_on_a_broken_current_serves_the_version_before_it(root: Path) -> None:
@@ -219,8 +219,8 @@ async def test_a_server_that_starts_on_a_broken_current_serves_the_version_befor
     server = Server(root)
     server.shards[0].fails["v2"] = CorruptIndex("damaged")
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v1"
-    assert server.activation.describe(None)["problem"] == "v2 cannot be served: damaged"
+    assert server.activation.describe(None).version == "v1"
+    assert server.activation.describe(None).problem == "v2 cannot be served: damaged"
 
 
 async def test_whatever_keeps_the_version_before_from_being_served_current_is_followed_on(root: Path) -> None:
@@ -234,7 +234,7 @@ async def test_whatever_keeps_the_version_before_from_being_served_current_is_fo
     server.shards[0].fails.clear()
     server.time += REFUSED_S
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v2"
+    assert server.activation.describe(None).version == "v2"
 
 
 async def test_the_version_before_a_broken_one_is_served_as_soon_as_its_shards_are_there(root: Path) -> None:
@@ -246,8 +246,8 @@ async def test_the_version_before_a_broken_one_is_served_as_soon_as_its_shards_a
     assert "nor can the version before it: shard 1 has no replica" in (await server.activation.missing(0))[0]
     server.shards[1].fails.clear()
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v1"
-    assert server.activation.describe(None)["problem"] == "v2 cannot be served: damaged"
+    assert server.activation.describe(None).version == "v1"
+    assert server.activation.describe(None).problem == "v2 cannot be served: damaged"
     assert server.shards[0].tries == 3, "the broken one was not read again"
 
 
@@ -260,8 +260,8 @@ async def test_a_server_that_starts_on_a_broken_current_takes_it_from_no_other(r
     await first.activation.follow()
     shutil.rmtree(root / "versions" / "v2")
     await second.activation.follow()
-    assert second.activation.describe(None)["version"] == "v1"
-    assert first.activation.describe(None)["version"] == "v2"
+    assert second.activation.describe(None).version == "v1"
+    assert first.activation.describe(None).version == "v2"
     assert await first.activation.missing(0) == []
 
 
@@ -284,7 +284,7 @@ async def test_a_server_that_starts_while_a_shard_is_gone_makes_do_with_the_othe
         server.activation.describe(None)
     server.time += PATIENCE_S + 1
     await server.activation.follow()
-    assert (server.activation.describe(None)["version"], server.activation.describe(None)["problem"]) == ("v1", None)
+    assert (server.activation.describe(None).version, server.activation.describe(None).problem) == ("v1", None)
     assert "switch v1 without 1" in server.log
     assert await server.activation.missing(0) == ["shard 1 has not loaded version v1"]
 
@@ -302,7 +302,7 @@ async def test_services_that_start_late_serve_the_current_version_and_not_the_on
     with pytest.raises(Unavailable, match="waits for replicas"):
         server.activation.describe(None)
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v2"
+    assert server.activation.describe(None).version == "v2"
 
 
 async def test_a_server_that_fell_back_takes_the_current_version_without_a_shard_too(root: Path) -> None:
@@ -311,12 +311,12 @@ async def test_a_server_that_fell_back_takes_the_current_version_without_a_shard
     await server.activation.follow()
     server.time += PATIENCE_S + 1
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v1"
+    assert server.activation.describe(None).version == "v1"
     services = FakeServices(ServingShape.of(wide), [FakeControl(server.log) for _ in range(3)])
     services.shards[2].fails["v3"] = Unavailable("shard 2 has no replica")
     server.beside.append(services)
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v3"
+    assert server.activation.describe(None).version == "v3"
     assert "switch v3 without 2" in server.log
 
 
@@ -348,7 +348,7 @@ async def test_what_is_broken_counts_more_than_what_does_not_answer(root: Path) 
     server.shards[0].fails["v2"] = Unavailable("shard 0 has no replica")
     server.shards[1].fails["v2"] = CorruptIndex("damaged")
     await server.activation.follow()
-    assert server.activation.describe(None)["problem"] == "v2 cannot be served: damaged"
+    assert server.activation.describe(None).problem == "v2 cannot be served: damaged"
 
 
 @pytest.mark.parametrize(
@@ -407,12 +407,12 @@ async def test_a_version_of_another_shape_is_served_as_soon_as_there_are_replica
     await server.activation.follow()
     versions.activate(server.storage, "v3")
     await server.activation.follow()
-    assert "v3 has 3 shards and this server 2" in server.activation.describe(None)["problem"]
-    assert server.activation.describe(None)["version"] == "v1"
+    assert "v3 has 3 shards and this server 2" in server.activation.describe(None).problem
+    assert server.activation.describe(None).version == "v1"
     narrow, other = server.shards, FakeServices(ServingShape.of(wide), [FakeControl(server.log) for _ in range(3)])
     server.beside.append(other)
     await server.activation.follow()  # at the next look, not only when a broken one would be tried again
-    assert (server.activation.describe(None)["version"], server.activation.describe(None)["problem"]) == ("v3", None)
+    assert (server.activation.describe(None).version, server.activation.describe(None).problem) == ("v3", None)
     assert await server.activation.missing(0) == []
     assert [shard.loaded for shard in narrow] == [["v1"], ["v1"]], "rollback takes no loading"
     assert [shard.loaded for shard in other.shards] == [["v3"]] * 3
@@ -437,8 +437,8 @@ async def test_a_server_without_replicas_waits_for_them_and_takes_those_of_the_v
         server.activation.describe(None)  # the other ingress replicas may serve v3
     server.time += PATIENCE_S + 1
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v1"
-    assert "v3 cannot be served" in server.activation.describe(None)["problem"]
+    assert server.activation.describe(None).version == "v1"
+    assert "v3 cannot be served" in server.activation.describe(None).problem
 
 
 async def test_what_a_shard_lacks_is_named(root: Path) -> None:

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter
 
 from serve.dialects import native
+from serve.versions.description import IndexDescription, ModelNames
 from serve.web.api import create_api
 from shoal.errors import (
     Conflict,
@@ -51,11 +52,25 @@ class FakeEngine:
             raise self.error
         return await self.pipeline.search_all(requests)
 
-    async def index_info(self) -> dict[str, Any]:
-        models = {"encoder": "fake", "reranker": "fake"}
-        version = self.pipeline.version
-        info = {"version": version, "previous": self.previous, "passages": 40, "shards": 2, "dim": 8}
-        return {**info, "metric": "cosine", "kind": "flat", "modes": ["dense"], "models": models}
+    async def describe(self) -> IndexDescription:
+        assert self.pipeline.version is not None
+        return IndexDescription(
+            version=self.pipeline.version,
+            previous=self.previous,
+            created_at="2026-11-22T23:34:11+00:00",
+            passages=40,
+            shards=2,
+            dim=8,
+            metric="cosine",
+            kind="flat",
+            search="",
+            recall_at_10=None,
+            curve=[],
+            modes=["dense"],
+            late_interaction="none",
+            fields={},
+            models=ModelNames("fake", "fake"),
+        )
 
     async def activate(self, version: str) -> None:
         if self.error:
