@@ -11,7 +11,8 @@ import pytest
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter
 
-from serve.dialects import native
+from serve.dialects.native import models as native
+from serve.dialects.native import render, routes
 from serve.versions.description import IndexDescription, ModelNames
 from serve.web.api import create_api
 from shoal.errors import (
@@ -261,7 +262,7 @@ async def test_rerank_is_off_by_default_where_there_is_no_reranker() -> None:
 
 
 async def test_explain_and_timeout(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native.time, "time", lambda: 5_000_000_000.0)
+    monkeypatch.setattr(routes.time, "time", lambda: 5_000_000_000.0)
     answer = answer_of(await server.post({"query": "a", "explain": True, "timeout_ms": 1500}))
     assert answer.explain is not None
     assert set(answer.explain) == {"plan", "shards", "candidates"}
@@ -441,13 +442,13 @@ async def test_one_answer_has_so_many_results_and_no_more(body: Any, param: str,
 
 async def test_a_large_answer_is_written_beside_the_loop(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     writers: list[bool] = []
-    written = native._written
+    written = render.render_answer
 
     def write(*args: Any) -> bytes:
         writers.append(threading.current_thread() is threading.main_thread())
         return written(*args)
 
-    monkeypatch.setattr(native, "_written", write)
+    monkeypatch.setattr(render, "render_answer", write)
     small = await server.post({"query": "a", "top_n": 20})
     response = await server.post({"query": ["a", "b", "c"], "top_n": 20})
     assert writers == [True, False, False, False]
