@@ -177,7 +177,7 @@ class Access:
                 if isinstance(error, Unauthenticated):
                     # Who has no key gets no connection on which to send for ever either.
                     headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
-                await response_of(error, headers)(scope, receive, send)
+                await response_of(error, headers, scope)(scope, receive, send)
                 return
             token = _GRANT.set(grant)
             try:

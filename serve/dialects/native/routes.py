@@ -16,15 +16,13 @@ from serve.web.errors import responses
 from shoal.records import SearchRequest
 from shoal.settings import ServeSettings
 
-PREFIX = "/v1"
-"""What the paths of this dialect begin with."""
 FEW_RESULTS = 50
 """Results that take less time to serialise than to hand over to a thread; with vectors a few milliseconds."""
 
 
 def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     """Build the routes of this dialect. All limits come from the settings."""
-    routes = APIRouter(prefix=PREFIX, tags=["native"])
+    routes = APIRouter(prefix="/v1", tags=["native"])
     _add_search(routes, engine, settings)
     _add_index(routes, engine)
     return routes
