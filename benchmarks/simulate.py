@@ -216,7 +216,7 @@ async def _run(scenario: str, width: int, queries: int, latencies: FloatArray, c
         if number == LEARNT + queries:
             break
         started = now()
-        request = SearchRequest(f"query {number}", 10, 10, False, deadline=started + TIMEOUT_S)
+        request = SearchRequest(query=f"query {number}", top_k=10, top_n=10, rerank=False, deadline=started + TIMEOUT_S)
         try:
             answer = await pipeline.search(request)
             share = answer.coverage.fraction

@@ -4,18 +4,13 @@
 
     serve.app:build_app       everything in one application
     serve.app:build_endpoint  the HTTP endpoint alone, which is answered by applications beside it
-    serve.app:build_services  what is behind an endpoint, for versions of one shape (`shoal.serving.plan.Shape`)
+    serve.app:build_services  what is behind an endpoint, for versions of one shape (`shoal.serving.plan.ServingShape`)
 
 An endpoint finds services by their names: those of `shoal` are called `shoal-…`. The index version is no argument, but
 for services that are started before their version is current: changing an argument restarts replicas, publishing a
 version does not.
 """
 
-import asyncio
-import logging
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +18,25 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from ray import serve
 from ray.serve.context import _get_global_client
-from ray.serve.handle import DeploymentHandle
 
-from serve.ray_adapters.handles import RETRY_AFTER_S, EncoderHandle, RerankerHandle, ShardHandle, call
 from serve.ray_adapters.metrics import ReplicaMeter
+from serve.ray_adapters.services import OwnServices, ServeApplications
 from serve.replicas.encoder import QueryEncoder
-from serve.replicas.ingress import THEIRS, Ingress, Services
+from serve.replicas.ingress import Ingress
 from serve.replicas.reranker import RERANK_QUERIES, Reranker
 from serve.replicas.shard import Retriever
-from serve.telemetry import Meter
+from serve.versions.discovery import SERVICE_SETTINGS, ServiceAnnouncement, ServiceDiscovery
 from serve.web.access import KeyRing, check_exposure
 from serve.web.api import create_api
-from shoal.errors import InvalidArgument, Unavailable
-from shoal.fingerprint import Fingerprint
+from shoal.errors import InvalidArgument
 from shoal.index_root import layout
 from shoal.index_root.storage import Storage
-from shoal.serving.plan import Serving, Shape, plan_serving
-from shoal.settings import EncoderSettings, ServeSettings
+from shoal.serving.plan import ServingPlan, ServingShape, plan_serving
+from shoal.settings import ServeSettings
 from shoal.system.proxies import LOOPBACK
-
-logger = logging.getLogger("ray.serve")
 
 NAME = "shoal"
 """Name of the application in Serve."""
-CONTROLLER_S = 5.0
-"""How long an endpoint waits for Serve's controller to name the applications, in seconds."""
-LOOK_UP_S = 2.0
-"""How long it waits for one of them to tell what it serves: less than a new endpoint has patience."""
 CONTROL_REQUESTS = 64
 """Requests a replica accepts beside its searches: health, readiness, description, activation."""
 
@@ -78,36 +65,37 @@ def build_services(args: dict[str, Any]) -> serve.Application:
     return wire_services(settings, plan_serving(settings, args.get("version")))
 
 
-def wire_services(settings: ServeSettings, plan: Serving) -> serve.Application:
-    """Wire the services that were planned, for an endpoint beside them."""
+def wire_services(settings: ServeSettings, plan: ServingPlan) -> serve.Application:
+    """Wire the services that were planned, for an endpoint beside them, which enters by their encoder."""
     settings = _anywhere(settings)
-    # An endpoint beside them has nothing of theirs inside.
+    # An endpoint beside them has none of them inside.
     settings = settings.model_copy(
         update={name: getattr(settings, name) or 1 for name in ("encoder_replicas", "retriever_replicas")}
     )
-    shape = Shape.of(plan.manifest)
-    theirs = settings.model_dump(include=set(THEIRS))
-    more = settings.index, shape, _shards(settings, shape), _reranker(settings, plan), plan.kind, theirs
-    return _encoder(settings, plan, Entrance, *more)
+    shape = ServingShape.of(plan.manifest)
+    announcement = ServiceAnnouncement(
+        index=settings.index,
+        shape=shape,
+        shards=_shards(settings, shape),
+        reranker=_reranker(settings, plan),
+        reranker_kind=plan.reranker_kind,
+        service_settings=settings.model_dump(include=set(SERVICE_SETTINGS)),
+    )
+    return _encoder(settings, plan, announcement)
 
 
-def wire_endpoint(settings: ServeSettings, plan: Serving | None = None) -> serve.Application:
+def wire_endpoint(settings: ServeSettings, plan: ServingPlan | None = None) -> serve.Application:
     """Wire the HTTP endpoint, with services of its own as planned, or without."""
     settings = _anywhere(settings)
 
-    def api() -> FastAPI:
-        keys = KeyRing.of(settings.api_keys_file, share=1 / settings.ingress_replicas)
-        client = _get_global_client()
-        assert client is not None
-        check_exposure(client.http_config.host or LOOPBACK[0], keyed=keys is not None, anonymous=settings.anonymous)
-        engine = lambda: serve.get_replica_context().servable_object  # noqa: E731
-        return create_api(engine, settings, keys=keys, adds_request_id=False)
+    def api() -> FastAPI:  # Serve takes functions for what makes an application, and nothing else
+        return _api(settings)
 
     encodes = plan is not None and not settings.encoder_replicas
     # More than the ingress works on, so that it is the ingress that refuses; Serve's own refusals look like that too.
-    server: Any = _deployment(
+    ingress: Any = _deployment(
         settings,
-        serve.ingress(api)(Server),
+        serve.ingress(api)(Ingress),
         "ingress",
         num_replicas=settings.ingress_replicas,
         max_replicas_per_node=settings.replicas_per_node,
@@ -116,26 +104,44 @@ def wire_endpoint(settings: ServeSettings, plan: Serving | None = None) -> serve
         backpressure_config={"status_code": 429, "retry_after_s": 1},
         ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica if encodes else 0),
     )
-    if plan is None:
-        alone: serve.Application = server.bind(settings)
-        return alone
-    shape = Shape.of(plan.manifest)
-    encoder = _encoder(settings, plan, QueryEncoder) if settings.encoder_replicas else plan.encoder
-    whole: serve.Application = server.bind(
+    discovery = ServiceDiscovery(settings.index, ServeApplications())
+    application: serve.Application = ingress.bind(
         settings,
-        shape,
-        encoder,
-        _shards(settings, shape) if settings.retriever_replicas else None,
-        _reranker(settings, plan),
-        plan.kind,
+        _own_services(settings, plan).connect if plan is not None else None,
+        discovery.find_services,
+        ReplicaMeter,
     )
-    return whole
+    return application
 
 
-def _encoder(settings: ServeSettings, plan: Serving, cls: type[QueryEncoder], *more: Any) -> serve.Application:
+def _api(settings: ServeSettings) -> FastAPI:
+    """The HTTP application of an ingress replica, made within it."""
+    keys = KeyRing.of(settings.api_keys_file, share=1 / settings.ingress_replicas)
+    client = _get_global_client()
+    assert client is not None
+    check_exposure(client.http_config.host or LOOPBACK[0], keyed=keys is not None, anonymous=settings.anonymous)
+    engine = lambda: serve.get_replica_context().servable_object  # noqa: E731
+    return create_api(engine, settings, keys=keys, adds_request_id=False)
+
+
+def _own_services(settings: ServeSettings, plan: ServingPlan) -> OwnServices:
+    shape = ServingShape.of(plan.manifest)
+    return OwnServices(
+        settings=settings,
+        shape=shape,
+        encoder=_encoder(settings, plan) if settings.encoder_replicas else plan.encoder,
+        shards=_shards(settings, shape) if settings.retriever_replicas else None,
+        reranker=_reranker(settings, plan),
+        reranker_kind=plan.reranker_kind,
+    )
+
+
+def _encoder(
+    settings: ServeSettings, plan: ServingPlan, announcement: ServiceAnnouncement | None = None
+) -> serve.Application:
     deployment = _deployment(
         settings,
-        cls,
+        QueryEncoder,
         "encoder",
         num_replicas=settings.encoder_replicas,
         max_replicas_per_node=settings.replicas_per_node,
@@ -144,12 +150,12 @@ def _encoder(settings: ServeSettings, plan: Serving, cls: type[QueryEncoder], *m
         ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
     )
     application: serve.Application = deployment.bind(
-        plan.encoder, plan.manifest.encoder, settings.query_cache, ReplicaMeter, *more
+        plan.encoder, plan.manifest.encoder, settings.query_cache, ReplicaMeter, announcement
     )
     return application
 
 
-def _shards(settings: ServeSettings, shape: Shape) -> list[Any]:
+def _shards(settings: ServeSettings, shape: ServingShape) -> list[Any]:
     return [
         _deployment(
             settings,
@@ -165,7 +171,7 @@ def _shards(settings: ServeSettings, shape: Shape) -> list[Any]:
     ]
 
 
-def _reranker(settings: ServeSettings, plan: Serving) -> Any:
+def _reranker(settings: ServeSettings, plan: ServingPlan) -> Any:
     """The deployment of the reranker, None if there is none."""
     if plan.reranker is None:
         return None
@@ -179,129 +185,6 @@ def _reranker(settings: ServeSettings, plan: Serving) -> Any:
         ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
         **_reranker_replicas(settings),
     ).bind(plan.reranker, 4 * RERANK_QUERIES, ReplicaMeter)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What an application serves and how, and the handles of its shards and its reranker. Travels to the endpoint."""
-
-    index: str
-    shape: Shape
-    shards: Sequence[DeploymentHandle]
-    reranker: DeploymentHandle | None
-    kind: str | None
-    theirs: dict[str, Any]
-
-    def services(self, encoder: DeploymentHandle) -> Services:
-        """The services, together with their encoder."""
-        return Services(
-            self.shape,
-            EncoderHandle(encoder),
-            [ShardHandle(handle, number) for number, handle in enumerate(self.shards)],
-            RerankerHandle(self.reranker) if self.reranker is not None else None,
-            self.kind,
-            self.theirs,
-        )
-
-
-class Entrance(QueryEncoder):
-    """The query encoder of services, by which an endpoint enters: it tells what else belongs to them."""
-
-    def __init__(
-        self,
-        settings: EncoderSettings,
-        expected: Fingerprint,
-        remembered: int,
-        meter: Callable[[], Meter],
-        index: str,
-        shape: Shape,
-        shards: list[DeploymentHandle],
-        reranker: DeploymentHandle | None,
-        kind: str | None,
-        theirs: dict[str, Any],
-    ) -> None:
-        super().__init__(settings, expected, remembered, meter)
-        self._entry = Entry(index, shape, shards, reranker, kind, theirs)
-
-    async def look_up(self) -> Entry:
-        """The services."""
-        return self._entry
-
-
-class Server(Ingress):
-    """The ingress of the application: an Ingress whose services are other deployments, or parts of its own replica.
-
-    shape: the versions that it serves itself; None if that is all left to applications beside it. encoder: its handle,
-    or the settings of one inside this replica. shards: their handles; None puts them into this replica. kind: of the
-    reranker.
-    """
-
-    def __init__(
-        self,
-        settings: ServeSettings,
-        shape: Shape | None = None,
-        encoder: DeploymentHandle | EncoderSettings | None = None,
-        shards: Sequence[DeploymentHandle] | None = None,
-        reranker: DeploymentHandle | None = None,
-        kind: str | None = None,
-    ) -> None:
-        self._known: dict[str, Services] = {}
-        meter = ReplicaMeter()
-        own = None
-        if shape is not None and encoder is not None:
-            own = Services(
-                shape,
-                QueryEncoder(encoder, shape.encoder, settings.query_cache, lambda: meter)
-                if isinstance(encoder, EncoderSettings)
-                else EncoderHandle(encoder),
-                [Retriever(settings, number, lambda: meter, shape) for number in range(shape.shards)]
-                if shards is None
-                else [ShardHandle(handle, number) for number, handle in enumerate(shards)],
-                RerankerHandle(reranker) if reranker is not None else None,
-                kind,
-            )
-        super().__init__(settings, own, self._beside, lambda: meter)
-
-    async def _beside(self, shape: Shape) -> Services | None:
-        """Services of this shape in an application beside this one, once its replicas have all been there.
-
-        An ingress that serves nothing takes those too that have just been started. Those that are whole go before
-        others, then the ones that it uses.
-        """
-        prefix = f"{serve.get_replica_context().app_name}-"
-        states = {"RUNNING", "UNHEALTHY"} if self._pipeline else {"RUNNING", "UNHEALTHY", "DEPLOYING"}
-        try:
-            async with asyncio.timeout(CONTROLLER_S):  # Serve answers from its controller, and blocks for as long
-                applications = (await asyncio.to_thread(serve.status)).applications
-        except Exception as error:
-            raise Unavailable("Serve's controller does not answer; try again", retry_after_s=RETRY_AFTER_S) from error
-        names = [name for name, one in applications.items() if name.startswith(prefix) and one.status in states]
-        self._known = {name: known for name, known in self._known.items() if name in applications}
-
-        def rank(name: str) -> tuple[bool, bool]:
-            return applications[name].status != "RUNNING", self._known.get(name) is not self._services
-
-        for name in sorted(names, key=rank):
-            if (known := await self._look_up(name)) and known.shape.fits(shape):
-                return known
-        return None
-
-    async def _look_up(self, name: str) -> Services | None:
-        """The services of an application, the same object as long as they stay what they are; None if it has none."""
-        try:
-            async with asyncio.timeout(LOOK_UP_S):
-                encoder = await asyncio.to_thread(serve.get_app_handle, name)
-                entry: Entry = await call(encoder, "look_up", deadline=time.time() + LOOK_UP_S)
-            described = entry.shape, entry.kind, entry.theirs
-        except Exception as error:  # one that is being built, or of older code, or something else, stops no other
-            logger.info("%s tells of no services: %r", name, error)
-            return None
-        if entry.index != self._settings.index:
-            return None
-        known = self._known.get(name)
-        if known is None or (known.shape, known.kind, known.theirs) != described:
-            known = self._known[name] = entry.services(encoder)
-        return known
 
 
 def validated(args: dict[str, Any] | ServeSettings) -> ServeSettings:

@@ -24,7 +24,7 @@ from typing import Any
 import typer
 
 from serve.ray_adapters import private_ray
-from serve.versions.fleets import Fleets
+from serve.versions.service_sets import ServiceSets
 from serve.web.access import KeyRing, check_exposure
 from serve.worker_setup import import_without_pandas
 from shoal import errors
@@ -32,7 +32,7 @@ from shoal.cli.application import application_folder, search_path
 from shoal.cli.errors import run as start
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
-from shoal.serving.plan import Serving, plan_serving
+from shoal.serving.plan import ServingPlan, plan_serving
 from shoal.settings import RunSettings, ServeSettings
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.system.proxies import LOOPBACK
@@ -74,7 +74,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             _serve(settings, served, plan),
             asyncio.Runner() as loop,
         ):
-            fleets = Fleets(
+            service_sets = ServiceSets(
                 served,
                 plan,
                 partial(_start_services, served),
@@ -84,9 +84,9 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
                 inside=_serves_itself(served),
             )
             url = _url(settings.host, settings.port)
-            _wait_until_ready(url, fleets.follow, partial(_lacking, loop))
+            _wait_until_ready(url, service_sets.follow, partial(_lacking, loop))
             print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
-            _watch(url, fleets.follow, min(WATCH_S, settings.watch_s))
+            _watch(url, service_sets.follow, min(WATCH_S, settings.watch_s))
     except KeyboardInterrupt:
         pass  # the end that was asked for, by Ctrl-C or SIGTERM
 
@@ -155,7 +155,7 @@ def _require_free(host: str, port: int, param: str = "--port") -> None:
 
 
 @contextmanager
-def _serve(settings: RunSettings, served: ServeSettings, plan: Serving) -> Iterator[None]:
+def _serve(settings: RunSettings, served: ServeSettings, plan: ServingPlan) -> Iterator[None]:
     """Deploy the endpoint, and stop all of Serve at the end."""
     from ray import serve
 
@@ -180,7 +180,7 @@ def _serves_itself(settings: ServeSettings) -> bool:
     return not (settings.encoder_replicas and settings.retriever_replicas)
 
 
-def _start_services(settings: ServeSettings, number: int, plan: Serving) -> None:
+def _start_services(settings: ServeSettings, number: int, plan: ServingPlan) -> None:
     from ray import serve
 
     from serve.app import NAME, wire_services
@@ -209,8 +209,8 @@ def _served_version(loop: asyncio.Runner) -> str | None:
 
     loop: the one of all calls; Serve ties its handles to the loop of the caller (`private_ray`), and keeps them.
     """
-    info = _ask(loop, "index_info")
-    return None if info is None or info["problem"] else str(info["version"])
+    description = _ask(loop, "describe")
+    return None if description is None or description.problem else str(description.version)
 
 
 def _lacking(loop: asyncio.Runner) -> str:

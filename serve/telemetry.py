@@ -121,7 +121,7 @@ class Meter(Protocol):
         ...
 
 
-class NoMeter:
+class NullMeter:
     """Measures nothing."""
 
     def count(self, metric: Metric, amount: float = 1, **labels: str) -> None:

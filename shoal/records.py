@@ -117,7 +117,7 @@ class Candidate:
     lexical_rank: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
     """One query, validated. `deadline` is absolute, in seconds since the epoch; `mode` None leaves it to the server."""
 

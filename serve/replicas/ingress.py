@@ -1,103 +1,71 @@
 """The engine behind the HTTP dialects: the search pipeline, and the version that it serves."""
 
 import asyncio
-import contextvars
 import logging
-import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
-from serve.telemetry import (
-    SAMPLE_S,
-    Meter,
-    NoMeter,
-    Telemetry,
-)
-from serve.versions.activation import BUSY_S, Activation, Pulse, ShardControl
-from serve.web.access import charge, too_many
-from shoal.errors import ShoalError, Unavailable
+import numpy as np
+
+from serve.dialects.base import InputType
+from serve.replicas.readiness import Readiness
+from serve.telemetry import SAMPLE_S, Meter, NullMeter, Telemetry
+from serve.versions.activation import Activation
+from serve.versions.description import IndexDescription
+from serve.versions.discovery import FindServices, ServiceSet, find_no_services
+from serve.web.access import charge, overloaded_error
+from shoal.errors import InvalidArgument, Unavailable
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.records import SearchAnswer, SearchRequest
+from shoal.records import FloatArray, SearchAnswer, SearchRequest
 from shoal.search.pipeline import SearchPipeline
-from shoal.search.services import EncodeService, RerankService, ShardService
-from shoal.serving.plan import Shape
 from shoal.settings import ServeSettings
 
 logger = logging.getLogger("ray.serve")
 
 
-THEIRS = ("reranker", "encoder_replicas", "retriever_replicas", "reranker_min_replicas")
-"""Settings that describe services: an ingress answers by those that they were started with, not by its own."""
-PROBE_S = 2.0
-"""How long a readiness probe waits for each service, in seconds."""
-
-
-class ShardServer(ShardService, ShardControl, Protocol):
-    """What the ingress asks of a shard: searches, and which versions it holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """The replicas behind an ingress, which serve versions of one shape.
-
-    kind: of the reranker, if its name does not tell. theirs: those settings of THEIRS in which they may differ from the
-    ingress.
-    """
-
-    shape: Shape
-    encoder: EncodeService
-    shards: Sequence[ShardServer]
-    reranker: RerankService | None
-    kind: str | None = None
-    theirs: Mapping[str, Any] = field(default_factory=dict)
-
-
-async def nowhere(shape: Shape) -> Services | None:
-    """Where an ingress looks for services beside its own if there is no such place."""
-    return None
-
-
 class Ingress:
-    """The engine behind the HTTP dialects (`serve.dialects.Engine`): the search pipeline, and the version it serves.
+    """The engine behind the HTTP dialects, `serve.dialects.base.Engine`: a search pipeline over the version it serves.
 
-    services: what serves the versions, if there is anything yet. find: gives what serves versions of another shape.
+    Args:
+        settings: of the server.
+        connect_services: makes the services that belong to this ingress; None if it has none of its own.
+        find_services: gives services of others for versions of another shape (`ServiceDiscovery.find_services`).
+        make_meter: makes what measures.
     """
 
     def __init__(
         self,
         settings: ServeSettings,
-        services: Services | None,
-        find: Callable[[Shape], Awaitable[Services | None]] = nowhere,
-        meter: Callable[[], Meter] = NoMeter,
+        connect_services: Callable[[Meter], ServiceSet] | None,
+        find_services: FindServices = find_no_services,
+        make_meter: Callable[[], Meter] = NullMeter,
     ) -> None:
+        meter = make_meter()
+        services = connect_services(meter) if connect_services is not None else None
         self._settings = self._described = settings
         self._services = services
         self._pipeline: SearchPipeline | None = None
-        self._telemetry = Telemetry(meter(), settings.slow_query_ms, settings.log_queries)
-        self._activation = Activation(Storage(settings.index), services, self._switch, find)
-        self._pulse = Pulse(time.time)
+        self._telemetry = Telemetry(meter, settings.slow_query_ms, settings.log_queries)
+        self._activation = Activation(Storage(settings.index), services, self._switch, find_services)
+        self._readiness = Readiness(self._activation.missing, self._service_probes)
         self._answering = 0
-        self._probed: tuple[float, list[str]] = (0.0, [])
-        self._probing: asyncio.Task[list[str]] | None = None
         self._watch = asyncio.create_task(self._activation.watch(settings.watch_s))
         self._sampling = asyncio.create_task(self._sample())
 
-    def _switch(self, services: Services, manifest: Manifest, absent: Sequence[int]) -> None:
+    def _switch(self, services: ServiceSet, manifest: Manifest, absent: Sequence[int]) -> None:
         """Answer new searches from a version; those under way end with the replicas that they have begun with."""
         pipeline = self._pipeline
         if pipeline is None or services is not self._services:
-            self._described = self._settings.model_copy(update=services.theirs)
+            self._described = self._settings.model_copy(update=services.service_settings)
             pipeline = SearchPipeline(
                 services.encoder,
                 services.shards,
                 services.reranker,
                 self._described,
                 observer=self._telemetry,
-                kind=services.kind,
+                kind=services.reranker_kind,
             )
         pipeline.switch_to(manifest, absent)
         self._services, self._pipeline = services, pipeline
@@ -107,19 +75,50 @@ class Ingress:
         charge(len(requests))
         started = time.monotonic()
         try:
-            if self._answering >= self._settings.max_requests:
-                raise too_many(self._settings)
-            self._answering += 1
-            try:
+            with self._admit():
                 pipeline = self._pipeline or await self._first(min(request.deadline for request in requests))
                 answers = await pipeline.search_all(requests)
-            finally:
-                self._answering -= 1
         except BaseException as error:
             self._telemetry.ended(requests, error, 1000 * (time.monotonic() - started))
             raise
         self._telemetry.answered(requests, answers)
         return answers
+
+    async def embed(self, texts: Sequence[str], input_type: InputType, deadline: float) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order. Raises Overloaded at once beyond `max_requests`."""
+        charge(len(texts))
+        with self._admit():
+            services = await self._services_in_use(deadline)
+            encode = services.encoder.encode if input_type == "query" else services.encoder.encode_passages
+            size = self._settings.max_batch  # searches get their turn between two batches
+            batches = [texts[start : start + size] for start in range(0, max(1, len(texts)), size)]
+            return np.concatenate([await encode(batch, deadline) for batch in batches])
+
+    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n,), higher is better, in input order. Raises Overloaded at once beyond `max_requests`."""
+        charge(1)
+        with self._admit():
+            services = await self._services_in_use(deadline)
+            if services.reranker is None:
+                raise InvalidArgument("this server has no reranker; start it with one (--reranker)")
+            return await services.reranker.score(query, documents, deadline)
+
+    @contextmanager
+    def _admit(self) -> Iterator[None]:
+        """Count one HTTP request that is being answered. Raises Overloaded beyond `max_requests`."""
+        if self._answering >= self._settings.max_requests:
+            raise overloaded_error(self._settings)
+        self._answering += 1
+        try:
+            yield
+        finally:
+            self._answering -= 1
+
+    async def _services_in_use(self, deadline: float) -> ServiceSet:
+        if self._pipeline is None:
+            await self._first(deadline)
+        assert self._services is not None
+        return self._services
 
     async def _first(self, deadline: float) -> SearchPipeline:
         """Wait until this ingress serves a version: one that replaces another is asked before it does."""
@@ -136,7 +135,7 @@ class Ingress:
                     self._telemetry.queue(stage, length)
             await asyncio.sleep(SAMPLE_S)
 
-    async def index_info(self) -> dict[str, Any]:
+    async def describe(self) -> IndexDescription:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""
         services = self._services
         return self._activation.describe(self._described.reranker if services and services.reranker else None)
@@ -151,36 +150,12 @@ class Ingress:
 
     async def ready(self) -> list[str]:
         """Name what is missing until every shard of the active version can be searched; empty means ready."""
-        at, missing = self._probed
-        if time.monotonic() - at <= 1.0:
-            return missing
-        if self._probing is None:  # one for all who ask, and no business of the request of the first
-            self._probing = asyncio.create_task(self._probe(), context=contextvars.Context())
-        return await asyncio.shield(self._probing)
+        return await self._readiness.missing()
 
-    async def _probe(self) -> list[str]:
-        try:
-            missing = await self._lacking()
-            self._probed = (time.monotonic(), missing)
-            return missing
-        finally:
-            self._probing = None
-
-    async def _lacking(self) -> list[str]:
-        deadline = time.time() + PROBE_S
-        services, probes = self._services, dict[str, Awaitable[Any]]()
-        # Once it has been there, a reranker that does not answer costs the second stage, which answers tell themselves.
-        patience_s = {"encoder": BUSY_S, "reranker": math.inf}
+    def _service_probes(self, deadline: float) -> dict[str, Awaitable[object]]:
+        services, probes = self._services, dict[str, Awaitable[object]]()
         if services is not None:
             probes["encoder"] = services.encoder.encode(["ready"], deadline)
             if services.reranker is not None and self._described.reranker_min_replicas:
                 probes["reranker"] = services.reranker.score("ready", ["ready"], deadline)
-        missing, outcomes = await asyncio.gather(
-            self._activation.missing(deadline), asyncio.gather(*probes.values(), return_exceptions=True)
-        )
-        lacking: list[str] = missing + [
-            outcome.message if isinstance(outcome, ShoalError) else f"the {name} fails; its log has the details"
-            for name, outcome in zip(probes, outcomes, strict=True)
-            if not self._pulse.beats(name, outcome, patience_s[name])
-        ]
-        return lacking
+        return probes

@@ -9,7 +9,7 @@ from serve.telemetry import (
     WAITING,
     Calls,
     Meter,
-    NoMeter,
+    NullMeter,
 )
 from shoal.records import FloatArray
 from shoal.rerankers import load_reranker
@@ -23,7 +23,7 @@ RERANK_QUERIES = 8
 class Reranker:
     """Scores passages, those of several waiting queries together."""
 
-    def __init__(self, settings: RerankerSettings, max_waiting: int, meter: Callable[[], Meter] = NoMeter) -> None:
+    def __init__(self, settings: RerankerSettings, max_waiting: int, meter: Callable[[], Meter] = NullMeter) -> None:
         self._calls = Calls(meter())
         self._reranker = load_reranker(settings)
         self._thread = Threads(1, "reranker")  # one: rerankers are not re-entrant

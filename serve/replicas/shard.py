@@ -12,7 +12,7 @@ from serve.telemetry import (
     SELECTIONS_REMEMBERED,
     Calls,
     Meter,
-    NoMeter,
+    NullMeter,
 )
 from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, NotFound, ShoalError
@@ -22,7 +22,7 @@ from shoal.index_root.storage import Storage
 from shoal.index_root.versions import read_current, read_manifest
 from shoal.records import FloatArray, Queries, ShardHits
 from shoal.search.services import Fetched
-from shoal.serving.plan import Shape
+from shoal.serving.plan import ServingShape
 from shoal.settings import ServeSettings
 from shoal.shard.reader import Shard
 
@@ -37,7 +37,11 @@ class Retriever:
     """
 
     def __init__(
-        self, settings: ServeSettings, shard: int, meter: Callable[[], Meter] = NoMeter, shape: Shape | None = None
+        self,
+        settings: ServeSettings,
+        shard: int,
+        meter: Callable[[], Meter] = NullMeter,
+        shape: ServingShape | None = None,
     ) -> None:
         self._calls = Calls(meter())
         self._number = shard
@@ -71,7 +75,7 @@ class Retriever:
             self._open[current.previous] = self._load(current.previous)
 
     def _is_ours(self, version: str) -> bool:
-        return self._shape is None or self._shape.fits(Shape.of(read_manifest(self._storage, version)))
+        return self._shape is None or self._shape.fits(ServingShape.of(read_manifest(self._storage, version)))
 
     def _load(self, version: str) -> Shard:
         manifest = read_manifest(self._storage, version)

@@ -6,36 +6,27 @@ CURRENT is replaced, new queries name it, and what is neither current nor previo
 
 import asyncio
 import logging
-import math
 import time
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, get_args
 
-from shoal.errors import (
-    Conflict,
-    DeadlineExceeded,
-    EncoderMismatch,
-    NotFound,
-    Overloaded,
-    ShoalError,
-    Unavailable,
-)
+from serve.versions.description import IndexDescription
+from serve.versions.discovery import FindServices, ServiceSet
+from serve.versions.liveness import LivenessTracker
+from shoal.errors import Conflict, DeadlineExceeded, EncoderMismatch, NotFound, ShoalError, Unavailable
 from shoal.index_root import versions
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.records import Mode
-from shoal.serving.plan import Shape
+from shoal.serving.plan import ServingShape
 
 logger = logging.getLogger("ray.serve")
 
 PREPARE_S = 600.0
 """How long the shards may take to load a version, in seconds. Loading goes on beyond it: trying again finds it done."""
 RETIRE_S = 10.0
+"""How long replicas may take to close versions that nothing needs, in seconds."""
 START_S = 0.2
 """Seconds between tries as long as nothing is served yet: replicas come up one by one."""
-BUSY_S = 60.0
-"""Seconds for which a service that has answered may be too busy for a probe before it counts as gone."""
 REFUSED_S = 60.0
 """Seconds before a version that was found broken is tried again: finding that out reads all of it."""
 
@@ -48,92 +39,42 @@ REMEDY = (
 )
 
 
-class ShardControl(Protocol):
-    """What an activation asks of one shard. Deadlines are absolute, in seconds since the epoch."""
-
-    async def prepare(self, version: str, deadline: float) -> None:
-        """Load a version in every replica. Raises what makes that impossible."""
-        ...
-
-    async def retire(self, keep: Sequence[str], deadline: float) -> None:
-        """Close every version but these in every replica."""
-        ...
-
-    async def holds(self, version: str, deadline: float) -> bool:
-        """Whether a replica has the version loaded."""
-        ...
-
-
-class Fleet(Protocol):
-    """The replicas that serve versions of one shape."""
-
-    @property
-    def shape(self) -> Shape:
-        """The versions that they can serve."""
-        ...
-
-    @property
-    def shards(self) -> Sequence[ShardControl]:
-        """Every shard, in order."""
-        ...
-
-
-F = TypeVar("F", bound=Fleet)
-
-
-class Pulse:
-    """Tells a service that is too busy to answer a probe from one that is gone: it has answered not long ago.
-
-    Load must not make a server unready, or a balancer would send what it has to do to the others, one after another.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._heard: dict[Hashable, float] = {}
-
-    def beats(self, service: Hashable, outcome: object, patience_s: float = BUSY_S) -> bool:
-        """Whether a service is there, by what a probe of it returned or raised."""
-        if isinstance(outcome, DeadlineExceeded | Overloaded):
-            return self._clock() - self._heard.get(service, -math.inf) < patience_s
-        if isinstance(outcome, BaseException):
-            return False
-        self._heard[service] = self._clock()
-        return True
-
-
 @dataclass(frozen=True, slots=True)
-class _Ready(Generic[F]):
+class _Ready:
     """A version that replicas have loaded, but for shards that do not answer."""
 
-    fleet: F
+    services: ServiceSet
     manifest: Manifest
     absent: Sequence[int]
 
 
-class Activation(Generic[F]):
+class Activation:
     """Keeps one ingress replica on the version that CURRENT names.
 
-    fleet: its own replicas, if it has any. find: gives others, which serve versions of a shape, or None; the same ones
-    again as long as they are there.
-    switch: called with replicas, the manifest of the version that new queries shall be answered from, and the numbers
-    of shards that do not answer yet.
+    Args:
+        storage: the index root.
+        own_services: those of the ingress's own application, if it has any.
+        switch: called with services, the manifest of the version that new queries shall be answered from, and the
+            numbers of shards that do not answer yet.
+        find_services: gives others, the same ones again as long as they are there.
+        clock: seconds since the epoch, what deadlines are compared with.
     """
 
     def __init__(
         self,
         storage: Storage,
-        fleet: F | None,
-        switch: Callable[[F, Manifest, Sequence[int]], None],
-        find: Callable[[Shape], Awaitable[F | None]],
+        own_services: ServiceSet | None,
+        switch: Callable[[ServiceSet, Manifest, Sequence[int]], None],
+        find_services: FindServices,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._storage = storage
-        self._own = self._fleet = fleet
+        self._own_services = self._services = own_services
         self._switch = switch
-        self._find = find
+        self._find_services = find_services
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._pulse = Pulse(clock)
+        self._liveness = LivenessTracker(clock)
         self._manifest: Manifest | None = None
         self._previous: str | None = None
         self._problem: str | None = None
@@ -183,7 +124,7 @@ class Activation(Generic[F]):
                 if current is None:
                     raise NotFound(f"{self._storage.place()} has no current version; build or activate one")
             except Exception as error:
-                self._tell(f"CURRENT cannot be served: {error}")
+                self._set_problem(f"CURRENT cannot be served: {error}")
                 return
             if self._manifest is not None and self._manifest.version == current.version:
                 self._previous, self._problem = current.previous, None
@@ -191,7 +132,7 @@ class Activation(Generic[F]):
             elif not self._refuses(current.version):
                 await self._go_to(current)
             elif self._manifest is None and current.previous is not None:  # its shards may have been starting too
-                self._tell(await self._fall_back(current.previous, self._refused[2], None))
+                self._set_problem(await self._fall_back(current.previous, self._refused[2], None))
 
     def _has_waited(self) -> bool:
         return self._since is not None and self._clock() - self._since > PATIENCE_S
@@ -203,23 +144,23 @@ class Activation(Generic[F]):
             await self._serve(await self._prepare(current.version, self._patience_s(), partly), current.previous)
         except Exception as error:
             problem = f"{current.version} cannot be served: {error}"
-            lasts = _lasts(error)
+            lasts = _is_permanent(error)
             if lasts:
                 self._refused = (current.version, self._clock() + REFUSED_S, problem)
             if self._manifest is None and current.previous is not None and (lasts or self._has_waited()):
                 problem = await self._fall_back(current.previous, problem, None if lasts else current.version)
-            self._tell(problem)
+            self._set_problem(problem)
 
     async def _follow_services(self, manifest: Manifest) -> None:
         """Go over to other services of the version that is served when those beside this ingress were replaced."""
-        if self._fleet is self._own:
+        if self._services is self._own_services:
             return
         try:
-            other = await self._find(Shape.of(manifest))
-            if other is not None and other is not self._fleet:
+            other = await self._find(ServingShape.of(manifest))
+            if other is not None and other is not self._services:
                 await self._serve(_Ready(other, manifest, await self._load(other, manifest.version)), self._previous)
         except Exception as error:
-            self._tell(f"{manifest.version} cannot be served: {error}")
+            self._set_problem(f"{manifest.version} cannot be served: {error}")
 
     def _refuses(self, version: str) -> bool:
         refused, until, _ = self._refused
@@ -227,39 +168,21 @@ class Activation(Generic[F]):
 
     async def missing(self, deadline: float) -> list[str]:
         """Name what keeps the active version from being searched completely."""
-        if self._manifest is None or self._fleet is None:
+        if self._manifest is None or self._services is None:
             return [self._problem or "the index version is being loaded"]
-        version, shards = self._manifest.version, self._fleet.shards
+        version, shards = self._manifest.version, self._services.shards
         held = await asyncio.gather(*(shard.holds(version, deadline) for shard in shards), return_exceptions=True)
         return [
             str(answer) if isinstance(answer, ShoalError) else f"shard {number} has not loaded version {version}"
             for number, answer in enumerate(held)
-            if answer is False or not self._pulse.beats((version, number), answer)
+            if answer is False or not self._liveness.is_alive((version, number), answer)
         ]
 
-    def describe(self, reranker: str | None) -> dict[str, Any]:
-        """Describe what is served, as /v1/index shows it. Raises Unavailable before the first version is."""
-        manifest = self._manifest
-        if manifest is None:
+    def describe(self, reranker: str | None) -> IndexDescription:
+        """Describe what is served, by the name of the reranker in use. Raises Unavailable before a version is."""
+        if self._manifest is None:
             raise Unavailable(self._problem or "the index version is being loaded; try again", retry_after_s=START_S)
-        return {
-            "version": manifest.version,
-            "previous": self._previous,
-            "created_at": manifest.created_at,
-            "passages": manifest.counts.passages,
-            "shards": len(manifest.shards),
-            "dim": manifest.dim,
-            "metric": manifest.metric,
-            "kind": manifest.index.kind,
-            "search": manifest.index.search,
-            "recall_at_10": manifest.index.recall_at_10,
-            "curve": [point.model_dump() for point in manifest.index.curve],
-            "modes": ["dense"] if manifest.lexical is None else list(get_args(Mode)),
-            "late_interaction": "none" if manifest.late is None else "stored",
-            "fields": manifest.fields,
-            "models": {"encoder": manifest.encoder.model, "reranker": reranker},
-            "problem": self._problem,
-        }
+        return IndexDescription.of(self._manifest, self._previous, reranker, self._problem)
 
     def _patience_s(self) -> float:
         """How long a look waits for the shards; while nothing is served, it does not wait for one that hangs."""
@@ -267,12 +190,14 @@ class Activation(Generic[F]):
             return PREPARE_S
         return max(1.0, PATIENCE_S - (self._clock() - self._since))
 
-    async def _prepare(self, version: str, patience_s: float = PREPARE_S, partly: bool = False) -> "_Ready[F]":
+    async def _prepare(self, version: str, patience_s: float = PREPARE_S, partly: bool = False) -> _Ready:
         manifest = await asyncio.to_thread(versions.read_manifest, self._storage, version)
-        fleet = await self._fleet_for(manifest)
-        return _Ready(fleet, manifest, await self._load(fleet, version, patience_s, partly))
+        services = await self._services_for(manifest)
+        return _Ready(services, manifest, await self._load(services, version, patience_s, partly))
 
-    async def _load(self, fleet: F, version: str, patience_s: float = PREPARE_S, partly: bool = False) -> list[int]:
+    async def _load(
+        self, services: ServiceSet, version: str, patience_s: float = PREPARE_S, partly: bool = False
+    ) -> list[int]:
         """Load a version in every shard.
 
         partly: shards that do not answer within `patience_s` may come when they can, as long as one has answered.
@@ -280,27 +205,30 @@ class Activation(Generic[F]):
         """
         deadline = self._clock() + patience_s
         outcomes = await asyncio.gather(
-            *(shard.prepare(version, deadline) for shard in fleet.shards), return_exceptions=True
+            *(shard.prepare(version, deadline) for shard in services.shards), return_exceptions=True
         )
         errors = {number: one for number, one in enumerate(outcomes) if isinstance(one, BaseException)}
         come_later = all(isinstance(error, Unavailable | DeadlineExceeded) for error in errors.values())
         if errors and not (partly and come_later and len(errors) < len(outcomes)):
-            raise max(errors.values(), key=_lasts)
+            raise max(errors.values(), key=_is_permanent)
         for number, error in errors.items():
             logger.error("version %s is served without shard %d: %s", version, number, error)
         for number in set(range(len(outcomes))) - errors.keys():
-            self._pulse.beats((version, number), True)
+            self._liveness.is_alive((version, number), True)
         return list(errors)
 
-    async def _fleet_for(self, manifest: Manifest) -> F:
+    async def _find(self, shape: ServingShape) -> ServiceSet | None:
+        return await self._find_services(shape, self._services if self._manifest is not None else None)
+
+    async def _services_for(self, manifest: Manifest) -> ServiceSet:
         """Replicas that can serve a version. Raises Conflict, or EncoderMismatch, if there are none yet."""
-        shape = Shape.of(manifest)
-        for fleet in (self._fleet, self._own):
-            if fleet is not None and fleet.shape.fits(shape):
-                return fleet
+        shape = ServingShape.of(manifest)
+        for services in (self._services, self._own_services):
+            if services is not None and services.shape.fits(shape):
+                return services
         if other := await self._find(shape):
             return other
-        version, own = manifest.version, self._fleet.shape if self._fleet is not None else None
+        version, own = manifest.version, self._services.shape if self._services is not None else None
         kind: type[Conflict] = Conflict
         if own is None:
             text = f"version {version} waits for replicas for {shape}"
@@ -311,19 +239,18 @@ class Activation(Generic[F]):
             text = f"version {version} was built with {shape.encoder}, this server encodes queries with {own.encoder}"
         raise kind(f"{text}; {REMEDY}", retry_after_s=START_S)
 
-    async def _serve(self, ready: "_Ready[F]", previous: str | None) -> None:
-        fleets = {id(one): one for one in (self._own, self._fleet, ready.fleet) if one is not None}.values()
+    async def _serve(self, ready: _Ready, previous: str | None) -> None:
+        service_sets = dict.fromkeys(filter(None, (self._own_services, self._services, ready.services)))
         self._go_over(ready, previous)
         keep = [ready.manifest.version, *([previous] if previous else [])]
         deadline = self._clock() + RETIRE_S
         # A replica that misses this keeps a version too long, until the next one; nothing else depends on it.
-        await asyncio.gather(
-            *(shard.retire(keep, deadline) for one in fleets for shard in one.shards), return_exceptions=True
-        )
+        shards = [shard for services in service_sets for shard in services.shards]
+        await asyncio.gather(*(shard.retire(keep, deadline) for shard in shards), return_exceptions=True)
 
-    def _go_over(self, ready: "_Ready[F]", previous: str | None) -> None:
-        self._switch(ready.fleet, ready.manifest, ready.absent)
-        self._fleet, self._manifest, self._previous, self._problem = ready.fleet, ready.manifest, previous, None
+    def _go_over(self, ready: _Ready, previous: str | None) -> None:
+        self._switch(ready.services, ready.manifest, ready.absent)
+        self._services, self._manifest, self._previous, self._problem = ready.services, ready.manifest, previous, None
         self._fell_back = False
         self.settled.set()
         logger.info("serving index version %s", ready.manifest.version)
@@ -344,15 +271,15 @@ class Activation(Generic[F]):
             return f"{problem}; nor can the version before it: {error}"
         return problem
 
-    async def _shape(self, version: str) -> Shape:
-        return Shape.of(await asyncio.to_thread(versions.read_manifest, self._storage, version))
+    async def _shape(self, version: str) -> ServingShape:
+        return ServingShape.of(await asyncio.to_thread(versions.read_manifest, self._storage, version))
 
-    def _tell(self, problem: str) -> None:
+    def _set_problem(self, problem: str) -> None:
         if problem != self._problem:
             logger.error("%s", problem)
         self._problem = problem
 
 
-def _lasts(error: BaseException) -> bool:
+def _is_permanent(error: BaseException) -> bool:
     """Whether a version is broken, so that trying again soon is in vain."""
     return isinstance(error, Conflict | NotFound) and error.retry_after_s is None

@@ -177,7 +177,7 @@ class Access:
                 if isinstance(error, Unauthenticated):
                     # Who has no key gets no connection on which to send for ever either.
                     headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
-                await response_of(error, headers)(scope, receive, send)
+                await response_of(error, headers, scope)(scope, receive, send)
                 return
             token = _GRANT.set(grant)
             try:
@@ -201,7 +201,7 @@ def _presented(headers: Headers) -> Iterator[str]:
             yield value
 
 
-def too_many(settings: ServeSettings) -> Overloaded:
+def overloaded_error(settings: ServeSettings) -> Overloaded:
     """What a search is told that comes while a server works on as many as it may."""
     return Overloaded(
         f"the server works on {settings.max_requests * settings.ingress_replicas} searches already, which is its "

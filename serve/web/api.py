@@ -10,13 +10,12 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
-from serve.dialects import Engine, routers
+from serve.dialects import dialects
+from serve.dialects.base import Engine
 from serve.web import access, errors
-from serve.web.middleware import Exchange
+from serve.web.middleware import RequestGuard
 from shoal import __version__
 from shoal.settings import ServeSettings
-
-__all__ = ["Engine", "create_api"]
 
 DESCRIPTION = """Two-stage semantic retrieval: nearest passages from every shard of an index, then a reranker.
 
@@ -69,21 +68,33 @@ def create_api(
         # A redirect would need a URL made from whatever the client has sent as one.
         redirect_slashes=False,
     )
+    resolve = engine if callable(engine) else lambda: engine
+    served = list(dialects(resolve, settings))
     if keys is not None:
         app.add_middleware(access.Access, keys=keys)
     # Added last, it is the outermost layer.
     app.add_middleware(
-        Exchange,
+        RequestGuard,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
         labels=adds_request_id,
+        error_bodies={dialect.router.prefix: dialect.error_body for dialect in served if dialect.error_body},
     )
     errors.install(app)
+    for dialect in served:
+        app.include_router(dialect.router)
+    _add_health(app, resolve, keyed=keys is not None)
 
-    resolve = engine if callable(engine) else lambda: engine
-    for router in routers(resolve, settings):
-        app.include_router(router)
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return _docs(app)
 
+    if keys is not None:
+        access.describe(app)
+    return app
+
+
+def _add_health(app: FastAPI, engine: Callable[[], Engine], keyed: bool) -> None:
     @app.get("/healthz", tags=["health"])
     async def healthz() -> Alive:
         """Say that the process lives."""
@@ -97,24 +108,16 @@ def create_api(
     async def readyz() -> Ready | Response:
         """Say whether every shard has a replica with the active version."""
         nonlocal lacking
-        before, lacking = lacking, await resolve().ready()
+        before, lacking = lacking, await engine().ready()
         if not lacking:
             return Ready()
         message, missing = f"not ready: {', '.join(lacking)}", lacking
-        if keys is not None:
+        if keyed:
             # It names versions and places, and whoever asks here has shown no key.
             if lacking != before:
                 logger.warning("%s", message)
             message, missing = f"not ready: {UNTOLD}", [UNTOLD]
         return errors.error_response(503, "UNAVAILABLE", message, missing=missing)
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return _docs(app)
-
-    if keys is not None:
-        access.describe(app)
-    return app
 
 
 def _docs(app: FastAPI) -> HTMLResponse:

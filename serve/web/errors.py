@@ -1,14 +1,16 @@
-"""Errors over HTTP: one table from error classes to statuses, one body for every dialect."""
+"""Errors over HTTP: one table from error classes to statuses, and one body, unless a dialect brings its own."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from shoal.errors import (
     Conflict,
@@ -68,6 +70,60 @@ class ErrorBody(BaseModel):
     status: int
 
 
+@dataclass(frozen=True, slots=True)
+class HttpError:
+    """An error as every dialect tells it, before it has a body.
+
+    Args:
+        status: of the HTTP response.
+        code: stable name of the kind of error.
+        message: for people: the place and the remedy.
+        param: the field of the request that is wrong, if one is.
+        extra: further fields of a body of Shoal's own.
+    """
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def type(self) -> str:
+        """The class of the error as the OpenAI SDKs know it."""
+        return TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+
+
+ErrorBodyMaker: TypeAlias = Callable[[HttpError], Any]
+"""Gives the body of an error, as what JSON can hold; it must not raise."""
+
+
+def shoal_error_body(error: HttpError) -> dict[str, Any]:
+    """The body of `ErrorBody`, wherever no dialect has another."""
+    return {
+        "error": {"code": error.code, "type": error.type, "message": error.message, "param": error.param},
+        "message": error.message,
+        "detail": error.message,
+        "status": error.status,
+        **error.extra,
+    }
+
+
+def choose_error_body(scope: Scope, makers: Mapping[str, ErrorBodyMaker]) -> None:
+    """Note in the scope of a request which body its errors have, whichever layer raises them.
+
+    Args:
+        scope: of the request.
+        makers: what makes bodies, by the prefix of the paths below which it does; the longest one counts.
+    """
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    prefixes = [prefix for prefix in makers if path == prefix or path.startswith(f"{prefix}/")]
+    if prefixes:
+        scope.setdefault("state", {})[_MAKER] = makers[max(prefixes, key=len)]
+
+
+_MAKER = "error_body"
+
 _DESCRIPTIONS = {
     400: "The request is wrong; `error.param` names the field.",
     401: "The server wants an API key, and there is none or it is none of its keys.",
@@ -106,17 +162,23 @@ def error_response(
     param: str | None = None,
     headers: Mapping[str, str] | None = None,
     retry_after_s: float | None = None,
+    scope: Scope | None = None,
     **extra: Any,
 ) -> Response:
-    """Build the one error response. `extra` goes beside the fields that every error has."""
-    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    body = {
-        "error": {"code": code, "type": kind, "message": message, "param": param},
-        "message": message,
-        "detail": message,
-        "status": status,
-        **extra,
-    }
+    """Build the response of an error.
+
+    Args:
+        status: of the response.
+        code: stable name of the kind of error.
+        message: for people: the place and the remedy.
+        param: the field of the request that is wrong, if one is.
+        headers: of the response.
+        retry_after_s: seconds to wait, which the header Retry-After tells for RETRYABLE statuses; 1 by default.
+        scope: of the request, whose dialect may have a body of its own.
+        extra: further fields of Shoal's own body.
+    """
+    maker: ErrorBodyMaker = (scope or {}).get("state", {}).get(_MAKER, shoal_error_body)
+    body = maker(HttpError(status, code, message, param, extra))
     headers = dict(headers or {})
     if status in RETRYABLE:
         headers["Retry-After"] = str(math.ceil(retry_after_s or 1))
@@ -130,16 +192,22 @@ def install(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(_validation_error)
 
 
-def response_of(error: ShoalError, headers: Mapping[str, str] | None = None) -> Response:
-    """Build the response of an error that Shoal raises on purpose."""
+def response_of(error: ShoalError, headers: Mapping[str, str] | None = None, scope: Scope | None = None) -> Response:
+    """Build the response of an error that Shoal raises on purpose, in the body of the request's dialect."""
     status = next(STATUS[base] for base in type(error).__mro__ if base in STATUS)
     return error_response(
-        status, error.code, error.message, param=error.param, headers=headers, retry_after_s=error.retry_after_s
+        status,
+        error.code,
+        error.message,
+        param=error.param,
+        headers=headers,
+        retry_after_s=error.retry_after_s,
+        scope=scope,
     )
 
 
 async def _shoal_error(request: Request, error: ShoalError) -> Response:
-    return response_of(error)
+    return response_of(error, scope=request.scope)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
@@ -151,17 +219,17 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     elif error.status_code == 405:
         message = f"{request.method} is not allowed on {path}; see /docs"
     code = CODES.get(error.status_code, f"HTTP_{error.status_code}")
-    return error_response(error.status_code, code, message, headers=error.headers)
+    return error_response(error.status_code, code, message, headers=error.headers, scope=request.scope)
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
     if isinstance(error.body, bytes):  # FastAPI parses a body only if it is declared as JSON
         message = "send the body as JSON, with the header Content-Type: application/json"
-        return error_response(415, CODES[415], message)
+        return error_response(415, CODES[415], message, scope=request.scope)
     found = error.errors()
     problems = [_explain(problem, error.body) for problem in found[:MOST_PROBLEMS]]
     message = "; ".join(message for _, message in problems) + ("; and more" if len(found) > MOST_PROBLEMS else "")
-    return error_response(400, CODES[400], message, param=problems[0][0])
+    return error_response(400, CODES[400], message, param=problems[0][0], scope=request.scope)
 
 
 def _explain(problem: Mapping[str, Any], body: Any) -> tuple[str | None, str]:

@@ -4,12 +4,14 @@ import asyncio
 import logging
 import re
 import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.web.errors import error_response
+from serve.web.errors import ErrorBodyMaker, choose_error_body, error_response
 from shoal.system import tracing
 
 REQUEST_ID = "x-request-id"
@@ -17,17 +19,26 @@ SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 logger = logging.getLogger(__name__)
 
 
-class Exchange:
+class RequestGuard:
     """Outermost ASGI layer.
 
     The client's x-request-id is kept if it is sane, else one is made; it is `request.state.request_id`, what log lines
     name, and a header of the response unless the server around adds it (`labels` false). A body beyond `max_body_bytes`
     is refused with 413 while it is read, one that takes longer than `body_timeout_s` to arrive with 408. What nobody
     handled is logged with the request id and answered with 500.
+    `error_bodies`: what makes the bodies of errors below a path, for dialects that have bodies of their own.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, body_timeout_s: float, labels: bool) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_body_bytes: int,
+        body_timeout_s: float,
+        labels: bool,
+        error_bodies: Mapping[str, ErrorBodyMaker] = MappingProxyType({}),
+    ) -> None:
         self._app = app
+        self._error_bodies = error_bodies
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._labels = labels
@@ -41,6 +52,7 @@ class Exchange:
         given = headers.get(REQUEST_ID, "")
         request_id = given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        choose_error_body(scope, self._error_bodies)
         tracing.work_for((request_id,))
         started = False
         complete = False
@@ -73,7 +85,9 @@ class Exchange:
         try:
             declared = headers.get("content-length", "0")
             if declared.isdecimal() and int(declared) > self._max_body_bytes:
-                refusal = error_response(413, "PAYLOAD_TOO_LARGE", self._too_large, headers={"Connection": "close"})
+                refusal = error_response(
+                    413, "PAYLOAD_TOO_LARGE", self._too_large, headers={"Connection": "close"}, scope=scope
+                )
                 await refusal(scope, receive, labelled_send)
             else:
                 await self._app(scope, bounded_receive, labelled_send)
@@ -84,7 +98,7 @@ class Exchange:
             if started:
                 raise
             failure = error_response(
-                500, "INTERNAL", f"the server failed; its log has the reason under request {request_id}"
+                500, "INTERNAL", f"the server failed; its log has the reason under request {request_id}", scope=scope
             )
             await failure(scope, receive, labelled_send)
 

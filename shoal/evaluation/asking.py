@@ -153,7 +153,15 @@ class LocalAsker:
     ) -> SearchAnswer:
         """Ask the pipeline for all that it says; about `top_n` of the `top_k` passages, or all."""
         deadline = time.time() + self._timeout_s
-        request = SearchRequest(query, top_k, top_n or top_k, rerank, deadline, explain=explain, mode=mode)
+        request = SearchRequest(
+            query=query,
+            top_k=top_k,
+            top_n=top_n or top_k,
+            rerank=rerank,
+            deadline=deadline,
+            explain=explain,
+            mode=mode,
+        )
         return self._runner.run(self._pipeline.search(request))
 
     def passage(self, shard: int, row: int) -> Passage:

@@ -19,18 +19,18 @@ MOST_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ServingShape:
     """What the versions have in common that one set of replicas can serve: how queries are encoded, how many shards."""
 
     encoder: Fingerprint
     shards: int
 
     @classmethod
-    def of(cls, manifest: Manifest) -> "Shape":
+    def of(cls, manifest: Manifest) -> "ServingShape":
         """The shape of a version."""
         return cls(manifest.encoder, len(manifest.shards))
 
-    def fits(self, other: "Shape") -> bool:
+    def fits(self, other: "ServingShape") -> bool:
         """Whether replicas for versions of one shape can serve versions of the other."""
         return self.shards == other.shards and self.encoder.matches(other.encoder)
 
@@ -39,19 +39,24 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
-    """A version, and the models that serve it; `reranker` is None for stage one alone, `kind` is that of the reranker.
+class ServingPlan:
+    """A version, and the models that serve it.
 
-    The kind is found out here because a folder of jobs.train_reranker has to be read for it.
+    Args:
+        manifest: of the version.
+        encoder: settings of the encoder of queries.
+        reranker: settings of the reranker, None for stage one alone.
+        reranker_kind: the kind of the reranker, found out here because a folder of jobs.train_reranker has to be read
+            for it; None without a reranker.
     """
 
     manifest: Manifest
     encoder: EncoderSettings
     reranker: RerankerSettings | None
-    kind: str | None
+    reranker_kind: str | None
 
 
-def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving:
+def plan_serving(settings: ServeSettings, version: str | None = None) -> ServingPlan:
     """Decide how a version is served, or else the current one, and check all that takes seconds. Loads no model.
 
     Raises NotFound when there is nothing to serve, CorruptIndex for a damaged manifest, EncoderMismatch for another
@@ -82,7 +87,7 @@ def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving
             param="encoder",
         ) from error
     reranker = _reranker(settings, encoder)
-    return Serving(manifest, encoder, reranker, kind_of(reranker.reranker) if reranker else None)
+    return ServingPlan(manifest, encoder, reranker, kind_of(reranker.reranker) if reranker else None)
 
 
 def check_encoder(fingerprint: Fingerprint, expected: Fingerprint) -> None:

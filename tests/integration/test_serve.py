@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import ray
 from ray import serve
+from ray.dag.py_obj_scanner import _PyObjScanner
 
 from serve import telemetry
 from serve.app import NAME, build_app
@@ -291,6 +292,7 @@ def test_deployments_are_those_that_the_settings_name(
     while todo:
         bound = todo.pop()._bound_deployment
         names.add(bound.name)
-        todo += [arg for arg in bound.init_args if isinstance(arg, serve.Application)]
-        todo += [one for arg in bound.init_args if isinstance(arg, list) for one in arg if not isinstance(one, int)]
+        scanner = _PyObjScanner(serve.Application)  # as Serve finds what it replaces by handles
+        todo += scanner.find_nodes(bound.init_args)
+        scanner.clear()
     assert names == expected

@@ -66,7 +66,7 @@ class System:
 
 
 def request(query: str = "fish", **changes: Any) -> SearchRequest:
-    base = SearchRequest(query, top_k=12, top_n=5, rerank=False, deadline=now() + 10)
+    base = SearchRequest(query=query, top_k=12, top_n=5, rerank=False, deadline=now() + 10)
     return replace(base, **changes)
 
 

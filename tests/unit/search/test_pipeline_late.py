@@ -32,7 +32,7 @@ class System:
 
 
 def request(**changes: Any) -> SearchRequest:
-    base = SearchRequest("fish", top_k=12, top_n=5, rerank="late", deadline=now() + 10, mode="dense")
+    base = SearchRequest(query="fish", top_k=12, top_n=5, rerank="late", deadline=now() + 10, mode="dense")
     return replace(base, **changes)
 
 

@@ -33,7 +33,7 @@ class System:
 
 
 def request(mode: Mode | None = None, **changes: Any) -> SearchRequest:
-    base = SearchRequest(QUERY, top_k=12, top_n=5, rerank=False, deadline=now() + 10, mode=mode)
+    base = SearchRequest(query=QUERY, top_k=12, top_n=5, rerank=False, deadline=now() + 10, mode=mode)
     return replace(base, **changes)
 
 

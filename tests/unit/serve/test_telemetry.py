@@ -41,7 +41,7 @@ class Search:
         self.pipeline.switch("v1", [20, 10])
 
     async def ask(self, *queries: str) -> list[SearchAnswer]:
-        requests = [SearchRequest(query, 5, 5, True, 10.0) for query in queries]
+        requests = [SearchRequest(query=query, top_k=5, top_n=5, rerank=True, deadline=10.0) for query in queries]
         answers = await self.pipeline.search_all(requests)
         self.telemetry.answered(requests, answers)
         return answers
@@ -114,7 +114,9 @@ async def test_what_degrades_an_answer_is_counted_by_its_reason() -> None:
 )
 def test_queries_without_an_answer_are_counted_by_their_end(error: BaseException, outcome: str) -> None:
     meter = RecordingMeter()
-    Telemetry(meter, 1e9, False).ended([SearchRequest("a", 1, 1, False, 0.0)] * 3, error, 5.0)
+    Telemetry(meter, 1e9, False).ended(
+        [SearchRequest(query="a", top_k=1, top_n=1, rerank=False, deadline=0.0)] * 3, error, 5.0
+    )
     assert meter.counted(telemetry.QUERIES, outcome=outcome) == 3
     assert outcome in telemetry.QUERIES.description
 
@@ -132,8 +134,12 @@ async def test_a_slow_query_is_logged_with_its_stages_and_its_request() -> None:
         assert not records
         search.encoder.behaviour.delay = 0.6
         await search.ask("my secret illness")
-        search.telemetry.ended([SearchRequest("late", 1, 1, False, 0.0)], DeadlineExceeded("late"), 900.0)
-        search.telemetry.ended([SearchRequest("gone", 1, 1, False, 0.0)], asyncio.CancelledError(), 900.0)
+        search.telemetry.ended(
+            [SearchRequest(query="late", top_k=1, top_n=1, rerank=False, deadline=0.0)], DeadlineExceeded("late"), 900.0
+        )
+        search.telemetry.ended(
+            [SearchRequest(query="gone", top_k=1, top_n=1, rerank=False, deadline=0.0)], asyncio.CancelledError(), 900.0
+        )
     finally:
         telemetry.logger.removeHandler(handler)
     slow: Any

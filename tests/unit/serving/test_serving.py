@@ -39,7 +39,9 @@ def test_none_is_no_reranker(root: Path) -> None:
 def test_the_kind_of_a_reranker_is_read_from_its_folder(root: Path, tmp_path_factory: Any) -> None:
     trained, other = tmp_path_factory.mktemp("trained"), tmp_path_factory.mktemp("other")
     (trained / models.TRAINED).write_text('{"kind": "late_interaction"}')
-    kinds = [plan_serving(settings(root, reranker=str(name))).kind for name in (trained, other, "overlap", "none")]
+    kinds = [
+        plan_serving(settings(root, reranker=str(name))).reranker_kind for name in (trained, other, "overlap", "none")
+    ]
     assert kinds == ["late_interaction", "cross_encoder", "overlap", None]
 
 

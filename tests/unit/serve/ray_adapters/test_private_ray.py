@@ -20,7 +20,7 @@ listen stats
 
 
 def settings(proxy: str) -> RunSettings:
-    return RunSettings(index="/nowhere", proxy=proxy, body_timeout_s=2.5, max_requests=10, ingress_replicas=3)  # type: ignore[arg-type]
+    return RunSettings(index="/find_no_services", proxy=proxy, body_timeout_s=2.5, max_requests=10, ingress_replicas=3)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,12 @@ import pytest
 
 from serve import telemetry
 from serve.replicas.encoder import QueryEncoder
-from serve.replicas.ingress import Ingress, Services
+from serve.replicas.ingress import Ingress
 from serve.replicas.reranker import Reranker
 from serve.replicas.shard import Retriever
 from serve.replicas.threads import Threads
-from serve.versions.activation import BUSY_S
+from serve.versions.discovery import ServiceSet
+from serve.versions.liveness import BUSY_S
 from serve.web.errors import response_of
 from shoal.encoders import TokenEncoder, load_encoder
 from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Overloaded, ShoalError, Unavailable
@@ -25,7 +26,7 @@ from shoal.index_root.storage import Storage
 from shoal.records import FloatArray, Hits, Queries, SearchRequest
 from shoal.rerankers.late_interaction import LateInteraction
 from shoal.search.services import Fetched
-from shoal.serving.plan import Shape
+from shoal.serving.plan import ServingShape
 from shoal.settings import EncoderSettings, LateSettings, RerankerSettings, ServeSettings
 from shoal.shard.reader import Shard
 from tests.support.engine import local_engine
@@ -125,8 +126,10 @@ async def test_the_shards_rerank_and_the_server_says_that_they_can(tmp_path: Pat
     stored = LateSettings(late_interaction="stored", late_dims=32, late_bits=8)
     publish(tmp_path / "root", "v1", passages(40), late=stored)
     engine = await local_engine(ServeSettings(index=str(tmp_path / "root"), encoder="hashing:64", reranker="overlap"))
-    assert (await engine.index_info())["late_interaction"] == "stored"
-    (answer,) = await engine.search([SearchRequest("the red fish number n5", 12, 3, "late", soon())])
+    assert (await engine.describe()).late_interaction == "stored"
+    (answer,) = await engine.search(
+        [SearchRequest(query="the red fish number n5", top_k=12, top_n=3, rerank="late", deadline=soon())]
+    )
     assert (answer.reranker, answer.degraded) == ("late", None)
     scores = [result.rerank_score for result in answer.results]
     model = load_encoder(HASHING)
@@ -219,12 +222,12 @@ class TestRetriever:
     def test_starts_without_a_version_of_another_shape(self, root: Path, settings: ServeSettings) -> None:
         """Its own may not be current yet, or not any more; which one it is, it is told when it is to load it."""
         wide = publish(root, "v3", passages(40), shards=3)
-        shape = Shape(wide.encoder, 2)
+        shape = ServingShape(wide.encoder, 2)
         assert Retriever(settings, 0, shape=shape).versions == ["v1"]
         versions.activate(Storage(str(root)), "v2")
-        assert Retriever(settings, 2, shape=Shape.of(wide)).versions == ["v3"]
+        assert Retriever(settings, 2, shape=ServingShape.of(wide)).versions == ["v3"]
         versions.activate(Storage(str(root)), "v1")
-        assert Retriever(settings, 2, shape=Shape.of(wide)).versions == []
+        assert Retriever(settings, 2, shape=ServingShape.of(wide)).versions == []
 
     def test_does_not_start_on_nothing(self, root: Path, settings: ServeSettings, tmp_path: Path) -> None:
         damage(root, "v1")
@@ -283,11 +286,11 @@ async def test_the_ingress_searches_describes_and_switches(settings: ServeSettin
     shards = [Retriever(settings, shard) for shard in (0, 1)]
     reranker = Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
     encoder = QueryEncoder(HASHING, fingerprint, 10)
-    ingress = Ingress(settings, Services(Shape(fingerprint, 2), encoder, shards, reranker))
-    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
+    ingress = Ingress(settings, lambda _: ServiceSet(ServingShape(fingerprint, 2), encoder, shards, reranker))
+    request = SearchRequest(query="red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
     assert await ingress.ready() == ["the index version is being loaded"]
     await ingress._activation.follow()
-    ingress._probed = (0.0, [])
+    ingress._readiness._found_at = 0.0
     assert await ingress.ready() == []
     (answer,) = await ingress.search([request])
     assert (answer.index_version, answer.reranked, answer.results[0].id) == ("v1", True, "p0")
@@ -295,9 +298,9 @@ async def test_the_ingress_searches_describes_and_switches(settings: ServeSettin
     await ingress.activate("v2")
     (answer,) = await ingress.search([request])
     assert answer.index_version == "v2"
-    assert (await ingress.index_info())["previous"] == "v1"
+    assert (await ingress.describe()).previous == "v1"
     await ingress.rollback()
-    assert (await ingress.index_info())["version"] == "v1"
+    assert (await ingress.describe()).version == "v1"
     ingress._watch.cancel()
 
 
@@ -317,17 +320,17 @@ async def test_the_ingress_goes_over_to_other_services_and_searches_under_way_en
 
     wide = publish(root, "v3", passages(40), shards=3, encoder="hashing:32", activate=False)
     first: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
-    other: list[Any] = [Retriever(settings, shard, shape=Shape.of(wide)) for shard in (0, 1, 2)]
-    narrow = Services(Shape(load_encoder(HASHING).fingerprint(), 2), Waits(), first, None)
+    other: list[Any] = [Retriever(settings, shard, shape=ServingShape.of(wide)) for shard in (0, 1, 2)]
+    narrow = ServiceSet(ServingShape(load_encoder(HASHING).fingerprint(), 2), Waits(), first, None)
     encoder: Any = QueryEncoder(EncoderSettings(encoder="hashing:32"), wide.encoder, 10)
 
-    async def find(shape: Shape) -> Services | None:
-        services = Services(Shape.of(wide), encoder, other, None)
+    async def find(shape: ServingShape, in_use: ServiceSet | None) -> ServiceSet | None:
+        services = ServiceSet(ServingShape.of(wide), encoder, other, None)
         return services if services.shape.fits(shape) else None
 
-    ingress = Ingress(settings, narrow, find)
+    ingress = Ingress(settings, lambda _: narrow, find)
     ingress._watch.cancel()
-    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
+    request = SearchRequest(query="red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
     await ingress._activation.follow()
     waiting = asyncio.ensure_future(ingress.search([request]))
     await asyncio.sleep(0)
@@ -346,39 +349,39 @@ async def test_the_ingress_answers_by_what_services_were_started_with_and_not_by
     root: Path, settings: ServeSettings
 ) -> None:
     shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
-    shape = Shape(load_encoder(HASHING).fingerprint(), 2)
+    shape = ServingShape(load_encoder(HASHING).fingerprint(), 2)
     reranker: Any = Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
-    theirs = {"reranker": "overlap", "encoder_replicas": 3, "retriever_replicas": 2, "reranker_min_replicas": 0}
-    services = Services(shape, QueryEncoder(HASHING, shape.encoder, 10), shards, reranker, "overlap", theirs)
+    given = {"reranker": "overlap", "encoder_replicas": 3, "retriever_replicas": 2, "reranker_min_replicas": 0}
+    services = ServiceSet(shape, QueryEncoder(HASHING, shape.encoder, 10), shards, reranker, "overlap", given)
 
-    async def find(shape: Shape) -> Services:
+    async def find(shape: ServingShape, in_use: ServiceSet | None) -> ServiceSet:
         return services
 
     endpoint = settings.model_copy(update={"reranker": "late_interaction", "max_batch": 7})
     ingress = Ingress(endpoint, None, find)
     ingress._watch.cancel()
     await ingress._activation.follow()
-    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
+    request = SearchRequest(query="red fish n0", top_k=10, top_n=3, rerank=True, deadline=soon())
     (answer,) = await ingress.search([request])
-    assert answer.reranker == (await ingress.index_info())["models"]["reranker"] == "overlap"
+    assert answer.reranker == (await ingress.describe()).models.reranker == "overlap"
     assert ingress._pipeline is not None
-    assert ingress._pipeline._settings == endpoint.model_copy(update=theirs)
+    assert ingress._pipeline._settings == endpoint.model_copy(update=given)
 
 
 async def test_a_search_waits_for_an_ingress_that_has_just_started(settings: ServeSettings, tmp_path: Path) -> None:
     shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
-    shape = Shape(load_encoder(HASHING).fingerprint(), 2)
-    services = Services(shape, QueryEncoder(HASHING, shape.encoder, 10), shards, None)
-    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
-    (answer,) = await Ingress(settings, services).search([request])
+    shape = ServingShape(load_encoder(HASHING).fingerprint(), 2)
+    services = ServiceSet(shape, QueryEncoder(HASHING, shape.encoder, 10), shards, None)
+    request = SearchRequest(query="red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
+    (answer,) = await Ingress(settings, lambda _: services).search([request])
     assert (answer.index_version, answer.results[0].id) == ("v1", "p0")
 
-    never = Ingress(settings, services)
+    never = Ingress(settings, lambda _: services)
     never._watch.cancel()
     with pytest.raises(Unavailable, match="no index version is served yet"):
         await never.search([replace(request, deadline=time.time() + 0.05)])
     (tmp_path / "empty").mkdir()
-    nothing = Ingress(settings.model_copy(update={"index": str(tmp_path / "empty")}), services)
+    nothing = Ingress(settings.model_copy(update={"index": str(tmp_path / "empty")}), lambda _: services)
     with pytest.raises(Unavailable, match="no index version is served yet"):  # at once, not at its deadline
         await asyncio.wait_for(nothing.search([request]), 20)
 
@@ -396,11 +399,11 @@ async def test_beyond_its_limit_the_ingress_refuses_at_once(settings: ServeSetti
     encoder, meter = Waits(), RecordingMeter()
     shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
     limited = settings.model_copy(update={"max_requests": 2})
-    services = Services(Shape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, None)
-    ingress = Ingress(limited, services, meter=lambda: meter)
+    services = ServiceSet(ServingShape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, None)
+    ingress = Ingress(limited, lambda _: services, make_meter=lambda: meter)
     ingress._watch.cancel()
     await ingress._activation.follow()
-    request = SearchRequest("red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
+    request = SearchRequest(query="red fish n0", top_k=10, top_n=3, rerank=False, deadline=soon())
     inside = [asyncio.ensure_future(ingress.search([request])) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match="works on 2 searches already") as refusal:
@@ -433,7 +436,9 @@ async def test_however_many_ask_whether_the_server_is_ready_it_is_found_out_once
 
     encoder: Any = Slow()
     shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
-    ingress = Ingress(settings, Services(Shape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, None))
+    ingress = Ingress(
+        settings, lambda _: ServiceSet(ServingShape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, None)
+    )
     ingress._watch.cancel()
     await ingress._activation.follow()
     first, *others = [asyncio.ensure_future(ingress.ready()) for _ in range(20)]
@@ -446,7 +451,7 @@ async def test_however_many_ask_whether_the_server_is_ready_it_is_found_out_once
     assert await asyncio.gather(*others, late) == [[]] * 20
     assert await ingress.ready() == []
     assert encoder.asked == 1
-    ingress._probed = (0.0, [])
+    ingress._readiness._found_at = 0.0
     assert await ingress.ready() == []
     assert encoder.asked == 2
 
@@ -467,13 +472,15 @@ async def test_a_busy_server_stays_ready_and_one_without_an_encoder_does_not(set
 
     encoder, reranker = Service(), Service()
     shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
-    ingress = Ingress(settings, Services(Shape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, reranker))
+    ingress = Ingress(
+        settings, lambda _: ServiceSet(ServingShape(load_encoder(HASHING).fingerprint(), 2), encoder, shards, reranker)
+    )
     ingress._watch.cancel()
     await ingress._activation.follow()
 
     async def told(of_encoder: ShoalError | None, of_reranker: ShoalError | None) -> list[str]:
         encoder.outcome, reranker.outcome = of_encoder, of_reranker
-        ingress._probed = (0.0, [])
+        ingress._readiness._found_at = 0.0
         return await ingress.ready()
 
     busy, full, gone = DeadlineExceeded("busy"), Overloaded("full"), Unavailable("gone")
@@ -482,5 +489,5 @@ async def test_a_busy_server_stays_ready_and_one_without_an_encoder_does_not(set
     assert await told(full, busy) == []
     assert await told(gone, None) == ["gone"]
     assert await told(None, gone) == ["gone"]
-    ingress._pulse._clock = lambda: time.time() + 2 * BUSY_S
+    ingress._readiness._liveness._clock = lambda: time.time() + 2 * BUSY_S
     assert await told(busy, busy) == ["busy"], "an encoder that is silent for long is gone, a reranker may be"

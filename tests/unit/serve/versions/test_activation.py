@@ -1,17 +1,18 @@
 import asyncio
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 
-from serve.versions.activation import BUSY_S, PATIENCE_S, PREPARE_S, REFUSED_S, Activation
+from serve.versions.activation import PATIENCE_S, PREPARE_S, REFUSED_S, Activation
+from serve.versions.liveness import BUSY_S
 from shoal.errors import Conflict, CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Unavailable
 from shoal.index_root import versions
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.serving.plan import Shape
+from shoal.serving.plan import ServingShape
 from tests.support.indexes import damage, passages, publish
 
 
@@ -49,10 +50,10 @@ class FakeControl:
 
 
 @dataclass(eq=False)
-class FakeFleet:
+class FakeServices:
     """Shards that serve versions of one shape."""
 
-    shape: Shape
+    shape: ServingShape
     shards: list[FakeControl]
 
 
@@ -65,19 +66,19 @@ class Server:
         self.storage = Storage(str(root))
         self.shards = [FakeControl(self.log, lambda: self.time) for _ in range(shards)]
         self.counts: list[int] = []
-        self.beside: list[FakeFleet] = []
-        self.find: Callable[[], list[FakeFleet]] = lambda: self.beside
+        self.beside: list[FakeServices] = []
+        self.find: Callable[[], list[FakeServices]] = lambda: self.beside
         manifest = expected or versions.read_manifest(self.storage, versions.list_versions(self.storage)[0])
-        fleet = FakeFleet(Shape(manifest.encoder, shards), self.shards) if shards else None
-        self.activation = Activation(self.storage, fleet, self._switch, self._find, lambda: self.time)
+        services = FakeServices(ServingShape(manifest.encoder, shards), self.shards) if shards else None
+        self.activation = Activation(self.storage, services, self._switch, self._find, lambda: self.time)
 
-    def _switch(self, fleet: FakeFleet, manifest: Manifest, absent: Sequence[int]) -> None:
+    def _switch(self, services: FakeServices, manifest: Manifest, absent: Sequence[int]) -> None:
         self.log.append(f"switch {manifest.version}" + "".join(f" without {shard}" for shard in absent))
         self.counts = [shard.count for shard in manifest.shards]
-        self.shards = fleet.shards
+        self.shards = services.shards
 
-    async def _find(self, shape: Shape) -> FakeFleet | None:
-        return next((fleet for fleet in self.find() if fleet.shape.fits(shape)), None)
+    async def _find(self, shape: ServingShape, in_use: FakeServices | None) -> FakeServices | None:
+        return next((services for services in self.find() if services.shape.fits(shape)), None)
 
     @property
     def current(self) -> str:
@@ -102,7 +103,7 @@ async def test_the_first_look_loads_what_current_names(root: Path) -> None:
     assert server.log == ["prepare v1", "prepare v1", "switch v1", "retire all but v1", "retire all but v1"]
     assert sum(server.counts) == 20
     assert await server.activation.missing(0) == []
-    assert server.activation.describe("overlap") == {
+    assert asdict(server.activation.describe("overlap")) == {
         "version": "v1",
         "previous": None,
         "created_at": "2026-11-22T23:34:11+00:00",
@@ -129,7 +130,7 @@ async def test_a_version_goes_live_only_after_every_shard_has_loaded_it(root: Pa
     await server.activation.activate("v2")
     assert server.current == "v2"
     assert server.log == ["prepare v2", "prepare v2", "switch v2", "retire all but v2 v1", "retire all but v2 v1"]
-    assert server.activation.describe(None)["previous"] == "v1"
+    assert server.activation.describe(None).previous == "v1"
 
 
 async def test_rollback_goes_to_the_previous_version_and_back(root: Path) -> None:
@@ -139,9 +140,9 @@ async def test_rollback_goes_to_the_previous_version_and_back(root: Path) -> Non
         await server.activation.rollback()
     await server.activation.activate("v2")
     await server.activation.rollback()
-    assert (server.current, server.activation.describe(None)["previous"]) == ("v1", "v2")
+    assert (server.current, server.activation.describe(None).previous) == ("v1", "v2")
     await server.activation.rollback()
-    assert (server.current, server.activation.describe(None)["previous"]) == ("v2", "v1")
+    assert (server.current, server.activation.describe(None).previous) == ("v2", "v1")
 
 
 async def test_a_rollback_makes_current_what_it_loaded_whatever_a_build_activates_meanwhile(root: Path) -> None:
@@ -151,8 +152,8 @@ async def test_a_rollback_makes_current_what_it_loaded_whatever_a_build_activate
     await server.activation.activate("v2")
     server.shards[0].meanwhile = lambda: versions.activate(server.storage, "v3")
     await server.activation.rollback()
-    assert (server.current, server.activation.describe(None)["version"]) == ("v1", "v1")
-    assert server.activation.describe(None)["previous"] == "v3"
+    assert (server.current, server.activation.describe(None).version) == ("v1", "v1")
+    assert server.activation.describe(None).previous == "v3"
 
 
 async def test_what_another_process_makes_current_is_followed(root: Path) -> None:
@@ -160,7 +161,7 @@ async def test_what_another_process_makes_current_is_followed(root: Path) -> Non
     await server.activation.follow()
     versions.activate(server.storage, "v2")
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v2"
+    assert server.activation.describe(None).version == "v2"
     server.log.clear()
     await server.activation.follow()
     assert server.log == []
@@ -172,7 +173,7 @@ async def test_a_version_that_a_shard_cannot_load_is_not_activated(root: Path) -
     server.shards[1].fails["v2"] = CorruptIndex("vectors.faiss does not match")
     with pytest.raises(CorruptIndex, match=r"vectors\.faiss does not match"):
         await server.activation.activate("v2")
-    assert server.current == server.activation.describe(None)["version"] == "v1"
+    assert server.current == server.activation.describe(None).version == "v1"
 
 
 async def test_a_damaged_version_is_refused_even_if_the_shards_hold_it(root: Path) -> None:
@@ -181,7 +182,7 @@ async def test_a_damaged_version_is_refused_even_if_the_shards_hold_it(root: Pat
     damage(root, "v2")
     with pytest.raises(CorruptIndex, match="version v2 is not activated"):
         await server.activation.activate("v2")
-    assert server.current == server.activation.describe(None)["version"] == "v1"
+    assert server.current == server.activation.describe(None).version == "v1"
 
 
 async def test_a_broken_current_leaves_the_old_version_serving_and_is_told(root: Path) -> None:
@@ -191,8 +192,8 @@ async def test_a_broken_current_leaves_the_old_version_serving_and_is_told(root:
     versions.activate(server.storage, "v2")
     await server.activation.follow()
     described = server.activation.describe(None)
-    assert described["version"] == "v1"
-    assert described["problem"] == "v2 cannot be served: vectors.faiss does not match"
+    assert described.version == "v1"
+    assert described.problem == "v2 cannot be served: vectors.faiss does not match"
     assert await server.activation.missing(0) == []
 
     tries = server.shards[0].tries
@@ -201,7 +202,7 @@ async def test_a_broken_current_leaves_the_old_version_serving_and_is_told(root:
     server.shards[0].fails.clear()
     server.time += REFUSED_S
     await server.activation.follow()
-    assert (server.activation.describe(None)["version"], server.activation.describe(None)["problem"]) == ("v2", None)
+    assert (server.activation.describe(None).version, server.activation.describe(None).problem) == ("v2", None)
 
 
 async def test_an_unreadable_current_is_a_problem_too(root: Path) -> None:
@@ -209,8 +210,8 @@ async def test_an_unreadable_current_is_a_problem_too(root: Path) -> None:
     await server.activation.follow()
     (root / "CURRENT").write_text("{")
     await server.activation.follow()
-    assert "CURRENT cannot be served" in server.activation.describe(None)["problem"]
-    assert server.activation.describe(None)["version"] == "v1"
+    assert "CURRENT cannot be served" in server.activation.describe(None).problem
+    assert server.activation.describe(None).version == "v1"
 
 
 async def test_a_server_that_starts_on_a_broken_current_serves_the_version_before_it(root: Path) -> None:
@@ -218,8 +219,8 @@ async def test_a_server_that_starts_on_a_broken_current_serves_the_version_befor
     server = Server(root)
     server.shards[0].fails["v2"] = CorruptIndex("damaged")
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v1"
-    assert server.activation.describe(None)["problem"] == "v2 cannot be served: damaged"
+    assert server.activation.describe(None).version == "v1"
+    assert server.activation.describe(None).problem == "v2 cannot be served: damaged"
 
 
 async def test_whatever_keeps_the_version_before_from_being_served_current_is_followed_on(root: Path) -> None:
@@ -233,7 +234,7 @@ async def test_whatever_keeps_the_version_before_from_being_served_current_is_fo
     server.shards[0].fails.clear()
     server.time += REFUSED_S
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v2"
+    assert server.activation.describe(None).version == "v2"
 
 
 async def test_the_version_before_a_broken_one_is_served_as_soon_as_its_shards_are_there(root: Path) -> None:
@@ -245,8 +246,8 @@ async def test_the_version_before_a_broken_one_is_served_as_soon_as_its_shards_a
     assert "nor can the version before it: shard 1 has no replica" in (await server.activation.missing(0))[0]
     server.shards[1].fails.clear()
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v1"
-    assert server.activation.describe(None)["problem"] == "v2 cannot be served: damaged"
+    assert server.activation.describe(None).version == "v1"
+    assert server.activation.describe(None).problem == "v2 cannot be served: damaged"
     assert server.shards[0].tries == 3, "the broken one was not read again"
 
 
@@ -254,13 +255,13 @@ async def test_a_server_that_starts_on_a_broken_current_takes_it_from_no_other(r
     manifest = versions.read_manifest(Storage(str(root)), "v2")
     versions.activate(Storage(str(root)), "v2")
     first, second = Server(root, shards=0), Server(root, shards=0)
-    shared = FakeFleet(Shape.of(manifest), [FakeControl([]) for _ in range(2)])
+    shared = FakeServices(ServingShape.of(manifest), [FakeControl([]) for _ in range(2)])
     first.beside = second.beside = [shared]
     await first.activation.follow()
     shutil.rmtree(root / "versions" / "v2")
     await second.activation.follow()
-    assert second.activation.describe(None)["version"] == "v1"
-    assert first.activation.describe(None)["version"] == "v2"
+    assert second.activation.describe(None).version == "v1"
+    assert first.activation.describe(None).version == "v2"
     assert await first.activation.missing(0) == []
 
 
@@ -283,7 +284,7 @@ async def test_a_server_that_starts_while_a_shard_is_gone_makes_do_with_the_othe
         server.activation.describe(None)
     server.time += PATIENCE_S + 1
     await server.activation.follow()
-    assert (server.activation.describe(None)["version"], server.activation.describe(None)["problem"]) == ("v1", None)
+    assert (server.activation.describe(None).version, server.activation.describe(None).problem) == ("v1", None)
     assert "switch v1 without 1" in server.log
     assert await server.activation.missing(0) == ["shard 1 has not loaded version v1"]
 
@@ -294,14 +295,14 @@ async def test_services_that_start_late_serve_the_current_version_and_not_the_on
     server = Server(root, shards=0)
     await server.activation.follow()
     server.time += PATIENCE_S + 1
-    late = FakeFleet(Shape.of(manifest), [FakeControl(server.log) for _ in range(2)])
-    looks: list[list[FakeFleet]] = [[], [late]]  # they are there when the version before would be looked for
+    late = FakeServices(ServingShape.of(manifest), [FakeControl(server.log) for _ in range(2)])
+    looks: list[list[FakeServices]] = [[], [late]]  # they are there when the version before would be looked for
     server.find = lambda: looks.pop(0) if looks else [late]
     await server.activation.follow()
     with pytest.raises(Unavailable, match="waits for replicas"):
         server.activation.describe(None)
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v2"
+    assert server.activation.describe(None).version == "v2"
 
 
 async def test_a_server_that_fell_back_takes_the_current_version_without_a_shard_too(root: Path) -> None:
@@ -310,12 +311,12 @@ async def test_a_server_that_fell_back_takes_the_current_version_without_a_shard
     await server.activation.follow()
     server.time += PATIENCE_S + 1
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v1"
-    fleet = FakeFleet(Shape.of(wide), [FakeControl(server.log) for _ in range(3)])
-    fleet.shards[2].fails["v3"] = Unavailable("shard 2 has no replica")
-    server.beside.append(fleet)
+    assert server.activation.describe(None).version == "v1"
+    services = FakeServices(ServingShape.of(wide), [FakeControl(server.log) for _ in range(3)])
+    services.shards[2].fails["v3"] = Unavailable("shard 2 has no replica")
+    server.beside.append(services)
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v3"
+    assert server.activation.describe(None).version == "v3"
     assert "switch v3 without 2" in server.log
 
 
@@ -347,7 +348,7 @@ async def test_what_is_broken_counts_more_than_what_does_not_answer(root: Path) 
     server.shards[0].fails["v2"] = Unavailable("shard 0 has no replica")
     server.shards[1].fails["v2"] = CorruptIndex("damaged")
     await server.activation.follow()
-    assert server.activation.describe(None)["problem"] == "v2 cannot be served: damaged"
+    assert server.activation.describe(None).problem == "v2 cannot be served: damaged"
 
 
 @pytest.mark.parametrize(
@@ -406,16 +407,16 @@ async def test_a_version_of_another_shape_is_served_as_soon_as_there_are_replica
     await server.activation.follow()
     versions.activate(server.storage, "v3")
     await server.activation.follow()
-    assert "v3 has 3 shards and this server 2" in server.activation.describe(None)["problem"]
-    assert server.activation.describe(None)["version"] == "v1"
-    narrow, other = server.shards, FakeFleet(Shape.of(wide), [FakeControl(server.log) for _ in range(3)])
+    assert "v3 has 3 shards and this server 2" in server.activation.describe(None).problem
+    assert server.activation.describe(None).version == "v1"
+    narrow, other = server.shards, FakeServices(ServingShape.of(wide), [FakeControl(server.log) for _ in range(3)])
     server.beside.append(other)
     await server.activation.follow()  # at the next look, not only when a broken one would be tried again
-    assert (server.activation.describe(None)["version"], server.activation.describe(None)["problem"]) == ("v3", None)
+    assert (server.activation.describe(None).version, server.activation.describe(None).problem) == ("v3", None)
     assert await server.activation.missing(0) == []
     assert [shard.loaded for shard in narrow] == [["v1"], ["v1"]], "rollback takes no loading"
     assert [shard.loaded for shard in other.shards] == [["v3"]] * 3
-    server.beside[:] = [FakeFleet(Shape(wide.encoder, 2), narrow)]
+    server.beside[:] = [FakeServices(ServingShape(wide.encoder, 2), narrow)]
     await server.activation.rollback()
     assert (server.current, server.shards) == ("v1", narrow)
 
@@ -430,14 +431,14 @@ async def test_a_server_without_replicas_waits_for_them_and_takes_those_of_the_v
     assert "waits for replicas for 3 shards of hashing:64" in (await server.activation.missing(0))[0]
     with pytest.raises(Unavailable, match="waits for replicas"):
         server.activation.describe(None)
-    server.beside.append(FakeFleet(Shape.of(first), [FakeControl(server.log) for _ in range(2)]))
+    server.beside.append(FakeServices(ServingShape.of(first), [FakeControl(server.log) for _ in range(2)]))
     await server.activation.follow()
     with pytest.raises(Unavailable, match="waits for replicas"):
         server.activation.describe(None)  # the other ingress replicas may serve v3
     server.time += PATIENCE_S + 1
     await server.activation.follow()
-    assert server.activation.describe(None)["version"] == "v1"
-    assert "v3 cannot be served" in server.activation.describe(None)["problem"]
+    assert server.activation.describe(None).version == "v1"
+    assert "v3 cannot be served" in server.activation.describe(None).problem
 
 
 async def test_what_a_shard_lacks_is_named(root: Path) -> None:
@@ -461,8 +462,8 @@ async def test_a_shard_that_is_too_busy_to_answer_is_not_missing_until_it_is_sil
 async def test_services_that_were_replaced_by_others_are_left(root: Path) -> None:
     publish(root, "v3", passages(30), shards=3)
     server = Server(root)
-    shape = Shape.of(versions.read_manifest(server.storage, "v3"))
-    blue, green = (FakeFleet(shape, [FakeControl(server.log) for _ in range(3)]) for _ in range(2))
+    shape = ServingShape.of(versions.read_manifest(server.storage, "v3"))
+    blue, green = (FakeServices(shape, [FakeControl(server.log) for _ in range(3)]) for _ in range(2))
     server.beside.append(blue)
     await server.activation.follow()
     server.beside.append(green)
@@ -480,6 +481,8 @@ async def test_shards_of_its_own_forget_what_neither_is_current_nor_was_before(r
     await server.activation.follow()
     for version in ("v3", "v4"):
         manifest = publish(root, version, passages(30), shards=3)
-        server.beside = server.beside or [FakeFleet(Shape.of(manifest), [FakeControl(server.log) for _ in range(3)])]
+        server.beside = server.beside or [
+            FakeServices(ServingShape.of(manifest), [FakeControl(server.log) for _ in range(3)])
+        ]
         await server.activation.follow()
     assert [shard.loaded for shard in own] == [[], []]

@@ -11,7 +11,9 @@ import pytest
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter
 
-from serve.dialects import native
+from serve.dialects.native import models as native
+from serve.dialects.native import render, routes
+from serve.versions.description import IndexDescription, ModelNames
 from serve.web.api import create_api
 from shoal.errors import (
     Conflict,
@@ -51,11 +53,25 @@ class FakeEngine:
             raise self.error
         return await self.pipeline.search_all(requests)
 
-    async def index_info(self) -> dict[str, Any]:
-        models = {"encoder": "fake", "reranker": "fake"}
-        version = self.pipeline.version
-        info = {"version": version, "previous": self.previous, "passages": 40, "shards": 2, "dim": 8}
-        return {**info, "metric": "cosine", "kind": "flat", "modes": ["dense"], "models": models}
+    async def describe(self) -> IndexDescription:
+        assert self.pipeline.version is not None
+        return IndexDescription(
+            version=self.pipeline.version,
+            previous=self.previous,
+            created_at="2026-11-22T23:34:11+00:00",
+            passages=40,
+            shards=2,
+            dim=8,
+            metric="cosine",
+            kind="flat",
+            search="",
+            recall_at_10=None,
+            curve=[],
+            modes=["dense"],
+            late_interaction="none",
+            fields={},
+            models=ModelNames("fake", "fake"),
+        )
 
     async def activate(self, version: str) -> None:
         if self.error:
@@ -246,7 +262,7 @@ async def test_rerank_is_off_by_default_where_there_is_no_reranker() -> None:
 
 
 async def test_explain_and_timeout(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native.time, "time", lambda: 5_000_000_000.0)
+    monkeypatch.setattr(routes.time, "time", lambda: 5_000_000_000.0)
     answer = answer_of(await server.post({"query": "a", "explain": True, "timeout_ms": 1500}))
     assert answer.explain is not None
     assert set(answer.explain) == {"plan", "shards", "candidates"}
@@ -426,13 +442,13 @@ async def test_one_answer_has_so_many_results_and_no_more(body: Any, param: str,
 
 async def test_a_large_answer_is_written_beside_the_loop(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     writers: list[bool] = []
-    written = native._written
+    written = render.render_answer
 
     def write(*args: Any) -> bytes:
         writers.append(threading.current_thread() is threading.main_thread())
         return written(*args)
 
-    monkeypatch.setattr(native, "_written", write)
+    monkeypatch.setattr(render, "render_answer", write)
     small = await server.post({"query": "a", "top_n": 20})
     response = await server.post({"query": ["a", "b", "c"], "top_n": 20})
     assert writers == [True, False, False, False]
@@ -489,7 +505,7 @@ async def test_a_sane_request_id_is_kept(server: Server, given: str) -> None:
         await server.post({"query": "a"}, headers={"x-request-id": given}),
         await server.post({}, headers={"x-request-id": given}),
         await server.client.get("/healthz", headers={"x-request-id": given}),
-        await server.client.get("/nowhere", headers={"x-request-id": given}),
+        await server.client.get("/find_no_services", headers={"x-request-id": given}),
     ):
         assert response.headers.get_list("x-request-id") == [given]
 

@@ -14,14 +14,14 @@ from itertools import count
 from shoal.errors import ShoalError
 from shoal.index_root.storage import Storage
 from shoal.index_root.versions import read_current, read_manifest
-from shoal.serving.plan import Serving, Shape, plan_serving
+from shoal.serving.plan import ServingPlan, ServingShape, plan_serving
 from shoal.settings import ServeSettings
 
 REFUSED_S = 60.0
 """Seconds before services that could not be planned or started are tried again."""
 
 
-class Fleets:
+class ServiceSets:
     """Starts the services of an index and ends those that no version in use needs.
 
     plan: the version to begin with. inside: the endpoint serves versions of its shape by itself. start: starts
@@ -32,8 +32,8 @@ class Fleets:
     def __init__(
         self,
         settings: ServeSettings,
-        plan: Serving,
-        start: Callable[[int, Serving], None],
+        plan: ServingPlan,
+        start: Callable[[int, ServingPlan], None],
         end: Callable[[int], None],
         failed: Callable[[int], str | None],
         served: Callable[[], str | None],
@@ -48,12 +48,12 @@ class Fleets:
         self._served = served
         self._clock = clock
         self._numbers = count(1)
-        self._seen: dict[str, Shape] = {}
-        self._shapes: dict[int, Shape] = {}
+        self._seen: dict[str, ServingShape] = {}
+        self._shapes: dict[int, ServingShape] = {}
         self._tried: dict[str, float] = {}
         self._idle: dict[int, float] = {}
         self._problem: str | None = None
-        self._inside = [Shape.of(plan.manifest)] if inside else []
+        self._inside = [ServingShape.of(plan.manifest)] if inside else []
         if not inside:
             self._add(plan)
 
@@ -80,9 +80,9 @@ class Fleets:
             used.append(self._shape_of(current.previous))
         self._end_others(current.version, used)
 
-    def _shape_of(self, version: str) -> Shape:
+    def _shape_of(self, version: str) -> ServingShape:
         if version not in self._seen:  # a manifest never changes
-            self._seen[version] = Shape.of(read_manifest(self._storage, version))
+            self._seen[version] = ServingShape.of(read_manifest(self._storage, version))
         return self._seen[version]
 
     def _try(self, version: str) -> None:
@@ -91,10 +91,10 @@ class Fleets:
             self._tried[version] = now
             self._add(plan_serving(self._settings, version))
 
-    def _add(self, plan: Serving) -> None:
+    def _add(self, plan: ServingPlan) -> None:
         number = next(self._numbers)
         self._start(number, plan)
-        self._shapes[number] = Shape.of(plan.manifest)
+        self._shapes[number] = ServingShape.of(plan.manifest)
 
     def _end_failed(self) -> None:
         for number, shape in list(self._shapes.items()):
@@ -102,7 +102,7 @@ class Fleets:
                 print(f"shoal: nothing can serve {shape}: {problem}", file=sys.stderr, flush=True)  # noqa: T201
                 self._drop(number)
 
-    def _end_others(self, current: str, used: list[Shape]) -> None:
+    def _end_others(self, current: str, used: list[ServingShape]) -> None:
         """End what serves no version in use, once the endpoint has left it and the longest query in it is over."""
         unused = [number for number, shape in self._shapes.items() if not any(shape.fits(one) for one in used)]
         # As long as a version is not there yet, the endpoint goes on with whatever it had, CURRENT's previous or not.

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from serve.versions.fleets import REFUSED_S, Fleets
+from serve.versions.service_sets import REFUSED_S, ServiceSets
 from shoal.index_root import layout, versions
 from shoal.index_root.storage import Storage
-from shoal.serving.plan import Serving, plan_serving
+from shoal.serving.plan import ServingPlan, plan_serving
 from shoal.settings import ServeSettings
 from tests.support.indexes import passages, publish
 
@@ -21,7 +21,7 @@ class Started:
         self.failed: dict[int, str] = {}
         self.late = False
         self.served: str | None = None
-        self.fleets = Fleets(
+        self.service_sets = ServiceSets(
             self.settings,
             plan,
             self._start,
@@ -36,7 +36,7 @@ class Started:
         current = versions.read_current(Storage(self.settings.index))
         return current.version if current else None
 
-    def _start(self, number: int, plan: Serving) -> None:
+    def _start(self, number: int, plan: ServingPlan) -> None:
         self.running[number] = plan.manifest.version
 
     def _end(self, number: int) -> None:
@@ -44,7 +44,7 @@ class Started:
 
     def look(self, after_s: float = 0.0) -> dict[int, str]:
         self.time += after_s
-        self.fleets.follow()
+        self.service_sets.follow()
         return self.running
 
 

@@ -1,0 +1,155 @@
+"""What Shoal's own dialect answers, as OpenAPI describes it; `render` writes it."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from shoal.records import MetadataValue, Mode
+
+_EXAMPLE: JsonDict = {
+    "id": "5d2f0c5e8a3b4a7f9f0e6a1b2c3d4e5f",
+    "index_version": "20260131T120000000-3f9a0c41",
+    "results": [
+        {
+            "id": "fish-7",
+            "score": 4.25,
+            "retrieval_score": 0.0311,
+            "retrieval_rank": 3,
+            "rerank_score": 4.25,
+            "text": "Most fish rest by day or by night, with open eyes.",
+            "metadata": {"year": 2020},
+        }
+    ],
+    "mode": "hybrid",
+    "reranked": True,
+    "reranker": "late_interaction",
+    "coverage": {"shards": 4, "answered": 3, "fraction": 0.75, "missing": [{"shard": 2, "reason": "deadline"}]},
+    "degraded": "1 of 4 shards is missing (shard 2: deadline)",
+    "timings_ms": {
+        "queue": 0.1,
+        "encode": 2.6,
+        "retrieve": 8.1,
+        "merge": 0.2,
+        "fetch": 0.0,
+        "rerank": 31.4,
+        "total": 42.5,
+    },
+    "usage": {"queries": 1, "pairs": 25},
+}
+
+
+class Result(BaseModel):
+    """One passage. `text`, `title`, `metadata` and `vector` are there if `include` asks for them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    score: float = Field(
+        description="What the results are ordered by: retrieval_score, or if reranked rerank_score, to which a hybrid "
+        "answer adds what the server's settings say of the scores of stage one."
+    )
+    retrieval_score: float = Field(
+        description="Score in stage one: cosine similarity if dense, BM25 if lexical, that of the fusion if hybrid."
+    )
+    retrieval_rank: int = Field(description="Place in stage-one order, from 1.")
+    rerank_score: float | None = Field(description="The reranker's score; null if the answer is not reranked.")
+    title: str = Field("", description="Only if the passage has one.")
+    text: str = ""
+    metadata: dict[str, MetadataValue] = {}
+    vector: list[float] | None = Field(None, description="The passage's L2-normalised vector.")
+
+
+class Missing(BaseModel):
+    """A shard that is not part of the answer."""
+
+    shard: int
+    reason: Literal["deadline", "overloaded", "unreachable", "error", "suspended"]
+
+
+class Coverage(BaseModel):
+    """Which part of the index answered."""
+
+    shards: int
+    answered: int
+    fraction: float = Field(description="Share of the index's passages that were searched, from 0 to 1.")
+    missing: list[Missing]
+
+
+class Timings(BaseModel):
+    """Milliseconds that the query spent in each stage."""
+
+    queue: float
+    encode: float
+    retrieve: float
+    merge: float
+    fetch: float
+    rerank: float
+    total: float
+
+
+class Usage(BaseModel):
+    """What the answer took."""
+
+    queries: int = Field(description="Queries encoded and searched.")
+    pairs: int = Field(description="(query, passage) pairs that the reranker scored.")
+
+
+class SearchResponse(BaseModel):
+    """The answer to one query."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
+
+    id: str = Field(description="The request's x-request-id; in a list of queries followed by - and the query's place.")
+    index_version: str
+    results: list[Result] = Field(description="Best first.")
+    mode: Mode = Field(description="How stage one searched.")
+    reranked: bool
+    reranker: str | None = Field(
+        None, description="What ordered the candidates: the server's reranker by its name, or late; null if nothing."
+    )
+    coverage: Coverage
+    degraded: str | None = Field(description="Why the answer is less than what was asked for; null if it is not.")
+    timings_ms: Timings
+    usage: Usage
+    explain: dict[str, Any] | None = Field(None, description="The plan and every shard's part, if asked for.")
+
+
+class SearchResponses(BaseModel):
+    """The answers to a list of queries, in order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    responses: list[SearchResponse]
+
+
+class Models(BaseModel):
+    """The models in use."""
+
+    encoder: str
+    reranker: str | None
+
+
+class IndexInfo(BaseModel):
+    """What is served."""
+
+    model_config = ConfigDict(extra="allow")
+
+    version: str
+    previous: str | None = Field(description="What a rollback would serve; null if there is nothing to go back to.")
+    passages: int
+    shards: int
+    dim: int
+    metric: str
+    kind: str = Field(description="Kind of the vector index.")
+    search: str = Field("", description="Search parameters of the vector index.")
+    recall_at_10: float | None = Field(None, description="Share of the ten nearest that these find; measured.")
+    curve: list[dict[str, Any]] = Field(
+        [], description="What other parameters find, cheapest first: search, recall, latency_ms."
+    )
+    modes: list[Mode] = Field(description="How it can be searched.")
+    late_interaction: Literal["none", "stored"] = Field(
+        "none", description="Whether the shards hold token vectors, so that rerank can be late."
+    )
+    fields: dict[str, str] = Field({}, description="Metadata fields that filters know, and their types.")
+    models: Models

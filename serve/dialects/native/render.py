@@ -1,0 +1,75 @@
+"""Answers of Shoal's own dialect as JSON, written by hand: what is built here needs no second validation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Response
+from pydantic_core import to_json
+
+from serve.dialects.native.request_models import Part
+from shoal.records import Result, SearchAnswer
+
+
+def render(body: Any) -> Response:
+    """Build the response of anything that JSON can hold."""
+    return _response(_json(body))
+
+
+def render_search(answers: Sequence[SearchAnswer], request_id: str, include: Sequence[Part], several: bool) -> Response:
+    """Build the response of a search: its answer, or a list of them where `several` queries were asked."""
+    if not several:
+        return _response(render_answer(answers[0], request_id, include))
+    parts = (render_answer(answer, f"{request_id}-{place}", include) for place, answer in enumerate(answers))
+    return _response(b'{"responses":[' + b",".join(parts) + b"]}")
+
+
+def render_answer(answer: SearchAnswer, id_: str, include: Sequence[Part]) -> bytes:
+    """Serialise an answer, result by result: all at once would keep the other threads waiting until the end."""
+    coverage, timings = answer.coverage, answer.timings
+    rest = {
+        "mode": answer.mode,
+        "reranked": answer.reranked,
+        "reranker": answer.reranker,
+        "coverage": {
+            "shards": coverage.shards,
+            "answered": coverage.answered,
+            "fraction": coverage.fraction,
+            "missing": [{"shard": missing.shard, "reason": missing.reason} for missing in coverage.missing],
+        },
+        "degraded": answer.degraded,
+        "timings_ms": {stage: round(ms, 3) for stage, ms in timings.stages()},
+        "usage": {"queries": 1, "pairs": answer.pairs},
+    }
+    if answer.explain is not None:
+        rest["explain"] = answer.explain
+    head = _json({"id": id_, "index_version": answer.index_version})
+    results = b",".join([_json(_line(result, include)) for result in answer.results])
+    return b"".join((head[:-1], b',"results":[', results, b"],", _json(rest)[1:]))
+
+
+def _line(result: Result, include: Sequence[Part]) -> dict[str, Any]:
+    passage = result.passage
+    line: dict[str, Any] = {
+        "id": result.id,
+        "score": result.score,
+        "retrieval_score": result.retrieval_score,
+        "retrieval_rank": result.retrieval_rank,
+        "rerank_score": result.rerank_score,
+    }
+    if "text" in include:
+        if passage.title:
+            line["title"] = passage.title
+        line["text"] = passage.text
+    if "metadata" in include:
+        line["metadata"] = passage.metadata
+    if "vector" in include:
+        line["vector"] = None if result.vector is None else result.vector.tolist()
+    return line
+
+
+def _json(body: Any) -> bytes:
+    return to_json(body, inf_nan_mode="null")
+
+
+def _response(content: bytes) -> Response:
+    return Response(content, media_type="application/json")

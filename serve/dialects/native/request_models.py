@@ -1,0 +1,217 @@
+"""What Shoal's own dialect is asked, checked against the limits of a server."""
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    Tag,
+    create_model,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from serve.web.errors import MOST_PROBLEMS
+from shoal.errors import InvalidArgument
+from shoal.records import Mode
+from shoal.settings import ServeSettings
+
+Part = Literal["text", "metadata", "vector"]
+"""What an answer may hold of a passage."""
+RerankChoice = Annotated[
+    Annotated[bool, Tag("<bool>")] | Annotated[Literal["late"], Tag("<late>")],
+    Discriminator(
+        lambda value: {bool: "<bool>", str: "<late>"}.get(type(value)) if value in (True, False, "late") else None,
+        custom_error_type="rerank",
+        custom_error_message="should be true, false or 'late'",
+    ),
+]
+"""Whether to rerank; the error of another value names all that may stand there."""
+
+
+class RequestBody(BaseModel):
+    """Base of request bodies: unknown fields are refused, a null is the same as leaving the field out."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        fields = cls.model_fields
+        known = {name: data[name] for name in fields if data.get(name) is not None}
+        # Each unknown one is an error, and a body may hold 100,000 of them.
+        unknown = islice((name for name in data if name not in fields), MOST_PROBLEMS + 1)
+        return known | {name: data[name] for name in unknown}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = handler.resolve_ref_schema(handler(schema))
+        for name, field in described.get("properties", {}).items():
+            if name in described.get("required", ()):
+                continue
+            if isinstance(field.get("type"), str):
+                field["type"] = [field["type"], "null"]
+            elif "oneOf" in field:
+                field["oneOf"].append({"type": "null"})
+        return described
+
+
+class ActivateBody(RequestBody):
+    """Which version to serve."""
+
+    version: str = Field(min_length=1, max_length=256, examples=["20260131T120000000-3f9a0c41"])
+
+
+class RollbackBody(RequestBody):
+    """An empty object: a body that is JSON is what no page of another site can send unasked."""
+
+
+class SearchFields(RequestBody):
+    """A query, or several at once, and what to return: the fields in order; `search_body` adds a server's limits."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "how do fish sleep", "top_k": 25, "top_n": 5}]})
+
+    query: str | list[str]
+    top_k: int
+    top_n: int
+    rerank: RerankChoice
+    mode: Mode | None
+    filter: dict[str, Any] = Field(
+        {},
+        description="Conditions on metadata that every result fulfils, with the operators of MongoDB: $eq $ne $gt "
+        "$gte $lt $lte $in $nin $exists $and $or $not. /v1/index names the fields.",
+        examples=[{"year": {"$gte": 2020}, "lang": "en"}],
+    )
+    recall: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Share of the ten nearest passages that a search by vectors shall find, as it was measured for "
+        "the version. Left out: what the version was tuned for. Beyond the curve of /v1/index it is refused.",
+    )
+    include: list[Part] = Field(
+        ["text", "metadata"], max_length=len(get_args(Part)), description="Parts of each passage to return."
+    )
+    timeout_ms: int
+    explain: bool = Field(False, description="Return the plan and every shard's part.")
+
+    @property
+    def queries(self) -> list[str]:
+        """The query, or all of them."""
+        return self.query if isinstance(self.query, list) else [self.query]
+
+    def sizes(self) -> tuple[int, int]:
+        """Resolve (top_k, top_n), where what was left out follows what was given."""
+        given = self.model_fields_set
+        top_k, top_n = self.top_k, self.top_n
+        if "top_n" not in given:
+            all_candidates = "top_k" in given and not self.rerank
+            top_n = top_k if all_candidates else min(top_n, top_k)
+        elif "top_k" not in given:
+            top_k = max(top_k, top_n)
+        elif top_n > top_k:
+            raise InvalidArgument(
+                f"top_n should be at most top_k ({top_k}), not {top_n}: only candidates are returned", param="top_n"
+            )
+        return top_k, top_n
+
+    def size(self, settings: ServeSettings, top_k: int, top_n: int) -> int:
+        """Count the results of the answer at most; or the candidates, which `explain` lists.
+
+        Raises InvalidArgument for more than the settings allow.
+        """
+        queries = len(self.queries)
+        param, each = ("top_k", top_k) if self.explain else ("top_n", top_n)
+        limits = [(param, each, settings.max_results, "")]
+        if "vector" in self.include:
+            limits.append(("top_n", top_n, settings.max_vectors, " with vectors"))
+        for name, results, most, vectors in limits:
+            if queries * results > most:
+                raise InvalidArgument(
+                    f"{name} {results} of {queries} queries makes {queries * results:,} results{vectors}, more than "
+                    f"the {most:,} of one answer; ask for fewer, or in several requests",
+                    param=name,
+                )
+        return queries * each
+
+
+def search_body(settings: ServeSettings) -> type[SearchFields]:
+    """Make the model of a search's body: limits, defaults and what they are called come from the settings."""
+    top_k = Field(
+        min(settings.top_k, settings.max_top_k),
+        ge=1,
+        le=settings.max_top_k,
+        description="Candidates taken from stage one; at least top_n.",
+    )
+    top_n = Field(
+        settings.top_n,
+        ge=1,
+        le=settings.max_top_k,
+        description="Results returned. Left out: as many as top_k, if top_k is smaller or nothing is reranked.",
+    )
+    rerank = Field(
+        settings.reranker != "none",
+        description="Order the candidates by the reranker, or (late) by the token vectors that the shards hold of "
+        "their passages, if they do: late_interaction of /v1/index is `stored` then.",
+    )
+    mode = Field(
+        None,
+        description="How stage one searches: by vectors (dense), by words (lexical) or by both, fused (hybrid). "
+        f"Left out: {_default_mode(settings)}.",
+    )
+    timeout_ms = Field(
+        min(settings.timeout_ms, settings.max_timeout_ms),
+        ge=1,
+        le=settings.max_timeout_ms,
+        description="Deadline. What is not there by then is left out, and the answer says so.",
+    )
+    query = Field(description="One query, or a list that is answered with a list.", examples=["how do fish sleep"])
+    return create_model(
+        "SearchBody",
+        __base__=SearchFields,
+        __doc__="A query, or several at once, and what to return.",
+        query=(_query_type(settings), query),
+        top_k=(int, top_k),
+        top_n=(int, top_n),
+        rerank=(RerankChoice, rerank),
+        mode=(Mode | None, mode),
+        timeout_ms=(int, timeout_ms),
+    )
+
+
+def _query_type(settings: ServeSettings) -> Any:
+    """A text or a list of texts, within the limits of the settings."""
+    text = Annotated[str, Field(min_length=1, max_length=settings.max_query_bytes), AfterValidator(_bounded(settings))]
+    texts = Annotated[
+        list[text],
+        Field(min_length=1, max_length=min(settings.max_queries, settings.max_waiting)),
+    ]
+    return Annotated[
+        Annotated[text, Tag("<text>")] | Annotated[texts, Tag("<texts>")],
+        Discriminator(lambda value: "<texts>" if isinstance(value, list) else "<text>"),
+    ]
+
+
+def _bounded(settings: ServeSettings) -> Callable[[str], str]:
+    def bounded(query: str) -> str:
+        size = len(query.encode())
+        if not query.strip():
+            raise ValueError("should not be blank")
+        if size > settings.max_query_bytes:
+            raise ValueError(f"should be at most {settings.max_query_bytes} bytes of UTF-8, not {size}")
+        return query
+
+    return bounded
+
+
+def _default_mode(settings: ServeSettings) -> str:
+    return "hybrid where the index has both, else dense" if settings.mode == "auto" else settings.mode

@@ -1,0 +1,98 @@
+"""The routes of Shoal's own dialect."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from serve.dialects.base import Engine
+from serve.dialects.native.models import IndexInfo, SearchResponse, SearchResponses
+from serve.dialects.native.render import render, render_search
+from serve.dialects.native.request_models import ActivateBody, RollbackBody, SearchFields, search_body
+from serve.web.access import ADMIN
+from serve.web.errors import responses
+from shoal.records import SearchRequest
+from shoal.settings import ServeSettings
+
+FEW_RESULTS = 50
+"""Results that take less time to serialise than to hand over to a thread; with vectors a few milliseconds."""
+
+
+def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
+    """Build the routes of this dialect. All limits come from the settings."""
+    routes = APIRouter(prefix="/v1", tags=["native"])
+    _add_search(routes, engine, settings)
+    _add_index(routes, engine)
+    return routes
+
+
+def _add_search(routes: APIRouter, engine: Callable[[], Engine], settings: ServeSettings) -> None:
+    SearchBody = search_body(settings)
+
+    @routes.post(
+        "/search",
+        response_model=SearchResponse | SearchResponses,
+        responses=responses(400, 408, 413, 415, 429, 500, 503, 504),
+    )
+    async def search(body: SearchBody, request: Request) -> Response:  # type: ignore[valid-type]
+        """Search with both stages.
+
+        A shard or a reranker that is late is left out: the status is 200, and `coverage` and `degraded` say what is
+        missing.
+        """
+        return await _search(engine(), settings, body, request.state.request_id)
+
+
+async def _search(engine: Engine, settings: ServeSettings, body: SearchFields, request_id: str) -> Response:
+    deadline = time.time() + body.timeout_ms / 1000
+    top_k, top_n = body.sizes()
+    size = body.size(settings, top_k, top_n)
+    requests = [
+        SearchRequest(
+            query=query,
+            top_k=top_k,
+            top_n=top_n,
+            rerank=body.rerank,
+            deadline=deadline,
+            include_vector="vector" in body.include,
+            explain=body.explain,
+            mode=body.mode,
+            filter=body.filter,
+            recall=body.recall,
+        )
+        for query in body.queries
+    ]
+    answers = await engine.search(requests)
+    response = partial(render_search, answers, request_id, body.include, several=isinstance(body.query, list))
+    return await run_in_threadpool(response) if size > FEW_RESULTS else response()
+
+
+def _add_index(routes: APIRouter, engine: Callable[[], Engine]) -> None:
+    @routes.get("/index", response_model=IndexInfo, responses=responses(503))
+    async def index() -> Response:
+        """Describe the index and the models that are served."""
+        return render(await engine().describe())
+
+    @routes.post(
+        "/index/activate",
+        response_model=IndexInfo,
+        dependencies=[ADMIN],
+        responses=responses(400, 403, 404, 408, 409, 413, 415, 503, 504),
+    )
+    async def activate(body: ActivateBody) -> Response:
+        """Serve another published version. Searches go on meanwhile, and none mixes two versions."""
+        await engine().activate(body.version)
+        return render(await engine().describe())
+
+    @routes.post(
+        "/index/rollback",
+        response_model=IndexInfo,
+        dependencies=[ADMIN],
+        responses=responses(400, 403, 408, 409, 413, 415, 503, 504),
+    )
+    async def rollback(body: RollbackBody) -> Response:
+        """Serve the previous version again; it is still loaded."""
+        await engine().rollback()
+        return render(await engine().describe())

@@ -1,0 +1,81 @@
+"""What a server tells of the index version that it serves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from shoal.index_root.manifest import CurvePoint, Manifest
+from shoal.records import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class ModelNames:
+    """The models in use; `reranker` is None if there is none."""
+
+    encoder: str
+    reranker: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexDescription:
+    """The version that is served, and how it can be searched.
+
+    Args:
+        version: its name.
+        previous: the version that a rollback would serve, None if there is none.
+        created_at: when it was built, in ISO 8601.
+        passages: how many it holds.
+        shards: how many it has.
+        dim: dimensions of a vector.
+        metric: what compares vectors.
+        kind: kind of the vector index.
+        search: search parameters of the vector index.
+        recall_at_10: measured share of the ten nearest passages that these find, None if it was not measured.
+        curve: what other search parameters find, cheapest first.
+        modes: how it can be searched.
+        late_interaction: whether the shards hold token vectors.
+        fields: metadata fields that filters know, and their types.
+        models: the models in use.
+        problem: why the version that CURRENT names is not the one that is served; None if it is.
+    """
+
+    version: str
+    previous: str | None
+    created_at: str
+    passages: int
+    shards: int
+    dim: int
+    metric: str
+    kind: str
+    search: str
+    recall_at_10: float | None
+    curve: Sequence[CurvePoint]
+    modes: Sequence[Mode]
+    late_interaction: Literal["none", "stored"]
+    fields: Mapping[str, str]
+    models: ModelNames
+    problem: str | None = None
+
+    @classmethod
+    def of(
+        cls, manifest: Manifest, previous: str | None, reranker: str | None, problem: str | None
+    ) -> "IndexDescription":
+        """Describe the version of a manifest."""
+        return cls(
+            version=manifest.version,
+            previous=previous,
+            created_at=manifest.created_at,
+            passages=manifest.counts.passages,
+            shards=len(manifest.shards),
+            dim=manifest.dim,
+            metric=manifest.metric,
+            kind=manifest.index.kind,
+            search=manifest.index.search,
+            recall_at_10=manifest.index.recall_at_10,
+            curve=manifest.index.curve,
+            modes=["dense"] if manifest.lexical is None else list(get_args(Mode)),
+            late_interaction="none" if manifest.late is None else "stored",
+            fields=manifest.fields,
+            models=ModelNames(manifest.encoder.model, reranker),
+            problem=problem,
+        )

@@ -1,0 +1,112 @@
+"""What a dialect can ask of the server beside searches, over the whole server in this process."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serve.replicas.encoder import QueryEncoder
+from serve.replicas.ingress import Ingress
+from serve.versions.discovery import ServiceSet
+from shoal.encoders import load_encoder
+from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, Unavailable
+from shoal.rerankers.overlap import load as load_overlap
+from shoal.settings import RerankerSettings, ServeSettings
+from tests.support.engine import HASHING, local_engine
+from tests.support.indexes import passages, publish
+
+TEXTS = ["a red fish", "an otter", "no word of it", "a red fish"]
+
+
+def soon() -> float:
+    return time.time() + 30
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ServeSettings:
+    publish(tmp_path, "v1", passages(20))
+    return ServeSettings(index=str(tmp_path), encoder="hashing:64", reranker="overlap", max_batch=3)
+
+
+@pytest.fixture
+async def engine(settings: ServeSettings) -> Ingress:
+    return await local_engine(settings)
+
+
+async def test_texts_get_the_vectors_of_queries_or_those_that_a_build_gives_them(engine: Ingress) -> None:
+    model = load_encoder(HASHING)
+    np.testing.assert_array_equal(await engine.embed(TEXTS, "query", soon()), model.encode_queries(TEXTS))
+    np.testing.assert_array_equal(await engine.embed(TEXTS, "passage", soon()), model.encode_passages(TEXTS))
+
+
+async def test_many_texts_are_encoded_a_batch_at_a_time(engine: Ingress, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engine._services is not None
+    encoder = engine._services.encoder
+    assert isinstance(encoder, QueryEncoder)
+    sizes, encode = [], encoder._encoder.encode_passages
+
+    def recorded(texts: list[str]) -> object:
+        sizes.append(len(texts))
+        return encode(texts)
+
+    monkeypatch.setattr(encoder._encoder, "encode_passages", recorded)
+    assert (await engine.embed(TEXTS * 2, "passage", soon())).shape == (8, 64)
+    assert sizes == [3, 3, 2]
+
+
+async def test_no_texts_have_no_vectors(engine: Ingress) -> None:
+    assert (await engine.embed([], "passage", soon())).shape == (0, 64)
+    assert (await engine.embed([], "query", soon())).shape == (0, 64)
+
+
+async def test_documents_get_the_scores_of_the_reranker(engine: Ingress) -> None:
+    expected = load_overlap("overlap", RerankerSettings(reranker="overlap")).score_pairs(
+        [("red otter", text) for text in TEXTS]
+    )
+    np.testing.assert_array_equal(await engine.rerank("red otter", TEXTS, soon()), expected)
+    assert (await engine.rerank("red otter", [], soon())).shape == (0,)
+
+
+async def test_without_a_reranker_nothing_is_reranked(engine: Ingress, settings: ServeSettings) -> None:
+    assert engine._services is not None
+    alone: ServiceSet = replace(engine._services, reranker=None)
+    other = Ingress(settings, lambda _: alone)
+    await other._activation.follow()
+    with pytest.raises(InvalidArgument, match="has no reranker"):
+        await other.rerank("fish", TEXTS, soon())
+    assert (await other.describe()).models.reranker is None
+
+
+async def test_what_is_over_its_deadline_is_given_up(engine: Ingress) -> None:
+    with pytest.raises(DeadlineExceeded):
+        await engine.embed(TEXTS, "passage", time.time() - 1)
+    with pytest.raises(DeadlineExceeded):
+        await engine.rerank("fish", TEXTS, time.time() - 1)
+
+
+async def test_all_that_computes_counts_against_one_limit(engine: Ingress, settings: ServeSettings) -> None:
+    engine._settings = settings.model_copy(update={"max_requests": 1})
+    with engine._admit():
+        with pytest.raises(Overloaded):
+            await engine.embed(TEXTS, "query", soon())
+        with pytest.raises(Overloaded):
+            await engine.rerank("fish", TEXTS, soon())
+    assert (await engine.embed(TEXTS, "query", soon())).shape == (4, 64)
+
+
+async def test_before_a_version_is_served_there_is_nothing_to_ask(settings: ServeSettings, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    nothing = Ingress(settings.model_copy(update={"index": str(tmp_path / "empty")}), None)
+    with pytest.raises(Unavailable, match="no index version is served yet"):
+        await nothing.embed(TEXTS, "query", time.time() + 0.05)
+    with pytest.raises(Unavailable, match=r"no current version|being loaded"):
+        await nothing.describe()
+
+
+async def test_it_describes_what_is_served(engine: Ingress) -> None:
+    description = await engine.describe()
+    assert (description.version, description.passages, description.shards) == ("v1", 20, 2)
+    assert (description.models.encoder, description.models.reranker) == ("hashing:64", "overlap")
+    assert description.problem is None
