@@ -1,4 +1,7 @@
-"""Several queries searched with several retrievers, of which each scores what the others found for the same query."""
+"""Several queries searched with several retrievers.
+
+Each retriever scores what the others found for the same query.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
