@@ -39,9 +39,10 @@ from shoal.index_root import layout, versions
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.indexes import index_kind
-from shoal.records import FloatArray, Queries
+from shoal.records import FloatArray
 from shoal.search.merge import merge
 from shoal.settings import IndexSettings, ServeSettings
+from shoal.shard.messages import ShardSearch, dense_queries
 
 SIZES, FULL = (10_000, 100_000, 1_000_000), 10_000_000
 BLOCK = 10_000
@@ -184,10 +185,10 @@ async def first_stage(root: Path, manifest: Manifest, queries: FloatArray) -> tu
     found, milliseconds = [], []
     for number in range(-WARM_UP, len(queries)):
         began = time.perf_counter()
-        deadline, asked = time.time() + DEADLINE_S, Queries.dense(queries[number][np.newaxis])
-        calls = (one.search(manifest.version, asked, TOP_K, deadline, True) for one in retrievers)
-        answers = await asyncio.gather(*calls)
-        hits = [(shard, one.dense, 0) for shard, one in enumerate(answers) if one.dense is not None]
+        deadline = time.time() + DEADLINE_S
+        call = ShardSearch(manifest.version, dense_queries(queries[number][np.newaxis]), TOP_K, with_passages=True)
+        answers = await asyncio.gather(*(retriever.search(call, deadline) for retriever in retrievers))
+        hits = [(shard, answer.by_retriever["dense"], 0) for shard, answer in enumerate(answers)]
         ids = [candidate.id for candidate in merge(hits, TOP_K)]
         if number >= 0:
             milliseconds.append(1000 * (time.perf_counter() - began))

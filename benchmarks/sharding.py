@@ -20,9 +20,10 @@ from benchmarks.support.report import Figure, report
 from shoal.index_root import versions
 from shoal.index_root.storage import Storage
 from shoal.inference.models import resolve
-from shoal.records import Candidate, FloatArray, Queries
+from shoal.records import Candidate, FloatArray
 from shoal.search import merge
 from shoal.settings import EMBEDDED_ENCODER
+from shoal.shard.messages import dense_queries
 from shoal.shard.reader import Shard
 
 TOP_K = 100
@@ -106,11 +107,8 @@ def search(root: Storage, queries: FloatArray) -> list[list[Candidate]]:
     hits = {}
     for entry in manifest.shards:
         shard = Shard.open(root, manifest, entry.shard, cache=None, threads=2)
-        hits[entry.shard] = shard.search(Queries.dense(queries), TOP_K, with_passages=False).dense
-    return [
-        merge.merge([(number, one, query) for number, one in hits.items() if one], TOP_K)
-        for query in range(len(queries))
-    ]
+        hits[entry.shard] = shard.search(dense_queries(queries), TOP_K, with_passages=False).by_retriever["dense"]
+    return [merge.merge([(number, one, query) for number, one in hits.items()], TOP_K) for query in range(len(queries))]
 
 
 def compare(found: list[list[Candidate]], exact: FloatArray, rows: dict[str, int]) -> tuple[float, int]:

@@ -31,11 +31,11 @@ import numpy as np
 
 from benchmarks.support.report import Figure, report
 from shoal.client.clients import Client
-from shoal.filters import Filter
-from shoal.records import FloatArray, Hits, Passage, Queries, SearchRequest, ShardHits
+from shoal.records import FloatArray, Passage, SearchRequest
 from shoal.search.pipeline import SearchPipeline
-from shoal.search.services import Fetched
+from shoal.search.served_version import ServedVersion
 from shoal.settings import ServeSettings
+from shoal.shard.messages import Fetched, Hits, ShardHits, ShardSearch
 from shoal.testing.virtual_time import VirtualLoop
 
 # By percent, in ms. Assumed, not measured: a median of 4 ms is what `explain` showed for one call of an index of 300
@@ -74,15 +74,7 @@ class Simulated:
     calls: int = 0
     served: list[float] = field(default_factory=list)
 
-    async def search(
-        self,
-        version: str,
-        queries: Queries,
-        top_k: int,
-        deadline: float,
-        with_passages: bool,
-        filters: Sequence[Filter | None] | None = None,
-    ) -> ShardHits:
+    async def search(self, batch: ShardSearch, deadline: float) -> ShardHits:
         """Answer with one hit a query after a while."""
         self.calls += 1
         replica = self._route()
@@ -91,11 +83,11 @@ class Simulated:
             await self._work(replica)
         finally:
             replica.running -= 1
-        many = len(queries.texts)
+        many = len(batch.queries)
         scores = self.random.random((many, 1), np.float32)
         passage = Passage("p", "text")
         hits = Hits(scores, np.zeros((many, 1), np.int64), [["p"]] * many, [[passage]] * many)
-        return ShardHits(hits, None)
+        return ShardHits({"dense": hits})
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         """Never needed: passages come with the hits."""
@@ -206,7 +198,7 @@ async def _run(scenario: str, width: int, queries: int, latencies: FloatArray, c
         settings["shard_patience_ms"] = 600_000
     shards = [Simulated([Replica() for _ in range(replicas)], latencies, random) for _ in range(width)]
     pipeline = SearchPipeline(Encoder(), shards, None, ServeSettings.model_validate(settings), clock=now)
-    pipeline.switch("v1", [PASSAGES] * width)
+    pipeline.switch(ServedVersion("v1", (PASSAGES,) * width))
     seconds, coverage, asked = [], [], 0
     for number in count():
         if number == LEARNT:

@@ -6,7 +6,7 @@ Validation of outside input happens at the edges (`shoal.sources` for corpora, `
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,12 @@ MetadataValue = str | int | float | bool | list[str]
 Metadata = Mapping[str, MetadataValue]
 Mode = Literal["dense", "lexical", "hybrid"]
 """How stage one searches: by vectors, by words, or by both."""
+RETRIEVERS_OF: Mapping[Mode, tuple[str, ...]] = {
+    "dense": ("dense",),
+    "lexical": ("lexical",),
+    "hybrid": ("dense", "lexical"),
+}
+"""The retrievers that each mode uses (`shoal.shard.retriever`)."""
 Rerank = bool | Literal["late"]
 """What orders the candidates: nothing more, the server's reranker, or the token vectors that the shards hold."""
 
@@ -44,77 +50,29 @@ class Passage:
         return Passage, (self.id, self.text, self.title, self.metadata, self.vector)
 
 
-@dataclass(frozen=True, slots=True)
-class Queries:
-    """What one call asks of a shard: b queries, each in its own mode.
+class RowRef(NamedTuple):
+    """A row of a shard, which is what a passage is while a query is answered."""
 
-    vectors: float32 (b, dim), L2-normalised; the rows of lexical queries are not read.
-    texts: the b queries as they were typed; those of dense ones are not read.
-    efforts: search parameters of each query, "" for those of the version; None if no query has any.
-    """
-
-    vectors: FloatArray
-    texts: list[str]
-    modes: list[Mode]
-    efforts: list[str] | None = None
-
-    @classmethod
-    def dense(cls, vectors: FloatArray) -> "Queries":
-        """Queries that are searched by vectors alone."""
-        return cls(vectors, [""] * len(vectors), ["dense"] * len(vectors))
-
-
-@dataclass(frozen=True, slots=True)
-class Hits:
-    """What one shard found for a batch of b queries, by vectors or by words.
-
-    scores: float32 (b, k), descending in each row; higher is better.
-    rows: int64 (b, k), rows of the shard; -1 where fewer than k were found (its score is -inf).
-    ids: the passage ids of the valid rows, one list a query, in the order of `rows`.
-    passages: the passages of the valid rows in the same order, or None when the caller fetches them after the merge.
-    others: float32 (b, k), the scores that the other way of searching gives the same rows, and -inf for queries that
-    are not hybrid; None if no query is.
-    matches: how many passages the filter of each query lets through, None for one without; None if no query has one.
-    """
-
-    scores: FloatArray
-    rows: RowArray
-    ids: list[list[str]]
-    passages: list[list[Passage]] | None = None
-    others: FloatArray | None = None
-    matches: list[int | None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ShardHits:
-    """What one shard found for a batch of b queries in both ways.
-
-    Both have b rows, without a hit for queries that are not searched that way; None where that holds for all of them.
-    """
-
-    dense: Hits | None
-    lexical: Hits | None
+    shard: int
+    row: int
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A passage that stage one returned. Ranks count from 1 in the order of their scores.
 
-    score, rank: in stage-one order; those of the fusion for a hybrid query.
-    dense_score (cosine) and lexical_score (BM25) are None where the query was not searched that way; a rank is also
-    None where the passage is not among the best of that way.
+    score, rank: in stage-one order; those of the fusion for a query of several retrievers.
+    scores: by the retrievers that the query used (`dense` is a cosine, `lexical` BM25).
+    ranks: by the retrievers among whose best the passage is.
     """
 
     id: str
     score: float
     rank: int
-    shard: int
-    row: int
+    ref: RowRef
     passage: Passage | None = None
-    dense_score: float | None = None
-    dense_rank: int | None = None
-    lexical_score: float | None = None
-    lexical_rank: int | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,8 @@ from ray.serve.handle import DeploymentHandle
 
 from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
-from shoal.filters import Filter
-from shoal.records import FloatArray, Queries, ShardHits
-from shoal.search.services import Fetched
+from shoal.records import FloatArray
+from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.system import tracing
 
 T = TypeVar("T")
@@ -58,19 +57,9 @@ class ShardHandle:
         self._handle = handle
         self._shard = shard
 
-    async def search(
-        self,
-        version: str,
-        queries: Queries,
-        top_k: int,
-        deadline: float,
-        with_passages: bool,
-        filters: Sequence[Filter | None] | None = None,
-    ) -> ShardHits:
-        """Search this shard of the named version for several queries, each with its filter or None."""
-        hits: ShardHits = await call(
-            self._handle, "search", version, queries, top_k, deadline, with_passages, filters, deadline=deadline
-        )
+    async def search(self, batch: ShardSearch, deadline: float) -> ShardHits:
+        """Search this shard for a batch of queries."""
+        hits: ShardHits = await call(self._handle, "search", batch, deadline, deadline=deadline)
         return hits
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:

@@ -16,14 +16,13 @@ from serve.telemetry import (
 )
 from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, NotFound, ShoalError
-from shoal.filters import Filter
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.storage import Storage
 from shoal.index_root.versions import read_current, read_manifest
-from shoal.records import FloatArray, Queries, ShardHits
-from shoal.search.services import Fetched
+from shoal.records import FloatArray
 from shoal.serving.plan import ServingShape
 from shoal.settings import ServeSettings
+from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.reader import Shard
 
 logger = logging.getLogger("ray.serve")
@@ -90,21 +89,14 @@ class Retriever:
         shard.warm()
         return shard
 
-    async def search(
-        self,
-        version: str,
-        queries: Queries,
-        top_k: int,
-        deadline: float,
-        with_passages: bool,
-        filters: Sequence[Filter | None] | None = None,
-    ) -> ShardHits:
-        """Search the named version for several queries. Raises NotFound if there is no such version."""
-        with self._calls.call("search", len(queries.texts)):
+    async def search(self, batch: ShardSearch, deadline: float) -> ShardHits:
+        """Search the version that a batch of queries names. Raises NotFound if there is no such version."""
+        queries = batch.queries
+        with self._calls.call("search", len(queries)):
             hits = await self._use(
-                version, deadline, lambda shard: shard.search(queries, top_k, with_passages, filters)
+                batch.version, deadline, lambda shard: shard.search(queries, batch.top_k, batch.with_passages)
             )
-        if filters:
+        if any(query.filter for query in queries):
             lookups = [shard.filter_lookups for shard in self._open.values()]
             self._calls.total(SELECTED, sum(asked for asked, _ in lookups))
             self._calls.total(SELECTIONS_REMEMBERED, sum(hits for _, hits in lookups))

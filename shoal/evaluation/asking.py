@@ -10,16 +10,15 @@ from shoal.client.clients import Client
 from shoal.encoders import Encoder, TextVectors, TokenEncoder, load_encoder
 from shoal.errors import InvalidArgument
 from shoal.evaluation.runs import DEPTH, Run
-from shoal.filters import Filter
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.records import FloatArray, Mode, Passage, Queries, Rerank, SearchAnswer, SearchRequest, ShardHits
+from shoal.records import FloatArray, Mode, Passage, Rerank, SearchAnswer, SearchRequest
 from shoal.rerankers import Reranker, kind_of, load_reranker
 from shoal.search.pipeline import SearchPipeline
-from shoal.search.services import Fetched
 from shoal.serving.plan import NO_RERANKER, check_encoder, plan_serving
 from shoal.settings import EvaluateSettings, ServeSettings
+from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.reader import Shard
 
 
@@ -195,16 +194,8 @@ class _Shard:
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
 
-    async def search(
-        self,
-        version: str,
-        queries: Queries,
-        top_k: int,
-        deadline: float,
-        with_passages: bool,
-        filters: Sequence[Filter | None] | None = None,
-    ) -> ShardHits:
-        return self._shard.search(queries, top_k, with_passages, filters)
+    async def search(self, batch: ShardSearch, deadline: float) -> ShardHits:
+        return self._shard.search(batch.queries, batch.top_k, batch.with_passages)
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         return self._shard.fetch(rows, with_vectors)

@@ -1,71 +1,66 @@
 """How an answer came about, for whoever asks with `explain`."""
 
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
-from shoal.records import Candidate, FloatArray, SearchRequest
-from shoal.search.fanout import Found, Probe
+from shoal.records import RETRIEVERS_OF, Candidate, FloatArray, SearchRequest
+from shoal.search.request_plan import RequestPlan
+from shoal.search.shard_client import ShardResult
 
-
-def _matches(found: Found) -> int | None:
-    hits = found.dense or found.lexical
-    return hits.matches[found.query] if hits and hits.matches else None
+_RETRIEVERS = tuple(dict.fromkeys(chain.from_iterable(RETRIEVERS_OF.values())))
 
 
 def explain(
     request: SearchRequest,
-    probe: Probe,
-    together: int,
-    found: dict[int, Found],
-    missing: dict[int, str],
-    candidates: list[Candidate],
-    scores: FloatArray | None,
+    plan: RequestPlan,
+    encoded_together: int,
+    results: Mapping[int, ShardResult],
+    missing: Mapping[int, str],
+    candidates: Sequence[Candidate],
+    rerank_scores: FloatArray | None,
 ) -> dict[str, Any]:
     """Tell the plan of a query, what each shard did for it, and its candidates, as JSON.
 
-    together: queries that were encoded in one call. found, missing: what shards found, and why others did not answer.
-    scores: float32 (n,), what the second stage gave the candidates; None if there was none.
+    Args:
+        request: what was asked for.
+        plan: how it was answered.
+        encoded_together: queries that were encoded in one call.
+        results: what shards found, by their numbers.
+        missing: why others did not answer.
+        candidates: n, as they were left in the end.
+        rerank_scores: float32 (n,), what the second stage gave them; None if there was none.
     """
-    shards: list[dict[str, Any]] = [
-        {
-            "shard": shard,
-            "ms": one.ms,
-            "batch": one.batch,
-            "hits": _hits(one, probe),
-            **({} if (matches := _matches(one)) is None else {"matches": matches}),
-        }
-        for shard, one in found.items()
-        if shard not in missing
-    ]
+    shards = [_explain_shard(shard, result, plan) for shard, result in results.items() if shard not in missing]
     shards += [{"shard": shard, "missing": reason} for shard, reason in missing.items()]
+    scores = [None] * len(candidates) if rerank_scores is None else rerank_scores.tolist()
     return {
         "plan": {
-            "mode": probe.mode,
-            **({"search": probe.effort} if probe.effort else {}),
-            "candidates_per_shard": probe.top_k,
+            "mode": plan.mode,
+            **({"search": plan.search_params} if plan.search_params else {}),
+            "candidates_per_shard": plan.window,
             "top_k": request.top_k,
             "top_n": request.top_n,
             "rerank": request.rerank,
-            "encoded_together": together,
+            "encoded_together": encoded_together,
         },
         "shards": sorted(shards, key=lambda shard: shard["shard"]),
         "candidates": [
-            {
-                "id": candidate.id,
-                "rank": candidate.rank,
-                "score": candidate.score,
-                "dense_score": candidate.dense_score,
-                "dense_rank": candidate.dense_rank,
-                "lexical_score": candidate.lexical_score,
-                "lexical_rank": candidate.lexical_rank,
-                "rerank_score": rerank_score,
-            }
-            for candidate, rerank_score in zip(
-                candidates, [None] * len(candidates) if scores is None else scores.tolist(), strict=True
-            )
+            _explain_candidate(candidate, score) for candidate, score in zip(candidates, scores, strict=True)
         ],
     }
 
 
-def _hits(found: Found, probe: Probe) -> int:
-    """Passages that a shard found for a query, once for each way of searching."""
-    return sum(min(probe.top_k, len(hits.ids[found.query])) for hits in (found.dense, found.lexical) if hits)
+def _explain_shard(shard: int, result: ShardResult, plan: RequestPlan) -> dict[str, Any]:
+    matches = result.hits.matches[result.position] if result.hits.matches else None
+    hits = sum(min(plan.window, len(part.ids[result.position])) for part in result.hits.by_retriever.values())
+    shown = {"shard": shard, "ms": result.ms, "batch": result.batch, "hits": hits}
+    return shown if matches is None else {**shown, "matches": matches}
+
+
+def _explain_candidate(candidate: Candidate, rerank_score: float | None) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": candidate.id, "rank": candidate.rank, "score": candidate.score}
+    for name in _RETRIEVERS:
+        shown[f"{name}_score"] = candidate.scores.get(name)
+        shown[f"{name}_rank"] = candidate.ranks.get(name)
+    return {**shown, "rerank_score": rerank_score}

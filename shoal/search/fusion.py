@@ -1,8 +1,9 @@
-"""Fusing what a hybrid query found by vectors and by words into one ranking.
+"""Fusing what several retrievers found for one query, by vectors and by words, into one ranking.
 
 `weighted` is a convex combination of the scores, which stand on different scales and are brought to [0, 1] by the
 least and the greatest of the query's candidates (min-max; Bruch, Gai & Ingber 2023, "An Analysis of Fusion Functions
-for Hybrid Retrieval"): (1 - w) * dense + w * lexical. Every candidate has both scores, found in both ways or in one.
+for Hybrid Retrieval"): (1 - w) * dense + w * lexical, and another retriever weighs as much as the dense one. Every
+candidate has the scores of all retrievers, whichever found it.
 
 `rrf` is reciprocal rank fusion (Cormack, Clarke & Büttcher 2009, "Reciprocal Rank Fusion outperforms Condorcet and
 individual Rank Learning Methods"): each list gives a passage 1 / (k + its rank in it); theirs is k = 60. It needs no
@@ -10,13 +11,13 @@ weight, and gives the weaker list as much say as the stronger one: on two of the
 behind vectors alone by more than 0.01 nDCG@10, where `weighted` with w = 0.3 is ahead of both on all five.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.records import Candidate, FloatArray
+from shoal.records import Candidate, FloatArray, RowRef
 from shoal.settings import FusionSettings, ServeSettings
 
 Scores = NDArray[np.float64]
@@ -24,24 +25,27 @@ _WEIGHTS = {"late_interaction": (0.25, 0.2), "late": (0.25, 0.2)}
 """Dense and lexical weight by kind of reranker, from the flat top of those tried on the collections of the README."""
 
 
-def fuse(dense: Sequence[Candidate], lexical: Sequence[Candidate], settings: FusionSettings) -> list[Candidate]:
-    """Fuse two rankings into one, best first, equal scores ordered by id; every passage of either is in it once.
+def fuse(rankings: Mapping[str, Sequence[Candidate]], settings: FusionSettings) -> list[Candidate]:
+    """Fuse the rankings of several retrievers into one, best first, equal scores ordered by id.
 
-    Each candidate has both scores, and the rank of each list that it is in.
+    Every passage of any of them is in it once, with the scores of all retrievers and the ranks of those that found it.
     """
-    candidates = {candidate.id: candidate for candidate in dense}
-    for candidate in lexical:
-        both = candidates.get(candidate.id)
-        if both is None:
-            candidates[candidate.id] = candidate
-        else:
-            # The score that a way of searching gave itself, not the one that was filled in, is what its rank goes by.
-            candidates[candidate.id] = replace(
-                both, lexical_score=candidate.lexical_score, lexical_rank=candidate.lexical_rank
+    candidates: dict[RowRef, Candidate] = {}
+    for name, ranking in rankings.items():
+        for candidate in ranking:
+            known = candidates.get(candidate.ref)
+            if known is None:
+                candidates[candidate.ref] = candidate
+                continue
+            # The score that a retriever gave itself, not the one that was filled in, is what its rank goes by.
+            candidates[candidate.ref] = replace(
+                known,
+                scores={**known.scores, name: candidate.scores[name]},
+                ranks={**known.ranks, name: candidate.ranks[name]},
             )
     union = list(candidates.values())
-    scores = _FUSIONS[settings.fusion](union, settings).tolist()
-    order = sorted(zip(scores, union, strict=True), key=lambda entry: (-entry[0], entry[1].id))
+    fused_scores = _FUSIONS[settings.fusion](union, tuple(rankings), settings).tolist()
+    order = sorted(zip(fused_scores, union, strict=True), key=lambda entry: (-entry[0], entry[1].id))
     return [replace(candidate, score=score, rank=rank) for rank, (score, candidate) in enumerate(order, 1)]
 
 
@@ -49,23 +53,29 @@ def blend(
     scores: FloatArray,
     candidates: Sequence[Candidate],
     settings: ServeSettings,
-    greatest: float,
+    max_lexical_score: float,
     kind: str,
 ) -> FloatArray:
-    """Combine rerank scores, float32 (n,), with what stage one knows of the same candidates; returns float32 (n,).
+    """Combine rerank scores with what stage one knows of the same candidates; returns float32 (n,).
 
-        blended = rerank + dense weight * cosine + lexical weight * BM25 / greatest
+        blended = rerank + dense weight * cosine + lexical weight * BM25 / max_lexical_score
 
-    greatest: the highest BM25 score that the query has in the index. kind: of the reranker that gave the scores. A
-    cross-encoder has read all this and more; late interaction has not seen which words are rare, and the mean of its
+    A cross-encoder has read all this and more; late interaction has not seen which words are rare, and the mean of its
     token similarities wants some more of the whole.
+
+    Args:
+        scores: float32 (n,), those of the reranker.
+        candidates: n, each with a dense and a lexical score.
+        settings: the weights, if they are set.
+        max_lexical_score: the highest BM25 score that the query has in the index.
+        kind: of the reranker that gave the scores, which decides weights that are not set.
     """
     dense_default, lexical_default = _WEIGHTS.get(kind, (0.0, 0.0))
     dense = dense_default if settings.rerank_dense_weight is None else settings.rerank_dense_weight
     lexical = lexical_default if settings.rerank_lexical_weight is None else settings.rerank_lexical_weight
-    cosine = np.array([candidate.dense_score for candidate in candidates], np.float32)
-    words = np.array([candidate.lexical_score for candidate in candidates], np.float32)
-    blended: FloatArray = scores + dense * cosine + (lexical * words / greatest if greatest > 0 else 0)
+    cosine = np.array([candidate.scores["dense"] for candidate in candidates], np.float32)
+    bm25 = np.array([candidate.scores["lexical"] for candidate in candidates], np.float32)
+    blended: FloatArray = scores + dense * cosine + (lexical * bm25 / max_lexical_score if max_lexical_score > 0 else 0)
     return blended
 
 
@@ -75,17 +85,22 @@ def scaled(scores: Scores) -> Scores:
     return (scores - least) / (greatest - least) if greatest > least else np.zeros_like(scores)
 
 
-def _rrf(candidates: Sequence[Candidate], settings: FusionSettings) -> Scores:
-    def share(rank: int | None) -> float:
-        return 0.0 if rank is None else 1 / (settings.rrf_k + rank)
+def _rrf(candidates: Sequence[Candidate], retrievers: Sequence[str], settings: FusionSettings) -> Scores:
+    def share(candidate: Candidate, name: str) -> float:
+        return 1 / (settings.rrf_k + candidate.ranks[name]) if name in candidate.ranks else 0.0
 
-    return np.array([share(candidate.dense_rank) + share(candidate.lexical_rank) for candidate in candidates])
-
-
-def _weighted(candidates: Sequence[Candidate], settings: FusionSettings) -> Scores:
-    dense = scaled(np.array([candidate.dense_score for candidate in candidates], np.float64))
-    lexical = scaled(np.array([candidate.lexical_score for candidate in candidates], np.float64))
-    return (1 - settings.lexical_weight) * dense + settings.lexical_weight * lexical
+    return np.array([sum(share(candidate, name) for name in retrievers) for candidate in candidates])
 
 
-_FUSIONS: dict[str, Callable[[Sequence[Candidate], FusionSettings], Scores]] = {"rrf": _rrf, "weighted": _weighted}
+def _weighted(candidates: Sequence[Candidate], retrievers: Sequence[str], settings: FusionSettings) -> Scores:
+    fused = np.zeros(len(candidates))
+    for name in retrievers:
+        weight = settings.lexical_weight if name == "lexical" else 1 - settings.lexical_weight
+        fused += weight * scaled(np.array([candidate.scores[name] for candidate in candidates], np.float64))
+    return fused
+
+
+_FUSIONS: dict[str, Callable[[Sequence[Candidate], Sequence[str], FusionSettings], Scores]] = {
+    "rrf": _rrf,
+    "weighted": _weighted,
+}

@@ -15,22 +15,25 @@ from shoal.errors import Unavailable
 
 T = TypeVar("T")
 WINDOW = 128
-"""Latencies that are remembered of one service."""
-ENOUGH = 20
-"""Latencies without which nothing is concluded from them."""
-SAVED = 10.0
+"""Latest latencies that are remembered of one service, in calls."""
+MIN_LATENCIES = 20
+"""Latencies, in calls, that must be known before anything is concluded from them."""
+MAX_SAVED_ATTEMPTS = 10.0
 """Second attempts that a budget may always save up: a replica that hangs needs a few at once."""
-KEPT = 2.0
-"""Of these, what a budget starts with and keeps for calls that do not return at all."""
-SLOW = 10.0
-"""A call is taken for one of these after so many times the usual wait, and made again each time as long has passed."""
-USUAL = 75.0
-"""Percentile of the latencies of a single replica that is its usual one. A high one would be what waiting for it took
-when it last failed: a few such among the first latencies that an ingress knows make the 95th a second or more."""
-FINEST_S = 0.001
-"""Nothing is concluded from less time than this."""
-TRIED = 3.0
-"""So many times as long there is hope for it: it has been made a third time by then."""
+RESERVED_ATTEMPTS = 2.0
+"""Second attempts that a budget starts with, and keeps for calls that do not return at all."""
+HANG_FACTOR = 10.0
+"""A call is taken for one that does not return after so many times the usual wait, and is made again each time as long
+has passed. A factor, without a unit."""
+USUAL_PERCENTILE = 75.0
+"""Percentile, of 100, of the latencies of a single replica that counts as its usual one. A high one would be what
+waiting for the replica took when it last failed: a few such among the first latencies that an ingress knows make the
+95th a second or more."""
+MIN_PATIENCE_S = 0.001
+"""Seconds that a second attempt waits at least, whatever the latencies are."""
+GIVE_UP_FACTOR = 3.0
+"""A service of several replicas is given up after so many times the time after which one call is taken for hung: the
+call has been made a third time by then. A factor, without a unit."""
 
 
 async def retried(call: Callable[[], Awaitable[T]]) -> T:
@@ -53,22 +56,22 @@ class Latencies:
         """Remember one, and forget the oldest of more than WINDOW."""
         self._seconds.append(seconds)
         self._added += 1
-        if self._added % ENOUGH == 0:  # sorted now and then: percentiles move slowly
+        if self._added % MIN_LATENCIES == 0:  # sorted now and then: percentiles move slowly
             self._sorted = sorted(self._seconds)
 
     def percentile(self, percent: float) -> float | None:
-        """The percentile of a recent moment; None as long as fewer than ENOUGH are known."""
+        """The percentile of a recent moment; None as long as fewer than MIN_LATENCIES are known."""
         if not self._sorted:
             return None
         # numpy.percentile takes 40 microseconds of a core, and this is asked twice for every call.
-        place = percent / 100 * (len(self._sorted) - 1)
-        low = int(place)
+        position = percent / 100 * (len(self._sorted) - 1)
+        low = int(position)
         high = min(low + 1, len(self._sorted) - 1)
-        return self._sorted[low] + (place - low) * (self._sorted[high] - self._sorted[low])
+        return self._sorted[low] + (position - low) * (self._sorted[high] - self._sorted[low])
 
 
 class Budget:
-    """Bounds second attempts, beside KEPT to start with, to a share of the first ones at any moment.
+    """Bounds second attempts, beside RESERVED_ATTEMPTS to start with, to a share of the first ones at any moment.
 
     together: first attempts that start at once, as those of a fan-out. What they have earned may be saved, because they
     are late at once too.
@@ -76,8 +79,8 @@ class Budget:
 
     def __init__(self, share: float, together: int = 1) -> None:
         self._share = share
-        self._most = max(SAVED, KEPT + share * together)
-        self._saved = KEPT if share else 0.0
+        self._most = max(MAX_SAVED_ATTEMPTS, RESERVED_ATTEMPTS + share * together)
+        self._saved = RESERVED_ATTEMPTS if share else 0.0
 
     def earn(self) -> None:
         """Count a first attempt."""
@@ -119,10 +122,10 @@ class Attempts:
         patience = self.latencies.percentile(self._percentile) if self._hedges else None
         if patience is None:
             return await self._timed(call)
-        patience = max(patience, FINEST_S)
+        patience = max(patience, MIN_PATIENCE_S)
         attempts = [asyncio.ensure_future(self._timed(call))]
         pending = set(attempts)
-        seconds, keep = patience, KEPT
+        seconds, keep = patience, RESERVED_ATTEMPTS
         try:
             while pending:
                 done, pending = await asyncio.wait(pending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -136,7 +139,7 @@ class Attempts:
                     pending.add(attempts[-1])
                 # From now on this is a call that does not return at all, and the replica that hangs may have got the
                 # second attempt as well: the router counts what each has not answered, and the other is busy too.
-                seconds, keep = (SLOW - 1 if keep else SLOW) * patience, 0.0
+                seconds, keep = (HANG_FACTOR - 1 if keep else HANG_FACTOR) * patience, 0.0
             return attempts[0].result()
         except asyncio.CancelledError:
             for attempt in attempts:
@@ -149,13 +152,13 @@ class Attempts:
     def silence(self) -> float | None:
         """Seconds after which a call will not return; None as long as too little is known.
 
-        That is SLOW times what is usual, and with several replicas so many times more that those have been tried.
+        That is HANG_FACTOR times what is usual, and with several replicas GIVE_UP_FACTOR times as long.
         """
         if not self._hedges:
-            usual = self.latencies.percentile(USUAL)
-            return None if usual is None else SLOW * usual
+            usual = self.latencies.percentile(USUAL_PERCENTILE)
+            return None if usual is None else HANG_FACTOR * usual
         usual = self.latencies.percentile(self._percentile)
-        return None if usual is None else TRIED * SLOW * usual
+        return None if usual is None else GIVE_UP_FACTOR * HANG_FACTOR * usual
 
     async def _timed(self, call: Callable[[], Awaitable[T]]) -> T:
         started = self._clock()

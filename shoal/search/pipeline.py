@@ -1,81 +1,66 @@
-"""One search from query to answer: queue, encode, fan out, merge, fetch, rerank. Knows services, never Ray."""
+"""One search from query to answer: encode, retrieve, shortlist, fetch, rerank, answer. Knows services, never Ray."""
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from shoal.encoders import TextVectors
-from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
-from shoal.filters import Filter
-from shoal.index_root.manifest import Manifest, VectorIndexInfo
-from shoal.metadata import FieldTypes
-from shoal.records import Candidate, FloatArray, Mode, Result, SearchAnswer, SearchRequest, Timings
-from shoal.search.batching import Batcher
+from shoal.errors import Overloaded, Unavailable
+from shoal.index_root.manifest import Manifest
+from shoal.records import Candidate, FloatArray, Result, SearchAnswer, SearchRequest
+from shoal.search.encode_stage import EncodedQuery, EncodeStage
 from shoal.search.explain import explain
-from shoal.search.fanout import FanOut, Probe, describe, merged
+from shoal.search.fanout import FanOut
 from shoal.search.fusion import fuse
-from shoal.search.hedging import Attempts, Budget
-from shoal.search.rerank_stage import LATE, SecondStage, best, ordered
-from shoal.search.services import Deaf, EncodeService, Observer, RerankService, ShardService
+from shoal.search.merge import merge_results
+from shoal.search.request_plan import LATE, FilterTrees, RequestPlan
+from shoal.search.rerank_stage import SecondStage, best_first, best_results
+from shoal.search.served_version import ServedVersion
+from shoal.search.services import EncodeService, NullObserver, Observer, RerankService, ShardService
+from shoal.search.shard_client import PendingQuery, ShardResult
+from shoal.search.trace import SearchTrace, describe
 from shoal.settings import ServeSettings
+from shoal.shard.messages import ShardQuery
 from shoal.system import tracing
 
-CHARACTERS_PER_CALL = 2048
-"""Most characters of queries in one call that returns the vectors of their tokens, whose number they bound: with 1,024
-dimensions some 8 MiB. A longer query has a call of its own."""
 
-logger = logging.getLogger(__name__)
+@dataclass(slots=True)
+class _Search:
+    """One search on its way through the stages, each of which adds what it found out.
 
-
-@dataclass(frozen=True, slots=True)
-class _Text:
-    query: str
-    deadline: float
-    requests: tuple[str, ...]
-    tokens: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    """`vectors`: of a query that is reranked by the token vectors of the shards; `vector`: of any but a lexical one."""
-
-    vector: FloatArray | None
-    vectors: TextVectors | None
-    started: float
-    finished: float
-    batch: int
-
-
-class _Call:
-    """Queries that came together, and their filters.
-
-    A filter can take milliseconds to parse, so those that share one share its tree, which is parsed once for a version
-    and is in a message to a shard once.
+    candidates: what is left of stage one, in its order.
+    max_lexical_score: the highest BM25 score that a hybrid query has in the index.
+    reads: positions of the candidates whose texts are needed; None for all.
+    scores: float32 (n,), what the second stage gave the candidates; None if it did not.
     """
 
-    def __init__(self, index: FanOut, arrived: float) -> None:
-        self.index = index
-        self.arrived = arrived
-        self._trees: dict[tuple[FanOut, int], Filter | None] = {}
-
-    def tree(self, index: FanOut, document: Mapping[str, Any] | None) -> Filter | None:
-        key = index, id(document)
-        if key not in self._trees:
-            self._trees[key] = index.filter(document)
-        return self._trees[key]
+    request: SearchRequest
+    plan: RequestPlan
+    fan_out: FanOut
+    trace: SearchTrace
+    encoded: EncodedQuery
+    results: dict[int, ShardResult] = field(default_factory=dict)
+    candidates: list[Candidate] = field(default_factory=list)
+    max_lexical_score: float = 0.0
+    reads: Sequence[int] | None = None
+    scores: FloatArray | None = None
 
 
 class SearchPipeline:
     """Answers searches with an encoder, the shards of an index and, unless None, a reranker.
 
-    clock: seconds since the epoch, what deadlines are compared with. observer: hears of batches and shards. kind: of
-    the reranker, if its name does not tell (`shoal.rerankers.kind_of`). Use it within one event loop.
+    Use it within one event loop.
+
+    Args:
+        encoder: the query encoder.
+        shards: those of the index, by their numbers.
+        reranker: the second stage; None for none.
+        settings: of the server.
+        clock: seconds since the epoch, what deadlines are compared with.
+        observer: hears of batches and shards.
+        kind: of the reranker, if its name does not tell (`shoal.rerankers.kind_of`).
     """
 
     def __init__(
@@ -88,89 +73,34 @@ class SearchPipeline:
         observer: Observer | None = None,
         kind: str | None = None,
     ) -> None:
-        self._observer = observer or Deaf()
-        self._encoder = encoder
+        self._observer = observer or NullObserver()
         self._shards = shards
-        self._second_stage = SecondStage(reranker, settings, clock, kind)
         self._settings = settings
         self._clock = clock
-        self._index: FanOut | None = None
-        self._encoder_attempts = Attempts(
-            settings.encoder_replicas, settings.hedge_percentile, Budget(settings.hedge_budget), clock
-        )
-        self._encodings = Batcher(
-            self._encode,
-            max_batch=settings.max_batch,
-            max_waiting=settings.max_waiting,
-            concurrency=max(1, settings.encoder_replicas),
-            fits=_fits,
-            name="queue of the encoder",
-            clock=clock,
-            observe=partial(self._observer.batch, "encode"),
-        )
+        self._fan_out: FanOut | None = None
+        self._encode_stage = EncodeStage(encoder, settings, clock, self._observer)
+        self._second_stage = SecondStage(reranker, settings, clock, kind)
 
     @property
     def version(self) -> str | None:
         """The version that new searches are answered from; None before the first `switch`."""
-        return self._index.version if self._index else None
+        return self._fan_out.version.name if self._fan_out else None
 
     def queues(self) -> dict[str, int]:
         """Count the queries that wait for each stage; of the shards, for the one that most wait for."""
-        return {"encode": self._encodings.waiting, "retrieve": self._index.waiting if self._index else 0}
+        return {"encode": self._encode_stage.waiting, "retrieve": self._fan_out.waiting if self._fan_out else 0}
 
-    def switch(
-        self,
-        version: str,
-        counts: Sequence[int],
-        fields: FieldTypes | None = None,
-        lexical: bool = False,
-        index: VectorIndexInfo | None = None,
-        late: bool = False,
-        absent: Sequence[int] = (),
-    ) -> None:
+    def switch(self, version: ServedVersion, absent: Sequence[int] = ()) -> None:
         """Answer new searches from this version; those under way finish with theirs.
 
-        counts: passages of each shard, in order. fields: types of its metadata fields. lexical: whether it can be
-        searched by words. index: its vector index, as the manifest describes it. late: whether its shards hold token
-        vectors. absent: shards that are not waited for until they answer. Raises Conflict when the version has another
-        number of shards.
+        absent: shards that are not waited for until they answer. Raises Conflict when the version has another number of
+        shards.
         """
-        self._index = FanOut(
-            version,
-            self._shards,
-            counts,
-            self._settings,
-            self._clock,
-            fields,
-            lexical,
-            self._observer,
-            index,
-            late,
-            absent,
-        )
+        self._fan_out = FanOut(version, self._shards, self._settings, self._clock, self._observer, absent)
 
     def switch_to(self, manifest: Manifest, absent: Sequence[int] = ()) -> None:
         """Answer new searches from the version that a manifest describes; see `switch`."""
-        counts = [shard.count for shard in manifest.shards]
-        lexical, late = manifest.lexical is not None, manifest.late is not None
-        self.switch(manifest.version, counts, manifest.fields, lexical, manifest.index, late, absent)
-
-    async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
-        """Answer several queries at once, in order. The first error is raised and gives up the others."""
-        if self._index is None:
-            raise Unavailable("no index version is served yet; try again", retry_after_s=1)
-        call = _Call(self._index, self._clock())
-        for request in requests:  # what is wrong costs nobody anything
-            call.tree(call.index, request.filter)
-            call.index.effort(request.recall)
-        if len(requests) == 1:
-            return [await self._search(requests[0], call)]
-        searches = [asyncio.ensure_future(self._search(request, call)) for request in requests]
-        try:
-            return await asyncio.gather(*searches)
-        finally:
-            for search in searches:
-                search.cancel()
+        self.switch(ServedVersion.of(manifest), absent)
 
     async def search(self, request: SearchRequest) -> SearchAnswer:
         """Answer one query.
@@ -184,202 +114,194 @@ class SearchPipeline:
         (answer,) = await self.search_all([request])
         return answer
 
-    async def _search(self, request: SearchRequest, call: _Call) -> SearchAnswer:
-        now = self._clock  # not the loop's, which uvloop rounds to milliseconds
-        arrived, index = call.arrived, call.index
-        tokens = self._is_late(request, index) or self._shortens(request, index)
-        if self._mode(request, index) == "lexical" and not tokens:
-            encoded = _Encoded(None, None, arrived, arrived, 0)
-        else:
-            text = _Text(request.query, request.deadline, tracing.requests(), tokens)
-            encoded = await self._encodings.submit(text, request.deadline)
+    async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
+        """Answer several queries at once, in order. The first error is raised and gives up the others."""
+        fan_out, arrived, trees = self._fan_out, self._clock(), FilterTrees()
+        if fan_out is None:
+            raise Unavailable("no index version is served yet; try again", retry_after_s=1)
+        # What is wrong costs nobody anything.
+        plans = [self._plan(request, fan_out.version, trees) for request in requests]
+        searches = [
+            self._search(request, plan, fan_out, trees, arrived) for request, plan in zip(requests, plans, strict=True)
+        ]
+        if len(searches) == 1:
+            return [await searches[0]]
+        tasks = [asyncio.ensure_future(search) for search in searches]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
-        encoded_at = now()
-        index = self._index or index  # read once: an answer never mixes two versions
-        mode = self._mode(request, index)
-        late, shortens = self._is_late(request, index), self._shortens(request, index)
-        reranks = late or (request.rerank and self._second_stage.reads)
-        depth = request.top_k if reranks else min(request.top_k, request.top_n)
-        wanted = max(depth, self._settings.window) if mode == "hybrid" else depth
-        tree = call.tree(index, request.filter)
-        share, effort = self._share_of(request.deadline), index.effort(request.recall)
-        vector = None if mode == "lexical" else encoded.vector
-        probe = Probe(request.query, vector, mode, wanted, share, tree, tracing.requests(), effort)
-        found, missing = await index.search(probe)
-        found_at = now()
-        dense, lexical = merged(found, probe)
-        candidates = fuse(dense, lexical, self._settings)[:depth] if mode == "hybrid" else dense or lexical
-        merged_at = now()
-        greatest = lexical[0].score if lexical and mode == "hybrid" else 0.0
-        scores: FloatArray | None = None
-        degraded: dict[str, str] = {}
-        read: Sequence[int] = range(len(candidates))  # places of the candidates whose texts are needed
-        if encoded.vectors is not None and (late or shortens):
-            candidates, stored, lost = await self._score(index, encoded.vectors, candidates, request.deadline)
-            unscored = f"no shard scored its passages ({describe(lost)})" if candidates and stored is None else None
-            if not unscored:  # else stage one's candidates stay as they are, those of all shards
-                missing |= lost
-            order = ordered(candidates, self._second_stage.final(mode, stored, candidates, greatest, late=True))
-            if late:
-                scores, read = stored, order[: request.top_n]
-                if unscored:
-                    degraded["not_scored"] = f"not reranked: {unscored}"
+    def _plan(self, request: SearchRequest, version: ServedVersion, trees: FilterTrees) -> RequestPlan:
+        has_reranker = self._second_stage.has_reranker
+        return RequestPlan.resolve(request, version, self._settings, has_reranker=has_reranker, trees=trees)
+
+    async def _search(
+        self, request: SearchRequest, plan: RequestPlan, fan_out: FanOut, trees: FilterTrees, arrived: float
+    ) -> SearchAnswer:
+        trace = SearchTrace(self._clock, arrived)
+        encoded = await self._encode(request, plan, trace)
+        current = self._fan_out or fan_out  # read once: an answer never mixes two versions
+        if current is not fan_out:
+            plan = self._plan(request, current.version, trees)
+            if plan.second_stage == "shortlist" and encoded.tokens is None:
+                plan = replace(plan, second_stage="reader")  # the version before had no token vectors to compare
+        search = _Search(request, plan, current, trace, encoded)
+        await self._retrieve(search)
+        await self._shortlist(search)
+        await self._fetch(search)
+        await self._rerank(search)
+        return await self._answer(search)
+
+    async def _encode(self, request: SearchRequest, plan: RequestPlan, trace: SearchTrace) -> EncodedQuery:
+        """Encode what stage one or the second stage needs as vectors."""
+        if not plan.needs_vector and not plan.needs_tokens:
+            return EncodedQuery.not_encoded(trace.arrived)
+        encoded = await self._encode_stage.encode(request.query, request.deadline, plan.needs_tokens)
+        trace.add("queue", encoded.started - trace.arrived)
+        trace.add("encode", encoded.finished - encoded.started)
+        return encoded
+
+    async def _retrieve(self, search: _Search) -> None:
+        """Ask the shards, and make one ranking of their hits."""
+        request, plan, trace = search.request, search.plan, search.trace
+        with trace.stage("retrieve"):
+            vector = search.encoded.vector if plan.needs_vector else None
+            query = ShardQuery(request.query, vector, plan.mode, plan.filter, plan.search_params)
+            deadline = self._share_of(request.deadline)
+            pending = PendingQuery(query, plan.window, deadline, tracing.requests())
+            search.results, missing = await search.fan_out.search(pending)
+            trace.missing |= missing
+        with trace.stage("merge"):
+            rankings = merge_results(search.results, plan.retrievers, plan.window)
+            if len(rankings) == 1:
+                (search.candidates,) = rankings.values()
             else:
-                candidates = [candidates[place] for place in sorted(order[: self._short(request)])]
-                read = range(len(candidates))
-                if unscored:
-                    degraded["not_shortened"] = (
-                        f"the reranker read the first {len(candidates)} of stage one: {unscored}"
-                    )
-        scored_at = now()
-        if any(candidates[place].passage is None for place in read):
-            candidates, lost = await self._with_passages(index, candidates, read, request.deadline)
-            missing |= lost
-            if not late:
-                kept = (one for one in candidates if one.passage)
-                candidates = list(kept) if shortens else _ranked(kept)
+                search.candidates = fuse(rankings, self._settings)[: plan.depth]
+                search.max_lexical_score = max(
+                    (candidate.score for candidate in rankings.get("lexical", [])[:1]), default=0.0
+                )
+
+    async def _shortlist(self, search: _Search) -> None:
+        """Let the shards score their candidates, for an answer without a reranker or for the choice of what it reads.
+
+        Those of a shard that does not are left out. If none does, the candidates stay as they are, those of all shards.
+        """
+        plan, trace, tokens = search.plan, search.trace, search.encoded.tokens
+        if not plan.needs_tokens or tokens is None:
+            return
+        with trace.stage("rerank"):
+            deadline = self._share_of(search.request.deadline)
+            scores_by_row, missing = await search.fan_out.score(tokens, search.candidates, deadline)
+            scores: FloatArray | None = None
+            unscored = None
+            if scores_by_row:
+                search.candidates = _ranked(c for c in search.candidates if c.ref in scores_by_row)
+                scores = np.array([scores_by_row[c.ref] for c in search.candidates], np.float32)
+            elif search.candidates:
+                unscored = f"no shard scored its passages ({describe(missing)})"
+            if not unscored:
+                trace.missing |= missing
+            final_scores = self._second_stage.shortlist_scores(
+                plan, scores, search.candidates, search.max_lexical_score
+            )
+            order = best_first(len(search.candidates), final_scores)
+            if plan.is_late:
+                self._use_shard_scores(search, scores, order, unscored)
+            else:
+                self._choose(search, order, unscored)
+
+    def _use_shard_scores(
+        self, search: _Search, scores: FloatArray | None, order: Sequence[int], unscored: str | None
+    ) -> None:
+        """Take the scores of the shards for those of the answer, of which alone texts are read."""
+        search.scores, search.reads = scores, order[: search.request.top_n]
+        if unscored:
+            search.trace.degrade("not_scored", f"not reranked: {unscored}")
+
+    def _choose(self, search: _Search, order: Sequence[int], unscored: str | None) -> None:
+        """Keep the candidates that the reranker reads, in stage-one order."""
+        chosen = sorted(order[: search.plan.shortlist_size])
+        search.candidates = [search.candidates[position] for position in chosen]
+        if unscored:
+            count = len(search.candidates)
+            text = f"the reranker read the first {count} of stage one: {unscored}"
+            search.trace.degrade("not_shortened", text)
+
+    async def _fetch(self, search: _Search) -> None:
+        """Fetch the passages that did not come with the hits; candidates without one are left out."""
+        trace, plan = search.trace, search.plan
+        with trace.stage("fetch"):
+            candidates = search.candidates
+            reads = range(len(candidates)) if search.reads is None else search.reads
+            lacking = [candidates[position] for position in reads if candidates[position].passage is None]
+            if not lacking:
+                return
+            fetched, missing = await search.fan_out.fetch(lacking, self._share_of(search.request.deadline))
+            trace.missing |= missing
+            passages = {ref: passage for ref, (passage, _) in fetched.items()}
+            candidates = [replace(c, passage=c.passage or passages.get(c.ref)) for c in candidates]
+            if not plan.is_late:
+                with_passages = (c for c in candidates if c.passage)
+                candidates = list(with_passages) if plan.second_stage == "shortlist" else _ranked(with_passages)
+            search.candidates = candidates
             if not any(candidate.passage for candidate in candidates):
-                if set(lost.values()) == {"overloaded"}:  # busy and not broken
+                if set(missing.values()) == {"overloaded"}:  # busy and not broken
                     raise Overloaded("too many queries wait for the texts of their passages; try again later")
-                raise Unavailable(f"no shard sent its passages ({describe(missing)}); try again", retry_after_s=1)
+                raise Unavailable(f"no shard sent its passages ({describe(trace.missing)}); try again", retry_after_s=1)
 
-        retrieved_at = now()
-        if not late:
-            scores, lacks = await self._second_stage.score(request, candidates)
-            degraded |= lacks
-        if missing:
-            verb = "is" if len(missing) == 1 else "are"
-            lacking = f"{len(missing)} of {len(self._shards)} shards {verb} missing ({describe(missing)})"
-            degraded = {"shards": lacking, **degraded}
-        reranked_at = now()
-        final = self._second_stage.final(mode, scores, candidates, greatest, late)
-        results = best(candidates, scores, final, request.top_n)
+    async def _rerank(self, search: _Search) -> None:
+        """Let the reranker score the candidates, unless the shards have done so."""
+        if search.plan.is_late:
+            return
+        with search.trace.stage("rerank"):
+            search.scores, degradations = await self._second_stage.score(search.request, search.candidates)
+        for reason, text in degradations.items():
+            search.trace.degrade(reason, text)
+
+    async def _answer(self, search: _Search) -> SearchAnswer:
+        """Order the candidates, and tell how the answer came about."""
+        request, plan, trace, scores = search.request, search.plan, search.trace, search.scores
+        final_scores = self._second_stage.final_scores(plan, scores, search.candidates, search.max_lexical_score)
+        results = best_results(search.candidates, scores, final_scores, request.top_n)
         if request.include_vector and results:
-            results, lost = await self._with_vectors(index, candidates, results, request.deadline)
-            if lost:
-                degraded["vectors"] = f"some vectors are missing ({describe(lost)})"
-
-        finished = now()
+            results = await self._with_vectors(search, results)
+        degradations = trace.degradations(len(self._shards))
         return SearchAnswer(
-            index_version=index.version,
+            index_version=plan.version.name,
             results=results,
             reranked=scores is not None,
-            coverage=index.coverage(missing),
-            degraded="; ".join(degraded.values()) or None,
-            timings=Timings(
-                queue=1000 * (encoded.started - arrived),
-                encode=1000 * (encoded.finished - encoded.started),
-                retrieve=1000 * (found_at - encoded_at),
-                merge=1000 * (merged_at - found_at),
-                fetch=1000 * (retrieved_at - scored_at),
-                rerank=1000 * (reranked_at - retrieved_at + scored_at - merged_at),
-                total=1000 * (finished - arrived),
-            ),
-            pairs=len(candidates) if scores is not None else 0,
-            mode=mode,
-            reranker=None if scores is None else LATE if late else self._settings.reranker,
-            explain=explain(request, probe, encoded.batch, found, missing, candidates, scores)
-            if request.explain
-            else None,
-            degradations=tuple(degraded),
+            coverage=search.fan_out.coverage(trace.missing),
+            degraded="; ".join(degradations.values()) or None,
+            timings=trace.timings(),
+            pairs=len(search.candidates) if scores is not None else 0,
+            mode=plan.mode,
+            reranker=None if scores is None else LATE if plan.is_late else self._settings.reranker,
+            explain=self._explain(search) if request.explain else None,
+            degradations=tuple(degradations),
         )
 
-    def _mode(self, request: SearchRequest, index: FanOut) -> Mode:
-        """The mode of a request, or else of this server, which is one that the version can answer."""
-        preferred = request.mode or self._settings.mode
-        mode: Mode = ("hybrid" if index.lexical else "dense") if preferred == "auto" else preferred
-        if mode != "dense" and not index.lexical:
-            raise InvalidArgument(
-                f"mode {mode} needs a lexical index, which version {index.version} has not; use dense, or build it "
-                "with --lexical",
-                param="mode",
-            )
-        return mode
+    def _explain(self, search: _Search) -> dict[str, object]:
+        batch, missing = search.encoded.batch, search.trace.missing
+        return explain(search.request, search.plan, batch, search.results, missing, search.candidates, search.scores)
 
-    def _is_late(self, request: SearchRequest, index: FanOut) -> bool:
-        """Whether the shards order the candidates of a request."""
-        if request.rerank == LATE and not index.late:
-            raise InvalidArgument(
-                f"rerank late needs token vectors, which the shards of version {index.version} do not hold; build it "
-                "with --late-interaction stored, or leave it out",
-                param="rerank",
-            )
-        return request.rerank == LATE
-
-    def _shortens(self, request: SearchRequest, index: FanOut) -> bool:
-        """Whether the shards choose, of the candidates of a request, those that the reranker reads."""
-        reads = request.rerank is True and self._second_stage.reads
-        return reads and index.late and self._short(request) < request.top_k
-
-    def _short(self, request: SearchRequest) -> int:
-        return max(self._settings.shortlist or request.top_k, request.top_n)
+    async def _with_vectors(self, search: _Search, results: list[Result]) -> list[Result]:
+        """Add their vectors to results; some may not be to be had."""
+        by_id = {candidate.id: candidate for candidate in search.candidates}
+        wanted = [by_id[result.id] for result in results]
+        fetched, missing = await search.fan_out.fetch(wanted, search.request.deadline, with_vectors=True)
+        if missing:
+            search.trace.degrade("vectors", f"some vectors are missing ({describe(missing)})")
+        vectors = {passage.id: vector for passage, vector in fetched.values()}
+        return [replace(result, vector=vectors.get(result.id)) for result in results]
 
     def _share_of(self, deadline: float) -> float:
+        """The part of the time until a deadline that a call to the shards may take."""
         now = self._clock()
         return now + self._settings.retrieve_share * (deadline - now)
-
-    async def _encode(self, texts: list[_Text]) -> list[_Encoded]:
-        tracing.work_for(*(text.requests for text in texts))
-        now = self._clock
-        started = now()
-        queries = [text.query for text in texts]
-        deadline = max(text.deadline for text in texts)
-        try:
-            if any(text.tokens for text in texts):  # one call for all, and then also for those that need no more
-                both = await self._encoder_attempts.run(
-                    lambda: self._encoder.encode_tokens(queries, deadline), deadline
-                )
-                encoded: list[tuple[FloatArray, TextVectors | None]] = [
-                    (one.vector, one if text.tokens else None) for one, text in zip(both, texts, strict=True)
-                ]
-            else:
-                vectors = await self._encoder_attempts.run(lambda: self._encoder.encode(queries, deadline), deadline)
-                encoded = [(vector, None) for vector in vectors]
-        except (Overloaded, Unavailable, DeadlineExceeded):
-            raise
-        except Exception as error:
-            logger.exception("the query encoder failed", extra=tracing.fields())
-            raise ShoalError("the query encoder failed; the server's log says why") from error
-        finished = now()
-        return [_Encoded(vector, vectors, started, finished, len(texts)) for vector, vectors in encoded]
-
-    async def _score(
-        self, index: FanOut, query: TextVectors, candidates: list[Candidate], deadline: float
-    ) -> tuple[list[Candidate], FloatArray | None, dict[int, str]]:
-        """Have the shards score their candidates, float32 (n,); those of a shard that does not are left out.
-
-        Returns the candidates as they are and None if no shard does, and why shards are missing.
-        """
-        scores, missing = await index.score(query, candidates, self._share_of(deadline))
-        if not scores:
-            return candidates, None, missing
-        kept = _ranked(one for one in candidates if (one.shard, one.row) in scores)
-        return kept, np.array([scores[one.shard, one.row] for one in kept], np.float32), missing
-
-    async def _with_passages(
-        self, index: FanOut, candidates: list[Candidate], read: Sequence[int], deadline: float
-    ) -> tuple[list[Candidate], dict[int, str]]:
-        """Fetch what did not come with the hits of the candidates at the places `read`; some may not be to be had."""
-        lacking = [candidates[place] for place in read if candidates[place].passage is None]
-        fetched, missing = await index.fetch(lacking, self._share_of(deadline))
-        found = {place: passage for place, (passage, _) in fetched.items()}
-        return [replace(one, passage=one.passage or found.get((one.shard, one.row))) for one in candidates], missing
-
-    async def _with_vectors(
-        self, index: FanOut, candidates: list[Candidate], results: list[Result], deadline: float
-    ) -> tuple[list[Result], dict[int, str]]:
-        places = {candidate.id: candidate for candidate in candidates}
-        fetched, missing = await index.fetch([places[result.id] for result in results], deadline, with_vectors=True)
-        vectors = {passage.id: vector for passage, vector in fetched.values()}
-        return [replace(result, vector=vectors.get(result.id)) for result in results], missing
-
-
-def _fits(texts: list[_Text], text: _Text) -> bool:
-    if not text.tokens and not any(one.tokens for one in texts):
-        return True
-    return len(text.query) + sum(len(one.query) for one in texts) <= CHARACTERS_PER_CALL
 
 
 def _ranked(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Candidates in their order, numbered anew."""
-    return [replace(one, rank=rank) for rank, one in enumerate(candidates, 1)]
+    return [replace(candidate, rank=rank) for rank, candidate in enumerate(candidates, 1)]

@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
-from shoal.records import Candidate, FloatArray, Mode, Result, SearchRequest
+from shoal.records import Candidate, FloatArray, Result, SearchRequest
 from shoal.search.fusion import blend
 from shoal.search.hedging import Attempts, Budget
-from shoal.search.services import MESSAGE_BYTES, RerankService
+from shoal.search.request_plan import LATE, RequestPlan
+from shoal.search.services import RerankService
 from shoal.settings import ServeSettings
+from shoal.shard.messages import MESSAGE_BYTES
 from shoal.system import tracing
 
-RESERVE = 0.05
-RESERVE_S = 0.05
-"""What the reranker leaves of the remaining time (a share, and at most so many seconds) for an answer without it."""
-
-LATE = "late"
-"""Name of the second stage that compares the token vectors which the shards hold."""
+RESERVED_SHARE = 0.05
+"""Share of the remaining time that the reranker leaves for an answer without it."""
+MAX_RESERVED_S = 0.05
+"""Seconds that the reranker leaves for an answer without it at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class SecondStage:
         )
 
     @property
-    def reads(self) -> bool:
+    def has_reranker(self) -> bool:
         """Whether there is a reranker."""
         return self._reranker is not None
 
@@ -55,7 +55,7 @@ class SecondStage:
         if (reranker := self._reranker) is None:
             return None, {"no_reranker": "not reranked: this server has no reranker"}
         remaining = request.deadline - self._clock()
-        deadline = request.deadline - min(RESERVE * remaining, RESERVE_S)
+        deadline = request.deadline - min(RESERVED_SHARE * remaining, MAX_RESERVED_S)
         texts, cut = _within_a_message([candidate.passage.content for candidate in candidates if candidate.passage])
         try:
             async with asyncio.timeout(deadline - self._clock()):
@@ -78,16 +78,36 @@ class SecondStage:
             reason, text = "failed", "failed"
         return None, {f"reranker_{reason}": f"not reranked: the reranker {text}"}
 
-    def final(
-        self, mode: Mode, scores: FloatArray | None, candidates: list[Candidate], greatest: float, late: bool
+    def final_scores(
+        self, plan: RequestPlan, scores: FloatArray | None, candidates: list[Candidate], max_lexical_score: float
     ) -> FloatArray | None:
-        """What an answer is ordered by, float32 (n,); None for stage-one order.
+        """What an answer, or a shortlist, is ordered by, float32 (n,); None for stage-one order.
 
-        scores: those of the reranker or, `late`, of the shards. greatest: see `blend`.
+        Args:
+            plan: of the request.
+            scores: those of the reranker, or of the shards if the plan is late.
+            candidates: n, those that were scored.
+            max_lexical_score: see `blend`.
         """
-        if scores is None or mode != "hybrid":
+        return self._blended(plan, scores, candidates, max_lexical_score, LATE if plan.is_late else self._kind)
+
+    def shortlist_scores(
+        self, plan: RequestPlan, scores: FloatArray | None, candidates: list[Candidate], max_lexical_score: float
+    ) -> FloatArray | None:
+        """What the shards' own scores order candidates by; as `final_scores`."""
+        return self._blended(plan, scores, candidates, max_lexical_score, LATE)
+
+    def _blended(
+        self,
+        plan: RequestPlan,
+        scores: FloatArray | None,
+        candidates: list[Candidate],
+        max_lexical_score: float,
+        kind: str,
+    ) -> FloatArray | None:
+        if scores is None or plan.mode != "hybrid":
             return scores
-        return blend(scores, candidates, self._settings, greatest, LATE if late else self._kind)
+        return blend(scores, candidates, self._settings, max_lexical_score, kind)
 
 
 def _within_a_message(texts: list[str]) -> tuple[list[str], int]:
@@ -101,31 +121,30 @@ def _within_a_message(texts: list[str]) -> tuple[list[str], int]:
     return [text[:share].decode(errors="ignore") for text in encoded], share
 
 
-def ordered(candidates: list[Candidate], final: FloatArray | None) -> Sequence[int]:
-    """Places of candidates, best first; None leaves stage-one order."""
-    if final is None:
-        return range(len(candidates))
+def best_first(count: int, final_scores: FloatArray | None) -> Sequence[int]:
+    """The positions of so many candidates, best first; None leaves stage-one order."""
+    if final_scores is None:
+        return range(count)
     # The sort is stable: candidates of equal scores stay in stage-one order.
-    order: list[int] = np.argsort(-final, kind="stable").tolist()
+    order: list[int] = np.argsort(-final_scores, kind="stable").tolist()
     return order
 
 
-def best(candidates: list[Candidate], scores: FloatArray | None, final: FloatArray | None, top_n: int) -> list[Result]:
-    """The first results by their final scores; `scores` are those of the reranker. None leaves stage-one order."""
-    if scores is None or final is None:
-        lines: list[tuple[Candidate, float, float | None]] = [(one, one.score, None) for one in candidates[:top_n]]
-    else:
-        order = ordered(candidates, final)[:top_n]
-        lines = [(candidates[place], float(final[place]), float(scores[place])) for place in order]
-    return [
-        Result(
-            id=candidate.id,
-            score=score,
-            retrieval_score=candidate.score,
-            retrieval_rank=candidate.rank,
-            rerank_score=rerank_score,
-            passage=candidate.passage,
-        )
-        for candidate, score, rerank_score in lines
-        if candidate.passage
-    ]
+def best_results(
+    candidates: list[Candidate], rerank_scores: FloatArray | None, final_scores: FloatArray | None, top_n: int
+) -> list[Result]:
+    """The first results by their final scores, those that have a passage. None leaves stage-one order."""
+    results = []
+    for position in best_first(len(candidates), final_scores)[:top_n]:
+        candidate = candidates[position]
+        if candidate.passage:
+            result = Result(
+                id=candidate.id,
+                score=candidate.score if final_scores is None else float(final_scores[position]),
+                retrieval_score=candidate.score,
+                retrieval_rank=candidate.rank,
+                rerank_score=None if rerank_scores is None else float(rerank_scores[position]),
+                passage=candidate.passage,
+            )
+            results.append(result)
+    return results

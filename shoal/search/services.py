@@ -4,18 +4,11 @@ All deadlines are absolute, in seconds since the epoch, so that they mean the sa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from shoal.encoders import TextVectors
-from shoal.filters import Filter
-from shoal.records import FloatArray, Passage, Queries, ShardHits
-
-MESSAGE_BYTES = 16 * 2**20
-"""Bytes of texts and vectors that one message between services carries; Serve's limit is several times that.
-
-Rows alone do not bound a message: a passage may be of several megabytes.
-"""
+from shoal.records import FloatArray
+from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 
 
 class EncodeService(Protocol):
@@ -33,23 +26,11 @@ class EncodeService(Protocol):
 class ShardService(Protocol):
     """One shard. Its position in the pipeline's list is its number."""
 
-    async def search(
-        self,
-        version: str,
-        queries: Queries,
-        top_k: int,
-        deadline: float,
-        with_passages: bool,
-        filters: Sequence[Filter | None] | None = None,
-    ) -> ShardHits:
-        """Search this shard of the named version for several queries: the best `top_k` of each way of searching.
-
-        with_passages: send the passages with the hits, unless all of them together exceed MESSAGE_BYTES. filters: one
-        for each query, None for all passages; checked against the fields of the version.
-        """
+    async def search(self, batch: ShardSearch, deadline: float) -> ShardHits:
+        """Search this shard for a batch of queries."""
         ...
 
-    async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> "Fetched":
+    async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         """Return the passages (and, if asked for, the vectors) of rows of this shard, in the order asked.
 
         Only of the first rows, at least one, if all of them exceed MESSAGE_BYTES: the caller asks for the rest.
@@ -61,12 +42,12 @@ class ShardService(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """Passages of the first asked-for rows, and their vectors, float32 (n, dim), if these were asked for."""
+class RerankService(Protocol):
+    """The pool of rerankers."""
 
-    passages: list[Passage]
-    vectors: FloatArray | None = None
+    async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n,), higher is better, in input order."""
+        ...
 
 
 class Observer(Protocol):
@@ -81,7 +62,7 @@ class Observer(Protocol):
         ...
 
 
-class Deaf:
+class NullObserver:
     """An observer that nobody asks."""
 
     def batch(self, stage: str, size: int) -> None:
@@ -89,11 +70,3 @@ class Deaf:
 
     def shard(self, shard: int, seconds: float) -> None:
         """Do nothing."""
-
-
-class RerankService(Protocol):
-    """The pool of rerankers."""
-
-    async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
-        """Return float32 (n,), higher is better, in input order."""
-        ...

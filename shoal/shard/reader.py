@@ -2,7 +2,6 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 
 from shoal.encoders import TextVectors
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
-from shoal.filters import Filter
 from shoal.index_root import layout
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import FileEntry, Manifest
@@ -18,14 +16,15 @@ from shoal.index_root.storage import Storage
 from shoal.index_root.versions import file_problem
 from shoal.indexes import ShardIndex, index_kind
 from shoal.late.index import StoredTokens
-from shoal.lexical.index import LexicalIndex
-from shoal.records import FloatArray, Hits, Queries, RowArray, ShardHits
+from shoal.records import FloatArray, RowArray
 from shoal.rerankers.late_interaction import DENSE_WEIGHT
-from shoal.search.services import MESSAGE_BYTES, Fetched
 from shoal.settings import IndexSettings
 from shoal.shard import selection
 from shoal.shard.columns import Columns
+from shoal.shard.messages import MESSAGE_BYTES, Fetched, Hits, ShardHits, ShardQuery
 from shoal.shard.passages import Passages
+from shoal.shard.retrieval import RetrieverHits, retrieve
+from shoal.shard.retriever import ShardRetriever, open_retrievers
 
 
 class Shard:
@@ -34,7 +33,7 @@ class Shard:
     def __init__(
         self,
         index: ShardIndex,
-        lexical: LexicalIndex | None,
+        retrievers: dict[str, ShardRetriever],
         passages: Passages,
         selections: selection.Selections | None,
         paths: Mapping[str, Path],
@@ -43,7 +42,7 @@ class Shard:
     ) -> None:
         self._index = index
         self._tokens = tokens
-        self._lexical = lexical
+        self._retrievers = retrievers
         self._passages = passages
         self._selections = selections
         self._paths = paths
@@ -98,9 +97,7 @@ class Shard:
                     f"{passages.count} passages, its manifest says {entry.count} of {manifest.dim}; "
                     "activate another version"
                 )
-            lexical = None
-            if manifest.lexical is not None:
-                lexical = LexicalIndex(paths, entry.count, manifest.lexical, passages.ids)
+            retrievers = open_retrievers(manifest, index, passages, paths)
             tokens = None
             if manifest.late is not None:
                 tokens = StoredTokens(paths, entry.count, manifest.late, threads)
@@ -108,7 +105,7 @@ class Shard:
             _release(cache, paths.values())
             raise
         selections = selection.Selections(columns, index, filter_cache_bytes) if columns is not None else None
-        return cls(index, lexical, passages, selections, paths, cache, tokens)
+        return cls(index, retrievers, passages, selections, paths, cache, tokens)
 
     @property
     def count(self) -> int:
@@ -120,125 +117,45 @@ class Shard:
         """Filters that were asked for and, of these, those whose rows were remembered."""
         return (self._selections.asked, self._selections.hits) if self._selections else (0, 0)
 
-    def search(
-        self,
-        queries: Queries,
-        top_k: int,
-        with_passages: bool,
-        filters: Sequence[Filter | None] | None = None,
-    ) -> ShardHits:
-        """Search for b queries; the arrays of the hits are (b, top_k).
+    def search(self, queries: Sequence[ShardQuery], top_k: int, with_passages: bool) -> ShardHits:
+        """Search for b queries with the retrievers that their modes use; the arrays of the hits are (b, top_k).
 
-        with_passages: passages come with the hits, unless they would not fit into one message. filters: one for each
-        query, None for all passages; checked against the fields of this version.
-        Raises InvalidArgument for vectors of another dimension, and for words where the version has no lexical index.
+        Args:
+            queries: each with its own mode and filter.
+            top_k: rows that each retriever finds for each query at most.
+            with_passages: passages come with the hits, unless they would not fit into one message.
+
+        Raises:
+            InvalidArgument: a vector has another dimension, the version has no metadata to filter by, or none of a
+                retriever that a mode needs.
         """
-        selected = self._selected(queries, filters)
-        dense = self._search_dense(queries, top_k, selected)
-        lexical = self._search_lexical(queries, top_k, selected, dense)
-        both = dense is not None and lexical is not None
-        matches = [None if one is None else one.count for one in selected] if any(selected) else None
-        if dense is not None and lexical is not None:
-            self._fill_in(queries, dense, lexical)
+        selections = self._selected(queries)
+        found = retrieve(self._retrievers, queries, top_k, selections)
+        matches = [None if selected is None else selected.count for selected in selections]
         return ShardHits(
-            dense=None if dense is None else self._hits(dense, with_passages, both, matches),
-            lexical=None if lexical is None else self._hits(lexical, with_passages, both, matches),
+            {name: self._hits(hits, with_passages) for name, hits in found.items()},
+            matches if any(selections) else None,
         )
 
-    def _search_dense(
-        self, queries: Queries, top_k: int, selected: Sequence[selection.Selection | None]
-    ) -> "_Found | None":
-        places = [query for query, mode in enumerate(queries.modes) if mode != "lexical"]
-        if not places:
-            return None
-        vectors = queries.vectors
-        if vectors.ndim != 2 or vectors.shape[1] != self._index.dim:
-            raise InvalidArgument(
-                f"queries have shape {vectors.shape}, the index needs (b, {self._index.dim})", param="queries"
-            )
-        found = _Found.nothing(len(vectors), top_k)
-        vectors = np.ascontiguousarray(vectors[places], dtype=np.float32)
-        efforts = [queries.efforts[place] if queries.efforts else "" for place in places]
-        found.scores[places], found.rows[places] = self._filtered(
-            vectors, top_k, [selected[place] for place in places], efforts
-        )
-        return found
-
-    def _filtered(
-        self,
-        queries: FloatArray,
-        top_k: int,
-        selected: Sequence[selection.Selection | None],
-        efforts: Sequence[str],
-    ) -> tuple[FloatArray, RowArray]:
-        """Search once for each of the different selections and efforts, with all of its queries."""
-        scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
-        rows = np.full((len(queries), top_k), -1, dtype=np.int64)
-        groups: dict[tuple[int, str], list[int]] = {}
-        for number, (one, effort) in enumerate(zip(selected, efforts, strict=True)):
-            groups.setdefault((id(one), effort), []).append(number)
-        for (_, effort), numbers in groups.items():
-            one, together = selected[numbers[0]], queries[numbers]
-            if one is None:
-                scores[numbers], rows[numbers] = self._index.search(together, top_k, effort=effort)
-            else:
-                scores[numbers], rows[numbers] = selection.search(self._index, together, top_k, one, effort)
-        return scores, rows
-
-    def _selected(self, queries: Queries, filters: Sequence[Filter | None] | None) -> list[selection.Selection | None]:
+    def _selected(self, queries: Sequence[ShardQuery]) -> list[selection.Selection | None]:
         """What the filter of each query lets through; None for a query without one."""
-        count = len(queries.modes)
-        if filters is None:
-            return [None] * count
-        if len(filters) != count:
-            raise InvalidArgument(f"{count} queries need as many filters, not {len(filters)}", param="filters")
-        if any(filters) and self._selections is None:
+        trees = [query.filter for query in queries]
+        if not any(trees):
+            return [None] * len(queries)
+        if self._selections is None:
             raise InvalidArgument("this version has no metadata to filter by; build it again", param="filter")
-        kept = {tree: self._selections.get(tree) for tree in filters if tree is not None and self._selections}
-        return [None if tree is None else kept[tree] for tree in filters]
+        kept = {tree: self._selections.get(tree) for tree in trees if tree is not None}
+        return [None if tree is None else kept[tree] for tree in trees]
 
-    def _search_lexical(
-        self, queries: Queries, top_k: int, selected: Sequence[selection.Selection | None], dense: "_Found | None"
-    ) -> "_Found | None":
-        """Search by words, and give what hybrid queries found by vectors its score by words."""
-        places = [query for query, mode in enumerate(queries.modes) if mode != "dense"]
-        if not places:
-            return None
-        if self._lexical is None:
-            raise InvalidArgument("this version has no lexical index; build it with --lexical", param="mode")
-        found = _Found.nothing(len(queries.modes), top_k)
-        for query in places:
-            scores = self._lexical.scores(queries.texts[query])
-            one = selected[query]
-            best = self._lexical.best(scores if one is None else np.where(one.mask(self.count), scores, 0), top_k)
-            found.scores[query, : len(best)], found.rows[query, : len(best)] = scores[best], best
-            if dense is not None:
-                valid = dense.rows[query] >= 0
-                dense.others[query, valid] = scores[dense.rows[query, valid]]
-        return found
-
-    def _fill_in(self, queries: Queries, dense: "_Found", lexical: "_Found") -> None:
-        """Give what hybrid queries found by words its score by vectors."""
-        for query in (query for query, mode in enumerate(queries.modes) if mode == "hybrid"):
-            valid = lexical.rows[query] >= 0
-            try:
-                vectors = self._index.vectors(lexical.rows[query, valid])
-            except InvalidArgument:
-                # An index that cannot give vectors back: what it did not find scores no more than what it found last.
-                lexical.others[query, valid] = dense.scores[query, dense.rows[query] >= 0].min(initial=1.0)
-                continue
-            # Row by row, so that a passage has the same score whatever else was found with it.
-            lexical.others[query, valid] = np.einsum("nd,d->n", vectors, queries.vectors[query])
-
-    def _hits(self, found: "_Found", with_passages: bool, both: bool, matches: list[int | None] | None) -> Hits:
-        others = found.others if both else None
-        valid = [row[row >= 0].tolist() for row in found.rows]
+    def _hits(self, found: RetrieverHits, with_passages: bool) -> Hits:
+        other_scores = found.other_scores or None
+        valid = [line[line >= 0].tolist() for line in found.rows]
         if not with_passages or sum(map(self._passages.size, chain.from_iterable(valid))) > MESSAGE_BYTES:
-            ids = [[self._passages.id(row) for row in rows] for rows in valid]
-            return Hits(found.scores, found.rows, ids, None, others, matches)
-        passages = [[self._passages.passage(row) for row in rows] for rows in valid]
-        ids = [[passage.id for passage in rows] for rows in passages]
-        return Hits(found.scores, found.rows, ids, passages, others, matches)
+            ids = [[self._passages.id(row) for row in line] for line in valid]
+            return Hits(found.scores, found.rows, ids, None, other_scores)
+        passages = [[self._passages.passage(row) for row in line] for line in valid]
+        ids = [[passage.id for passage in line] for line in passages]
+        return Hits(found.scores, found.rows, ids, passages, other_scores)
 
     def fetch(self, rows: Sequence[int], with_vectors: bool = False) -> Fetched:
         """Return the passages, and if asked for the vectors, of rows of this shard, in the order asked.
@@ -289,22 +206,6 @@ class Shard:
         """Let the cache evict the files. The maps end with the last reference to this object."""
         _release(self._cache, self._paths.values())
         self._paths = {}
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What one way of searching found; the arrays of `Hits`, (b, k)."""
-
-    scores: FloatArray
-    rows: RowArray
-    others: FloatArray
-
-    @classmethod
-    def nothing(cls, queries: int, top_k: int) -> "_Found":
-        shape = (queries, top_k)
-        return cls(
-            np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
-        )
 
 
 def _fetch(storage: Storage, version: str, file: FileEntry, cache: ShardCache | None, verify: bool) -> Path:

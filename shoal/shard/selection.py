@@ -95,7 +95,7 @@ def select(columns: Columns, index: ShardIndex, tree: Filter) -> Selection:
 
 
 def search(
-    index: ShardIndex, queries: FloatArray, top_k: int, selection: Selection, effort: str = ""
+    index: ShardIndex, queries: FloatArray, top_k: int, selection: Selection, search_params: str = ""
 ) -> tuple[FloatArray, RowArray]:
     """Search float32 (b, dim) among the selected rows; takes and returns what `ShardIndex.search` does.
 
@@ -106,13 +106,13 @@ def search(
         return index.scan(queries, top_k, selection.rows)
     selector = faiss.IDSelectorBitmap(selection.bits)
     if index.exhaustive or selection.count == index.count:
-        return index.search(queries, top_k, selector, effort=effort)
+        return index.search(queries, top_k, selector, effort=search_params)
     scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
     rows = np.full((len(queries), top_k), -1, dtype=np.int64)
     shares = _shares(index, queries, min(top_k, ENOUGH), selection)
     for share in np.unique(shares):
         alike = np.flatnonzero(shares == share)
-        scores[alike], rows[alike] = index.search(queries[alike], top_k, selector, float(share), effort)
+        scores[alike], rows[alike] = index.search(queries[alike], top_k, selector, float(share), search_params)
     short = np.flatnonzero((rows >= 0).sum(axis=1) < min(top_k, selection.count))
     if len(short):
         selected = np.flatnonzero(np.unpackbits(selection.bits, count=index.count, bitorder="little"))

@@ -11,9 +11,12 @@ import numpy as np
 
 from shoal.encoders import TextVectors
 from shoal.filters import Filter
-from shoal.records import FloatArray, Hits, Passage, Queries, ShardHits
-from shoal.search.services import Fetched
+from shoal.index_root.manifest import VectorIndexInfo
+from shoal.metadata import FieldTypes
+from shoal.records import RETRIEVERS_OF, FloatArray, Mode, Passage
+from shoal.search.served_version import ServedVersion
 from shoal.settings import ServeSettings
+from shoal.shard.messages import Fetched, Hits, ShardHits, ShardSearch
 from shoal.testing.virtual_time import VirtualLoop
 
 DIM = 8
@@ -93,14 +96,16 @@ class FakeEncoder:
 
 @dataclass
 class SearchCall:
+    """A call that a fake shard got. filters, search_params: one a query; None if no query has any."""
+
     version: str
     queries: int
-    modes: list[str]
+    modes: list[Mode]
     top_k: int
     deadline: float
     with_passages: bool
     filters: list[Filter | None] | None
-    efforts: list[str] | None = None
+    search_params: list[str] | None = None
 
 
 class FakeShard:
@@ -117,67 +122,46 @@ class FakeShard:
         self.message_rows: int | None = None
         """Passages that fit into one message; None: any number."""
 
-    async def search(
-        self,
-        version: str,
-        queries: Queries,
-        top_k: int,
-        deadline: float,
-        with_passages: bool,
-        filters: Sequence[Filter | None] | None = None,
-    ) -> ShardHits:
-        wanted = list(filters) if filters else None
-        self.calls.append(
-            SearchCall(
-                version,
-                len(queries.texts),
-                list(queries.modes),
-                top_k,
-                deadline,
-                with_passages,
-                wanted,
-                queries.efforts,
-            )
-        )
+    async def search(self, batch: ShardSearch, deadline: float) -> ShardHits:
+        self.calls.append(_search_call(batch, deadline))
         try:
             await self.behaviour()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        vectors = queries.vectors if queries.vectors.shape[1] else np.zeros((len(queries.texts), DIM), np.float32)
-        dense = vectors @ self.vectors.T
-        lexical = np.array(
-            [[words_shared(text, passage) for passage in self.passages] for text in queries.texts], np.float32
-        ).reshape(dense.shape)
-        return ShardHits(
-            self._hits(dense, lexical, queries, "lexical", top_k, with_passages),
-            self._hits(lexical, dense, queries, "dense", top_k, with_passages),
-        )
+        shape = (len(batch.queries), len(self.passages))
+        vectors = [np.zeros(DIM, np.float32) if query.vector is None else query.vector for query in batch.queries]
+        scores = {
+            "dense": (np.stack(vectors) @ self.vectors.T).astype(np.float32),
+            "lexical": np.array(
+                [[words_shared(query.text, passage) for passage in self.passages] for query in batch.queries],
+                np.float32,
+            ).reshape(shape),
+        }
+        used = {name for query in batch.queries for name in RETRIEVERS_OF[query.mode]}
+        return ShardHits({name: self._hits(name, scores, batch) for name in scores if name in used})
 
-    def _hits(
-        self, own: FloatArray, other: FloatArray, queries: Queries, without: str, top_k: int, with_passages: bool
-    ) -> Hits | None:
-        """The best passages by `own` for queries of other modes than `without`."""
-        if all(mode == without for mode in queries.modes):
-            return None
-        scores = np.full((len(own), top_k), -np.inf, np.float32)
+    def _hits(self, name: str, scores_of_rows: dict[str, FloatArray], batch: ShardSearch) -> Hits:
+        """The best passages by a retriever for the queries whose mode uses it."""
+        own = scores_of_rows[name]
+        (other,) = scores_of_rows.keys() - {name}
+        scores = np.full((len(own), batch.top_k), -np.inf, np.float32)
         rows = np.full(scores.shape, -1, np.int64)
-        others = np.full(scores.shape, -np.inf, np.float32)
+        other_scores = np.full(scores.shape, -np.inf, np.float32)
         ids: list[list[str]] = []
         passages: list[list[Passage]] = []
-        for query, mode in enumerate(queries.modes):
-            order = [] if mode == without else range(len(self.passages))
-            if without == "dense":
-                order = [row for row in order if own[query, row] > 0]
-            order = sorted(order, key=lambda row: (-own[query, row], self.passages[row].id))[:top_k]
-            scores[query, : len(order)] = own[query, order]
-            rows[query, : len(order)] = order
-            if mode == "hybrid":
-                others[query, : len(order)] = other[query, order]
+        for number, query in enumerate(batch.queries):
+            found = range(len(self.passages)) if name in RETRIEVERS_OF[query.mode] else range(0)
+            order = [row for row in found if name != "lexical" or own[number, row] > 0]
+            order = sorted(order, key=lambda row: (-own[number, row], self.passages[row].id))[: batch.top_k]
+            scores[number, : len(order)] = own[number, order]
+            rows[number, : len(order)] = order
+            if other in RETRIEVERS_OF[query.mode]:
+                other_scores[number, : len(order)] = scores_of_rows[other][number, order]
             ids.append([self.passages[row].id for row in order])
             passages.append([self.passages[row] for row in order])
         fits = self.message_rows is None or sum(map(len, ids)) <= self.message_rows
-        return Hits(scores, rows, ids, passages if with_passages and fits else None, others)
+        return Hits(scores, rows, ids, passages if batch.with_passages and fits else None, {other: other_scores})
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         self.fetches.append(list(rows))
@@ -203,6 +187,34 @@ class FakeReranker:
         self.calls.append((query, list(passages), deadline))
         await self.behaviour()
         return np.array([float(passage.split()[-1]) for passage in passages], np.float32)
+
+
+def _search_call(batch: ShardSearch, deadline: float) -> SearchCall:
+    filters = [query.filter for query in batch.queries]
+    search_params = [query.search_params for query in batch.queries]
+    return SearchCall(
+        batch.version,
+        len(batch.queries),
+        [query.mode for query in batch.queries],
+        batch.top_k,
+        deadline,
+        batch.with_passages,
+        filters if any(filters) else None,
+        search_params if any(search_params) else None,
+    )
+
+
+def served_version(
+    name: str,
+    counts: Sequence[int],
+    fields: FieldTypes | None = None,
+    lexical: bool = False,
+    index: VectorIndexInfo | None = None,
+    late: bool = False,
+) -> ServedVersion:
+    """A version with so many passages in each shard, and with what searches may ask for."""
+    retrievers = ("dense", "lexical") if lexical else ("dense",)
+    return ServedVersion(name, tuple(counts), retrievers, fields or {}, index, late)
 
 
 def serve_settings(**changes: Any) -> ServeSettings:

@@ -13,8 +13,9 @@ from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.indexes import index_kind, kinds
-from shoal.records import FloatArray, Passage, Queries
+from shoal.records import FloatArray, Passage
 from shoal.settings import IndexSettings
+from shoal.shard.messages import dense_queries
 from shoal.shard.passages import to_batch
 from shoal.shard.reader import Shard
 from shoal.shard.writer import write_shard
@@ -82,9 +83,9 @@ def test_a_filtered_search_out_of_the_cache_finds_the_nearest_that_match(
 ) -> None:
     shard = opened(remote, tmp_path)
     tree = parse({"row": {"$lt": COUNT // share}}, remote.manifest.fields, 100, 16)
-    found = shard.search(Queries.dense(QUERIES), TOP, True, [tree] * len(QUERIES)).dense
-    assert found is not None
-    assert found.matches == [COUNT // share] * len(QUERIES)
+    hits = shard.search(dense_queries(QUERIES, [tree] * len(QUERIES)), TOP, True)
+    found = hits.by_retriever["dense"]
+    assert hits.matches == [COUNT // share] * len(QUERIES)
     assert found.passages is not None
     assert all(passage.metadata["row"] < COUNT // share for line in found.passages for passage in line)
     # Vectors without any structure are the hardest for lists and codes; nothing is tuned here. Few matches are scanned.

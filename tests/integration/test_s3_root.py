@@ -16,8 +16,9 @@ from shoal.index_root import layout, versions
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.records import Passage, Queries
+from shoal.records import Passage
 from shoal.settings import ServeSettings
+from shoal.shard.messages import ShardSearch, dense_queries
 from shoal.shard.passages import to_batch
 from shoal.shard.reader import Shard
 from shoal.shard.writer import write_shard
@@ -100,7 +101,7 @@ def test_a_shard_is_searched_from_the_cache(storage: Storage, tmp_path: Path) ->
     manifest = publish(storage, DAYS[0], tmp_path)
     cache = ShardCache(tmp_path / "cache", 10_000_000)
     shard = Shard.open(storage, manifest, 1, cache=cache, threads=1)
-    hits = shard.search(Queries.dense(vectors(1)[[7, 250]]), 5, with_passages=True).dense
+    hits = shard.search(dense_queries(vectors(1)[[7, 250]]), 5, with_passages=True).by_retriever["dense"]
     assert hits.passages is not None
     assert [found[0] for found in hits.passages] == [
         Passage(f"1-{row}", f"text {row}", metadata={"row": row}) for row in (7, 250)
@@ -111,7 +112,7 @@ def test_a_shard_is_searched_from_the_cache(storage: Storage, tmp_path: Path) ->
     # A second replica on this machine needs no server any more.
     offline = Storage("s3://bucket/index?endpoint_override=http://127.0.0.1:1&region=us-east-1")
     again = Shard.open(offline, manifest, 1, cache=ShardCache(tmp_path / "cache", 10_000_000), threads=1)
-    assert again.search(Queries.dense(vectors(1)[[7]]), 1, with_passages=False).dense.ids == [["1-7"]]
+    assert again.search(dense_queries(vectors(1)[[7]]), 1, with_passages=False).by_retriever["dense"].ids == [["1-7"]]
     with pytest.raises(Unavailable):
         Shard.open(offline, manifest, 0, cache=cache, threads=1)
 
@@ -123,14 +124,14 @@ async def test_a_retriever_serves_a_bucket_through_its_cache(storage: Storage, t
     cache = tmp_path / "cache"
     retriever = Retriever(ServeSettings(index=storage.uri, cache_dir=str(cache), cache_bytes=10_000_000), shard=1)
     deadline = time.time() + 60
-    hits = await retriever.search(DAYS[0], Queries.dense(vectors(1)[[7]]), 3, deadline, True)
-    assert hits.dense.ids[0][0] == "1-7"
+    hits = await retriever.search(ShardSearch(DAYS[0], dense_queries(vectors(1)[[7]]), 3, True), deadline)
+    assert hits.by_retriever["dense"].ids[0][0] == "1-7"
     fetched = await retriever.fetch(DAYS[0], [7], deadline, True)
     np.testing.assert_array_equal(fetched.vectors, vectors(1)[[7]])
     await retriever.prepare(DAYS[1], deadline)
     assert retriever.versions == DAYS[:2]
-    later = await retriever.search(DAYS[1], Queries.dense(vectors(1)[[9]]), 1, deadline, False)
-    assert later.dense.ids == [["1-9"]]
+    later = await retriever.search(ShardSearch(DAYS[1], dense_queries(vectors(1)[[9]]), 1, False), deadline)
+    assert later.by_retriever["dense"].ids == [["1-9"]]
     digests = {file.sha256 for file in versions.read_manifest(storage, DAYS[0]).shards[1].files}
     assert digests <= {path.name for path in cache.iterdir()}
 
@@ -155,7 +156,7 @@ def test_an_open_shard_stays_in_a_cache_that_is_too_small_for_two(storage: Stora
     shard = Shard.open(storage, manifest, 0, cache=cache, threads=1)
     with pytest.raises(Exception, match="raise cache_bytes"):
         Shard.open(storage, manifest, 1, cache=cache, threads=1)
-    assert shard.search(Queries.dense(vectors(0)[:1]), 1, with_passages=False).dense.ids == [["0-0"]]
+    assert shard.search(dense_queries(vectors(0)[:1]), 1, with_passages=False).by_retriever["dense"].ids == [["0-0"]]
     shard.close()
     assert Shard.open(storage, manifest, 1, cache=cache, threads=1).count == COUNT
 

@@ -20,9 +20,9 @@ from serve.app import NAME, build_app
 from serve.ray_adapters.handles import EncoderHandle, ShardHandle, readable
 from shoal.encoders import TokenEncoder, load_encoder
 from shoal.errors import CorruptIndex, InvalidArgument, Overloaded, ShoalError, Unavailable
-from shoal.records import Queries
 from shoal.rerankers.late_interaction import LateInteraction
 from shoal.settings import EncoderSettings, LateSettings
+from shoal.shard.messages import ShardSearch, dense_queries
 from tests.support.dashboard import SERVE_METRICS
 from tests.support.indexes import passages, publish
 from tests.support.serving import local_ray, serving
@@ -242,7 +242,7 @@ async def test_handles_raise_what_the_replica_raised() -> None:
     assert type(missing.value).__name__ == "NotFound"
     query = np.zeros((1, 3), np.float32)
     with pytest.raises(InvalidArgument, match="queries have shape"):
-        await shard.search("v1", Queries.dense(query), 5, time.time() + 10, False)
+        await shard.search(ShardSearch("v1", dense_queries(query), 5, False), time.time() + 10)
     with pytest.raises(ShoalError, match="shard-00000 failed: AttributeError") as unexpected:
         await shard.search("v1", None, 5, time.time() + 10, False)  # type: ignore[arg-type]
     assert "Traceback" not in str(unexpected.value)

@@ -46,9 +46,10 @@ from shoal.indexing.sample import sample_vectors
 from shoal.indexing.shards import count_shard, duplicate_rows, id_digests, index_shard
 from shoal.indexing.units import UnitFile, vectors_of
 from shoal.indexing.verify import count_problems, verify_shard
-from shoal.records import FloatArray, Queries
+from shoal.records import FloatArray
 from shoal.settings import BuildSettings
 from shoal.shard.columns import ColumnWriter
+from shoal.shard.messages import ShardQuery, dense_queries
 from shoal.shard.reader import Shard
 
 DIM = 16
@@ -490,9 +491,8 @@ def test_types_are_those_of_the_whole_corpus_and_columns_hold_what_is_indexed(tm
     found = set()
     for entry in manifest.shards:
         shard = Shard.open(build.storage, manifest, entry.shard, cache=None, threads=1)
-        hits = shard.search(Queries.dense(np.zeros((1, DIM), np.float32)), 50, False, [tree]).dense
-        assert hits is not None
-        found |= set(hits.ids[0])
+        hits = shard.search(dense_queries(np.zeros((1, DIM), np.float32), [tree]), 50, False)
+        found |= set(hits.by_retriever["dense"].ids[0])
     assert found == {f"p{n}" for n in range(40, 50)} - {"p41", "p47"}
 
 
@@ -585,9 +585,11 @@ def test_a_compressed_version_is_tuned_whole_and_answers_with_the_recall_that_is
     shard = Shard.open(build.storage, manifest, 0, cache=None, threads=1)
     vectors = shard.fetch(range(5), with_vectors=True).vectors
     assert vectors is not None
-    queries = Queries(vectors, [""] * 5, ["dense"] * 5, ["", most.search, "", most.search, most.search])
-    found = shard.search(queries, 3, False).dense
-    assert found is not None
+    queries = [
+        ShardQuery("", vector, "dense", search_params=params)
+        for vector, params in zip(vectors, ["", most.search, "", most.search, most.search], strict=True)
+    ]
+    found = shard.search(queries, 3, False).by_retriever["dense"]
     assert found.rows[[1, 3, 4], 0].tolist() == [1, 3, 4]
     np.testing.assert_allclose(found.scores[[1, 3, 4], 0], 1, atol=2e-3)
     shard.warm()

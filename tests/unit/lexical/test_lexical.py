@@ -4,6 +4,7 @@ import errno
 import os
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from shoal.lexical import statistics, writer
 from shoal.lexical.analyzer import LONGEST, Analyzer, languages
 from shoal.lexical.index import LexicalIndex
 from shoal.lexical.statistics import Totals, count_terms, look_up, merge_terms, read_terms
-from shoal.records import Candidate, Passage, Queries
+from shoal.records import Candidate, Passage
 from shoal.search import merge
 from shoal.settings import LexicalSettings
+from shoal.shard.messages import ShardQuery
 from shoal.shard.passages import to_batch
 from shoal.shard.reader import Shard
 from tests.support.indexes import LexicalTerms, publish
@@ -97,17 +99,20 @@ QUERIES = ["otter", "fish river", "the", "quick quick stone otter", "unknown wor
 
 
 def answers(root: Path, manifest: Manifest, top_k: int) -> list[list[Candidate]]:
-    queries = Queries(np.zeros((len(QUERIES), 0), np.float32), QUERIES, ["lexical"] * len(QUERIES))
+    queries = [ShardQuery(query, None, "lexical") for query in QUERIES]
     found = []
     for entry in manifest.shards:
         shard = Shard.open(Storage(str(root)), manifest, entry.shard, cache=None, threads=1)
         hits = shard.search(queries, top_k, False)
-        assert hits.dense is None
-        assert hits.lexical is not None
-        assert hits.lexical.scores.shape == hits.lexical.rows.shape == (len(QUERIES), top_k)
-        found.append((entry.shard, hits.lexical))
+        assert list(hits.by_retriever) == ["lexical"]
+        assert (
+            hits.by_retriever["lexical"].scores.shape
+            == hits.by_retriever["lexical"].rows.shape
+            == (len(QUERIES), top_k)
+        )
+        found.append((entry.shard, hits.by_retriever["lexical"]))
     return [
-        merge.merge([(number, hits, query) for number, hits in found], top_k, lexical=True)
+        merge.merge([(number, hits, query) for number, hits in found], top_k, "lexical")
         for query in range(len(QUERIES))
     ]
 
@@ -134,7 +139,7 @@ def test_any_number_of_shards_ranks_exactly_as_bm25s_over_the_whole_corpus(
             key=lambda entry: (-entry[0], entry[1]),
         )[:top_k]
         assert [(candidate.score, candidate.id) for candidate in candidates] == expected
-        assert [candidate.lexical_rank for candidate in candidates] == list(range(1, len(expected) + 1))
+        assert [candidate.ranks["lexical"] for candidate in candidates] == list(range(1, len(expected) + 1))
 
 
 @settings(deadline=None, max_examples=25)
@@ -180,22 +185,18 @@ def test_hybrid_hits_have_both_scores(tmp_path: Path) -> None:
     assert everything.vectors is not None
     vector = everything.vectors[[7]]
     modes: Sequence[Any] = ["hybrid", "dense", "lexical"]
-    found = shard.search(Queries(np.repeat(vector, 3, axis=0), ["otter river"] * 3, list(modes)), 5, False)
-    assert found.dense is not None
-    assert found.lexical is not None
-    assert found.dense.others is not None
-    assert found.lexical.others is not None
-    words = shard.search(Queries(np.zeros((1, 0), np.float32), ["otter river"], ["lexical"]), 60, False).lexical
-    assert words is not None
+    found = shard.search([ShardQuery("otter river", vector[0], mode) for mode in modes], 5, False)
+    dense, lexical = (found.by_retriever[name] for name in ("dense", "lexical"))
+    words = shard.search([ShardQuery("otter river", None, "lexical")], 60, False).by_retriever["lexical"]
     by_words = dict(zip(words.rows[0].tolist(), words.scores[0].tolist(), strict=True))
-    expected = [by_words.get(row, 0.0) for row in found.dense.rows[0].tolist()]
-    assert found.dense.others[0].tolist() == expected
-    cosines = everything.vectors[found.lexical.rows[0]] @ vector[0]
-    np.testing.assert_allclose(found.lexical.others[0], cosines, atol=1e-6)
-    assert [len(ids) for ids in found.dense.ids] == [5, 5, 0]
-    assert [len(ids) for ids in found.lexical.ids] == [5, 0, 5]
-    assert np.isneginf(found.dense.others[1]).all()
-    assert found.lexical.rows[0].tolist() == found.lexical.rows[2].tolist() == words.rows[0, :5].tolist()
+    expected = [by_words.get(row, 0.0) for row in dense.rows[0].tolist()]
+    assert dense.other_scores["lexical"][0].tolist() == expected
+    cosines = everything.vectors[lexical.rows[0]] @ vector[0]
+    np.testing.assert_allclose(lexical.other_scores["dense"][0], cosines, atol=1e-6)
+    assert [len(ids) for ids in dense.ids] == [5, 5, 0]
+    assert [len(ids) for ids in lexical.ids] == [5, 0, 5]
+    assert np.isneginf(dense.other_scores["lexical"][1]).all()
+    assert lexical.rows[0].tolist() == lexical.rows[2].tolist() == words.rows[0, :5].tolist()
 
 
 @pytest.mark.parametrize("limit", [3, 50])
@@ -204,19 +205,16 @@ def test_words_are_found_among_what_a_filter_selects(tmp_path: Path, limit: int)
     manifest = publish(tmp_path / "root", "v1", corpus, shards=1, encoder="hashing:8", lexical=LEXICAL)
     shard = Shard.open(Storage(str(tmp_path / "root")), manifest, 0, cache=None, threads=1)
     modes: list[Any] = ["lexical", "hybrid", "hybrid"]
-    queries = Queries(np.full((3, 8), 8**-0.5, np.float32), ["otter river"] * 3, modes)
-    everything = shard.search(queries, 60, False).lexical
-    found = shard.search(queries, 60, False, [Compare("n", "lt", limit), Compare("n", "lt", limit), None])
-    assert everything is not None
-    assert found.lexical is not None
-    assert found.dense is not None
+    queries = [ShardQuery("otter river", np.full(8, 8**-0.5, np.float32), mode) for mode in modes]
+    everything = shard.search(queries, 60, False).by_retriever["lexical"]
+    trees = [Compare("n", "lt", limit), Compare("n", "lt", limit), None]
+    found = shard.search([replace(query, filter=tree) for query, tree in zip(queries, trees, strict=True)], 60, False)
+    dense, lexical = (found.by_retriever[name] for name in ("dense", "lexical"))
     expected = [row for row in everything.rows[0].tolist() if 0 <= row < limit]
-    assert (
-        found.lexical.rows[0, : len(expected)].tolist() == found.lexical.rows[1, : len(expected)].tolist() == expected
-    )
-    assert [len(ids) for ids in found.lexical.ids] == [len(expected), len(expected), len(everything.ids[0])]
-    assert [len(ids) for ids in found.dense.ids] == [0, limit, 60]
-    assert found.lexical.matches == found.dense.matches == [limit, limit, None]
+    assert lexical.rows[0, : len(expected)].tolist() == lexical.rows[1, : len(expected)].tolist() == expected
+    assert [len(ids) for ids in lexical.ids] == [len(expected), len(expected), len(everything.ids[0])]
+    assert [len(ids) for ids in dense.ids] == [0, limit, 60]
+    assert found.matches == [limit, limit, None]
 
 
 def test_an_index_that_cannot_give_vectors_back_answers_hybrid_queries_all_the_same(
@@ -229,18 +227,16 @@ def test_an_index_that_cannot_give_vectors_back_answers_hybrid_queries_all_the_s
         raise InvalidArgument("cannot give vectors back")
 
     monkeypatch.setattr(shard._index, "vectors", refuse)
-    found = shard.search(Queries(np.full((1, 8), 8**-0.5, np.float32), ["otter"], ["hybrid"]), 5, False)
-    assert found.dense is not None
-    assert found.lexical is not None
-    assert found.lexical.others is not None
-    assert found.lexical.others[0].tolist() == [found.dense.scores[0, -1]] * 5
+    found = shard.search([ShardQuery("otter", np.full(8, 8**-0.5, np.float32), "hybrid")], 5, False)
+    dense, lexical = (found.by_retriever[name] for name in ("dense", "lexical"))
+    assert lexical.other_scores["dense"][0].tolist() == [dense.scores[0, -1]] * 5
 
 
 def test_words_need_a_lexical_index(tmp_path: Path) -> None:
     manifest = publish(tmp_path / "root", "v1", content(9), shards=1, encoder="hashing:8")
     shard = Shard.open(Storage(str(tmp_path / "root")), manifest, 0, cache=None, threads=1)
     with pytest.raises(InvalidArgument, match="no lexical index; build it with --lexical"):
-        shard.search(Queries(np.zeros((1, 0), np.float32), ["otter"], ["lexical"]), 5, False)
+        shard.search([ShardQuery("otter", None, "lexical")], 5, False)
 
 
 @pytest.mark.parametrize("name", writer.FILES)

@@ -6,13 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.records import Candidate
+from shoal.records import Candidate, RowRef
 from shoal.search.fusion import blend, fuse, scaled
 from shoal.testing.fakes import serve_settings
 
 ids = st.text("abcdef", min_size=1, max_size=3)
 # Few distinct scores, so that ties are the rule.
 scores = st.sampled_from([0.0, 0.25, 0.5, 1.0]) | st.floats(-1, 1, width=32)
+
+
+def both(dense: float, lexical: float) -> dict[str, float]:
+    return {"dense": dense, "lexical": lexical}
 
 
 @st.composite
@@ -25,15 +29,15 @@ def searches(draw: Any) -> tuple[list[Candidate], list[Candidate], dict[str, tup
         order = sorted(corpus, key=lambda id_: (-corpus[id_][place], id_))
         return [id_ for id_ in order if place == 0 or corpus[id_][1] > 0][:window]
 
-    dense = [
-        Candidate(id_, corpus[id_][0], rank, 0, 0, None, corpus[id_][0], rank, corpus[id_][1], None)
-        for rank, id_ in enumerate(ranked(0), 1)
-    ]
-    lexical = [
-        Candidate(id_, corpus[id_][1], rank, 0, 0, None, corpus[id_][0], None, corpus[id_][1], rank)
-        for rank, id_ in enumerate(ranked(1), 1)
-    ]
-    return dense, lexical, corpus
+    refs = {id_: RowRef(row % 3, row) for row, id_ in enumerate(corpus)}
+
+    def candidates(name: str, place: int) -> list[Candidate]:
+        return [
+            Candidate(id_, corpus[id_][place], rank, refs[id_], None, both(*corpus[id_]), {name: rank})
+            for rank, id_ in enumerate(ranked(place), 1)
+        ]
+
+    return candidates("dense", 0), candidates("lexical", 1), corpus
 
 
 @given(searches(), st.integers(1, 100))
@@ -43,7 +47,7 @@ def test_reciprocal_ranks_add_up(found: tuple[list[Candidate], list[Candidate], 
     for ranking in (dense, lexical):
         for rank, candidate in enumerate(ranking, 1):
             expected[candidate.id] = expected.get(candidate.id, 0.0) + 1 / (k + rank)
-    fused = fuse(dense, lexical, serve_settings(fusion="rrf", rrf_k=k))
+    fused = fuse({"dense": dense, "lexical": lexical}, serve_settings(fusion="rrf", rrf_k=k))
     assert {one.id: one.score for one in fused} == pytest.approx(expected)
     assert [(one.id, one.score) for one in fused] == sorted(
         ((one.id, one.score) for one in fused), key=lambda entry: (-entry[1], entry[0])
@@ -55,14 +59,17 @@ def test_every_passage_is_there_once_with_both_scores_and_its_ranks(
     found: tuple[list[Candidate], list[Candidate], dict[str, tuple[float, float]]], fusion: str, weight: float
 ) -> None:
     dense, lexical, corpus = found
-    fused = fuse(dense, lexical, serve_settings(fusion=fusion, lexical_weight=weight))
+    fused = fuse({"dense": dense, "lexical": lexical}, serve_settings(fusion=fusion, lexical_weight=weight))
     assert sorted(one.id for one in fused) == sorted({one.id for one in [*dense, *lexical]})
     assert [one.rank for one in fused] == list(range(1, len(fused) + 1))
     ranks = [{one.id: rank for rank, one in enumerate(ranking, 1)} for ranking in (dense, lexical)]
     for one in fused:
-        assert (one.dense_score, one.lexical_score) == corpus[one.id]
-        assert (one.dense_rank, one.lexical_rank) == (ranks[0].get(one.id), ranks[1].get(one.id))
-    assert fuse(dense[::-1], lexical[::-1], serve_settings(fusion=fusion, lexical_weight=weight)) == fused
+        assert one.scores == both(*corpus[one.id])
+        assert (one.ranks.get("dense"), one.ranks.get("lexical")) == (ranks[0].get(one.id), ranks[1].get(one.id))
+    assert (
+        fuse({"dense": dense[::-1], "lexical": lexical[::-1]}, serve_settings(fusion=fusion, lexical_weight=weight))
+        == fused
+    )
 
 
 @given(searches())
@@ -70,13 +77,13 @@ def test_the_first_of_both_is_the_first_and_a_better_rank_never_hurts(
     found: tuple[list[Candidate], list[Candidate], Any],
 ) -> None:
     dense, lexical, _ = found
-    fused = fuse(dense, lexical, serve_settings(fusion="rrf"))
+    fused = fuse({"dense": dense, "lexical": lexical}, serve_settings(fusion="rrf"))
     if dense and lexical and dense[0].id == lexical[0].id:
         assert fused[0].id == dense[0].id
     for one in fused:
         for other in fused:
-            better = [(one.dense_rank, other.dense_rank), (one.lexical_rank, other.lexical_rank)]
-            if all((a or np.inf) < (b or np.inf) for a, b in better):
+            better = [(one.ranks.get(name, np.inf), other.ranks.get(name, np.inf)) for name in ("dense", "lexical")]
+            if all(a < b for a, b in better):
                 assert one.rank < other.rank
 
 
@@ -85,7 +92,7 @@ def test_a_weight_of_all_or_nothing_is_the_order_of_one(
     found: tuple[list[Candidate], list[Candidate], dict[str, tuple[float, float]]], weight: float
 ) -> None:
     dense, lexical, corpus = found
-    fused = fuse(dense, lexical, serve_settings(fusion="weighted", lexical_weight=weight))
+    fused = fuse({"dense": dense, "lexical": lexical}, serve_settings(fusion="weighted", lexical_weight=weight))
     own = [corpus[one.id][int(weight)] for one in fused]
     assert all(0 <= one.score <= 1 for one in fused)
     # Scaling may round two scores that are all but equal to one; it never turns them round.
@@ -104,7 +111,10 @@ def test_scaling_does_not_depend_on_the_scale(values: list[float], factor: float
         np.testing.assert_allclose(scaled(array * factor + shift), found, atol=1e-6)
 
 
-CANDIDATES = [Candidate("a", 0.9, 1, 0, 0, None, 0.5, 1, 4.0, 2), Candidate("b", 0.8, 2, 0, 1, None, 0.25, 2, 8.0, 1)]
+CANDIDATES = [
+    Candidate("a", 0.9, 1, RowRef(0, 0), None, both(0.5, 4.0), both(1, 2)),
+    Candidate("b", 0.8, 2, RowRef(0, 1), None, both(0.25, 8.0), both(2, 1)),
+]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +135,6 @@ def test_the_second_stage_may_add_what_the_first_knows(
 
 
 def test_without_a_word_found_the_words_add_nothing() -> None:
-    candidates = [replace(one, lexical_score=0.0) for one in CANDIDATES]
+    candidates = [replace(one, scores={**one.scores, "lexical": 0.0}) for one in CANDIDATES]
     blended = blend(np.array([0.1, 0.3], np.float32), candidates, serve_settings(), 0.0, "late_interaction")
     np.testing.assert_allclose(blended, [0.225, 0.3625], rtol=1e-6)

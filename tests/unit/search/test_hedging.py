@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.errors import Unavailable
-from shoal.search.hedging import ENOUGH, KEPT, SAVED, SLOW, TRIED, WINDOW, Attempts, Budget, Latencies, retried
+from shoal.search.hedging import (
+    GIVE_UP_FACTOR,
+    HANG_FACTOR,
+    MAX_SAVED_ATTEMPTS,
+    MIN_LATENCIES,
+    RESERVED_ATTEMPTS,
+    WINDOW,
+    Attempts,
+    Budget,
+    Latencies,
+    retried,
+)
 from shoal.testing.fakes import now, virtual_time
 
 
@@ -38,7 +49,7 @@ async def attempts(replicas: int = 2, budget: Budget | None = None, known: float
     for _ in range(20):
         budget.earn()
     made = Attempts(replicas, 95, budget, now)
-    for _ in range(ENOUGH):
+    for _ in range(MIN_LATENCIES):
         made.latencies.add(known)
     return made
 
@@ -72,7 +83,7 @@ async def test_the_loser_runs_until_the_deadline_and_no_longer() -> None:
 
 @pytest.mark.parametrize(
     ("replicas", "share", "known"),
-    [(1, 1.0, ENOUGH), (2, 0.0, ENOUGH), (2, 1.0, ENOUGH - 1)],
+    [(1, 1.0, MIN_LATENCIES), (2, 0.0, MIN_LATENCIES), (2, 1.0, MIN_LATENCIES - 1)],
     ids=["one replica", "no budget", "too little known"],
 )
 @virtual_time
@@ -146,7 +157,7 @@ def test_percentiles_are_those_of_the_latest_latencies(seconds: list[float], per
     latencies = Latencies()
     for one in seconds:
         latencies.add(one)
-    seen = seconds[: len(seconds) // ENOUGH * ENOUGH][-WINDOW:]
+    seen = seconds[: len(seconds) // MIN_LATENCIES * MIN_LATENCIES][-WINDOW:]
     if not seen:
         assert latencies.percentile(percent) is None
     else:
@@ -156,14 +167,14 @@ def test_percentiles_are_those_of_the_latest_latencies(seconds: list[float], per
 @virtual_time
 async def test_what_a_budget_keeps_is_for_calls_that_do_not_return() -> None:
     made = Attempts(2, 95, Budget(0.001), now)
-    for _ in range(ENOUGH):
+    for _ in range(MIN_LATENCIES):
         made.latencies.add(0.1)
     slow, hangs = Replicas(0.5), Replicas(100, 0.1)
     assert await made.run(slow, deadline=1000) == 0
     assert slow.calls == 1
     started = now()
     assert await made.run(hangs, deadline=1000) == 1
-    assert now() - started == pytest.approx(SLOW * 0.1 + 0.1)
+    assert now() - started == pytest.approx(HANG_FACTOR * 0.1 + 0.1)
 
 
 @virtual_time
@@ -171,21 +182,21 @@ async def test_a_second_attempt_may_meet_the_replica_that_hangs_as_well() -> Non
     made = await attempts()
     service = Replicas(100, 100, 0.1)
     assert await made.run(service, deadline=1000) == 2
-    assert now() == pytest.approx(SLOW * 0.1 + 0.1)
+    assert now() == pytest.approx(HANG_FACTOR * 0.1 + 0.1)
     assert service.calls == 3
     silence = made.silence()
     assert silence is not None
-    assert now() < silence == pytest.approx(TRIED * SLOW * 0.1)
+    assert now() < silence == pytest.approx(GIVE_UP_FACTOR * HANG_FACTOR * 0.1)
 
 
 @virtual_time
 async def test_a_call_that_does_not_return_is_made_no_oftener_than_the_budget_allows() -> None:
     service = Replicas(*[100.0] * 50)
     made = Attempts(2, 95, Budget(0.001), now)
-    for _ in range(ENOUGH):
+    for _ in range(MIN_LATENCIES):
         made.latencies.add(0.1)
     assert await made.run(service, deadline=1000) == 0
-    assert service.calls == 1 + KEPT
+    assert service.calls == 1 + RESERVED_ATTEMPTS
 
 
 @virtual_time
@@ -196,8 +207,8 @@ async def test_an_attempt_that_fails_while_the_other_hangs_is_followed_by_a_thir
 
 @virtual_time
 async def test_how_long_a_service_may_be_silent_depends_on_who_is_left_to_ask() -> None:
-    assert (await attempts(replicas=1)).silence() == pytest.approx(SLOW * 0.1)
-    assert (await attempts(replicas=2)).silence() == pytest.approx(TRIED * SLOW * 0.1)
+    assert (await attempts(replicas=1)).silence() == pytest.approx(HANG_FACTOR * 0.1)
+    assert (await attempts(replicas=2)).silence() == pytest.approx(GIVE_UP_FACTOR * HANG_FACTOR * 0.1)
     assert Attempts(2, 95, Budget(1), now).silence() is None
 
 
@@ -205,7 +216,7 @@ def test_what_a_fault_took_is_not_the_usual_latency_of_a_shard() -> None:
     made = Attempts(1, 95, Budget(1), now)
     for seconds in [1.4, 1.2, 1.1, *[0.05] * 37]:
         made.latencies.add(seconds)
-    assert made.silence() == pytest.approx(SLOW * 0.05)
+    assert made.silence() == pytest.approx(HANG_FACTOR * 0.05)
 
 
 @given(st.floats(0, 1), st.lists(st.booleans(), max_size=300))
@@ -217,17 +228,17 @@ def test_a_budget_is_never_exceeded(share: float, moves: list[bool]) -> None:
             first += 1
         elif budget.spend():
             second += 1
-        assert second <= KEPT + share * first + 1e-9
+        assert second <= RESERVED_ATTEMPTS + share * first + 1e-9
     for _ in range(1000):
         budget.earn()
-    assert sum(budget.spend() for _ in range(100)) <= SAVED
+    assert sum(budget.spend() for _ in range(100)) <= MAX_SAVED_ATTEMPTS
 
 
 def test_what_a_wide_fan_out_has_earned_is_there_for_all_that_are_late_at_once() -> None:
     budget = Budget(0.05, together=1000)
     for _ in range(10_000):
         budget.earn()
-    assert sum(budget.spend(KEPT) for _ in range(1000)) == 50
+    assert sum(budget.spend(RESERVED_ATTEMPTS) for _ in range(1000)) == 50
 
 
 @virtual_time

@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.records import Hits, Passage
+from shoal.records import Passage
 from shoal.search.merge import merge
+from shoal.shard.messages import Hits
 
 
 def hits_of(passages: Sequence[tuple[str, float]], top_k: int, *, with_passages: bool = False, width: int = 0) -> Hits:
@@ -37,7 +38,7 @@ def test_any_sharding_gives_the_unsharded_order(
     assert [(c.id, c.score) for c in candidates] == sorted(corpus, key=lambda entry: (-entry[1], entry[0]))[:top_k]
     assert [c.rank for c in candidates] == list(range(1, len(candidates) + 1))
     for candidate in candidates:
-        assert parts[candidate.shard][candidate.row][0] == candidate.id
+        assert parts[candidate.ref.shard][candidate.ref.row][0] == candidate.id
         assert (candidate.passage.id if candidate.passage else None) == (candidate.id if with_passages else None)
 
 

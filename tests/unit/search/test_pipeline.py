@@ -32,6 +32,7 @@ from shoal.testing.fakes import (
     exact,
     now,
     serve_settings,
+    served_version,
     vector_of,
     virtual_time,
 )
@@ -62,7 +63,7 @@ class System:
             serve_settings(**settings),
             clock=now,
         )
-        self.pipeline.switch("v1", SIZES)
+        self.pipeline.switch(served_version("v1", SIZES))
 
 
 def request(query: str = "fish", **changes: Any) -> SearchRequest:
@@ -208,7 +209,7 @@ async def test_fewer_passages_than_asked_for() -> None:
     answer = await system.pipeline.search(request(top_k=100, top_n=100, rerank=True))
     assert len(answer.results) == 60
     empty = SearchPipeline(FakeEncoder(), [FakeShard([])], FakeReranker(), serve_settings(), clock=now)
-    empty.switch("v1", [0])
+    empty.switch(served_version("v1", [0]))
     answer = await empty.search(request(rerank=True))
     assert (answer.results, answer.reranked, answer.degraded, answer.coverage.fraction) == ([], False, None, 1.0)
 
@@ -234,7 +235,7 @@ async def test_one_encode_call_and_one_call_per_shard_serve_all_queries_that_gat
 @virtual_time
 async def test_queries_that_gather_keep_their_filters() -> None:
     system = System()
-    system.pipeline.switch("v1", SIZES, {"number": "integer"})
+    system.pipeline.switch(served_version("v1", SIZES, {"number": "integer"}))
     asked = [None, {"number": {"$lt": 3}}, {}, {"number": {"$not": {"$gte": 3}}}]
     await system.pipeline.search_all([request(f"query {n}", filter=document) for n, document in enumerate(asked)])
     few = Compare("number", "lte", 2)
@@ -252,9 +253,9 @@ async def test_a_filter_is_parsed_once_for_all_queries_of_a_call(monkeypatch: py
         parsed.append(document)
         return filters.parse(document, *args)
 
-    monkeypatch.setattr("shoal.search.fanout.filters", SimpleNamespace(parse=parse))
+    monkeypatch.setattr("shoal.search.request_plan.filters", SimpleNamespace(parse=parse))
     system = System()
-    system.pipeline.switch("v1", SIZES, {"number": "integer"})
+    system.pipeline.switch(served_version("v1", SIZES, {"number": "integer"}))
     document = {"number": {"$lt": 3}}
     requests = [request(f"query {n}", filter=document) for n in range(20)]
     await system.pipeline.search_all(requests)
@@ -263,7 +264,7 @@ async def test_a_filter_is_parsed_once_for_all_queries_of_a_call(monkeypatch: py
         ((first, *others),) = [call.filters or [] for call in shard.calls]
         assert len(others) == 19
         assert all(tree is first for tree in others), "they would be pickled one by one"
-    system.pipeline.switch("v1", SIZES, {"other": "string"})
+    system.pipeline.switch(served_version("v1", SIZES, {"other": "string"}))
     with pytest.raises(InvalidArgument):
         await system.pipeline.search_all(requests)
     assert len(parsed) == 2
@@ -272,7 +273,7 @@ async def test_a_filter_is_parsed_once_for_all_queries_of_a_call(monkeypatch: py
 @virtual_time
 async def test_a_filter_that_does_not_fit_the_version_is_refused_before_anything_is_computed() -> None:
     system = System(max_filter_width=2)
-    system.pipeline.switch("v1", SIZES, {"number": "integer"})
+    system.pipeline.switch(served_version("v1", SIZES, {"number": "integer"}))
     for wrong in ({"nmber": 1}, {"number": "x"}, {"number": {"$in": [1, 2, 3]}}):
         with pytest.raises(InvalidArgument, match=r"^filter\.n"):
             await system.pipeline.search(request(filter=wrong))
@@ -280,7 +281,7 @@ async def test_a_filter_that_does_not_fit_the_version_is_refused_before_anything
     system.encoder.behaviour.delay = 1
     late = asyncio.ensure_future(system.pipeline.search(request(filter={"number": 1})))
     await asyncio.sleep(0.5)
-    system.pipeline.switch("v2", SIZES, {"other": "string"})
+    system.pipeline.switch(served_version("v2", SIZES, {"other": "string"}))
     with pytest.raises(InvalidArgument, match=r"its fields are other \(string\)"):
         await late
 
@@ -405,11 +406,12 @@ async def test_a_shard_that_loses_queries_is_missing(caplog: pytest.LogCaptureFi
     class Forgetful(FakeShard):
         async def search(self, *args: Any) -> Any:
             hits = await super().search(*args)
-            assert hits.dense is not None
-            return replace(hits, dense=replace(hits.dense, ids=hits.dense.ids[1:]))
+            dense = hits.by_retriever["dense"]
+            return replace(hits, by_retriever={"dense": replace(dense, ids=dense.ids[1:])})
 
     system = System()
     system.shards[0] = Forgetful(PASSAGES[:10])
+    system.pipeline.switch(served_version("v1", SIZES))
     assert (await system.pipeline.search(request())).coverage.missing == (MissingShard(0, "error"),)
     assert "found hits for 0 of 1 queries" in caplog.text
 
@@ -653,7 +655,7 @@ async def test_switching_moves_new_searches_and_never_mixes_versions() -> None:
     system.shards[0].behaviour.delay = 1
     under_way = asyncio.ensure_future(system.pipeline.search(request("old")))
     await asyncio.sleep(0.5)
-    system.pipeline.switch("v2", [1, 1, 2])
+    system.pipeline.switch(served_version("v2", [1, 1, 2]))
     assert system.pipeline.version == "v2"
     system.shards[2].behaviour.errors = [ValueError("bug")]
     new = await system.pipeline.search(request("new"))
@@ -671,7 +673,7 @@ async def test_before_any_version_is_served_there_is_a_clear_error() -> None:
     with pytest.raises(Unavailable, match="no index version is served yet"):
         await pipeline.search(request())
     with pytest.raises(Conflict, match="version v9 has 2 shards, but this server was started with 1"):
-        pipeline.switch("v9", [1, 2])
+        pipeline.switch(served_version("v9", [1, 2]))
 
 
 @virtual_time
@@ -780,7 +782,7 @@ async def test_a_shard_that_misses_deadlines_before_anything_is_known_of_it_is_s
 @virtual_time
 async def test_a_shard_that_is_absent_from_the_beginning_is_not_waited_for_until_it_answers() -> None:
     system = System()
-    system.pipeline.switch("v1", SIZES, absent=[0])
+    system.pipeline.switch(served_version("v1", SIZES), absent=[0])
     system.shards[0].behaviour.delay = 1e6
     answer = await system.pipeline.search(request())
     assert (now(), answer.coverage.missing) == (pytest.approx(0), (MissingShard(0, "suspended"),))
@@ -855,22 +857,22 @@ def ivf(*points: tuple[int, float]) -> VectorIndexInfo:
 @virtual_time
 async def test_a_recall_becomes_the_search_parameters_that_the_version_measured_for_it() -> None:
     system = System()
-    system.pipeline.switch("v1", SIZES, index=ivf((1, 0.7), (2, 0.9), (8, 0.99)))
+    system.pipeline.switch(served_version("v1", SIZES, index=ivf((1, 0.7), (2, 0.9), (8, 0.99))))
     answer = await system.pipeline.search(request(recall=0.95, explain=True))
     assert answer.explain is not None
     assert answer.explain["plan"]["search"] == "nprobe=8"
     await system.pipeline.search(request())
-    assert [call.efforts for call in system.shards[0].calls] == [["nprobe=8"], None]
+    assert [call.search_params for call in system.shards[0].calls] == [["nprobe=8"], None]
 
 
 @virtual_time
 async def test_queries_of_one_batch_keep_their_own_recall() -> None:
     system = System()
-    system.pipeline.switch("v1", SIZES, index=ivf((1, 0.7), (2, 0.9), (8, 0.99)))
+    system.pipeline.switch(served_version("v1", SIZES, index=ivf((1, 0.7), (2, 0.9), (8, 0.99))))
     await system.pipeline.search_all(
         [request(str(number), recall=recall) for number, recall in enumerate([0.99, None, 0.5])]
     )
-    assert [effort for call in system.shards[0].calls for effort in call.efforts or [""]] == [
+    assert [params for call in system.shards[0].calls for params in call.search_params or [""]] == [
         "nprobe=8",
         "",
         "nprobe=1",
@@ -880,7 +882,7 @@ async def test_queries_of_one_batch_keep_their_own_recall() -> None:
 @virtual_time
 async def test_a_recall_that_the_version_does_not_reach_costs_nobody_anything() -> None:
     system = System()
-    system.pipeline.switch("v1", SIZES, index=ivf((1, 0.7)))
+    system.pipeline.switch(served_version("v1", SIZES, index=ivf((1, 0.7))))
     with pytest.raises(InvalidArgument, match=r"at most 0\.7") as caught:
         await system.pipeline.search(request(recall=0.9))
     assert caught.value.param == "recall"

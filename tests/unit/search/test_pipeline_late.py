@@ -11,7 +11,17 @@ import pytest
 from shoal.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from shoal.records import SearchRequest
 from shoal.search.pipeline import SearchPipeline
-from shoal.testing.fakes import FakeEncoder, FakeReranker, FakeShard, corpus, exact, now, serve_settings, virtual_time
+from shoal.testing.fakes import (
+    FakeEncoder,
+    FakeReranker,
+    FakeShard,
+    corpus,
+    exact,
+    now,
+    serve_settings,
+    served_version,
+    virtual_time,
+)
 
 PASSAGES = corpus(60)
 SIZES = [10, 20, 30]
@@ -28,7 +38,7 @@ class System:
         self.pipeline = SearchPipeline(
             self.encoder, self.shards, self.reranker if reranks else None, serve_settings(**settings), clock=now
         )
-        self.pipeline.switch("v1", SIZES, None, True, late=late)
+        self.pipeline.switch(served_version("v1", SIZES, None, True, late=late))
 
 
 def request(**changes: Any) -> SearchRequest:
@@ -100,7 +110,7 @@ async def test_a_version_without_token_vectors_is_refused_at_once() -> None:
         await system.pipeline.search(request())
     assert error.value.param == "rerank"
     assert (system.encoder.calls, system.shards[0].calls) == ([], [])
-    system.pipeline.switch("v2", SIZES, late=True)
+    system.pipeline.switch(served_version("v2", SIZES, late=True))
     assert (await system.pipeline.search(request())).reranked
 
 
@@ -143,7 +153,7 @@ async def test_scores_that_make_no_sense_are_a_fault_of_the_shard() -> None:
     system = System()
     shards = [system.shards[0], Odd(PASSAGES[10:30]), system.shards[2]]
     system.pipeline = SearchPipeline(system.encoder, shards, None, serve_settings(), clock=now)
-    system.pipeline.switch("v1", SIZES, late=True)
+    system.pipeline.switch(served_version("v1", SIZES, late=True))
     answer = await system.pipeline.search(request(top_k=30))
     assert [(one.shard, one.reason) for one in answer.coverage.missing] == [(1, "error")]
 

@@ -11,7 +11,17 @@ import pytest
 from shoal.errors import InvalidArgument
 from shoal.records import Mode, SearchRequest
 from shoal.search.pipeline import SearchPipeline
-from shoal.testing.fakes import FakeEncoder, FakeReranker, FakeShard, corpus, exact, now, serve_settings, virtual_time
+from shoal.testing.fakes import (
+    FakeEncoder,
+    FakeReranker,
+    FakeShard,
+    corpus,
+    exact,
+    now,
+    serve_settings,
+    served_version,
+    virtual_time,
+)
 from shoal.testing.fakes import words_shared as shared
 
 PASSAGES = corpus(60)
@@ -29,7 +39,7 @@ class System:
         self.reranker = FakeReranker()
         self.settings = serve_settings(**{"fusion": "rrf", **settings})
         self.pipeline = SearchPipeline(self.encoder, self.shards, self.reranker, self.settings, clock=now)
-        self.pipeline.switch("v1", SIZES, None, lexical)
+        self.pipeline.switch(served_version("v1", SIZES, None, lexical))
 
 
 def request(mode: Mode | None = None, **changes: Any) -> SearchRequest:
@@ -139,7 +149,7 @@ async def test_what_a_hybrid_answer_adds_goes_by_the_kind_of_the_reranker_and_no
         system.pipeline = SearchPipeline(
             system.encoder, system.shards, system.reranker, system.settings, clock=now, kind=kind
         )
-        system.pipeline.switch("v1", SIZES, None, True)
+        system.pipeline.switch(served_version("v1", SIZES, None, True))
         answers.append(await system.pipeline.search(request("hybrid", rerank=True)))
     assert answers[0].results == answers[1].results
     assert all(one.score != one.rerank_score for one in answers[1].results)
@@ -172,7 +182,7 @@ async def test_a_version_without_words_says_so() -> None:
         with pytest.raises(InvalidArgument, match=f"mode {mode} needs a lexical index, which version v1 has not"):
             await system.pipeline.search(request(mode))
     assert not any(shard.calls for shard in system.shards)
-    system.pipeline.switch("v2", SIZES, None, True)
+    system.pipeline.switch(served_version("v2", SIZES, None, True))
     assert (await system.pipeline.search(request("hybrid"))).index_version == "v2"
 
 

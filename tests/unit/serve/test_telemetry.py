@@ -14,7 +14,15 @@ from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, RateLimi
 from shoal.records import SearchAnswer, SearchRequest
 from shoal.search.pipeline import SearchPipeline
 from shoal.system import tracing
-from shoal.testing.fakes import FakeEncoder, FakeReranker, FakeShard, corpus, serve_settings, virtual_time
+from shoal.testing.fakes import (
+    FakeEncoder,
+    FakeReranker,
+    FakeShard,
+    corpus,
+    serve_settings,
+    served_version,
+    virtual_time,
+)
 from tests.support.dashboard import SERVE_METRICS, dashboard, expressions, named
 from tests.support.meters import RecordingMeter
 
@@ -38,7 +46,7 @@ class Search:
             asyncio.get_running_loop().time,
             self.telemetry,
         )
-        self.pipeline.switch("v1", [20, 10])
+        self.pipeline.switch(served_version("v1", [20, 10]))
 
     async def ask(self, *queries: str) -> list[SearchAnswer]:
         requests = [SearchRequest(query=query, top_k=5, top_n=5, rerank=True, deadline=10.0) for query in queries]

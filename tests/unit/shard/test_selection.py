@@ -15,11 +15,12 @@ from shoal.index_root import layout, versions
 from shoal.index_root.storage import Storage
 from shoal.indexes import ShardIndex, index_kind
 from shoal.metadata import Observed
-from shoal.records import FloatArray, Hits, Passage, Queries, ShardHits
+from shoal.records import FloatArray, Passage
 from shoal.search.merge import merge
 from shoal.settings import EncoderSettings, IndexSettings
 from shoal.shard import selection
 from shoal.shard.columns import Columns, ColumnWriter
+from shoal.shard.messages import Hits, ShardHits, dense_queries
 from shoal.shard.passages import to_batch
 from shoal.shard.reader import Shard
 from shoal.shard.selection import Selection, Selections, select
@@ -162,8 +163,7 @@ def described(count: int) -> list[Passage]:
 
 
 def dense_hits(found: ShardHits) -> Hits:
-    assert found.dense is not None
-    return found.dense
+    return found.by_retriever["dense"]
 
 
 class Published:
@@ -177,7 +177,7 @@ class Published:
 
     def ask(self, trees: list[Filter | None]) -> list[list[tuple[str, float]]]:
         hits = [
-            (number, dense_hits(shard.search(Queries.dense(ASKED), 10, with_passages=True, filters=trees)))
+            (number, dense_hits(shard.search(dense_queries(ASKED, trees), 10, with_passages=True)))
             for number, shard in enumerate(self.shards)
         ]
         merged = [merge([(number, one, query) for number, one in hits], 10) for query in range(len(ASKED))]
@@ -219,11 +219,9 @@ def test_a_version_without_columns_opens_and_says_that_it_cannot_filter(tmp_path
     assert manifest.fields == {}
     assert [Path(file.path).name for file in manifest.all_files()] == ["vectors.faiss", "passages.arrow", "shard.json"]
     shard = Shard.open(storage, manifest, 0, cache=None, threads=1)
-    assert dense_hits(shard.search(Queries.dense(ASKED), 1, with_passages=False)).ids == [["p"]] * 3
+    assert dense_hits(shard.search(dense_queries(ASKED), 1, with_passages=False)).ids == [["p"]] * 3
     with pytest.raises(InvalidArgument, match="has no metadata to filter by"):
-        shard.search(Queries.dense(ASKED), 1, with_passages=False, filters=[Exists("year")] * 3)
-    with pytest.raises(InvalidArgument, match="as many filters"):
-        shard.search(Queries.dense(ASKED), 1, with_passages=False, filters=[Exists("year")])
+        shard.search(dense_queries(ASKED, [Exists("year")] * 3), 1, with_passages=False)
 
 
 def test_columns_that_do_not_fit_the_shard_are_corrupt(tmp_path: Path) -> None:

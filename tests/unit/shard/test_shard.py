@@ -13,10 +13,11 @@ from shoal.filters import Compare, Not
 from shoal.index_root import layout
 from shoal.index_root.manifest import Manifest, ShardEntry
 from shoal.index_root.storage import Storage
-from shoal.records import FloatArray, Passage, Queries
+from shoal.records import FloatArray, Passage
 from shoal.shard import passages as shard_passages
 from shoal.shard import reader as reader_module
 from shoal.shard import writer
+from shoal.shard.messages import dense_queries
 from shoal.shard.passages import to_batch, to_passage
 from shoal.shard.reader import Shard
 from shoal.shard.writer import write_shard
@@ -177,7 +178,7 @@ def test_every_row_is_found_across_batches(storage: Storage, monkeypatch: pytest
 @pytest.mark.parametrize("with_passages", [True, False])
 def test_a_search_gives_ids_and_if_wanted_passages(storage: Storage, with_passages: bool) -> None:
     opened_shard = opened(storage, 12)
-    hits = opened_shard.search(Queries.dense(vectors(12)[[4, 9]]), 20, with_passages).dense
+    hits = opened_shard.search(dense_queries(vectors(12)[[4, 9]]), 20, with_passages).by_retriever["dense"]
     assert hits.scores.shape == hits.rows.shape == (2, 20)
     assert hits.rows[:, 0].tolist() == [4, 9]
     assert (hits.rows[:, 12:] == -1).all()
@@ -195,12 +196,10 @@ def test_hits_tell_how_many_passages_a_filter_lets_through(tmp_path: Path) -> No
     asked = np.zeros((3, 64), np.float32)
     few = Compare("number", "lte", 6)
     for with_passages in (True, False):
-        hits = one.search(Queries.dense(asked), 4, with_passages, [few, None, Not(few)]).dense
-        assert hits is not None
+        hits = one.search(dense_queries(asked, [few, None, Not(few)]), 4, with_passages)
         assert hits.matches == [7, None, 13]
-        assert [len(ids) for ids in hits.ids] == [4, 4, 4]
-        again = one.search(Queries.dense(asked), 4, with_passages).dense
-        assert again is not None
+        assert [len(ids) for ids in hits.by_retriever["dense"].ids] == [4, 4, 4]
+        again = one.search(dense_queries(asked), 4, with_passages)
         assert again.matches is None
 
 
@@ -208,12 +207,12 @@ def test_queries_of_another_dimension_are_refused(storage: Storage) -> None:
     opened_shard = opened(storage, 3)
     for queries in (np.zeros((1, DIM + 1), np.float32), np.zeros(DIM, np.float32)):
         with pytest.raises(InvalidArgument, match=r"needs \(b, 8\)"):
-            opened_shard.search(Queries.dense(queries), 3, with_passages=False)
+            opened_shard.search(dense_queries(queries), 3, with_passages=False)
 
 
 def test_an_empty_shard_answers(storage: Storage) -> None:
     opened_shard = opened(storage, 0)
-    hits = opened_shard.search(Queries.dense(vectors(2)), 3, with_passages=True).dense
+    hits = opened_shard.search(dense_queries(vectors(2)), 3, with_passages=True).by_retriever["dense"]
     assert (opened_shard.count, hits.ids, hits.passages) == (0, [[], []], [[], []])
     opened_shard.warm()
     opened_shard.close()
@@ -222,7 +221,9 @@ def test_an_empty_shard_answers(storage: Storage) -> None:
 def test_a_warm_shard_answers_like_any_other_and_may_be_closed_twice(storage: Storage) -> None:
     opened_shard = opened(storage, 5)
     opened_shard.warm()
-    assert opened_shard.search(Queries.dense(vectors(5)[:1]), 1, with_passages=False).dense.ids == [["p0"]]
+    assert opened_shard.search(dense_queries(vectors(5)[:1]), 1, with_passages=False).by_retriever["dense"].ids == [
+        ["p0"]
+    ]
     opened_shard.close()
     opened_shard.close()
 
@@ -288,18 +289,15 @@ def test_what_does_not_fit_into_one_message_is_left_to_be_fetched(
     one = opened(storage, 40)
     sizes = [len(json.dumps(p.metadata, separators=(",", ":"))) if p.metadata else 0 for p in passages(40)]
     sizes = [n + len(p.text.encode()) + len(p.title or "") for n, p in zip(sizes, passages(40), strict=True)]
-    queries = Queries.dense(vectors(40)[:2])
-    found = one.search(queries, 6, with_passages=True).dense
-    assert found is not None
+    queries = dense_queries(vectors(40)[:2])
+    found = one.search(queries, 6, with_passages=True).by_retriever["dense"]
     total = sum(sizes[row] for row in found.rows.ravel().tolist())
     assert found.passages is not None
     monkeypatch.setattr(reader_module, "MESSAGE_BYTES", total)
-    again = one.search(queries, 6, with_passages=True).dense
-    assert again is not None
+    again = one.search(queries, 6, with_passages=True).by_retriever["dense"]
     assert again.passages == found.passages
     monkeypatch.setattr(reader_module, "MESSAGE_BYTES", total - 1)
-    without = one.search(queries, 6, with_passages=True).dense
-    assert without is not None
+    without = one.search(queries, 6, with_passages=True).by_retriever["dense"]
     assert without.passages is None
     assert without.ids == found.ids
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from serve.ray_adapters import private_ray
-from shoal.search.services import MESSAGE_BYTES
 from shoal.settings import RunSettings, SourceSettings
+from shoal.shard.messages import MESSAGE_BYTES
 from shoal.sources.fields import MAX_METADATA
 
 CONFIG = """frontend prometheus

@@ -23,11 +23,11 @@ from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFou
 from shoal.filters import Compare
 from shoal.index_root import versions
 from shoal.index_root.storage import Storage
-from shoal.records import FloatArray, Hits, Queries, SearchRequest
+from shoal.records import FloatArray, SearchRequest
 from shoal.rerankers.late_interaction import LateInteraction
-from shoal.search.services import Fetched
 from shoal.serving.plan import ServingShape
 from shoal.settings import EncoderSettings, LateSettings, RerankerSettings, ServeSettings
+from shoal.shard.messages import Fetched, Hits, ShardSearch, dense_queries
 from shoal.shard.reader import Shard
 from tests.support.engine import local_engine
 from tests.support.indexes import damage, passages, publish
@@ -92,10 +92,9 @@ class TestQueryEncoder:
 
 
 async def dense(retriever: Retriever, version: str, top_k: int, with_passages: bool) -> Hits:
-    hits = await retriever.search(version, Queries.dense(query("n7")), top_k, soon(), with_passages)
-    assert hits.dense is not None
-    assert hits.lexical is None
-    return hits.dense
+    hits = await retriever.search(ShardSearch(version, dense_queries(query("n7")), top_k, with_passages), soon())
+    assert list(hits.by_retriever) == ["dense"]
+    return hits.by_retriever["dense"]
 
 
 class TestThreads:
@@ -154,8 +153,10 @@ class TestRetriever:
     async def test_searches_only_what_the_filter_of_each_query_lets_through(self, settings: ServeSettings) -> None:
         retrievers = [Retriever(settings, shard) for shard in (0, 1)]
         both, filters = np.concatenate([query("n7"), query("n7")]), [Compare("number", "lte", 6), None]
-        found = [await one.search("v1", Queries.dense(both), 40, soon(), False, filters) for one in retrievers]
-        hits = [one.dense for one in found if one.dense is not None]
+        found = [
+            await one.search(ShardSearch("v1", dense_queries(both, filters), 40, False), soon()) for one in retrievers
+        ]
+        hits = [one.by_retriever["dense"] for one in found]
         assert len(hits) == 2
         assert {passage_id for one in hits for passage_id in one.ids[0]} == {f"p{number}" for number in range(7)}
         assert "p7" in {passage_id for one in hits for passage_id in one.ids[1]}
@@ -183,7 +184,7 @@ class TestRetriever:
         await asyncio.gather(
             retriever.prepare("v2", soon()),
             retriever.prepare("v2", soon()),
-            retriever.search("v2", Queries.dense(query("n7")), 2, soon(), False),
+            retriever.search(ShardSearch("v2", dense_queries(query("n7")), 2, False), soon()),
         )
         await retriever.prepare("v2", soon())
         assert opened == ["v2"]
@@ -193,12 +194,12 @@ class TestRetriever:
         await retriever.prepare("v2", soon())
         await retriever.retire(["v2"], soon())
         assert retriever.versions == ["v2"]
-        await retriever.search("v1", Queries.dense(query("n7")), 1, soon(), False)
+        await retriever.search(ShardSearch("v1", dense_queries(query("n7")), 1, False), soon())
         assert retriever.versions == ["v1", "v2"], "a version in the root is loaded again when a call names it"
 
     async def test_an_unknown_version_is_not_found(self, settings: ServeSettings) -> None:
         with pytest.raises(NotFound, match="no published version v9"):
-            await Retriever(settings, 0).search("v9", Queries.dense(query("n7")), 1, soon(), False)
+            await Retriever(settings, 0).search(ShardSearch("v9", dense_queries(query("n7")), 1, False), soon())
 
     async def test_a_damaged_version_is_refused_and_may_be_tried_again(
         self, root: Path, settings: ServeSettings

@@ -30,7 +30,16 @@ from shoal.filters import Compare
 from shoal.index_root.manifest import CurvePoint, VectorIndexInfo
 from shoal.records import SearchAnswer, SearchRequest
 from shoal.search.pipeline import SearchPipeline
-from shoal.testing.fakes import FakeEncoder, FakeReranker, FakeShard, corpus, exact, serve_settings, vector_of
+from shoal.testing.fakes import (
+    FakeEncoder,
+    FakeReranker,
+    FakeShard,
+    corpus,
+    exact,
+    serve_settings,
+    served_version,
+    vector_of,
+)
 
 PASSAGES = corpus(40, title=True)
 
@@ -41,7 +50,7 @@ class FakeEngine:
     def __init__(self, settings: Any) -> None:
         self.shards = [FakeShard(PASSAGES[:10]), FakeShard(PASSAGES[10:])]
         self.pipeline = SearchPipeline(FakeEncoder(), self.shards, FakeReranker(), settings)
-        self.pipeline.switch("v1", [10, 30])
+        self.pipeline.switch(served_version("v1", [10, 30]))
         self.requests: list[SearchRequest] = []
         self.missing: list[str] = []
         self.error: Exception | None = None
@@ -77,7 +86,7 @@ class FakeEngine:
         if self.error:
             raise self.error
         self.previous = self.pipeline.version
-        self.pipeline.switch(version, [10, 30])
+        self.pipeline.switch(served_version(version, [10, 30]))
 
     async def rollback(self) -> None:
         if self.previous is None:
@@ -183,6 +192,7 @@ async def test_include_chooses_the_parts_of_a_passage(server: Server, include: l
 
 async def test_a_passage_without_a_title_has_no_title_field(server: Server) -> None:
     server.engine.shards[:] = [FakeShard(corpus(10)), FakeShard([])]
+    server.engine.pipeline.switch(served_version("v1", [10, 0]))
     assert "title" not in (await server.post({"query": "a"})).json()["results"][0]
 
 
@@ -209,7 +219,7 @@ async def test_what_is_left_out_follows_what_is_given(server: Server, body: Any,
 
 
 async def test_a_filter_reaches_the_shards_and_one_that_does_not_fit_is_refused_with_its_path(server: Server) -> None:
-    server.engine.pipeline.switch("v1", [10, 30], {"number": "integer"})
+    server.engine.pipeline.switch(served_version("v1", [10, 30], {"number": "integer"}))
     answer_of(await server.post({"query": "a", "filter": {"number": {"$gte": 7}}}))
     assert [shard.calls[0].filters for shard in server.engine.shards] == [[Compare("number", "gte", 7)]] * 2
     message = check_error(
@@ -229,10 +239,12 @@ async def test_each_query_gets_the_recall_that_it_asks_for_and_more_than_the_ver
 ) -> None:
     curve = [CurvePoint(search=f"nprobe={n}", recall=recall, latency_ms=1.0) for n, recall in ((1, 0.8), (8, 0.99))]
     ivf = VectorIndexInfo(kind="ivf", search="nprobe=1", recall_at_10=0.8, latency_ms=1.0, curve=curve)
-    server.engine.pipeline.switch("v1", [10, 30], index=ivf)
+    server.engine.pipeline.switch(served_version("v1", [10, 30], index=ivf))
     answer_of(await server.post({"query": "a", "recall": 0.9}))
     answer_of(await server.post({"query": "b"}))
-    assert [[call.efforts for call in shard.calls] for shard in server.engine.shards] == [[["nprobe=8"], None]] * 2
+    assert [[call.search_params for call in shard.calls] for shard in server.engine.shards] == [
+        [["nprobe=8"], None]
+    ] * 2
     refused = check_error(await server.post({"query": "a", "recall": 0.995}), 400, "INVALID_ARGUMENT", "recall")
     assert "at most 0.99" in refused
     for wrong in (0, 1.5, "much"):
@@ -242,7 +254,7 @@ async def test_each_query_gets_the_recall_that_it_asks_for_and_more_than_the_ver
 async def test_late_reranks_where_the_shards_can_and_is_refused_where_they_cannot(server: Server) -> None:
     refused = check_error(await server.post({"query": "a", "rerank": "late"}), 400, "INVALID_ARGUMENT", "rerank")
     assert "build it with --late-interaction stored" in refused
-    server.engine.pipeline.switch("v1", [10, 30], late=True)
+    server.engine.pipeline.switch(served_version("v1", [10, 30], late=True))
     answer = answer_of(await server.post({"query": "a", "rerank": "late", "top_n": 3}))
     nearest = sorted((id_ for id_, _ in exact(PASSAGES, "a", 25)), reverse=True)
     assert [result.id for result in answer.results] == nearest[:3]

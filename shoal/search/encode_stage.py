@@ -1,0 +1,118 @@
+"""The first step of a search: the query encoder makes vectors of the queries that wait together."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from shoal.encoders import TextVectors
+from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
+from shoal.records import FloatArray
+from shoal.search.batching import Batcher
+from shoal.search.hedging import Attempts, Budget
+from shoal.search.services import EncodeService, Observer
+from shoal.settings import ServeSettings
+from shoal.system import tracing
+
+CHARACTERS_PER_CALL = 2048
+"""Most characters of queries in one call that returns the vectors of their tokens, whose number they bound: with 1,024
+dimensions some 8 MiB. A longer query has a call of its own."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedQuery:
+    """A query that was encoded.
+
+    vector: float32 (dim,), L2-normalised; None if it was not encoded.
+    tokens: the vectors of its tokens, if they were asked for.
+    started, finished: when the call began and ended, in seconds since the epoch.
+    batch: queries of the call.
+    """
+
+    vector: FloatArray | None
+    tokens: TextVectors | None
+    started: float
+    finished: float
+    batch: int
+
+    @classmethod
+    def not_encoded(cls, moment: float) -> "EncodedQuery":
+        """A query that needs no vector."""
+        return cls(None, None, moment, moment, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _WaitingText:
+    query: str
+    deadline: float
+    requests: tuple[str, ...]
+    tokens: bool
+
+
+class EncodeStage:
+    """Encodes queries with a service, those that wait together in one call. clock: seconds since the epoch."""
+
+    def __init__(
+        self, encoder: EncodeService, settings: ServeSettings, clock: Callable[[], float], observer: Observer
+    ) -> None:
+        self._encoder = encoder
+        self._clock = clock
+        self._attempts = Attempts(
+            settings.encoder_replicas, settings.hedge_percentile, Budget(settings.hedge_budget), clock
+        )
+        self._queue: Batcher[_WaitingText, EncodedQuery] = Batcher(
+            self._encode_batch,
+            max_batch=settings.max_batch,
+            max_waiting=settings.max_waiting,
+            concurrency=max(1, settings.encoder_replicas),
+            fits=_fits,
+            name="queue of the encoder",
+            clock=clock,
+            observe=partial(observer.batch, "encode"),
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Queries that wait to be encoded."""
+        return self._queue.waiting
+
+    async def encode(self, query: str, deadline: float, with_tokens: bool) -> EncodedQuery:
+        """Encode a query, and its tokens if asked for, until an absolute deadline.
+
+        Raises Overloaded at once when too many wait, Unavailable, DeadlineExceeded, and ShoalError for a failure.
+        """
+        return await self._queue.submit(_WaitingText(query, deadline, tracing.requests(), with_tokens), deadline)
+
+    async def _encode_batch(self, texts: list[_WaitingText]) -> list[EncodedQuery]:
+        tracing.work_for(*(text.requests for text in texts))
+        started = self._clock()
+        try:
+            vectors = await self._vectors(texts)
+        except (Overloaded, Unavailable, DeadlineExceeded):
+            raise
+        except Exception as error:
+            logger.exception("the query encoder failed", extra=tracing.fields())
+            raise ShoalError("the query encoder failed; the server's log says why") from error
+        finished = self._clock()
+        return [EncodedQuery(vector, tokens, started, finished, len(texts)) for vector, tokens in vectors]
+
+    async def _vectors(self, texts: list[_WaitingText]) -> list[tuple[FloatArray, TextVectors | None]]:
+        queries = [text.query for text in texts]
+        deadline = max(text.deadline for text in texts)
+        if not any(text.tokens for text in texts):
+            vectors = await self._attempts.run(lambda: self._encoder.encode(queries, deadline), deadline)
+            return [(vector, None) for vector in vectors]
+        # One call for all, and then also for those that need no more than their vector.
+        both = await self._attempts.run(lambda: self._encoder.encode_tokens(queries, deadline), deadline)
+        return [
+            (vectors_of_text.vector, vectors_of_text if text.tokens else None)
+            for vectors_of_text, text in zip(both, texts, strict=True)
+        ]
+
+
+def _fits(texts: list[_WaitingText], text: _WaitingText) -> bool:
+    if not text.tokens and not any(other.tokens for other in texts):
+        return True
+    return len(text.query) + sum(len(other.query) for other in texts) <= CHARACTERS_PER_CALL

@@ -1,0 +1,143 @@
+"""What is to be done for a request, worked out against a version before any of it is done."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from shoal import filters
+from shoal.errors import InvalidArgument
+from shoal.filters import Filter
+from shoal.records import RETRIEVERS_OF, Mode, SearchRequest
+from shoal.search.served_version import ServedVersion
+from shoal.settings import ServeSettings
+
+LATE = "late"
+"""Name of the second stage that compares the token vectors which the shards hold."""
+SecondStageKind = Literal["none", "reader", "late", "shortlist"]
+"""What orders the candidates: stage one alone, a reranker that reads their texts, the token vectors of the shards, or
+these and then the reranker, which reads those that they put first."""
+
+
+class FilterTrees:
+    """The filters of queries that came together, parsed once for each version.
+
+    A filter can take milliseconds to parse, so queries that share one share its tree, which is in a message to a shard
+    once.
+    """
+
+    def __init__(self) -> None:
+        self._trees: dict[tuple[ServedVersion, int], Filter | None] = {}
+
+    def parse(
+        self, document: Mapping[str, Any] | None, version: ServedVersion, settings: ServeSettings
+    ) -> Filter | None:
+        """Check a filter against a version. Raises InvalidArgument with the path to the fault."""
+        key = version, id(document)
+        if key not in self._trees:
+            limits = settings.max_filter_width, settings.max_filter_depth
+            self._trees[key] = filters.parse(document, version.fields, *limits) if document else None
+        return self._trees[key]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPlan:
+    """How a request is answered from a version.
+
+    depth: candidates that stage one gives to what follows it.
+    window: passages that each retriever finds in each shard.
+    shortlist_size: candidates that the reranker reads, if the second stage is `shortlist`.
+    filter: what passages must match; None for all.
+    search_params: of the vector index, in the place of the version's own; "" for those.
+    """
+
+    version: ServedVersion
+    mode: Mode
+    depth: int
+    window: int
+    second_stage: SecondStageKind
+    shortlist_size: int
+    filter: Filter | None
+    search_params: str
+
+    @classmethod
+    def resolve(
+        cls,
+        request: SearchRequest,
+        version: ServedVersion,
+        settings: ServeSettings,
+        *,
+        has_reranker: bool,
+        trees: FilterTrees | None = None,
+    ) -> "RequestPlan":
+        """Work out the plan of a request.
+
+        Args:
+            request: what was asked for.
+            version: the version that answers.
+            settings: those of the server, for what the request leaves open.
+            has_reranker: whether the server has one.
+            trees: filters that were parsed for other queries of the same call.
+
+        Raises:
+            InvalidArgument: a filter that does not fit the version, a recall that it does not reach, a mode that it
+                has no index for, or token vectors that its shards do not hold.
+        """
+        tree = (trees or FilterTrees()).parse(request.filter, version, settings)
+        search_params = version.search_params(request.recall)
+        mode = _mode(request, version, settings)
+        shortlist_size = max(settings.shortlist or request.top_k, request.top_n)
+        second_stage = _second_stage(request, version, shortlist_size, has_reranker)
+        depth = min(request.top_k, request.top_n) if second_stage == "none" else request.top_k
+        window = max(depth, settings.window) if len(RETRIEVERS_OF[mode]) > 1 else depth
+        return cls(version, mode, depth, window, second_stage, shortlist_size, tree, search_params)
+
+    @property
+    def retrievers(self) -> tuple[str, ...]:
+        """Names of the retrievers that the mode uses."""
+        return RETRIEVERS_OF[self.mode]
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the token vectors of the shards order the answer."""
+        return self.second_stage == "late"
+
+    @property
+    def needs_vector(self) -> bool:
+        """Whether stage one needs the vector of the query."""
+        return "dense" in self.retrievers
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether the second stage needs the token vectors of the query."""
+        return self.second_stage in ("late", "shortlist")
+
+
+def _mode(request: SearchRequest, version: ServedVersion, settings: ServeSettings) -> Mode:
+    """The mode of a request, or else of this server, which is one that the version can answer."""
+    preferred = request.mode or settings.mode
+    if preferred == "auto":
+        return "hybrid" if set(RETRIEVERS_OF["hybrid"]) <= set(version.retrievers) else "dense"
+    for name in RETRIEVERS_OF[preferred]:
+        if name not in version.retrievers:
+            raise InvalidArgument(
+                f"mode {preferred} needs a {name} index, which version {version.name} has not; use dense, or build it "
+                f"with --{name}",
+                param="mode",
+            )
+    return preferred
+
+
+def _second_stage(
+    request: SearchRequest, version: ServedVersion, shortlist_size: int, has_reranker: bool
+) -> SecondStageKind:
+    if request.rerank == LATE:
+        if not version.has_token_vectors:
+            raise InvalidArgument(
+                f"rerank late needs token vectors, which the shards of version {version.name} do not hold; build it "
+                "with --late-interaction stored, or leave it out",
+                param="rerank",
+            )
+        return "late"
+    if not request.rerank or not has_reranker:
+        return "none"
+    return "shortlist" if version.has_token_vectors and shortlist_size < request.top_k else "reader"

@@ -1,0 +1,48 @@
+"""Finds passages by their words: the score is BM25 over the whole version (`shoal.lexical`)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from shoal.index_root.manifest import LexicalInfo
+from shoal.lexical.index import LexicalIndex
+from shoal.records import FloatArray, RowArray
+from shoal.shard.messages import ShardQuery
+from shoal.shard.passages import Passages
+from shoal.shard.retriever import RawHits
+from shoal.shard.selection import Selection
+
+
+class LexicalRetriever:
+    """Searches the lexical index of a shard; implements `shoal.shard.retriever.ShardRetriever`.
+
+    Raises CorruptIndex for files that do not fit together, Conflict for an index that another analyser has built.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], passages: Passages, info: LexicalInfo) -> None:
+        self._index = LexicalIndex(paths, passages.count, info, passages.ids)
+        self._count = passages.count
+
+    def search(
+        self,
+        queries: Sequence[ShardQuery],
+        top_k: int,
+        selections: Sequence[Selection | None],
+        known_rows: Sequence[RowArray],
+    ) -> RawHits:
+        """Score all passages for one query after the other; a passage without a word of the query is not found."""
+        hits, known_scores = RawHits.empty(len(queries), top_k), []
+        for number, (query, selected, rows) in enumerate(zip(queries, selections, known_rows, strict=True)):
+            scores = self._index.scores(query.text)
+            among = scores if selected is None else np.where(selected.mask(self._count), scores, 0)
+            best = self._index.best(among, top_k)
+            hits.scores[number, : len(best)], hits.rows[number, : len(best)] = scores[best], best
+            known_scores.append(scores[rows])
+        return replace(hits, known_scores=known_scores)
+
+    def score(self, query: ShardQuery, rows: RowArray, found: FloatArray) -> FloatArray:
+        """Score rows for one query."""
+        scores: FloatArray = self._index.scores(query.text)[rows]
+        return scores
