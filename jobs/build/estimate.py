@@ -14,8 +14,9 @@ from shoal.capacity.planner import sizes
 from shoal.cli.tables import size
 from shoal.index_root import versions
 from shoal.indexing.plan import Plan
+from shoal.indexing.unit_input import read_unit
 from shoal.late.codec import code_width
-from shoal.sources import Rejected, read_unit
+from shoal.sources import Rejected
 
 TOKEN_BYTES = 4.5
 """Bytes of text for each token whose vector is stored, about; English, by a tokeniser of word pieces."""
