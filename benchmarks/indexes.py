@@ -53,7 +53,7 @@ def measure(
     trained = kind.train(vectors[:TRAINED_ON], settings, threads)
     exact = ExactSearch(tuned)
     blocks = [(None, vectors[at : at + BLOCK]) for at in range(0, len(vectors), BLOCK)]
-    kind.build((block for _, block in exact.watch(blocks)), DIM, path, trained, threads)
+    kind.build((block for _, block in exact.tee(blocks)), DIM, path, trained, threads)
     tuning = Tuning()
     tuning.add(attempt(lambda: kind.open(path, settings, 1), exact))
     info = tuning.describe(settings)

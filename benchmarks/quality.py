@@ -33,11 +33,12 @@ from shoal.index_root.storage import Storage
 from shoal.indexing.commits import Tally
 from shoal.indexing.embed import embed_unit
 from shoal.indexing.lexical import describe_lexical, merge_shards
-from shoal.indexing.plan import make_plan, spool
+from shoal.indexing.plan import make_plan
 from shoal.indexing.publish import field_types, make_manifest
 from shoal.indexing.recall import Tuning
 from shoal.indexing.sample import sample_vectors
 from shoal.indexing.shards import count_shard, index_shard
+from shoal.indexing.spool import spool
 from shoal.indexing.tokens import read_codec, train_codec
 from shoal.rerankers import Reranker, load_reranker
 from shoal.rerankers.late_interaction import LateInteraction

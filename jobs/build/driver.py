@@ -24,9 +24,10 @@ from shoal.index_root.manifest import Manifest, VectorIndexInfo
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
 from shoal.indexing.lexical import describe_lexical
-from shoal.indexing.plan import Plan, make_plan, spool
+from shoal.indexing.plan import Plan, make_plan
 from shoal.indexing.publish import field_types, first_rejected, make_manifest, require_passages, write_rejected
 from shoal.indexing.recall import Tuning
+from shoal.indexing.spool import spool
 from shoal.indexing.tokens import codec_digest
 from shoal.indexing.verify import count_problems
 from shoal.lexical.analyzer import Analyzer

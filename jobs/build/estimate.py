@@ -13,8 +13,9 @@ from jobs.session import run
 from shoal.capacity.planner import sizes
 from shoal.index_root import versions
 from shoal.indexing.plan import Plan
+from shoal.indexing.unit_input import read_unit
 from shoal.late.codec import code_width
-from shoal.sources import Rejected, read_unit
+from shoal.sources import Rejected
 from shoal.system.terminal import format_bytes
 
 TOKEN_BYTES = 4.5

@@ -23,9 +23,10 @@ from shoal.indexes import index_kind
 from shoal.indexing.commits import Counts, read_shard_commit
 from shoal.indexing.embed import embed_unit, require_tokens
 from shoal.indexing.lexical import merge_shards
-from shoal.indexing.plan import Plan, spool_file
+from shoal.indexing.plan import Plan
 from shoal.indexing.sample import sample_vectors
 from shoal.indexing.shards import count_shard, index_shard
+from shoal.indexing.spool import spool_file
 from shoal.indexing.tokens import read_codec, token_width, train_codec
 from shoal.indexing.verify import verify_shard
 from shoal.metadata import FieldTypes

@@ -13,13 +13,14 @@ from shoal.index_root import layout
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import RejectedRecord, UnitCommit, read_unit_commit
 from shoal.indexing.plan import Plan, Unit, shard_of
+from shoal.indexing.unit_input import read_unit
 from shoal.indexing.units import write_unit
 from shoal.late.codec import Codec, Codes
 from shoal.late.writer import column_of
 from shoal.metadata import Observed
 from shoal.records import FloatArray, Passage
 from shoal.shard.passages import to_batch
-from shoal.sources import Rejected, read_unit
+from shoal.sources import Rejected
 
 
 class PassageEncoder(Protocol):
@@ -51,7 +52,7 @@ def embed_unit(
     codec: rounds the token vectors, for a plan that stores them. A unit that another codec has rounded is
     embedded anew: two runs of one build may have learned one each.
     The result depends on the plan and the encoder alone; it is not asked for vectors that the source brings.
-    Raises what a `UnitReader` raises, and InvalidArgument when token vectors are wanted of an encoder that has none.
+    Raises what a `PassageReader` raises, and InvalidArgument when token vectors are wanted of an encoder that has none.
     """
     files = layout.unit_commit(plan.hash, unit.number), layout.unit_data(plan.hash, unit.number)
     digest = None if codec is None else codec.digest

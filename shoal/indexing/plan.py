@@ -19,17 +19,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.fingerprint import Fingerprint
-from shoal.index_root import layout
-from shoal.index_root.storage import Storage
 from shoal.index_root.versions import make_version
 from shoal.indexes import gives_vectors
 from shoal.indexes._auto import AUTO, choose
-from shoal.indexing.spool import Cuts, Cutter, find_offsets, write_pieces, write_rows
-from shoal.metadata import declared_types
+from shoal.indexing.source_options import TEXT_CHARACTERS, resolve_source
 from shoal.settings import BuildSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
 from shoal.sources.files import InputFile
-from shoal.sources.listing import Format, find_input
-from shoal.sources.reader import record_limit
+from shoal.sources.listing import find_input
 from shoal.sources.sampling import Sample, measure
 
 PLAN_FORMAT = 1
@@ -46,8 +42,6 @@ LEAST_UNITS = 32
 """Units that a smaller input is cut into all the same, so that many workers share it."""
 LEAST_UNIT = 128
 """Passages of a unit that are worth the cost of its commit."""
-TEXT_CHARACTERS = 1000
-"""Length of a passage of a text file, when it is not set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +140,7 @@ class Plan(BaseModel):
     def place(self, unit: Unit, record: int, before: int) -> dict[str, str | int]:
         """Where a record lies: {"file", "line"}; {"file", "row"} in Parquet; {"file"} for all of a file.
 
-        record: its place in the unit. before: sum of `UnitReader.lines` over the earlier units with the same `file`.
+        record: its place in the unit. before: sum of `PassageReader.lines` over the earlier units with the same `file`.
         """
         if self.source.format == "text":
             return {"file": self.files[unit.start + record - 1].name}
@@ -237,7 +231,7 @@ def make_plan(settings: BuildSettings, fingerprint: Fingerprint) -> Plan:
     reached.
     """
     listing = find_input(settings.source, settings.format, settings.index)
-    source = _resolve(settings, listing.format)
+    source = resolve_source(settings, listing.format)
     return plan_sample(measure(listing.files, source), source, settings, fingerprint)
 
 
@@ -281,102 +275,9 @@ def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings,
     return plan.model_copy(update={"hash": digest, "version": make_version(now, digest)})
 
 
-def spool(plan: Plan, storage: Storage) -> Plan:
-    """Return the plan with its final units, after a pass over each pending file; none is read twice."""
-    cuts = {index: spool_file(plan, index, storage) for index in plan.pending}
-    files = [
-        file.model_copy(update=cuts[index].model_dump()) if index in cuts else file
-        for index, file in enumerate(plan.files)
-    ]
-    return plan.model_copy(update={"files": files})
-
-
-def spool_file(plan: Plan, index: int, storage: Storage) -> Cuts:
-    """Spool one pending file and commit its cuts to staging, unless that has been done. Safe to run in parallel.
-
-    A compressed file, or Parquet of large row groups, becomes pieces in staging; CSV is only scanned for its records.
-    """
-    commit = layout.spool_commit(plan.hash, index)
-    if storage.exists(commit):
-        cuts = Cuts.model_validate_json(storage.read(commit))
-        # Clearing the staging folder may have been interrupted, and removes pieces in any order.
-        if all(storage.exists(layout.spool(plan.hash, index, piece)) for piece in range(cuts.pieces or 0)):
-            return cuts
-    file = plan.files[index]
-    quoted, limit = plan.source.format == "csv", record_limit(plan.source)
-    cutter = Cutter(plan.unit_records, UNIT_BYTES, quoted=quoted, limit=limit)
-    if file.rows is not None:
-        cuts = write_rows(file, index, plan.unit_records, UNIT_BYTES, storage, plan.hash)
-    elif file.compression is not None:
-        cuts = write_pieces(file, index, cutter, storage, plan.hash)
-    else:
-        cuts = find_offsets(file, cutter)
-    storage.write(commit, cuts.model_dump_json().encode())
-    return cuts
-
-
 def shard_of(document: str, shards: int) -> int:
     """Return the shard of a document: the first 8 bytes of BLAKE2b of its id, little endian, modulo `shards`."""
     return int.from_bytes(hashlib.blake2b(document.encode(), digest_size=8).digest(), "little") % shards
-
-
-def _resolve(settings: BuildSettings, kind: Format) -> SourceSettings:
-    """Put the defaults that depend on the format in their places."""
-    values = settings.part(SourceSettings, format=kind).model_dump()
-    if kind == "beir":
-        values["id_field"] = settings.id_field or "_id"
-        values["title_field"] = settings.title_field or "title"
-    elif kind == "text":
-        values |= {"id_field": "id", "text_field": "text", "title_field": None}
-        values["chunk_characters"] = settings.chunk_characters or TEXT_CHARACTERS
-    else:
-        values["id_field"] = settings.id_field or "id"
-    if settings.columns is not None and kind not in ("csv", "tsv"):
-        raise InvalidArgument(f"columns is for CSV and TSV; the input is {kind}", param="columns")
-    if settings.columns is not None and len(set(settings.columns)) < len(settings.columns):
-        raise InvalidArgument("columns names a column twice", param="columns")
-    _check_vectors(settings, values)
-    declared = declared_types(settings.metadata_types)
-    taken = {values["id_field"], values["text_field"], values["title_field"], settings.vectors_field}
-    if taken := taken & declared.keys():
-        raise InvalidArgument(
-            f"metadata_types names {sorted(taken)[0]!r}, which is no metadata", param="metadata_types"
-        )
-    if settings.metadata_fields is not None and (lost := declared.keys() - set(settings.metadata_fields)):
-        raise InvalidArgument(
-            f"metadata_types names {sorted(lost)[0]!r}, which metadata_fields does not keep", param="metadata_types"
-        )
-    if settings.chunk_overlap and values["chunk_characters"] is None:
-        raise InvalidArgument("chunk_overlap needs chunk_characters, which is not set", param="chunk_overlap")
-    if settings.chunk_overlap >= (values["chunk_characters"] or settings.chunk_overlap + 1):
-        raise InvalidArgument("chunk_overlap must be less than chunk_characters", param="chunk_overlap")
-    return SourceSettings(**values)
-
-
-def _check_vectors(settings: BuildSettings, values: dict[str, Any]) -> None:
-    """Raise InvalidArgument where the input cannot have vectors of its own, or the field is another one already."""
-    field = settings.vectors_field
-    if field is None:
-        return
-    if settings.late_interaction == "stored":
-        raise InvalidArgument(
-            "late_interaction=stored keeps what the encoder makes of the texts, and with vectors_field no text is "
-            "encoded; leave one of them out",
-            param="late_interaction",
-        )
-    if values["format"] not in ("jsonl", "beir", "parquet"):
-        raise InvalidArgument(
-            f"vectors_field is for JSONL and Parquet; the input is {values['format']}", param="vectors_field"
-        )
-    if values["chunk_characters"] is not None:
-        raise InvalidArgument(
-            "vectors_field gives one vector for a whole text, chunk_characters cuts it; leave one of them out",
-            param="vectors_field",
-        )
-    if field in (values["id_field"], values["text_field"], values["title_field"], *(settings.metadata_fields or ())):
-        raise InvalidArgument(
-            f"vectors_field names {field!r}, which is the id, the text, the title or metadata", param="vectors_field"
-        )
 
 
 def _hash(plan: Plan, sampled: str) -> str:

@@ -41,7 +41,7 @@ class ExactSearch:
         self._rows = np.zeros((len(queries), 0), np.int64)
         self._count = 0
 
-    def watch(self, blocks: Iterable[tuple[T, FloatArray]]) -> Iterator[tuple[T, FloatArray]]:
+    def tee(self, blocks: Iterable[tuple[T, FloatArray]]) -> Iterator[tuple[T, FloatArray]]:
         """Hand blocks of vectors, float32 (n, dim), through and remember the nearest rows."""
         if len(self.queries) == 0:
             yield from blocks

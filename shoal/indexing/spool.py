@@ -4,6 +4,7 @@ Compressed files, and Parquet of large row groups, become pieces in staging; CSV
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,15 +12,16 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from shoal.index_root import layout
+from shoal.index_root.storage import Storage
+from shoal.indexing.plan import UNIT_BYTES, Plan
 from shoal.sources import parquet
 from shoal.sources.delimited import Framing
 from shoal.sources.files import BLOCK, Damaged, InputFile, decompressed, opened, readable
 from shoal.sources.lines import Line, Overlong, behind, split_lines
+from shoal.sources.reader import record_limit
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
-
-    from shoal.index_root.storage import Storage
 
 T = TypeVar("T")
 
@@ -68,6 +70,48 @@ class Cutter:
             self.damage = str(error)
 
 
+def spool(plan: Plan, storage: Storage) -> Plan:
+    """Return the plan with its final units, after a pass over each pending file; none is read twice."""
+    cuts = {index: spool_file(plan, index, storage) for index in plan.pending}
+    files = [
+        file.model_copy(update=cuts[index].model_dump()) if index in cuts else file
+        for index, file in enumerate(plan.files)
+    ]
+    return plan.model_copy(update={"files": files})
+
+
+def spool_file(plan: Plan, index: int, storage: Storage) -> Cuts:
+    """Spool one pending file and commit its cuts to staging, unless that has been done. Safe to run in parallel.
+
+    A compressed file, or Parquet of large row groups, becomes pieces in staging; CSV is only scanned for its records.
+    """
+    commit = layout.spool_commit(plan.hash, index)
+    if storage.exists(commit):
+        cuts = Cuts.model_validate_json(storage.read(commit))
+        # Clearing the staging folder may have been interrupted, and removes pieces in any order.
+        if all(storage.exists(layout.spool(plan.hash, index, piece)) for piece in range(cuts.pieces or 0)):
+            return cuts
+    file = plan.files[index]
+    quoted, limit = plan.source.format == "csv", record_limit(plan.source)
+    cutter = Cutter(plan.unit_records, UNIT_BYTES, quoted=quoted, limit=limit)
+    if file.rows is not None:
+        cuts = write_rows(file, index, plan.unit_records, UNIT_BYTES, storage, plan.hash)
+    elif file.compression is not None:
+        cuts = write_pieces(file, index, cutter, storage, plan.hash)
+    else:
+        cuts = find_offsets(file, cutter)
+    storage.write(commit, cuts.model_dump_json().encode())
+    return cuts
+
+
+@contextmanager
+def open_piece(plan_hash: str, file: int, piece: int, storage: Storage) -> Iterator[pa.NativeFile]:
+    """Open the content of one piece of a spooled file. Raises what `Storage.errors` raises."""
+    path = layout.spool(plan_hash, file, piece)
+    with storage.errors(path), storage.open_input(path) as raw, pa.CompressedInputStream(raw, "zstd") as stream:
+        yield stream
+
+
 def find_offsets(file: InputFile, cutter: Cutter) -> Cuts:
     """Find where the units of a plain file start. Raises what `opened` raises."""
     offsets = [file.first]
@@ -80,7 +124,7 @@ def find_offsets(file: InputFile, cutter: Cutter) -> Cuts:
     return Cuts(offsets=[*offsets, file.bytes])
 
 
-def write_pieces(file: InputFile, index: int, cutter: Cutter, storage: "Storage", plan_hash: str) -> Cuts:
+def write_pieces(file: InputFile, index: int, cutter: Cutter, storage: Storage, plan_hash: str) -> Cuts:
     """Write the units of a compressed file to staging.
 
     Raises what `opened` raises; when the file breaks off, everything before that is kept.
@@ -95,7 +139,7 @@ def write_pieces(file: InputFile, index: int, cutter: Cutter, storage: "Storage"
     return Cuts(pieces=pieces, damage=cutter.damage)
 
 
-def write_rows(file: InputFile, index: int, records: int, size: int, storage: "Storage", plan_hash: str) -> Cuts:
+def write_rows(file: InputFile, index: int, records: int, size: int, storage: Storage, plan_hash: str) -> Cuts:
     """Write the units of a Parquet file to staging as Arrow IPC streams; so many rows or bytes fill one.
 
     Meant for row groups much larger than a unit, of which every unit would have to decode all rows before its own.
@@ -120,7 +164,7 @@ def _reading(file: InputFile, parts: Iterator[T]) -> Iterator[T]:
 def _store(
     parts: Iterator[tuple[T, bool]],
     write: Callable[[pa.NativeFile, Iterator[T]], None],
-    storage: "Storage",
+    storage: Storage,
     plan_hash: str,
     index: int,
 ) -> int:

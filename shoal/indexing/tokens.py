@@ -12,10 +12,10 @@ from shoal.index_root.storage import Storage
 from shoal.indexing.embed import PassageEncoder, encode_tokens, require_tokens
 from shoal.indexing.plan import Plan
 from shoal.indexing.sample import stratified
+from shoal.indexing.unit_input import read_unit
 from shoal.late import codec
 from shoal.late.codec import Codec
 from shoal.records import FloatArray
-from shoal.sources import read_unit
 
 PASSAGES, UNITS = 512, 32
 """Passages that are read to learn from, and units that they come from at most."""

@@ -9,7 +9,7 @@ from shoal.index_root import layout, versions
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import ShardCommit, Tally
 from shoal.indexing.plan import Plan
-from shoal.indexing.shards import duplicate_rows, id_digests
+from shoal.indexing.shard_rows import duplicate_rows, id_digests
 
 
 def verify_shard(plan: Plan, commit: ShardCommit, storage: Storage) -> list[str]:

@@ -28,7 +28,7 @@ class TokenWriter:
         self._folder = folder
         self._codec = codec
 
-    def watch(self, blocks: Iterable[tuple[pa.RecordBatch, T]]) -> Iterator[tuple[pa.RecordBatch, T]]:
+    def tee(self, blocks: Iterable[tuple[pa.RecordBatch, T]]) -> Iterator[tuple[pa.RecordBatch, T]]:
         """Hand blocks through, whose batches have the column COLUMN, and write it."""
         (self._folder / layout.LATE).mkdir(parents=True, exist_ok=True)
         np.save(self._folder / layout.LATE_PROJECTION, self._codec.projection)

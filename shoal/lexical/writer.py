@@ -55,7 +55,7 @@ class LexicalWriter:
         for name, dtype in ((layout.LEXICAL_ROWS, np.int32), (layout.LEXICAL_SCORES, np.float32)):
             _create(folder / name, dtype, int(offsets[-1]))
 
-    def watch(self, blocks: Iterable[tuple[pa.RecordBatch, T]]) -> Iterator[tuple[pa.RecordBatch, T]]:
+    def tee(self, blocks: Iterable[tuple[pa.RecordBatch, T]]) -> Iterator[tuple[pa.RecordBatch, T]]:
         """Hand blocks through, whose batches have the columns `text` and `title`, and index their passages."""
         for block in blocks:
             self._add(contents(block[0]))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from shoal.index_root.manifest import VectorIndexInfo, Manifest
+from shoal.index_root.manifest import Manifest, VectorIndexInfo
 from shoal.metadata import FieldTypes
 from shoal.shard.retriever import retriever_names
 

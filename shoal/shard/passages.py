@@ -23,6 +23,8 @@ PASSAGE_SCHEMA = pa.schema(
 )
 """Columns of passages.arrow. `metadata` is a JSON object with sorted keys, null when it is empty."""
 
+_METADATA_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
 
 def to_batch(passages: Sequence[Passage]) -> pa.RecordBatch:
     """Return passages as a record batch of PASSAGE_SCHEMA. Texts must be valid Unicode (no lone surrogates)."""
@@ -101,8 +103,4 @@ class Passages:
 
 
 def _to_json(passage: Passage) -> str | None:
-    if not passage.metadata:
-        return None
-    return json.dumps(
-        dict(passage.metadata), sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    )
+    return _METADATA_ENCODER.encode(dict(passage.metadata)) if passage.metadata else None

@@ -50,9 +50,9 @@ def write_shard(
     folder.mkdir(parents=True, exist_ok=True)
     count = text_bytes = 0
     if lexical is not None:
-        blocks = lexical.watch(blocks)
+        blocks = lexical.tee(blocks)
     if tokens is not None:
-        blocks = tokens.watch(blocks)
+        blocks = tokens.tee(blocks)
     names = [
         layout.VECTORS,
         *([layout.EXACT] if index_kind(kind).EXACT else []),

@@ -1,31 +1,42 @@
-"""Reads one unit of a plan: the records of a byte range, a row range, a spooled piece or a group of text files."""
+"""Reads one part of the input: the records of a byte range, a row range, a spooled piece or a group of text files."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-from shoal.index_root import layout
 from shoal.records import Passage
+from shoal.settings import SourceSettings
 from shoal.sources import delimited, documents, json_lines, parquet
 from shoal.sources.chunking import Chunker
 from shoal.sources.fields import BadRecord, FieldMapping, check_id
-from shoal.sources.files import BLOCK, BYTE_ORDER_MARK, Damaged, decompressed, opened
+from shoal.sources.files import BLOCK, BYTE_ORDER_MARK, Damaged, InputFile, decompressed, opened
 from shoal.sources.lines import Line, behind, range_blocks, split_lines
 
-if TYPE_CHECKING:
-    from shoal.index_root.storage import Storage
-    from shoal.indexing.plan import Plan, Unit
-    from shoal.settings import SourceSettings
+
+@dataclass(frozen=True, slots=True)
+class InputPart:
+    """What is read in one go: a range of one file, or some whole text files.
+
+    files: the file, or the text files, in order.
+    start, stop: half-open range: bytes of a plain file, rows of Parquet, or one piece of a spooled file (pieces count
+    from 0). Not looked at where whole files are read: text files, and a compressed file that is not spooled.
+    open_piece: opens the content of that piece, of a file that was spooled; None to read the file itself.
+    """
+
+    files: Sequence[InputFile]
+    start: int
+    stop: int
+    open_piece: Callable[[], AbstractContextManager[pa.NativeFile]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """A record that gives no passage.
 
-    record: its place within the unit, counted from 1: the line it starts at, its row (Parquet) or its file (text).
+    record: its place within the part, counted from 1: the line it starts at, its row (Parquet) or its file (text).
     reason: why, in plain words, naming the field.
     id: its id, when that much could be read.
     """
@@ -35,7 +46,7 @@ class Rejected:
     id: str | None = None
 
 
-def record_limit(source: "SourceSettings") -> int:
+def record_limit(source: SourceSettings) -> int:
     """Bytes of one raw record beyond which it is not read; always room for a text of `max_passage_bytes`.
 
     JSON may take 6 bytes to escape one. A text that is to be cut into passages may be longer than a passage.
@@ -44,46 +55,49 @@ def record_limit(source: "SourceSettings") -> int:
     return limit if source.chunk_characters is None else max(limit, documents.MAX_BYTES)
 
 
-class UnitReader:
-    """Iterates once over a unit, in input order: `(record, Passage)` for each passage, `Rejected` for each bad record.
+class PassageReader:
+    """Iterates once over a part, in input order: `(record, Passage)` for each passage, `Rejected` for each bad record.
 
-    `record` is the place of the record within the unit, as in `Rejected`; passages cut from one record share it.
-    After the iteration `lines` is how many places the unit has (lines, blank ones included; rows; files). `Plan.place`
-    turns a place into a file and a line.
+    `record` is the place of the record within the part, as in `Rejected`; passages cut from one record share it.
+    After the iteration `lines` is how many places the part has (lines, blank ones included; rows; files).
     Never raises for a bad record or a damaged file, of which everything before the damage is kept; raises
-    InvalidArgument for a file that may not be read or has changed since the plan, and Unavailable for one that cannot
-    be reached at the moment.
+    InvalidArgument for a file that may not be read or is not the one that was listed, and Unavailable for one that
+    cannot be reached at the moment.
+
+    Args:
+        part: What is read.
+        source: How it is read, resolved: the format and the fields stand as they are used.
+        dim: Numbers of a vector, for records that bring theirs.
     """
 
-    def __init__(self, plan: "Plan", unit: "Unit", staging: "Storage") -> None:
+    def __init__(self, part: InputPart, source: SourceSettings, dim: int) -> None:
         self.lines = 0
-        self._plan, self._unit, self._staging = plan, unit, staging
-        self._file = plan.files[unit.file]
-        source = plan.source
+        self._part, self._source = part, source
+        self._file = part.files[0]
         self._chunker = Chunker(source.chunk_characters, source.chunk_overlap) if source.chunk_characters else None
-        self._mapping = FieldMapping(source, plan.encoder.dim, limit_text=self._chunker is None)
+        self._mapping = FieldMapping(source, dim, limit_text=self._chunker is None)
 
     def __iter__(self) -> Iterator[tuple[int, Passage] | Rejected]:
-        if self._file.unreadable is not None and self._plan.source.format != "text":
+        if self._file.unreadable is not None and self._source.format != "text":
             self.lines = 1
             yield Rejected(1, f"the file {self._file.unreadable}")
             return
         try:
             yield from self._items()
         except Damaged as error:
-            # A damaged page of Parquet. The next unit may lie in a row group that is whole.
-            first, self.lines = self.lines + 1, self._unit.stop - self._unit.start
+            # A damaged page of Parquet. The next part may lie in a row group that is whole.
+            first, self.lines = self.lines + 1, self._part.stop - self._part.start
             yield Rejected(
                 first, f"the file is damaged ({error}): {self.lines - first + 1} rows cannot be read from here on"
             )
         damage = self._file.damage
-        if damage is not None and self._unit.start + 1 == self._file.pieces:
+        if damage is not None and self._part.start + 1 == self._file.pieces:
             self.lines += 1
             yield Rejected(self.lines, f"the file is damaged ({damage}): nothing can be read from here on")
 
     def _items(self) -> Iterator[tuple[int, Passage] | Rejected]:
-        with self._opened() as found:
-            for record, fields in found:
+        with self._opened() as records:
+            for record, fields in records:
                 if isinstance(fields, str):
                     yield Rejected(record, fields)
                     continue
@@ -99,17 +113,12 @@ class UnitReader:
 
     @contextmanager
     def _opened(self) -> Iterator[Iterable[tuple[int, dict[str, Any] | str]]]:
-        unit, file = self._unit, self._file
-        if self._plan.source.format == "text":
-            self.lines = unit.stop - unit.start
-            yield documents.records(self._plan.files[unit.start : unit.stop])
-        elif file.pieces is not None:
-            path = layout.spool(self._plan.hash, unit.file, unit.start)
-            with (
-                self._staging.errors(path),
-                self._staging.open_input(path) as raw,
-                pa.CompressedInputStream(raw, "zstd") as stream,
-            ):
+        part, file = self._part, self._file
+        if self._source.format == "text":
+            self.lines = len(part.files)
+            yield documents.records(part.files)
+        elif part.open_piece is not None:
+            with part.open_piece() as stream:
                 if file.rows is None:
                     yield self._from_lines(iter(lambda: stream.read(BLOCK), b""))
                 else:
@@ -120,22 +129,22 @@ class UnitReader:
         else:
             with opened(file) as stream:
                 if file.rows is None:
-                    yield self._from_lines(range_blocks(stream, unit.start, unit.stop, file.first))
+                    yield self._from_lines(range_blocks(stream, part.start, part.stop, file.first))
                 else:
-                    yield self._from_rows(parquet.batches(stream, unit.start, unit.stop, file.columns or []))
+                    yield self._from_rows(parquet.batches(stream, part.start, part.stop, file.columns or []))
 
     def _from_rows(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-        for row, record in parquet.records(batches, self._plan.source.vectors_field):
+        for row, record in parquet.records(batches, self._source.vectors_field):
             self.lines = row
             yield row, record
 
     def _from_lines(self, blocks: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-        limit = record_limit(self._plan.source)
-        if self._unit.start == 0:
+        limit = record_limit(self._source)
+        if self._part.start == 0:
             blocks = _without_mark(blocks)
         lines = self._counted(split_lines(blocks, limit))
         columns = self._file.columns or []
-        match self._plan.source.format:
+        match self._source.format:
             case "csv":
                 return delimited.csv_records(lines, columns, limit)
             case "tsv":
@@ -150,7 +159,7 @@ class UnitReader:
 
     def _pieces(self, passage: Passage) -> Iterator[Passage]:
         assert self._chunker is not None
-        markdown = self._plan.source.format == "text" and passage.id.lower().endswith(documents.MARKDOWN)
+        markdown = self._source.format == "text" and passage.id.lower().endswith(documents.MARKDOWN)
         for number, text in enumerate(self._chunker.chunks(passage.text, markdown=markdown), 1):
             identity = check_id(f"{passage.id}#{number}", "id")
             yield Passage(identity, text, passage.title, passage.metadata)
@@ -161,8 +170,3 @@ def _without_mark(blocks: Iterable[bytes]) -> Iterator[bytes]:
     if (block := next(rest, None)) is not None:
         yield block.removeprefix(BYTE_ORDER_MARK)
         yield from rest
-
-
-def read_unit(plan: "Plan", unit: "Unit", staging: "Storage") -> UnitReader:
-    """Read a unit. `staging` is the index root, where spooled pieces lie below `layout.staging_dir(plan.hash)`."""
-    return UnitReader(plan, unit, staging)

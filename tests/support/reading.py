@@ -6,10 +6,12 @@ from typing import Any
 
 from shoal.fingerprint import Fingerprint
 from shoal.index_root.storage import Storage
-from shoal.indexing.plan import Plan, make_plan, spool
+from shoal.indexing.plan import Plan, make_plan
+from shoal.indexing.spool import spool
+from shoal.indexing.unit_input import read_unit
 from shoal.records import Passage
 from shoal.settings import BuildSettings
-from shoal.sources import Rejected, read_unit
+from shoal.sources import Rejected
 
 ENCODER = Fingerprint(
     model="hashing:8",

@@ -32,7 +32,7 @@ from shoal.indexing.commits import (
 )
 from shoal.indexing.embed import embed_unit
 from shoal.indexing.lexical import describe_lexical, merge_shards
-from shoal.indexing.plan import Plan, make_plan, shard_of, spool
+from shoal.indexing.plan import Plan, make_plan, shard_of
 from shoal.indexing.publish import (
     describe,
     field_types,
@@ -43,7 +43,9 @@ from shoal.indexing.publish import (
 )
 from shoal.indexing.recall import Tuning, attempt
 from shoal.indexing.sample import sample_vectors
-from shoal.indexing.shards import count_shard, duplicate_rows, id_digests, index_shard
+from shoal.indexing.shard_rows import duplicate_rows, id_digests
+from shoal.indexing.shards import count_shard, index_shard
+from shoal.indexing.spool import spool
 from shoal.indexing.units import UnitFile, vectors_of
 from shoal.indexing.verify import count_problems, verify_shard
 from shoal.records import FloatArray

@@ -20,12 +20,12 @@ from shoal.indexing.plan import make_plan
 from shoal.indexing.publish import field_types
 from shoal.indexing.shards import index_shard
 from shoal.indexing.tokens import read_codec, train_codec
+from shoal.indexing.unit_input import read_unit
 from shoal.indexing.verify import verify_shard
 from shoal.late import codec
 from shoal.late.codec import Codec
 from shoal.records import FloatArray
 from shoal.shard.reader import Shard
-from shoal.sources import read_unit
 from tests.unit.indexing.test_build import Build, jsonl, records
 
 STORED: dict[str, Any] = {"late_interaction": "stored", "late_dims": 8, "late_bits": 8}

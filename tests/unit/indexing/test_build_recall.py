@@ -51,7 +51,7 @@ def recall(shards: list[FloatArray], indexes: list[FakeIndex], queries: FloatArr
     merged = CorpusRecall()
     for vectors, index in zip(shards, indexes, strict=True):
         exact = ExactSearch(queries)
-        for _ in exact.watch((None, vectors[start : start + block]) for start in range(0, len(vectors), block)):
+        for _ in exact.tee((None, vectors[start : start + block]) for start in range(0, len(vectors), block)):
             pass
         scores, rows, _ = measure(lambda index=index: index, queries)  # type: ignore[misc]
         merged.add(exact.compare(scores, rows))

@@ -201,6 +201,25 @@ def test_files_of_equal_name_size_and_time_are_told_apart(tmp_path: Path) -> Non
     assert make_plan(settings(source=str(tmp_path / "passages.jsonl")), ENCODER).hash in hashes
 
 
+def test_the_hash_of_a_plan_stays_what_it_was(tmp_path: Path) -> None:
+    """Builds that were interrupted go on, and published versions are found, only by the hash of before."""
+    assert plan_of([file()]).hash == "4142cbc5bbc588c4"
+    assert (
+        plan_of([file(rows=7, group=7)], format="parquet", chunk_characters=50, lexical=True).hash == "894cc4b34ab289fa"
+    )
+    assert plan_of([file()], late_interaction="stored", metadata_types=["year:integer"]).hash == "1835f8a08adcf02a"
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name in ("a.md", "b.txt"):
+        (corpus / name).write_text("a text\n" * 400)
+        os.utime(corpus / name, (1_700_000_000, 1_700_000_000))
+    text = BuildSettings(source=str(corpus), index="root", shards=2)
+    assert make_plan(text, ENCODER).hash == "eb936dc59b4dbdf7"
+    (tmp_path / "a.csv").write_text("id,text,year\n" + "".join(f"{n},text {n},2020\n" for n in range(99)))
+    os.utime(tmp_path / "a.csv", (1_700_000_000, 1_700_000_000))
+    assert make_plan(BuildSettings(source=str(tmp_path / "a.csv"), index="root"), ENCODER).hash == "77ded2c82149b82d"
+
+
 def test_the_hash_ignores_what_does_not() -> None:
     base = plan_of([file()])
     assert plan_of([file().model_copy(update={"uri": "/elsewhere/a.jsonl"})]).hash == base.hash

@@ -84,7 +84,7 @@ def test_what_the_curve_of_several_shards_says_is_what_their_merged_answers_find
     for number, (start, stop) in enumerate([(0, 600), (600, 2500)]):
         path = tmp_path / f"{number}.faiss"
         exact = ExactSearch(queries)
-        kind.build((block for _, block in exact.watch([(None, vectors[start:stop])])), DIM, path, trained, 1)
+        kind.build((block for _, block in exact.tee([(None, vectors[start:stop])])), DIM, path, trained, 1)
         shards.append((start, kind.open(path, settings, 1)))
         tuning.add(attempt(lambda path=path: kind.open(path, settings, 1), exact))  # type: ignore[misc]
     info = tuning.describe(settings)

@@ -215,7 +215,7 @@ def test_offsets_of_a_sliced_column_are_those_of_the_slice(tmp_path: Path) -> No
     codes = [np.full((rows, 4), rows, np.uint8) for rows in (3, 1, 2)]
     batch = pa.RecordBatch.from_arrays([column_of(codes)], names=["tokens"]).slice(1)
     learned = codec.train(tokens(50), 8, 4)
-    list(TokenWriter(tmp_path, learned).watch([(batch, None), (batch.slice(2), None), (batch, None)]))
+    list(TokenWriter(tmp_path, learned).tee([(batch, None), (batch.slice(2), None), (batch, None)]))
     np.testing.assert_array_equal(np.load(tmp_path / layout.LATE_OFFSETS), [0, 1, 3, 4, 6])
     np.testing.assert_array_equal(np.load(tmp_path / layout.LATE_CODES)[:, 0], [1, 2, 2, 1, 2, 2])
 

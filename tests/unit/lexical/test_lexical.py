@@ -161,7 +161,7 @@ def test_the_scores_are_the_formula(
     mean = sum(map(len, words)) / len(words)
     for shard, part in enumerate(parts):
         made = counted.writer(folder / str(shard), shard)
-        assert [block for block, _ in made.watch([(to_batch(part[:2]), 1), (to_batch(part[2:]), 2)])]
+        assert [block for block, _ in made.tee([(to_batch(part[:2]), 1), (to_batch(part[2:]), 2)])]
         paths = {name: folder / str(shard) / name for name in writer.FILES}
         ids = pa.array([passage.id for passage in part], pa.string())
         index = LexicalIndex(paths, len(part), counted.info(), lambda rows, ids=ids: ids.take(pa.array(rows)))
@@ -291,7 +291,7 @@ def test_passages_that_were_not_counted_are_noticed(tmp_path: Path) -> None:
     counted = LexicalTerms(tmp_path / "terms", [batch], PLAIN)
     made = counted.writer(tmp_path / "shard", 0)
     with pytest.raises(ValueError, match="not those whose terms were counted"):
-        list(made.watch([(batch.slice(0, 1), None)]))
+        list(made.tee([(batch.slice(0, 1), None)]))
 
 
 def test_the_space_of_a_lexical_index_is_taken_before_it_is_written(

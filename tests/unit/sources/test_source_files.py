@@ -17,10 +17,12 @@ import pytest
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.index_root import layout
 from shoal.index_root.storage import Storage
-from shoal.indexing.plan import make_plan, spool_file
+from shoal.indexing.plan import make_plan
+from shoal.indexing.spool import spool_file
+from shoal.indexing.unit_input import read_unit
 from shoal.records import Passage
 from shoal.settings import BuildSettings
-from shoal.sources import Rejected, read_unit
+from shoal.sources import Rejected
 from shoal.sources.files import content, readable
 from tests.support.reading import ENCODER, Reading, json_lines
 
@@ -236,7 +238,8 @@ def test_a_spooled_file_is_not_spooled_again(folder: Path, read: Read) -> None:
 def test_units_of_a_file_whose_records_grow_are_bounded_by_bytes(
     name: str, folder: Path, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shoal.indexing.plan.UNIT_BYTES", 10_000)
+    for module in ("plan", "spool"):
+        monkeypatch.setattr(f"shoal.indexing.{module}.UNIT_BYTES", 10_000)
     rows = [{"id": str(number), "text": "x" * (10 if number < 900 else 4000)} for number in range(1000)]
     match name:
         case "a.jsonl.gz":

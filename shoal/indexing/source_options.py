@@ -1,0 +1,70 @@
+"""The options that say how an input is read, resolved once its format is known."""
+
+from typing import Any
+
+from shoal.errors import InvalidArgument
+from shoal.metadata import declared_types
+from shoal.settings import BuildSettings, SourceSettings
+from shoal.sources.listing import Format
+
+TEXT_CHARACTERS = 1000
+"""Characters of a passage of a text file, when `chunk_characters` is not set."""
+
+
+def resolve_source(settings: BuildSettings, source_format: Format) -> SourceSettings:
+    """Put the defaults that depend on the format in their places."""
+    values = settings.model_dump(include=set(SourceSettings.model_fields)) | {"format": source_format}
+    if source_format == "beir":
+        values["id_field"] = settings.id_field or "_id"
+        values["title_field"] = settings.title_field or "title"
+    elif source_format == "text":
+        values |= {"id_field": "id", "text_field": "text", "title_field": None}
+        values["chunk_characters"] = settings.chunk_characters or TEXT_CHARACTERS
+    else:
+        values["id_field"] = settings.id_field or "id"
+    if settings.columns is not None and source_format not in ("csv", "tsv"):
+        raise InvalidArgument(f"columns is for CSV and TSV; the input is {source_format}", param="columns")
+    if settings.columns is not None and len(set(settings.columns)) < len(settings.columns):
+        raise InvalidArgument("columns names a column twice", param="columns")
+    _check_vectors(settings, values)
+    declared = declared_types(settings.metadata_types)
+    taken = {values["id_field"], values["text_field"], values["title_field"], settings.vectors_field}
+    if taken := taken & declared.keys():
+        raise InvalidArgument(
+            f"metadata_types names {sorted(taken)[0]!r}, which is no metadata", param="metadata_types"
+        )
+    if settings.metadata_fields is not None and (lost := declared.keys() - set(settings.metadata_fields)):
+        raise InvalidArgument(
+            f"metadata_types names {sorted(lost)[0]!r}, which metadata_fields does not keep", param="metadata_types"
+        )
+    if settings.chunk_overlap and values["chunk_characters"] is None:
+        raise InvalidArgument("chunk_overlap needs chunk_characters, which is not set", param="chunk_overlap")
+    if settings.chunk_overlap >= (values["chunk_characters"] or settings.chunk_overlap + 1):
+        raise InvalidArgument("chunk_overlap must be less than chunk_characters", param="chunk_overlap")
+    return SourceSettings(**values)
+
+
+def _check_vectors(settings: BuildSettings, values: dict[str, Any]) -> None:
+    """Raise InvalidArgument where the input cannot have vectors of its own, or the field is another one already."""
+    field = settings.vectors_field
+    if field is None:
+        return
+    if settings.late_interaction == "stored":
+        raise InvalidArgument(
+            "late_interaction=stored keeps what the encoder makes of the texts, and with vectors_field no text is "
+            "encoded; leave one of them out",
+            param="late_interaction",
+        )
+    if values["format"] not in ("jsonl", "beir", "parquet"):
+        raise InvalidArgument(
+            f"vectors_field is for JSONL and Parquet; the input is {values['format']}", param="vectors_field"
+        )
+    if values["chunk_characters"] is not None:
+        raise InvalidArgument(
+            "vectors_field gives one vector for a whole text, chunk_characters cuts it; leave one of them out",
+            param="vectors_field",
+        )
+    if field in (values["id_field"], values["text_field"], values["title_field"], *(settings.metadata_fields or ())):
+        raise InvalidArgument(
+            f"vectors_field names {field!r}, which is the id, the text, the title or metadata", param="vectors_field"
+        )
