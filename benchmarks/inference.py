@@ -27,6 +27,7 @@ from shoal.inference import models
 from shoal.records import FloatArray
 from shoal.rerankers import load_reranker
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, RerankerSettings
+from shoal.testing.models import save_cross_encoder
 
 CANDIDATES = 25
 MFLOP_PER_TOKEN = 23.5
@@ -265,18 +266,6 @@ def read_texts(dataset: Path) -> tuple[list[str], list[str]]:
     corpus = read_jsonl(dataset / "corpus.jsonl.gz")
     passages = [f"{row.get('title', '')} {row['text']}".strip() for row in corpus]
     return passages, [row["text"] for row in read_jsonl(dataset / "queries.jsonl.gz")]
-
-
-def save_cross_encoder(folder: Path) -> Path:
-    """Save the embedded encoder's network under a head with random weights."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    encoder = models.resolve(EMBEDDED_ENCODER).fetch()
-    torch.manual_seed(1)
-    AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=1).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
-    return folder
 
 
 if __name__ == "__main__":

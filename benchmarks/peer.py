@@ -29,13 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.inference import save_cross_encoder
 from benchmarks.support.beir import read_jsonl
 from benchmarks.support.report import Figure, report
 from benchmarks.support.servers import SHARDS, SHOAL, Server, free_port, need_wrk, process, run, search, shoal
 from shoal.inference import models
 from shoal.settings import EMBEDDED_ENCODER
 from shoal.system.processes import adopt_orphans
+from shoal.testing.models import save_cross_encoder
 
 SCRIPT = Path(__file__).with_suffix(".lua")
 SAMPLE = 20

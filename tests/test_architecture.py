@@ -92,6 +92,36 @@ def test_no_test_folder_can_become_a_package_of_ours() -> None:
     assert not list((ROOT / "tests").rglob("__init__.py"))
 
 
+def imported_by(path: Path) -> set[str]:
+    """The modules that a file names in its imports, wherever they stand."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def test_no_test_imports_from_benchmarks() -> None:
+    """Logic that deserves a test lies in a package; a benchmark itself is run, by tests/contract/test_benchmarks.py."""
+    for path in sources("tests"):
+        assert not {name for name in imported_by(path) if name.split(".")[0] == "benchmarks"}, path
+
+
+def test_unit_tests_mirror_the_packages() -> None:
+    """tests/unit/search tests shoal/search, tests/unit/serve/web serve/web; on top lie tests of top-level modules."""
+    unit = ROOT / "tests" / "unit"
+    for path in sources("tests/unit"):
+        folder = path.parent.relative_to(unit)
+        if folder == Path():
+            tested = path.stem.removeprefix("test_")
+            assert (ROOT / "shoal" / f"{tested}.py").exists() or tested in ("cluster_files", "conftest"), path
+            continue
+        inside = ROOT if folder.parts[0] in PACKAGES else ROOT / "shoal"
+        assert (inside / folder / "__init__.py").exists(), f"{path}: there is no package {folder}"
+
+
 def test_every_setting_explains_itself() -> None:
     from shoal import settings
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.inference import save_cross_encoder
 from shoal.encoders import load_encoder
 from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.inference import models
 from shoal.records import FloatArray
 from shoal.rerankers import Reranker, load_reranker, rerankers
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, RerankerSettings
+from shoal.testing.models import save_cross_encoder
 from tests.support import tiny_models
 
 QUERIES = ["red fish", "what does vitamin d do for bones", "", "日本語 🎉"]
