@@ -29,7 +29,6 @@ LONG_FUNCTIONS = {
     "shoal/sources/listing.py:find_input",
 }
 LONG_FILES = {
-    "benchmarks/stored.py",
     "serve/dialects/native.py",
     "shoal/capacity/calibration.py",
     "shoal/indexing/plan.py",
@@ -135,6 +134,12 @@ def test_no_test_imports_from_benchmarks() -> None:
     """Logic that deserves a test lies in a package; a benchmark itself is run, by tests/contract/test_benchmarks.py."""
     for path in sources("tests"):
         assert not {name for name in imported_by(path) if name.split(".")[0] == "benchmarks"}, path
+
+
+def test_benchmarks_share_only_their_support() -> None:
+    for path in sources("benchmarks"):
+        shared = {name for name in imported_by(path) if name.split(".")[0] == "benchmarks"}
+        assert all(name.startswith("benchmarks.support.") for name in shared), path
 
 
 def test_unit_tests_mirror_the_packages() -> None:
