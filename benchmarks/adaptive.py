@@ -198,6 +198,19 @@ def simulate(
 
     needed = statistics.mean(statistics.mean(needed_depth(one) for one in queries.values()) for queries in recorded)
     figures = [Figure(f"{title}: depth that the same top {TOP_N} needs", needed, "pairs")]
+    return figures + compared_figures(mode, depth, whole, shallow, margins)
+
+
+def compared_figures(
+    mode: Mode,
+    depth: int,
+    whole: Sequence[Outcome],
+    shallow: dict[int, list[Outcome]],
+    margins: Sequence[Compared],
+) -> list[Figure]:
+    """What fixed depths lose, and what the best margin that halves the pairs does."""
+    title = f"{mode}, best {depth}"
+    figures = []
     for count, outcomes in shallow.items():
         lost = change(outcomes, whole)
         halves = mode == "hybrid" and 2 * count == depth
