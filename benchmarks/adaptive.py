@@ -16,57 +16,29 @@ the outcome.
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.quality import BM25, build, keep
+from benchmarks.support.corpora import BM25
 from benchmarks.support.report import Figure, report
-from shoal.encoders import TokenEncoder, load_encoder
-from shoal.evaluation.asking import LocalAsker
+from benchmarks.support.scored import DEPTHS, MODES, Scored, Scores, record
 from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.measures import MAIN, judge, paired_p_value
 from shoal.evaluation.runs import Run
-from shoal.index_root.storage import Storage
 from shoal.records import Mode
-from shoal.rerankers.late_interaction import LateInteraction
-from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, EvaluateSettings, ServeSettings
 from shoal.system.machine import usable_cores
 
-MODES: tuple[Mode, ...] = ("hybrid", "dense")
-DEPTHS = (50, 25)
 FIXED = (12, 20, 25, 30)
 QUANTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 TOP_N = 10
 LOSS = 0.002
 """What halving the pairs may cost."""
-
-Scores = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """The n candidates of one query in stage-one order, all of them reranked.
-
-    features: float64 (n, 2), cosine and BM25 / its maximum, 0 where the query was not searched that way. rerank, final:
-    float64 (n,), what the reranker gave and what the answer is ordered by.
-    """
-
-    ids: list[str]
-    features: Scores
-    rerank: Scores
-    final: Scores
-
-    def cut(self, depth: int) -> "Scored":
-        """The first candidates only, as a smaller top_k gives them."""
-        return Scored(self.ids[:depth], self.features[:depth], self.rerank[:depth], self.final[:depth])
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,39 +109,6 @@ def main() -> None:
             queries = [{query: one.cut(depth) for query, one in found[mode].items()} for found in recorded]
             figures += simulate(mode, depth, datasets, queries, options)
     report(f"Adaptive depth, waves of {options.first} and {options.step}", figures, options.json)
-
-
-def record(place: Path, dataset: Dataset, options: argparse.Namespace, folder: Path) -> dict[Mode, dict[str, Scored]]:
-    """Index one collection, and rerank what each mode finds for each query."""
-    encoder = load_encoder(EncoderSettings(encoder=EMBEDDED_ENCODER, dtype=options.dtype, threads=options.threads))
-    assert isinstance(encoder, TokenEncoder)
-    kept = keep(place, dataset, encoder, options.cache or folder / "vectors")
-    root = Storage(str(folder / place.name))
-    manifest = build(place, root, kept, argparse.Namespace(encoder=EMBEDDED_ENCODER, threads=options.threads))
-    timeout_ms = EvaluateSettings(dataset=str(place)).timeout_ms
-    with LocalAsker(root, manifest, kept, LateInteraction(kept, 0), ServeSettings(index=root.uri), timeout_ms) as asker:
-        found = {mode: {query: ask(asker, text, mode) for query, text in dataset.queries.items()} for mode in MODES}
-    print(f"{place.name}: {len(dataset.queries)} queries", file=sys.stderr, flush=True)
-    return found
-
-
-def ask(asker: LocalAsker, text: str, mode: Mode) -> Scored:
-    """Rerank the best candidates of one query, and bring them back into stage-one order."""
-    answer = asker.answer(text, mode, True, max(DEPTHS), explain=True)
-    if answer.degraded or answer.explain is None:
-        raise RuntimeError(f"{text!r} was not answered whole: {answer.degraded}")
-    candidates = {one["id"]: one for one in answer.explain["candidates"]}
-    results = sorted(answer.results, key=lambda result: result.retrieval_rank)
-    features = np.array(
-        [[candidates[one.id]["dense_score"] or 0, candidates[one.id]["lexical_score"] or 0] for one in results], float
-    ).reshape(-1, 2)
-    features[:, 1] /= features[:, 1].max(initial=0) or 1
-    return Scored(
-        [one.id for one in results],
-        features,
-        np.array([one.rerank_score for one in results], float),
-        np.array([one.score for one in results], float),
-    )
 
 
 def calibrate(queries: Iterable[Scored]) -> Calibration:
@@ -260,6 +199,19 @@ def simulate(
 
     needed = statistics.mean(statistics.mean(needed_depth(one) for one in queries.values()) for queries in recorded)
     figures = [Figure(f"{title}: depth that the same top {TOP_N} needs", needed, "pairs")]
+    return figures + compared_figures(mode, depth, whole, shallow, margins)
+
+
+def compared_figures(
+    mode: Mode,
+    depth: int,
+    whole: Sequence[Outcome],
+    shallow: dict[int, list[Outcome]],
+    margins: Sequence[Compared],
+) -> list[Figure]:
+    """What fixed depths lose, and what the best margin that halves the pairs does."""
+    title = f"{mode}, best {depth}"
+    figures = []
     for count, outcomes in shallow.items():
         lost = change(outcomes, whole)
         halves = mode == "hybrid" and 2 * count == depth

@@ -7,8 +7,6 @@ and the choice that a retriever uses.
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +14,20 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.support.clustered import BLOCK, TOP_K, clustered, median_ms, one_by_one, recall
 from benchmarks.support.report import Figure, report
-from shoal.capacity.synthetic import CLUSTERS, DIM, Centres
+from shoal.capacity.synthetic import DIM
 from shoal.filters import Filter, parse
 from shoal.indexes import ShardIndex, index_kind
 from shoal.metadata import FieldTypes
-from shoal.records import FloatArray, RowArray
+from shoal.records import FloatArray
 from shoal.settings import IndexSettings
 from shoal.shard.columns import Columns, ColumnWriter
 from shoal.shard.selection import Selections, search
 
-TOP_K = 10
 GOAL = 0.95
 SELECTIVITIES = (0.5, 0.1, 0.01, 0.0001)
 TYPES: FieldTypes = {"even": "number", "topic": "number"}
-BLOCK = 4096
-Found = tuple[FloatArray, RowArray]
 
 
 def main() -> None:
@@ -57,18 +53,6 @@ def main() -> None:
             figures += measure(kind.partition(":")[0], index, columns, fields, vectors, queries)
     title = f"Filtered search, {options.passages:,} clustered vectors of {DIM}, {options.queries} queries"
     report(title, figures, options.json)
-
-
-def clustered(count: int, queries: int) -> tuple[FloatArray, FloatArray, np.ndarray]:
-    """Return unit vectors (count, dim), queries (queries, dim) around the same centres, and the vectors' topics.
-
-    A topic is a number from 0 to 1, the same for all vectors of a cluster.
-    """
-    chance = np.random.default_rng(1)
-    centres = Centres(chance)
-    clusters = chance.integers(CLUSTERS, size=count)
-    vectors = centres.around(clusters, chance)
-    return vectors, centres.around(chance.integers(CLUSTERS, size=queries), chance), clusters / CLUSTERS
 
 
 def write_columns(path: Path, fields: dict[str, np.ndarray]) -> Columns:
@@ -159,32 +143,6 @@ def filter_of(document: dict[str, Any]) -> Filter:
     tree = parse(document, TYPES, 100, 16)
     assert tree is not None
     return tree
-
-
-def recall(found: list[Found], scores: FloatArray) -> float:
-    """Share of the exact nearest rows that were found; `scores` is -inf where a row is not selected."""
-    hits = total = 0
-    for (_, rows), exact in zip(found, scores, strict=True):
-        best = np.argpartition(-exact, TOP_K)[:TOP_K]
-        best = best[np.isfinite(exact[best])]
-        hits += len(set(best.tolist()) & set(rows[0].tolist()))
-        total += len(best)
-    return hits / total
-
-
-def one_by_one(queries: FloatArray, ask: Callable[[FloatArray], object]) -> float:
-    """Median milliseconds of one query."""
-    return median_ms(lambda number: ask(queries[number : number + 1]), len(queries))
-
-
-def median_ms(work: Callable[[int], object], times: int) -> float:
-    work(0)
-    seconds = []
-    for number in range(times):
-        began = time.perf_counter()
-        work(number)
-        seconds.append(time.perf_counter() - began)
-    return 1000 * float(np.median(seconds))
 
 
 if __name__ == "__main__":

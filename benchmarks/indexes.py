@@ -11,8 +11,9 @@ import faiss
 import numpy as np
 from rich.console import Console
 
-from benchmarks.filters import BLOCK, DIM, TOP_K, clustered, one_by_one, recall
+from benchmarks.support.clustered import BLOCK, TOP_K, clustered, one_by_one, recall
 from benchmarks.support.report import Figure, report
+from shoal.capacity.synthetic import DIM
 from shoal.indexes import exact_path, index_kind, kinds
 from shoal.indexing.recall import ExactSearch, Tuning, attempt
 from shoal.records import FloatArray

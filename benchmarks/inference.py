@@ -28,6 +28,7 @@ from shoal.records import FloatArray
 from shoal.rerankers import load_reranker
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, RerankerSettings
 from shoal.system.machine import usable_cores
+from shoal.testing.models import save_cross_encoder
 
 CANDIDATES = 25
 MFLOP_PER_TOKEN = 23.5
@@ -125,16 +126,23 @@ def speed(passages: list[str], queries: list[str], threads: int, rounds: int) ->
             run()
             seconds[name].append(time.perf_counter() - started)
 
+    tokens = sum(map(len, reference.tokenizer(passages, truncation=True)["input_ids"]))
+    return speed_figures(seconds, statistics.median(peaks), len(passages), tokens, len(queries))
+
+
+def speed_figures(
+    seconds: dict[str, list[float]], peak: float, passages: int, tokens: int, queries: int
+) -> list[Figure]:
+    """Rates and ratios of what was timed, by name; peak: of bfloat16 matrix products, in GFLOP/s."""
+
     def ratio(name: str, other: str) -> float:
         """Median over the rounds of how many times faster `name` is: what ran in one round shared its conditions."""
         return statistics.median(b / a for a, b in zip(seconds[name], seconds[other], strict=True))
 
-    tokens = sum(map(len, reference.tokenizer(passages, truncation=True)["input_ids"]))
     rate = {name: statistics.median(times) for name, times in seconds.items()}
-    peak = statistics.median(peaks)
     figures = [Figure("peak of bfloat16 matrix products", peak, "GFLOP/s")]
     for dtype in ("reference", *CPU_DTYPES):
-        figures.append(Figure(f"passages, {dtype}", len(passages) / rate[f"passages {dtype}"], "passages/s"))
+        figures.append(Figure(f"passages, {dtype}", passages / rate[f"passages {dtype}"], "passages/s"))
     figures += [
         Figure("passages, bfloat16: tokens", tokens / rate["passages bfloat16"], "tokens/s"),
         Figure(
@@ -152,7 +160,7 @@ def speed(passages: list[str], queries: list[str], threads: int, rounds: int) ->
         value = ratio(f"{what} {dtype}", f"{what} reference")
         figures.append(Figure(f"{what}, {dtype} against the reference", value, "x", f">= {goal}", value >= goal))
     for dtype in ("reference", *CPU_DTYPES):
-        figures.append(Figure(f"one query, {dtype}", 1000 * rate[f"queries {dtype}"] / len(queries), "ms"))
+        figures.append(Figure(f"one query, {dtype}", 1000 * rate[f"queries {dtype}"] / queries, "ms"))
     share = 1 / ratio("queries bfloat16", "queries reference")
     figures.append(Figure("one query, bfloat16 against the reference", share, "x", "<= 0.3", share <= 0.3))
     figures.append(Figure("late interaction of 25 candidates, torch float32", 1000 * rate["late torch"], "ms"))
@@ -266,18 +274,6 @@ def read_texts(dataset: Path) -> tuple[list[str], list[str]]:
     corpus = read_jsonl(dataset / "corpus.jsonl.gz")
     passages = [f"{row.get('title', '')} {row['text']}".strip() for row in corpus]
     return passages, [row["text"] for row in read_jsonl(dataset / "queries.jsonl.gz")]
-
-
-def save_cross_encoder(folder: Path) -> Path:
-    """Save the embedded encoder's network under a head with random weights."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    encoder = models.resolve(EMBEDDED_ENCODER).fetch()
-    torch.manual_seed(1)
-    AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=1).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
-    return folder
 
 
 if __name__ == "__main__":

@@ -9,66 +9,22 @@ is ten times that rate, from connections that pause between requests.
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import threading
-from collections import Counter
-from dataclasses import dataclass, field
-from math import inf
 from pathlib import Path
 
 from benchmarks.support.report import Figure, report
-from benchmarks.support.servers import SHARDS, Server, docstrings, need_wrk, shoal, spread
+from benchmarks.support.servers import SHARDS, Server, docstrings, need_wrk, shoal
+from benchmarks.support.wrk import ACCEPTED, Load, ask, write_queries
 from shoal.settings import ServeSettings
 from shoal.system.processes import adopt_orphans, descendants
 
-SCRIPT = Path(__file__).with_suffix(".lua")
-QUERIES = 500
 FACTOR = 10
 PAUSE_MS = 200
 """Mean pause of a connection of the overload: long beside a refusal, so that refusing does not raise the rate."""
 RECOVERY_S = 10
-WINDOW_S = 2
 FULL = 0.9
 """Share of the throughput before, over WINDOW_S seconds, that counts as full speed: such windows vary by as much."""
-
-
-@dataclass
-class Load:
-    """What came back: counts by latency in seconds, by kind: a status, or `degraded` for a 200 that was less.
-
-    ended: when the accepted ones did, in tenths of a second from the beginning.
-    """
-
-    seconds: float
-    lost: int
-    latencies: dict[str, Counter[float]] = field(default_factory=dict)
-    ended: Counter[int] = field(default_factory=Counter)
-
-    def until(self, rate: float) -> float:
-        """Seconds until so many a second were answered for WINDOW_S seconds; infinite if they never were."""
-        for start in range(10 * (int(self.seconds) - WINDOW_S) + 1):
-            if sum(self.ended[start + tenth] for tenth in range(10 * WINDOW_S)) >= rate * WINDOW_S:
-                return start / 10
-        return inf
-
-    def count(self, *kinds: str) -> int:
-        """Answers of some kinds, or of all."""
-        return sum(self.latencies[kind].total() for kind in kinds or self.latencies if kind in self.latencies)
-
-    def percentile(self, percent: float, *kinds: str) -> float:
-        """A latency in ms that so many of the answers of some kinds had at most; 0 if there was none."""
-        together: Counter[float] = sum((self.latencies.get(kind, Counter()) for kind in kinds), Counter())
-        left = percent / 100 * together.total()
-        for seconds, count in sorted(together.items()):
-            left -= count
-            if left <= 0:
-                return 1000 * seconds
-        return 0.0
-
-
-ACCEPTED = ("200", "degraded")
 
 
 def main() -> None:
@@ -139,40 +95,6 @@ def measure(server: Server, queries: Path, options: argparse.Namespace) -> list[
         Figure("overload: memory of all processes", growth, "% more", "<= 5", growth <= 5),
         Figure("after it: until full speed", recovered, "s", "<= 5", recovered <= 5),
     ]
-
-
-def write_queries(texts: list[str], folder: Path) -> Path:
-    """Write the words of some texts from all over, a query a line."""
-    file = folder / "queries"
-    plain = ("".join(c if c.isascii() and c.isalnum() else " " for c in text) for text in spread(texts, QUERIES))
-    file.write_text("\n".join(plain))
-    return file
-
-
-def ask(server: Server, queries: Path, rerank: bool, connections: int, seconds: int, pause_ms: int) -> Load:
-    """Run wrk once."""
-    command = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--timeout=60s"]
-    words = [server.search, "--", str(queries), str(rerank).lower(), str(pause_ms)]
-    output = subprocess.run([*command, f"--script={SCRIPT}", *words], capture_output=True, text=True, check=False)
-    line = output.stdout.rstrip().rpartition("\n")[2].split()
-    if output.returncode or line[:1] != ["shoal"]:
-        sys.exit(f"wrk failed: {output.stdout}{output.stderr}")
-    return parsed(line[1:])
-
-
-def parsed(words: list[str]) -> Load:
-    """Read what the script prints: seconds, requests lost, and what happened how often, KIND:TENTHS:TIMES.
-
-    The tenths are of a millisecond, a latency, or with the kind `ended` of a second, a moment.
-    """
-    load = Load(float(words[0]), int(words[1]))
-    for word in words[2:]:
-        kind, tenths, times = word.rsplit(":", 2)
-        if kind == "ended":
-            load.ended[int(tenths)] += int(times)
-            continue
-        load.latencies.setdefault(kind, Counter())[int(tenths) / 1e4] += int(times)
-    return load
 
 
 def memory(server: int) -> float:

@@ -14,10 +14,8 @@ own under each load, in which threads ask.
 """
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,15 +27,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.inference import save_cross_encoder
 from benchmarks.support.beir import read_jsonl
 from benchmarks.support.report import Figure, report
-from benchmarks.support.servers import SHARDS, SHOAL, Server, free_port, need_wrk, process, run, search, shoal
+from benchmarks.support.servers import SHARDS, SHOAL, Server, free_port, need_wrk, process, run, shoal
+from benchmarks.support.wrk import Measured, bodies, load
 from shoal.inference import models
 from shoal.settings import EMBEDDED_ENCODER
 from shoal.system.processes import adopt_orphans
+from shoal.testing.models import save_cross_encoder
 
-SCRIPT = Path(__file__).with_suffix(".lua")
 SAMPLE = 20
 """Queries whose answers are compared."""
 
@@ -52,17 +50,6 @@ class Kind:
 
 
 LOADS = (Kind("c=1", 1, rerank=False), Kind("c=32", 32, rerank=False), Kind("c=16, reranked", 16, rerank=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What wrk saw: answers a second, and their latencies in ms."""
-
-    rate: float
-    p50: float
-    p99: float
-    mean: float
-    seconds: float
 
 
 def main() -> None:
@@ -224,13 +211,6 @@ def agreement(ours: Server, other: Server, texts: list[str]) -> Figure:
     return Figure("of the ten best of both servers, the same", share, "", ">= 0.95", share >= 0.95)
 
 
-def bodies(folder: Path, texts: list[str]) -> Path:
-    """A file of request bodies without reranking that both servers understand."""
-    file = folder / "bodies"
-    file.write_text("\n".join(json.dumps(search(text)) for text in texts))
-    return file
-
-
 def ask_all(server: Server, texts: list[str], clients: int) -> Measured:
     """Ask for all of these with reranking, so many at once. Ends the program if one was not reranked."""
     started = time.perf_counter()
@@ -245,19 +225,6 @@ def ask_all(server: Server, texts: list[str], clients: int) -> Measured:
         ms = sorted(pool.map(ask, texts))
     seconds = time.perf_counter() - started
     return Measured(len(ms) / seconds, statistics.median(ms), ms[-1], statistics.mean(ms), seconds)
-
-
-def load(url: str, body: Path, connections: int, seconds: int) -> Measured:
-    """Run wrk once. Ends the program if a request failed."""
-    command = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--timeout=60s"]
-    output = subprocess.run(
-        [*command, f"--script={SCRIPT}", url, "--", str(body)], capture_output=True, text=True, check=False
-    )
-    words = output.stdout.rstrip().rpartition("\n")[2].split()
-    if output.returncode or words[:1] != ["shoal"] or words[3] != "0":
-        sys.exit(f"wrk failed on {url}: {output.stdout}{output.stderr}")
-    us, requests, _, p50, p99, mean = map(float, words[1:])
-    return Measured(1e6 * requests / us, p50 / 1000, p99 / 1000, mean / 1000, us / 1e6)
 
 
 @contextmanager

@@ -14,10 +14,10 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from benchmarks.peer import Measured, bodies, load
 from benchmarks.support.beir import read_jsonl
 from benchmarks.support.report import Figure, report
 from benchmarks.support.servers import SHARDS, SHOAL, need_wrk, run, shoal
+from benchmarks.support.wrk import Measured, bodies, load
 from shoal.system.processes import adopt_orphans
 
 VARIANTS: dict[str, tuple[list[str], dict[str, str]]] = {

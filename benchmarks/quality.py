@@ -10,41 +10,25 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.support.beir import read_jsonl
+from benchmarks.support.corpora import BM25, build, keep, median_ms
 from benchmarks.support.report import Figure, report
-from benchmarks.support.vectors import KeptEncoder
 from shoal.encoders import Encoder, TokenEncoder, load_encoder
 from shoal.evaluation.asking import LocalAsker, ask_all, ask_planned, planned
 from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.evaluate import with_the_rest
 from shoal.evaluation.measures import Row, judge
 from shoal.evaluation.runs import DEPTH
-from shoal.index_root import versions
-from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.indexing.commits import Tally
-from shoal.indexing.embed import embed_unit
-from shoal.indexing.lexical import describe_lexical, merge_shards
-from shoal.indexing.plan import make_plan
-from shoal.indexing.publish import field_types, make_manifest
-from shoal.indexing.recall import Tuning
-from shoal.indexing.sample import sample_vectors
-from shoal.indexing.shards import count_shard, index_shard
-from shoal.indexing.spool import spool
-from shoal.indexing.tokens import read_codec, train_codec
 from shoal.rerankers import Reranker, load_reranker
 from shoal.rerankers.late_interaction import LateInteraction
 from shoal.settings import (
     EMBEDDED_ENCODER,
-    BuildSettings,
     EncoderSettings,
     EvaluateSettings,
     RerankerSettings,
@@ -52,12 +36,8 @@ from shoal.settings import (
 )
 from shoal.system.machine import usable_cores
 
-SHARDS = 3
 LATENCY_CANDIDATES = 25
-LATENCY_QUERIES = 11
 STAGES = ["dense", "lexical", "rrf", "hybrid", "dense+rerank", "lexical+rerank", "hybrid+rerank"]
-# nDCG@10 of all judged queries: BM25 with k1 1.5, b 0.75 and an English stemmer; the embedded encoder by exact search.
-BM25 = {"scifact": 0.686, "cranfield": 0.519, "stackexchange-5sites": 0.495, "hotpotqa-500": 0.784, "boolq-dev": 0.868}
 DENSE = {"scifact": 0.645, "cranfield": 0.508}
 SCIFACT_HYBRID = 0.71
 
@@ -129,54 +109,6 @@ def measure(place: Path, dataset: Dataset, encoder: Encoder, options: argparse.N
     return judge([*with_the_rest(runs), replace(run, name="rrf")], dataset.judgements)
 
 
-def keep(place: Path, dataset: Dataset, encoder: TokenEncoder, folder: Path) -> KeptEncoder:
-    """Encode a collection once, or find what an earlier run has kept of it."""
-    kept = KeptEncoder(encoder, folder)
-    corpus = read_jsonl(place / "corpus.jsonl.gz")
-    kept.prepare("query", list(dataset.queries.values()))
-    kept.prepare("passage", [f"{row['title']} {row['text']}" if row.get("title") else row["text"] for row in corpus])
-    return kept
-
-
-def build(
-    source: Path,
-    root: Storage,
-    encoder: Encoder,
-    options: argparse.Namespace,
-    late_interaction: Literal["none", "stored"] = "none",
-) -> Manifest:
-    """Take the steps of the build job, one after the other in this process."""
-    settings = BuildSettings(
-        source=str(source),
-        index=root.uri,
-        encoder=options.encoder,
-        index_kind="flat",
-        shards=SHARDS,
-        threads=options.threads,
-        late_interaction=late_interaction,
-    )
-    plan = spool(make_plan(settings, encoder.fingerprint()), root)
-    tally = Tally(len(plan.units), plan.shards)
-    codec = None
-    if plan.stores_tokens:
-        train_codec(plan, encoder, root)
-        codec = read_codec(plan, root)
-    for unit in plan.units:
-        done = embed_unit(plan, unit, encoder, root, codec)
-        tally.add_unit(done.unit, done.lines, done.rows, len(done.rejected), done.fields)
-    fields = field_types(plan, tally)
-    queries = sample_vectors(root, plan.hash, tally.passages, plan.shards, encoder.dim, 0, seed=2)
-    for shard in range(plan.shards):
-        count_shard(plan, shard, root)
-    merge_shards(plan, root)
-    commits = [index_shard(plan, shard, root, queries, options.threads, fields) for shard in range(plan.shards)]
-    for commit in commits:
-        tally.add_shard(commit)
-    manifest = make_manifest(plan, tally, commits, Tuning().describe(plan.index), [], describe_lexical(plan, root))
-    versions.publish(root, manifest)
-    return manifest
-
-
 def goals(results: dict[str, dict[str, float]], whole: set[str]) -> list[Figure]:
     """What must hold, by collection and stage. whole: the collections whose queries were all asked."""
     figures = []
@@ -225,19 +157,6 @@ def reranker_settings(options: argparse.Namespace) -> RerankerSettings:
         threads=options.threads,
         token_cache_bytes=0,
     )
-
-
-def median_ms(reranker: Reranker, place: Path, candidates: int) -> float:
-    """Time single queries with passages that the reranker has not read before."""
-    queries = list(read_dataset(str(place)).queries.values())[:LATENCY_QUERIES]
-    texts = [f"{row.get('title', '')} {row['text']}".strip() for row in read_jsonl(place / "corpus.jsonl.gz")]
-    times = []
-    for number, query in enumerate(queries):
-        passages = texts[number * candidates : (number + 1) * candidates]
-        started = time.perf_counter()
-        reranker.score(query, passages)
-        times.append((time.perf_counter() - started) * 1000)
-    return statistics.median(times)
 
 
 if __name__ == "__main__":

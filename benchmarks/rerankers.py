@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.quality import build, keep, median_ms
+from benchmarks.support.corpora import build, keep, median_ms
 from benchmarks.support.report import Figure, report
 from shoal.encoders import TokenEncoder, load_encoder
 from shoal.evaluation.asking import LocalAsker, ask_all

@@ -17,9 +17,9 @@ from collections import Counter
 from itertools import cycle
 from pathlib import Path
 
-from benchmarks.overload import ACCEPTED, Load, ask, write_queries
 from benchmarks.support.report import Figure, report
 from benchmarks.support.servers import SHARDS, Server, docstrings, need_wrk, shoal
+from benchmarks.support.wrk import ACCEPTED, Load, ask, write_queries
 from shoal import Client
 from shoal.index_root import versions
 from shoal.index_root.storage import Storage

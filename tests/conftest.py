@@ -19,6 +19,9 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 # Ray's own report of a crash goes where pytest keeps it to itself; Python's is seen.
 os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
 
+# Contract suites assert as test modules do: with the values that failed.
+pytest.register_assert_rewrite("shoal.testing")
+
 # No test asserts a time, and a busy machine makes any deadline too short.
 hypothesis.settings.register_profile("shoal", deadline=None)
 hypothesis.settings.load_profile("shoal")

@@ -29,7 +29,7 @@ class ServiceSets:
     may. served: the version that the endpoint answers from, None if that cannot be told.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - how services start, end and fail is Ray's business, given as functions
         self,
         settings: ServeSettings,
         plan: ServingPlan,

@@ -18,7 +18,7 @@ app = typer.Typer()
 
 
 @app.command()
-def compare(
+def compare(  # noqa: PLR0913 - one parameter for each option
     query: Query,
     url: Url = DEFAULT_URL,
     top_k: Annotated[

@@ -15,7 +15,7 @@ app = typer.Typer()
 
 
 @app.command()
-def search(
+def search(  # noqa: PLR0913 - one parameter for each option
     query: Query,
     url: Url = DEFAULT_URL,
     top_k: TopK = None,

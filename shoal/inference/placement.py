@@ -44,6 +44,14 @@ def place(settings: InferenceSettings) -> Placement:
         device = "cuda" if backend != "openvino" and dtype != "int8" and has_gpu() else "cpu"
     if backend == "auto":
         backend = "openvino" if device == "cpu" and dtype != "float16" and has_openvino() else "torch"
+    _check_backend(backend, device, dtype)
+    if dtype == "auto":
+        dtype = "float16" if device == "cuda" else "bfloat16" if has_bfloat16() else "float32"
+    return Placement(backend, device, dtype)
+
+
+def _check_backend(backend: str, device: str, dtype: str) -> None:
+    """Raise InvalidArgument for what a backend cannot do, or is not installed for."""
     if backend == "openvino":
         if device == "cuda":
             raise InvalidArgument("backend=openvino computes on CPUs: set device to cpu, or backend to torch")
@@ -56,9 +64,6 @@ def place(settings: InferenceSettings) -> Placement:
             raise InvalidArgument("dtype=float16 needs backend=torch; a CPU takes bfloat16 or float32", param="dtype")
     elif dtype == "int8":
         raise InvalidArgument("dtype=int8 needs backend=openvino on a CPU", param="dtype")
-    if dtype == "auto":
-        dtype = "float16" if device == "cuda" else "bfloat16" if has_bfloat16() else "float32"
-    return Placement(backend, device, dtype)
 
 
 def has_gpu() -> bool:

@@ -31,7 +31,7 @@ class Batcher(Generic[T, R]):
     No caller waits beyond its own deadline, whatever the handler does.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a mechanism on its own: each has a default but the first
         self,
         handler: Callable[[list[T]], Awaitable[Sequence[R]]],
         *,

@@ -95,7 +95,7 @@ class ShardClient:
             is left to go on with.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place, `FanOut`
         self,
         number: int,
         service: ShardService,

@@ -79,7 +79,7 @@ class ShardSearch:
         )
 
 
-def _unpack(
+def _unpack(  # noqa: PLR0913 - the parts of a message as they travel
     version: str,
     top_k: int,
     with_passages: bool,

@@ -24,7 +24,7 @@ BATCH_ROWS = 4096
 """Rows of one record batch of passages.arrow and metadata.arrow; only the last one is smaller."""
 
 
-def write_shard(
+def write_shard(  # noqa: PLR0913 - what a shard is made of
     folder: Path,
     blocks: Iterable[tuple[pa.RecordBatch, FloatArray]],
     *,

@@ -110,7 +110,7 @@ class FieldMapping:
         except OverflowError:
             raise BadRecord(f"the vector field {field!r} holds a number beyond float32") from None
 
-    def _metadata(self, record: dict[str, Any]) -> dict[str, MetadataValue]:
+    def _metadata(self, record: dict[str, Any]) -> dict[str, MetadataValue]:  # noqa: C901 - a case for each type
         if type(nested := record.get("metadata")) is dict:
             del record["metadata"]
             record = {**nested, **record}

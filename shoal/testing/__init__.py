@@ -1,1 +1,1 @@
-"""Aids for tests of Shoal and of what is built on it: an event loop with virtual time, and fakes of every service."""
+"""Aids for tests of Shoal and of plug-ins: contract suites, fakes of every service, an event loop with virtual time."""

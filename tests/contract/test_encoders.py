@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,12 @@ from shoal.inference import conversion, models, placement
 from shoal.inference.network import NotConvertible
 from shoal.inference.runner import token_batches
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, InferenceSettings
+from shoal.testing.encoder_contract import TEXTS, EncoderContract, Load, TokenEncoderContract
 from tests.support import tiny_models
 
 WEIGHTLESS = "hashing"
 PROMPTS = {"query": "query: ", "document": "passage: "}
 MODEL_BACKENDS = [backend for backend in backends() if backend != WEIGHTLESS]
-TEXTS = [
-    "red fish",
-    "",
-    " \n\t",
-    "a",
-    "naïve café, déjà vu " * 20,
-    "日本語のテキストと emoji 🎉🐟",
-    "vitamin " * 10_000,
-    "x" * 5_000,
-    "nul \x00 and a lone surrogate \ud800",
-    "the heron and the otter eat a red fish",
-    *("otter snail cell " * words for words in range(1, 60)),
-]
 ENCODABLE = [text for text in TEXTS if "\ud800" not in text]  # sentence-transformers itself refuses a lone surrogate
 
 
@@ -65,74 +54,10 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("converted") / "none"
 
 
-@pytest.fixture(scope="module", params=backends())
-def backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def encoder(backend: str, tiny: Path) -> Encoder:
-    return load(backend, tiny)
-
-
-def test_vectors_are_normalised_float32_of_the_promised_shape(encoder: Encoder) -> None:
-    for vectors in (encoder.encode_queries(TEXTS), encoder.encode_passages(TEXTS)):
-        assert vectors.dtype == np.float32
-        assert vectors.shape == (len(TEXTS), encoder.dim)
-        assert vectors.flags.c_contiguous
-        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    assert encoder.encode_queries([]).shape == (0, encoder.dim)
-    assert encoder.encode_passages([]).shape == (0, encoder.dim)
-
-
-def test_the_order_of_the_input_is_kept(encoder: Encoder) -> None:
-    shuffled = np.random.default_rng(1).permutation(len(TEXTS))
-    vectors = encoder.encode_passages(TEXTS)
-    np.testing.assert_allclose(encoder.encode_passages([TEXTS[row] for row in shuffled]), vectors[shuffled], atol=1e-5)
-    for row in (0, 1, 5, 9):
-        np.testing.assert_allclose(encoder.encode_passages([TEXTS[row]])[0], vectors[row], atol=1e-5)
-
-
-def test_the_same_texts_give_the_same_bits(backend: str, encoder: Encoder, tiny: Path) -> None:
-    again = load(backend, tiny)
-    assert again.encode_passages(TEXTS).tobytes() == encoder.encode_passages(TEXTS).tobytes()
-    assert again.fingerprint() == encoder.fingerprint()
-
-
-def test_the_size_of_batches_does_not_show(backend: str, encoder: Encoder, tiny: Path) -> None:
-    vectors = load(backend, tiny, batch_tokens=256).encode_passages(TEXTS)
-    np.testing.assert_allclose(vectors, encoder.encode_passages(TEXTS), atol=1e-5)
-
-
-def test_the_fingerprint_says_what_decides(backend: str, encoder: Encoder, tiny: Path) -> None:
-    fingerprint = encoder.fingerprint()
-    assert fingerprint.dim == encoder.dim
-    assert fingerprint.dtype == "float32"
-    shorter = load(backend, tiny, max_length=16)
-    assert shorter.fingerprint().max_length == 16
-    assert not shorter.fingerprint().matches(fingerprint)
-
-
-def test_no_more_than_max_length_is_read(backend: str, tiny: Path) -> None:
-    encoder = load(backend, tiny, max_length=16)
-    start = "red fish " * 8
-    one, other = encoder.encode_passages([start + "otter " * 50, start + "vitamin " * 50])
-    assert one @ other > 0.9999
-    assert np.min(encoder.encode_queries(["red"]) @ encoder.encode_queries(["disease"]).T) < 0.9999
-
-
-def test_token_vectors_come_with_the_vector_of_the_text(encoder: Encoder) -> None:
-    assert isinstance(encoder, TokenEncoder)
-    for texts, vectors in (
-        (encoder.encode_query_tokens(TEXTS), encoder.encode_queries(TEXTS)),
-        (encoder.encode_passage_tokens(TEXTS), encoder.encode_passages(TEXTS)),
-    ):
-        np.testing.assert_allclose(np.stack([text.vector for text in texts]), vectors, atol=1e-5)
-        for text in texts:
-            assert text.tokens.ndim == 2
-            assert len(text.tokens) >= 1
-            np.testing.assert_allclose(np.linalg.norm(text.tokens, axis=1), 1, atol=1e-4)
-    assert encoder.encode_passage_tokens([]) == []
+class TestEveryEncoder(EncoderContract, TokenEncoderContract):
+    @pytest.fixture(scope="class", params=backends())
+    def load(self, request: pytest.FixtureRequest, tiny: Path) -> Load:
+        return partial(load, request.param, tiny)
 
 
 @pytest.mark.parametrize("backend", MODEL_BACKENDS)

@@ -2,6 +2,8 @@
 
 In the test suite a few hundred requests, the same each time. `SHOAL_FUZZ_REQUESTS=100000` sends so many, others each
 time; CONTRIBUTING.md has the command. The server behind it is the real one, in this process and without Ray.
+
+Long because the inputs stand beside the one server and the one judgement of answers that all of them share.
 """
 
 import asyncio

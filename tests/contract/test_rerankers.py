@@ -6,27 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.inference import save_cross_encoder
 from shoal.encoders import load_encoder
 from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.inference import models
 from shoal.records import FloatArray
 from shoal.rerankers import Reranker, load_reranker, rerankers
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, RerankerSettings
+from shoal.testing.models import save_cross_encoder
+from shoal.testing.reranker_contract import PAIRS, QUERIES, RerankerContract
 from tests.support import tiny_models
-
-QUERIES = ["red fish", "what does vitamin d do for bones", "", "日本語 🎉"]
-PASSAGES = [
-    "a red fish and a blue fish",
-    "",
-    "vitamin d and bone disease " * 30,
-    "the otter " * 5_000,
-    "lone surrogate \ud800 and nul \x00",
-    "the heron",
-    "日本語のテキスト",
-    "a red fish and a blue fish",
-]
-PAIRS = [(query, passage) for passage in PASSAGES for query in QUERIES]
 
 
 @pytest.fixture(scope="module")
@@ -40,41 +28,15 @@ def bi_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models.save_bi_encoder(tmp_path_factory.mktemp("tiny"), prompts=prompts)
 
 
-@pytest.fixture(scope="module", params=[*rerankers(), "late_interaction:hashing"])
-def reranker(request: pytest.FixtureRequest, cross_encoder: Path, bi_encoder: Path) -> Reranker:
-    name, _, encoder = request.param.partition(":")
-    return load(str(cross_encoder) if name == "cross_encoder" else name, encoder=encoder or str(bi_encoder))
-
-
 def load(name: str, **options: Any) -> Reranker:
     return load_reranker(RerankerSettings(reranker=name, device="cpu", **{"dtype": "float32", **options}))
 
 
-def test_there_is_one_finite_score_for_each_pair(reranker: Reranker) -> None:
-    scores = reranker.score_pairs(PAIRS)
-    assert scores.dtype == np.float32
-    assert scores.shape == (len(PAIRS),)
-    assert np.isfinite(scores).all()
-    assert reranker.score_pairs([]).shape == (0,)
-    assert reranker.score("red fish", []).shape == (0,)
-
-
-def test_scores_are_in_the_order_of_the_pairs(reranker: Reranker) -> None:
-    scores = reranker.score_pairs(PAIRS)
-    shuffled = np.random.default_rng(3).permutation(len(PAIRS))
-    np.testing.assert_allclose(reranker.score_pairs([PAIRS[row] for row in shuffled]), scores[shuffled], atol=1e-4)
-    for number, query in enumerate(QUERIES):
-        np.testing.assert_allclose(reranker.score(query, PASSAGES), scores[number :: len(QUERIES)], atol=1e-4)
-
-
-def test_the_same_pairs_have_the_same_score(reranker: Reranker) -> None:
-    assert np.array_equal(reranker.score_pairs(PAIRS), reranker.score_pairs(PAIRS))
-    scores = reranker.score("red fish", PASSAGES)
-    assert scores[0] == pytest.approx(scores[-1], abs=1e-5)
-
-
-def test_a_reranker_has_a_name(reranker: Reranker) -> None:
-    assert reranker.name()
+class TestEveryReranker(RerankerContract):
+    @pytest.fixture(scope="class", params=[*rerankers(), "late_interaction:hashing"])
+    def reranker(self, request: pytest.FixtureRequest, cross_encoder: Path, bi_encoder: Path) -> Reranker:
+        name, _, encoder = request.param.partition(":")
+        return load(str(cross_encoder) if name == "cross_encoder" else name, encoder=encoder or str(bi_encoder))
 
 
 class TestCrossEncoder:

@@ -61,7 +61,7 @@ def passages(count: int, marker: str = "") -> list[Passage]:
     ]
 
 
-def publish(
+def publish(  # noqa: PLR0913 (every test names the few that it needs)
     root: Path,
     version: str,
     content: Sequence[Passage],

@@ -1,0 +1,104 @@
+"""What every encoder must pass. In the tests of a backend of your own:
+
+    class TestMine(EncoderContract, TokenEncoderContract):
+        @pytest.fixture(scope="class")
+        def load(self) -> Load:
+            return lambda **options: load_encoder(EncoderSettings(backend="mine", dtype="float32", **options))
+
+`load` gives a new encoder each time, in float32 on the CPU; its options are fields of `EncoderSettings`. An encoder
+without vectors of tokens leaves `TokenEncoderContract` out. With `pytest.register_assert_rewrite("shoal.testing")` in a
+conftest.py, pytest shows the values of an assertion that fails.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from shoal.encoders import Encoder, TokenEncoder
+
+Load = Callable[..., Encoder]
+TEXTS = [
+    "red fish",
+    "",
+    " \n\t",
+    "a",
+    "naïve café, déjà vu " * 20,
+    "日本語のテキストと emoji 🎉🐟",
+    "vitamin " * 10_000,
+    "x" * 5_000,
+    "nul \x00 and a lone surrogate \ud800",
+    "the heron and the otter eat a red fish",
+    *("otter snail cell " * words for words in range(1, 60)),
+]
+"""Short and long, empty, of several scripts, with characters that no text should have."""
+
+
+class _Loaded:
+    @pytest.fixture(scope="class")
+    def encoder(self, load: Load) -> Encoder:
+        """One encoder for all tests of the class."""
+        return load()
+
+
+class EncoderContract(_Loaded):
+    """The promises of `shoal.encoders.Encoder`."""
+
+    def test_vectors_are_normalised_float32_of_the_promised_shape(self, encoder: Encoder) -> None:
+        for vectors in (encoder.encode_queries(TEXTS), encoder.encode_passages(TEXTS)):
+            assert vectors.dtype == np.float32
+            assert vectors.shape == (len(TEXTS), encoder.dim)
+            assert vectors.flags.c_contiguous
+            np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+        assert encoder.encode_queries([]).shape == (0, encoder.dim)
+        assert encoder.encode_passages([]).shape == (0, encoder.dim)
+
+    def test_the_order_of_the_input_is_kept(self, encoder: Encoder) -> None:
+        shuffled = np.random.default_rng(1).permutation(len(TEXTS))
+        vectors = encoder.encode_passages(TEXTS)
+        np.testing.assert_allclose(
+            encoder.encode_passages([TEXTS[row] for row in shuffled]), vectors[shuffled], atol=1e-5
+        )
+        for row in (0, 1, 5, 9):
+            np.testing.assert_allclose(encoder.encode_passages([TEXTS[row]])[0], vectors[row], atol=1e-5)
+
+    def test_the_same_texts_give_the_same_bits(self, encoder: Encoder, load: Load) -> None:
+        again = load()
+        assert again.encode_passages(TEXTS).tobytes() == encoder.encode_passages(TEXTS).tobytes()
+        assert again.fingerprint() == encoder.fingerprint()
+
+    def test_the_size_of_batches_does_not_show(self, encoder: Encoder, load: Load) -> None:
+        vectors = load(batch_tokens=256).encode_passages(TEXTS)
+        np.testing.assert_allclose(vectors, encoder.encode_passages(TEXTS), atol=1e-5)
+
+    def test_the_fingerprint_says_what_decides(self, encoder: Encoder, load: Load) -> None:
+        fingerprint = encoder.fingerprint()
+        assert fingerprint.dim == encoder.dim
+        assert fingerprint.dtype == "float32"
+        shorter = load(max_length=16)
+        assert shorter.fingerprint().max_length == 16
+        assert not shorter.fingerprint().matches(fingerprint)
+
+    def test_no_more_than_max_length_is_read(self, load: Load) -> None:
+        encoder = load(max_length=16)
+        start = "red fish " * 8
+        one, other = encoder.encode_passages([start + "otter " * 50, start + "vitamin " * 50])
+        assert one @ other > 0.9999
+        assert np.min(encoder.encode_queries(["red"]) @ encoder.encode_queries(["disease"]).T) < 0.9999
+
+
+class TokenEncoderContract(_Loaded):
+    """The promises of `shoal.encoders.TokenEncoder`."""
+
+    def test_token_vectors_come_with_the_vector_of_the_text(self, encoder: Encoder) -> None:
+        assert isinstance(encoder, TokenEncoder)
+        for texts, vectors in (
+            (encoder.encode_query_tokens(TEXTS), encoder.encode_queries(TEXTS)),
+            (encoder.encode_passage_tokens(TEXTS), encoder.encode_passages(TEXTS)),
+        ):
+            np.testing.assert_allclose(np.stack([text.vector for text in texts]), vectors, atol=1e-5)
+            for text in texts:
+                assert text.tokens.ndim == 2
+                assert len(text.tokens) >= 1
+                np.testing.assert_allclose(np.linalg.norm(text.tokens, axis=1), 1, atol=1e-4)
+        assert encoder.encode_passage_tokens([]) == []
