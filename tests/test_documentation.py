@@ -86,12 +86,14 @@ def test_make_has_the_targets_that_are_named() -> None:
 
 def test_modules_that_are_run_exist() -> None:
     for page in PAGES:
-        for module in set(re.findall(r"python -m ((?:jobs|serve|benchmarks)\.[a-z_]+)", page.read_text("utf-8"))):
+        for module in re.findall(r"python -m ((?:jobs|serve|benchmarks|cluster)\.[a-z_]+)", text_of(page)):
             assert (ROOT / (module.replace(".", "/") + ".py")).exists(), (page, module)
 
 
 def test_commands_have_the_options_that_they_are_given() -> None:
-    command = r"shoal (?:index [a-z]+|[a-z]+)|python -m (?:jobs|serve|benchmarks)\.[a-z_]+|python cluster/local\.py"
+    command = (
+        r"shoal (?:index [a-z]+|[a-z]+)|python -m (?:jobs|serve|benchmarks|cluster)\.[a-z_]+|python cluster/local\.py"
+    )
     named = set()
     for page in PAGES:
         found = re.findall(rf"(?m)(?:^ *|`|&& |=\S+ |-- +|\$\()({command})( [^`#\n)]*)?", text_of(page))
