@@ -147,7 +147,8 @@ def http() -> str:
 
     document = create_api(no_engine, ServeSettings(index="ROOT")).openapi()
     schemas = Schemas(document["components"]["schemas"])
-    parts, described = [HTTP], {}
+    parts = [HTTP]
+    described: dict[str | None, str] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             parts.append(f"\n## {method.upper()} {path}\n\n{_sentence(operation.get('description'))}\n")
