@@ -206,7 +206,7 @@ In another terminal:
   export {exports}
   ray status
   ray job submit --working-dir . -- python -m jobs.build_index --source /path/of/the/corpus --index /path/of/the/index
-  serve deploy CONFIG     (README.md, "From the laptop to a cluster", has one)
+  serve deploy CONFIG     (docs/cluster.md, "Several nodes on one machine", has one)
 
 Stop it with Ctrl-C, or: kill {os.getpid()}
 """
