@@ -34,9 +34,10 @@ from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
 from shoal.serving.plan import Serving, plan_serving
 from shoal.settings import RunSettings, ServeSettings
+from shoal.system.ports import is_free
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.system.proxies import LOOPBACK
-from shoal.system.temporary import temporary_folder
+from shoal.system.temporary import ray_folder, temporary_folder
 
 OBJECT_STORE_BYTES = 128 * 2**20
 """Of a private Ray. Queries and answers travel by gRPC, never through the object store."""
@@ -87,7 +88,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             url = _url(settings.host, settings.port)
             _wait_until_ready(url, fleets.follow, partial(_lacking, loop))
             print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
-            _watch(url, fleets.follow, min(WATCH_S, settings.watch_s))
+            _watch(url, fleets.follow, partial(_replies, loop), min(WATCH_S, settings.watch_s))
     except KeyboardInterrupt:
         pass  # the end that was asked for, by Ctrl-C or SIGTERM
 
@@ -109,7 +110,7 @@ def _stopping() -> Iterator[None]:
 @contextmanager
 def _ray(settings: RunSettings) -> Iterator[None]:
     """A private Ray that is prepared for Serve, until the end of the block."""
-    # Sockets lie in it, and their paths are limited to 107 bytes, of which Ray's names take 90.
+    # Sockets lie in it, and their paths are limited to 107 bytes, of which Ray's names take 70.
     with temporary_folder(parent="/tmp") as folder:  # noqa: S108
         adopt_orphans()
         private_ray.prepare(folder, settings)
@@ -129,7 +130,7 @@ def _ray(settings: RunSettings) -> Iterator[None]:
                     runtime_env={"worker_process_setup_hook": "serve.worker_setup.set_up_replica"},
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
-                    _temp_dir=str(folder),
+                    _temp_dir=str(ray_folder(folder)),
                     _metrics_export_port=settings.metrics_port,
                 )
                 importing.join()
@@ -145,7 +146,7 @@ def _ray(settings: RunSettings) -> Iterator[None]:
 
 def _require_free(host: str, port: int, param: str = "--port") -> None:
     try:
-        free = private_ray.is_free(host, port)
+        free = is_free(host, port)
     except PermissionError:
         message = f"port {port} is reserved for the system's own servers; choose one from 1024 with {param}"
         raise InvalidArgument(message, param=param) from None
@@ -236,6 +237,11 @@ def _ask(loop: asyncio.Runner, method: str) -> Any:
         return None
 
 
+def _replies(loop: asyncio.Runner) -> bool:
+    """Whether an ingress replica answers at all."""
+    return _ask(loop, "ready") is not None
+
+
 def _wait_until_ready(url: str, follow: Callable[[], None], lacking: Callable[[], str]) -> None:
     noticed = time.monotonic()
     while missing := _missing(url):
@@ -283,9 +289,10 @@ def _deployment_problem(name: str | None = None) -> ShoalError | None:
     return ShoalError(f"the application cannot start: {text}")
 
 
-def _watch(url: str, follow: Callable[[], None], every_s: float) -> None:
+def _watch(url: str, follow: Callable[[], None], replies: Callable[[], bool], every_s: float) -> None:
     """Follow what is to be served, until a signal.
 
+    replies: whether an ingress replica answers behind the proxy, which may merely be full.
     Raises Unavailable when the server has not answered for SILENCE_S, as when Ray was killed.
     """
     answered = asked = time.monotonic()
@@ -295,14 +302,22 @@ def _watch(url: str, follow: Callable[[], None], every_s: float) -> None:
         if time.monotonic() - asked < WATCH_S:
             continue
         asked = time.monotonic()
-        try:
-            with _open(f"{url}/healthz", timeout=WATCH_S):
-                answered = time.monotonic()
-        except urllib.error.HTTPError:
+        answers = _answers(url)
+        if answers or (answers is None and replies()):
             answered = time.monotonic()
-        except OSError:
-            pass
     raise Unavailable(f"{url} has not answered for {SILENCE_S:.0f} s; the server has been stopped")
+
+
+def _answers(url: str) -> bool | None:
+    """Whether the server answers at its address; None if it lets nobody in for now, as when it is full."""
+    try:
+        with _open(f"{url}/healthz", timeout=WATCH_S):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError as error:
+        refused = isinstance(getattr(error, "reason", error), ConnectionRefusedError)
+        return False if refused else None
 
 
 if __name__ == "__main__":

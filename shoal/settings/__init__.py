@@ -4,6 +4,7 @@ The command lines of `shoal` and of the jobs, their SHOAL_* environment variable
 application are all derived from these models (`shoal/cli/options.py`).
 """
 
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -14,6 +15,16 @@ MetadataType = Annotated[
 ]
 GateDemand = Annotated[str, StringConstraints(pattern=r"^(qrels|min_ndcg|max_drop|recall)=.+$", strip_whitespace=True)]
 EMBEDDED_ENCODER = "all-MiniLM-L6-v2"
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text.strip(), strict=False))
+    except ValueError:
+        raise ValueError(f"{text!r} is no address and no network such as 10.0.0.0/8") from None
+
+
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class Settings(BaseModel):
@@ -552,6 +563,16 @@ class RunSettings(ServeSettings):
         None, ge=1, le=65535, description="Port of the metrics for Prometheus, on loopback. Default: any free one."
     )
     proxy: Literal["haproxy", "ray"] = Field("haproxy", description="HTTP proxy: the HAProxy profile or Ray's own.")
+    max_connections_per_source: int = Field(
+        256,
+        ge=1,
+        le=20_000,
+        description="Connections that one address may hold open; beyond them it is refused. This machine and "
+        "trusted_proxies have no such limit.",
+    )
+    trusted_proxies: list[Network] | None = Field(
+        None, description="Addresses or networks of proxies in front of this server, such as 10.0.0.0/8."
+    )
 
 
 class CapacitySettings(AutoSettings):

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from serve.ray_adapters import private_ray
 from serve.run import SILENCE_S, _missing, _require_free, _url, _watch
 from shoal.errors import InvalidArgument, Unavailable
 
@@ -42,8 +41,24 @@ def test_the_server_is_asked_without_the_proxy_for_the_way_out(monkeypatch: pyte
         "serve.run.time", SimpleNamespace(monotonic=count(step=SILENCE_S / 3).__next__, sleep=lambda seconds: None)
     )
     with pytest.raises(Unavailable, match="has not answered"):
-        _watch("http://10.1.2.3:8000", lambda: None, 1)
+        _watch("http://10.1.2.3:8000", lambda: None, lambda: True, 1)
     assert asked == [("10.1.2.3", 8000)] * 2
+
+
+def test_a_server_that_is_full_is_asked_behind_its_proxy_before_it_counts_as_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(url: str, timeout: float) -> None:
+        raise TimeoutError
+
+    replies = iter([True] * 5 + [False] * 99)
+    monkeypatch.setattr("serve.run._open", full)
+    monkeypatch.setattr(
+        "serve.run.time", SimpleNamespace(monotonic=count(step=SILENCE_S / 3).__next__, sleep=lambda seconds: None)
+    )
+    with pytest.raises(Unavailable, match="has not answered"):
+        _watch("http://10.1.2.3:8000", lambda: None, lambda: next(replies), 1)
+    assert len(list(replies)) < 99  # it went on as long as a replica answered
 
 
 @pytest.mark.parametrize(
@@ -62,7 +77,7 @@ def test_an_address_that_cannot_be_had(
             raise found
         return found
 
-    monkeypatch.setattr(private_ray, "is_free", is_free)
+    monkeypatch.setattr("serve.run.is_free", is_free)
     with pytest.raises(InvalidArgument) as caught:
         _require_free("127.0.0.1", 80)
     assert words in caught.value.message
