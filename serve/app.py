@@ -34,6 +34,7 @@ from serve.replicas.shard import Retriever
 from serve.telemetry import Meter
 from serve.web.access import KeyRing, check_exposure
 from serve.web.api import create_api
+from serve.web.origins import LOOPBACK_NAMES
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout
@@ -99,9 +100,11 @@ def wire_endpoint(settings: ServeSettings, plan: Serving | None = None) -> serve
         keys = KeyRing.of(settings.api_keys_file, share=1 / settings.ingress_replicas)
         client = _get_global_client()
         assert client is not None
-        check_exposure(client.http_config.host or LOOPBACK[0], keyed=keys is not None, anonymous=settings.anonymous)
+        host = client.http_config.host or LOOPBACK[0]
+        check_exposure(host, keyed=keys is not None, anonymous=settings.anonymous)
+        hosts = settings.allowed_hosts if keys is not None else [*LOOPBACK_NAMES, host, *(settings.allowed_hosts or ())]
         engine = lambda: serve.get_replica_context().servable_object  # noqa: E731
-        return create_api(engine, settings, keys=keys, adds_request_id=False)
+        return create_api(engine, settings, keys=keys, hosts=hosts, adds_request_id=False)
 
     encodes = plan is not None and not settings.encoder_replicas
     # More than the ingress works on, so that it is the ingress that refuses; Serve's own refusals look like that too.

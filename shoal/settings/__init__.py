@@ -24,6 +24,8 @@ def _network(text: str) -> str:
         raise ValueError(f"{text!r} is no address and no network such as 10.0.0.0/8") from None
 
 
+Origin = Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$", strip_whitespace=True)]
+"""A web page's origin as browsers send it: scheme, host and port if it is not the scheme's own."""
 Network = Annotated[str, AfterValidator(_network)]
 
 
@@ -531,6 +533,15 @@ class ServeSettings(InferenceSettings, TokenCacheSettings, FusionSettings):
     anonymous: bool = Field(
         False,
         description="Serve beyond loopback although there is no API key: whoever reaches the port may do everything.",
+    )
+
+    allowed_hosts: list[Name] | None = Field(
+        None,
+        description="Names by which the server may be asked, beside its addresses. Default: with API keys any, without "
+        "them this machine's own and the one it listens on.",
+    )
+    cors_origin: list[Origin] | None = Field(
+        None, description="Pages of other sites that may ask this server, such as https://search.example.org."
     )
 
     log_format: Literal["text", "json"] = Field("text", description="Form of the server's log lines.")
