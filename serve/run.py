@@ -45,7 +45,10 @@ STOP_S = 20.0
 """How long Serve may take to stop before its processes are ended."""
 SILENCE_S = 60.0
 """How long the server may fail to answer before this process gives up."""
+START_ATTEMPTS = 3
+"""Times that Serve is started where its proxy does not come up."""
 POLL_S = 0.2
+"""Seconds between looks whether the server is ready."""
 WATCH_S = 5.0
 NOTICE_S = 15.0
 
@@ -166,7 +169,7 @@ def _serve(settings: RunSettings, served: ServeSettings, plan: Serving) -> Itera
 
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
     try:
-        serve.start(proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port})
+        _start_serve(settings)
         endpoint = wire_endpoint(served, plan if _serves_itself(served) else None)
         target = serve.RunTarget(endpoint, name=NAME, route_prefix="/")
         serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
@@ -176,6 +179,26 @@ def _serve(settings: RunSettings, served: ServeSettings, plan: Serving) -> Itera
             thread = threading.Thread(target=serve.shutdown, daemon=True)
             thread.start()
             thread.join(STOP_S)
+
+
+def _start_serve(settings: RunSettings) -> None:
+    """Start Serve with its proxy, which Serve itself ends and starts again where it takes too long to come up.
+
+    Raises Unavailable when that has happened START_ATTEMPTS times.
+    """
+    from ray import serve
+    from ray.exceptions import RayError
+
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            # The second time it finds the Serve that it has started, and leaves the waiting to whoever asks it.
+            serve.start(proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port})
+            return
+        except (RayError, TimeoutError) as error:
+            if attempt == START_ATTEMPTS:
+                raise Unavailable(
+                    "Ray Serve did not start; try again when the machine is less busy, or with --proxy ray"
+                ) from error
 
 
 def _serves_itself(settings: ServeSettings) -> bool:

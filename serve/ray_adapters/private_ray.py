@@ -24,6 +24,8 @@ SERVE = {
     # Serve scales on what these push, every 10 s by default.
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    # A proxy is ended that is not up by then, 5 s by default, which is little on a busy machine.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "45",
     # User code, router and HTTP share one event loop, and deployments speak gRPC.
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
 }
