@@ -67,14 +67,14 @@ def test_a_proxy_that_does_not_come_up_is_waited_for_again_and_then_told_in_one_
     failures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray import serve
-    from ray.exceptions import ActorDiedError
+    from ray.exceptions import RayActorError
 
     starts = []
 
     def start(**options: Any) -> None:
         starts.append(options["http_options"])
         if len(starts) <= failures:
-            raise ActorDiedError("a dump of fields\nof an actor")
+            raise RayActorError
 
     monkeypatch.setattr(serve, "start", start)
     settings = RunSettings(index="/nowhere", port=8123)
