@@ -14,7 +14,7 @@ from typing import Any
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
 from shoal.settings import BuildSettings
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
-from shoal.system.temporary import temporary_folder
+from shoal.system.temporary import ray_folder, temporary_folder
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a private cluster. Passages and vectors travel through the index root, never through Ray."""
@@ -87,7 +87,7 @@ def ray_session() -> Iterator[Cluster]:
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE_BYTES,
                 "_system_config": {"idle_worker_killing_time_threshold_ms": _IDLE_MS},
-                "_temp_dir": str(stack.enter_context(temporary_folder("ray-", _short_parent()))),
+                "_temp_dir": str(ray_folder(stack.enter_context(temporary_folder(parent=_short_parent())))),
             }
         try:
             try:

@@ -28,6 +28,7 @@ from serve.replicas.shard import Retriever
 from serve.versions.discovery import SERVICE_SETTINGS, ServiceAnnouncement, ServiceDiscovery
 from serve.web.access import KeyRing, check_exposure
 from serve.web.api import create_api
+from serve.web.origins import LOOPBACK_NAMES
 from shoal.errors import InvalidArgument
 from shoal.index_root import layout
 from shoal.index_root.storage import Storage
@@ -119,9 +120,11 @@ def _api(settings: ServeSettings) -> FastAPI:
     keys = KeyRing.of(settings.api_keys_file, share=1 / settings.ingress_replicas)
     client = _get_global_client()
     assert client is not None
-    check_exposure(client.http_config.host or LOOPBACK[0], keyed=keys is not None, anonymous=settings.anonymous)
+    host = client.http_config.host or LOOPBACK[0]
+    check_exposure(host, keyed=keys is not None, anonymous=settings.anonymous)
+    hosts = settings.allowed_hosts if keys is not None else [*LOOPBACK_NAMES, host, *(settings.allowed_hosts or ())]
     engine = lambda: serve.get_replica_context().servable_object  # noqa: E731
-    return create_api(engine, settings, keys=keys, adds_request_id=False)
+    return create_api(engine, settings, keys=keys, hosts=hosts, adds_request_id=False)
 
 
 def _own_services(settings: ServeSettings, plan: ServingPlan) -> OwnServices:

@@ -34,9 +34,10 @@ from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
 from shoal.serving.plan import ServingPlan, plan_serving
 from shoal.settings import RunSettings, ServeSettings
+from shoal.system.ports import is_free
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.system.proxies import LOOPBACK
-from shoal.system.temporary import temporary_folder
+from shoal.system.temporary import ray_folder, temporary_folder
 
 OBJECT_STORE_BYTES = 128 * 2**20
 """Of a private Ray. Queries and answers travel by gRPC, never through the object store."""
@@ -44,7 +45,10 @@ STOP_S = 20.0
 """How long Serve may take to stop before its processes are ended."""
 SILENCE_S = 60.0
 """How long the server may fail to answer before this process gives up."""
+START_ATTEMPTS = 3
+"""Times that Serve is started where its proxy does not come up."""
 POLL_S = 0.2
+"""Seconds between looks whether the server is ready."""
 WATCH_S = 5.0
 NOTICE_S = 15.0
 
@@ -86,7 +90,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             url = _url(settings.host, settings.port)
             _wait_until_ready(url, service_sets.follow, partial(_lacking, loop))
             print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
-            _watch(url, service_sets.follow, min(WATCH_S, settings.watch_s))
+            _watch(url, service_sets.follow, partial(_replies, loop), min(WATCH_S, settings.watch_s))
     except KeyboardInterrupt:
         pass  # the end that was asked for, by Ctrl-C or SIGTERM
 
@@ -108,7 +112,7 @@ def _stopping() -> Iterator[None]:
 @contextmanager
 def _ray(settings: RunSettings) -> Iterator[None]:
     """A private Ray that is prepared for Serve, until the end of the block."""
-    # Sockets lie in it, and their paths are limited to 107 bytes, of which Ray's names take 90.
+    # Sockets lie in it, and their paths are limited to 107 bytes, of which Ray's names take 70.
     with temporary_folder(parent="/tmp") as folder:  # noqa: S108
         adopt_orphans()
         private_ray.prepare(folder, settings)
@@ -127,7 +131,7 @@ def _ray(settings: RunSettings) -> Iterator[None]:
                     runtime_env={"worker_process_setup_hook": "serve.worker_setup.set_up_replica"},
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
-                    _temp_dir=str(folder),
+                    _temp_dir=str(ray_folder(folder)),
                     _metrics_export_port=settings.metrics_port,
                 )
                 importing.join()
@@ -143,7 +147,7 @@ def _ray(settings: RunSettings) -> Iterator[None]:
 
 def _require_free(host: str, port: int, param: str = "--port") -> None:
     try:
-        free = private_ray.is_free(host, port)
+        free = is_free(host, port)
     except PermissionError:
         message = f"port {port} is reserved for the system's own servers; choose one from 1024 with {param}"
         raise InvalidArgument(message, param=param) from None
@@ -163,7 +167,7 @@ def _serve(settings: RunSettings, served: ServeSettings, plan: ServingPlan) -> I
 
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
     try:
-        serve.start(proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port})
+        _start_serve(settings)
         endpoint = wire_endpoint(served, plan if _serves_itself(served) else None)
         target = serve.RunTarget(endpoint, name=NAME, route_prefix="/")
         serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
@@ -173,6 +177,26 @@ def _serve(settings: RunSettings, served: ServeSettings, plan: ServingPlan) -> I
             thread = threading.Thread(target=serve.shutdown, daemon=True)
             thread.start()
             thread.join(STOP_S)
+
+
+def _start_serve(settings: RunSettings) -> None:
+    """Start Serve with its proxy, which Serve itself ends and starts again where it takes too long to come up.
+
+    Raises Unavailable when that has happened START_ATTEMPTS times.
+    """
+    from ray import serve
+    from ray.exceptions import RayError
+
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            # The second time it finds the Serve that it has started, and leaves the waiting to whoever asks it.
+            serve.start(proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port})
+            return
+        except (RayError, TimeoutError) as error:
+            if attempt == START_ATTEMPTS:
+                raise Unavailable(
+                    "Ray Serve did not start; try again when the machine is less busy, or with --proxy ray"
+                ) from error
 
 
 def _serves_itself(settings: ServeSettings) -> bool:
@@ -234,6 +258,11 @@ def _ask(loop: asyncio.Runner, method: str) -> Any:
         return None
 
 
+def _replies(loop: asyncio.Runner) -> bool:
+    """Whether an ingress replica answers at all."""
+    return _ask(loop, "ready") is not None
+
+
 def _wait_until_ready(url: str, follow: Callable[[], None], lacking: Callable[[], str]) -> None:
     noticed = time.monotonic()
     while missing := _missing(url):
@@ -281,9 +310,10 @@ def _deployment_problem(name: str | None = None) -> ShoalError | None:
     return ShoalError(f"the application cannot start: {text}")
 
 
-def _watch(url: str, follow: Callable[[], None], every_s: float) -> None:
+def _watch(url: str, follow: Callable[[], None], replies: Callable[[], bool], every_s: float) -> None:
     """Follow what is to be served, until a signal.
 
+    replies: whether an ingress replica answers behind the proxy, which may merely be full.
     Raises Unavailable when the server has not answered for SILENCE_S, as when Ray was killed.
     """
     answered = asked = time.monotonic()
@@ -293,14 +323,22 @@ def _watch(url: str, follow: Callable[[], None], every_s: float) -> None:
         if time.monotonic() - asked < WATCH_S:
             continue
         asked = time.monotonic()
-        try:
-            with _open(f"{url}/healthz", timeout=WATCH_S):
-                answered = time.monotonic()
-        except urllib.error.HTTPError:
+        answers = _answers(url)
+        if answers or (answers is None and replies()):
             answered = time.monotonic()
-        except OSError:
-            pass
     raise Unavailable(f"{url} has not answered for {SILENCE_S:.0f} s; the server has been stopped")
+
+
+def _answers(url: str) -> bool | None:
+    """Whether the server answers at its address; None if it lets nobody in for now, as when it is full."""
+    try:
+        with _open(f"{url}/healthz", timeout=WATCH_S):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError as error:
+        refused = isinstance(getattr(error, "reason", error), ConnectionRefusedError)
+        return False if refused else None
 
 
 if __name__ == "__main__":

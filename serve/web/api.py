@@ -2,18 +2,20 @@
 
 import html
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
+from starlette.middleware.cors import CORSMiddleware
 
 from serve.dialects import dialects
 from serve.dialects.base import Engine
 from serve.web import access, errors
-from serve.web.middleware import RequestGuard
+from serve.web.middleware import REQUEST_ID, RequestGuard
+from serve.web.origins import OriginGuard
 from shoal import __version__
 from shoal.settings import ServeSettings
 
@@ -51,12 +53,13 @@ def create_api(
     settings: ServeSettings,
     *,
     keys: access.KeyRing | None = None,
+    hosts: Sequence[str] | None = None,
     adds_request_id: bool = True,
 ) -> FastAPI:
     """Build the application over an engine, or over a function that gives it when a request needs it.
 
-    keys: who may ask; None lets everybody. adds_request_id: whether responses get the header x-request-id; Ray Serve
-    adds it to them anyway.
+    keys: who may ask; None lets everybody. hosts: names by which the server may be asked; None for any.
+    adds_request_id: whether responses get the header x-request-id; Ray Serve adds it to them anyway.
     """
     description = DESCRIPTION + (KEYED if keys else "")
     app = FastAPI(
@@ -72,6 +75,16 @@ def create_api(
     served = list(dialects(resolve, settings))
     if keys is not None:
         app.add_middleware(access.Access, keys=keys)
+    origins = settings.cors_origin or []
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
+            allow_headers=["authorization", "api-key", "x-api-key", "content-type", REQUEST_ID],
+            expose_headers=[REQUEST_ID, "retry-after"],
+        )
+    app.add_middleware(OriginGuard, hosts=hosts, origins=origins)
     # Added last, it is the outermost layer.
     app.add_middleware(
         RequestGuard,

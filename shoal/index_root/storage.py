@@ -47,8 +47,8 @@ class Storage:
     Writes are atomic everywhere: a reader sees the old file, the new file or none, never a part. Locally that is a
     temporary name, fsync and rename; on an object store it is the store's own single put.
 
-    Every method raises InvalidArgument when the root may not be read or written, and Unavailable when it cannot be
-    reached or has no space left.
+    Every method raises InvalidArgument when the root may not be read or written, or a link on the way leaves it, and
+    Unavailable when it cannot be reached or has no space left.
     """
 
     uri: str
@@ -142,9 +142,12 @@ class Storage:
         return time.time() - max(written, default=-math.inf) / 1e9
 
     def delete(self, path: str) -> None:
-        """Remove a file or a whole folder; not an error if it is not there."""
+        """Remove a file or a whole folder; not an error if it is not there. Of a link, only the link."""
         if not path:
             raise InvalidArgument(f"refusing to delete the whole root {self.place()}; remove it with your own tools")
+        if self.is_local and Path(self._root, path).is_symlink():
+            Path(self._inside(str(Path(path).parent)), Path(path).name).unlink(missing_ok=True)
+            return
         place = self._inside(path)
         with self.errors(path, writing=True):
             try:
@@ -227,7 +230,15 @@ class Storage:
     def _inside(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
             raise InvalidArgument(f"{path!r} leads out of the index root {self.place()}")
-        return f"{self._root}/{path}".rstrip("/")
+        place = f"{self._root}/{path}".rstrip("/")
+        if path and self.is_local:
+            root, target = os.path.realpath(self._root), os.path.realpath(place)
+            if os.path.commonpath((root, target)) != root:
+                raise InvalidArgument(
+                    f"{place} lies behind a link that leaves the index root ({target}); remove the link, or move what "
+                    "it points to into the root"
+                )
+        return place
 
 
 def filesystem(uri: str) -> tuple["pafs.FileSystem", str]:

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from shoal.settings.inference import InferenceSettings, TokenCacheSettings
+from shoal.settings.network import Network
 from shoal.settings.serve_groups import (
     AccessSettings,
     AdmissionSettings,
@@ -52,3 +53,13 @@ class RunSettings(ServeSettings):
         None, ge=1, le=65535, description="Port of the metrics for Prometheus, on loopback. Default: any free one."
     )
     proxy: Literal["haproxy", "ray"] = Field("haproxy", description="HTTP proxy: the HAProxy profile or Ray's own.")
+    max_connections_per_source: int = Field(
+        256,
+        ge=1,
+        le=20_000,
+        description="Connections that one address may hold open; beyond them it is refused. This machine and "
+        "trusted_proxies have no such limit.",
+    )
+    trusted_proxies: list[Network] | None = Field(
+        None, description="Addresses or networks of proxies in front of this server, such as 10.0.0.0/8."
+    )

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from shoal.settings.base import Name, Settings
+from shoal.settings.network import Origin
 
 
 class FusionSettings(Settings):
@@ -265,6 +266,14 @@ class AccessSettings(Settings):
     anonymous: bool = Field(
         False,
         description="Serve beyond loopback although there is no API key: whoever reaches the port may do everything.",
+    )
+    allowed_hosts: list[Name] | None = Field(
+        None,
+        description="Names by which the server may be asked, beside its addresses. Default: with API keys any, without "
+        "them this machine's own and the one it listens on.",
+    )
+    cors_origin: list[Origin] | None = Field(
+        None, description="Pages of other sites that may ask this server, such as https://search.example.org."
     )
 
 

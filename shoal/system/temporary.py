@@ -31,6 +31,15 @@ def temporary_folder(name: str = "", parent: str | None = None) -> Iterator[Path
         os.close(owner)
 
 
+def ray_folder(folder: Path) -> Path:
+    """Where Ray may keep its sockets and logs below a temporary folder.
+
+    Ray opens the directory that it is given to every user of the machine (mode 0777). `folder` itself stays closed to
+    all but its owner (mode 0700), and with it everything below.
+    """
+    return folder / "r"
+
+
 def _own(folder: Path) -> int:
     # Locked before it has its name: a sweep that comes by meanwhile sees no owner file at all.
     unnamed = folder / f"{_OWNER}.new"

@@ -66,6 +66,7 @@ def test_a_server_answers_and_leaves_nothing_behind(
                 assert (refusal.status_code, refusal.json()["status"]) == (status, status)
                 assert len(refusal.content) < 2000
         assert listeners_beyond_loopback(server) == []
+        assert open_to_others(server) == []
         assert maps("pandas", server) == []  # see serve/worker_setup.py
         assert maps("numpy", server) != []
         assert key not in " ".join(server.descendants().values())
@@ -114,6 +115,34 @@ def listeners_beyond_loopback(server: Server) -> list[str]:
             if state == "0A" and f"socket:[{inode}]" in inodes and not loopback:
                 found.append(address)
     return found
+
+
+def open_to_others(server: Server) -> list[str]:
+    """Files and sockets of a server that another user of the machine can read or write, apart from installed code."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can look as another user")
+    sockets = {line.split()[6]: line.split()[7] for line in unix_sockets() if len(line.split()) > 7}
+    paths = {path for folder in server.temporary_folders() for path in map(str, folder.rglob("*"))}
+    for pid in server.descendants():
+        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                name = str(descriptor.readlink())
+                paths.add(sockets.get(name.removeprefix("socket:[").removesuffix("]"), name))
+    kept = sorted(path for path in paths if path.startswith(("/", "@")) and not path.startswith(("/dev/", "/proc/")))
+    look = (
+        'while read -r path; do case "$path" in @*) echo "$path";; /tmp/*) [ -r "$path" ] && echo "$path";; esac; '
+        '[ -w "$path" ] && echo "$path"; done; true'
+    )
+    other = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
+    seen = subprocess.run(["/bin/sh", "-c", look], input="\n".join(kept), capture_output=True, text=True, **other)  # type: ignore[call-overload]
+    assert len(kept) > 20
+    assert seen.returncode == 0, seen.stderr
+    return sorted(set(seen.stdout.split()))
+
+
+def unix_sockets() -> list[str]:
+    """The lines of the kernel's table of Unix sockets, without its head."""
+    return Path("/proc/net/unix").read_text().splitlines()[1:]
 
 
 def test_a_killed_server_takes_its_processes_along(tmp_path: Path, root: Path) -> None:

@@ -6,6 +6,7 @@ The real HAProxy, through the wrapper that Ray runs in its place; no Ray.
 import asyncio
 import json
 import os
+import resource
 import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,10 +15,14 @@ import pytest
 
 from serve.ray_adapters import private_ray
 from shoal.settings import RunSettings
+from shoal.system.ports import is_free
 from tests.support.servers import wait
 from tests.support.serving import free_port
 
-CONFIG = """defaults
+CONFIG = """global
+    stats socket {socket} mode 666 level admin expose-fd listeners
+    maxconn {connections}
+defaults
     mode http
     timeout connect 5s
     timeout client 60s
@@ -73,7 +78,16 @@ def proxied(folder: Path, ask: Callable[[int], Awaitable[bytes]]) -> tuple[bytes
     port, *ports = (free_port() for _ in range(3))
     config = folder / "haproxy.cfg"
     retry_on = os.environ["RAY_SERVE_HAPROXY_RETRY_ON"]
-    config.write_text(CONFIG.format(port=port, first=ports[0], second=ports[1], retry_on=retry_on))
+    config.write_text(
+        CONFIG.format(
+            socket=folder / "admin.sock",
+            connections=os.environ["RAY_SERVE_HAPROXY_MAXCONN"],
+            port=port,
+            first=ports[0],
+            second=ports[1],
+            retry_on=retry_on,
+        )
+    )
 
     async def run() -> bytes:
         servers = [await asyncio.start_server(replicas.answer, "127.0.0.1", number) for number in ports]
@@ -85,7 +99,7 @@ def proxied(folder: Path, ask: Callable[[int], Awaitable[bytes]]) -> tuple[bytes
 
     process = subprocess.Popen([os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)])
     try:
-        wait(lambda: not private_ray.is_free("127.0.0.1", port))
+        wait(lambda: not is_free("127.0.0.1", port))
         return asyncio.run(run()), replicas
     finally:
         process.kill()
@@ -110,10 +124,57 @@ def test_what_a_replica_did_not_survive_is_answered_by_the_other(environment: Pa
     assert replicas.requests == [b"/v1/search"] * 2
 
 
-def test_a_change_of_the_index_is_sent_once(environment: Path) -> None:
-    answer, replicas = proxied(environment, lambda port: post(port, "/v1/index/rollback"))
-    assert answer.startswith(b"HTTP/1.1 502")
-    assert replicas.requests == [b"/v1/index/rollback"]
+@pytest.mark.parametrize("path", ["/v1/index/rollback", "/v1/%69ndex/rollback"])
+def test_a_change_of_the_index_is_sent_once(path: str, environment: Path) -> None:
+    answer, replicas = proxied(environment, lambda port: post(port, path))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 502")
+    assert b"\r\nx-request-id: " in head
+    assert json.loads(body)["error"]["code"] == "UNAVAILABLE"
+    assert replicas.requests == [path.encode()]
+
+
+def test_who_sends_nothing_or_no_end_of_a_header_is_cut_off_and_all_others_are_answered(environment: Path) -> None:
+    """More connections than Serve's own HAProxy holds, 4,096, which waits for an hour for the first byte of each."""
+
+    async def ask(port: int) -> bytes:
+        opened = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(4500)))
+        for _, writer in opened[::2]:
+            writer.write(b"POST /v1/search HTTP/1.1\r\nhost: shoal\r\nx-filler: ")
+        answer = await post(port, "/v1/search")
+        ended = await asyncio.gather(*(reader.read() for reader, _ in opened))
+        assert {end.partition(b"\r\n")[0] for end in ended} == {b"HTTP/1.1 408 Request Time-out"}
+        for _, writer in opened:
+            writer.close()
+        return answer
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 12_000:
+        pytest.skip(f"needs 12,000 open files, this system allows {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        answer, _ = proxied(environment, ask)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_the_admin_socket_is_its_owners_and_commands_nothing(environment: Path) -> None:
+    async def ask(port: int) -> bytes:
+        path = environment / "admin.sock"
+        assert path.stat().st_mode & 0o777 == 0o600
+        answers = []
+        for command in (b"show info\n", b"show servers state\n", b"set server http-shoal/a addr 127.0.0.2\n"):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(command)
+            answers.append(await reader.read())
+            writer.close()
+        assert b"Pid:" in answers[0]
+        assert b"http-shoal" in answers[1]
+        return answers[2]
+
+    answer, _ = proxied(environment, ask)
+    assert b"Permission denied" in answer
 
 
 @pytest.mark.parametrize(("given", "kept"), [("trace-me-7", True), ("<b>", False)])

@@ -6,6 +6,7 @@ import pytest
 from pyarrow.fs import LocalFileSystem
 
 from shoal.errors import InvalidArgument, NotFound, ShoalError, Unavailable
+from shoal.index_root import versions
 from shoal.index_root.storage import Storage
 
 
@@ -168,3 +169,58 @@ def test_a_folder_that_another_process_writes_to_is_removed_all_the_same(tmp_pat
     faults[:] = [OSError(errno.ENOTEMPTY, "Directory not empty")] * 99
     with pytest.raises(Unavailable, match="folder: another process is writing to it"):
         storage.delete("folder")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A folder beside the root, to which `versions/v1` and `versions/v2/file` of the root are links."""
+    folder, root = tmp_path / "elsewhere", tmp_path / "root"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"theirs")
+    (root / "versions" / "v2").mkdir(parents=True)
+    (root / "versions" / "v1").symlink_to(folder)
+    (root / "versions" / "v2" / "file").symlink_to("../../../elsewhere/file")
+    return folder
+
+
+def test_nothing_is_read_or_written_through_a_link_that_leaves_the_root(elsewhere: Path, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "root"))
+    (tmp_path / "new").write_bytes(b"ours")
+    for path in ("versions/v1/file", "versions/v2/file", "versions/v1"):
+        for call in (
+            storage.read,
+            storage.local_path,
+            storage.open_input,
+            storage.exists,
+            storage.sha256,
+            lambda path: storage.write(path, b"ours"),
+            lambda path: storage.put(tmp_path / "new", path),
+            lambda path: list(storage.list(path)),
+        ):
+            with pytest.raises(InvalidArgument, match="behind a link that leaves the index root"):
+                call(path)
+    assert (elsewhere / "file").read_bytes() == b"theirs"
+
+
+def test_nothing_is_deleted_through_a_link(elsewhere: Path, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "root"))
+    with pytest.raises(InvalidArgument, match="behind a link"):
+        storage.delete("versions/v1/file")
+    with pytest.raises(InvalidArgument, match="behind a link"):
+        versions.prune(storage, keep=0)
+    assert (elsewhere / "file").read_bytes() == b"theirs"
+    storage.delete("versions/v1")  # the link itself
+    storage.delete("versions/v2")
+    assert list(storage.list("versions")) == []
+    assert (elsewhere / "file").read_bytes() == b"theirs"
+
+
+def test_the_root_itself_may_be_a_link_and_so_may_what_stays_inside(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "root").symlink_to(tmp_path / "disk")
+    storage = Storage(str(tmp_path / "root"))
+    storage.write("a/file", b"x")
+    (tmp_path / "disk" / "b").symlink_to("a")
+    assert storage.read("b/file") == b"x"
+    storage.delete("b")
+    assert storage.read("a/file") == b"x"

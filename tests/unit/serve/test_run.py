@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from serve.ray_adapters import private_ray
-from serve.run import SILENCE_S, _missing, _require_free, _url, _watch
+from serve.run import SILENCE_S, _missing, _require_free, _start_serve, _url, _watch
 from shoal.errors import InvalidArgument, Unavailable
+from shoal.settings import RunSettings
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,50 @@ def test_the_server_is_asked_without_the_proxy_for_the_way_out(monkeypatch: pyte
         "serve.run.time", SimpleNamespace(monotonic=count(step=SILENCE_S / 3).__next__, sleep=lambda seconds: None)
     )
     with pytest.raises(Unavailable, match="has not answered"):
-        _watch("http://10.1.2.3:8000", lambda: None, 1)
+        _watch("http://10.1.2.3:8000", lambda: None, lambda: True, 1)
     assert asked == [("10.1.2.3", 8000)] * 2
+
+
+def test_a_server_that_is_full_is_asked_behind_its_proxy_before_it_counts_as_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(url: str, timeout: float) -> None:
+        raise TimeoutError
+
+    replies = iter([True] * 5 + [False] * 99)
+    monkeypatch.setattr("serve.run._open", full)
+    monkeypatch.setattr(
+        "serve.run.time", SimpleNamespace(monotonic=count(step=SILENCE_S / 3).__next__, sleep=lambda seconds: None)
+    )
+    with pytest.raises(Unavailable, match="has not answered"):
+        _watch("http://10.1.2.3:8000", lambda: None, lambda: next(replies), 1)
+    assert len(list(replies)) < 99  # it went on as long as a replica answered
+
+
+@pytest.mark.parametrize("failures", [0, 2, 3])
+def test_a_proxy_that_does_not_come_up_is_waited_for_again_and_then_told_in_one_line(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray import serve
+    from ray.exceptions import RayActorError
+
+    starts = []
+
+    def start(**options: Any) -> None:
+        starts.append(options["http_options"])
+        if len(starts) <= failures:
+            raise RayActorError
+
+    monkeypatch.setattr(serve, "start", start)
+    settings = RunSettings(index="/nowhere", port=8123)
+    if failures < 3:
+        _start_serve(settings)
+    else:
+        with pytest.raises(Unavailable) as caught:
+            _start_serve(settings)
+        assert caught.value.message.count("\n") == 0
+        assert "less busy" in caught.value.message
+    assert starts == [{"host": "127.0.0.1", "port": 8123}] * min(failures + 1, 3)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +104,7 @@ def test_an_address_that_cannot_be_had(
             raise found
         return found
 
-    monkeypatch.setattr(private_ray, "is_free", is_free)
+    monkeypatch.setattr("serve.run.is_free", is_free)
     with pytest.raises(InvalidArgument) as caught:
         _require_free("127.0.0.1", 80)
     assert words in caught.value.message

@@ -1,11 +1,13 @@
 import os
+import resource
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from serve.ray_adapters import private_ray
+from serve.ray_adapters import haproxy, private_ray
+from shoal.errors import InvalidArgument
 from shoal.settings import RunSettings, SourceSettings
 from shoal.shard.messages import MESSAGE_BYTES
 from shoal.sources.fields import MAX_METADATA
@@ -28,7 +30,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test sets is gone after it."""
     monkeypatch.setattr(os, "environ", {"PATH": os.environ["PATH"]})
     ports = iter((8404, 9101, 8500))
-    monkeypatch.setattr(private_ray, "_free_ports", lambda count, taken: [next(ports) for _ in range(count)])
+    monkeypatch.setattr(haproxy, "free_ports", lambda count, taken: [next(ports) for _ in range(count)])
 
 
 def test_what_the_user_has_set_is_kept(tmp_path: Path) -> None:
@@ -98,11 +100,41 @@ def test_haproxy_sends_again_what_a_replica_did_not_survive_but_never_a_change_o
     assert checked.returncode == 0, checked.stdout + checked.stderr
     lines = config.read_text().splitlines()
     rules = lines[lines.index("frontend http_frontend") + 1 : lines.index("    bind 127.0.0.1:1")]
-    assert "    http-request disable-l7-retry if { path_sub /index }" in rules
+    assert "    http-request disable-l7-retry if { path,url_dec -m sub /index }" in rules
     assert "    http-request wait-for-body time 2500ms" in rules
     limit = lines[lines.index("backend http-shoal") + 1]
     assert limit.startswith("    http-request return status 429 ")
-    assert limit.endswith(" if METH_POST !{ path_sub /index } { be_conn gt 30 }")
+    assert limit.endswith(" if METH_POST !{ path,url_dec -m sub /index } { be_conn gt 30 }")
+
+
+@pytest.mark.parametrize(("files", "connections"), [(20_000, 7960), (1024, 369), (10**9, 20_000), (-1, 20_000)])
+def test_haproxy_holds_as_many_connections_as_files_can_be_opened(
+    files: int, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (256, files))
+    assert haproxy.most_connections() == connections
+
+
+def test_too_low_a_limit_of_open_files_is_an_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 256))
+    with pytest.raises(InvalidArgument, match=r"only 256 files .*ulimit -Hn"):
+        haproxy.most_connections()
+
+
+def test_named_proxies_have_no_limit_of_connections(tmp_path: Path) -> None:
+    named = settings("haproxy").model_copy(update={"trusted_proxies": ["10.0.0.0/8"], "max_connections_per_source": 7})
+    private_ray.prepare(tmp_path, named)
+    (limit,) = (line for line in (tmp_path / "frontend.cfg").read_text().splitlines() if "reject" in line)
+    assert limit.strip() == "tcp-request connection reject if { sc0_conn_cur gt 7 } !{ src 127.0.0.0/8 ::1 10.0.0.0/8 }"
+
+
+def test_a_trusted_proxy_is_an_address_or_a_network() -> None:
+    assert RunSettings(index="/nowhere", trusted_proxies=["10.1.2.3/8", "::1"]).trusted_proxies == [
+        "10.0.0.0/8",
+        "::1/128",
+    ]
+    with pytest.raises(ValueError, match=r"'proxy.example' is no address and no network such as 10.0.0.0/8"):
+        RunSettings(index="/nowhere", trusted_proxies=["proxy.example"])
 
 
 def test_the_largest_passage_fits_into_one_message() -> None:
