@@ -37,10 +37,10 @@ class Dialect:
 
 def dialects(engine: Callable[[], Engine], settings: "ServeSettings") -> Iterator[Dialect]:
     """Build every dialect, in the order of their names. Raises ValueError for an error body without a prefix."""
-    for found in pkgutil.iter_modules(__path__):
-        if found.name == CONTRACT:
+    for listed in pkgutil.iter_modules(__path__):
+        if listed.name == CONTRACT:
             continue
-        module = importlib.import_module(f"{__name__}.{found.name}")
+        module = importlib.import_module(f"{__name__}.{listed.name}")
         dialect = Dialect(module.router(engine, settings), getattr(module, "error_body", None))
         if dialect.error_body is not None and not dialect.router.prefix:
             raise ValueError(f"{module.__name__} has an error body, so its router needs a prefix below which it holds")

@@ -207,7 +207,7 @@ class Activation:
         outcomes = await asyncio.gather(
             *(shard.prepare(version, deadline) for shard in services.shards), return_exceptions=True
         )
-        errors = {number: one for number, one in enumerate(outcomes) if isinstance(one, BaseException)}
+        errors = {number: outcome for number, outcome in enumerate(outcomes) if isinstance(outcome, BaseException)}
         come_later = all(isinstance(error, Unavailable | DeadlineExceeded) for error in errors.values())
         if errors and not (partly and come_later and len(errors) < len(outcomes)):
             raise max(errors.values(), key=_is_permanent)

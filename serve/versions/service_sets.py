@@ -24,9 +24,15 @@ REFUSED_S = 60.0
 class ServiceSets:
     """Starts the services of an index and ends those that no version in use needs.
 
-    plan: the version to begin with. inside: the endpoint serves versions of its shape by itself. start: starts
-    services, by a number, and does not wait for them. end: ends them. failed: says why they cannot start, None if they
-    may. served: the version that the endpoint answers from, None if that cannot be told.
+    Args:
+        settings: of the server.
+        plan: the version to begin with.
+        start: starts services, by a number, and does not wait for them.
+        end: ends those of a number.
+        failed: says why those of a number cannot start, None if they may.
+        served: gives the version that the endpoint answers from, None if that cannot be told.
+        inside: the endpoint serves versions of the shape of `plan` by itself.
+        clock: seconds from any start.
     """
 
     def __init__(  # noqa: PLR0913 - how services start, end and fail is Ray's business, given as functions
@@ -104,7 +110,7 @@ class ServiceSets:
 
     def _end_others(self, current: str, used: list[ServingShape]) -> None:
         """End what serves no version in use, once the endpoint has left it and the longest query in it is over."""
-        unused = [number for number, shape in self._shapes.items() if not any(shape.fits(one) for one in used)]
+        unused = [number for number, shape in self._shapes.items() if not any(shape.fits(needed) for needed in used)]
         # As long as a version is not there yet, the endpoint goes on with whatever it had, CURRENT's previous or not.
         if not unused or self._served() != current:
             self._idle.clear()

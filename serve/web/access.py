@@ -79,9 +79,14 @@ ADMIN = Depends(_administrates)
 class KeyRing:
     """The keys of a server, from a file, the variable SHOAL_API_KEYS or both; the file is read again when it changes.
 
-    share: of each key's rate, what this process may grant where several share the work. Raises InvalidArgument for a
-    file that cannot be read, a line that is wrong, and where there is no key at all. Once there were keys, a file that
-    became wrong changes nothing but the log.
+    Raises InvalidArgument for a file that cannot be read, a line that is wrong, and where there is no key at all. Once
+    there were keys, a file that became wrong changes nothing but the log.
+
+    Args:
+        path: of the file, None if there is none.
+        lines: further lines of keys, those of the variable.
+        share: of each key's rate, what this process may grant where several share the work.
+        clock: seconds from any start.
     """
 
     def __init__(
@@ -113,8 +118,8 @@ class KeyRing:
         if self._path and now - self._looked >= LOOK_S:
             self._looked = now
             self._look_again()
-        for one in presented:
-            if key := find(self._grants, one):
+        for text in presented:
+            if key := find(self._grants, text):
                 grant = self._grants[key]
                 grant.admit(now)
                 return grant
@@ -154,10 +159,10 @@ class KeyRing:
         if not self._path:
             return ()
         try:
-            found = self._path.stat()
+            status = self._path.stat()
         except OSError as error:
             raise InvalidArgument(_unreadable(self._path, error), param="api_keys_file") from None
-        return found.st_ino, found.st_size, found.st_mtime_ns
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class Access:

@@ -226,9 +226,9 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
     if isinstance(error.body, bytes):  # FastAPI parses a body only if it is declared as JSON
         message = "send the body as JSON, with the header Content-Type: application/json"
         return error_response(415, CODES[415], message, scope=request.scope)
-    found = error.errors()
-    problems = [_explain(problem, error.body) for problem in found[:MOST_PROBLEMS]]
-    message = "; ".join(message for _, message in problems) + ("; and more" if len(found) > MOST_PROBLEMS else "")
+    mistakes = error.errors()
+    problems = [_explain(mistake, error.body) for mistake in mistakes[:MOST_PROBLEMS]]
+    message = "; ".join(message for _, message in problems) + ("; and more" if len(mistakes) > MOST_PROBLEMS else "")
     return error_response(400, CODES[400], message, param=problems[0][0], scope=request.scope)
 
 
@@ -238,19 +238,19 @@ def _explain(problem: Mapping[str, Any], body: Any) -> tuple[str | None, str]:
     if kind == "json_invalid":
         context, location = problem["ctx"], problem["loc"]
         return None, f"the body is not JSON: {context['error']} at character {location[-1]}"
-    place = _place(problem["loc"][1:], body, missing=kind == "missing")
-    if not place:
+    path = _field_path(problem["loc"][1:], body, missing=kind == "missing")
+    if not path:
         return None, "the body should be a JSON object" if body is not None else "the body is empty; send a JSON object"
     if kind == "missing":
-        return place, f"{place} is required"
+        return path, f"{path} is required"
     if kind == "extra_forbidden":
-        return place, f"{place} is not a known field"
+        return path, f"{path} is not a known field"
     for prefix in ("Input ", "String ", "List ", "Value error, "):
         message = message.removeprefix(prefix)
-    return place, f"{place} {message.replace(' after validation', '')}"
+    return path, f"{path} {message.replace(' after validation', '')}"
 
 
-def _place(location: Sequence[int | str], body: Any, *, missing: bool) -> str:
+def _field_path(location: Sequence[int | str], body: Any, *, missing: bool) -> str:
     """Turn pydantic's location into a path like `query[3]`, without its names for the branches of unions."""
     path = ""
     for depth, part in enumerate(location):

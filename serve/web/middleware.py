@@ -20,13 +20,17 @@ logger = logging.getLogger(__name__)
 
 
 class RequestGuard:
-    """Outermost ASGI layer.
+    """Outermost ASGI layer: what holds for every HTTP exchange.
 
     The client's x-request-id is kept if it is sane, else one is made; it is `request.state.request_id`, what log lines
-    name, and a header of the response unless the server around adds it (`labels` false). A body beyond `max_body_bytes`
-    is refused with 413 while it is read, one that takes longer than `body_timeout_s` to arrive with 408. What nobody
-    handled is logged with the request id and answered with 500.
-    `error_bodies`: what makes the bodies of errors below a path, for dialects that have bodies of their own.
+    name, and a header of the response. What nobody handled is logged with the request id and answered with 500.
+
+    Args:
+        app: the layer inside.
+        max_body_bytes: a body beyond it is refused with 413, as soon as that much has been read.
+        body_timeout_s: seconds for a body to arrive, after which it is refused with 408.
+        labels: False if the server around adds x-request-id to responses.
+        error_bodies: what makes the bodies of errors below a path, for dialects that have bodies of their own.
     """
 
     def __init__(
@@ -49,12 +53,42 @@ class RequestGuard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        given = headers.get(REQUEST_ID, "")
-        request_id = given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         choose_error_body(scope, self._error_bodies)
         tracing.work_for((request_id,))
         started = False
+
+        async def labelled_send(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                if self._labels:
+                    MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        try:
+            declared = headers.get("content-length", "0")
+            if declared.isdecimal() and int(declared) > self._max_body_bytes:
+                refusal = error_response(
+                    413, "PAYLOAD_TOO_LARGE", self._too_large, headers={"Connection": "close"}, scope=scope
+                )
+                await refusal(scope, receive, labelled_send)
+            else:
+                await self._app(scope, self._bounded(receive), labelled_send)
+        except Exception:
+            logger.exception(
+                "request %s: %s %s failed", request_id, scope["method"], scope["path"], extra=tracing.fields()
+            )
+            if started:
+                raise
+            failure = error_response(
+                500, "INTERNAL", f"the server failed; its log has the reason under request {request_id}", scope=scope
+            )
+            await failure(scope, receive, labelled_send)
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """Receive a body within its limits of size and time, and after it what ends the exchange."""
         complete = False
         received = 0
         latest = asyncio.get_running_loop().time() + self._body_timeout_s
@@ -74,37 +108,16 @@ class RequestGuard:
                 raise HTTPException(413, self._too_large, {"Connection": "close"})
             return message
 
-        async def labelled_send(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                if self._labels:
-                    MutableHeaders(scope=message)[REQUEST_ID] = request_id
-            await send(message)
-
-        try:
-            declared = headers.get("content-length", "0")
-            if declared.isdecimal() and int(declared) > self._max_body_bytes:
-                refusal = error_response(
-                    413, "PAYLOAD_TOO_LARGE", self._too_large, headers={"Connection": "close"}, scope=scope
-                )
-                await refusal(scope, receive, labelled_send)
-            else:
-                await self._app(scope, bounded_receive, labelled_send)
-        except Exception:
-            logger.exception(
-                "request %s: %s %s failed", request_id, scope["method"], scope["path"], extra=tracing.fields()
-            )
-            if started:
-                raise
-            failure = error_response(
-                500, "INTERNAL", f"the server failed; its log has the reason under request {request_id}", scope=scope
-            )
-            await failure(scope, receive, labelled_send)
+        return bounded_receive
 
     @property
     def _too_large(self) -> str:
         return f"the body is larger than {self._max_body_bytes} bytes; send fewer or shorter queries"
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get(REQUEST_ID, "")
+    return given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def too_slow(body_timeout_s: float) -> str:

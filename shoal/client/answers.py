@@ -1,4 +1,4 @@
-"""What a server's answers look like to its clients. `serve/dialects/native.py` writes them."""
+"""What a server's answers look like to its clients. `serve/dialects/native/` writes them."""
 
 from typing import Any
 

@@ -61,22 +61,26 @@ def line(key: str, name: str, scope: str = "read", rate: str | None = None) -> s
     return " ".join(words)
 
 
-def parse(text: str, place: str) -> list[ApiKey]:
+def parse(text: str, source: str) -> list[ApiKey]:
     """Read lines of keys; empty ones and comments are skipped.
 
-    place: where the text is from, for messages. Raises InvalidArgument with the number of the line at fault and without
-    its content, which may be a key that somebody put where its hash should be.
+    Raises InvalidArgument with the number of the line at fault and without its content, which may be a key that
+    somebody put where its hash should be.
+
+    Args:
+        text: the lines.
+        source: where the text is from, for messages.
     """
-    found = []
+    keys = []
     for number, written in enumerate(re.split(r"[\n;]", text), 1):
         words = written.partition("#")[0].split()
         if not words:
             continue
         try:
-            found.append(_entry(words))
+            keys.append(_entry(words))
         except ValueError as error:
-            raise InvalidArgument(f"{place}, line {number}: {error}") from None
-    return found
+            raise InvalidArgument(f"{source}, line {number}: {error}") from None
+    return keys
 
 
 def find(keys: Iterable[ApiKey], presented: str) -> ApiKey | None:
@@ -84,11 +88,11 @@ def find(keys: Iterable[ApiKey], presented: str) -> ApiKey | None:
     if len(presented) > MAX_LENGTH:
         return None
     digest = _digest(presented)
-    found = None
+    matching = None
     for key in keys:
         if hmac.compare_digest(key.digest, digest):
-            found = key
-    return found
+            matching = key
+    return matching
 
 
 def _digest(key: str) -> bytes:

@@ -19,7 +19,7 @@ def render_search(answers: Sequence[SearchAnswer], request_id: str, include: Seq
     """Build the response of a search: its answer, or a list of them where `several` queries were asked."""
     if not several:
         return _response(render_answer(answers[0], request_id, include))
-    parts = (render_answer(answer, f"{request_id}-{place}", include) for place, answer in enumerate(answers))
+    parts = (render_answer(answer, f"{request_id}-{number}", include) for number, answer in enumerate(answers))
     return _response(b'{"responses":[' + b",".join(parts) + b"]}")
 
 
