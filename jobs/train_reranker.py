@@ -14,11 +14,11 @@ from rich.console import Console
 from jobs.progress import Reporter
 from jobs.report import print_rows
 from jobs.session import joins_cluster, ray_session
-from jobs.train.training import train_on_ray
+from jobs.train.ray_trainer import train_on_ray
 from shoal.cli.options import AsJson, option, settings_command
 from shoal.errors import InvalidArgument
 from shoal.settings import TrainSettings
-from shoal.training.course import Course, plan_course
+from shoal.training.training_run import TrainingRun, plan_training
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -29,46 +29,49 @@ def train_reranker(settings: TrainSettings, as_json: AsJson = False) -> None:
     reporter = Reporter(Console(file=sys.stderr if as_json else sys.stdout))
     if joins_cluster():
         _require_absolute(settings)
-    course = plan_course(settings)
-    told = course.finished()
-    if told is None:
-        course.begin()
+    training_run = plan_training(settings)
+    result = training_run.finished()
+    if result is None:
+        training_run.begin()
         reporter.say("Mining hard negatives, then training; after a kill the same command continues.")
-        with course.alone():
-            told = _train(course, reporter)
-    print_rows(reporter.console, f"Reranker {course.output}", _rows(told, course.output))
+        with training_run.alone():
+            result = _train(training_run, reporter)
+    print_rows(reporter.console, f"Reranker {training_run.output}", _rows(result, training_run.output))
     if as_json:
-        json.dump({"output": str(course.output), **told}, sys.stdout, ensure_ascii=False)
+        json.dump({"output": str(training_run.output), **result}, sys.stdout, ensure_ascii=False)
         sys.stdout.write("\n")
 
 
-def _train(course: Course, reporter: Reporter) -> dict[str, Any]:
-    if course.settings.workers > 1 or joins_cluster():
+def _train(training_run: TrainingRun, reporter: Reporter) -> dict[str, Any]:
+    if training_run.settings.workers > 1 or joins_cluster():
         with ray_session() as cluster:
-            return train_on_ray(course, cluster, reporter)
+            return train_on_ray(training_run, cluster, reporter)
     # Imported here: a cluster's driver needs no torch.
     from shoal.training.run import threads_of, train
 
     with reporter.stage("mine"):
-        course.examples(threads_of(course.settings))
+        training_run.examples(threads_of(training_run.settings))
     with reporter.following("train") as follow:
-        train(course, follow)
-    return course.publish()
+        train(training_run, follow)
+    return training_run.publish()
 
 
-def _rows(told: dict[str, Any], output: Path) -> list[tuple[str, str]]:
+def _rows(result: dict[str, Any], output: Path) -> list[tuple[str, str]]:
     rows = [
-        ("kind", f"{told['kind']}, from {told['base']}"),
-        ("queries", f"{told['train_queries']:,}, and {told['dev_queries']:,} held out"),
-        ("steps", f"{told['steps']:,}, best after {told['best_step']:,}"),
+        ("kind", f"{result['kind']}, from {result['base']}"),
+        ("queries", f"{result['train_queries']:,}, and {result['dev_queries']:,} held out"),
+        ("steps", f"{result['steps']:,}, best after {result['best_step']:,}"),
     ]
-    if told["dev_ndcg_at_10"] is not None:
+    if result["dev_ndcg_at_10"] is not None:
         rows.append(
-            ("nDCG@10", f"{told['dev_ndcg_at_10']:.4f} held out, untrained {told['dev_ndcg_at_10_untrained']:.4f}")
+            (
+                "nDCG@10",
+                f"{result['dev_ndcg_at_10']:.4f} held out, untrained {result['dev_ndcg_at_10_untrained']:.4f}",
+            )
         )
-        if told["dev_ndcg_at_10"] <= told["dev_ndcg_at_10_untrained"]:
+        if result["dev_ndcg_at_10"] <= result["dev_ndcg_at_10_untrained"]:
             rows.append(("", "no better than untrained: add judgements, or lower --learning-rate"))
-    return [*rows, ("hours", f"{told['hours']:.2f}"), ("use", f"shoal serve --reranker {output}")]
+    return [*rows, ("hours", f"{result['hours']:.2f}"), ("use", f"shoal serve --reranker {output}")]
 
 
 def _require_absolute(settings: TrainSettings) -> None:

@@ -47,7 +47,7 @@ class RequestGuard:
         self._body_timeout_s = body_timeout_s
         self._labels = labels
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901 - one exchange, its receiving and sending, in one closure
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one exchange."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)

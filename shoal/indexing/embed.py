@@ -49,10 +49,18 @@ def embed_unit(
 ) -> UnitCommit:
     """Embed one unit and commit it; a unit that is committed already is only looked up.
 
-    codec: rounds the token vectors, for a plan that stores them. A unit that another codec has rounded is
-    embedded anew: two runs of one build may have learned one each.
-    The result depends on the plan and the encoder alone; it is not asked for vectors that the source brings.
-    Raises what a `PassageReader` raises, and InvalidArgument when token vectors are wanted of an encoder that has none.
+    The result depends on the plan and the encoder alone. Raises what a `PassageReader` raises too.
+
+    Args:
+        plan: What is built.
+        unit: One of its units.
+        encoder: Encodes the texts; it is not asked for vectors that the source brings.
+        storage: The index root.
+        codec: Rounds the token vectors, for a plan that stores them. A unit that another codec has rounded is embedded
+            anew: two runs of one build may have learned one each.
+
+    Raises:
+        InvalidArgument: Token vectors are wanted of an encoder that has none.
     """
     files = layout.unit_commit(plan.hash, unit.number), layout.unit_data(plan.hash, unit.number)
     digest = None if codec is None else codec.digest
@@ -61,7 +69,6 @@ def embed_unit(
         if commit.codec == digest:
             return commit
     reader = read_unit(plan, unit, storage)
-    observed = Observed()
     records: list[int] = []
     passages: list[Passage] = []
     rejected: list[Rejected] = []
@@ -71,18 +78,7 @@ def embed_unit(
         else:
             records.append(item[0])
             passages.append(item[1])
-
-    tokens: list[Codes] | None = None
-    if plan.source.vectors_field is None:
-        texts = [passage.content for passage in passages]
-        if codec is None:
-            vectors = encoder.encode_passages(texts)
-        else:
-            vectors, tokens = encode_with_tokens(encoder, texts, plan.encoder, codec)
-        reason = "text: its vector is not finite; check the encoder and its dtype"
-    else:
-        vectors = _normalised(passages, plan.encoder.dim)
-        reason = f"the vector field {plan.source.vectors_field!r} is zero or holds a number that is not finite"
+    vectors, tokens, reason = _vectors_of(plan, passages, encoder, codec)
     finite = np.isfinite(vectors).all(axis=1)
     for row in np.flatnonzero(~finite):
         rejected.append(Rejected(records[row], reason, passages[row].id))
@@ -90,6 +86,7 @@ def embed_unit(
     documents = (plan.document(passage.id) for passage in passages)
     shards = np.fromiter((shard_of(document, plan.shards) for document in documents), np.int64, len(passages))
     kept = np.flatnonzero(finite)
+    observed = Observed()
     for row in kept:
         observed.see(passages[row].metadata)
     # Stable: within a shard the input order stays, and with it which of several equal ids is the first.
@@ -105,15 +102,33 @@ def embed_unit(
         unit=unit.number,
         lines=reader.lines,
         rows=rows.tolist(),
-        rejected=[
-            RejectedRecord(record=bad.record, reason=bad.reason, id=bad.id)
-            for bad in sorted(rejected, key=lambda bad: bad.record)
-        ],
+        rejected=_rejected_records(rejected),
         fields=observed.kinds,
         codec=digest,
     )
     storage.write(layout.unit_commit(plan.hash, unit.number), commit.model_dump_json().encode())
     return commit
+
+
+def _vectors_of(
+    plan: Plan, passages: Sequence[Passage], encoder: PassageEncoder, codec: Codec | None
+) -> tuple[FloatArray, list[Codes] | None, str]:
+    """Vectors of passages, float32 (n, dim), codes of their tokens if they are kept, and why one is not finite."""
+    if plan.source.vectors_field is not None:
+        field = plan.source.vectors_field
+        reason = f"the vector field {field!r} is zero or holds a number that is not finite"
+        return _normalised(passages, plan.encoder.dim), None, reason
+    texts = [passage.content for passage in passages]
+    reason = "text: its vector is not finite; check the encoder and its dtype"
+    if codec is None:
+        return encoder.encode_passages(texts), None, reason
+    return *encode_with_tokens(encoder, texts, plan.encoder, codec), reason
+
+
+def _rejected_records(rejected: Sequence[Rejected]) -> list[RejectedRecord]:
+    """What the commit record of a unit says of its rejected records, in input order."""
+    in_order = sorted(rejected, key=lambda bad: bad.record)
+    return [RejectedRecord(record=bad.record, reason=bad.reason, id=bad.id) for bad in in_order]
 
 
 def encode_with_tokens(
@@ -123,9 +138,9 @@ def encode_with_tokens(
     vectors = np.empty((len(texts), fingerprint.dim), np.float32)
     codes: dict[int, Codes] = {}
     hidden = codec.axes.shape[1]
-    for row, one in encode_tokens(require_tokens(encoder), texts, fingerprint.max_length, hidden):
-        vectors[row] = one.vector
-        codes[row] = codec.encode(one.tokens)
+    for row, encoded in encode_tokens(require_tokens(encoder), texts, fingerprint.max_length, hidden):
+        vectors[row] = encoded.vector
+        codes[row] = codec.encode(encoded.tokens)
     return vectors, [codes[row] for row in range(len(texts))]
 
 

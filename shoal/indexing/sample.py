@@ -8,7 +8,7 @@ from shoal.indexing.units import UnitFile, vectors_of
 from shoal.records import FloatArray
 
 MAX_UNITS = 4096
-"""Unit files that one sample reads at most: beyond that many, more places in the corpus add nothing but input."""
+"""Most unit files that one sample of vectors reads: beyond that many, more of them add nothing but input."""
 
 
 def stratified(total: int, count: int, seed: int) -> NDArray[np.int64]:

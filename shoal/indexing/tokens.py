@@ -17,10 +17,12 @@ from shoal.late import codec
 from shoal.late.codec import Codec
 from shoal.records import FloatArray
 
-PASSAGES, UNITS = 512, 32
-"""Passages that are read to learn from, and units that they come from at most."""
+PASSAGES = 512
+"""Passages that the reduction of token vectors is learned from, about."""
+UNITS = 32
+"""Most units that the passages to learn from come from."""
 TOKENS = 64
-"""Tokens of one passage that are learned from, evenly spread over it."""
+"""Most tokens of one passage that the reduction is learned from, evenly spread over it."""
 
 
 def train_codec(plan: Plan, encoder: PassageEncoder, storage: Storage) -> None:
@@ -39,8 +41,8 @@ def train_codec(plan: Plan, encoder: PassageEncoder, storage: Storage) -> None:
         )
     hidden = token_width(encoder, plan.late.late_dims)
     kept: dict[int, FloatArray] = {}
-    for row, one in encode_tokens(require_tokens(encoder), texts, plan.encoder.max_length, hidden):
-        part = one.tokens[stratified(len(one.tokens), TOKENS, seed=4)]
+    for row, encoded in encode_tokens(require_tokens(encoder), texts, plan.encoder.max_length, hidden):
+        part = encoded.tokens[stratified(len(encoded.tokens), TOKENS, seed=4)]
         if np.isfinite(part).all():
             kept[row] = part
     if not kept:
@@ -58,10 +60,10 @@ def token_width(encoder: PassageEncoder, dims: int) -> int:
     """
     encoder = require_tokens(encoder)
     try:
-        [one] = encoder.encode_passage_tokens(["width"])
+        [encoded] = encoder.encode_passage_tokens(["width"])
     except InvalidArgument as error:
         raise InvalidArgument(f"late_interaction=stored: {error.message}", param="late_interaction") from error
-    width = int(one.tokens.shape[1])
+    width = int(encoded.tokens.shape[1])
     if dims > width:
         raise InvalidArgument(
             f"late_dims={dims}, but the encoder's token vectors have {width} dimensions; take {width} at most, or "
@@ -99,9 +101,9 @@ def _sample(plan: Plan, storage: Storage) -> list[str]:
             if isinstance(item, tuple):
                 yield item[1].content
 
-    found: list[str] = []
+    sample: list[str] = []
     for unit in units:
         held = list(texts(unit.number))
-        found += [held[place] for place in stratified(len(held), each, seed=unit.number)]
+        sample += [held[number] for number in stratified(len(held), each, seed=unit.number)]
     everything = (text for number in range(len(plan.units)) for text in texts(number))
-    return found or list(islice(everything, PASSAGES))
+    return sample or list(islice(everything, PASSAGES))

@@ -57,4 +57,4 @@ class TokenWriter:
 
 def column_of(codes: Sequence[Codes]) -> pa.LargeBinaryArray:
     """The column of passages whose tokens have these codes, uint8 (t, width) each."""
-    return pa.array([one.tobytes() for one in codes], COLUMN.type)
+    return pa.array([passage.tobytes() for passage in codes], COLUMN.type)

@@ -40,11 +40,17 @@ class Listing(NamedTuple):
 def find_input(source: str, asked: str, index: str) -> Listing:
     """List the files of a source: a file, a folder, a glob, or a URI of these.
 
-    asked: a format, or `auto` to go by the file names. Of a folder only files of the format are taken; of a file or a
-    glob, when the format is named, all. Files and folders whose name begins with a dot are passed over, and so is what
-    the index root, `index`, stores, should it lie within the source.
-    Raises InvalidArgument when there is no input, when it may not be read, or when its format is not clear, and
-    Unavailable for a store that cannot be reached.
+    Files and folders whose name begins with a dot are passed over.
+
+    Args:
+        source: What is listed.
+        asked: A format, or `auto` to go by the file names. Of a folder only files of the format are taken; of a file or
+            a glob, when the format is named, all.
+        index: The index root; what it stores is passed over, should it lie within the source.
+
+    Raises:
+        InvalidArgument: There is no input, it may not be read, or its format is not clear.
+        Unavailable: The store cannot be reached.
     """
     files, path = locate(source)
     pattern = ""
@@ -82,23 +88,20 @@ def find_input(source: str, asked: str, index: str) -> Listing:
     is_local = isinstance(files, pafs.LocalFileSystem)
     query = "" if is_local or "?" not in source else source[source.index("?") :]
     scheme = "" if is_local else source.partition("://")[0] + "://"
-    listed = []
-    for name in names:
-        info = named[name]
-        uri = f"{scheme}{info.path}{query}"
-        compression = COMPRESSIONS.get(PurePosixPath(name).suffix.lower())
-        listed.append(
-            InputFile(
-                name=name if is_local else f"{scheme}{info.path}",
-                uri=uri,
-                bytes=info.size,
-                mtime_ns=info.mtime_ns,
-                compression=compression,
-            )
-        )
+    listed = [_input_file(name, named[name], scheme, query, is_local) for name in names]
     if not any(file.bytes for file in listed):
         raise InvalidArgument(f"source {source} is empty: its {len(listed)} files have no bytes", param="source")
     return Listing(chosen, listed)
+
+
+def _input_file(name: str, info: pafs.FileInfo, scheme: str, query: str, is_local: bool) -> InputFile:
+    return InputFile(
+        name=name if is_local else f"{scheme}{info.path}",
+        uri=f"{scheme}{info.path}{query}",
+        bytes=info.size,
+        mtime_ns=info.mtime_ns,
+        compression=COMPRESSIONS.get(PurePosixPath(name).suffix.lower()),
+    )
 
 
 def _choose(source: str, names: list[str], asked: str, *, everything: bool) -> tuple[Format, list[str]]:

@@ -34,12 +34,12 @@ def summarise(settings: TrainSettings, examples: Examples, position: Position, d
     }
 
 
-def write(folder: Path, told: dict[str, Any], curve: list[dict[str, Any]]) -> None:
+def write(folder: Path, result: dict[str, Any], curve: list[dict[str, Any]]) -> None:
     """Write card, curve and plot into a folder, and the same for programs."""
-    (folder / models.TRAINED).write_text(json.dumps(told, indent=1) + "\n")
+    (folder / models.TRAINED).write_text(json.dumps(result, indent=1) + "\n")
     (folder / CURVE).write_text(json.dumps(curve, indent=1) + "\n")
-    plot(folder / PLOT, curve, told["best_step"])
-    (folder / CARD).write_text(_card(told))
+    plot(folder / PLOT, curve, result["best_step"])
+    (folder / CARD).write_text(_card(result))
 
 
 def plot(path: Path, curve: list[dict[str, Any]], best_step: int | None) -> None:
@@ -64,31 +64,31 @@ def plot(path: Path, curve: list[dict[str, Any]], best_step: int | None) -> None
     figure.savefig(path, dpi=120)
 
 
-def _card(told: dict[str, Any]) -> str:
-    settings = told["settings"]
+def _card(result: dict[str, Any]) -> str:
+    settings = result["settings"]
     trained = f"LoRA adapters of rank {settings['lora_rank']}, merged" if settings["lora_rank"] else "all weights"
     dev = "no queries were held out"
-    if told["dev_ndcg_at_10"] is not None:
+    if result["dev_ndcg_at_10"] is not None:
         dev = (
-            f"{told['dev_ndcg_at_10']:.4f} after step {told['best_step']} (kept) against "
-            f"{told['dev_ndcg_at_10_untrained']:.4f} untrained, on {told['dev_queries']} held-out queries, over the "
-            f"first {settings['dev_top_k']} passages of {told['encoder']}"
+            f"{result['dev_ndcg_at_10']:.4f} after step {result['best_step']} (kept) against "
+            f"{result['dev_ndcg_at_10_untrained']:.4f} untrained, on {result['dev_queries']} held-out queries, over "
+            f"the first {settings['dev_top_k']} passages of {result['encoder']}"
         )
     options = "".join(f"| {name} | {value} |\n" for name, value in settings.items())
     return f"""# A reranker trained with Shoal
 
 | | |
 | --- | --- |
-| kind | {told["kind"]} |
-| started from | {told["base"]} |
+| kind | {result["kind"]} |
+| started from | {result["base"]} |
 | trained | {trained} |
-| data | `{told["data"]}`, SHA-256 {told["data_sha256"]} |
-| licence of the data | {told["licence"] or "not given"} |
-| queries | {told["train_queries"]:,} to learn from, {told["dev_queries"]:,} held out |
+| data | `{result["data"]}`, SHA-256 {result["data_sha256"]} |
+| licence of the data | {result["licence"] or "not given"} |
+| queries | {result["train_queries"]:,} to learn from, {result["dev_queries"]:,} held out |
 | nDCG@10 | {dev} |
-| steps | {told["steps"]:,} of {settings["batch_queries"]} queries |
-| time | {told["hours"]:.2f} hours; {told["cpu_hours_of_one_worker"]:.2f} hours of CPU time in one worker |
-| seed | {told["seed"]} |
+| steps | {result["steps"]:,} of {settings["batch_queries"]} queries |
+| time | {result["hours"]:.2f} hours; {result["cpu_hours_of_one_worker"]:.2f} hours of CPU time in one worker |
+| seed | {result["seed"]} |
 
 Use: `shoal serve --index INDEX --reranker FOLDER`. Mind that the best of several evaluations was kept, so the number
 above is a little too good; measure on queries that took no part.

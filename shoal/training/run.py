@@ -6,9 +6,9 @@ from collections.abc import Callable
 from shoal.settings import TrainSettings
 from shoal.system.machine import usable_cores
 from shoal.training import card, scorers
-from shoal.training.course import RESULT, Course
 from shoal.training.loop import Training
 from shoal.training.progress import Progress
+from shoal.training.training_run import RESULT, TrainingRun
 from shoal.training.workers import Workers
 
 
@@ -17,15 +17,17 @@ def threads_of(settings: TrainSettings) -> int:
     return settings.threads or max(1, usable_cores() // settings.workers)
 
 
-def train(course: Course, report: Callable[[Progress], None] = lambda progress: None) -> None:
+def train(training_run: TrainingRun, report: Callable[[Progress], None] = lambda progress: None) -> None:
     """Train on the examples, wherever that had stopped before, and write the result; all workers call this."""
-    examples = course.examples(threads_of(course.settings))
-    training = Training(course.settings, examples, course.work, threads_of(course.settings))
+    examples = training_run.examples(threads_of(training_run.settings))
+    training = Training(training_run.settings, examples, training_run.work, threads_of(training_run.settings))
     position = training.run(report)
     if not Workers().first:
         return
-    result = course.work / RESULT
+    result = training_run.work / RESULT
     shutil.rmtree(result, ignore_errors=True)
     scorers.save(training.scorer, result)
-    told = card.summarise(course.settings, examples, position, course.data_digest) | {"plan": course.plan}
-    card.write(result, told, position.curve)
+    description = card.summarise(training_run.settings, examples, position, training_run.data_digest) | {
+        "plan": training_run.plan
+    }
+    card.write(result, description, position.curve)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.train.training import raise_told, work
+from jobs.train.ray_trainer import raise_worker_error, work
 from shoal.encoders import load_encoder
 from shoal.errors import ModelUnavailable
 from shoal.rerankers import load_reranker
@@ -15,9 +15,9 @@ from shoal.settings import EncoderSettings, RerankerSettings, TrainSettings
 from shoal.training import checkpoint, scorers
 from shoal.training.batches import Listing
 from shoal.training.checkpoint import Position
-from shoal.training.course import Course, plan_course
 from shoal.training.lora import Adapters
 from shoal.training.run import train
+from shoal.training.training_run import TrainingRun, plan_training
 from tests.support import tiny_models
 
 QUERY = "the red otter"
@@ -97,12 +97,12 @@ def test_a_worker_on_ray_tells_a_mistake_instead_of_being_started_again(cross_en
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.jsonl").write_text('{"query": "q", "positive": "otter", "negatives": ["heron"]}')
     paths = {"data": str(tmp_path / "data"), "output": str(tmp_path / "out"), "base": str(cross_encoder)}
-    course = plan_course(TrainSettings(encoder="hashing:16", device="cpu", **paths))
-    course.begin()
-    raise_told(course)
-    work({"course": course, "threads": 1})
+    run = plan_training(TrainSettings(encoder="hashing:16", device="cpu", **paths))
+    run.begin()
+    raise_worker_error(run)
+    work({"training_run": run, "threads": 1})
     with pytest.raises(ModelUnavailable, match="--kind cross_encoder"):
-        raise_told(course)
+        raise_worker_error(run)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -152,7 +152,7 @@ def test_a_checkpoint_brings_back_every_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "rank"), [("late_interaction", 0), ("late_interaction", 2), ("cross_encoder", 0)])
 def test_the_result_is_served_by_its_folder(encoder: Path, tmp_path: Path, kind: str, rank: int) -> None:
     tiny_models.write_pairs(tmp_path / "data" / "pairs.jsonl", 40)
-    course = plan_course(
+    run = plan_training(
         settings(
             encoder,
             data=str(tmp_path / "data"),
@@ -166,35 +166,34 @@ def test_the_result_is_served_by_its_folder(encoder: Path, tmp_path: Path, kind:
             licence="CC0",
         )
     )
-    course.begin()
-    train(course)
-    told = course.publish()
+    run.begin()
+    train(run)
+    told = run.publish()
     assert told["steps"] == 3
-    files = {path.name for path in course.output.rglob("*") if path.is_file()}
+    files = {path.name for path in run.output.rglob("*") if path.is_file()}
     assert {"README.md", "learning_curve.json", "learning_curve.png", "model.safetensors"} <= files
     assert not {name for name in files if name.endswith((".bin", ".pt", ".pth", ".pkl"))}
-    card = (course.output / "README.md").read_text()
+    card = (run.output / "README.md").read_text()
     assert "CC0" in card
-    assert course.data_digest in card
-    check_served(course, encoder, kind)
+    assert run.data_digest in card
+    check_served(run, encoder, kind)
 
 
-def check_served(course: Course, encoder: Path, kind: str) -> None:
-    reranker = served(str(course.output), encoder=str(encoder))
+def check_served(run: TrainingRun, encoder: Path, kind: str) -> None:
+    reranker = served(str(run.output), encoder=str(encoder))
     scores = reranker.score(QUERY, PASSAGES)
     if kind == "cross_encoder":
         from sentence_transformers import CrossEncoder
 
-        expected = CrossEncoder(str(course.output), device="cpu").predict([(QUERY, passage) for passage in PASSAGES])
+        expected = CrossEncoder(str(run.output), device="cpu").predict([(QUERY, passage) for passage in PASSAGES])
         np.testing.assert_allclose(scores, expected, atol=1e-4)
         return
-    assert reranker.name() == f"late_interaction({course.output})"
-    np.testing.assert_array_equal(scores, served("late_interaction", encoder=str(course.output)).score(QUERY, PASSAGES))
+    assert reranker.name() == f"late_interaction({run.output})"
+    np.testing.assert_array_equal(scores, served("late_interaction", encoder=str(run.output)).score(QUERY, PASSAGES))
     untrained = served("late_interaction", encoder=str(encoder)).score(QUERY, PASSAGES)
     assert np.abs(scores - untrained).max() > 1e-3
     before, after = (
-        load_encoder(EncoderSettings(encoder=str(path), device="cpu")).fingerprint()
-        for path in (encoder, course.output)
+        load_encoder(EncoderSettings(encoder=str(path), device="cpu")).fingerprint() for path in (encoder, run.output)
     )
     # Prompts and length are those of the encoder, although fewer tokens were read while training.
     assert after.model_copy(update={"model": before.model, "weights": before.weights}) == before

@@ -14,8 +14,8 @@ import pytest
 
 from shoal.rerankers import load_reranker
 from shoal.settings import RerankerSettings, TrainSettings
-from shoal.training.course import plan_course
 from shoal.training.run import train
+from shoal.training.training_run import plan_training
 from tests.support import tiny_models
 
 ROOT = Path(__file__).parents[2]
@@ -49,11 +49,11 @@ def settings(folder: Path, output: str, **options: Any) -> TrainSettings:
 
 
 def undisturbed(asked: TrainSettings) -> Path:
-    course = plan_course(asked)
-    course.begin()
-    train(course)
-    course.publish()
-    return course.output
+    run = plan_training(asked)
+    run.begin()
+    train(run)
+    run.publish()
+    return run.output
 
 
 def start(asked: TrainSettings) -> subprocess.Popen[str]:
@@ -83,7 +83,7 @@ def reached(work: Path) -> int:
 def test_killed_and_resumed_it_ends_with_the_same_bits(folder: Path) -> None:
     expected = undisturbed(settings(folder, "undisturbed", dropout=0.1, lora_rank=2))
     asked = settings(folder, "killed", dropout=0.1, lora_rank=2)
-    work = plan_course(asked).work
+    work = plan_training(asked).work
     for step in (1, 11):
         process = start(asked)
         while reached(work) < step and process.poll() is None:

@@ -20,11 +20,11 @@ from shoal.inference import models
 from shoal.lexical.analyzer import Analyzer
 from shoal.settings import AnalyzerSettings, EncoderSettings, TrainSettings
 from shoal.training import batches, judgements, mining
-from shoal.training.course import RESULT, plan_course
 from shoal.training.evaluation import ndcg
 from shoal.training.judgements import Judgement, Judgements
 from shoal.training.mining import Example, Examples, Held
 from shoal.training.progress import Progress
+from shoal.training.training_run import RESULT, plan_training
 
 
 def write(path: Path, *rows: Any) -> Path:
@@ -195,48 +195,48 @@ class TestCourse:
 
     def test_another_training_does_not_go_on_where_this_one_stopped(self, tmp_path: Path) -> None:
         folder = tmp_path / "t"
-        plan_course(self.settings(folder)).begin()
-        plan_course(self.settings(folder, threads=3, workers=2)).begin()  # a matter of speed only
+        plan_training(self.settings(folder)).begin()
+        plan_training(self.settings(folder, threads=3, workers=2)).begin()  # a matter of speed only
         with pytest.raises(Conflict, match="unfinished training with other settings"):
-            plan_course(self.settings(folder, seed=1)).begin()
+            plan_training(self.settings(folder, seed=1)).begin()
         write(folder / "data" / "a.jsonl", {"query": "q", "positive": "fish", "negatives": ["heron"]})
         with pytest.raises(Conflict, match="unfinished training with other settings or data"):
-            plan_course(self.settings(folder)).begin()
+            plan_training(self.settings(folder)).begin()
 
     def test_two_processes_do_not_train_in_one_folder(self, tmp_path: Path) -> None:
-        course = plan_course(self.settings(tmp_path / "t"))
-        course.begin()
-        with course.alone(), pytest.raises(Conflict, match="another process is training"), course.alone():
+        run = plan_training(self.settings(tmp_path / "t"))
+        run.begin()
+        with run.alone(), pytest.raises(Conflict, match="another process is training"), run.alone():
             pass
-        with course.alone():
+        with run.alone():
             pass
 
     def test_examples_are_mined_once(self, tmp_path: Path) -> None:
-        course = plan_course(self.settings(tmp_path / "t"))
-        course.begin()
-        first = course.examples(threads=1)
-        (course.work / "examples.json").write_text(json.dumps({"passages": [], "train": [], "dev": []}))
+        run = plan_training(self.settings(tmp_path / "t"))
+        run.begin()
+        first = run.examples(threads=1)
+        (run.work / "examples.json").write_text(json.dumps({"passages": [], "train": [], "dev": []}))
         assert first == Examples(["otter", "heron"], [Example("q", [0], [1], [])], [])
-        assert course.examples(threads=1) == Examples([], [], [])
+        assert run.examples(threads=1) == Examples([], [], [])
 
     def test_the_result_appears_whole_and_is_known_again(self, tmp_path: Path) -> None:
-        course = plan_course(self.settings(tmp_path / "t"))
-        assert course.finished() is None
-        course.begin()
-        write(course.work / RESULT / models.TRAINED, {"plan": course.plan, "kind": "late_interaction"})
-        assert course.publish()["kind"] == "late_interaction"
-        assert not course.work.exists()
-        assert plan_course(self.settings(tmp_path / "t")).finished() == {
-            "plan": course.plan,
+        run = plan_training(self.settings(tmp_path / "t"))
+        assert run.finished() is None
+        run.begin()
+        write(run.work / RESULT / models.TRAINED, {"plan": run.plan, "kind": "late_interaction"})
+        assert run.publish()["kind"] == "late_interaction"
+        assert not run.work.exists()
+        assert plan_training(self.settings(tmp_path / "t")).finished() == {
+            "plan": run.plan,
             "kind": "late_interaction",
         }
-        assert models.trained_kind(str(course.output)) == "late_interaction"
+        assert models.trained_kind(str(run.output)) == "late_interaction"
         with pytest.raises(Conflict, match="name another --output"):
-            plan_course(self.settings(tmp_path / "t", seed=1)).finished()
+            plan_training(self.settings(tmp_path / "t", seed=1)).finished()
 
     def test_a_folder_that_is_not_there_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidArgument, match="there is no folder"):
-            plan_course(TrainSettings(data=str(tmp_path / "none"), output=str(tmp_path / "out")))
+            plan_training(TrainSettings(data=str(tmp_path / "none"), output=str(tmp_path / "out")))
 
 
 def test_a_log_tells_loss_and_ndcg() -> None:

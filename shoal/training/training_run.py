@@ -1,4 +1,4 @@
-"""The course of a training: files in `OUTPUT.work` while it runs, the folder OUTPUT when it is done.
+"""One run of a training: its files in `OUTPUT.work` while it goes on, the folder OUTPUT when it is done.
 
 Everything is written under another name and renamed, so the same command continues after a kill at any moment.
 """
@@ -28,7 +28,7 @@ _FREE = {"output", "threads", "workers", "gpus_per_worker", "checkpoint_s", "lic
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class TrainingRun:
     """One training: what was asked for and where its files are."""
 
     settings: TrainSettings
@@ -44,9 +44,9 @@ class Course:
         """The folder of the files that are needed until the result is there."""
         return self.output.with_name(f"{self.output.name}.work")
 
-    def on_threads(self, threads: int) -> "Course":
+    def on_threads(self, threads: int) -> "TrainingRun":
         """Return the same training with this many CPU threads in a worker."""
-        return Course(self.settings.model_copy(update={"threads": threads}), self.data_digest)
+        return TrainingRun(self.settings.model_copy(update={"threads": threads}), self.data_digest)
 
     @property
     def plan(self) -> str:
@@ -62,12 +62,12 @@ class Course:
         if not self.output.exists():
             return None
         try:
-            told: dict[str, Any] = json.loads((self.output / models.TRAINED).read_bytes())
+            description: dict[str, Any] = json.loads((self.output / models.TRAINED).read_bytes())
         except (OSError, ValueError):
-            told = {}
-        if told.get("plan") != self.plan:
+            description = {}
+        if description.get("plan") != self.plan:
             raise Conflict(f"{self.output} exists and is not the result of this training: name another --output")
-        return told
+        return description
 
     def begin(self) -> None:
         """Make the working folder, or find that of an earlier run. Raises Conflict if it was for another training."""
@@ -98,24 +98,24 @@ class Course:
         if not path.exists():
             read = judgements.read(Path(settings.data), settings.dev_share, settings.dev_queries, settings.seed)
             encoder = load_encoder(EncoderSettings(encoder=settings.encoder, device=settings.device, threads=threads))
-            found = mine(read, encoder, Analyzer(settings), settings.mine_top_k, settings.dev_top_k)
-            if not found.train:
+            examples = mine(read, encoder, Analyzer(settings), settings.mine_top_k, settings.dev_top_k)
+            if not examples.train:
                 raise InvalidArgument(
                     f"{settings.data} has no passage that could serve as a negative: give more passages, or negatives",
                     param="data",
                 )
-            found.save(path)
+            examples.save(path)
         return Examples.load(path)
 
     def publish(self) -> dict[str, Any]:
         """Turn the finished result into the output, remove what was needed on the way, and return what it says."""
         (self.work / RESULT).rename(self.output)
         shutil.rmtree(self.work)
-        told: dict[str, Any] = json.loads((self.output / models.TRAINED).read_bytes())
-        return told
+        description: dict[str, Any] = json.loads((self.output / models.TRAINED).read_bytes())
+        return description
 
 
-def plan_course(settings: TrainSettings) -> Course:
+def plan_training(settings: TrainSettings) -> TrainingRun:
     """Look at the data. Raises NotFound or InvalidArgument when there is none."""
     data = Path(settings.data).expanduser().absolute()
     if not data.is_dir():
@@ -126,4 +126,4 @@ def plan_course(settings: TrainSettings) -> Course:
         name = getattr(settings, field)
         if name is not None and Path(name).expanduser().is_dir():
             paths[field] = str(Path(name).expanduser().absolute())
-    return Course(settings.model_copy(update=paths), judgements.digest(data))
+    return TrainingRun(settings.model_copy(update=paths), judgements.digest(data))

@@ -16,20 +16,20 @@ from jobs.progress import Reporter
 from jobs.session import Cluster, run
 from shoal.errors import InvalidArgument, ShoalError
 from shoal.system.atomic_files import replace_file
-from shoal.training.course import Course
 from shoal.training.progress import Progress
+from shoal.training.training_run import TrainingRun
 
 _RETRIES = 3
 _LOOK_S = 0.5
 _PROGRESS, _ERROR, _RAY = "progress.json", "error.pickle", "ray"
 
 
-def train_on_ray(course: Course, cluster: Cluster, reporter: Reporter) -> dict[str, Any]:
+def train_on_ray(training_run: TrainingRun, cluster: Cluster, reporter: Reporter) -> dict[str, Any]:
     """Train with as many workers as the settings say, and return what is known of the training.
 
     Raises InvalidArgument when they do not fit a private cluster.
     """
-    settings = course.settings
+    settings = training_run.settings
     gpus = settings.gpus_per_worker
     if gpus is None:
         gpus = 1 if cluster.gpus >= 1 and settings.device != "cpu" else 0
@@ -41,50 +41,50 @@ def train_on_ray(course: Course, cluster: Cluster, reporter: Reporter) -> dict[s
             param="--workers",
         )
     with reporter.stage("mine"):
-        run(_mine, course, cpus, num_cpus=cpus, num_gpus=gpus)
+        run(_mine, training_run, cpus, num_cpus=cpus, num_gpus=gpus)
     with reporter.following("train") as follow:
-        _fit(course, cpus, gpus, follow)
-    return course.publish()
+        _fit(training_run, cpus, gpus, follow)
+    return training_run.publish()
 
 
-def _mine(course: Course, threads: int) -> None:
-    course.examples(threads)
+def _mine(training_run: TrainingRun, threads: int) -> None:
+    training_run.examples(threads)
 
 
-def _fit(course: Course, cpus: int, gpus: float, follow: Any) -> None:
+def _fit(training_run: TrainingRun, cpus: int, gpus: float, follow: Any) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     trainer = TorchTrainer(
         work,
-        train_loop_config={"course": course, "threads": cpus},
+        train_loop_config={"training_run": training_run, "threads": cpus},
         scaling_config=ScalingConfig(
-            num_workers=course.settings.workers,
+            num_workers=training_run.settings.workers,
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
         ),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         run_config=RunConfig(
             name="train",
-            storage_path=str(course.work / _RAY),
+            storage_path=str(training_run.work / _RAY),
             failure_config=FailureConfig(max_failures=_RETRIES),
         ),
     )
     ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(course.work / _PROGRESS, ended, follow), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(training_run.work / _PROGRESS, ended, follow), daemon=True)
     watcher.start()
     try:
-        (course.work / _ERROR).unlink(missing_ok=True)
+        (training_run.work / _ERROR).unlink(missing_ok=True)
         trainer.fit()
-        raise_told(course)
+        raise_worker_error(training_run)
     finally:
         ended.set()
         watcher.join()
 
 
-def raise_told(course: Course) -> None:
-    """Raise the error that a worker has told, if one has."""
-    path = course.work / _ERROR
+def raise_worker_error(training_run: TrainingRun) -> None:
+    """Raise the error that a worker has written down, if one has."""
+    path = training_run.work / _ERROR
     if path.exists():
         error: ShoalError = pickle.loads(path.read_bytes())  # noqa: S301 (our own workers wrote it)
         raise error
@@ -92,14 +92,14 @@ def raise_told(course: Course) -> None:
 
 def _watch(path: Path, ended: threading.Event, follow: Any) -> None:
     """Tell what the first worker has written of its progress."""
-    told = None
+    last = None
     while not ended.wait(_LOOK_S):
         try:
             progress = Progress(**json.loads(path.read_bytes()))
         except (OSError, ValueError):
             continue
-        if progress != told:
-            told = progress
+        if progress != last:
+            last = progress
             follow(progress)
 
 
@@ -107,14 +107,14 @@ def work(config: dict[str, Any]) -> None:
     """What every worker does."""
     from shoal.training.run import train
 
-    course: Course = config["course"]
-    path = course.work / _PROGRESS
+    training_run: TrainingRun = config["training_run"]
+    path = training_run.work / _PROGRESS
 
     def report(progress: Progress) -> None:
         replace_file(path, json.dumps(asdict(progress)).encode())
 
     try:
-        train(course.on_threads(config["threads"]), report)
+        train(training_run.on_threads(config["threads"]), report)
     except ShoalError as error:
-        # Told, not raised: Ray would start the workers again, and the user's mistake would still be there.
-        (course.work / _ERROR).write_bytes(pickle.dumps(error))
+        # Written down, not raised: Ray would start the workers again, and the user's mistake would still be there.
+        (training_run.work / _ERROR).write_bytes(pickle.dumps(error))
