@@ -21,7 +21,8 @@ import numpy as np
 
 from benchmarks.support.report import Figure, report
 from benchmarks.support.servers import SHARDS, docstrings, shoal, spread
-from shoal.capacity.planner import Capacity, Constants, plan
+from shoal.capacity.constants import Constants
+from shoal.capacity.planner import Capacity, plan
 from shoal.settings import CapacitySettings
 
 TOP_K = 25

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shoal.capacity.planner import Constants, KindCost, Point
+from shoal.capacity.constants import Constants, KindCost, Point
 from shoal.capacity.server_calls import measure_calls
 from shoal.capacity.synthetic import CLUSTERS, DIM, Centres
 from shoal.encoders import load_encoder

@@ -5,10 +5,9 @@ says what they leave out. Times are in the units that their names end in.
 """
 
 from math import ceil, floor
-from pathlib import Path
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
+from shoal.capacity.constants import Constants, Point, Record
 from shoal.capacity.tails import quantile_of_slowest, waiting_ms
 from shoal.errors import InvalidArgument
 from shoal.indexes._auto import AUTO, choose, code_bytes, compressed, lists
@@ -29,97 +28,7 @@ _SAMPLE = int(IndexSettings.model_fields["train_passages"].default)
 _WINDOW = int(FusionSettings.model_fields["window"].default)
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Point(_Record):
-    """How far a search looked, and what it found.
-
-    recall: share of the ten nearest. share: of the lists of an index, those that were probed. refine: candidates that
-    were compared exactly, for each result.
-    """
-
-    recall: float = Field(ge=0, le=1)
-    share: float = Field(gt=0, le=1)
-    refine: int = Field(ge=0)
-
-
-class KindCost(_Record):
-    """Searching one index kind: microseconds of a core for each code compared, at `Constants.search_dim` dimensions.
-
-    points: ascending by recall, each the cheapest of its recall.
-    """
-
-    row_us: float = Field(gt=0)
-    points: list[Point] = Field(min_length=1)
-
-
-class Constants(_Record):
-    """What the formulas are fed with, measured on one machine."""
-
-    machine: str
-    """Processor, cores and memory."""
-    measured_at: str
-    """UTC, ISO 8601."""
-    device: str
-    """`cpu` or `cuda`: where models computed. Their speeds are those of one core, or of one GPU."""
-    encoder: str
-    encoder_dim: int = Field(gt=0)
-    encode_bytes_per_s: float = Field(gt=0)
-    """UTF-8 bytes of passages that are embedded in a second."""
-    query_ms: float = Field(gt=0)
-    """To encode one query, with nothing beside it, in the median."""
-    query_p99_ms: float = Field(gt=0)
-    reranker: str
-    rerank_bytes_per_s: float = Field(gt=0)
-    """UTF-8 bytes of passages that are reranked in a second, none of them read before."""
-    search_dim: int = Field(gt=0)
-    search_us: float = Field(ge=0)
-    """Of one search of a shard, whatever its size."""
-    exact_us: float = Field(ge=0)
-    """To compare one candidate exactly, whose vector is in memory."""
-    kinds: dict[str, KindCost]
-    lexical_us: float = Field(gt=0)
-    """BM25 of a query, for each passage of a shard."""
-    index_us: float = Field(gt=0)
-    """To index one passage, its vector (`ivf_sq8`) and its words, without embedding it."""
-    read_us: float = Field(gt=0)
-    """To read a row of a mapped file that is not in memory."""
-    answer_ms: float = Field(gt=0)
-    """Of an answer beside the encoder and the shards, in the median: HTTP, the ingress, the hop to the encoder."""
-    answer_p99_ms: float = Field(gt=0)
-    hop_ms: float = Field(gt=0)
-    """Of a call to a single shard beside the search, in the median."""
-    call_ms: float = Field(gt=0)
-    """What each shard more adds to an answer: work of the ingress, which makes all calls."""
-    tail: list[tuple[float, float]] = Field(min_length=2)
-    """Quantiles of a call whose search takes no time: (probability, multiple of the median), both ascending."""
-    process_bytes: int = Field(gt=0)
-    """Memory of a retriever beside the index."""
-
-    @classmethod
-    def read(cls, path: Path) -> "Constants":
-        """Read a file of constants. Raises InvalidArgument when it is none."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            reason = f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
-        except FileNotFoundError:
-            raise InvalidArgument(
-                f"there are no constants of this machine in {path}; measure them with shoal plan --calibrate",
-                param="--constants",
-            ) from None
-        except OSError as error:
-            reason = error.strerror or str(error)
-        raise InvalidArgument(
-            f"{path} holds no constants of this Shoal ({reason}); measure them with shoal plan --calibrate",
-            param="--constants",
-        )
-
-
-class Sizes(_Record):
+class Sizes(Record):
     """Bytes of one passage in an index.
 
     resident: what every search goes through and memory has to hold: the vector index, the lexical index. stored: all
@@ -142,7 +51,7 @@ def sizes(kind: str, dim: int, text_bytes: float, lexical: bool, token_bytes: fl
     return Sizes(resident=resident, stored=resident + exact + text + token_bytes, staged=text + 4 * dim + token_bytes)
 
 
-class Latency(_Record):
+class Latency(Record):
     """The 99th percentile of an answer in milliseconds, without second attempts: its parts, which add up."""
 
     answer: float
@@ -167,7 +76,7 @@ class Latency(_Record):
         return self.answer + self.encode + self.calls + self.shard + self.tail + self.wait + self.fetch + self.rerank
 
 
-class Capacity(_Record):
+class Capacity(Record):
     """What a plan comes to."""
 
     passages: int
@@ -247,22 +156,12 @@ def _widths() -> list[int]:
 
 def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capacity | None:
     """Plan with so many shards; None if one of them does not fit a node."""
-    passages, dim = ceil(settings.passages or 0), settings.dim
-    kind: str = settings.index_kind
-    if kind == AUTO:
-        kind = choose(passages, shards, dim, settings.index_memory_gib * 2**30)
-    if kind not in constants.kinds:
-        raise InvalidArgument(
-            f"index_kind: {kind!r} has not been measured, only {', '.join(constants.kinds)}", param="--index-kind"
-        )
+    passages = ceil(settings.passages or 0)
+    kind = _index_kind(settings, constants, shards)
     rows = ceil(passages / shards)
-    points = constants.kinds[kind].points
-    good = [point for point in points if point.recall >= settings.recall] or points[-1:]
-    search_ms, point = min(
-        ((shard_ms(settings, constants, kind, one, rows), one) for one in good), key=lambda it: it[0]
-    )
-    each = sizes(kind, dim, settings.passage_bytes, settings.lexical)
-    centres = 4 * dim * _lists(kind, passages)
+    search_ms, point = _cheapest_search(settings, constants, kind, rows)
+    each = sizes(kind, settings.dim, settings.passage_bytes, settings.lexical)
+    centres = 4 * settings.dim * _lists(kind, passages)
     versions, held = settings.versions_in_memory, each.stored if settings.all_in_memory else each.resident
     shard_bytes = versions * (rows * held + centres)
     room = MEMORY_SHARE * settings.node_memory_gib * 2**30
@@ -272,59 +171,31 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
         return None
     nodes = ceil(shards / on_node)
     busiest = ceil(shards / nodes)
-
-    call_ms = constants.hop_ms + search_ms
-    fetch_ms = constants.hop_ms * settings.lexical
-    utilisation = settings.utilisation
+    retrieval_ms = constants.hop_ms + search_ms + constants.hop_ms * settings.lexical
     # A retriever searches with one core; several of one shard share the pages of its files where they share a node.
-    sharing = max(
-        1, min(settings.node_cores // busiest, floor((room / busiest - shard_bytes) / constants.process_bytes))
-    )
-    busy = ceil(settings.qps * (call_ms + fetch_ms) / 1000 / utilisation)
+    spare_processes = floor((room / busiest - shard_bytes) / constants.process_bytes)
+    sharing = max(1, min(settings.node_cores // busiest, spare_processes))
+    busy = ceil(settings.qps * retrieval_ms / 1000 / settings.utilisation)
     copies = max(settings.min_replicas, ceil(busy / sharing))
     replicas = max(copies, busy)
     calls_ms = (shards - 1) * constants.call_ms
     rerank_ms = 1000 * settings.rerank_top_k * settings.passage_bytes / constants.rerank_bytes_per_s
     threads = min(MOST_THREADS, settings.node_cores) if constants.device == "cpu" else 1
     encoders, ingresses, rerankers = (
-        settings.qps * ms / 1000 / utilisation for ms in (constants.query_ms, constants.answer_ms + calls_ms, rerank_ms)
+        settings.qps * ms / 1000 / settings.utilisation
+        for ms in (constants.query_ms, constants.answer_ms + calls_ms, rerank_ms)
     )
-
-    # Texts lie in as many shards as there are results, at most.
-    texts = min(shards, settings.top_k)
-    slowest, slowest_text = (quantile_of_slowest(constants.tail, 0.99, calls) for calls in (shards, texts))
-    p99 = Latency(
-        answer=constants.answer_p99_ms,
-        encode=constants.query_p99_ms,
-        calls=calls_ms,
-        shard=call_ms,
-        # Hops vary independently; the search of one query is much the same in every shard.
-        tail=constants.hop_ms * (slowest - 1),
-        wait=waiting_ms(search_ms, utilisation, 0.99),
-        fetch=fetch_ms * slowest_text,
-        rerank=rerank_ms / threads,
-    )
-    p99_ms = p99.total
-    if replicas > 1:
-        hedged, hedged_text = (
-            quantile_of_slowest(constants.tail, 0.99, calls, HEDGED_AFTER) for calls in (shards, texts)
-        )
-        p99_ms += constants.hop_ms * (hedged - slowest) + fetch_ms * (hedged_text - slowest_text)
-    typical, typical_text = (quantile_of_slowest(constants.tail, 0.5, calls) for calls in (shards, texts))
-    median_ms = (
-        constants.answer_ms + constants.query_ms + calls_ms + search_ms + rerank_ms / threads
-        + constants.hop_ms * typical + fetch_ms * typical_text
-    )  # fmt: skip
+    latency = _latencies(settings, constants, shards, search_ms, rerank_ms / threads, hedged=replicas > 1)
     stored = passages * each.stored + shards * centres
     processes = shards * constants.process_bytes
     memory = ceil(versions * (passages * held + shards * centres) + processes)
     return Capacity(
         passages=passages,
-        dim=dim,
+        dim=settings.dim,
         kind=kind,
         search=point,
         recall_met=point.recall >= settings.recall,
-        latency_met=p99_ms <= settings.p99_ms,
+        latency_met=latency.p99_ms <= settings.p99_ms,
         shards=shards,
         shard_passages=rows,
         nodes_per_copy=nodes,
@@ -341,10 +212,81 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
         embed_hours=passages * settings.passage_bytes / constants.encode_bytes_per_s / 3600,
         index_core_hours=passages * constants.index_us / 3.6e9,
         search_ms=search_ms,
-        median_ms=median_ms,
-        p99_ms=p99_ms,
-        p99=p99,
+        median_ms=latency.median_ms,
+        p99_ms=latency.p99_ms,
+        p99=latency.p99,
     )
+
+
+def _index_kind(settings: CapacitySettings, constants: Constants, shards: int) -> str:
+    """The index kind that a build takes. Raises InvalidArgument for one that has not been measured."""
+    kind: str = settings.index_kind
+    if kind == AUTO:
+        kind = choose(ceil(settings.passages or 0), shards, settings.dim, settings.index_memory_gib * 2**30)
+    if kind not in constants.kinds:
+        raise InvalidArgument(
+            f"index_kind: {kind!r} has not been measured, only {', '.join(constants.kinds)}", param="--index-kind"
+        )
+    return kind
+
+
+def _cheapest_search(settings: CapacitySettings, constants: Constants, kind: str, rows: int) -> tuple[float, Point]:
+    """Milliseconds of the cheapest search that reaches the recall, or of the most thorough one, and its depth."""
+    points = constants.kinds[kind].points
+    sufficient = [point for point in points if point.recall >= settings.recall] or points[-1:]
+    costs = ((shard_ms(settings, constants, kind, point, rows), point) for point in sufficient)
+    return min(costs, key=lambda cost: cost[0])
+
+
+class _Latencies(NamedTuple):
+    """Of an answer, in milliseconds; p99 without second attempts, p99_ms with them."""
+
+    p99: Latency
+    p99_ms: float
+    median_ms: float
+
+
+def _latencies(
+    settings: CapacitySettings, constants: Constants, shards: int, search_ms: float, rerank_ms: float, *, hedged: bool
+) -> _Latencies:
+    """Add up what an answer takes.
+
+    Args:
+        settings: What is planned for.
+        constants: What was measured.
+        shards: How many shards a query asks.
+        search_ms: Milliseconds of one search in one shard.
+        rerank_ms: Milliseconds of the second stage, on the threads that it has.
+        hedged: Whether slow calls are made a second time.
+    """
+    calls_ms = (shards - 1) * constants.call_ms
+    fetch_ms = constants.hop_ms * settings.lexical
+    # Texts lie in as many shards as there are results, at most.
+    texts = min(shards, settings.top_k)
+    slowest, slowest_text = (quantile_of_slowest(constants.tail, 0.99, calls) for calls in (shards, texts))
+    p99 = Latency(
+        answer=constants.answer_p99_ms,
+        encode=constants.query_p99_ms,
+        calls=calls_ms,
+        shard=constants.hop_ms + search_ms,
+        # Hops vary independently; the search of one query is much the same in every shard.
+        tail=constants.hop_ms * (slowest - 1),
+        wait=waiting_ms(search_ms, settings.utilisation, 0.99),
+        fetch=fetch_ms * slowest_text,
+        rerank=rerank_ms,
+    )
+    p99_ms = p99.total
+    if hedged:
+        second, second_text = (
+            quantile_of_slowest(constants.tail, 0.99, calls, HEDGED_AFTER) for calls in (shards, texts)
+        )
+        p99_ms += constants.hop_ms * (second - slowest) + fetch_ms * (second_text - slowest_text)
+    typical, typical_text = (quantile_of_slowest(constants.tail, 0.5, calls) for calls in (shards, texts))
+    median_ms = (
+        constants.answer_ms + constants.query_ms + calls_ms + search_ms + rerank_ms
+        + constants.hop_ms * typical + fetch_ms * typical_text
+    )  # fmt: skip
+    return _Latencies(p99, p99_ms, median_ms)
 
 
 def shard_ms(settings: CapacitySettings, constants: Constants, kind: str, point: Point, rows: int) -> float:

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from shoal.capacity.planner import Capacity, Constants, plan
+from shoal.capacity.constants import Constants
+from shoal.capacity.planner import Capacity, plan
 from shoal.cli.application import application_folder
 from shoal.cli.options import AsJson, settings_command
 from shoal.cli.output import console, print_json

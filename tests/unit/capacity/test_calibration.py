@@ -12,7 +12,7 @@ import pytest
 
 from shoal.capacity import calibration, server_calls
 from shoal.capacity.calibration import NEAREST, Tried, docstrings, fit
-from shoal.capacity.planner import KindCost
+from shoal.capacity.constants import KindCost
 from shoal.errors import InvalidArgument, ShoalError
 from shoal.index_root.layout import shard_name
 from shoal.system.processes import descendants

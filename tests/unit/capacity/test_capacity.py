@@ -10,7 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from shoal.capacity.planner import Constants, KindCost, Point, plan, sizes
+from shoal.capacity.constants import Constants, KindCost, Point
+from shoal.capacity.planner import plan, sizes
 from shoal.cli.main import app
 from shoal.errors import InvalidArgument
 from shoal.indexes import index_kind

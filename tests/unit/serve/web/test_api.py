@@ -551,7 +551,7 @@ async def test_health_and_readiness(server: Server) -> None:
 
 
 async def test_the_index_can_be_described_activated_and_rolled_back(server: Server) -> None:
-    info = native.VectorIndexInfo.model_validate_json((await server.client.get("/v1/index")).content)
+    info = native.IndexInfo.model_validate_json((await server.client.get("/v1/index")).content)
     assert (info.version, info.previous, info.passages) == ("v1", None, 40)
     refusal = check_error(await server.client.post("/v1/index/rollback", json={}), 409, "CONFLICT")
     assert refusal == "there is no previous version"
