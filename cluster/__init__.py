@@ -1,5 +1,5 @@
 """How Shoal is run: configurations of clusters, a local cluster, and the demo."""
 
-from shoal.cli.installation import check_program
+from shoal.cli.errors import check_program
 
 check_program()

@@ -1,5 +1,5 @@
 """Offline work: each entry point runs as `python -m jobs.NAME`, locally or through `ray job submit`."""
 
-from shoal.cli.installation import check_program
+from shoal.cli.errors import check_program
 
 check_program()

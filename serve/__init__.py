@@ -1,5 +1,5 @@
 """Online work: Ray Serve wiring, HTTP and its dialects. Import from its modules: `from serve.app import build_app`."""
 
-from shoal.cli.installation import check_program
+from shoal.cli.errors import check_program
 
 check_program()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from shoal.cli.installation import lacks_engine
+from shoal.cli.installation import lacks_engine, require_engine
 from shoal.errors import (
     Conflict,
     InvalidArgument,
@@ -90,3 +90,14 @@ def _report(code: str, message: str, param: str | None, as_json: bool) -> None:
 
 def _print_json(code: str, message: str, param: str | None) -> None:
     print(json.dumps({"error": {"code": code, "message": message, "param": param}}))  # noqa: T201
+
+
+def check_program() -> None:
+    """End a program that is started as `python -m PACKAGE.NAME` as `guard` does, if only the client is installed.
+
+    For the packages of such programs to call when they are imported: the imports of the program itself would end in a
+    stack trace. Does nothing when the package is imported by anything else.
+    """
+    if sys.argv[:1] == ["-m"]:  # while Python looks for the program
+        with guard("--json" in sys.argv):
+            require_engine()
