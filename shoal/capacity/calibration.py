@@ -41,10 +41,30 @@ from shoal.shard.passages import Passages, to_batch
 from shoal.shard.writer import write_shard
 from shoal.system.machine import describe, usable_cores
 
-ROWS, TRAINED_ON, FEW, QUERIES, NEAREST = 50_000, 20_000, 500, 100, 10
-TEXTS, PAIRS, ENCODED = 256, 25, 200
+ROWS = 50_000
+"""Vectors of the indexes that are searched."""
+TRAINED_ON = 20_000
+"""Vectors that these indexes are trained on."""
+FEW = 500
+"""Vectors of the small index, which shows what a search costs whatever it reads."""
+QUERIES = 100
+"""Queries that each index is asked."""
+NEAREST = 10
+"""Results of a query, by which recall is measured."""
+TEXTS = 256
+"""Passages that the encoder is timed with."""
+PAIRS = 25
+"""Pairs of query and passage that the reranker is timed with."""
+ENCODED = 200
+"""Queries that the encoder is timed with, one by one."""
 LEXICAL_ROWS = (2_000, 20_000)
-READS, READ_BYTES, FILE_BYTES = 500, 4096, 256 * 2**20
+"""Passages of the two lexical indexes that are searched."""
+READS = 500
+"""Reads from the disk that are timed."""
+READ_BYTES = 4096
+"""Bytes of one read."""
+FILE_BYTES = 256 * 2**20
+"""Bytes of the file that is read from."""
 IN_MEMORY = ("tmpfs", "ramfs", "devtmpfs")
 """Filesystems that read nothing from a disk."""
 

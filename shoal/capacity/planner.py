@@ -181,10 +181,8 @@ def _plan(settings: CapacitySettings, constants: Constants, shards: int) -> Capa
     calls_ms = (shards - 1) * constants.call_ms
     rerank_ms = 1000 * settings.rerank_top_k * settings.passage_bytes / constants.rerank_bytes_per_s
     threads = min(MOST_THREADS, settings.node_cores) if constants.device == "cpu" else 1
-    encoders, ingresses, rerankers = (
-        settings.qps * ms / 1000 / settings.utilisation
-        for ms in (constants.query_ms, constants.answer_ms + calls_ms, rerank_ms)
-    )
+    stage_ms = (constants.query_ms, constants.answer_ms + calls_ms, rerank_ms)
+    encoders, ingresses, rerankers = (settings.qps * ms / 1000 / settings.utilisation for ms in stage_ms)
     latency = _latencies(settings, constants, shards, search_ms, rerank_ms / threads, hedged=replicas > 1)
     stored = passages * each.stored + shards * centres
     processes = shards * constants.process_bytes

@@ -19,10 +19,13 @@ from shoal.errors import (
 )
 
 USER_FAULT = 2
+"""Exit code of what the user can correct."""
 FAILURE = 1
+"""Exit code of whatever else went wrong."""
 REFUSED = 3
 """A build whose version did not pass its gate."""
 INTERRUPTED = 130
+"""Exit code after Ctrl-C, that of a shell."""
 USER_FAULTS = (InvalidArgument, Unauthenticated, PermissionDenied, NotFound, Conflict, ModelUnavailable)
 
 

@@ -20,6 +20,7 @@ from shoal.errors import InvalidArgument
 from shoal.system.version import __version__
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+"""Server that is asked unless a URL or SHOAL_URL names another one."""
 T = TypeVar("T")
 
 

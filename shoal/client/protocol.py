@@ -31,8 +31,9 @@ from shoal.errors import (
 from shoal.system.proxies import LOOPBACK
 
 BACKOFF_S = 0.1
-MAX_BACKOFF_S = 5.0
 """Attempt n waits up to BACKOFF_S * 2**n seconds, on top of what the server's Retry-After says."""
+MAX_BACKOFF_S = 5.0
+"""Most seconds that an attempt waits on top of Retry-After."""
 DIRECT: dict[str, None] = {f"all://{f'[{host}]' if ':' in host else host}": None for host in LOOPBACK}
 """`mounts` of an httpx client that asks no proxy for this machine, whatever the environment says."""
 T = TypeVar("T")

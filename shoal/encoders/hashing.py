@@ -21,7 +21,9 @@ from shoal.records import FloatArray, RowArray
 from shoal.settings import EncoderSettings
 
 DIM = 256
+"""Dimensions of a vector unless the encoder's name gives them, as hashing:128 does."""
 MAX_WORDS = 512
+"""Words read of a text unless max_length says otherwise."""
 _CHARACTERS_PER_WORD = 32  # bounds what is read of a text without any spaces
 _BLOCK_CHARACTERS = 1 << 17  # keeps the working set in the processor's cache
 _PLACES = 61

@@ -14,6 +14,7 @@ AUTO = "auto"
 CHOICES = ("flat", "ivf_sq8", "ivf_pq", "rabitq")
 """The kinds that are chosen from, the least compressed first."""
 FLAT_ROWS = 50_000
+"""Passages of a shard up to which exact search is quick enough."""
 _ID_BYTES, _LINK_BYTES = 8, 270
 _VECTORS_A_LIST = 39
 """Training vectors for each list of an IVF index, at least: FAISS warns of fewer."""

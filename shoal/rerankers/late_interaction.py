@@ -22,6 +22,7 @@ from shoal.records import FloatArray, RowArray
 from shoal.settings import EncoderSettings, RerankerSettings
 
 DENSE_WEIGHT = 0.25
+"""Share of the stage-one score in a score; the token vectors have the rest."""
 _CHUNK = 256
 """Passages whose token vectors are held at once (50 MB of a small model)."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 KILL_S = 20.0
+"""Seconds within which every descendant shall have ended that was killed."""
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What asks a process to stop: Ctrl-C, `kill`, and the end of its terminal."""
 _PR_SET_CHILD_SUBREAPER = 36
