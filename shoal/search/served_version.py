@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from shoal.index_root.manifest import Manifest, VectorIndexInfo
 from shoal.metadata import FieldTypes
-from shoal.shard.retriever import retriever_names
+from shoal.shard.retrievers import retriever_names
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -24,7 +24,8 @@ from shoal.shard.columns import Columns
 from shoal.shard.messages import MESSAGE_BYTES, Fetched, Hits, ShardHits, ShardQuery
 from shoal.shard.passages import Passages
 from shoal.shard.retrieval import RetrieverHits, retrieve
-from shoal.shard.retriever import ShardRetriever, open_retrievers
+from shoal.shard.retriever import ShardRetriever
+from shoal.shard.retrievers import open_retrievers
 
 
 class Shard:

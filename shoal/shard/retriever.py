@@ -1,24 +1,20 @@
 """A retriever finds, for a query, the rows of one shard that score highest in its own way.
 
-To add one, write a file with a `ShardRetriever` beside `dense` and `lexical`, name it in `retriever_names` and in
-`open_retrievers`, and add it to the modes that use it (`shoal.records.RETRIEVERS_OF`). Its scores are merged over the
-shards, fused with those of the others and shown by `explain` under its name.
+To add one, write a file with a `ShardRetriever` beside `dense` and `lexical`, name it in `shoal.shard.retrievers`, and
+add it to the modes that use it (`shoal.records.RETRIEVERS_OF`). Its scores are merged over the shards, fused with those
+of the others and shown by `explain` under its name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from shoal.index_root.manifest import Manifest
 from shoal.records import FloatArray, RowArray
 from shoal.shard.messages import ShardQuery
 
-if TYPE_CHECKING:  # they import FAISS and bm25s, which the coordinator of a search does without
-    from shoal.indexes import ShardIndex
-    from shoal.shard.passages import Passages
+if TYPE_CHECKING:  # it imports FAISS
     from shoal.shard.selection import Selection
 
 
@@ -71,31 +67,3 @@ class ShardRetriever(Protocol):
         found: float32 (m,), the scores of what this retriever found for the query, for one that cannot score any row.
         """
         ...
-
-
-def retriever_names(manifest: Manifest) -> tuple[str, ...]:
-    """Name the retrievers of the shards of a version."""
-    return ("dense",) if manifest.lexical is None else ("dense", "lexical")
-
-
-def open_retrievers(
-    manifest: Manifest, index: "ShardIndex", passages: "Passages", paths: Mapping[str, Path]
-) -> dict[str, ShardRetriever]:
-    """Open the retrievers of a shard of a version, in the order in which they search.
-
-    Args:
-        manifest: of the version.
-        index: the vector index of the shard.
-        passages: those of the shard.
-        paths: where its files lie, by their names in `shoal.index_root.layout`.
-
-    Raises:
-        CorruptIndex: files do not fit together.
-    """
-    from shoal.shard.dense import DenseRetriever
-    from shoal.shard.lexical import LexicalRetriever
-
-    retrievers: dict[str, ShardRetriever] = {"dense": DenseRetriever(index)}
-    if manifest.lexical is not None:
-        retrievers["lexical"] = LexicalRetriever(paths, passages, manifest.lexical)
-    return retrievers

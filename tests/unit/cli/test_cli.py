@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 import shoal.cli.server
 from shoal.cli import application, cluster, installation
-from shoal.cli.errors import guard
+from shoal.cli.errors import check_program, guard
 from shoal.cli.main import COMMANDS, app, main
 from shoal.client import clients as client
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound, Overloaded, ShoalError
@@ -236,10 +236,10 @@ def test_a_program_that_python_looks_for(
     options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["jobs/evaluate.py", *options])
-    installation.check_program()
+    check_program()
     monkeypatch.setattr(sys, "argv", ["-m", *options])
     with pytest.raises(SystemExit) as ended:
-        installation.check_program()
+        check_program()
     assert ended.value.code == 2
     captured = capsys.readouterr()
     assert captured.err.endswith(REMEDY)

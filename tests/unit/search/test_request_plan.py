@@ -10,7 +10,7 @@ from shoal.search.served_version import ServedVersion
 from shoal.search.trace import SearchTrace
 from shoal.testing.fakes import serve_settings, served_version
 
-REQUEST = SearchRequest("fish", top_k=12, top_n=5, rerank=True, deadline=0)
+REQUEST = SearchRequest(query="fish", top_k=12, top_n=5, rerank=True, deadline=0)
 BOTH = served_version("v1", [3, 4], {"number": "integer"}, lexical=True, late=True)
 
 

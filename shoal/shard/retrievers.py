@@ -1,0 +1,40 @@
+"""The retrievers that the shards of a version have, by name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.index_root.manifest import Manifest
+from shoal.shard.retriever import ShardRetriever
+
+if TYPE_CHECKING:  # they import FAISS and bm25s, which the coordinator of a search does without
+    from shoal.indexes import ShardIndex
+    from shoal.shard.passages import Passages
+
+
+def retriever_names(manifest: Manifest) -> tuple[str, ...]:
+    """Name the retrievers of the shards of a version."""
+    return ("dense",) if manifest.lexical is None else ("dense", "lexical")
+
+
+def open_retrievers(
+    manifest: Manifest, index: "ShardIndex", passages: "Passages", paths: Mapping[str, Path]
+) -> dict[str, ShardRetriever]:
+    """Open the retrievers of a shard of a version, in the order in which they search.
+
+    Args:
+        manifest: of the version.
+        index: the vector index of the shard.
+        passages: those of the shard.
+        paths: where its files lie, by their names in `shoal.index_root.layout`.
+
+    Raises:
+        CorruptIndex: files do not fit together.
+    """
+    from shoal.shard.dense import DenseRetriever
+    from shoal.shard.lexical import LexicalRetriever
+
+    retrievers: dict[str, ShardRetriever] = {"dense": DenseRetriever(index)}
+    if manifest.lexical is not None:
+        retrievers["lexical"] = LexicalRetriever(paths, passages, manifest.lexical)
+    return retrievers
