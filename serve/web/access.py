@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.web.errors import response_of
 from shoal.errors import InvalidArgument, Overloaded, PermissionDenied, RateLimited, ShoalError, Unauthenticated
-from shoal.serving.keys import VARIABLE, ApiKey, find, parse
+from shoal.serving.keys import VARIABLE, ApiKey, find, parse, parse_lines
 from shoal.settings import ServeSettings
 from shoal.system.proxies import LOOPBACK
 
@@ -79,8 +79,9 @@ ADMIN = Depends(_administrates)
 class KeyRing:
     """The keys of a server, from a file, the variable SHOAL_API_KEYS or both; the file is read again when it changes.
 
-    Raises InvalidArgument for a file that cannot be read, a line that is wrong, and where there is no key at all. Once
-    there were keys, a file that became wrong changes nothing but the log.
+    Raises InvalidArgument for a file that cannot be read, a line that is wrong, and where there is no key at all. Later
+    a key is revoked as soon as no line of the file names it: also where the file was emptied, deleted or has a wrong
+    line. Only a file that is there and cannot be read changes nothing.
 
     Args:
         path: of the file, None if there is none.
@@ -101,10 +102,16 @@ class KeyRing:
         self._share = share
         self._clock = clock
         self._grants: dict[ApiKey, Grant] = {}
-        self._stamp: tuple[int, ...] = ()
-        self._problem: str | None = None
+        self.problem: str | None = None
+        """What is wrong with the file of keys, for the operator; None if nothing is."""
         self._looked = clock()
-        self._read()
+        self._stamp = self._stat()  # before reading: what is written meanwhile is seen the next time
+        keys, problem = self._read_file()
+        if not problem and not (self._fixed or keys):
+            problem = f"{self._path or VARIABLE} holds no API key; make one with `shoal keys`"
+        if problem:
+            raise InvalidArgument(problem, param="api_keys_file")
+        self._grant([*self._fixed, *(keys or [])])
 
     @classmethod
     def of(cls, path: str | None, share: float = 1.0) -> "KeyRing | None":
@@ -129,40 +136,47 @@ class KeyRing:
 
     def _look_again(self) -> None:
         # Not in a thread: it is one stat, and a file of a few lines on a disk of this machine.
-        try:
-            if self._stat() != self._stamp:
-                self._read()
-                self._problem = None
-                logger.info("the API keys of %s have been read again: %d", self._path, len(self._grants))
-        except ShoalError as error:
-            if error.message != self._problem:
-                logger.error("the API keys stay as they were: %s", error.message)
-            self._problem = error.message
+        stamp = self._stat()
+        if stamp == self._stamp:
+            return
+        keys, problem = self._read_file()
+        if keys is None:  # such as a disk that does not answer: nobody has revoked anything
+            self._report(f"the API keys stay as they were: {problem}")
+            return
+        self._stamp = stamp
+        self._grant([*self._fixed, *keys])
+        logger.info("the API keys of %s have been read again: %d", self._path, len(self._grants))
+        self._report(problem and f"API keys that are not in the file any more are revoked: {problem}")
 
-    def _read(self) -> None:
-        keys = list(self._fixed)
-        self._stamp = self._stat()  # before reading: what is written meanwhile is seen the next time
-        if self._path:
-            try:
-                text = self._path.read_text("utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise InvalidArgument(_unreadable(self._path, error), param="api_keys_file") from None
-            keys += parse(text, str(self._path))
-        if not keys:
-            raise InvalidArgument(
-                f"{self._path or VARIABLE} holds no API key; make one with `shoal keys`", param="api_keys_file"
-            )
+    def _read_file(self) -> tuple[list[ApiKey] | None, str | None]:
+        """Keys of the file, None if they cannot be told, and what is wrong with it. Without a file there are none."""
+        if not self._path:
+            return [], None
+        try:
+            text = self._path.read_text("utf-8")
+        except FileNotFoundError as error:
+            return [], _unreadable(self._path, error)
+        except (OSError, UnicodeDecodeError) as error:
+            return None, _unreadable(self._path, error)
+        keys, problems = parse_lines(text, str(self._path))
+        return keys, problems[0] if problems else None
+
+    def _grant(self, keys: list[ApiKey]) -> None:
         now = self._clock()
         self._grants = {key: self._grants.get(key) or Grant(key, self._share, now) for key in keys}
 
+    def _report(self, problem: str | None) -> None:
+        if problem and problem != self.problem:
+            logger.error("%s", problem)
+        self.problem = problem
+
     def _stat(self) -> tuple[int, ...]:
-        if not self._path:
-            return ()
+        """What changes when the file does; empty where there is none."""
         try:
-            status = self._path.stat()
-        except OSError as error:
-            raise InvalidArgument(_unreadable(self._path, error), param="api_keys_file") from None
-        return status.st_ino, status.st_size, status.st_mtime_ns
+            found = self._path.stat() if self._path else None
+        except OSError:
+            return ()
+        return (found.st_ino, found.st_size, found.st_mtime_ns) if found else ()
 
 
 class Access:

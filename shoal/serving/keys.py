@@ -71,7 +71,15 @@ def parse(text: str, source: str) -> list[ApiKey]:
         text: the lines.
         source: where the text is from, for messages.
     """
-    keys = []
+    keys, problems = parse_lines(text, source)
+    if problems:
+        raise InvalidArgument(problems[0])
+    return keys
+
+
+def parse_lines(text: str, source: str) -> tuple[list[ApiKey], list[str]]:
+    """Return the keys of the lines that can be read, and what is wrong with the others; see `parse`."""
+    keys, problems = [], []
     for number, written in enumerate(re.split(r"[\n;]", text), 1):
         words = written.partition("#")[0].split()
         if not words:
@@ -79,8 +87,8 @@ def parse(text: str, source: str) -> list[ApiKey]:
         try:
             keys.append(_entry(words))
         except ValueError as error:
-            raise InvalidArgument(f"{source}, line {number}: {error}") from None
-    return keys
+            problems.append(f"{source}, line {number}: {error}")
+    return keys, problems
 
 
 def find(keys: Iterable[ApiKey], presented: str) -> ApiKey | None:
