@@ -45,7 +45,7 @@ WAITS_S = (1.0, 5.0, 15.0)
 """Seconds before a step that the storage failed is tried again."""
 
 
-def patient(step: Callable[P, T]) -> Callable[P, T]:
+def retry_on_unavailable(step: Callable[P, T]) -> Callable[P, T]:
     """Repeat a step after a while when the storage fails: any step may be called again, and a fault may pass."""
 
     @functools.wraps(step)
@@ -125,7 +125,7 @@ class Embedder:
         gc.freeze()
         gc.set_threshold(100_000)
 
-    @patient
+    @retry_on_unavailable
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Embed the unit whose number is the only item of the batch, and tell its counts."""
         (unit,) = batch["item"].tolist()
@@ -164,13 +164,13 @@ def encode_speed(settings: BuildSettings, texts: Sequence[str]) -> float:
     return len(texts) / (time.perf_counter() - start)
 
 
-@patient
+@retry_on_unavailable
 def spool(root: str, plan: Plan, file: int) -> None:
     """Make the one sequential pass over a compressed or CSV file that cuts it into units."""
     spool_file(plan, file, Storage(root))
 
 
-@patient
+@retry_on_unavailable
 def learn_codec(settings: BuildSettings, root: str, plan_hash: str) -> None:
     """Learn how token vectors are reduced, where workers encode, once for the whole build."""
     plan, storage = read_plan(root, plan_hash)
@@ -184,7 +184,7 @@ def index_gpus(name: str, gpus: float) -> float:
     return 1 if gpus >= 1 and index_kind(name).TRAINED and hasattr(faiss, "StandardGpuResources") else 0
 
 
-@patient
+@retry_on_unavailable
 def train(root: str, plan_hash: str, passages: Counts, threads: int) -> None:
     """Train the index kind on a sample of the corpus, once, for all shards."""
     plan, storage = read_plan(root, plan_hash)
@@ -200,14 +200,14 @@ def train(root: str, plan_hash: str, passages: Counts, threads: int) -> None:
         storage.write(path, trained)
 
 
-@patient
+@retry_on_unavailable
 def sample_queries(root: str, plan_hash: str, passages: Counts, count: int) -> FloatArray:
     """The vectors, float32 (q, dim), for which the index is compared with exact search."""
     plan, storage = read_plan(root, plan_hash)
     return sample_vectors(storage, plan.hash, passages, plan.shards, plan.encoder.dim, count, seed=2)
 
 
-@patient
+@retry_on_unavailable
 def count_terms(root: str, plan_hash: str, shard: int) -> int:
     """Count the terms of one shard and return its number."""
     plan, storage = read_plan(root, plan_hash)
@@ -215,7 +215,7 @@ def count_terms(root: str, plan_hash: str, shard: int) -> int:
     return shard
 
 
-@patient
+@retry_on_unavailable
 def merge_terms(root: str, plan_hash: str) -> None:
     """Sum up the terms of all shards: what every shard is scored with."""
     plan, storage = read_plan(root, plan_hash)
@@ -236,7 +236,7 @@ def ask_version(settings: BuildSettings, version: str, dataset: "Dataset | None"
     return ask(settings, version, dataset, sample)
 
 
-@patient
+@retry_on_unavailable
 def index(
     root: str, plan_hash: str, version: str, shard: int, queries: FloatArray, threads: int, fields: FieldTypes
 ) -> int:
@@ -245,7 +245,7 @@ def index(
     return index_shard(plan, shard, storage, queries, threads, fields).entry.count
 
 
-@patient
+@retry_on_unavailable
 def verify(root: str, plan_hash: str, version: str, shard: int) -> tuple[int, list[str]]:
     """Verify one stored shard of a version. Returns its number and its problems; with problems its commit is undone."""
     plan, storage = read_plan(root, plan_hash, version)

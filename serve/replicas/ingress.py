@@ -65,7 +65,7 @@ class Ingress:
                 services.reranker,
                 self._described,
                 observer=self._telemetry,
-                kind=services.reranker_kind,
+                reranker_kind=services.reranker_kind,
             )
         pipeline.switch_to(manifest, absent)
         self._services, self._pipeline = services, pipeline

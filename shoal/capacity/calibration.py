@@ -155,7 +155,7 @@ def _vectors(folder: Path) -> dict[str, object]:
     for kind in filter(compressed, CHOICES):
         index = _open(folder, kind, corpus)
         tried[kind] = [
-            Tried(*_reach(effort.search, cells), *_effort(index, queries, nearest, effort.search))
+            Tried(*_reach(effort.search, cells), *_time_and_recall(index, queries, nearest, effort.search))
             for effort in index.efforts()
         ]
     costs, exact_us = fit(tried, search_us + row_us * cells, ROWS)
@@ -210,18 +210,20 @@ def _open(folder: Path, kind: str, corpus: FloatArray) -> ShardIndex:
     return module.open(path, settings, 1)
 
 
-def _effort(index: ShardIndex, queries: FloatArray, nearest: np.ndarray, effort: str) -> tuple[float, float]:
-    us, rows = _search(index, queries, effort)
+def _time_and_recall(
+    index: ShardIndex, queries: FloatArray, nearest: np.ndarray, search_params: str
+) -> tuple[float, float]:
+    us, rows = _search(index, queries, search_params)
     shared = [len(set(a) & set(b)) for a, b in zip(rows.tolist(), nearest.tolist(), strict=True)]
     return us, sum(shared) / nearest.size
 
 
-def _search(index: ShardIndex, queries: FloatArray, effort: str) -> tuple[float, np.ndarray]:
+def _search(index: ShardIndex, queries: FloatArray, search_params: str) -> tuple[float, np.ndarray]:
     """Median microseconds of one query, and the rows that all found."""
     seconds, rows = [], []
     for query in queries:
         began = time.perf_counter()
-        found = index.search(query[np.newaxis], NEAREST, effort=effort)
+        found = index.search(query[np.newaxis], NEAREST, search_params=search_params)
         seconds.append(time.perf_counter() - began)
         rows.append(found[1][0])
     return 1e6 * statistics.median(seconds), np.array(rows)

@@ -39,7 +39,7 @@ def answer(response: SearchResponse, width: int) -> RenderableType:
         if response.reranked:
             row += [Text(_score(result.rerank_score)), _moved(rank, result.retrieval_rank)]
         row.append(Text(_score(result.retrieval_score)))
-        table.add_row(*row, *([Text(_short(result.id))] if ids else []), _passage(result))
+        table.add_row(*row, *([Text(_shortened(result.id))] if ids else []), _passage(result))
     return Group(table, *_footer(response))
 
 
@@ -120,7 +120,7 @@ def _score(score: float | None) -> str:
     return "-" if score is None else f"{score:.4f}"
 
 
-def _short(passage_id: str) -> str:
+def _shortened(passage_id: str) -> str:
     """An id of at most ID_WIDTH characters; the end of a path says more than its beginning."""
     name = printable(passage_id)
     return name if len(name) <= ID_WIDTH else f"…{name[1 - ID_WIDTH :]}"

@@ -114,7 +114,7 @@ class ClientProtocol:
         self, method: str, path: str, body: dict[str, Any] | None = None, repeatable: bool = True
     ) -> Steps[Any]:
         """Send until there is an answer, and return its JSON. Raises what the last attempt ended with."""
-        content = None if body is None else self._written(body)
+        content = None if body is None else self._render_body(body)
         deadline = time.monotonic() + self.timeout_s
         attempt = 0
         while True:
@@ -138,7 +138,7 @@ class ClientProtocol:
                 raise error
             yield Wait(pause)
 
-    def _written(self, body: dict[str, Any]) -> bytes:
+    def _render_body(self, body: dict[str, Any]) -> bytes:
         try:
             return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         except (ValueError, TypeError, RecursionError) as error:

@@ -137,7 +137,7 @@ class LocalAsker:
             [_Shard(shard) for shard in self._shards],
             _Reranker(reranker) if reranker else None,
             settings,
-            kind=kind_of(settings.reranker) if reranker else None,
+            reranker_kind=kind_of(settings.reranker) if reranker else None,
         )
         self._pipeline.switch_to(manifest)
         self._runner = asyncio.Runner()

@@ -41,7 +41,7 @@ class Composed:
             factory.build(blocks, dim, path, trained, threads)
             return
         with _exact.ExactWriter(exact_path(path), dim) as writer:
-            factory.build(writer.watch(blocks), dim, path, trained, threads)
+            factory.build(writer.tee(blocks), dim, path, trained, threads)
 
     def open(
         self, path: Path, settings: "IndexSettings", threads: int, mmap: bool = True, exact: Path | None = None

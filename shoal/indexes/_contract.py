@@ -36,13 +36,13 @@ class ShardIndex(Protocol):
         ...
 
     def search(
-        self, queries: FloatArray, top_k: int, selector: Any = None, share: float = 1.0, effort: str = ""
+        self, queries: FloatArray, top_k: int, selector: Any = None, share: float = 1.0, search_params: str = ""
     ) -> tuple[FloatArray, RowArray]:
         """Search for a batch of queries.
 
         queries: float32 (b, dim), L2-normalised. selector: a faiss.IDSelector over rows, or None. share: of all rows
         that the selector lets through; an approximate index looks so much further that it scores as many rows as ever.
-        effort: search parameters that take the place of those that the index was opened with, such as nprobe=64.
+        search_params: search parameters that take the place of those that the index was opened with, such as nprobe=64.
         Returns scores float32 (b, k) descending and rows int64 (b, k), k = top_k, padded with -inf and -1.
         """
         ...

@@ -37,8 +37,8 @@ class ExactWriter:
         self._file: IO[bytes] = path.open("wb")
         self._write_header()
 
-    def watch(self, blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
-        """Hand the blocks through."""
+    def tee(self, blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
+        """Write each block and hand it on."""
         for block in blocks:
             self._file.write(np.ascontiguousarray(block, dtype="<f2").data)
             self._rows += len(block)
@@ -121,10 +121,10 @@ class ExactIndex:
         return self._coarse.dim
 
     def search(
-        self, queries: FloatArray, top_k: int, selector: Any = None, share: float = 1.0, effort: str = ""
+        self, queries: FloatArray, top_k: int, selector: Any = None, share: float = 1.0, search_params: str = ""
     ) -> tuple[FloatArray, RowArray]:
         """Search for float32 (b, dim); see `ShardIndex.search`. Scores are those of the float16 vectors."""
-        coarse, refine = split(effort) if effort else ("", None)
+        coarse, refine = split(search_params) if search_params else ("", None)
         depth = min(refine or self._refine, ceil(self.count / max(1, min(top_k, self.count))))
         if depth != self._refine:
             coarse = f"{coarse},{_faiss.REFINE}={depth}"

@@ -74,7 +74,7 @@ class FaissIndex:
         return self._dim
 
     def search(
-        self, queries: FloatArray, top_k: int, selector: Any = None, share: float = 1.0, effort: str = ""
+        self, queries: FloatArray, top_k: int, selector: Any = None, share: float = 1.0, search_params: str = ""
     ) -> tuple[FloatArray, RowArray]:
         """Search for float32 (b, dim); see `ShardIndex.search`."""
         found = min(top_k, self._count)
@@ -82,8 +82,8 @@ class FaissIndex:
             return _padded(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64), top_k)
         self._start_searching()
         parameters = None
-        if selector is not None or effort:
-            parameters = search_parameters(self._index, selector, share, parsed(effort))
+        if selector is not None or search_params:
+            parameters = search_parameters(self._index, selector, share, parsed(search_params))
         try:
             scores, rows = self._index.search(queries, found, params=parameters)
         except RuntimeError as error:
@@ -277,21 +277,21 @@ def set_search(index: Any, search: str) -> None:
         ) from error
 
 
-def search_parameters(index: Any, selector: Any, share: float, effort: Mapping[str, int]) -> Any:
+def search_parameters(index: Any, selector: Any, share: float, given: Mapping[str, int]) -> Any:
     """Search parameters that restrict an index to the rows of a selector (None: all), `share` of all.
 
-    effort: parameters by name that take the place of the index's own; it keeps all others.
+    given: parameters by name that take the place of the index's own; it keeps all others.
     A graph is searched 1 / share times as far: the nearest tenth of a tenth lies as deep as the nearest hundredth. Of
     lists it takes more (measured): far from a query their order says less about the vectors in them.
     """
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=search_parameters(index.index, selector, share, effort))
+        return faiss.SearchParametersPreTransform(index_params=search_parameters(index.index, selector, share, given))
     if isinstance(index, faiss.IndexRefine):
-        base = search_parameters(index.base_index, selector, share, effort)
-        return faiss.IndexRefineSearchParameters(k_factor=effort.get(REFINE, index.k_factor), base_index_params=base)
+        base = search_parameters(index.base_index, selector, share, given)
+        return faiss.IndexRefineSearchParameters(k_factor=given.get(REFINE, index.k_factor), base_index_params=base)
     if isinstance(index, faiss.IndexIVF):
-        nprobe = _further(effort.get("nprobe", index.nprobe), share**_LISTS, index.nlist)
+        nprobe = _further(given.get("nprobe", index.nprobe), share**_LISTS, index.nlist)
         if isinstance(index, faiss.IndexIVFPQ):
             return faiss.IVFPQSearchParameters(
                 sel=selector, nprobe=nprobe, max_codes=index.max_codes,
@@ -299,7 +299,7 @@ def search_parameters(index: Any, selector: Any, share: float, effort: Mapping[s
             )  # fmt: skip
         return faiss.SearchParametersIVF(sel=selector, nprobe=nprobe, max_codes=index.max_codes)
     if isinstance(index, faiss.IndexHNSW):
-        width = _further(effort.get("efSearch", index.hnsw.efSearch), share, index.ntotal)
+        width = _further(given.get("efSearch", index.hnsw.efSearch), share, index.ntotal)
         return faiss.SearchParametersHNSW(sel=selector, efSearch=width)
     return faiss.SearchParameters(sel=selector)
 
@@ -315,8 +315,8 @@ def doubling(most: int) -> list[int]:
     return [*(2**power for power in range((most - 1).bit_length())), most]
 
 
-def _further(effort: int, share: float, limit: int) -> int:
-    return max(effort, min(ceil(effort / max(share, 1 / max(limit, 1))), limit))
+def _further(width: int, share: float, limit: int) -> int:
+    return max(width, min(ceil(width / max(share, 1 / max(limit, 1))), limit))
 
 
 def reason(error: Exception) -> str:

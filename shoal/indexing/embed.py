@@ -1,6 +1,6 @@
 """Embed: one unit of input becomes one file of passages and vectors grouped by shard, and a commit record."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -18,7 +18,7 @@ from shoal.indexing.units import write_unit
 from shoal.late.codec import Codec, Codes
 from shoal.late.writer import column_of
 from shoal.metadata import Observed
-from shoal.records import FloatArray, Passage
+from shoal.records import FloatArray, Passage, RowArray
 from shoal.shard.passages import to_batch
 from shoal.sources import Rejected
 
@@ -69,29 +69,13 @@ def embed_unit(
         if commit.codec == digest:
             return commit
     reader = read_unit(plan, unit, storage)
-    records: list[int] = []
-    passages: list[Passage] = []
-    rejected: list[Rejected] = []
-    for item in reader:
-        if isinstance(item, Rejected):
-            rejected.append(item)
-        else:
-            records.append(item[0])
-            passages.append(item[1])
+    records, passages, rejected = _read_all(reader)
     vectors, tokens, reason = _vectors_of(plan, passages, encoder, codec)
     finite = np.isfinite(vectors).all(axis=1)
     for row in np.flatnonzero(~finite):
         rejected.append(Rejected(records[row], reason, passages[row].id))
 
-    documents = (plan.document(passage.id) for passage in passages)
-    shards = np.fromiter((shard_of(document, plan.shards) for document in documents), np.int64, len(passages))
-    kept = np.flatnonzero(finite)
-    observed = Observed()
-    for row in kept:
-        observed.see(passages[row].metadata)
-    # Stable: within a shard the input order stays, and with it which of several equal ids is the first.
-    order = kept[np.argsort(shards[kept], kind="stable")]
-    rows = np.bincount(shards[kept], minlength=plan.shards)
+    order, rows = _grouped_by_shard(plan, passages, np.flatnonzero(finite))
     with storage.scratch(layout.scratch(plan.hash)) as folder:
         path = folder / "unit.arrow"
         batch = to_batch(passages).take(pa.array(order))
@@ -103,11 +87,44 @@ def embed_unit(
         lines=reader.lines,
         rows=rows.tolist(),
         rejected=_rejected_records(rejected),
-        fields=observed.kinds,
+        fields=_observed(passages, np.flatnonzero(finite)).kinds,
         codec=digest,
     )
     storage.write(layout.unit_commit(plan.hash, unit.number), commit.model_dump_json().encode())
     return commit
+
+
+def _read_all(
+    items: Iterable[tuple[int, Passage] | Rejected],
+) -> tuple[list[int], list[Passage], list[Rejected]]:
+    """Numbers of the good records of a unit, their passages, and the rejected records, all in input order."""
+    records: list[int] = []
+    passages: list[Passage] = []
+    rejected: list[Rejected] = []
+    for item in items:
+        if isinstance(item, Rejected):
+            rejected.append(item)
+        else:
+            records.append(item[0])
+            passages.append(item[1])
+    return records, passages, rejected
+
+
+def _grouped_by_shard(plan: Plan, passages: Sequence[Passage], kept: RowArray) -> tuple[RowArray, RowArray]:
+    """Positions of the passages that are kept, int64 (k,), shard by shard, and how many each shard has (shards,)."""
+    documents = (plan.document(passage.id) for passage in passages)
+    shards = np.fromiter((shard_of(document, plan.shards) for document in documents), np.int64, len(passages))
+    # Stable: within a shard the input order stays, and with it which of several equal ids is the first.
+    order = kept[np.argsort(shards[kept], kind="stable")]
+    return order, np.bincount(shards[kept], minlength=plan.shards)
+
+
+def _observed(passages: Sequence[Passage], kept: RowArray) -> Observed:
+    """What types the metadata fields of the passages that are kept have."""
+    observed = Observed()
+    for row in kept:
+        observed.see(passages[row].metadata)
+    return observed
 
 
 def _vectors_of(

@@ -81,13 +81,13 @@ class ExactSearch:
 
 
 def measure(
-    opened: Callable[[], ShardIndex], queries: FloatArray, step: int | None = None, effort: str = ""
+    opened: Callable[[], ShardIndex], queries: FloatArray, step: int | None = None, search_params: str = ""
 ) -> tuple[FloatArray, RowArray, float | None]:
     """Search an index with queries float32 (q, dim), one by one.
 
     step: rows to be searched at a time, each time through a new mapping of the file, so that no more of it is resident;
-    None searches all at once. effort: as in `ShardIndex.search`. Returns scores (q, 10), rows (q, 10) and the median
-    time of one query over all rows in milliseconds, None without queries.
+    None searches all at once. search_params: as in `ShardIndex.search`. Returns scores (q, 10), rows (q, 10) and the
+    median time of one query over all rows in milliseconds, None without queries.
     """
     scores = np.full((len(queries), RECALL_AT), -np.inf, np.float32)
     rows = np.full((len(queries), RECALL_AT), -1, np.int64)
@@ -99,7 +99,7 @@ def measure(
         index, selector = opened(), None if step is None else faiss.IDSelectorRange(start, start + step)
         for number in range(len(queries)):
             began = time.perf_counter()
-            found = index.search(queries[number : number + 1], RECALL_AT, selector, effort=effort)
+            found = index.search(queries[number : number + 1], RECALL_AT, selector, search_params=search_params)
             seconds[number] += time.perf_counter() - began
             both = np.concatenate([scores[number], found[0][0]]), np.concatenate([rows[number], found[1][0]])
             best = np.argsort(-both[0], kind="stable")[:RECALL_AT]

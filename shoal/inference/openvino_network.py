@@ -117,7 +117,7 @@ class OpenVinoNetwork:
         )
         # One stream of all threads answers a lone call soonest; a stream for each thread gets most out of many calls.
         self._alone = _compile(core, transformer, placement.dtype, threads, streams=1)
-        self._beside = (
+        self._side_by_side = (
             _compile(core, transformer, placement.dtype, threads, streams=threads) if threads > 1 else self._alone
         )
         # What follows is too little to gain by another precision, and loses by it: sums over many tokens.
@@ -166,7 +166,7 @@ class OpenVinoNetwork:
         if alone:
             mine.alone = mine.alone or self._alone.create_infer_request()
             return mine.alone, mine.head
-        mine.beside = mine.beside or self._beside.create_infer_request()
+        mine.beside = mine.beside or self._side_by_side.create_infer_request()
         return mine.beside, mine.head
 
 

@@ -32,7 +32,7 @@ class _Search:
 
     candidates: what is left of stage one, in its order.
     max_lexical_score: the highest BM25 score that a hybrid query has in the index.
-    reads: positions of the candidates whose texts are needed; None for all.
+    positions_to_fetch: positions of the candidates whose texts are needed; None for all.
     scores: float32 (n,), what the second stage gave the candidates; None if it did not.
     """
 
@@ -44,7 +44,7 @@ class _Search:
     results: dict[int, ShardResult] = field(default_factory=dict)
     candidates: list[Candidate] = field(default_factory=list)
     max_lexical_score: float = 0.0
-    reads: Sequence[int] | None = None
+    positions_to_fetch: Sequence[int] | None = None
     scores: FloatArray | None = None
 
 
@@ -60,7 +60,7 @@ class SearchPipeline:
         settings: of the server.
         clock: seconds since the epoch, what deadlines are compared with.
         observer: hears of batches and shards.
-        kind: of the reranker, if its name does not tell (`shoal.rerankers.kind_of`).
+        reranker_kind: what the reranker is, if its name does not tell (`shoal.rerankers.kind_of`).
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class SearchPipeline:
         settings: ServeSettings,
         clock: Callable[[], float] = time.time,
         observer: Observer | None = None,
-        kind: str | None = None,
+        reranker_kind: str | None = None,
     ) -> None:
         self._observer = observer or NullObserver()
         self._shards = shards
@@ -79,7 +79,7 @@ class SearchPipeline:
         self._clock = clock
         self._fan_out: FanOut | None = None
         self._encode_stage = EncodeStage(encoder, settings, clock, self._observer)
-        self._second_stage = SecondStage(reranker, settings, clock, kind)
+        self._second_stage = SecondStage(reranker, settings, clock, reranker_kind)
 
     @property
     def version(self) -> str | None:
@@ -216,7 +216,7 @@ class SearchPipeline:
         self, search: _Search, scores: FloatArray | None, order: Sequence[int], unscored: str | None
     ) -> None:
         """Take the scores of the shards for those of the answer, of which alone texts are read."""
-        search.scores, search.reads = scores, order[: search.request.top_n]
+        search.scores, search.positions_to_fetch = scores, order[: search.request.top_n]
         if unscored:
             search.trace.degrade("not_scored", f"not reranked: {unscored}")
 
@@ -234,8 +234,8 @@ class SearchPipeline:
         trace, plan = search.trace, search.plan
         with trace.stage("fetch"):
             candidates = search.candidates
-            reads = range(len(candidates)) if search.reads is None else search.reads
-            lacking = [candidates[position] for position in reads if candidates[position].passage is None]
+            positions = range(len(candidates)) if search.positions_to_fetch is None else search.positions_to_fetch
+            lacking = [candidates[position] for position in positions if candidates[position].passage is None]
             if not lacking:
                 return
             fetched, missing = await search.fan_out.fetch(lacking, self._share_of(search.request.deadline))

@@ -27,14 +27,18 @@ logger = logging.getLogger(__name__)
 class SecondStage:
     """Scores candidates with a reranker, unless None, and orders them.
 
-    kind: of the reranker, if its name does not tell (`shoal.rerankers.kind_of`).
+    reranker_kind: what the reranker is, if its name does not tell (`shoal.rerankers.kind_of`).
     """
 
     def __init__(
-        self, reranker: RerankService | None, settings: ServeSettings, clock: Callable[[], float], kind: str | None
+        self,
+        reranker: RerankService | None,
+        settings: ServeSettings,
+        clock: Callable[[], float],
+        reranker_kind: str | None,
     ) -> None:
         self._reranker = reranker
-        self._kind = kind or settings.reranker
+        self._reranker_kind = reranker_kind or settings.reranker
         self._settings = settings
         self._clock = clock
         self._attempts = Attempts(
@@ -89,7 +93,7 @@ class SecondStage:
             candidates: n, those that were scored.
             max_lexical_score: see `blend`.
         """
-        return self._blended(plan, scores, candidates, max_lexical_score, LATE if plan.is_late else self._kind)
+        return self._blended(plan, scores, candidates, max_lexical_score, LATE if plan.is_late else self._reranker_kind)
 
     def shortlist_scores(
         self, plan: RequestPlan, scores: FloatArray | None, candidates: list[Candidate], max_lexical_score: float

@@ -39,7 +39,7 @@ class DenseRetriever:
         for (_, search_params), numbers in groups.items():
             selected, together = selections[numbers[0]], vectors[numbers]
             if selected is None:
-                found = self._index.search(together, top_k, effort=search_params)
+                found = self._index.search(together, top_k, search_params=search_params)
             else:
                 found = selection.search(self._index, together, top_k, selected, search_params)
             hits.scores[numbers], hits.rows[numbers] = found

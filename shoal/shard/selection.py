@@ -106,7 +106,7 @@ def search(
         return index.scan(queries, top_k, selection.rows)
     selector = faiss.IDSelectorBitmap(selection.bits)
     if index.exhaustive or selection.count == index.count:
-        return index.search(queries, top_k, selector, effort=search_params)
+        return index.search(queries, top_k, selector, search_params=search_params)
     scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
     rows = np.full((len(queries), top_k), -1, dtype=np.int64)
     shares = _shares(index, queries, min(top_k, ENOUGH), selection)

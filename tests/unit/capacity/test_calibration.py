@@ -81,7 +81,7 @@ def test_times_that_grow_with_nothing_are_no_error(tmp_path: Path, monkeypatch: 
     for name, value in {"ROWS": 1000, "TRAINED_ON": 1000, "FEW": 100, "QUERIES": 3, "CHOICES": ("flat",)}.items():
         monkeypatch.setattr(calibration, name, value)
     monkeypatch.setattr(calibration, "fit", lambda tried, fixed_us, rows: ({}, 0.1))
-    monkeypatch.setattr(calibration, "_search", lambda index, queries, effort: (1e4 / index.count, None))
+    monkeypatch.setattr(calibration, "_search", lambda index, queries, search_params: (1e4 / index.count, None))
     kinds = calibration._vectors(tmp_path)["kinds"]
     assert isinstance(kinds, dict)
     assert kinds["flat"].row_us > 0

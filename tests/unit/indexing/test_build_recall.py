@@ -37,7 +37,7 @@ class FakeIndex:
         return len(self.vectors)
 
     def search(
-        self, queries: FloatArray, top_k: int, selector: Any = None, effort: str = ""
+        self, queries: FloatArray, top_k: int, selector: Any = None, search_params: str = ""
     ) -> tuple[FloatArray, RowArray]:
         scores = np.full((len(queries), top_k), -np.inf, np.float32)
         rows = np.full((len(queries), top_k), -1, np.int64)

@@ -90,7 +90,7 @@ def test_what_the_curve_of_several_shards_says_is_what_their_merged_answers_find
     info = tuning.describe(settings)
     nearest = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
     for point in info.curve:
-        found = [shard.search(queries, 10, effort=point.search) for _, shard in shards]
+        found = [shard.search(queries, 10, search_params=point.search) for _, shard in shards]
         scores = np.concatenate([scores for scores, _ in found], axis=1)
         rows = np.concatenate([rows + start for (start, _), (_, rows) in zip(shards, found, strict=True)], axis=1)
         best = np.take_along_axis(rows, np.argsort(-scores, axis=1)[:, :10], axis=1)
@@ -107,7 +107,7 @@ def test_a_search_goes_as_far_as_the_query_asks_and_others_stay_as_they_are(tmp_
     index, queries = kind.open(tmp_path / "v.faiss", settings, 1), clustered(20, 4)
     before = index.search(queries, 10)[1]
     nearest = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
-    far = index.search(queries, 10, effort="nprobe=64,refine=64")[1]
+    far = index.search(queries, 10, search_params="nprobe=64,refine=64")[1]
     shared = [
         [len(set(a) & set(b)) for a, b in zip(nearest.tolist(), rows.tolist(), strict=True)] for rows in (before, far)
     ]
@@ -123,8 +123,8 @@ def test_scores_are_those_of_the_exact_vectors(name: str, mmap: bool, tmp_path: 
     settings, kind = IndexSettings(index_kind=name, index_search="nprobe=64,refine=8"), index_kind(name)
     kind.build([vectors], DIM, tmp_path / "v.faiss", kind.train(vectors, settings, 1), 1)
     index = kind.open(tmp_path / "v.faiss", settings, 1, mmap=mmap)
-    for effort in ("", "nprobe=8,refine=2"):
-        scores, rows = index.search(queries, 10, effort=effort)
+    for search_params in ("", "nprobe=8,refine=2"):
+        scores, rows = index.search(queries, 10, search_params=search_params)
         stored = np.load(tmp_path / "v.npy").astype(np.float32)[rows]
         np.testing.assert_allclose(scores, np.einsum("qd,qkd->qk", queries, stored), atol=1e-5)
         assert (np.diff(scores, axis=1) <= 0).all()

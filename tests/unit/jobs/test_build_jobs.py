@@ -139,7 +139,7 @@ def test_a_step_that_the_storage_failed_is_tried_again_after_a_while(monkeypatch
     monkeypatch.setattr(time, "sleep", waited.append)
     faults: list[Exception] = [Unavailable("reset"), Unavailable("reset")]
 
-    @tasks.patient
+    @tasks.retry_on_unavailable
     def step(number: int) -> int:
         if faults:
             raise faults.pop()

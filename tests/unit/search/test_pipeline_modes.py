@@ -147,7 +147,7 @@ async def test_what_a_hybrid_answer_adds_goes_by_the_kind_of_the_reranker_and_no
     for name, kind in (("late_interaction", None), ("/trained", "late_interaction")):
         system = System(reranker=name)
         system.pipeline = SearchPipeline(
-            system.encoder, system.shards, system.reranker, system.settings, clock=now, kind=kind
+            system.encoder, system.shards, system.reranker, system.settings, clock=now, reranker_kind=kind
         )
         system.pipeline.switch(served_version("v1", SIZES, None, True))
         answers.append(await system.pipeline.search(request("hybrid", rerank=True)))

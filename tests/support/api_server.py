@@ -1,0 +1,119 @@
+"""The HTTP application over the real pipeline and fake services, and what holds for its answers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+from pydantic import TypeAdapter
+
+from serve.dialects.native import models as native
+from serve.versions.description import IndexDescription, ModelNames
+from serve.web.api import create_api
+from shoal.errors import (
+    Conflict,
+)
+from shoal.records import SearchAnswer, SearchRequest
+from shoal.search.pipeline import SearchPipeline
+from shoal.testing.fakes import (
+    FakeEncoder,
+    FakeReranker,
+    FakeShard,
+    corpus,
+    serve_settings,
+    served_version,
+)
+
+PASSAGES = corpus(40, title=True)
+
+
+class FakeEngine:
+    """The real pipeline over two fake shards; remembers its requests and raises `error` if it is set."""
+
+    def __init__(self, settings: Any) -> None:
+        self.shards = [FakeShard(PASSAGES[:10]), FakeShard(PASSAGES[10:])]
+        self.pipeline = SearchPipeline(FakeEncoder(), self.shards, FakeReranker(), settings)
+        self.pipeline.switch(served_version("v1", [10, 30]))
+        self.requests: list[SearchRequest] = []
+        self.missing: list[str] = []
+        self.error: Exception | None = None
+        self.previous: str | None = None
+
+    async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
+        self.requests += requests
+        if self.error:
+            raise self.error
+        return await self.pipeline.search_all(requests)
+
+    async def describe(self) -> IndexDescription:
+        assert self.pipeline.version is not None
+        return IndexDescription(
+            version=self.pipeline.version,
+            previous=self.previous,
+            created_at="2026-11-22T23:34:11+00:00",
+            passages=40,
+            shards=2,
+            dim=8,
+            metric="cosine",
+            kind="flat",
+            search="",
+            recall_at_10=None,
+            curve=[],
+            modes=["dense"],
+            late_interaction="none",
+            fields={},
+            models=ModelNames("fake", "fake"),
+        )
+
+    async def activate(self, version: str) -> None:
+        if self.error:
+            raise self.error
+        self.previous = self.pipeline.version
+        self.pipeline.switch(served_version(version, [10, 30]))
+
+    async def rollback(self) -> None:
+        if self.previous is None:
+            raise Conflict("there is no previous version")
+        await self.activate(self.previous)
+
+    async def ready(self) -> list[str]:
+        return self.missing
+
+
+class Server:
+    """A client of an application that runs in the same event loop."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = serve_settings(**settings)
+        self.engine = FakeEngine(self.settings)
+        self.app = create_api(lambda: self.engine, self.settings)
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://shoal")
+
+    async def post(self, body: Any, **changes: Any) -> httpx.Response:
+        return await self.client.post("/v1/search", json=body, **changes)
+
+    async def post_raw(self, content: Any, **headers: str) -> httpx.Response:
+        headers = {"content-type": "application/json", **headers}
+        return await self.client.post("/v1/search", content=content, headers=headers)
+
+
+def check_error(response: httpx.Response, status: int, code: str, param: str | None = None) -> str:
+    """Check everything that holds for every error, and return the message."""
+    body = response.json()
+    assert response.status_code == body["status"] == status, body
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    assert ("retry-after" in response.headers) == (status in (429, 503))
+    error = body["error"]
+    assert (error["code"], error["param"]) == (code, param), body
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    assert error["type"] == kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
+    assert error["message"] == body["message"] == body["detail"]
+    assert "Traceback" not in response.text
+    message: str = error["message"]
+    return message
+
+
+def answer_of(response: httpx.Response) -> native.SearchResponse:
+    """Check a response against the model that OpenAPI declares."""
+    assert response.status_code == 200, response.text
+    return TypeAdapter(native.SearchResponse).validate_json(response.content, strict=True)

@@ -1,0 +1,11 @@
+"""What tests of replicas share."""
+
+import time
+
+from shoal.settings import EncoderSettings
+
+HASHING = EncoderSettings(encoder="hashing:64")
+
+
+def soon() -> float:
+    return time.time() + 30

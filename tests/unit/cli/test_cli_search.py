@@ -1,0 +1,184 @@
+"""The commands that ask a server: search and compare."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+import shoal.cli.server
+from shoal.client import clients as client
+from tests.support.command_line import run
+
+
+class Server:
+    """Stands behind the commands that speak HTTP."""
+
+    def __init__(self) -> None:
+        self.bodies: list[Any] = []
+        self.answer: httpx.Response | Exception | None = None
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        self.bodies.append(body)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer or httpx.Response(200, json=answered(body))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    server = Server()
+
+    def connect(url: str, **options: Any) -> client.Client:
+        return client.Client(url, transport=httpx.MockTransport(server.handle), attempts=1, **options)
+
+    monkeypatch.setattr(shoal.cli.server, "Client", connect)
+    return server
+
+
+def answered(body: dict[str, Any], reranked: bool = True, degraded: str | None = None) -> dict[str, Any]:
+    """Five candidates that reranking puts into the opposite order."""
+    ranks = [5, 4, 3, 2, 1] if reranked else [1, 2, 3, 4, 5]
+    results = [
+        {
+            "id": f"doc-{rank}",
+            "score": 1 - place / 10 if reranked else 0.9 - rank / 10,
+            "retrieval_score": 0.9 - rank / 10,
+            "retrieval_rank": rank,
+            "rerank_score": 1 - place / 10 if reranked else None,
+            **({"title": f"Title {rank}"} if rank % 2 else {}),
+            "text": f"text number {rank} [bold]not markup[/bold] \x1b[31m " + "and so on " * 40,
+            "metadata": {},
+        }
+        for place, rank in enumerate(ranks)
+    ]
+    return {
+        "id": "r", "index_version": "v1", "results": results[: body.get("top_n", 5)], "reranked": reranked,
+        "coverage": {"shards": 4, "answered": 3, "fraction": 0.75, "missing": [{"shard": 2, "reason": "deadline"}]},
+        "degraded": degraded, "timings_ms": {"encode": 1.25, "total": 12.5}, "usage": {},
+    }  # fmt: skip
+
+
+def test_search_shows_both_stages(server: Server) -> None:
+    result = run("search", "how", "do", "fish", "sleep", "--top-k", "5", "--top-n", "3", "--timeout-ms", "700")
+    assert result.exit_code == 0
+    assert server.bodies == [{"query": "how do fish sleep", "top_k": 5, "top_n": 3, "timeout_ms": 700}]
+    rows = [line.split() for line in result.stdout.splitlines() if "doc-" in line]
+    assert rows[0][:8] == ["1", "1.0000", "▲", "5", "0.4000", "doc-5", "Title", "5"]
+    assert rows[2][:6] == ["3", "0.8000", "=", "3", "0.6000", "doc-3"]
+    assert "version v1, dense, 3 of 4 shards answered (75% of the passages)" in result.stdout
+    assert "12.5 ms: encode 1.2" in result.stdout
+    assert "degraded" not in result.stdout
+
+
+@pytest.mark.parametrize("command", ["search", "compare"])
+@pytest.mark.parametrize("columns", [50, 60, 100, 200])
+def test_tables_fit_the_width_and_are_plain_without_a_terminal(command: str, columns: int, server: Server) -> None:
+    result = run(command, "fish", COLUMNS=str(columns))
+    assert max(map(len, result.stdout.splitlines())) <= columns
+    assert "\x1b" not in result.stdout
+    assert "[bold]not" in run(command, "fish", COLUMNS="200").stdout
+
+
+@pytest.mark.parametrize("command", ["search", "compare"])
+def test_a_filter_is_sent_and_must_be_a_json_object(command: str, server: Server) -> None:
+    assert run(command, "fish", "--filter", '{"year": {"$gte": 2020}}').exit_code == 0
+    assert server.bodies[0]["filter"] == {"year": {"$gte": 2020}}
+    for wrong in ("year>2020", "[1]", '"x"'):
+        result = run(command, "fish", "--filter", wrong)
+        assert result.exit_code == 2
+        assert "--filter" in result.stderr
+    assert len(server.bodies) == 1
+
+
+def test_a_recall_is_sent_as_it_is_asked_for(server: Server) -> None:
+    assert run("search", "fish", "--recall", "0.99").exit_code == 0
+    assert server.bodies == [{"query": "fish", "recall": 0.99}]
+
+
+def test_search_without_reranking(server: Server) -> None:
+    server.answer = httpx.Response(200, json=answered({}, reranked=False, degraded="reranker: deadline"))
+    result = run("search", "fish", "--no-rerank", "--mode", "lexical")
+    assert server.bodies == [{"query": "fish", "rerank": False, "mode": "lexical"}]
+    assert "rerank " not in result.stdout.splitlines()[1]
+    assert result.stdout.splitlines()[-1] == "degraded: reranker: deadline"
+
+
+def test_search_can_have_the_shards_rerank(server: Server) -> None:
+    assert run("search", "fish", "--late").exit_code == 0
+    assert server.bodies == [{"query": "fish", "rerank": "late"}]
+    result = run("search", "fish", "--late", "--no-rerank")
+    assert result.exit_code == 2
+    assert "leave --rerank and --no-rerank out" in result.stderr
+
+
+def test_search_json_is_the_servers_answer(server: Server) -> None:
+    result = run("search", "fish", "--json")
+    assert json.loads(result.stdout) == answered({})
+    assert result.stdout.count("\n") == 1
+
+
+def test_compare_follows_passages_from_one_side_to_the_other(server: Server) -> None:
+    result = run("compare", "fish", "--top-n", "2", COLUMNS="140")
+    assert server.bodies == [{"query": "fish", "top_k": 25, "top_n": 25, "rerank": True}]
+    rows = [line.split() for line in result.stdout.splitlines() if "text number" in line]
+    assert [row[0] for row in rows] == ["1", "2"]
+    assert rows[0][1:4] == ["0.8000", "Title", "1"]
+    joined = " ".join(rows[0])
+    assert "▼ 5" in joined
+    assert "▲ 5 1.0000 Title 5" in joined
+    assert "2 of 2 moved; the biggest rise is by 4" in result.stdout
+
+
+def test_compare_json_has_every_candidate(server: Server) -> None:
+    result = run("compare", "fish", "--top-n", "2", "--json")
+    assert len(json.loads(result.stdout)["results"]) == 5
+
+
+@pytest.mark.parametrize("rows", ["0", "-1"])
+def test_compare_shows_at_least_one_row(rows: str, server: Server) -> None:
+    result = run("compare", "fish", "--top-n", rows)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: --top-n: should be at least 1 (got {rows})\n"
+    assert server.bodies == []
+
+
+def test_compare_says_when_nothing_was_reranked(server: Server) -> None:
+    server.answer = httpx.Response(200, json=answered({}, reranked=False))
+    assert "not reranked" in run("compare", "fish").stdout
+
+
+@pytest.mark.parametrize("command", ["search", "compare"])
+def test_no_results(command: str, server: Server) -> None:
+    server.answer = httpx.Response(200, json={**answered({}), "results": []})
+    assert run(command, "fish").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "message"),
+    [
+        (httpx.ConnectError("Connection refused"), 2, "shoal serve --index ROOT"),
+        (httpx.ReadError("reset"), 1, "broke"),
+        (
+            httpx.Response(400, json={"error": {"code": "INVALID_ARGUMENT", "message": "top_k is too large"}}),
+            2,
+            "top_k",
+        ),
+        (httpx.Response(429, json={"error": {"code": "OVERLOADED", "message": "full"}}), 1, "full"),
+        (httpx.Response(500, text="oops"), 1, "answered 500"),
+    ],
+)
+def test_failures_of_a_search(answer: Any, code: int, message: str, server: Server) -> None:
+    server.answer = answer
+    result = run("search", "fish", "--json")
+    assert result.exit_code == code
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert message in json.loads(result.stdout)["error"]["message"]
+
+
+def test_a_query_that_is_not_utf8(server: Server) -> None:
+    result = run("search", "\udcff")
+    assert result.exit_code == 2
+    assert result.stderr == "error: QUERY is not valid UTF-8\n"
