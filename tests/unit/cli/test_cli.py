@@ -561,3 +561,11 @@ def test_what_we_cannot_judge_is_left_to_the_ray_command(
 ) -> None:
     dashboard.answer = httpx.Response(401)
     assert run(*SUBMIT, **variables).exit_code == 0
+
+
+def test_what_a_server_says_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), guard(as_json=True):
+        raise InvalidArgument("red \x1b[31m and \x07 bell\nsecond line")
+    captured = capsys.readouterr()
+    assert captured.err == "error: red \ufffd[31m and \ufffd bell\nsecond line\n"
+    assert "\x1b" not in captured.out
