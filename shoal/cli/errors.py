@@ -17,6 +17,7 @@ from shoal.errors import (
     ShoalError,
     Unauthenticated,
 )
+from shoal.system.terminal import without_controls
 
 USER_FAULT = 2
 """Exit code of what the user can correct."""
@@ -86,7 +87,8 @@ def exit_code(error: ShoalError) -> int:
 
 
 def _report(code: str, message: str, param: str | None, as_json: bool) -> None:
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    # Some of it may be what a server said, or stand in a file.
+    print(f"error: {without_controls(message)}", file=sys.stderr)  # noqa: T201
     if as_json:
         _print_json(code, message, param)
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 from shoal.records import FloatArray
@@ -103,9 +105,13 @@ class EncodeStage:
         deadline = max(text.deadline for text in texts)
         if not any(text.tokens for text in texts):
             vectors = await self._attempts.run(lambda: self._encoder.encode(queries, deadline), deadline)
+            if not np.isfinite(vectors).all():
+                raise ValueError("a query vector is not finite; check the encoder and its dtype")
             return [(vector, None) for vector in vectors]
         # One call for all, and then also for those that need no more than their vector.
         both = await self._attempts.run(lambda: self._encoder.encode_tokens(queries, deadline), deadline)
+        if not all(np.isfinite(vectors_of_text.vector).all() for vectors_of_text in both):
+            raise ValueError("a query vector is not finite; check the encoder and its dtype")
         return [
             (vectors_of_text.vector, vectors_of_text if text.tokens else None)
             for vectors_of_text, text in zip(both, texts, strict=True)

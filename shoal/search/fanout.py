@@ -69,7 +69,7 @@ class FanOut:
         """Search all shards for one query until its deadline.
 
         Returns results, and why shards are missing, both by shard number. Raises Overloaded when a shard has too many
-        queries waiting, Unavailable when no shard answered.
+        queries waiting, DeadlineExceeded when none answered in time, Unavailable when none answered.
         """
         futures: dict[int, asyncio.Future[ShardResult]] = {}
         errors: dict[int, BaseException] = {}
@@ -96,6 +96,8 @@ class FanOut:
             overloaded = [error for error in errors.values() if isinstance(error, Overloaded)]
             if len(overloaded) == len(errors):
                 raise overloaded[0]
+            if set(missing.values()) == {"deadline"}:  # asking again with as little time would end in the same way
+                raise DeadlineExceeded("no shard answered within the deadline; allow more time")
             raise Unavailable(f"no shard answered ({describe(missing)}); try again", retry_after_s=1)
         return results, missing
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from shoal.errors import Overloaded, Unavailable
+from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
 from shoal.index_root.manifest import Manifest
 from shoal.records import Candidate, FloatArray, Result, SearchAnswer, SearchRequest
 from shoal.search.encode_stage import EncodedQuery, EncodeStage
@@ -24,6 +24,9 @@ from shoal.search.trace import SearchTrace, describe
 from shoal.settings import ServeSettings
 from shoal.shard.messages import ShardQuery
 from shoal.system import tracing
+
+RERANKED_AT_ONCE = 16
+"""Queries of one call that the reranker has at once: enough to fill its batches, and less than its queue holds."""
 
 
 @dataclass(slots=True)
@@ -107,9 +110,9 @@ class SearchPipeline:
 
         Shards that miss their share of the time are left out and named in `coverage`; without a reranker in time the
         answer is in stage-one order. Raises Overloaded at once when too many queries wait, DeadlineExceeded when the
-        query could not be encoded in time, Unavailable when no shard answered or no version is served yet,
-        InvalidArgument for a mode that the version has no index for, a filter that does not fit it, a recall that it
-        does not reach, vectors that its kind cannot give, and token vectors that its shards do not hold.
+        query could not be encoded or no shard answered in time, Unavailable when no shard answered or no version is
+        served yet, InvalidArgument for a mode that the version has no index for, a filter that does not fit it, a
+        recall that it does not reach, vectors that its kind cannot give, and token vectors that its shards do not hold.
         """
         (answer,) = await self.search_all([request])
         return answer
@@ -117,12 +120,14 @@ class SearchPipeline:
     async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer several queries at once, in order. The first error is raised and gives up the others."""
         fan_out, arrived, trees = self._fan_out, self._clock(), FilterTrees()
+        turns = asyncio.Semaphore(RERANKED_AT_ONCE)
         if fan_out is None:
             raise Unavailable("no index version is served yet; try again", retry_after_s=1)
         # What is wrong costs nobody anything.
         plans = [self._plan(request, fan_out.version, trees) for request in requests]
         searches = [
-            self._search(request, plan, fan_out, trees, arrived) for request, plan in zip(requests, plans, strict=True)
+            self._search(request, plan, fan_out, trees, SearchTrace(self._clock, arrived), turns)
+            for request, plan in zip(requests, plans, strict=True)
         ]
         if len(searches) == 1:
             return [await searches[0]]
@@ -138,9 +143,14 @@ class SearchPipeline:
         return RequestPlan.resolve(request, version, self._settings, has_reranker=has_reranker, trees=trees)
 
     async def _search(
-        self, request: SearchRequest, plan: RequestPlan, fan_out: FanOut, trees: FilterTrees, arrived: float
+        self,
+        request: SearchRequest,
+        plan: RequestPlan,
+        fan_out: FanOut,
+        trees: FilterTrees,
+        trace: SearchTrace,
+        turns: asyncio.Semaphore,
     ) -> SearchAnswer:
-        trace = SearchTrace(self._clock, arrived)
         encoded = await self._encode(request, plan, trace)
         current = self._fan_out or fan_out  # read once: an answer never mixes two versions
         if current is not fan_out:
@@ -151,7 +161,7 @@ class SearchPipeline:
         await self._retrieve(search)
         await self._shortlist(search)
         await self._fetch(search)
-        await self._rerank(search)
+        await self._rerank(search, turns)
         return await self._answer(search)
 
     async def _encode(self, request: SearchRequest, plan: RequestPlan, trace: SearchTrace) -> EncodedQuery:
@@ -249,14 +259,20 @@ class SearchPipeline:
             if not any(candidate.passage for candidate in candidates):
                 if set(missing.values()) == {"overloaded"}:  # busy and not broken
                     raise Overloaded("too many queries wait for the texts of their passages; try again later")
+                if set(missing.values()) == {"deadline"}:
+                    raise DeadlineExceeded("no shard sent its passages within the deadline; allow more time")
                 raise Unavailable(f"no shard sent its passages ({describe(trace.missing)}); try again", retry_after_s=1)
 
-    async def _rerank(self, search: _Search) -> None:
-        """Let the reranker score the candidates, unless the shards have done so."""
+    async def _rerank(self, search: _Search, turns: asyncio.Semaphore) -> None:
+        """Let the reranker score the candidates, unless the shards have done so.
+
+        turns: for which the queries of one call wait, so that a long list does not overrun the reranker's queue.
+        """
         if search.plan.is_late:
             return
         with search.trace.stage("rerank"):
-            search.scores, degradations = await self._second_stage.score(search.request, search.candidates)
+            async with turns:
+                search.scores, degradations = await self._second_stage.score(search.request, search.candidates)
         for reason, text in degradations.items():
             search.trace.degrade(reason, text)
 

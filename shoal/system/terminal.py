@@ -8,6 +8,11 @@ def printable(text: str) -> str:
     )
 
 
+def without_controls(text: str) -> str:
+    """Return text with its lines, and without characters that a terminal would obey."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
 def format_bytes(count: float) -> str:
     """Bytes for people: 1536 is `1.5 KiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -13,6 +13,7 @@ from serve.dialects.native.render import render, render_search
 from serve.dialects.native.request_models import ActivateBody, RollbackBody, SearchFields, search_body
 from serve.web.access import ADMIN
 from serve.web.errors import responses
+from serve.web.json_body import JsonRoute
 from shoal.records import SearchRequest
 from shoal.settings import ServeSettings
 
@@ -22,7 +23,7 @@ FEW_RESULTS = 50
 
 def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     """Build the routes of this dialect. All limits come from the settings."""
-    routes = APIRouter(prefix="/v1", tags=["native"])
+    routes = APIRouter(prefix="/v1", tags=["native"], route_class=JsonRoute)
     _add_search(routes, engine, settings)
     _add_index(routes, engine)
     return routes

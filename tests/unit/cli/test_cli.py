@@ -249,3 +249,11 @@ def test_what_is_looked_for_is_what_the_extras_declare() -> None:
 def test_the_package_shows_what_users_need() -> None:
     assert dir(shoal) == ["AsyncClient", "Client", "__version__", "errors"]
     assert all(hasattr(shoal, name) for name in dir(shoal))
+
+
+def test_what_a_server_says_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), guard(as_json=True):
+        raise InvalidArgument("red \x1b[31m and \x07 bell\nsecond line")
+    captured = capsys.readouterr()
+    assert captured.err == "error: red \ufffd[31m and \ufffd bell\nsecond line\n"
+    assert "\x1b" not in captured.out

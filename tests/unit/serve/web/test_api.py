@@ -154,6 +154,21 @@ async def test_rerank_is_off_by_default_where_there_is_no_reranker() -> None:
     assert (answer.reranked, answer.degraded) == (False, None)
 
 
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (b'{"query": "a", "top_k": 5, "top_k": 6}', "top_k"),
+        (b'{"query": "a", "filter": {"year": 2020, "year": {"$gte": 1}}}', "year"),
+        (b'{"query": "a", "filter": {"$or": [{"a": 1}, {"b": {"$gt": 1, "$gt": 2}}]}}', "$gt"),
+        (b'{"query": "a", "' + b"n" * 900 + b'": 1, "' + b"n" * 900 + b'": 2}', "n" * 64),
+    ],
+)
+async def test_a_name_that_stands_twice_is_refused(server: Server, body: bytes, name: str) -> None:
+    """The last value would win without a word."""
+    message = check_error(await server.post_raw(body), 400, "INVALID_ARGUMENT")
+    assert f"{name!r} twice" in message
+
+
 async def test_explain_and_timeout(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes.time, "time", lambda: 5_000_000_000.0)
     answer = answer_of(await server.post({"query": "a", "explain": True, "timeout_ms": 1500}))
