@@ -1,8 +1,11 @@
 """Every path in an index root, declared once. All are relative to the root and use forward slashes."""
 
 CURRENT = "CURRENT"
+"""File that names the active version, and the one that a rollback returns to."""
 VERSIONS = "versions"
+"""Folder of the published versions, one folder each."""
 STAGING = "staging"
+"""Folder of the running builds, one folder each."""
 
 
 def version_dir(version: str) -> str:
@@ -31,20 +34,33 @@ def shard_dir(version: str, shard: int) -> str:
 
 
 VECTORS = "vectors.faiss"
+"""File of a shard: its vector index."""
 EXACT = "vectors.npy"
+"""File of a shard: its vectors in float16, only beside an index that compresses them."""
 PASSAGES = "passages.arrow"
+"""File of a shard: its passages; row i belongs to vector i."""
 METADATA = "metadata.arrow"
+"""File of a shard: metadata as typed columns for filters; row i belongs to vector i."""
 LEXICAL = "lexical"
+"""Folder of a shard: its lexical index."""
 LEXICAL_TERMS = f"{LEXICAL}/terms.arrow"
+"""File of a shard: the distinct terms of its passages, ascending."""
 LEXICAL_OFFSETS = f"{LEXICAL}/offsets.npy"
+"""File of a shard: where the passages of each term begin in the rows and scores, int64 (terms + 1,)."""
 LEXICAL_ROWS = f"{LEXICAL}/rows.npy"
+"""File of a shard: rows of the passages that hold a term, int32."""
 LEXICAL_SCORES = f"{LEXICAL}/scores.npy"
+"""File of a shard: BM25 scores of a term in these passages, float32."""
 LATE = "late"
+"""Folder of a shard: the token vectors of its passages."""
 LATE_PROJECTION = f"{LATE}/projection.npy"
+"""File of a shard: what the tokens of a query are multiplied by, float32."""
 LATE_OFFSETS = f"{LATE}/offsets.npy"
+"""File of a shard: where the tokens of each passage begin in the codes, int64 (passages + 1,)."""
 LATE_CODES = f"{LATE}/codes.npy"
+"""File of a shard: the token vectors of its passages, reduced and rounded, uint8 (tokens, width)."""
 SHARD = "shard.json"
-"""File names within a shard's folder."""
+"""File of a shard: what it is, should it be found alone."""
 
 
 def staging_dir(plan: str) -> str:

@@ -22,10 +22,12 @@ from shoal.errors import InvalidArgument, NotFound, ShoalError, Unavailable
 from shoal.system.temporary import temporary_folder
 
 CHUNK_BYTES = 8 * 2**20
-"""How much of a file is held in memory while it is copied or hashed."""
+"""Bytes of a file that are held in memory while it is copied or hashed."""
 
 _TEMPORARY = ".tmp"
+"""How the names of files end that are being written."""
 _S3_OPTIONS = ("endpoint_override", "region", "scheme")
+"""Options that the query of an s3:// URI may give."""
 _DENIED = (
     "ACCESS_DENIED",
     "INVALID_ACCESS_KEY_ID",
@@ -34,9 +36,11 @@ _DENIED = (
     "HTTP 403",
     "401",
 )
+"""Parts of the messages by which a store says that it does not let us in."""
 _RETRY_AFTER_S = 5.0
+"""Seconds after which an operation that may pass is worth another try."""
 _PASSWORD = re.compile(r"(?<=://)([^:/?@]*):(?!\d+/)([^/?]*|[^?@]*)@")
-"""With the user before it. A slash in it makes a URI invalid, which a message says, and must not show it either."""
+"""User and password in a URI. A slash in the password makes it invalid; the message must not show it even then."""
 _DELETIONS = 10
 """Times that a folder is removed in which another process writes meanwhile."""
 

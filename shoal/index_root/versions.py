@@ -12,11 +12,15 @@ from shoal.index_root.manifest import FileEntry, Manifest
 from shoal.index_root.storage import Storage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""Names that a version can have."""
 _MADE = re.compile(r"[0-9]{8}T[0-9]{6,9}-(?P<plan>[0-9a-f]{8})")
+"""Names that builds give their versions: a time in UTC, to the second or finer, and the start of the plan's hash."""
 _PLAN_LETTERS = 8
+"""Characters of a plan's hash in the name of its version."""
 IDLE_S = 7 * 86_400.0
 """Seconds without a write after which a build in staging counts as dead: no unit and no shard takes that long."""
 _HASHING_THREADS = 4
+"""Files that are read and hashed at once when a version is verified."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,34 +18,44 @@ from shoal.records import FloatArray, RowArray
 # multiplication). That wins from 4 queries on (measured, 50,000 x 384); FAISS starts at 20 queries, from some version
 # before 1.15 on at 128,000 / dimensions.
 _DEFAULT_THRESHOLD = faiss.cvar.distance_compute_blas_threshold
+"""FAISS's own threshold for reading the vectors once for a whole batch: 20 queries, or 128,000 queries x dimensions."""
 _SHARED_SCAN = 4
+"""Queries of a batch from which on the vectors are read once for all of them."""
 _SCAN_BLOCK = 8192
-"""Vectors that a scan copies out of the index at a time."""
+"""Vectors that a scan copies out of the index at a time, so that its memory does not grow with the matches."""
 
 # Where a scan of the matching rows and a search with a selector take the same time (384 dimensions, one thread, by
 # benchmarks.filters). The first copies vectors, 0.1 us each where they lie whole, 1 us each out of codes in lists.
 # The second asks the selector about every row it passes, 4 ns each, and a graph is walked 1 / share times as far, 4 us
 # for each unit of efSearch.
 _SCANNED_ALWAYS = 200
+"""Matching rows that are always scanned, whatever the index; up to this many."""
 _SCANNED_SHARE = 0.05
+"""Greatest share of matching rows that is scanned where vectors lie whole and in one piece."""
 _SCANNED_SHARE_OF_LISTS = 0.02
+"""Greatest share of matching rows that is scanned where vectors lie whole in lists."""
 _SCANNED_SHARE_OF_CODES = 0.005
+"""Greatest share of matching rows that is scanned where lists hold codes."""
 _LISTS = 1.5
-"""Lists are probed share to the power of minus this times as many."""
+"""Exponent: among a share of the rows, 1 / share ** _LISTS times as many lists are probed as among all."""
 _SCANNED_GRAPH = 16
-"""A graph of n rows is left alone for m matches if m * m is at most this, times n, times efSearch."""
+"""Of a graph, m matching rows of n are scanned if m * m is at most this number times n times efSearch."""
 
 # What is tried when search parameters are tuned, and what it costs, in microseconds of one core (384 dimensions).
 _MOST_LISTS = 512
+"""Most lists to probe (nprobe) that tuning tries."""
 _GRAPH_EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+"""Widths of the search in a graph (efSearch) that tuning tries."""
 _REFINEMENTS = (1, 2, 4, 8, 16, 32)
+"""Candidates to rank exactly for each result that tuning tries."""
 REFINE = "k_factor_rf"
-"""FAISS's name for the candidates that are ranked exactly, for each result that is asked for."""
+"""FAISS's name of the search parameter that says how many candidates are ranked exactly for each result."""
 _GRAPH_COST = 4.0
+"""Microseconds for each unit of efSearch."""
 _BYTE_COST = 1e-4
-"""Of each byte of a code, or of a list's centre, that is compared."""
+"""Microseconds to compare one byte of a code or of a list's centre."""
 _ROW_COST = 0.02
-"""Of each code on top."""
+"""Microseconds to compare one code, besides those for its bytes."""
 
 
 class FaissIndex:
