@@ -31,7 +31,7 @@ from benchmarks.support.scored import DEPTHS, MODES, Scored, Scores, record
 from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.measures import MAIN, judge, paired_p_value
 from shoal.evaluation.runs import Run
-from shoal.records import Mode
+from shoal.modes import Mode
 from shoal.system.machine import usable_cores
 
 FIXED = (12, 20, 25, 30)

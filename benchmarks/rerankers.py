@@ -25,7 +25,7 @@ from shoal.evaluation.evaluate import with_the_rest
 from shoal.evaluation.measures import MAIN, judge, paired_p_value
 from shoal.evaluation.runs import DEPTH, Run
 from shoal.index_root.storage import Storage
-from shoal.records import Mode
+from shoal.modes import Mode
 from shoal.rerankers import Reranker, load_reranker
 from shoal.rerankers.late_interaction import LateInteraction
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, EvaluateSettings, RerankerSettings, ServeSettings

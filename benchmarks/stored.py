@@ -37,7 +37,7 @@ from shoal.index_root.storage import Storage
 from shoal.indexing.embed import encode_with_tokens
 from shoal.late import codec
 from shoal.late.codec import code_width
-from shoal.records import Mode
+from shoal.modes import Mode
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, LateSettings, ServeSettings
 from shoal.system.machine import usable_cores
 

@@ -11,18 +11,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.modes import Mode
+
 FloatArray = NDArray[np.float32]
 RowArray = NDArray[np.int64]
 MetadataValue = str | int | float | bool | list[str]
 Metadata = Mapping[str, MetadataValue]
-Mode = Literal["dense", "lexical", "hybrid"]
-"""How stage one searches: by vectors, by words, or by both."""
-RETRIEVERS_OF: Mapping[Mode, tuple[str, ...]] = {
-    "dense": ("dense",),
-    "lexical": ("lexical",),
-    "hybrid": ("dense", "lexical"),
-}
-"""The retrievers that each mode uses (`shoal.shard.retriever`)."""
 Rerank = bool | Literal["late"]
 """What orders the candidates: nothing more, the server's reranker, or the token vectors that the shards hold."""
 

@@ -13,7 +13,7 @@ from shoal.encoders import TokenEncoder, load_encoder
 from shoal.evaluation.asking import LocalAsker
 from shoal.evaluation.dataset import Dataset
 from shoal.index_root.storage import Storage
-from shoal.records import Mode
+from shoal.modes import Mode
 from shoal.rerankers.late_interaction import LateInteraction
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, EvaluateSettings, ServeSettings
 

@@ -18,7 +18,8 @@ from shoal.indexing.sample import stratified
 from shoal.indexing.tokens import PASSAGES, TOKENS
 from shoal.late import codec
 from shoal.late.codec import levels_of, project
-from shoal.records import FloatArray, Mode
+from shoal.modes import Mode
+from shoal.records import FloatArray
 from shoal.rerankers.late_interaction import DENSE_WEIGHT
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from shoal.index_root.manifest import CurvePoint, Manifest
-from shoal.records import Mode
+from shoal.modes import Mode, modes_of
+from shoal.shard.retrievers import retriever_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class IndexDescription:
             search=manifest.index.search,
             recall_at_10=manifest.index.recall_at_10,
             curve=manifest.index.curve,
-            modes=["dense"] if manifest.lexical is None else list(get_args(Mode)),
+            modes=modes_of(retriever_names(manifest)),
             late_interaction="none" if manifest.late is None else "stored",
             fields=manifest.fields,
             models=ModelNames(manifest.encoder.model, reranker),

@@ -17,6 +17,7 @@ import httpx
 from shoal.client.answers import IndexDescription, SearchResponse
 from shoal.client.protocol import DIRECT, ClientProtocol, Steps, Wait
 from shoal.errors import InvalidArgument
+from shoal.modes import Mode
 from shoal.system.version import __version__
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -33,7 +34,7 @@ class SearchOptions(TypedDict, total=False):
     """Results returned after reranking."""
     rerank: bool | Literal["late"]
     """Whether the server's reranker orders the candidates, or "late": the token vectors that the shards hold."""
-    mode: Literal["dense", "lexical", "hybrid"]
+    mode: Mode
     """How stage one searches: by vectors, by words or by both."""
     include: Sequence[Literal["text", "metadata", "vector"]]
     timeout_ms: int

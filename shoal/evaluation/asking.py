@@ -13,13 +13,15 @@ from shoal.evaluation.runs import DEPTH, Run
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.records import FloatArray, Mode, Passage, Rerank, SearchAnswer, SearchRequest
+from shoal.modes import Mode, modes_of
+from shoal.records import FloatArray, Passage, Rerank, SearchAnswer, SearchRequest
 from shoal.rerankers import Reranker, kind_of, load_reranker
 from shoal.search.pipeline import SearchPipeline
 from shoal.serving.plan import NO_RERANKER, check_encoder, plan_serving
 from shoal.settings import EvaluateSettings, ServeSettings
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.reader import Shard
+from shoal.shard.retrievers import retriever_names
 
 
 class Asker(Protocol):
@@ -124,7 +126,7 @@ class LocalAsker:
                 f"{storage.place()} is not on this machine's disk; serve it and give --url, or copy the root",
                 param="index",
             )
-        self.modes: Sequence[Mode] = get_args(Mode) if manifest.lexical else ["dense"]
+        self.modes: Sequence[Mode] = modes_of(retriever_names(manifest))
         self.reranks = reranker is not None
         self.late = manifest.late is not None
         self._timeout_s = timeout_ms / 1000

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from shoal.records import RETRIEVERS_OF, Candidate, FloatArray, SearchRequest
+from shoal.modes import RETRIEVERS_OF
+from shoal.records import Candidate, FloatArray, SearchRequest
 from shoal.search.request_plan import RequestPlan
 from shoal.search.shard_client import ShardResult
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from shoal import filters
 from shoal.errors import InvalidArgument
 from shoal.filters import Filter
-from shoal.records import RETRIEVERS_OF, Mode, SearchRequest
+from shoal.modes import RETRIEVERS_OF, Mode
+from shoal.records import SearchRequest
 from shoal.search.served_version import ServedVersion
 from shoal.settings import ServeSettings
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, ShoalError, Unavailable
-from shoal.records import RETRIEVERS_OF, FloatArray, Passage
+from shoal.modes import RETRIEVERS_OF
+from shoal.records import FloatArray, Passage
 from shoal.search.batching import Batcher
 from shoal.search.breaker import PROBE_S, Breaker
 from shoal.search.hedging import Attempts, Budget

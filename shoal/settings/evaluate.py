@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from shoal.modes import Mode
 from shoal.settings.base import Name, Settings
 
 
@@ -14,9 +15,7 @@ class EvaluateSettings(Settings):
     split: Name = Field("test", description="Judgements to measure with: qrels/SPLIT.tsv.")
     index: Name | None = Field(None, description="Index root to evaluate here, without a server.")
     url: Name | None = Field(None, description="Server to evaluate.")
-    modes: list[Literal["dense", "lexical", "hybrid"]] | None = Field(
-        None, description="How stage one searches. Default: every way that the index has."
-    )
+    modes: list[Mode] | None = Field(None, description="How stage one searches. Default: every way that the index has.")
     rerank: Literal["both", "yes", "no", "late"] = Field(
         "both",
         description="With the reranker, without it, or both; late: without it, and ordered by the token vectors that "

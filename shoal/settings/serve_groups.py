@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from shoal.modes import Mode
 from shoal.settings.base import Name, Settings
 from shoal.settings.network import Origin
 
@@ -11,7 +12,7 @@ from shoal.settings.network import Origin
 class FusionSettings(Settings):
     """How a hybrid query becomes one ranking."""
 
-    mode: Literal["auto", "dense", "lexical", "hybrid"] = Field(
+    mode: Literal["auto", Mode] = Field(
         "auto",
         description="How stage one searches when a request names no mode: by vectors, by words or by both; auto is "
         "hybrid where the version has a lexical index, else dense.",

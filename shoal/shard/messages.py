@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.filters import Filter
-from shoal.records import FloatArray, Mode, Passage, RowArray
+from shoal.modes import Mode
+from shoal.records import FloatArray, Passage, RowArray
 
 MESSAGE_BYTES = 16 * 2**20
 """Bytes of texts and vectors that one message between services carries; Serve's limit is several times that.

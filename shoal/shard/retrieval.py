@@ -10,7 +10,8 @@ from itertools import chain
 import numpy as np
 
 from shoal.errors import InvalidArgument
-from shoal.records import RETRIEVERS_OF, FloatArray, RowArray
+from shoal.modes import RETRIEVERS_OF
+from shoal.records import FloatArray, RowArray
 from shoal.shard.messages import ShardQuery
 from shoal.shard.retriever import ShardRetriever
 from shoal.shard.selection import Selection

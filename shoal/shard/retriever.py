@@ -1,7 +1,7 @@
 """A retriever finds, for a query, the rows of one shard that score highest in its own way.
 
 To add one, write a file with a `ShardRetriever` beside `dense` and `lexical`, name it in `shoal.shard.retrievers`, and
-add it to the modes that use it (`shoal.records.RETRIEVERS_OF`). Its scores are merged over the shards, fused with those
+add it to the modes that use it (`shoal.modes.RETRIEVERS_OF`). Its scores are merged over the shards, fused with those
 of the others and shown by `explain` under its name.
 """
 

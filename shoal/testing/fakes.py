@@ -13,7 +13,8 @@ from shoal.encoders import TextVectors
 from shoal.filters import Filter
 from shoal.index_root.manifest import VectorIndexInfo
 from shoal.metadata import FieldTypes
-from shoal.records import RETRIEVERS_OF, FloatArray, Mode, Passage
+from shoal.modes import RETRIEVERS_OF, Mode
+from shoal.records import FloatArray, Passage
 from shoal.search.served_version import ServedVersion
 from shoal.settings import ServeSettings
 from shoal.shard.messages import Fetched, Hits, ShardHits, ShardSearch

@@ -5,7 +5,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from shoal.records import MetadataValue, Mode
+from shoal.modes import Mode
+from shoal.records import MetadataValue
 
 _EXAMPLE: JsonDict = {
     "id": "5d2f0c5e8a3b4a7f9f0e6a1b2c3d4e5f",

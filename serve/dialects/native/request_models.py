@@ -20,7 +20,7 @@ from pydantic_core import CoreSchema
 
 from serve.web.errors import MOST_PROBLEMS
 from shoal.errors import InvalidArgument
-from shoal.records import Mode
+from shoal.modes import Mode
 from shoal.settings import ServeSettings
 
 Part = Literal["text", "metadata", "vector"]

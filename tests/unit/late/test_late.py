@@ -20,7 +20,8 @@ from shoal.index_root.storage import Storage
 from shoal.late import codec
 from shoal.late.codec import STEPS, Codec, pack, unpack
 from shoal.late.writer import TokenWriter, column_of
-from shoal.records import FloatArray, Mode, Passage
+from shoal.modes import Mode
+from shoal.records import FloatArray, Passage
 from shoal.rerankers.late_interaction import DENSE_WEIGHT, LateInteraction
 from shoal.settings import EncoderSettings, LateSettings, LexicalSettings, ServeSettings
 from shoal.shard.reader import Shard

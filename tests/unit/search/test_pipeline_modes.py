@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from shoal.errors import InvalidArgument
-from shoal.records import Mode, SearchRequest
+from shoal.modes import Mode
+from shoal.records import SearchRequest
 from shoal.search.pipeline import SearchPipeline
 from shoal.testing.fakes import (
     FakeEncoder,

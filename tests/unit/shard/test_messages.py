@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.filters import Compare
-from shoal.records import Mode
+from shoal.modes import Mode
 from shoal.shard.messages import Hits, ShardHits, ShardQuery, ShardSearch, dense_queries
 
 DIM = 4
