@@ -241,10 +241,10 @@ async def test_handles_raise_what_the_replica_raised() -> None:
         await shard.prepare("v9", time.time() + 10)
     assert type(missing.value).__name__ == "NotFound"
     query = np.zeros((1, 3), np.float32)
-    with pytest.raises(InvalidArgument, match="queries have shape"):
+    with pytest.raises(InvalidArgument, match="a query has a vector of shape"):
         await shard.search(ShardSearch("v1", dense_queries(query), 5, False), time.time() + 10)
     with pytest.raises(ShoalError, match="shard-00000 failed: AttributeError") as unexpected:
-        await shard.search("v1", None, 5, time.time() + 10, False)  # type: ignore[arg-type]
+        await shard.search(None, time.time() + 10)  # type: ignore[arg-type]
     assert "Traceback" not in str(unexpected.value)
     with pytest.raises(ShoalError, match="deadline passed before encoder had answered"):
         await EncoderHandle(serve.get_deployment_handle("encoder", NAME)).encode(["late"], time.time() - 1)
