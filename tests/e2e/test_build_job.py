@@ -179,7 +179,7 @@ def test_a_build_that_is_stopped_leaves_nothing_but_what_it_committed(
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        folders = set(re.findall(r"/tmp/shoal-ray-\w+", " ".join(marked(mark).values())))
+        folders = set(re.findall(r"/tmp/shoal-\w+", " ".join(marked(mark).values())))
         stop(process)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
