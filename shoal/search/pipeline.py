@@ -26,7 +26,8 @@ from shoal.shard.messages import ShardQuery
 from shoal.system import tracing
 
 RERANKED_AT_ONCE = 16
-"""Queries of one call that the reranker has at once: enough to fill its batches, and less than its queue holds."""
+"""Queries of one call that each reranker replica has at once: enough to fill its batches and for its pool to grow, and
+less than its queue holds."""
 
 
 @dataclass(slots=True)
@@ -120,7 +121,7 @@ class SearchPipeline:
     async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer several queries at once, in order. The first error is raised and gives up the others."""
         fan_out, arrived, trees = self._fan_out, self._clock(), FilterTrees()
-        turns = asyncio.Semaphore(RERANKED_AT_ONCE)
+        turns = asyncio.Semaphore(RERANKED_AT_ONCE * max(1, self._settings.reranker_min_replicas))
         if fan_out is None:
             raise Unavailable("no index version is served yet; try again", retry_after_s=1)
         # What is wrong costs nobody anything.
