@@ -20,7 +20,9 @@ from pathlib import Path
 from shoal.system.processes import stop_on_signals
 
 FOLDER = Path(".demo")
+"""Where the demo keeps its index."""
 PASSAGES = 3000
+"""Passages of the demo's corpus."""
 QUESTIONS = (
     "run several coroutines at once and wait until all of them are done",
     "how strongly do two rankings agree",
@@ -28,6 +30,7 @@ QUESTIONS = (
     "log a user in with a name and a password",
     "put binary data into an email as text",
 )
+"""What the demo asks."""
 
 
 def main() -> None:

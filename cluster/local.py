@@ -35,7 +35,6 @@ from shoal.cli.application import search_path
 from shoal.system.processes import KILL_S, STOPS, adopt_orphans, ignore_signals, kill_descendants
 from shoal.system.proxies import no_proxy
 
-# For nodes and clients alike, before they import Ray; a value from outside wins.
 ENVIRONMENT = {
     # Without token authentication any user of this machine can run code in the cluster: say so by an explicit value.
     "RAY_AUTH_MODE": "disabled",
@@ -45,9 +44,13 @@ ENVIRONMENT = {
     # Nodes of one machine die together: there is nothing to drain to.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }
+"""Variables of nodes and clients alike, set before they import Ray; a value from outside wins."""
 APPLICATION = Path(__file__).resolve().parents[1]
+"""Where serve/ and jobs/ lie."""
 LOOPBACK = "127.0.0.1"
+"""Where everything listens."""
 OBJECT_STORE_BYTES = 256 * 2**20
+"""Bytes of the object store of a node."""
 
 
 class LocalCluster:

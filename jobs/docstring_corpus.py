@@ -17,8 +17,8 @@ import typer
 from shoal.cli.errors import guard
 from shoal.errors import InvalidArgument
 
-# What a Python programmer might ask about, out of what Shoal's own dependencies bring anyway.
 PACKAGES = ("stdlib", "numpy", "pandas", "scipy", "sklearn", "pyarrow", "torch", "httpx", "rich", "fastapi", "pydantic")
+"""What a Python programmer might ask about, out of what Shoal's own dependencies bring anyway."""
 SKIPPED_FOLDERS = {
     "test",
     "tests",
@@ -31,6 +31,7 @@ SKIPPED_FOLDERS = {
     "_dynamo",
     "v1",
 }
+"""Folders of a package that hold nothing for its users."""
 SECTIONS = (
     "Parameters",
     "Args:",
@@ -46,6 +47,7 @@ SECTIONS = (
 )
 """What ends the prose of a docstring in the usual styles."""
 SHORTEST = 100
+"""Characters of a passage, at least: shorter docstrings say too little."""
 LONGEST = 600
 """Characters of a passage: shorter docstrings say too little, and longer ones are cut after a paragraph."""
 

@@ -11,6 +11,7 @@ from jobs.report import span
 from shoal.training.progress import Progress as Trained
 
 _LOG_EVERY_S = 5.0
+"""Seconds between the lines of a log."""
 
 
 class Stage:

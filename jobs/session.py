@@ -36,6 +36,7 @@ _PRIVATE = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+"""Variables of a Ray that is started for one job."""
 
 
 @dataclass(frozen=True, slots=True)

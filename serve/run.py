@@ -50,7 +50,9 @@ START_ATTEMPTS = 3
 POLL_S = 0.2
 """Seconds between looks whether the server is ready."""
 WATCH_S = 5.0
+"""Seconds between looks at a server that runs, and that an answer to one may take."""
 NOTICE_S = 15.0
+"""Seconds that a fault lasts before it is worth a line."""
 
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 """Asks the server of this machine, whatever address it listens on, and never by way of HTTP_PROXY."""

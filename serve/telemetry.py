@@ -17,8 +17,11 @@ from shoal.system.tracing import fields
 logger = logging.getLogger("ray.serve")
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""Boundaries of histograms of durations, in seconds."""
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Boundaries of histograms of counts."""
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
+"""Boundaries of histograms of shares."""
 SAMPLE_S = 1.0
 """Seconds between looks at what is no event: the lengths of queues."""
 MOST_QUERY = 200
@@ -103,6 +106,7 @@ METRICS = (
     *(QUERIES, STAGES, SHARDS, MISSING, COVERAGE, DEGRADED, BATCHES, WAITING, PAIRS, SLOW, COMPUTE),
     *(ENCODED, REMEMBERED, SELECTED, SELECTIONS_REMEMBERED),
 )
+"""Every metric that there is."""
 
 
 class Meter(Protocol):

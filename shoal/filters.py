@@ -26,7 +26,9 @@ SIZE_OF_WIDTH = 10
 """All conditions, listed values and nested filters of one filter may be so many times its `max_width`: checking them
 takes time, and messages to shards carry them."""
 _SHOWN_FIELDS = 20
+"""Fields that a message lists."""
 _SHOWN_LETTERS = 64
+"""Characters of a value that a message repeats."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,17 @@ MAX_FIELDS = 256
 
 LEAST_INTEGER, MOST_INTEGER = -(2**63), 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""What timestamps are counted from."""
 _MICROSECOND = timedelta(microseconds=1)
+"""The unit in which timestamps are stored."""
 _TIMESTAMP = re.compile(
     r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?([Zz]|[+-]\d{2}(:?\d{2})?)?)?", re.ASCII
 )
+"""ISO 8601 in the extended format, with or without a time and a zone."""
 _INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
+"""An integer that may fit into 64 bits."""
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
+"""A decimal number, with or without an exponent."""
 _WIDENED: list[tuple[set[FieldType], FieldType]] = [
     ({"integer", "number"}, "number"),
     ({"timestamp", "string"}, "string"),

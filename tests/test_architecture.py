@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.metadata
+import itertools
 import re
 import subprocess
 import sys
@@ -240,6 +241,24 @@ def test_every_setting_explains_itself() -> None:
     for model in models:
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
+
+
+def test_every_constant_explains_itself() -> None:
+    """A docstring follows each constant of a module. A metric has its help; a type variable needs none."""
+    silent = set()
+    for path in sources(*PACKAGES, "cluster"):
+        body = ast.parse(path.read_bytes()).body
+        for node, following in itertools.pairwise([*body, ast.Pass()]):
+            match node:
+                case (
+                    ast.Assign(targets=[ast.Name(id=name)], value=value)
+                    | ast.AnnAssign(target=ast.Name(id=name), value=value)
+                ):
+                    maker = ast.unparse(value.func) if isinstance(value, ast.Call) else ""
+                    explained = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                    if name.isupper() and not explained and maker not in ("TypeVar", "ParamSpec", "Metric", "Composed"):
+                        silent.add(f"{path.relative_to(ROOT)}: {name}")
+    assert not silent, "constants without a docstring"
 
 
 def test_contributing_maps_the_tree() -> None:

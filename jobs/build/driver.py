@@ -35,7 +35,9 @@ from shoal.metadata import MAX_FIELDS
 from shoal.settings import BuildSettings
 
 _READERS = 16
+"""Files of commits that are read side by side."""
 _EXAMPLES = 3
+"""Problems that a message spells out."""
 
 
 class Builder:

@@ -20,7 +20,9 @@ from shoal.training.progress import Progress
 from shoal.training.training_run import TrainingRun
 
 _RETRIES = 3
+"""Times that a training goes on after its workers died."""
 _LOOK_S = 0.5
+"""Seconds between looks at the progress."""
 _PROGRESS, _ERROR, _RAY = "progress.json", "error.pickle", "ray"
 
 

@@ -24,6 +24,7 @@ from shoal.system import tracing
 T = TypeVar("T")
 
 RETRY_AFTER_S = 1.0
+"""Seconds after which a call that found no replica may be repeated."""
 
 
 class EncoderHandle:

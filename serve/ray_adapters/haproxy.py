@@ -38,10 +38,12 @@ sed -i -E -e 's/^( *bind )[*]?:({ports})$/\\1127.0.0.1:\\2/' -e '/^frontend http
     -e '/^backend http-/r {backend}' -e '/^ *stats socket /s/ mode 666 level admin / mode 600 level user /' "$3"
 exec {guard}{binary} "$@"
 """
+"""The program that Ray runs in place of HAProxy."""
 # What an ingress replica did not survive is sent to another one. HAProxy can do so only if it has had the whole request
 # before it sent any of it, and clients send head and body apart. Except for what changes the index: a rollback that is
 # done twice undoes itself. Paths are compared as the replica reads them, without their escapes.
 _CHANGE = "{ path,url_dec -m sub /index }"
+"""HAProxy's condition for requests that change which version is served."""
 _FRONTEND = """    timeout client {client_s}s
     timeout http-request {wait_ms}ms
     timeout http-keep-alive {client_s}s
@@ -53,15 +55,18 @@ _FRONTEND = """    timeout client {client_s}s
     http-request wait-for-body time {wait_ms}ms
     http-request disable-l7-retry if {change}
 """
+"""What is added to HAProxy's frontend."""
 _REFUSAL = """    http-error status {status} content-type application/json file {file} {headers}\
 hdr x-request-id "%[var(txn.request_id)]"
 """
+"""How one of HAProxy's own errors is answered."""
 # A refusal costs HAProxy a fraction of what it costs a replica, which would do little else at ten times its load.
 _BACKEND = """    http-request return status 429 content-type application/json file {refusal} \
 hdr retry-after {retry_after} hdr x-request-id "%[var(txn.request_id)]" \
 if METH_POST !{change} {{ be_conn gt {most} }}
     http-request set-timeout server {search_s}s if !{change}
 """
+"""What is added to HAProxy's backends."""
 
 
 def haproxy_environment(folder: Path, settings: RunSettings) -> dict[str, str]:

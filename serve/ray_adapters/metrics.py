@@ -10,6 +10,7 @@ from ray.serve.context import _get_serve_request_context
 from serve.telemetry import METRICS, SAMPLE_S, Metric
 
 _LOGGER = logging.getLogger("ray.serve")
+"""The log of the replica."""
 
 
 class ReplicaMeter:

@@ -29,6 +29,7 @@ SERVE = {
     # User code, router and HTTP share one event loop, and deployments speak gRPC.
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
 }
+"""Variables of Ray Serve in every server of ours."""
 PRIVATE = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Makes 127.0.0.1 the address of the node on Linux too, instead of listening on every interface.
@@ -39,6 +40,7 @@ PRIVATE = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+"""Variables of a Ray that no other process uses."""
 
 
 def prepare(folder: Path, settings: RunSettings) -> None:

@@ -37,6 +37,7 @@ REMEDY = (
     "`shoal serve` starts replicas for it beside these once it is current (`shoal index activate` on the index root); "
     "on a cluster deploy them as a second application"
 )
+"""What to do about a version that needs other services than those that run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ class Grant:
 
 
 _GRANT: ContextVar[Grant | None] = ContextVar("shoal_grant", default=None)
+"""What the key of the request at hand permits."""
 
 
 def charge(queries: int) -> None:

@@ -22,10 +22,13 @@ from shoal.settings import ServeSettings
 DESCRIPTION = """Two-stage semantic retrieval: nearest passages from every shard of an index, then a reranker.
 
 Every response carries `x-request-id` (yours, if you send one). Every error has the same body."""
+"""What the documentation of the API begins with."""
 KEYED = """
 
 An API key is needed: `Authorization: Bearer KEY`, or the header `api-key` or `x-api-key`."""
+"""Added to it where keys are needed."""
 UNTOLD = "something cannot be searched yet; the server's log says what, and GET /v1/index may, which needs an API key"
+"""What strangers are told of a server that is not ready."""
 
 logger = logging.getLogger("ray.serve")
 

@@ -39,13 +39,22 @@ STATUS: dict[type[ShoalError], int] = {
 }
 """Subclasses have the status of their nearest base here."""
 
-CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "PAYLOAD_TOO_LARGE"}
-CODES |= {408: "BODY_TIMEOUT", 415: "UNSUPPORTED_MEDIA_TYPE"}
-"""What HTTP itself refuses before any code of Shoal's sees it."""
+CODES = {
+    400: "INVALID_ARGUMENT",
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    408: "BODY_TIMEOUT",
+    413: "PAYLOAD_TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+}
+"""`error.code` of what HTTP itself refuses before any code of Shoal's sees it."""
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+"""`error.type` of these statuses; that of others follows from the class of the status."""
 RETRYABLE = (429, 503)
+"""Statuses that come with Retry-After."""
 MOST_NAME = 64
+"""Characters of a field's name that a message repeats."""
 MOST_PATH = 200
 """Characters of a field's name and of a path that a message repeats."""
 MOST_PROBLEMS = 10
@@ -123,6 +132,7 @@ def choose_error_body(scope: Scope, makers: Mapping[str, ErrorBodyMaker]) -> Non
 
 
 _MAKER = "error_body"
+"""Key of the state of a request under which the maker of its error body lies."""
 
 _DESCRIPTIONS = {
     400: "The request is wrong; `error.param` names the field.",
@@ -138,6 +148,7 @@ _DESCRIPTIONS = {
     503: "Nothing could answer; try again after Retry-After seconds.",
     504: "The deadline passed before there was an answer.",
 }
+"""What the documentation of the API says of each status."""
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

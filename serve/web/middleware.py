@@ -15,7 +15,9 @@ from serve.web.errors import ErrorBodyMaker, choose_error_body, error_response
 from shoal.system import tracing
 
 REQUEST_ID = "x-request-id"
+"""The header of a request's id."""
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+"""Ids of clients that are taken over; any other is replaced."""
 logger = logging.getLogger(__name__)
 
 

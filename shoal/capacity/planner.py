@@ -25,7 +25,9 @@ HEDGED_AFTER = 0.98
 MOST_SHARDS = 10_000
 """A plan looks no further: one ingress replica calls every shard, so wider fan-outs cost more than they gain."""
 _SAMPLE = int(IndexSettings.model_fields["train_passages"].default)
+"""Passages that an index is trained on: the default of `train_passages`."""
 _WINDOW = int(FusionSettings.model_fields["window"].default)
+"""Candidates of each retriever that are fused: the default of the fusion window."""
 
 
 class Sizes(Record):

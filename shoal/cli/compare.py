@@ -13,7 +13,9 @@ from shoal.errors import InvalidArgument
 from shoal.settings import ServeSettings
 
 TOP_K: int = ServeSettings.model_fields["top_k"].default
+"""Candidates of each search, unless asked otherwise."""
 TOP_N: int = ServeSettings.model_fields["top_n"].default
+"""Results of each search, unless asked otherwise."""
 app = typer.Typer()
 
 

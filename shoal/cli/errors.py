@@ -28,6 +28,7 @@ REFUSED = 3
 INTERRUPTED = 130
 """Exit code after Ctrl-C, that of a shell."""
 USER_FAULTS = (InvalidArgument, Unauthenticated, PermissionDenied, NotFound, Conflict, ModelUnavailable)
+"""Errors whose remedy is in the hands of whoever typed the command: exit code 2."""
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ SWITCH_S = 660.0
 app = typer.Typer(no_args_is_help=True, help="Look at the versions of an index, and choose the active one.")
 
 _ROOT = typer.Option(metavar="ROOT", envvar="SHOAL_INDEX", help="Index root: a local path or a URI.")
+"""The option that names an index root."""
 Root = Annotated[str, _ROOT]
 OptionalRoot = Annotated[str | None, _ROOT]
 Server = Annotated[

@@ -19,6 +19,7 @@ COMMANDS = {
     "index": "Look at the versions of an index, and choose the active one.",
     "keys": "Make an API key for a server.",
 }
+"""Every command, and the module and attribute that it is imported from when it is called."""
 
 
 class Commands(TyperGroup):

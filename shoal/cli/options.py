@@ -25,6 +25,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 """Annotation of the `as_json` parameter that every command has."""
 
 EPILOG = "Every option can also be set by a variable: --index-kind by SHOAL_INDEX_KIND."
+"""What stands below the options of every command."""
 
 
 def settings_command(app: typer.Typer, model: type[S], name: str | None = None) -> Callable[[F], F]:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 PLAIN_WIDTH = 100
+"""Columns of a table that is not written to a terminal."""
 
 
 def console() -> Console:

@@ -12,6 +12,7 @@ from shoal.client.answers import SearchResponse, SearchResult
 from shoal.system.terminal import format_bytes, printable
 
 ID_WIDTH = 16
+"""Columns that the ids of passages get."""
 ROOM_FOR_IDS = 80
 """Terminals narrower than this show no passage ids."""
 VERSION_COLUMNS = (

@@ -194,6 +194,7 @@ def _with_descendants(kind: type[ShoalError]) -> list[type[ShoalError]]:
 
 
 _BY_CODE = {kind.code: kind for kind in _with_descendants(ShoalError)}
+"""The error that a server's `error.code` stands for."""
 _BY_STATUS: dict[int, type[ShoalError]] = {
     401: Unauthenticated,
     403: PermissionDenied,
@@ -204,6 +205,7 @@ _BY_STATUS: dict[int, type[ShoalError]] = {
     503: Unavailable,
     504: DeadlineExceeded,
 }
+"""The error that an HTTP status stands for, when the body names none."""
 
 
 def _retry_after(header: str | None) -> float | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _WEIGHTLESS = "hashing"
+"""The encoder that needs no weights and is chosen by its name."""
 
 
 class Encoder(Protocol):

@@ -24,8 +24,10 @@ DIM = 256
 """Dimensions of a vector unless the encoder's name gives them, as hashing:128 does."""
 MAX_WORDS = 512
 """Words read of a text unless max_length says otherwise."""
-_CHARACTERS_PER_WORD = 32  # bounds what is read of a text without any spaces
-_BLOCK_CHARACTERS = 1 << 17  # keeps the working set in the processor's cache
+_CHARACTERS_PER_WORD = 32
+"""Bounds what is read of a text without any spaces."""
+_BLOCK_CHARACTERS = 1 << 17
+"""Characters that are hashed together: they keep the working set in the processor's cache."""
 _PLACES = 61
 """Rows of the table for the bytes of a word by their place; the last of them serves all later bytes."""
 
@@ -33,7 +35,9 @@ _PLACES = 61
 _TABLE: NDArray[np.uint64] = np.frombuffer(
     hashlib.shake_256(b"shoal hashing-v1").digest((_PLACES + 3) * 256 * 8), dtype="<u8"
 ).reshape(_PLACES + 3, 256)
+"""Random 64-bit numbers by place and byte: what a byte of a word is worth."""
 _IN_WORD = np.array([byte >= 0x80 or chr(byte).isalnum() for byte in range(256)])
+"""Which of the 256 bytes belong to words."""
 
 
 class HashingEncoder:

@@ -29,7 +29,9 @@ from shoal.settings import BuildSettings, EncoderSettings, ServeSettings
 SHOWN = 100
 """Queries that a verdict names at most."""
 _TIMEOUT_MS = 60_000
+"""Milliseconds that one query of a gate may take."""
 _SEED = 3
+"""Which queries are drawn when there are more than are asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,13 @@ from shoal.evaluation.dataset import Dataset
 from shoal.records import Passage
 
 WORDS = 6
+"""Words of a query that is made of a passage."""
 CHARACTERS = 24
 """Length of a query from a text without spaces: a piece of it."""
 _LEAST_WORDS = 3
+"""Words that a text needs, so that a query is made of it."""
 _WORD = re.compile(r"[^\W_]{2,30}")
+"""What counts as a word here."""
 
 
 def known_items(passages: Sequence[Passage]) -> Dataset:

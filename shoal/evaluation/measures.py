@@ -13,9 +13,11 @@ from shoal.evaluation.dataset import Judgements
 from shoal.evaluation.runs import Run
 
 MEASURES = {"nDCG@10": nDCG @ 10, "MRR@10": RR @ 10, "Recall@25": R @ 25, "Recall@100": R @ 100}
+"""What is measured, by the name under which it is shown."""
 MAIN = "nDCG@10"
 """What runs are compared by."""
 RESAMPLES = 9999
+"""Random reassignments behind a p-value."""
 
 
 @dataclass(frozen=True, slots=True)

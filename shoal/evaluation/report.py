@@ -18,12 +18,14 @@ from shoal.system.terminal import printable
 EXAMPLES = 10
 """Queries shown that gained most and that lost most."""
 SIGNIFICANT = 0.05
+"""p-value below which a difference is called significant."""
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
 table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .8rem; text-align: right }
 th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #999 }
 tbody tr:nth-child(even) { background: #f4f6f8 } svg { max-width: 100%; height: auto } .note { color: #57606a }
 """
+"""Style sheet of the HTML report."""
 
 
 def table(outcome: Outcome) -> RenderableType:

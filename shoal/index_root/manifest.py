@@ -12,6 +12,7 @@ from shoal.metadata import FieldType
 from shoal.settings import LexicalSettings
 
 FORMAT_VERSION = 1
+"""The version of FORMAT.md that manifests are written in."""
 
 
 class Record(BaseModel):

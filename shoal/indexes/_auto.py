@@ -11,6 +11,7 @@ Whatever is planned before there is an index goes by the sizes that stand here.
 from math import sqrt
 
 AUTO = "auto"
+"""The name by which the kind is chosen for the corpus."""
 CHOICES = ("flat", "ivf_sq8", "ivf_pq", "rabitq")
 """The kinds that are chosen from, the least compressed first."""
 FLAT_ROWS = 50_000
@@ -19,6 +20,7 @@ _ID_BYTES, _LINK_BYTES = 8, 270
 _VECTORS_A_LIST = 39
 """Training vectors for each list of an IVF index, at least: FAISS warns of fewer."""
 _PQ_DIMENSIONS = (4, 5, 6, 7, 3, 2, 1)
+"""Dimensions of one code of `ivf_pq`, the most wanted first."""
 
 
 def choose(passages: int, shards: int, dim: int, memory_bytes: float) -> str:

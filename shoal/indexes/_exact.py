@@ -21,7 +21,9 @@ from shoal.records import FloatArray, RowArray
 REFINE = "refine"
 """Name of the search parameter: candidates that are compared exactly, for each result that is asked for."""
 REFINEMENTS = (1, 2, 4, 8, 16, 32, 64)
+"""Values of `refine` that are measured, the cheapest first."""
 _MEASURED_AT = 10
+"""Results at which recall and cost are measured."""
 _ROW_COST = 0.8
 """Microseconds to compare one candidate exactly (384 dimensions)."""
 _SCANNED_ALWAYS, _SCANNED_SHARE = 200, 0.02

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 TRAINED, EXACT = False, False
 
-# Offset of the vector count in the file: after the four letters of the type and the dimension (int32).
 _COUNT_AT = 8
+"""Offset of the vector count in the file, in bytes: after the four letters of the type and the dimension (int32)."""
 
 
 def check(name: str, dim: int, search: str) -> None:

@@ -29,6 +29,7 @@ from shoal.sources.listing import find_input
 from shoal.sources.sampling import Sample, measure
 
 PLAN_FORMAT = 1
+"""Version of the plan's fields: another one begins a build anew."""
 SHARD_PASSAGES = 1_000_000
 """Passages of one shard, when the number of shards is not set."""
 UNIT_BYTES = 64 * 2**20

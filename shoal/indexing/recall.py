@@ -22,9 +22,11 @@ from shoal.settings import IndexSettings
 T = TypeVar("T")
 
 RECALL_AT = 10
+"""Nearest passages of which recall is the share that was found."""
 _POOL = 100
 """Nearest passages of a shard whose exact scores are known; a found passage beyond them scores no more than these."""
 _BLOCK_ROWS = 4096
+"""Vectors that are compared with all queries at once."""
 _TIE = 1e-5
 """Cosines closer than this are equal: two orders of summation differ by less, two different passages rarely do."""
 

@@ -13,9 +13,11 @@ from shoal.records import FloatArray
 from shoal.shard.passages import PASSAGE_SCHEMA
 
 _COLUMNS = [*PASSAGE_SCHEMA.names, "record", "vector", COLUMN.name]
+"""Columns of a unit's file."""
 
 
 _CODEC = b"codec"
+"""Key of the schema's metadata under which the digest of the token codec lies."""
 
 
 def unit_schema(dim: int, codec: str | None = None) -> pa.Schema:

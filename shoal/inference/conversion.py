@@ -27,9 +27,13 @@ if TYPE_CHECKING:
     from sentence_transformers.base.model import BaseModel
 
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+"""Tensors that a converted network takes."""
 _REFERENCE = Placement("torch", "cpu", "float32")
+"""Where the original computes that the conversion is compared with."""
 _EXAMPLE = ["two texts of different length", "they show the converter what varies"]
+"""Texts by which the network is traced."""
 _CHECKS = ["red fish", "", "naïve café 日本語 🎉 " * 5, "a text that is longer than is read " * 60]
+"""Texts by which a conversion is compared with the original."""
 _CHECKED_LENGTH = 256
 """Tokens that are read of these: at the full length of some models, the comparison would take more than the rest."""
 _AGREEMENT = 0.999

@@ -20,7 +20,9 @@ TRAINED = "shoal_reranker.json"
 """Beside the weights that `jobs.train_reranker` wrote: which reranker they are for, and how they came about."""
 
 _UNUSED_FOLDERS = ("onnx", "openvino")
+"""Folders of a model repository that hold the same weights for other runtimes."""
 _CONFIGURATION = (".json", ".txt", ".model")
+"""Endings of the files that say how a model is run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,9 @@ PRESETS = {
     "bge-reranker-v2-m3": Preset("BAAI/bge-reranker-v2-m3"),
     "ms-marco-MiniLM-L6-v2": Preset("cross-encoder/ms-marco-MiniLM-L6-v2"),
 }
+"""Models under short names."""
 _BY_HUB = {preset.hub: preset for preset in PRESETS.values()}
+"""The presets by the name of their repository."""
 
 
 @dataclass(frozen=True, slots=True)

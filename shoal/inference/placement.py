@@ -10,6 +10,7 @@ from shoal.settings import InferenceSettings
 from shoal.system import machine
 
 _BACKENDS = ("openvino", "torch")
+"""Libraries that compute networks, the quicker one on CPUs first."""
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
 """What the drivers of NVIDIA, its Tegra, AMD and WSL put there."""
 

@@ -14,6 +14,7 @@ from shoal.late.codec import Codec, Codes
 T = TypeVar("T")
 
 FILES = (layout.LATE_PROJECTION, layout.LATE_OFFSETS, layout.LATE_CODES)
+"""What is stored of the late interaction of one shard."""
 COLUMN = pa.field("tokens", pa.large_binary(), nullable=False)
 """Column of a unit file: the codes of all tokens of a passage, one after the other."""
 

@@ -22,13 +22,19 @@ from shoal.settings import AnalyzerSettings
 NAME = "unicode-1"
 """Written into the manifest: an index is searched with the analyser that it was built with, or not at all."""
 NO_LANGUAGE = "none"
+"""The language of an analyser that stems nothing."""
 LONGEST = 128
 """Characters of a term; a longer word, such as encoded data, is cut."""
 _UNSPACED = "Han|Hiragana|Katakana|Hangul|Bopomofo|Thai|Lao|Khmer|Myanmar"
+"""Scripts that put no spaces between words."""
 _WORDS = regex.compile(r"[^\W_]+")
+"""Runs of letters and digits, in texts of ASCII alone."""
 _SCRIPTS = "".join(rf"\p{{scx={script}}}" for script in _UNSPACED.split("|"))
+"""These scripts, as a part of a character class."""
 _RUNS = regex.compile(rf"(?V1)(?P<unspaced>[\w&&[{_SCRIPTS}]]+)|[\w--[{_SCRIPTS}]]+")
+"""Runs of letters and digits, apart by whether their script has spaces."""
 _CHARACTERS = regex.compile(r"\X")
+"""What a reader takes for one character (a grapheme cluster)."""
 
 
 class Analyzer:

@@ -18,7 +18,9 @@ from shoal.index_root.storage import Storage
 from shoal.lexical.analyzer import Analyzer
 
 TERM = pa.field("term", pa.large_string(), nullable=False)
+"""The column of a term."""
 _SCHEMA = pa.schema([TERM, pa.field("passages", pa.int64(), nullable=False)])
+"""Columns of a file of document frequencies."""
 _BATCH = 2**20
 """Terms that are held in memory at once where a file streams by."""
 

@@ -17,6 +17,7 @@ from shoal.settings import LexicalSettings
 T = TypeVar("T")
 
 FILES = (layout.LEXICAL_TERMS, layout.LEXICAL_OFFSETS, layout.LEXICAL_ROWS, layout.LEXICAL_SCORES)
+"""What is stored of the lexical index of one shard."""
 
 
 class LexicalWriter:

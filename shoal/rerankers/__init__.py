@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _MODELS = "cross_encoder"
+"""The backend of whatever is named as a model rather than as a module here."""
 
 
 class Reranker(Protocol):

@@ -18,7 +18,9 @@ from shoal.records import FloatArray
 from shoal.settings import RerankerSettings
 
 _WORD = re.compile(r"[^\W_]+")
+"""What counts as a word here."""
 _LONGEST = 12
+"""Characters of a word that are compared."""
 
 
 class OverlapReranker:

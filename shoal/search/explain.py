@@ -10,6 +10,7 @@ from shoal.search.request_plan import RequestPlan
 from shoal.search.shard_client import ShardResult
 
 _RETRIEVERS = tuple(dict.fromkeys(chain.from_iterable(RETRIEVERS_OF.values())))
+"""All retrievers that some mode uses, in the order in which explanations show them."""
 
 
 def explain(

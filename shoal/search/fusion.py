@@ -104,3 +104,4 @@ _FUSIONS: dict[str, Callable[[Sequence[Candidate], Sequence[str], FusionSettings
     "rrf": _rrf,
     "weighted": _weighted,
 }
+"""How rankings are fused, by the name in the settings."""

@@ -60,3 +60,4 @@ class SearchTrace:
 
 
 _STAGES: tuple[Stage, ...] = ("queue", "encode", "retrieve", "merge", "fetch", "rerank")
+"""The stages whose time is taken, in their order."""

@@ -31,9 +31,13 @@ Scope = Literal["read", "admin"]
 """What a key is good for: searching and looking at the index, or that and changing which version is served."""
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""Names of keys."""
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
+"""The digest of a key, as the key file writes it."""
 _RATE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)/(s|min|h)")
+"""A rate limit: queries a second, a minute or an hour."""
 _SECONDS = {"s": 1, "min": 60, "h": 3600}
+"""Seconds of the units of a rate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 from shoal.system.machine import usable_cores
 
 NO_RERANKER = "none"
+"""The name by which a server has no second stage."""
 MOST_THREADS = 8
 """Threads that a model gets by default at most: batches of a few dozen texts do not fill more cores."""
 

@@ -34,6 +34,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "lt": pc.less,
     "lte": pc.less_equal,
 }
+"""How the conditions of a range compare a column."""
 
 
 def column_types(types: FieldTypes) -> dict[str, FieldType]:

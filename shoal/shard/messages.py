@@ -20,7 +20,9 @@ MESSAGE_BYTES = 16 * 2**20
 Rows alone do not bound a message: a passage may be of several megabytes.
 """
 _MODES: tuple[Mode, ...] = get_args(Mode)
+"""All modes, in the order that stands for them in a message."""
 _MAX_INT32 = 2**31 - 1
+"""The largest number that a packed message holds."""
 
 
 @dataclass(frozen=True, slots=True)

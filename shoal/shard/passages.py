@@ -24,6 +24,7 @@ PASSAGE_SCHEMA = pa.schema(
 """Columns of passages.arrow. `metadata` is a JSON object with sorted keys, null when it is empty."""
 
 _METADATA_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+"""Writes metadata, so that equal values give equal bytes."""
 
 
 def to_batch(passages: Sequence[Passage]) -> pa.RecordBatch:

@@ -6,6 +6,7 @@ from typing import Any
 from shoal.sources.files import InputFile, opened
 
 MARKDOWN = (".md", ".markdown")
+"""Endings of files that are cut at headings."""
 MAX_BYTES = 64 * 2**20
 """A longer file is rejected: it is held in memory while it is cut."""
 

@@ -10,6 +10,7 @@ from shoal.records import FloatArray, MetadataValue, Passage
 from shoal.settings import SourceSettings
 
 MAX_ID_BYTES = 512
+"""Bytes of an id in UTF-8, at most."""
 MAX_METADATA = 1_000_000
 """Characters of all metadata of a passage, names included: they travel with every hit."""
 

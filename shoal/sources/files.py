@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 Compression = Literal["gzip", "zstd"]
 COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+"""How a file is compressed, by its ending."""
 
 BLOCK = 2**20
 """Bytes of one read."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What some programs put before UTF-8; no part of the text."""
 
 
 class InputFile(BaseModel):

@@ -40,7 +40,8 @@ def too_long(limit: int) -> str:
 
 
 Line = bytes | Overlong
-_TAIL = 2**16  # read beyond a range to find the end of its last line, so that most ranges need no further read
+_TAIL = 2**16
+"""Bytes read beyond a range to find the end of its last line, so that most ranges need no further read."""
 
 
 def range_blocks(stream: "NativeFile", start: int, stop: int, first: int) -> Iterator[bytes]:

@@ -26,8 +26,11 @@ EXTENSIONS: dict[str, Format] = {
     ".md": "text",
     ".markdown": "text",
 }
+"""The format of a file, by its ending."""
 BEIR_FILES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
+"""What the corpus of a BEIR data set is called."""
 FORMATS = "jsonl, parquet, csv, tsv, beir or text"
+"""The formats, as messages list them."""
 
 
 class Listing(NamedTuple):

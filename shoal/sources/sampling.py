@@ -23,8 +23,10 @@ UNKNOWN = 1000.0
 """Bytes of a record, where no whole one was seen."""
 ENDS = 64 * 1024
 """Bytes at both ends of a file that tell it from another one of equal name, size and time."""
-_MOST = 16 * HEAD  # what a compressed head may unfold into
-_THREADS = 16  # opening a remote file is waiting
+_MOST = 16 * HEAD
+"""Bytes that a compressed head may unfold into."""
+_THREADS = 16
+"""Files that are looked at side by side: opening a remote one is waiting."""
 
 
 class Sample(NamedTuple):

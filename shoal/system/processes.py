@@ -13,6 +13,7 @@ KILL_S = 20.0
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What asks a process to stop: Ctrl-C, `kill`, and the end of its terminal."""
 _PR_SET_CHILD_SUBREAPER = 36
+"""The number of this option of prctl(2)."""
 
 
 def hold_signals() -> None:

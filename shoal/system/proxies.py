@@ -3,6 +3,7 @@
 import os
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Names and addresses of this machine itself."""
 
 
 def no_proxy() -> str:

@@ -14,7 +14,9 @@ from functools import cache
 from pathlib import Path
 
 _OWNER = ".owner"
+"""The file of a temporary folder that names the process it belongs to."""
 _PREFIX = "shoal-"
+"""How the names of temporary folders begin."""
 
 
 @contextmanager

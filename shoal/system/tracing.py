@@ -6,6 +6,7 @@ The ids travel with the context of a task. Where one call serves the queries of 
 from contextvars import ContextVar
 
 _REQUESTS: ContextVar[tuple[str, ...]] = ContextVar("shoal_requests", default=())
+"""Ids of the requests that are worked on here."""
 MOST = 32
 """Ids that one log line names."""
 

@@ -21,6 +21,7 @@ from shoal.shard.messages import Fetched, Hits, ShardHits, ShardSearch
 from shoal.testing.virtual_time import VirtualLoop
 
 DIM = 8
+"""Dimensions of the vectors of the fakes."""
 
 
 def virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:

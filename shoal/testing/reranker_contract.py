@@ -14,6 +14,7 @@ import pytest
 from shoal.rerankers import Reranker
 
 QUERIES = ["red fish", "what does vitamin d do for bones", "", "日本語 🎉"]
+"""Queries that every reranker must take."""
 PASSAGES = [
     "a red fish and a blue fish",
     "",
@@ -24,6 +25,7 @@ PASSAGES = [
     "日本語のテキスト",
     "a red fish and a blue fish",
 ]
+"""Passages that every reranker must take."""
 PAIRS = [(query, passage) for passage in PASSAGES for query in QUERIES]
 """Every passage with every query: empty, long, repeated, with characters that no text should have."""
 

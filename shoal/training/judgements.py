@@ -23,6 +23,7 @@ from shoal.errors import InvalidArgument, NotFound
 from shoal.records import Passage
 
 _ENDINGS = (".jsonl", ".jsonl.gz")
+"""Endings of a file of judgements."""
 
 
 @dataclass(slots=True)

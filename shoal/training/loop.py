@@ -25,7 +25,9 @@ WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""
 
 LARGEST_GRADIENT = 1.0
-_RATES = {False: 3e-5, True: 5e-4}  # all weights, adapters
+"""Norm that gradients are clipped to."""
+_RATES = {False: 3e-5, True: 5e-4}
+"""Peak learning rates: of all weights, and of adapters."""
 
 
 class Training:

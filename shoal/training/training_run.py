@@ -23,8 +23,8 @@ from shoal.training import judgements
 from shoal.training.mining import Examples, mine
 
 PLAN, LOCK, EXAMPLES, RESULT = "plan.json", "lock", "examples.json", "result"
-# What may differ between the runs of one training: it changes how fast the result comes, not what it is.
 _FREE = {"output", "threads", "workers", "gpus_per_worker", "checkpoint_s", "licence", "device"}
+"""Settings that may differ between the runs of one training: they change how fast the result comes, not what it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ _EXAMPLE: JsonDict = {
     },
     "usage": {"queries": 1, "pairs": 25},
 }
+"""An answer to a search, for the documentation of the API."""
 
 
 class Result(BaseModel):
