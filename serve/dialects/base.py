@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from serve.versions.description import IndexDescription
+from shoal.engine.description import IndexDescription
 from shoal.records import FloatArray, SearchAnswer, SearchRequest
 
 InputType = Literal["query", "passage"]

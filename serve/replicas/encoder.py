@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from serve.replicas.threads import WARM_UP, Threads
 from serve.telemetry import ENCODED, REMEMBERED, Calls, Meter, NullMeter
 from serve.versions.discovery import ServiceAnnouncement
 from shoal.encoders import TextVectors, TokenEncoder, load_encoder
@@ -12,6 +11,7 @@ from shoal.records import FloatArray
 from shoal.search.query_cache import QueryCache
 from shoal.serving.plan import check_encoder
 from shoal.settings import EncoderSettings
+from shoal.system.threads import WARM_UP, Threads
 
 
 class QueryEncoder:

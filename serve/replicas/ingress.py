@@ -12,9 +12,9 @@ from serve.dialects.base import InputType
 from serve.replicas.readiness import Readiness
 from serve.telemetry import SAMPLE_S, Meter, NullMeter, Telemetry
 from serve.versions.activation import Activation
-from serve.versions.description import IndexDescription
 from serve.versions.discovery import FindServices, ServiceSet, find_no_services
 from serve.web.access import charge, overloaded_error
+from shoal.engine.description import IndexDescription
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage

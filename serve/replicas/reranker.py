@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serve.replicas.threads import WARM_UP, Threads
 from serve.telemetry import (
     BATCHES,
     WAITING,
@@ -15,6 +14,7 @@ from shoal.records import FloatArray
 from shoal.rerankers import load_reranker
 from shoal.search.batching import Batcher
 from shoal.settings import RerankerSettings
+from shoal.system.threads import WARM_UP, Threads
 
 RERANK_QUERIES = 8
 """Queries scored together: enough pairs to fill a GPU, few enough that on a CPU the first does not wait for long."""

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from serve.replicas.threads import Threads
 from serve.telemetry import (
     SELECTED,
     SELECTIONS_REMEMBERED,
@@ -24,6 +23,7 @@ from shoal.serving.plan import ServingShape
 from shoal.settings import ServeSettings
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.reader import Shard
+from shoal.system.threads import Threads
 
 logger = logging.getLogger("ray.serve")
 T = TypeVar("T")

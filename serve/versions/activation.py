@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from serve.versions.description import IndexDescription
 from serve.versions.discovery import FindServices, ServiceSet
 from serve.versions.liveness import LivenessTracker
+from shoal.engine.description import IndexDescription
 from shoal.errors import Conflict, DeadlineExceeded, EncoderMismatch, NotFound, ShoalError, Unavailable
 from shoal.index_root import versions
 from shoal.index_root.manifest import Manifest

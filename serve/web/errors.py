@@ -1,7 +1,7 @@
 """Errors over HTTP: one table from error classes to statuses, and one body, unless a dialect brings its own."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from shoal.engine.mistakes import explain_mistakes
 from shoal.errors import (
     Conflict,
     DeadlineExceeded,
@@ -53,12 +54,8 @@ TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_
 """`error.type` of these statuses; that of others follows from the class of the status."""
 RETRYABLE = (429, 503)
 """Statuses that come with Retry-After."""
-MOST_NAME = 64
-"""Characters of a field's name that a message repeats."""
 MOST_PATH = 200
-"""Characters of a field's name and of a path that a message repeats."""
-MOST_PROBLEMS = 10
-"""Wrong fields that a message explains."""
+"""Characters of a path that a message repeats."""
 
 
 class ErrorDetail(BaseModel):
@@ -237,37 +234,6 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
     if isinstance(error.body, bytes):  # FastAPI parses a body only if it is declared as JSON
         message = "send the body as JSON, with the header Content-Type: application/json"
         return error_response(415, CODES[415], message, scope=request.scope)
-    mistakes = error.errors()
-    problems = [_explain(mistake, error.body) for mistake in mistakes[:MOST_PROBLEMS]]
-    message = "; ".join(message for _, message in problems) + ("; and more" if len(mistakes) > MOST_PROBLEMS else "")
-    return error_response(400, CODES[400], message, param=problems[0][0], scope=request.scope)
-
-
-def _explain(problem: Mapping[str, Any], body: Any) -> tuple[str | None, str]:
-    """Name the field and what is wrong with it, from one of pydantic's errors."""
-    kind, message = problem["type"], str(problem["msg"])
-    if kind == "json_invalid":
-        context, location = problem["ctx"], problem["loc"]
-        return None, f"the body is not JSON: {context['error']} at character {location[-1]}"
-    path = _field_path(problem["loc"][1:], body, missing=kind == "missing")
-    if not path:
-        return None, "the body should be a JSON object" if body is not None else "the body is empty; send a JSON object"
-    if kind == "missing":
-        return path, f"{path} is required"
-    if kind == "extra_forbidden":
-        return path, f"{path} is not a known field"
-    for prefix in ("Input ", "String ", "List ", "Value error, "):
-        message = message.removeprefix(prefix)
-    return path, f"{path} {message.replace(' after validation', '')}"
-
-
-def _field_path(location: Sequence[int | str], body: Any, *, missing: bool) -> str:
-    """Turn pydantic's location into a path like `query[3]`, without its names for the branches of unions."""
-    path = ""
-    for depth, part in enumerate(location):
-        if isinstance(body, list) and isinstance(part, int):
-            path, body = f"{path}[{part}]", body[part]
-        elif isinstance(body, dict) and (part in body or (missing and depth == len(location) - 1)):
-            name = str(part) if len(str(part)) <= MOST_NAME else f"{str(part)[:MOST_NAME]}..."
-            path, body = f"{path}.{name}" if path else name, body.get(part)
-    return path
+    mistakes = [{**mistake, "loc": mistake["loc"][1:]} for mistake in error.errors()]  # without `body`
+    message, param = explain_mistakes(mistakes, error.body)
+    return error_response(400, CODES[400], message, param=param, scope=request.scope)

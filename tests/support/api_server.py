@@ -7,8 +7,8 @@ import httpx
 from pydantic import TypeAdapter
 
 from serve.dialects.native import models as native
-from serve.versions.description import IndexDescription, ModelNames
 from serve.web.api import create_api
+from shoal.engine.description import IndexDescription, ModelNames
 from shoal.errors import (
     Conflict,
 )

@@ -6,8 +6,9 @@ from typing import Any
 from fastapi import Response
 from pydantic_core import to_json
 
-from serve.dialects.native.request_models import Part
-from shoal.records import Result, SearchAnswer
+from shoal.engine.answer_fields import answer_fields, result_fields
+from shoal.engine.request_models import Part
+from shoal.records import SearchAnswer
 
 
 def render(body: Any) -> Response:
@@ -25,46 +26,10 @@ def render_search(answers: Sequence[SearchAnswer], request_id: str, include: Seq
 
 def render_answer(answer: SearchAnswer, id_: str, include: Sequence[Part]) -> bytes:
     """Serialise an answer, result by result: all at once would keep the other threads waiting until the end."""
-    coverage, timings = answer.coverage, answer.timings
-    rest = {
-        "mode": answer.mode,
-        "reranked": answer.reranked,
-        "reranker": answer.reranker,
-        "coverage": {
-            "shards": coverage.shards,
-            "answered": coverage.answered,
-            "fraction": coverage.fraction,
-            "missing": [{"shard": missing.shard, "reason": missing.reason} for missing in coverage.missing],
-        },
-        "degraded": answer.degraded,
-        "timings_ms": {stage: round(ms, 3) for stage, ms in timings.stages()},
-        "usage": {"queries": 1, "pairs": answer.pairs},
-    }
-    if answer.explain is not None:
-        rest["explain"] = answer.explain
+    rest = answer_fields(answer)
     head = _json({"id": id_, "index_version": answer.index_version})
-    results = b",".join([_json(_line(result, include)) for result in answer.results])
+    results = b",".join([_json(result_fields(result, include)) for result in answer.results])
     return b"".join((head[:-1], b',"results":[', results, b"],", _json(rest)[1:]))
-
-
-def _line(result: Result, include: Sequence[Part]) -> dict[str, Any]:
-    passage = result.passage
-    line: dict[str, Any] = {
-        "id": result.id,
-        "score": result.score,
-        "retrieval_score": result.retrieval_score,
-        "retrieval_rank": result.retrieval_rank,
-        "rerank_score": result.rerank_score,
-    }
-    if "text" in include:
-        if passage.title:
-            line["title"] = passage.title
-        line["text"] = passage.text
-    if "metadata" in include:
-        line["metadata"] = passage.metadata
-    if "vector" in include:
-        line["vector"] = None if result.vector is None else result.vector.tolist()
-    return line
 
 
 def _json(body: Any) -> bytes:

@@ -10,11 +10,10 @@ from starlette.concurrency import run_in_threadpool
 from serve.dialects.base import Engine
 from serve.dialects.native.models import IndexInfo, SearchResponse, SearchResponses
 from serve.dialects.native.render import render, render_search
-from serve.dialects.native.request_models import ActivateBody, RollbackBody, SearchFields, search_body
 from serve.web.access import ADMIN
 from serve.web.errors import responses
 from serve.web.json_body import JsonRoute
-from shoal.records import SearchRequest
+from shoal.engine.request_models import ActivateBody, RollbackBody, SearchFields, search_body
 from shoal.settings import ServeSettings
 
 FEW_RESULTS = 50
@@ -47,24 +46,7 @@ def _add_search(routes: APIRouter, engine: Callable[[], Engine], settings: Serve
 
 
 async def _search(engine: Engine, settings: ServeSettings, body: SearchFields, request_id: str) -> Response:
-    deadline = time.time() + body.timeout_ms / 1000
-    top_k, top_n = body.sizes()
-    size = body.size(settings, top_k, top_n)
-    requests = [
-        SearchRequest(
-            query=query,
-            top_k=top_k,
-            top_n=top_n,
-            rerank=body.rerank,
-            deadline=deadline,
-            include_vector="vector" in body.include,
-            explain=body.explain,
-            mode=body.mode,
-            filter=body.filter,
-            recall=body.recall,
-        )
-        for query in body.queries
-    ]
+    requests, size = body.requests(settings, time.time())
     answers = await engine.search(requests)
     response = partial(render_search, answers, request_id, body.include, several=isinstance(body.query, list))
     return await run_in_threadpool(response) if size > FEW_RESULTS else response()

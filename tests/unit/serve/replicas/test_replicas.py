@@ -14,7 +14,6 @@ from serve import telemetry
 from serve.replicas.encoder import QueryEncoder
 from serve.replicas.reranker import Reranker
 from serve.replicas.shard import Retriever
-from serve.replicas.threads import Threads
 from shoal.encoders import TokenEncoder, load_encoder
 from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Overloaded
 from shoal.filters import Compare
@@ -26,6 +25,7 @@ from shoal.serving.plan import ServingShape
 from shoal.settings import EncoderSettings, LateSettings, RerankerSettings, ServeSettings
 from shoal.shard.messages import Fetched, Hits, ShardSearch, dense_queries
 from shoal.shard.reader import Shard
+from shoal.system.threads import Threads
 from tests.support.engine import local_engine
 from tests.support.indexes import damage, passages, publish
 from tests.support.meters import RecordingMeter

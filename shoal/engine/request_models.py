@@ -18,9 +18,10 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from serve.web.errors import MOST_PROBLEMS
+from shoal.engine.mistakes import MAX_MISTAKES
 from shoal.errors import InvalidArgument
 from shoal.modes import Mode
+from shoal.records import SearchRequest
 from shoal.settings import ServeSettings
 
 Part = Literal["text", "metadata", "vector"]
@@ -49,7 +50,7 @@ class RequestBody(BaseModel):
         fields = cls.model_fields
         known = {name: data[name] for name in fields if data.get(name) is not None}
         # Each unknown one is an error, and a body may hold 100,000 of them.
-        unknown = islice((name for name in data if name not in fields), MOST_PROBLEMS + 1)
+        unknown = islice((name for name in data if name not in fields), MAX_MISTAKES + 1)
         return known | {name: data[name] for name in unknown}
 
     @classmethod
@@ -142,6 +143,32 @@ class SearchFields(RequestBody):
                     param=name,
                 )
         return queries * each
+
+    def requests(self, settings: ServeSettings, started: float) -> tuple[list[SearchRequest], int]:
+        """Return what the pipeline is asked, one request for each query, and the most results of the answer.
+
+        started: when the deadline begins, in seconds since the epoch. Raises InvalidArgument for sizes that do not fit
+        each other, or more than the settings allow.
+        """
+        top_k, top_n = self.sizes()
+        size = self.size(settings, top_k, top_n)
+        deadline = started + self.timeout_ms / 1000
+        requests = [
+            SearchRequest(
+                query=query,
+                top_k=top_k,
+                top_n=top_n,
+                rerank=self.rerank,
+                deadline=deadline,
+                include_vector="vector" in self.include,
+                explain=self.explain,
+                mode=self.mode,
+                filter=self.filter,
+                recall=self.recall,
+            )
+            for query in self.queries
+        ]
+        return requests, size
 
 
 def search_body(settings: ServeSettings) -> type[SearchFields]:

@@ -1,0 +1,1 @@
+"""An index root searched in this process: no server, no Ray. `shoal.open`, and `shoal serve --local` over HTTP."""
