@@ -42,7 +42,7 @@ def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
     if as_json:
         json.dump(outcome.to_json(), sys.stdout, ensure_ascii=False)
         sys.stdout.write("\n")
-    if isinstance(outcome, Summary) and outcome.gate is not None and not outcome.gate["passed"]:
+    if isinstance(outcome, Summary) and outcome.refused:
         raise typer.Exit(REFUSED)
 
 

@@ -5,11 +5,53 @@ from typing import Any
 
 from rich.console import Console
 
+from shoal.indexing.losses import Loss
 from shoal.indexing.publish import describe
 from shoal.system.terminal import format_bytes, printable
 
 FALLEN = 10
 """Queries that the table names at most, of those that answer worse."""
+
+
+REASONS = 5
+"""Reasons for lost records that the table shows at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What part of the input gave no passage.
+
+    share: of the records that were rejected or repeated. allowed: the share that may be lost. refused: the version was
+    not made current because of it. reasons: how many records were lost for each reason, the most frequent first.
+    """
+
+    share: float
+    allowed: float
+    refused: bool
+    reasons: list[Loss]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        reasons = [loss.model_dump() for loss in self.reasons]
+        return {"share": self.share, "allowed": self.allowed, "refused": self.refused, "reasons": reasons}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Lines of the table: the reasons, and what came of them."""
+        shown = [
+            ("", f"{loss.records:,} x {printable(loss.reason)}, first in {printable(loss.location)}")
+            for loss in self.reasons[:REASONS]
+        ]
+        if further := sum(loss.records for loss in self.reasons[REASONS:]):
+            shown.append(("", f"{further:,} x other reasons"))
+        if self.refused:
+            shown.append(
+                (
+                    "lost",
+                    f"{self.share:.1%} of the records, more than the {self.allowed:.1%} of --max-lost: not made "
+                    "current; correct the input or the options, or run again with a greater --max-lost",
+                )
+            )
+        return shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +81,14 @@ class Summary:
     gate: dict[str, Any] | None = None
     """What the gate measured, why it refused the version and which queries fell; None without a gate."""
     rejected_examples: list[dict[str, Any]] = field(default_factory=list)
+    losses: Losses | None = None
+    """What part of the input gave no passage, and why."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the version was held back, by its gate or because its build lost too much."""
+        by_gate = self.gate is not None and not self.gate["passed"]
+        return by_gate or (self.losses is not None and self.losses.refused)
 
     @property
     def title(self) -> str:
@@ -47,7 +97,7 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as they are."""
-        return asdict(self)
+        return {**asdict(self), "losses": None if self.losses is None else self.losses.to_json()}
 
     def rows(self) -> list[tuple[str, str]]:
         """Lines of the table."""
@@ -56,7 +106,7 @@ class Summary:
             ("passages", f"{self.passages:,}"),
             ("duplicates", f"{self.duplicates:,}"),
             ("rejected", f"{self.rejected:,}"),
-            *(("", describe(example)) for example in self.rejected_examples),
+            *self._lost_rows(),
             ("shards", f"{self.shards:,}"),
             ("size", format_bytes(self.bytes)),
         ]
@@ -71,6 +121,11 @@ class Summary:
             rows.append(("seconds", ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.seconds.items())))
             rows.append(("speed", f"{self.passages_per_s:,.0f} passages/s"))
         return rows
+
+    def _lost_rows(self) -> list[tuple[str, str]]:
+        if self.losses is not None and self.losses.reasons:
+            return self.losses.rows()
+        return [("", describe(example)) for example in self.rejected_examples]
 
 
 def _gate_rows(gate: dict[str, Any] | None) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ import numpy as np
 from jobs.build import tasks
 from jobs.build.embedding import Busy, embed
 from jobs.progress import Reporter
-from jobs.report import Summary
+from jobs.report import Losses, Summary
 from jobs.session import Cluster, embedding_workers, run, shortage, spread, start
 from shoal import indexes
 from shoal.errors import Conflict, CorruptIndex, NotFound, ShoalError
@@ -24,8 +24,9 @@ from shoal.index_root.manifest import Manifest, VectorIndexInfo
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
 from shoal.indexing.lexical import describe_lexical
+from shoal.indexing.losses import BuildReport, read_report
 from shoal.indexing.plan import Plan, make_plan
-from shoal.indexing.publish import field_types, first_rejected, make_manifest, require_passages, write_rejected
+from shoal.indexing.publish import field_types, first_rejected, make_manifest, require_passages, write_reports
 from shoal.indexing.recall import Tuning
 from shoal.indexing.spool import spool
 from shoal.indexing.tokens import codec_digest
@@ -155,9 +156,9 @@ class Builder:
         self._verify(plan, tally)
         with self._reporter.stage("publish"):
             examples = first_rejected(plan, tally, self.storage, _EXAMPLES)
-            report = write_rejected(plan, tally, self.storage)
+            reports = write_reports(plan, tally, self.storage)
             lexical = describe_lexical(plan, self.storage)
-            versions.publish(self.storage, make_manifest(plan, tally, commits, index, [report], lexical))
+            versions.publish(self.storage, make_manifest(plan, tally, commits, index, reports, lexical))
         return {
             "built": True,
             "units": len(plan.units),
@@ -262,8 +263,11 @@ class Builder:
     def _finish(self, plan_hash: str, version: str, verified: bool = False) -> Summary:
         """Make a published version current if that is wanted, and clear the staging area of its build."""
         manifest = versions.read_manifest(self.storage, version)
-        verdict = self._judge(manifest)
-        wanted = self.settings.activate and (verdict is None or verdict.passed)
+        report = read_report(self.storage, manifest)
+        losses = self._count_losses(manifest, report)
+        # A version that lost too much is not worth the queries of the gate.
+        verdict = None if losses.refused else self._judge(manifest)
+        wanted = self.settings.activate and not losses.refused and (verdict is None or verdict.passed)
         if wanted and active_version(self.storage) != version:  # activating reads all of it
             try:
                 versions.activate(self.storage, version, verified=verified)
@@ -292,7 +296,14 @@ class Builder:
             bytes=sum(file.bytes for file in manifest.all_files()),
             recall_at_10=manifest.index.recall_at_10,
             gate=None if verdict is None else to_json(verdict),
+            losses=losses,
         )
+
+    def _count_losses(self, manifest: Manifest, report: BuildReport) -> Losses:
+        """What the build of a version lost, and whether that is too much for it to be made current."""
+        share = report.share(manifest.counts)
+        refused = share > self.settings.max_lost and active_version(self.storage) != manifest.version
+        return Losses(round(share, 4), self.settings.max_lost, refused, report.lost)
 
     def _judge(self, manifest: Manifest) -> Verdict | None:
         """Hold a published version against the gate; None without one, or if it is current already."""

@@ -24,7 +24,7 @@ USER_FAULT = 2
 FAILURE = 1
 """Exit code of whatever else went wrong."""
 REFUSED = 3
-"""A build whose version did not pass its gate."""
+"""A build whose version did not pass its gate, or that lost too much of its input."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, that of a shell."""
 USER_FAULTS = (InvalidArgument, Unauthenticated, PermissionDenied, NotFound, Conflict, ModelUnavailable)

@@ -23,6 +23,11 @@ def rejected(version: str) -> str:
     return f"{version_dir(version)}/rejected.jsonl"
 
 
+def report(version: str) -> str:
+    """What the build says about its input: losses by reason, and what it left out of passages that it kept."""
+    return f"{version_dir(version)}/report.json"
+
+
 def shard_name(shard: int) -> str:
     """Name of a shard's folder."""
     return f"shard-{shard:05d}"

@@ -13,6 +13,7 @@ from shoal.index_root import layout
 from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, LexicalInfo, Manifest, VectorIndexInfo
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import Duplicate, ShardCommit, Tally, read_unit_commit
+from shoal.indexing.losses import BuildReport, LossCounter, location_of, unreadable_share
 from shoal.indexing.plan import Plan
 from shoal.indexing.tokens import describe_tokens
 from shoal.metadata import FieldType, declared_types
@@ -50,19 +51,38 @@ def first_rejected(plan: Plan, tally: Tally, storage: Storage, count: int) -> li
 
 def describe(record: dict[str, Any]) -> str:
     """One record of the report as people read it: `corpus.jsonl:17: text is missing`."""
-    place = ":".join(str(record[name]) for name in ("file", "line", "row") if name in record)
-    return f"{place}: {record['reason']}"
+    return f"{location_of(record)}: {record['reason']}"
 
 
-def write_rejected(plan: Plan, tally: Tally, storage: Storage) -> FileEntry:
-    """Write the report of rejected records and duplicates into the version's folder."""
+def write_reports(plan: Plan, tally: Tally, storage: Storage) -> list[FileEntry]:
+    """Write what the build says about its input into the version's folder: each lost record, and all of them together.
+
+    Returns both files; the lost records are read once.
+    """
+    losses = LossCounter()
+    rejected = write_rejected(plan, tally, storage, losses)
+    report = BuildReport(lost=losses.by_frequency(), unreadable=unreadable_share(plan))
+    path = layout.report(plan.version)
+    storage.write(path, report.model_dump_json(indent=1).encode() + b"\n")
+    return [rejected, _entry(plan, storage, path)]
+
+
+def write_rejected(plan: Plan, tally: Tally, storage: Storage, losses: LossCounter | None = None) -> FileEntry:
+    """Write the report of rejected records and duplicates into the version's folder. losses: counts them meanwhile."""
     path = layout.rejected(plan.version)
     with storage.scratch(layout.scratch(plan.hash)) as folder:
         local = folder / "rejected.jsonl"
         with local.open("w", encoding="utf-8") as file:
             for record in rejected_records(plan, tally, storage):
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                if losses is not None:
+                    losses.add(record)
         storage.put(local, path)
+    return _entry(plan, storage, path)
+
+
+def _entry(plan: Plan, storage: Storage, path: str) -> FileEntry:
+    """The manifest's entry of a file that lies in the version's folder."""
     sha256, size = storage.sha256(path)
     return FileEntry(path=path.removeprefix(f"{layout.version_dir(plan.version)}/"), bytes=size, sha256=sha256)
 

@@ -22,6 +22,13 @@ class GateSettings(Settings):
         "recall=0.95 of the vector index; with judged queries, qrels=DIR in BEIR layout or sample_judgements, "
         "min_ndcg=0.5 and max_drop=0.01 against the active version.",
     )
+    max_lost: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of the records that may be rejected or repeated; a version that lost more is published but "
+        "not made current (exit code 3).",
+    )
     sample_judgements: int = Field(
         0, ge=0, le=100_000, description="Make so many known-item queries from the corpus for the gate to judge by."
     )

@@ -20,6 +20,7 @@ from shoal.indexing.publish import (
     field_types,
     make_manifest,
     write_rejected,
+    write_reports,
 )
 from shoal.indexing.recall import Tuning
 from shoal.indexing.sample import sample_vectors
@@ -84,10 +85,10 @@ class Build:
 
     def publish(self) -> str:
         commits = self.index()
-        report = write_rejected(self.plan, self.tally, self.storage)
+        reports = write_reports(self.plan, self.tally, self.storage)
         lexical = describe_lexical(self.plan, self.storage)
         versions.publish(
-            self.storage, make_manifest(self.plan, self.tally, commits, tuned(self.plan, commits), [report], lexical)
+            self.storage, make_manifest(self.plan, self.tally, commits, tuned(self.plan, commits), reports, lexical)
         )
         return self.plan.version
 

@@ -104,3 +104,49 @@ def test_a_shard_that_lost_passages_is_indexed_anew_by_the_same_command(
         False,
         True,
     ]
+
+
+def losing(tmp_path: Path, passages: int, repeated: int) -> Build:
+    lines = [*records(passages), *records(1) * repeated]
+    return Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", lines), shards=1).embed()
+
+
+def test_a_version_that_lost_too_much_is_published_and_not_made_current(tmp_path: Path) -> None:
+    build = losing(tmp_path, 1, 29)
+    version = build.publish()
+    summary = builder(build)._finish(build.plan.hash, version)
+    assert not summary.activated
+    assert summary.refused
+    assert versions.read_current(build.storage) is None
+    rows = dict(summary.rows())
+    assert "96.7% of the records, more than the 10.0% of --max-lost" in rows["lost"]
+    assert ("", "29 x duplicate id, first in in.jsonl:2") in summary.rows()
+    assert summary.to_json()["losses"] == {
+        "share": 0.9667,
+        "allowed": 0.1,
+        "refused": True,
+        "reasons": [{"records": 29, "reason": "duplicate id", "location": "in.jsonl:2"}],
+    }
+    again = builder(build, max_lost=1.0)._finish(build.plan.hash, version)
+    assert again.activated
+    assert not again.refused
+    assert not builder(build)._finish(build.plan.hash, version).refused  # it is current already
+
+
+def test_a_version_that_lost_no_more_than_is_allowed_is_made_current(tmp_path: Path) -> None:
+    build = losing(tmp_path, 27, 3)
+    summary = builder(build)._finish(build.plan.hash, build.publish())
+    assert (summary.activated, summary.refused) == (True, False)
+    assert summary.losses is not None
+    assert summary.losses.share == 0.1
+
+
+def test_a_version_that_lost_too_much_is_not_asked_anything_by_its_gate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(*arguments: Any) -> None:
+        raise AssertionError("nothing is to be asked")
+
+    monkeypatch.setattr("jobs.build.driver.judge", judge)
+    build = losing(tmp_path, 1, 2)
+    assert builder(build, gate=["recall=0.9"])._finish(build.plan.hash, build.publish()).refused

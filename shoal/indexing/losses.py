@@ -1,0 +1,96 @@
+"""What a build lost: its rejected and repeated records by reason, and what share of the input they are."""
+
+import re
+from typing import Any
+
+from pydantic import Field
+
+from shoal.errors import CorruptIndex, NotFound
+from shoal.index_root import layout
+from shoal.index_root.manifest import Counts, Manifest, Record
+from shoal.index_root.storage import Storage
+from shoal.indexing.plan import Plan
+
+MOST_REASONS = 20
+"""Reasons that a report tells apart; the records of all further ones are counted together."""
+OTHERS = "other reasons"
+"""What they are counted as."""
+
+_VARIES = re.compile(r"\(fields: [^)]*\)|(?<= is )'(?:[^'\\]|\\.)*'|, first in .*$|\d[\d,.]*")
+"""What differs between two records that are lost for one reason: values, sizes, places."""
+
+
+class Loss(Record):
+    """Records that were lost for one reason.
+
+    records: how many. reason: that of the first of them. location: where that one lies, such as `corpus.jsonl:17`.
+    """
+
+    records: int
+    reason: str
+    location: str
+
+
+class BuildReport(Record):
+    """What a build says about its input beside the counts of the manifest: `report.json` of a version."""
+
+    lost: list[Loss] = Field(default_factory=list)
+    """Rejected and repeated records by reason, the most frequent first."""
+    unreadable: float = 0.0
+    """Share of the input's bytes in files of which nothing can be read."""
+
+    def share(self, counts: Counts) -> float:
+        """Share of the input that gave no passage.
+
+        A file that cannot be read is one rejected record, whatever it holds, so that its bytes are counted instead.
+        """
+        lost = sum(loss.records for loss in self.lost) if self.lost else counts.duplicates + counts.rejected
+        return self.unreadable + (1 - self.unreadable) * lost / max(lost + counts.passages, 1)
+
+
+class LossCounter:
+    """Groups lost records by their reasons, one by one as they are read; small, whatever the input."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, Loss] = {}
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Count one record of the report of rejected records."""
+        key = _VARIES.sub("#", record["reason"])
+        if key not in self._groups and len(self._groups) >= MOST_REASONS:
+            key = OTHERS
+        known = self._groups.get(key)
+        if known is None:
+            reason = OTHERS if key == OTHERS else record["reason"].partition(", first in ")[0]
+            known = Loss(records=0, reason=reason, location=location_of(record))
+        self._groups[key] = known.model_copy(update={"records": known.records + record.get("records", 1)})
+
+    def by_frequency(self) -> list[Loss]:
+        """The groups, the largest first."""
+        return sorted(self._groups.values(), key=lambda loss: -loss.records)
+
+
+def location_of(record: dict[str, Any]) -> str:
+    """Where a record of the report lies, as people read it: `corpus.jsonl:17`."""
+    return ":".join(str(record[name]) for name in ("file", "line", "row") if name in record)
+
+
+def unreadable_share(plan: Plan) -> float:
+    """Share of the input's bytes in files of which nothing can be read."""
+    return sum(file.bytes for file in plan.unreadable) / max(sum(file.bytes for file in plan.files), 1)
+
+
+def read_report(storage: Storage, manifest: Manifest) -> BuildReport:
+    """Read the report of a version; an empty one for a version that was published without.
+
+    Raises CorruptIndex when it cannot be read.
+    """
+    path = layout.report(manifest.version)
+    try:
+        return BuildReport.model_validate_json(storage.read(path))
+    except NotFound:
+        return BuildReport()
+    except ValueError as error:
+        raise CorruptIndex(
+            f"{storage.place(path)} is not the report of a build; restore it or build again ({error})"
+        ) from error

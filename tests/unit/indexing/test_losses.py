@@ -1,0 +1,69 @@
+"""What a build lost: reasons grouped, and the share of the input."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shoal.index_root import layout, versions
+from shoal.index_root.manifest import Counts
+from shoal.indexing.losses import MOST_REASONS, OTHERS, BuildReport, Loss, LossCounter, read_report
+from tests.support.building import Build, jsonl, records
+
+
+def counted(*reasons: str) -> list[tuple[int, str, str]]:
+    counter = LossCounter()
+    for line, reason in enumerate(reasons, 1):
+        counter.add({"file": "in.jsonl", "line": line, "reason": reason})
+    return [(loss.records, loss.reason, loss.location) for loss in counter.by_frequency()]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("broken JSON: Extra data, character 512", "broken JSON: Extra data, character 7"),
+        ("duplicate id, first in in.jsonl:4", "duplicate id, first in other.jsonl:1"),
+        (
+            "the metadata field 'year' is 'soon', which is no integer (metadata_types)",
+            "the metadata field 'year' is 'it\\'s', which is no integer (metadata_types)",
+        ),
+        ("the id field 'id' is missing (fields: 'a')", "the id field 'id' is missing (fields: 'a', 'b')"),
+        ("the field 'text' is 1,000,001 bytes long", "the field 'text' is 2,000 bytes long"),
+    ],
+)
+def test_records_that_are_lost_for_one_reason_are_counted_together(first: str, second: str) -> None:
+    assert counted("the text field 'text' is empty", first, second) == [
+        (2, first.partition(", first in ")[0], "in.jsonl:2"),
+        (1, "the text field 'text' is empty", "in.jsonl:1"),
+    ]
+
+
+def test_reasons_about_different_fields_stay_apart_and_their_number_is_bounded() -> None:
+    assert len(counted("the metadata field 'a' is null", "the metadata field 'b' is null")) == 2
+    letters = [f"reason {'x' * number}" for number in range(MOST_REASONS + 5)]
+    groups = counted(*letters)
+    assert len(groups) == MOST_REASONS + 1
+    assert (5, OTHERS, f"in.jsonl:{MOST_REASONS + 1}") in groups
+
+
+def test_the_share_is_of_records_and_of_the_bytes_of_files_that_cannot_be_read() -> None:
+    counts = Counts(input=20, passages=15, duplicates=3, rejected=2)
+    assert BuildReport().share(counts) == 0.25
+    assert BuildReport(lost=[Loss(records=15, reason="r", location="l")]).share(counts) == 0.5
+    assert BuildReport(unreadable=0.5).share(counts) == 0.625
+    assert BuildReport().share(Counts(input=3, passages=3, duplicates=0, rejected=0)) == 0
+
+
+def test_a_version_says_what_its_build_lost(tmp_path: Path) -> None:
+    lines: list[Any] = [*records(15), "{}", "{}", records(3)[2], records(1)[0]]
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", lines)).embed()
+    version = build.publish()
+    assert versions.verify(build.storage, version) == []
+    manifest = versions.read_manifest(build.storage, version)
+    report = read_report(build.storage, manifest)
+    missing, repeated = report.lost
+    assert missing == Loss(records=2, reason="the id field 'id' is missing (fields: none)", location="in.jsonl:16")
+    assert (repeated.records, repeated.reason) == (2, "duplicate id")
+    assert report.share(manifest.counts) == 4 / 19
+    build.storage.delete(layout.report(version))
+    assert read_report(build.storage, manifest).share(manifest.counts) == 4 / 19
