@@ -185,7 +185,7 @@ async def first_stage(root: Path, manifest: Manifest, queries: FloatArray) -> tu
     found, milliseconds = [], []
     for number in range(-WARM_UP, len(queries)):
         began = time.perf_counter()
-        deadline = time.time() + DEADLINE_S
+        deadline = time.monotonic() + DEADLINE_S
         call = ShardSearch(manifest.version, dense_queries(queries[number][np.newaxis]), TOP_K, with_passages=True)
         answers = await asyncio.gather(*(retriever.search(call, deadline) for retriever in retrievers))
         hits = [(shard, answer.by_retriever["dense"], 0) for shard, answer in enumerate(answers)]

@@ -101,10 +101,16 @@ ENCODED = Metric("shoal_encoder_queries", "counter", "Queries that the query enc
 REMEMBERED = Metric("shoal_encoder_cache_hits", "counter", "Of these, queries whose vector was remembered.")
 SELECTED = Metric("shoal_filter_lookups", "counter", "Filters that a shard was asked for.")
 SELECTIONS_REMEMBERED = Metric("shoal_filter_cache_hits", "counter", "Of these, filters whose rows were remembered.")
+CLOCK_SKEW = Metric(
+    "shoal_clock_skew_seconds",
+    "gauge",
+    "Seconds by which the clock of a machine of a service is ahead of the ingress: encoder, reranker, shard 0, ...",
+    ("service",),
+)
 
 METRICS = (
     *(QUERIES, STAGES, SHARDS, MISSING, COVERAGE, DEGRADED, BATCHES, WAITING, PAIRS, SLOW, COMPUTE),
-    *(ENCODED, REMEMBERED, SELECTED, SELECTIONS_REMEMBERED),
+    *(ENCODED, REMEMBERED, SELECTED, SELECTIONS_REMEMBERED, CLOCK_SKEW),
 )
 """Every metric that there is."""
 
@@ -183,6 +189,10 @@ class Telemetry:
     def queue(self, stage: str, length: int) -> None:
         """So many queries wait for a stage."""
         self._meter.set(WAITING, length, stage=stage)
+
+    def clock(self, service: str, skew_s: float) -> None:
+        """The clock of a service is so many seconds ahead of that of the ingress."""
+        self._meter.set(CLOCK_SKEW, skew_s, service=service)
 
     def answered(self, requests: Sequence[SearchRequest], answers: Sequence[SearchAnswer]) -> None:
         """Measure the answers to the queries of one HTTP request, and log those that were slow."""

@@ -71,7 +71,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
-    """One query, validated. `deadline` is absolute, in seconds since the epoch; `mode` None leaves it to the server."""
+    """One query, validated. `deadline` is by `time.monotonic` of this process; `mode` None leaves it to the server."""
 
     query: str
     top_k: int

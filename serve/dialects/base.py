@@ -14,7 +14,7 @@ class Engine(Protocol):
     """What a dialect can ask of the server behind it.
 
     Every method may raise Unavailable and DeadlineExceeded; those that compute raise Overloaded too. Deadlines are
-    absolute, in seconds since the epoch.
+    by `time.monotonic`.
     """
 
     async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:

@@ -20,6 +20,7 @@ from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 from shoal.records import FloatArray
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.system import tracing
+from shoal.system.deadlines import SentDeadline
 
 T = TypeVar("T")
 
@@ -27,73 +28,80 @@ RETRY_AFTER_S = 1.0
 """Seconds after which a call that found no replica may be repeated."""
 
 
-class EncoderHandle:
-    """The query encoder deployment as the `EncoderServer` of `serve.versions.discovery`."""
+class ServiceHandle:
+    """The deployment of any service."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
 
+    async def clock(self, deadline: float) -> float:
+        """Return the time on the machine of a replica, in seconds since the epoch."""
+        seconds: float = await call(self._handle, "clock", deadline=deadline)
+        return seconds
+
+
+class EncoderHandle(ServiceHandle):
+    """The query encoder deployment as the `EncoderServer` of `serve.versions.discovery`."""
+
     async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
-        vectors: FloatArray = await call(self._handle, "encode", list(queries), deadline, deadline=deadline)
+        vectors: FloatArray = await call(self._handle, "encode", list(queries), deadline=deadline)
         return vectors
 
     async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order: the vectors that a build gives these texts."""
-        vectors: FloatArray = await call(self._handle, "encode_passages", list(texts), deadline, deadline=deadline)
+        vectors: FloatArray = await call(self._handle, "encode_passages", list(texts), deadline=deadline)
         return vectors
 
     async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
         """Return the vectors and those of the tokens, in input order."""
-        vectors: list[TextVectors] = await call(
-            self._handle, "encode_tokens", list(queries), deadline, deadline=deadline
-        )
+        vectors: list[TextVectors] = await call(self._handle, "encode_tokens", list(queries), deadline=deadline)
         return vectors
 
 
-class ShardHandle:
+class ShardHandle(ServiceHandle):
     """The deployment of one shard as a `ShardService`, and as the `ShardControl` of `serve.versions.activation`."""
 
     def __init__(self, handle: DeploymentHandle, shard: int) -> None:
-        self._handle = handle
+        super().__init__(handle)
         self._shard = shard
 
     async def search(self, batch: ShardSearch, deadline: float) -> ShardHits:
         """Search this shard for a batch of queries."""
-        hits: ShardHits = await call(self._handle, "search", batch, deadline, deadline=deadline)
+        hits: ShardHits = await call(self._handle, "search", batch, deadline=deadline)
         return hits
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         """Return the passages (and, if asked for, the vectors) of rows of this shard, in the order asked."""
         fetched: Fetched = await call(
-            self._handle, "fetch", version, list(rows), deadline, with_vectors, deadline=deadline
+            self._handle, "fetch", version, list(rows), with_vectors=with_vectors, deadline=deadline
         )
         return fetched
 
     async def score(self, version: str, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
         """Return, float32 (n,), what late interaction gives rows of this shard by their stored token vectors."""
-        scores: FloatArray = await call(self._handle, "score", version, query, list(rows), deadline, deadline=deadline)
+        scores: FloatArray = await call(self._handle, "score", version, query, list(rows), deadline=deadline)
         return scores
 
     async def holds(self, version: str, deadline: float) -> bool:
         """Whether a replica has the version loaded."""
-        held: bool = await call(self._handle, "holds", version, deadline, deadline=deadline)
+        held: bool = await call(self._handle, "holds", version, deadline=deadline)
         return held
 
     async def prepare(self, version: str, deadline: float) -> None:
         """Load a version in every replica. Raises the first error, and Unavailable if there is no replica."""
-        if not await self._broadcast("prepare", version, deadline, deadline=deadline):
+        if not await self._broadcast("prepare", version, deadline=deadline):
             raise Unavailable(f"shard {self._shard} has no replica; try again", retry_after_s=RETRY_AFTER_S)
 
     async def retire(self, keep: Sequence[str], deadline: float) -> None:
         """Close every version but these in every replica."""
-        await self._broadcast("retire", list(keep), deadline, deadline=deadline)
+        await self._broadcast("retire", list(keep), deadline=deadline)
 
     async def _broadcast(self, method: str, *args: Any, deadline: float) -> list[Any]:
         # A result that arrives too late is not cancelled: loading goes on, and the next broadcast finds it done.
         async def collect() -> list[Any]:
-            response = self._handle.broadcast(method, *args)
-            results: list[Any] = await response.results_async(timeout_s=max(0.0, deadline - time.time()))
+            response = self._handle.broadcast(method, *args, deadline=SentDeadline(deadline))
+            results: list[Any] = await response.results_async(timeout_s=max(0.0, deadline - time.monotonic()))
             return results
 
         name = self._handle.deployment_name
@@ -105,15 +113,12 @@ class ShardHandle:
             raise readable(error, name) from None
 
 
-class RerankerHandle:
+class RerankerHandle(ServiceHandle):
     """The reranker pool as a `RerankService`."""
-
-    def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
 
     async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n,), higher is better, in input order."""
-        scores: FloatArray = await call(self._handle, "score", query, list(passages), deadline, deadline=deadline)
+        scores: FloatArray = await call(self._handle, "score", query, list(passages), deadline=deadline)
         return scores
 
 
@@ -132,12 +137,13 @@ def readable(error: Exception, name: str) -> ShoalError:
     return ShoalError(f"{name} failed: {type(origin).__name__}: {_first_line(origin)}; its log has the details")
 
 
-async def call(handle: DeploymentHandle, method: str, *args: Any, deadline: float) -> Any:
-    """Call one replica; returns or raises before the deadline, an absolute time in seconds since the epoch.
+async def call(handle: DeploymentHandle, method: str, *args: Any, deadline: float, **options: Any) -> Any:
+    """Call one replica; returns or raises before the deadline, a time of `time.monotonic`.
 
+    The replica gets the deadline too, by its own clock, as every method of a replica takes one.
     A call that its replica did not survive is Unavailable; the pipeline tries it once more.
     """
-    return await _detached(_asked(handle, method, args, deadline))
+    return await _detached(_asked(handle, method, args, options, deadline))
 
 
 async def _detached(call: Coroutine[Any, Any, T]) -> T:
@@ -148,12 +154,14 @@ async def _detached(call: Coroutine[Any, Any, T]) -> T:
     return await asyncio.create_task(call, context=context)
 
 
-async def _asked(handle: DeploymentHandle, method: str, args: tuple[Any, ...], deadline: float) -> Any:
+async def _asked(
+    handle: DeploymentHandle, method: str, args: tuple[Any, ...], options: dict[str, Any], deadline: float
+) -> Any:
     name = handle.deployment_name
-    remaining = deadline - time.time()
+    remaining = deadline - time.monotonic()
     if remaining <= 0:
         raise _expired(name)
-    response = getattr(handle, method).remote(*args)
+    response = getattr(handle, method).remote(*args, **options, deadline=SentDeadline(deadline))
     task = asyncio.ensure_future(_result(response))
     try:
         done, _ = await asyncio.wait({task}, timeout=remaining)

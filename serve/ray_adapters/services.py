@@ -81,7 +81,7 @@ class ServeApplications:
         """Return what an application announces, and what connects to it. Raises if it announces nothing."""
         async with asyncio.timeout(LOOK_UP_S):
             encoder = await asyncio.to_thread(serve.get_app_handle, name)
-            announcement: ServiceAnnouncement = await call(encoder, "look_up", deadline=time.time() + LOOK_UP_S)
+            announcement: ServiceAnnouncement = await call(encoder, "look_up", deadline=time.monotonic() + LOOK_UP_S)
         return announcement, lambda: connect(encoder, announcement)
 
 

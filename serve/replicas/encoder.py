@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from serve.replicas.clocks import SystemClock
 from serve.telemetry import ENCODED, REMEMBERED, Calls, Meter, NullMeter
 from serve.versions.discovery import ServiceAnnouncement
 from shoal.encoders import TextVectors, TokenEncoder, load_encoder
@@ -14,7 +15,7 @@ from shoal.settings import EncoderSettings
 from shoal.system.threads import WARM_UP, Threads
 
 
-class QueryEncoder:
+class QueryEncoder(SystemClock):
     """Encodes queries, and passages on request.
 
     Refuses to start with another encoder than the index was built with (EncoderMismatch).
@@ -71,7 +72,7 @@ class QueryEncoder:
         with self._calls.call("encode", len(texts)):
             return await self._thread.run(deadline, self._encoder.encode_passages, texts)
 
-    async def look_up(self) -> ServiceAnnouncement | None:
+    async def look_up(self, deadline: float) -> ServiceAnnouncement | None:
         """Tell an endpoint what else belongs to the services of this encoder; None if nothing is announced."""
         return self._announcement
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 
 from serve.dialects.base import InputType
+from serve.replicas.clocks import COMPARE_S, ClockComparison
 from serve.replicas.readiness import Readiness
 from serve.telemetry import SAMPLE_S, Meter, NullMeter, Telemetry
 from serve.versions.activation import Activation
@@ -53,6 +54,7 @@ class Ingress:
         self._answering = 0
         self._watch = asyncio.create_task(self._activation.watch(settings.watch_s))
         self._sampling = asyncio.create_task(self._sample())
+        self._comparing = asyncio.create_task(self._compare_clocks())
 
     def _switch(self, services: ServiceSet, manifest: Manifest, absent: Sequence[int]) -> None:
         """Answer new searches from a version; those under way end with the replicas that they have begun with."""
@@ -123,7 +125,7 @@ class Ingress:
     async def _first(self, deadline: float) -> SearchPipeline:
         """Wait until this ingress serves a version: one that replaces another is asked before it does."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._activation.settled.wait(), max(0.0, deadline - time.time()))
+            await asyncio.wait_for(self._activation.settled.wait(), max(0.0, deadline - time.monotonic()))
         if self._pipeline is None:
             raise Unavailable("no index version is served yet; try again", retry_after_s=1)
         return self._pipeline
@@ -134,6 +136,13 @@ class Ingress:
                 for stage, length in self._pipeline.queues().items():
                     self._telemetry.queue(stage, length)
             await asyncio.sleep(SAMPLE_S)
+
+    async def _compare_clocks(self) -> None:
+        comparison = ClockComparison(self._telemetry.clock)
+        while True:
+            if (services := self._services) is not None:
+                await comparison.compare(services.clocks())
+            await asyncio.sleep(COMPARE_S if services is not None else SAMPLE_S)
 
     async def describe(self) -> IndexDescription:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""

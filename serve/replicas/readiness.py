@@ -22,17 +22,17 @@ class Readiness:
     """Finds out what a server lacks. However many ask, they share one probe, and its answer for a second.
 
     Args:
-        missing_shards: names what keeps the version that is served from being searched completely, by a deadline in
-            seconds since the epoch.
+        missing_shards: names what keeps the version that is served from being searched completely, by a deadline of
+            the clock.
         service_probes: begins a request to each service beside the shards, by its name and the same deadline.
-        clock: seconds since the epoch.
+        clock: seconds, what deadlines are compared with.
     """
 
     def __init__(
         self,
         missing_shards: Callable[[float], Awaitable[list[str]]],
         service_probes: Callable[[float], Mapping[str, Awaitable[object]]],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._missing_shards = missing_shards
         self._service_probes = service_probes

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from serve.replicas.clocks import SystemClock
 from serve.telemetry import (
     BATCHES,
     WAITING,
@@ -20,7 +21,7 @@ RERANK_QUERIES = 8
 """Queries scored together: enough pairs to fill a GPU, few enough that on a CPU the first does not wait for long."""
 
 
-class Reranker:
+class Reranker(SystemClock):
     """Scores passages, those of several waiting queries together."""
 
     def __init__(self, settings: RerankerSettings, max_waiting: int, meter: Callable[[], Meter] = NullMeter) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from serve.replicas.clocks import SystemClock
 from serve.telemetry import (
     SELECTED,
     SELECTIONS_REMEMBERED,
@@ -29,7 +30,7 @@ logger = logging.getLogger("ray.serve")
 T = TypeVar("T")
 
 
-class Retriever:
+class Retriever(SystemClock):
     """Holds one shard of several index versions and searches the one that each call names: a `ShardServer`.
 
     shape: what these versions have in common; None leaves that to those who call.
@@ -118,7 +119,7 @@ class Retriever:
         Loading goes on beyond the deadline.
         """
         try:
-            async with asyncio.timeout(deadline - time.time()):
+            async with asyncio.timeout(deadline - time.monotonic()):
                 await self._get(version)
         except TimeoutError:
             raise DeadlineExceeded(f"version {version} is not loaded yet; try again") from None

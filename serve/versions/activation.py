@@ -58,7 +58,7 @@ class Activation:
         switch: called with services, the manifest of the version that new queries shall be answered from, and the
             numbers of shards that do not answer yet.
         find_services: gives others, the same ones again as long as they are there.
-        clock: seconds since the epoch, what deadlines are compared with.
+        clock: seconds, what deadlines are compared with.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Activation:
         own_services: ServiceSet | None,
         switch: Callable[[ServiceSet, Manifest, Sequence[int]], None],
         find_services: FindServices,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._storage = storage
         self._own_services = self._services = own_services

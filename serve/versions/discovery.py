@@ -21,7 +21,15 @@ STARTING = STARTED | {"DEPLOYING"}
 """Statuses of an application that answers, or may soon."""
 
 
-class EncoderServer(EncodeService, Protocol):
+class Clock(Protocol):
+    """A service that can be asked for the time on its machine."""
+
+    async def clock(self, deadline: float) -> float:
+        """Return the time, in seconds since the epoch."""
+        ...
+
+
+class EncoderServer(EncodeService, Clock, Protocol):
     """What an ingress asks of the encoder: vectors of queries for its searches, and of passages for who wants them."""
 
     async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:
@@ -30,7 +38,7 @@ class EncoderServer(EncodeService, Protocol):
 
 
 class ShardControl(Protocol):
-    """What an activation asks of one shard. Deadlines are absolute, in seconds since the epoch."""
+    """What an activation asks of one shard. Deadlines are by `time.monotonic` of this process."""
 
     async def prepare(self, version: str, deadline: float) -> None:
         """Load a version in every replica. Raises what makes that impossible."""
@@ -45,8 +53,12 @@ class ShardControl(Protocol):
         ...
 
 
-class ShardServer(ShardService, ShardControl, Protocol):
+class ShardServer(ShardService, ShardControl, Clock, Protocol):
     """What an ingress asks of a shard: searches, and which versions it holds."""
+
+
+class RerankServer(RerankService, Clock, Protocol):
+    """What an ingress asks of the reranker."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,9 +77,15 @@ class ServiceSet:
     shape: ServingShape
     encoder: EncoderServer
     shards: Sequence[ShardServer]
-    reranker: RerankService | None
+    reranker: RerankServer | None
     reranker_kind: str | None = None
     service_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def clocks(self) -> dict[str, Clock]:
+        """The services, each by a name for people."""
+        clocks: dict[str, Clock] = {"encoder": self.encoder}
+        clocks |= {f"shard {number}": shard for number, shard in enumerate(self.shards)}
+        return clocks | ({"reranker": self.reranker} if self.reranker is not None else {})
 
 
 @dataclass(frozen=True, slots=True)

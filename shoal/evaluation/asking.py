@@ -153,7 +153,7 @@ class LocalAsker:
         self, query: str, mode: Mode, rerank: Rerank, top_k: int, explain: bool = False, top_n: int | None = None
     ) -> SearchAnswer:
         """Ask the pipeline for all that it says; about `top_n` of the `top_k` passages, or all."""
-        deadline = time.time() + self._timeout_s
+        deadline = time.monotonic() + self._timeout_s
         request = SearchRequest(
             query=query,
             top_k=top_k,

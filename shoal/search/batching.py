@@ -41,7 +41,7 @@ class Batcher(Generic[T, R]):
         fits: Callable[[list[T], T], bool] | None = None,
         cost: Callable[[T], float] | None = None,
         name: str = "server",
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         observe: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._handler = handler
@@ -67,7 +67,7 @@ class Batcher(Generic[T, R]):
         return len(self._waiting)
 
     def submit(self, item: T, deadline: float) -> "asyncio.Future[R]":
-        """Queue one item; `deadline` is absolute, in seconds since the epoch.
+        """Queue one item; `deadline` is by the clock, in seconds.
 
         The future holds the item's result, the handler's exception, or DeadlineExceeded once the deadline has passed or
         cannot be met. Cancelling it gives up the place. Raises Overloaded when `max_waiting` items wait already, or so

@@ -29,7 +29,7 @@ class EncodedQuery:
 
     vector: float32 (dim,), L2-normalised; None if it was not encoded.
     tokens: the vectors of its tokens, if they were asked for.
-    started, finished: when the call began and ended, in seconds since the epoch.
+    started, finished: when the call began and ended, by the clock, in seconds.
     batch: queries of the call.
     """
 
@@ -54,7 +54,7 @@ class _WaitingText:
 
 
 class EncodeStage:
-    """Encodes queries with a service, those that wait together in one call. clock: seconds since the epoch."""
+    """Encodes queries with a service, those that wait together in one call. clock: that of deadlines, in seconds."""
 
     def __init__(
         self, encoder: EncodeService, settings: ServeSettings, clock: Callable[[], float], observer: Observer

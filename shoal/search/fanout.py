@@ -27,7 +27,7 @@ class FanOut:
         version: what the shards hold.
         shards: one for each of its shards.
         settings: of the server.
-        clock: seconds since the epoch.
+        clock: seconds, what deadlines are compared with.
         observer: hears of batches and shards.
         absent: shards that count as suspended from the beginning.
 

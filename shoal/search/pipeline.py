@@ -62,7 +62,7 @@ class SearchPipeline:
         shards: those of the index, by their numbers.
         reranker: the second stage; None for none.
         settings: of the server.
-        clock: seconds since the epoch, what deadlines are compared with.
+        clock: seconds, what deadlines are compared with.
         observer: hears of batches and shards.
         reranker_kind: what the reranker is, if its name does not tell (`shoal.rerankers.kind_of`).
     """
@@ -73,7 +73,7 @@ class SearchPipeline:
         shards: Sequence[ShardService],
         reranker: RerankService | None,
         settings: ServeSettings,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         observer: Observer | None = None,
         reranker_kind: str | None = None,
     ) -> None:

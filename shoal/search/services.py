@@ -1,6 +1,7 @@
 """What the search pipeline asks of the services behind it. `serve/` adapts Ray handles to these, tests use fakes.
 
-All deadlines are absolute, in seconds since the epoch, so that they mean the same in every process.
+All deadlines are by the monotonic clock of this process, in seconds. Between processes travels what remains of them
+(`shoal.system.deadlines`), so that no clock need agree with another.
 """
 
 from collections.abc import Sequence

@@ -40,7 +40,7 @@ class PendingQuery:
     """A query that waits to be sent to shards.
 
     top_k: rows that each retriever finds at most.
-    deadline: absolute, in seconds since the epoch.
+    deadline: by the monotonic clock of this process, in seconds.
     requests: ids of the HTTP request, for log lines.
     """
 
@@ -89,7 +89,7 @@ class ShardClient:
         service: what to call.
         version: name of the index version.
         settings: of the server.
-        clock: seconds since the epoch.
+        clock: seconds, what deadlines are compared with.
         observer: hears of batches and of how long calls take.
         budget: for second attempts, shared by all shards.
         clients: those of all shards of the version, this one among them in the end. None is suspended when no other

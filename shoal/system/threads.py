@@ -26,12 +26,12 @@ class Threads:
         late = DeadlineExceeded(f"the deadline passed before the {self._name} had answered; allow more time")
 
         def guarded() -> T:
-            if time.time() >= deadline:
+            if time.monotonic() >= deadline:
                 raise late
             return work(*args)
 
         try:
-            async with asyncio.timeout(deadline - time.time()):
+            async with asyncio.timeout(deadline - time.monotonic()):
                 return await asyncio.get_running_loop().run_in_executor(self._pool, guarded)
         except TimeoutError:
             raise late from None

@@ -236,18 +236,18 @@ def test_a_shard_that_dies_is_left_out_and_comes_back(server: httpx.Client) -> N
 async def test_handles_raise_what_the_replica_raised() -> None:
     handle = serve.get_deployment_handle("shard-00000", NAME)
     shard = ShardHandle(handle, 0)
-    assert await shard.holds("v1", time.time() + 10)
+    assert await shard.holds("v1", time.monotonic() + 10)
     with pytest.raises(ShoalError, match="no published version v9") as missing:
-        await shard.prepare("v9", time.time() + 10)
+        await shard.prepare("v9", time.monotonic() + 10)
     assert type(missing.value).__name__ == "NotFound"
     query = np.zeros((1, 3), np.float32)
     with pytest.raises(InvalidArgument, match="a query has a vector of shape"):
-        await shard.search(ShardSearch("v1", dense_queries(query), 5, False), time.time() + 10)
+        await shard.search(ShardSearch("v1", dense_queries(query), 5, False), time.monotonic() + 10)
     with pytest.raises(ShoalError, match="shard-00000 failed: AttributeError") as unexpected:
-        await shard.search(None, time.time() + 10)  # type: ignore[arg-type]
+        await shard.search(None, time.monotonic() + 10)  # type: ignore[arg-type]
     assert "Traceback" not in str(unexpected.value)
     with pytest.raises(ShoalError, match="deadline passed before encoder had answered"):
-        await EncoderHandle(serve.get_deployment_handle("encoder", NAME)).encode(["late"], time.time() - 1)
+        await EncoderHandle(serve.get_deployment_handle("encoder", NAME)).encode(["late"], time.monotonic() - 1)
 
 
 def test_errors_of_ray_are_put_into_words() -> None:

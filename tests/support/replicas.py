@@ -8,4 +8,4 @@ HASHING = EncoderSettings(encoder="hashing:64")
 
 
 def soon() -> float:
-    return time.time() + 30
+    return time.monotonic() + 30

@@ -46,7 +46,7 @@ def _add_search(routes: APIRouter, engine: Callable[[], Engine], settings: Serve
 
 
 async def _search(engine: Engine, settings: ServeSettings, body: SearchFields, request_id: str) -> Response:
-    requests, size = body.requests(settings, time.time())
+    requests, size = body.requests(settings, time.monotonic())
     answers = await engine.search(requests)
     response = partial(render_search, answers, request_id, body.include, several=isinstance(body.query, list))
     return await run_in_threadpool(response) if size > FEW_RESULTS else response()

@@ -193,7 +193,7 @@ async def test_a_root_that_can_only_be_read_is_served_and_its_versions_are_not_s
     publish(root, "v2", passages(40), activate=False)
     disk.remount("ro")
     server = await local_engine(ServeSettings(index=str(root), encoder="hashing:64", reranker="overlap"))
-    request = SearchRequest(query="red fish n0", top_k=10, top_n=3, rerank=True, deadline=time.time() + 60)
+    request = SearchRequest(query="red fish n0", top_k=10, top_n=3, rerank=True, deadline=time.monotonic() + 60)
     with pytest.raises(InvalidArgument, match="CURRENT: read-only or forbidden; give write permission"):
         await server.activate("v2")
     (answer,) = await server.search([request])

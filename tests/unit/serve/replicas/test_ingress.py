@@ -126,7 +126,7 @@ async def test_a_search_waits_for_an_ingress_that_has_just_started(settings: Ser
     never = Ingress(settings, lambda _: services)
     never._watch.cancel()
     with pytest.raises(Unavailable, match="no index version is served yet"):
-        await never.search([replace(request, deadline=time.time() + 0.05)])
+        await never.search([replace(request, deadline=time.monotonic() + 0.05)])
     (tmp_path / "empty").mkdir()
     nothing = Ingress(settings.model_copy(update={"index": str(tmp_path / "empty")}), lambda _: services)
     with pytest.raises(Unavailable, match="no index version is served yet"):  # at once, not at its deadline
@@ -236,5 +236,5 @@ async def test_a_busy_server_stays_ready_and_one_without_an_encoder_does_not(set
     assert await told(full, busy) == []
     assert await told(gone, None) == ["gone"]
     assert await told(None, gone) == ["gone"]
-    ingress._readiness._liveness._clock = lambda: time.time() + 2 * BUSY_S
+    ingress._readiness._liveness._clock = lambda: time.monotonic() + 2 * BUSY_S
     assert await told(busy, busy) == ["busy"], "an encoder that is silent for long is gone, a reranker may be"

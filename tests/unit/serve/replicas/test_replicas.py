@@ -81,7 +81,7 @@ class TestThreads:
     async def test_work_whose_deadline_passes_while_it_waits_is_never_started(self) -> None:
         threads, free, started = Threads(1, "test"), threading.Event(), []
         first = asyncio.ensure_future(threads.run(soon(), free.wait, 30))
-        late = asyncio.ensure_future(threads.run(time.time(), started.append, "late"))
+        late = asyncio.ensure_future(threads.run(time.monotonic(), started.append, "late"))
         await asyncio.sleep(0)
         free.set()
         assert await first
@@ -92,7 +92,7 @@ class TestThreads:
     async def test_nobody_waits_beyond_the_deadline_for_work_that_hangs(self) -> None:
         threads, free = Threads(1, "test"), threading.Event()
         with pytest.raises(DeadlineExceeded, match="before the test had answered"):
-            await threads.run(time.time() + 0.05, free.wait, 30)
+            await threads.run(time.monotonic() + 0.05, free.wait, 30)
         free.set()
 
     async def test_the_loop_goes_on_meanwhile(self) -> None:
