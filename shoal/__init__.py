@@ -1,8 +1,10 @@
 """Shoal: self-hosted, two-stage semantic retrieval on Ray.
 
-Importing this package is cheap: the clients load httpx only when they are first asked for.
+Importing this package is cheap: what asks a server loads httpx, and what searches an index in this process loads its
+libraries, only when it is first asked for.
 """
 
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from shoal import errors
@@ -10,18 +12,39 @@ from shoal.system.version import __version__
 
 if TYPE_CHECKING:
     from shoal.client.clients import AsyncClient, Client
+    from shoal.engine.index import AsyncIndex, Index
 
-__all__ = ["AsyncClient", "Client", "__version__", "errors"]
+# Without `open`: `from shoal import *` is not to hide the built-in function.
+__all__ = ["AsyncClient", "AsyncIndex", "Client", "Index", "__version__", "errors"]
+
+
+def open(index: str | PathLike[str], **settings: Any) -> "Index":
+    """Open an index root, a local path or a URI, to search it in this process; see `Index`.
+
+    Raises InvalidArgument where the client alone is installed, and what `Index` raises.
+    """
+    try:
+        from shoal.engine.index import Index
+
+        return Index(index, **settings)
+    except ModuleNotFoundError as error:
+        from shoal.cli.installation import lacks_engine
+
+        raise lacks_engine(error) or error from None
 
 
 def __getattr__(name: str) -> Any:
     if name in ("AsyncClient", "Client"):
-        from shoal.client import clients as client
+        from shoal.client import clients
 
-        return getattr(client, name)
+        return getattr(clients, name)
+    if name in ("AsyncIndex", "Index"):
+        from shoal.engine import index
+
+        return getattr(index, name)
     raise AttributeError(f"module 'shoal' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     """What users need; Python would list every module that happens to be imported."""
-    return __all__
+    return sorted([*__all__, "open"])

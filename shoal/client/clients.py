@@ -8,13 +8,14 @@ with shoal.Client("http://127.0.0.1:8000") as client:
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 import httpx
 
 from shoal.client.answers import IndexDescription, SearchResponse
+from shoal.client.many import CONCURRENCY, Progress, search_many, search_many_async
 from shoal.client.protocol import DIRECT, ClientProtocol, Steps, Wait
 from shoal.errors import InvalidArgument
 from shoal.modes import Mode
@@ -105,9 +106,27 @@ class Client(_Base):
         """Search for one query, or for several at once; one response for each query, in their order."""
         return self._run(self._protocol.search(query, options))
 
-    def index(self) -> IndexDescription:
+    def search_many(
+        self,
+        queries: Iterable[str],
+        *,
+        concurrency: int = CONCURRENCY,
+        progress: Progress | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> list[SearchResponse]:
+        """Search for any number of queries, `concurrency` of them at once; one response for each, in their order.
+
+        progress: called after each answer with the numbers of those that are there and of all.
+        """
+        return search_many(lambda query: self.search(query, **options), queries, concurrency, progress)
+
+    def describe(self) -> IndexDescription:
         """Describe what the server serves."""
         return self._run(self._protocol.index())
+
+    def index(self) -> IndexDescription:
+        """Describe what the server serves: the same as `describe`."""
+        return self.describe()
 
     def activate(self, version: str) -> IndexDescription:
         """Make a published version the active one; returns when it answers queries."""
@@ -181,9 +200,27 @@ class AsyncClient(_Base):
         """Search for one query, or for several at once; one response for each query, in their order."""
         return await self._run(self._protocol.search(query, options))
 
-    async def index(self) -> IndexDescription:
+    async def search_many(
+        self,
+        queries: Iterable[str],
+        *,
+        concurrency: int = CONCURRENCY,
+        progress: Progress | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> list[SearchResponse]:
+        """Search for any number of queries, `concurrency` of them at once; one response for each, in their order.
+
+        progress: called after each answer with the numbers of those that are there and of all.
+        """
+        return await search_many_async(lambda query: self.search(query, **options), queries, concurrency, progress)
+
+    async def describe(self) -> IndexDescription:
         """Describe what the server serves."""
         return await self._run(self._protocol.index())
+
+    async def index(self) -> IndexDescription:
+        """Describe what the server serves: the same as `describe`."""
+        return await self.describe()
 
     async def activate(self, version: str) -> IndexDescription:
         """Make a published version the active one; returns when it answers queries."""

@@ -5,7 +5,6 @@ loop for blocking code and one for asyncio that carry these out.
 """
 
 import email.utils
-import json
 import random
 import re
 import time
@@ -17,6 +16,7 @@ import httpx
 from pydantic import ValidationError
 
 from shoal.client.answers import Answer, IndexDescription, SearchResponse, SearchResponses
+from shoal.client.bodies import render_body
 from shoal.errors import (
     Conflict,
     DeadlineExceeded,
@@ -114,7 +114,7 @@ class ClientProtocol:
         self, method: str, path: str, body: dict[str, Any] | None = None, repeatable: bool = True
     ) -> Steps[Any]:
         """Send until there is an answer, and return its JSON. Raises what the last attempt ended with."""
-        content = None if body is None else self._render_body(body)
+        content = None if body is None else render_body(body)
         deadline = time.monotonic() + self.timeout_s
         attempt = 0
         while True:
@@ -137,12 +137,6 @@ class ClientProtocol:
             if not again or attempt >= self.attempts or time.monotonic() + pause >= deadline:
                 raise error
             yield Wait(pause)
-
-    def _render_body(self, body: dict[str, Any]) -> bytes:
-        try:
-            return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-        except (ValueError, TypeError, RecursionError) as error:
-            raise InvalidArgument(f"the request cannot be sent as JSON: {error}") from None
 
     def _json(self, response: httpx.Response) -> Any:
         try:

@@ -7,20 +7,18 @@ from types import TracebackType
 from typing import Any, Protocol, Self, get_args
 
 from shoal.client.clients import Client
-from shoal.encoders import Encoder, TextVectors, TokenEncoder, load_encoder
+from shoal.encoders import Encoder, load_encoder
 from shoal.errors import InvalidArgument
 from shoal.evaluation.runs import DEPTH, Run
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.modes import Mode, modes_of
-from shoal.records import FloatArray, Passage, Rerank, SearchAnswer, SearchRequest
+from shoal.records import Passage, Rerank, SearchAnswer, SearchRequest
 from shoal.rerankers import Reranker, kind_of, load_reranker
-from shoal.search.pipeline import SearchPipeline
+from shoal.search.local import LocalModels, LocalVersion
 from shoal.serving.plan import NO_RERANKER, check_encoder, plan_serving
 from shoal.settings import EvaluateSettings, ServeSettings
-from shoal.shard.messages import Fetched, ShardHits, ShardSearch
-from shoal.shard.reader import Shard
 from shoal.shard.retrievers import retriever_names
 
 
@@ -130,18 +128,11 @@ class LocalAsker:
         self.reranks = reranker is not None
         self.late = manifest.late is not None
         self._timeout_s = timeout_ms / 1000
-        threads = settings.retriever_threads
-        self._shards = [
-            Shard.open(storage, manifest, entry.shard, cache=cache, threads=threads) for entry in manifest.shards
-        ]
-        self._pipeline = SearchPipeline(
-            _Encoder(encoder),
-            [_Shard(shard) for shard in self._shards],
-            _Reranker(reranker) if reranker else None,
-            settings,
-            reranker_kind=kind_of(settings.reranker) if reranker else None,
-        )
-        self._pipeline.switch_to(manifest)
+        # What is asked in one mode after the other is encoded each time, so that the times can be compared.
+        settings = settings.model_copy(update={"query_cache": 0})
+        kind = kind_of(settings.reranker) if reranker else None
+        self._models = LocalModels(encoder, reranker, settings, kind)
+        self._version = LocalVersion(storage, manifest, self._models, settings, cache)
         self._runner = asyncio.Runner()
 
     def ask(self, query: str, mode: Mode, rerank: Rerank, top_k: int) -> tuple[list[str], bool]:
@@ -163,11 +154,11 @@ class LocalAsker:
             explain=explain,
             mode=mode,
         )
-        return self._runner.run(self._pipeline.search(request))
+        return self._runner.run(self._version.search([request]))[0]
 
     def passage(self, shard: int, row: int) -> Passage:
         """Return the passage in a row of a shard."""
-        return self._shards[shard].fetch([row]).passages[0]
+        return self._version.passage(shard, row)
 
     def __enter__(self) -> Self:
         return self
@@ -176,42 +167,8 @@ class LocalAsker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._runner.close()
-        for shard in self._shards:
-            shard.close()
-
-
-class _Encoder:
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-
-    async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
-        return self._encoder.encode_queries(queries)
-
-    async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
-        assert isinstance(self._encoder, TokenEncoder)
-        return self._encoder.encode_query_tokens(queries)
-
-
-class _Shard:
-    def __init__(self, shard: Shard) -> None:
-        self._shard = shard
-
-    async def search(self, batch: ShardSearch, deadline: float) -> ShardHits:
-        return self._shard.search(batch.queries, batch.top_k, batch.with_passages)
-
-    async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
-        return self._shard.fetch(rows, with_vectors)
-
-    async def score(self, version: str, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
-        return self._shard.score(query, rows)
-
-
-class _Reranker:
-    def __init__(self, reranker: Reranker) -> None:
-        self._reranker = reranker
-
-    async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
-        return self._reranker.score(query, passages)
+        self._version.close()
+        self._models.close()
 
 
 def planned(settings: EvaluateSettings, asker: Asker) -> list[tuple[Mode, Rerank]]:

@@ -1,4 +1,4 @@
-"""Blocking work off the event loop of a replica."""
+"""Blocking work off an event loop."""
 
 import asyncio
 import time
@@ -39,3 +39,7 @@ class Threads:
     def wait(self, work: Callable[..., Any], *args: Any) -> None:
         """Run `work(*args)` in a thread and wait: to warm up, because what torch prepares is kept for each thread."""
         self._pool.submit(work, *args).result()
+
+    def close(self) -> None:
+        """Take no more work, and end the threads once they have done what they do now; what waits is never begun."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

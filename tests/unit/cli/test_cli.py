@@ -247,7 +247,7 @@ def test_what_is_looked_for_is_what_the_extras_declare() -> None:
 
 
 def test_the_package_shows_what_users_need() -> None:
-    assert dir(shoal) == ["AsyncClient", "Client", "__version__", "errors"]
+    assert dir(shoal) == ["AsyncClient", "AsyncIndex", "Client", "Index", "__version__", "errors", "open"]
     assert all(hasattr(shoal, name) for name in dir(shoal))
 
 

@@ -1,0 +1,218 @@
+"""The engine of an index root in this process: it searches the current version, and follows CURRENT."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from shoal.engine.description import IndexDescription
+from shoal.engine.models import load_models
+from shoal.errors import Conflict, EncoderMismatch, InvalidArgument, NotFound, ShoalError, Unavailable
+from shoal.index_root import versions
+from shoal.index_root.cache import ShardCache
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
+from shoal.records import FloatArray, SearchAnswer, SearchRequest
+from shoal.search.local import LocalModels, LocalVersion
+from shoal.serving.plan import plan_serving
+from shoal.settings import ServeSettings
+
+logger = logging.getLogger(__name__)
+
+REFUSED_S = 60.0
+"""Seconds before a version that was found broken is tried again: finding that out reads all of it."""
+
+
+class LocalEngine:
+    """Searches an index root in this process. All of its coroutines belong to one event loop.
+
+    It searches and follows versions as a server does, with the same settings and the same errors. A version with
+    another number of shards is served too; one of another encoder is not, until the engine is opened again.
+
+    Args:
+        settings: of the search, and which index root.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._storage = Storage(settings.index)
+        self._cache = None if self._storage.is_local else ShardCache(settings.cache_dir, settings.cache_bytes)
+        self._lock = asyncio.Lock()
+        self._models: LocalModels | None = None
+        self._version: LocalVersion | None = None
+        self._previous: str | None = None
+        self._problem: str | None = None
+        self._refused: tuple[str | None, float] = (None, 0.0)
+        self._watching: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Load the models and the current version or, if that is broken, the one before; then follow CURRENT.
+
+        Raises NotFound if there is nothing to serve, CorruptIndex, EncoderMismatch, ModelUnavailable, InvalidArgument.
+        """
+        async with self._lock:
+            current = await asyncio.to_thread(versions.read_current, self._storage)
+            if current is None:
+                raise NotFound(f"{self._storage.place()} has no published index version; build one with `shoal build`")
+            try:
+                await self._go_to(current.version, current.previous)
+            except (Conflict, NotFound) as error:
+                if current.previous is None:
+                    raise
+                await self._fall_back(current, error)
+        self._watching = asyncio.create_task(self._watch())
+
+    async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
+        """Answer several queries at once, in order; see `shoal.search.pipeline.SearchPipeline.search_all`."""
+        return await self._opened().search(requests)
+
+    async def embed(self, texts: Sequence[str], input_type: str, deadline: float) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order: the vectors that the index compares.
+
+        input_type: `query` or `passage`, which the encoder reads in different ways.
+        """
+        encoder = self._loaded().encoder
+        encode = encoder.encode if input_type == "query" else encoder.encode_passages
+        size = self.settings.max_batch  # searches get their turn between two batches
+        batches = [texts[start : start + size] for start in range(0, max(1, len(texts)), size)]
+        return np.concatenate([await encode(batch, deadline) for batch in batches])
+
+    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n,), higher is better, in input order. Raises InvalidArgument without a reranker."""
+        reranker = self._loaded().reranker
+        if reranker is None:
+            raise InvalidArgument("there is no reranker here; open the index with one (reranker)")
+        return await reranker.score(query, documents, deadline)
+
+    async def describe(self) -> IndexDescription:
+        """Describe what is served; `problem` says why CURRENT is not, if it is not."""
+        reranker = self.settings.reranker if self._loaded().reranker else None
+        return IndexDescription.of(self._opened().manifest, self._previous, reranker, self._problem)
+
+    async def activate(self, version: str) -> None:
+        """Serve a published version and make it CURRENT. Raises NotFound, Conflict, EncoderMismatch, CorruptIndex."""
+        async with self._lock:
+            opened = await self._open_version(version)
+            try:
+                current = await asyncio.to_thread(versions.activate, self._storage, version)
+            except BaseException:
+                opened.close()
+                raise
+            self._serve(opened, current.previous)
+
+    async def rollback(self) -> None:
+        """Serve the previous version again and make it CURRENT. Raises Conflict when there is none."""
+        current = await asyncio.to_thread(versions.read_current, self._storage)
+        if current is None or current.previous is None:
+            place = self._storage.place()
+            raise Conflict(f"{place} has no previous version to roll back to; activate one by its name")
+        await self.activate(current.previous)
+
+    async def ready(self) -> list[str]:
+        """Name what is missing until the active version can be searched; empty means ready."""
+        return [] if self._version is not None else [f"{self._storage.place()} is being opened"]
+
+    async def refresh(self) -> None:
+        """Look at CURRENT now, and serve what it names; `describe` says why if that cannot be served."""
+        self._refused = (None, 0.0)
+        await self._follow()
+
+    def close(self) -> None:
+        """End the threads, and let go of all files. No search may be under way."""
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._version is not None:
+            self._version.close()
+        if self._models is not None:
+            self._models.close()
+        self._watching = self._version = self._models = None
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.watch_s)
+            await self._follow()
+
+    async def _follow(self) -> None:
+        """Look at CURRENT once. Never raises: what cannot be served is a problem that `describe` and the log tell."""
+        async with self._lock:
+            try:
+                current = await asyncio.to_thread(versions.read_current, self._storage)
+                if current is None:
+                    raise NotFound(f"{self._storage.place()} has no current version; build or activate one")
+                if current.version == self._opened().manifest.version:
+                    self._previous, self._problem = current.previous, None
+                elif not self._refuses(current.version):
+                    await self._try(current)
+            except Exception as error:
+                self._set_problem(f"CURRENT cannot be served: {error}")
+
+    async def _try(self, current: versions.Current) -> None:
+        try:
+            await self._go_to(current.version, current.previous)
+        except Exception as error:
+            if isinstance(error, Conflict | NotFound) and error.retry_after_s is None:
+                self._refused = (current.version, self._clock() + REFUSED_S)
+            self._set_problem(f"{current.version} cannot be served: {error}")
+
+    def _refuses(self, version: str) -> bool:
+        refused, until = self._refused
+        return version == refused and self._clock() < until
+
+    async def _fall_back(self, current: versions.Current, error: ShoalError) -> None:
+        """Serve the version before one that is broken. Raises why that one is, if neither can be served."""
+        assert current.previous is not None
+        try:
+            await self._go_to(current.previous, None)
+        except Exception:
+            raise error from None
+        self._refused = (current.version, self._clock() + REFUSED_S)
+        self._set_problem(f"{current.version} cannot be served: {error}")
+
+    async def _go_to(self, version: str, previous: str | None) -> None:
+        self._serve(await self._open_version(version), previous)
+
+    async def _open_version(self, version: str) -> LocalVersion:
+        """Open and verify a version, and load the models if none are loaded yet."""
+        if self._models is None:
+            plan = await asyncio.to_thread(plan_serving, self.settings, version)
+            self._models = await asyncio.to_thread(load_models, plan, self.settings)
+            manifest = plan.manifest
+        else:
+            manifest = await asyncio.to_thread(versions.read_manifest, self._storage, version)
+            self._check_encoder(manifest, self._models)
+        return await asyncio.to_thread(LocalVersion, self._storage, manifest, self._models, self.settings, self._cache)
+
+    @staticmethod
+    def _check_encoder(manifest: Manifest, models: LocalModels) -> None:
+        if not models.fingerprint.matches(manifest.encoder):
+            raise EncoderMismatch(
+                f"version {manifest.version} was built with {manifest.encoder}, and queries are encoded here with "
+                f"{models.fingerprint}; close the index and open it again"
+            )
+
+    def _serve(self, version: LocalVersion, previous: str | None) -> None:
+        """Answer new searches from a version; those under way end with the one that they have begun with."""
+        before, self._version = self._version, version
+        self._previous, self._problem = previous, None
+        if before is not None:
+            before.close()
+        logger.info("serving index version %s", version.manifest.version)
+
+    def _set_problem(self, problem: str) -> None:
+        if problem != self._problem:
+            logger.error("%s", problem)
+        self._problem = problem
+
+    def _opened(self) -> LocalVersion:
+        if self._version is None:
+            raise Unavailable("this index is not open; open it")
+        return self._version
+
+    def _loaded(self) -> LocalModels:
+        if self._models is None:
+            raise Unavailable("this index is not open; open it")
+        return self._models

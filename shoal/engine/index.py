@@ -1,0 +1,259 @@
+"""An index root, opened in this process: for blocking code and for asyncio.
+
+with shoal.open("./index") as index:
+    for result in index.search("how do fish sleep", top_n=3).results:
+        print(result.score, result.text)
+"""
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import CancelledError, Future
+from os import PathLike
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from shoal.client.answers import IndexDescription, SearchResponse
+from shoal.client.many import CONCURRENCY, Progress, search_many, search_many_async
+from shoal.engine.calls import EngineCalls, read_settings
+from shoal.engine.engine import LocalEngine
+from shoal.engine.loop import LoopThread
+from shoal.errors import Unavailable
+from shoal.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from shoal.client.clients import SearchOptions
+
+T = TypeVar("T")
+Call = Callable[[EngineCalls], Coroutine[Any, Any, T]]
+
+
+class _Opened:
+    """An engine that is open, and the thread in whose event loop it runs. Raises what opening raises."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._thread = LoopThread("shoal index")
+        self._calls = EngineCalls(LocalEngine(settings))
+        self._closed = False
+        self._closing = threading.Lock()
+        try:
+            self._thread.run(self._calls.engine.open())
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, call: Call[T]) -> "Future[T]":
+        """Start a call. Raises Unavailable once this is closed."""
+        try:
+            if not self._closed:
+                return self._thread.submit(call(self._calls))
+        except RuntimeError:  # closed meanwhile, by another thread
+            pass
+        raise closed()
+
+    def close(self) -> None:
+        """End the engine and the thread; what is under way ends with an error."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._thread.close(self._calls.engine.close)
+
+
+def closed() -> Unavailable:
+    """What a call is told that an index cannot answer any more."""
+    return Unavailable("this index is closed; open it again")
+
+
+class Index:
+    """An index root in this process, with the calls of `shoal.Client`. Safe for several threads.
+
+    It searches with the same pipeline and settings as a server, and gives the same answers. Close it, or use it in a
+    `with` statement: then its threads end, and its files are let go. A version that becomes current is served within
+    `watch_s` seconds, as by a server; `refresh` looks at once.
+
+    Args:
+        index: index root, a local path or a URI.
+        settings: those of `shoal serve` that concern searching, by their names, such as reranker="none".
+
+    Raises:
+        NotFound: there is no index, or no published version.
+        CorruptIndex: a file does not match the manifest, and there is no version before.
+        EncoderMismatch: `encoder` is another one than the index was built with.
+        ModelUnavailable: a model is not to be had.
+        InvalidArgument: a setting is wrong.
+
+    Every call raises the classes of `shoal.errors`, with the message that a server would send.
+    """
+
+    def __init__(self, index: str | PathLike[str], **settings: Any) -> None:
+        self._opened = _Opened(read_settings(index, settings))
+        self._finalizer = weakref.finalize(self, self._opened.close)
+
+    @overload
+    def search(self, query: str, **options: "Unpack[SearchOptions]") -> SearchResponse: ...
+    @overload
+    def search(self, query: list[str], **options: "Unpack[SearchOptions]") -> list[SearchResponse]: ...
+    def search(
+        self, query: str | list[str], **options: "Unpack[SearchOptions]"
+    ) -> SearchResponse | list[SearchResponse]:
+        """Search for one query, or for several at once; one response for each query, in their order."""
+        responses = self._run(lambda calls: calls.search(query, options))
+        return responses[0] if isinstance(query, str) else responses
+
+    def search_many(
+        self,
+        queries: Iterable[str],
+        *,
+        concurrency: int = CONCURRENCY,
+        progress: Progress | None = None,
+        **options: "Unpack[SearchOptions]",
+    ) -> list[SearchResponse]:
+        """Search for any number of queries, `concurrency` of them at once; one response for each, in their order.
+
+        progress: called after each answer with the numbers of those that are there and of all.
+        """
+        return search_many(lambda query: self.search(query, **options), queries, concurrency, progress)
+
+    def describe(self) -> IndexDescription:
+        """Describe the version that is served; its `problem` says why that is not the current one, if it is not."""
+        return self._run(EngineCalls.describe)
+
+    def activate(self, version: str) -> IndexDescription:
+        """Make a published version the active one; returns when it answers queries."""
+        return self._run(lambda calls: calls.activate(version))
+
+    def rollback(self) -> IndexDescription:
+        """Return to the version that was active before."""
+        return self._run(EngineCalls.rollback)
+
+    def refresh(self) -> IndexDescription:
+        """Look now whether another version has become current, and serve it."""
+        return self._run(EngineCalls.refresh)
+
+    def ready(self) -> bool:
+        """Whether queries can be answered now."""
+        try:
+            return self._run(EngineCalls.ready)
+        except Unavailable:
+            return False
+
+    def close(self) -> None:
+        """End the threads, and let go of the files; what other threads wait for raises Unavailable."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, call: Call[T]) -> T:
+        future = self._opened.submit(call)
+        try:
+            return future.result()
+        except CancelledError:
+            raise closed() from None
+        except BaseException:
+            future.cancel()  # an interrupt of the wait
+            raise
+
+
+class AsyncIndex:
+    """An index root in this process, for asyncio: the same as `Index`, with `await`.
+
+    async with shoal.AsyncIndex("./index") as index:
+        answer = await index.search("how do fish sleep")
+
+    It is opened by `async with`, or by `await index.open()`, which raise what `Index` does; settings that are wrong
+    raise at once. Its work is done in threads of its own, whichever event loop asks.
+    """
+
+    def __init__(self, index: str | PathLike[str], **settings: Any) -> None:
+        self._settings = read_settings(index, settings)
+        self._opened: _Opened | None = None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    async def open(self) -> Self:
+        """Load the models and the current version; nothing happens if that is done."""
+        if self._opened is None:
+            self._opened = await asyncio.to_thread(_Opened, self._settings)
+            self._finalizer = weakref.finalize(self, self._opened.close)
+        return self
+
+    @overload
+    async def search(self, query: str, **options: "Unpack[SearchOptions]") -> SearchResponse: ...
+    @overload
+    async def search(self, query: list[str], **options: "Unpack[SearchOptions]") -> list[SearchResponse]: ...
+    async def search(
+        self, query: str | list[str], **options: "Unpack[SearchOptions]"
+    ) -> SearchResponse | list[SearchResponse]:
+        """Search for one query, or for several at once; one response for each query, in their order."""
+        responses = await self._run(lambda calls: calls.search(query, options))
+        return responses[0] if isinstance(query, str) else responses
+
+    async def search_many(
+        self,
+        queries: Iterable[str],
+        *,
+        concurrency: int = CONCURRENCY,
+        progress: Progress | None = None,
+        **options: "Unpack[SearchOptions]",
+    ) -> list[SearchResponse]:
+        """Search for any number of queries, `concurrency` of them at once; one response for each, in their order.
+
+        progress: called after each answer with the numbers of those that are there and of all.
+        """
+        return await search_many_async(lambda query: self.search(query, **options), queries, concurrency, progress)
+
+    async def describe(self) -> IndexDescription:
+        """Describe the version that is served; its `problem` says why that is not the current one, if it is not."""
+        return await self._run(EngineCalls.describe)
+
+    async def activate(self, version: str) -> IndexDescription:
+        """Make a published version the active one; returns when it answers queries."""
+        return await self._run(lambda calls: calls.activate(version))
+
+    async def rollback(self) -> IndexDescription:
+        """Return to the version that was active before."""
+        return await self._run(EngineCalls.rollback)
+
+    async def refresh(self) -> IndexDescription:
+        """Look now whether another version has become current, and serve it."""
+        return await self._run(EngineCalls.refresh)
+
+    async def ready(self) -> bool:
+        """Whether queries can be answered now."""
+        try:
+            return await self._run(EngineCalls.ready)
+        except Unavailable:
+            return False
+
+    async def close(self) -> None:
+        """End the threads, and let go of the files; what other tasks wait for raises Unavailable."""
+        if self._finalizer is not None:
+            await asyncio.to_thread(self._finalizer)
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _run(self, call: Call[T]) -> T:
+        if self._opened is None:
+            raise Unavailable("this index is not open; use `async with`, or await its open()")
+        future = self._opened.submit(call)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # the caller was cancelled, and with it the call
+            raise closed() from None

@@ -1,0 +1,233 @@
+"""An index version searched in this process: the pipeline over models and shards that lie here, without Ray.
+
+Models and shards compute in threads, so that the event loop goes on meanwhile.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from shoal.encoders import Encoder, TextVectors, TokenEncoder
+from shoal.errors import InvalidArgument
+from shoal.index_root.cache import ShardCache
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
+from shoal.records import FloatArray, Passage, SearchAnswer, SearchRequest
+from shoal.rerankers import Reranker
+from shoal.search.batching import Batcher
+from shoal.search.pipeline import SearchPipeline
+from shoal.search.query_cache import QueryCache
+from shoal.settings import ServeSettings
+from shoal.shard.messages import Fetched, ShardHits, ShardSearch
+from shoal.shard.reader import Shard
+from shoal.system.machine import usable_cores
+from shoal.system.threads import Threads
+
+RERANK_QUERIES = 8
+"""Queries that the reranker scores together at most."""
+OPENING_THREADS = 4
+"""Shards that are opened side by side: their files are read and hashed."""
+
+
+class LocalEncoder:
+    """An encoder in a thread: an `EncodeService`. remembered: queries whose vectors are kept."""
+
+    def __init__(self, encoder: Encoder, thread: Threads, remembered: int) -> None:
+        self._encoder = encoder
+        self._thread = thread
+        self._cache = QueryCache(encoder.encode_queries, remembered)
+
+    async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order."""
+        return await self._thread.run(deadline, self._cache.encode_queries, queries)
+
+    async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
+        """Return the vectors and those of the tokens, in input order; they are not remembered."""
+        if not isinstance(self._encoder, TokenEncoder):
+            raise InvalidArgument(
+                "the encoder of this index has no token vectors; leave rerank late out", param="rerank"
+            )
+        return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
+
+    async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order: the vectors that a build gives these texts."""
+        return await self._thread.run(deadline, self._encoder.encode_passages, texts)
+
+
+class LocalReranker:
+    """A reranker in a thread, which scores the passages of several waiting queries together: a `RerankService`."""
+
+    def __init__(self, reranker: Reranker, thread: Threads, max_waiting: int) -> None:
+        self._reranker = reranker
+        self._thread = thread
+        self._batcher: Batcher[_Pairs, FloatArray] = Batcher(
+            self._score_batch,
+            max_batch=RERANK_QUERIES,
+            max_waiting=max_waiting,
+            cost=lambda item: len(item.pairs),
+            name="reranker",
+        )
+
+    async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n,), higher is better, in input order."""
+        return await self._batcher.submit(_Pairs([(query, passage) for passage in passages], deadline), deadline)
+
+    async def _score_batch(self, batch: list["_Pairs"]) -> list[FloatArray]:
+        pairs = [pair for item in batch for pair in item.pairs]
+        latest = max(item.deadline for item in batch)
+        scores = await self._thread.run(latest, self._reranker.score_pairs, pairs)
+        return np.split(scores, np.cumsum([len(item.pairs) for item in batch[:-1]]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """(query, passage) pairs of one query, and its deadline in seconds since the epoch."""
+
+    pairs: list[tuple[str, str]]
+    deadline: float
+
+
+class LocalShard:
+    """An opened shard, searched in threads: a `ShardService` of the one version that it belongs to."""
+
+    def __init__(self, shard: Shard, threads: Threads) -> None:
+        self._shard = shard
+        self._threads = threads
+
+    async def search(self, batch: ShardSearch, deadline: float) -> ShardHits:
+        """Search for a batch of queries."""
+        return await self._threads.run(deadline, self._shard.search, batch.queries, batch.top_k, batch.with_passages)
+
+    async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
+        """Return the passages (and, if asked for, the vectors) of rows, in the order asked."""
+        return await self._threads.run(deadline, self._shard.fetch, rows, with_vectors)
+
+    async def score(self, version: str, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
+        """Return, float32 (n,), what late interaction gives rows by their stored token vectors."""
+        return await self._threads.run(deadline, self._shard.score, query, rows)
+
+
+class LocalModels:
+    """The models of a search in this process, each in a thread of its own.
+
+    Args:
+        encoder: of queries, and of passages for who asks for their vectors.
+        reranker: the second stage; None for none.
+        settings: of the search.
+        reranker_kind: what the reranker is (`shoal.rerankers.kind_of`); None without one.
+        shared: the reranker computes with this very encoder, so that both need one thread.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        reranker: Reranker | None,
+        settings: ServeSettings,
+        reranker_kind: str | None = None,
+        shared: bool = False,
+    ) -> None:
+        # One thread each: models are not safe for concurrent calls.
+        self._threads = [Threads(1, "encoder")]
+        if reranker is not None and not shared:
+            self._threads.append(Threads(1, "reranker"))
+        self.fingerprint = encoder.fingerprint()
+        self.encoder = LocalEncoder(encoder, self._threads[0], settings.query_cache)
+        self.reranker = LocalReranker(reranker, self._threads[-1], settings.max_waiting) if reranker else None
+        self.reranker_kind = reranker_kind
+
+    def close(self) -> None:
+        """End the threads, once what they compute is done."""
+        for threads in self._threads:
+            threads.close()
+
+
+class LocalVersion:
+    """An index version, opened in this process. Its searches belong to one event loop.
+
+    Args:
+        storage: the index root.
+        manifest: of the version.
+        models: for its searches; whoever made them closes them.
+        settings: of the search.
+        cache: where shards of a remote root are kept on this machine; None for a local root.
+
+    Raises:
+        InvalidArgument: the root is remote, and there is no cache.
+        CorruptIndex: a file does not match the manifest.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        manifest: Manifest,
+        models: LocalModels,
+        settings: ServeSettings,
+        cache: ShardCache | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self._searches = 0
+        self._closed = False
+        self.shards = open_shards(storage, manifest, settings, cache)
+        # As many as can compute at once, and one more that fetches texts meanwhile.
+        self._threads = Threads(min(len(self.shards), usable_cores()) + 1, "shards")
+        self._pipeline = SearchPipeline(
+            models.encoder,
+            [LocalShard(shard, self._threads) for shard in self.shards],
+            models.reranker,
+            settings,
+            reranker_kind=models.reranker_kind,
+        )
+        self._pipeline.switch_to(manifest)
+
+    async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
+        """Answer several queries at once, in order; see `SearchPipeline.search_all`."""
+        self._searches += 1
+        try:
+            return await self._pipeline.search_all(requests)
+        finally:
+            self._searches -= 1
+            self._release_unused()
+
+    def passage(self, shard: int, row: int) -> Passage:
+        """Return the passage in a row of a shard."""
+        return self.shards[shard].fetch([row]).passages[0]
+
+    def close(self) -> None:
+        """End the threads and let the cache evict the files, once the searches under way have ended.
+
+        Files stay mapped until the last reference to this object is gone.
+        """
+        self._closed = True
+        self._release_unused()
+
+    def _release_unused(self) -> None:
+        if self._closed and not self._searches:
+            self._threads.close()
+            for shard in self.shards:
+                shard.close()
+
+
+def open_shards(storage: Storage, manifest: Manifest, settings: ServeSettings, cache: ShardCache | None) -> list[Shard]:
+    """Open and verify every shard of a version, in order. Raises what `Shard.open` raises; then none stays open."""
+
+    def open_shard(number: int) -> Shard:
+        return Shard.open(
+            storage,
+            manifest,
+            number,
+            cache=cache,
+            threads=settings.retriever_threads,
+            filter_cache_bytes=settings.filter_cache_bytes,
+        )
+
+    with ThreadPoolExecutor(OPENING_THREADS) as pool:
+        opening = [pool.submit(open_shard, entry.shard) for entry in manifest.shards]
+    try:
+        return [future.result() for future in opening]
+    except BaseException:
+        for future in opening:
+            if not future.exception():
+                future.result().close()
+        raise

@@ -1,0 +1,43 @@
+"""An index is searched in the same way wherever that is done."""
+
+from collections.abc import Iterator
+from inspect import iscoroutinefunction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shoal
+from shoal.engine.loop import LoopThread
+from tests.support.engine_contract import SETTINGS, EngineContract
+
+
+class TestInThisProcess(EngineContract):
+    @pytest.fixture(scope="class")
+    def engine(self, engine_root: Path) -> Iterator[shoal.Index]:
+        with shoal.open(engine_root, **SETTINGS) as index:
+            yield index
+
+
+class Blocking:
+    """Calls what is awaitable from blocking code."""
+
+    def __init__(self, index: shoal.AsyncIndex, loop: LoopThread) -> None:
+        self._index = index
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._index, name)
+        assert iscoroutinefunction(method)
+        return lambda *arguments, **options: self._loop.run(method(*arguments, **options))
+
+
+class TestWithAsyncio(EngineContract):
+    @pytest.fixture(scope="class")
+    def engine(self, engine_root: Path) -> Iterator[Blocking]:
+        loop = LoopThread("test")
+        index = shoal.AsyncIndex(engine_root, **SETTINGS)
+        loop.run(index.__aenter__())
+        yield Blocking(index, loop)
+        loop.run(index.__aexit__(None, None, None))
+        loop.close(lambda: None)

@@ -1,0 +1,229 @@
+"""What holds wherever an index is searched: in this process, by `shoal serve --local`, by a server on Ray.
+
+class TestMine(EngineContract):
+    @pytest.fixture(scope="class")
+    def engine(self, engine_root: Path) -> Iterator[Asker]:
+        with shoal.open(engine_root, **SETTINGS) as index:
+            yield index
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shoal
+from shoal.client.answers import IndexDescription, SearchResponse
+from shoal.encoders import load_encoder
+from shoal.errors import Conflict, InvalidArgument, NotFound, ShoalError
+from shoal.index_root import versions
+from shoal.index_root.storage import Storage
+from shoal.settings import EncoderSettings, LateSettings, LexicalSettings
+from tests.support.indexes import passages, publish
+
+COUNT = 60
+SETTINGS: dict[str, Any] = {"reranker": "overlap", "watch_s": 0.1, "max_top_k": 50, "max_queries": 4}
+"""How every engine is opened."""
+QUERIES = ["the black otter n8", "green snail", "number n33", "white frog n59"]
+PATIENCE_S = 60.0
+
+Asker = shoal.Index | shoal.Client
+
+
+def publish_versions(root: Path) -> None:
+    """Publish v1, which is current, v2, and v3 with a file that is broken."""
+    for version in ("v1", "v2", "v3"):
+        content = passages(COUNT, marker=f"of-{version}")
+        late = LateSettings(late_interaction="stored", late_dims=32, late_bits=8)
+        publish(root, version, content, activate=version == "v1", lexical=LexicalSettings(), late=late)
+    next((root / "versions" / "v3").rglob("passages.arrow")).write_bytes(b"broken")
+
+
+def comparable(response: SearchResponse) -> dict[str, Any]:
+    """What two engines must agree in: all but the request's id, and how long it took."""
+    fields = response.model_dump(mode="json", exclude={"id", "timings_ms", "explain"})
+    for result in fields["results"]:
+        for name in ("score", "retrieval_score", "rerank_score"):
+            result[name] = None if result[name] is None else round(result[name], 5)
+    return fields
+
+
+class EngineContract:
+    """The calls of `shoal.Client`, whoever answers them."""
+
+    @pytest.fixture(scope="class")
+    def engine_root(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        root = tmp_path_factory.mktemp("contract") / "index"
+        publish_versions(root)
+        return root
+
+    @pytest.fixture
+    def asker(self, engine: Asker) -> Asker:
+        """The engine, with v1 being served."""
+        if engine.describe().version != "v1":
+            engine.activate("v1")
+        return engine
+
+    @pytest.fixture
+    def reference(self, engine_root: Path, asker: Asker) -> Iterator[shoal.Index]:
+        """Another engine, in this process, that has v1 too."""
+        with shoal.open(engine_root, **SETTINGS) as index:
+            yield index
+
+    def test_what_is_nearest_is_found(self, asker: Asker) -> None:
+        encoder = load_encoder(EncoderSettings(encoder="hashing:64"))
+        content = passages(COUNT, marker="of-v1")
+        vectors = encoder.encode_passages([passage.content for passage in content])
+        cosines = vectors @ encoder.encode_queries([QUERIES[0]])[0]
+        answer = asker.search(QUERIES[0], top_k=20, mode="dense", rerank=False)
+        assert isinstance(answer, SearchResponse)
+        np.testing.assert_allclose([result.score for result in answer.results], np.sort(cosines)[::-1][:20], atol=1e-5)
+        assert [cosines[int(result.id[1:])] for result in answer.results] == pytest.approx(
+            [result.score for result in answer.results], abs=1e-5
+        )
+        assert answer.results[0].text == "the black otter number n8 of-v1"
+        assert answer.results[0].metadata == {"number": 8}
+        assert (answer.index_version, answer.mode, answer.reranked, answer.degraded) == ("v1", "dense", False, None)
+        assert (answer.coverage.shards, answer.coverage.answered, answer.coverage.fraction) == (2, 2, 1.0)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"top_k": 30, "top_n": 7, "mode": "hybrid"},
+            {"rerank": "late", "top_n": 3},
+            {"rerank": False, "mode": "lexical"},
+            {"filter": {"number": {"$gte": 30}}, "include": ["metadata", "vector"]},
+            {"include": [], "recall": 0.9, "mode": "dense", "timeout_ms": 30_000},
+        ],
+    )
+    def test_every_engine_gives_the_same_answer(
+        self, asker: Asker, reference: shoal.Index, options: dict[str, Any]
+    ) -> None:
+        for query in QUERIES:
+            assert comparable(asker.search(query, **options)) == comparable(reference.search(query, **options))
+
+    def test_the_plan_is_explained(self, asker: Asker) -> None:
+        explained = asker.search(QUERIES[0], top_k=5, explain=True).explain
+        assert explained is not None
+        assert len(explained["candidates"]) == 5
+        assert asker.search(QUERIES[0]).explain is None
+
+    def test_several_queries_are_answered_in_their_order(self, asker: Asker) -> None:
+        answers = asker.search(QUERIES, top_n=1)
+        assert [answer.results[0].id for answer in answers] == [
+            asker.search(query, top_n=1).results[0].id for query in QUERIES
+        ]
+        assert len({answer.id for answer in answers}) == len(QUERIES)
+
+    def test_many_queries_are_answered_in_their_order(self, asker: Asker) -> None:
+        progress: list[tuple[int, int]] = []
+        queries = [f"number n{number}" for number in range(COUNT)]
+        answers = asker.search_many(
+            iter(queries),
+            concurrency=4,
+            progress=lambda done, all_: progress.append((done, all_)),
+            mode="lexical",
+            rerank=False,
+            top_n=1,
+        )
+        assert [answer.results[0].id for answer in answers] == [f"p{number}" for number in range(COUNT)]
+        assert progress == [(done, COUNT) for done in range(1, COUNT + 1)]
+        with pytest.raises(InvalidArgument, match="top_k"):
+            asker.search_many(queries, top_k=0)
+        for wrong in ({"queries": "one string"}, {"queries": [], "concurrency": 0}):
+            with pytest.raises(InvalidArgument):
+                asker.search_many(**wrong)
+        assert asker.search_many([]) == []
+
+    def test_several_threads_may_ask(self, asker: Asker) -> None:
+        expected = [comparable(asker.search(query)) for query in QUERIES]
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(asker.search, QUERIES * 8))
+        assert [comparable(answer) for answer in answers] == expected * 8
+
+    @pytest.mark.parametrize(
+        ("options", "param"),
+        [
+            ({"top_k": 0}, "top_k"),
+            ({"top_k": 51}, "top_k"),
+            ({"top_k": 5, "top_n": 6}, "top_n"),
+            ({"top_k": 5.5}, "top_k"),
+            ({"query": " "}, "query"),
+            ({"query": ["fish", ""]}, "query[1]"),
+            ({"query": ["fish"] * 5}, "query"),
+            ({"query": 7}, "query"),
+            ({"mode": "sparse"}, "mode"),
+            ({"rerank": "yes"}, "rerank"),
+            ({"filter": {"number": {"$near": 3}}}, "filter.number.$near"),
+            ({"filter": {"unknown": 3}}, "filter.unknown"),
+            ({"include": ["texts"]}, "include[0]"),
+            ({"recall": 2}, "recall"),
+            ({"timeout_ms": 0}, "timeout_ms"),
+            ({"explain": "no"}, "explain"),
+            ({"unknown": 1}, "unknown"),
+            ({"filter": {"number": float("nan")}}, None),
+            ({"query": "\udcff"}, None),
+        ],
+    )
+    def test_every_engine_refuses_the_same_with_the_same_words(
+        self, asker: Asker, reference: shoal.Index, options: Any, param: str | None
+    ) -> None:
+        query = options.pop("query", "fish")
+        errors = []
+        for each in (asker, reference):
+            with pytest.raises(InvalidArgument) as raised:
+                each.search(query, **options)
+            errors.append(raised.value)
+        assert errors[0].param == param
+        assert (errors[0].message, errors[0].param) == (errors[1].message, errors[1].param)
+        options["query"] = query
+
+    def test_versions_change_and_come_back(self, asker: Asker) -> None:
+        description = asker.activate("v2")
+        assert isinstance(description, IndexDescription)
+        assert (description.version, description.previous) == ("v2", "v1")
+        answer = asker.search(QUERIES[0])
+        assert (answer.index_version, answer.results[0].text) == ("v2", "the black otter number n8 of-v2")
+        assert asker.rollback().version == "v1"
+        assert asker.search(QUERIES[0]).index_version == "v1"
+
+    @pytest.mark.parametrize(
+        ("version", "error"), [("v9", NotFound), ("v3", Conflict), ("../v1", InvalidArgument), ("", InvalidArgument)]
+    )
+    def test_a_version_that_cannot_be_served_changes_nothing(
+        self, asker: Asker, version: str, error: type[ShoalError]
+    ) -> None:
+        with pytest.raises(error):
+            asker.activate(version)
+        assert asker.describe().version == "v1"
+        assert asker.search(QUERIES[0]).index_version == "v1"
+
+    def test_what_is_served_is_described(self, asker: Asker) -> None:
+        description = asker.describe()
+        assert (description.version, description.passages, description.shards, description.dim) == ("v1", COUNT, 2, 64)
+        assert set(description.modes) == {"dense", "lexical", "hybrid"}
+        assert description.late_interaction == "stored"
+        assert set(description.fields) == {"number"}
+        assert description.models == {"encoder": "hashing:64", "reranker": "overlap"}
+        assert asker.ready()
+
+    def test_a_version_that_becomes_current_is_noticed(self, asker: Asker, engine_root: Path) -> None:
+        storage = Storage(str(engine_root))
+        versions.activate(storage, "v2")
+        wait(lambda: asker.describe().version == "v2")
+        assert asker.search(QUERIES[0]).index_version == "v2"
+        versions.activate(storage, "v1")
+        wait(lambda: asker.describe().version == "v1")
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    """Wait until something has been noticed, which takes what `watch_s` says."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it has not been noticed"
+        time.sleep(0.02)
