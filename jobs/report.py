@@ -38,11 +38,11 @@ class Losses:
     def rows(self) -> list[tuple[str, str]]:
         """Lines of the table: the reasons, and what came of them."""
         shown = [
-            ("", f"{loss.records:,} x {printable(loss.reason)}, first in {printable(loss.location)}")
+            ("", f"{printable(loss.location)}: {printable(loss.reason)}{_likewise(loss.records - 1)}")
             for loss in self.reasons[:REASONS]
         ]
         if further := sum(loss.records for loss in self.reasons[REASONS:]):
-            shown.append(("", f"{further:,} x other reasons"))
+            shown.append(("", f"and {further:,} for other reasons"))
         if self.refused:
             shown.append(
                 (
@@ -52,6 +52,10 @@ class Losses:
                 )
             )
         return shown
+
+
+def _likewise(records: int) -> str:
+    return f", and {records:,} more like it" if records else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class Summary:
     gate: dict[str, Any] | None = None
     """What the gate measured, why it refused the version and which queries fell; None without a gate."""
     rejected_examples: list[dict[str, Any]] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Metadata values that passages lack because they cannot be metadata, by field and reason."""
     losses: Losses | None = None
     """What part of the input gave no passage, and why."""
 
@@ -107,6 +113,7 @@ class Summary:
             ("duplicates", f"{self.duplicates:,}"),
             ("rejected", f"{self.rejected:,}"),
             *self._lost_rows(),
+            *self._left_out_rows(),
             ("shards", f"{self.shards:,}"),
             ("size", format_bytes(self.bytes)),
         ]
@@ -121,6 +128,13 @@ class Summary:
             rows.append(("seconds", ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.seconds.items())))
             rows.append(("speed", f"{self.passages_per_s:,.0f} passages/s"))
         return rows
+
+    def _left_out_rows(self) -> list[tuple[str, str]]:
+        rows = [
+            ("" if number else "left out", f"{count:,} x metadata {printable(field)}")
+            for number, (field, count) in enumerate(list(self.left_out.items())[:REASONS])
+        ]
+        return [*rows, *([("", f"and {len(self.left_out) - REASONS} more")] if len(self.left_out) > REASONS else [])]
 
     def _lost_rows(self) -> list[tuple[str, str]]:
         if self.losses is not None and self.losses.reasons:

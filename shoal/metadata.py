@@ -92,11 +92,12 @@ def declared_types(settings: Iterable[str] | None) -> dict[str, FieldType | None
     return types
 
 
-def convert(value: MetadataValue, kind: FieldType) -> MetadataValue | None:
+def convert(value: MetadataValue, kind: FieldType, separator: str | None = None) -> MetadataValue | None:
     """Return a value as one of a declared type, or None if it does not fit.
 
-    Strings that read as the type fit, because CSV has nothing else: "2020" is an integer, "true" a boolean. A timestamp
-    stays the string that it is, a string is a list of one.
+    Strings that read as the type fit, because CSV has nothing else: "2020" is an integer, "true" a boolean, "[...]" a
+    list if it is JSON. A timestamp stays the string that it is. A string is a list of what stands between separators,
+    blanks around it removed, or of one.
     """
     match kind:
         case "string":
@@ -108,7 +109,7 @@ def convert(value: MetadataValue, kind: FieldType) -> MetadataValue | None:
         case "timestamp":
             return value if isinstance(value, str) and timestamp(value) is not None else None
         case "list":
-            return value if isinstance(value, list) else [value] if isinstance(value, str) else None
+            return value if isinstance(value, list) else _listed(value, separator) if isinstance(value, str) else None
         case "integer" | "number":
             return _number(value, kind)
 
@@ -156,6 +157,20 @@ def _common(kinds: set[FieldType]) -> FieldType | Literal["mixed"]:
     if len(kinds) == 1:
         return next(iter(kinds))
     return next((wider for narrower, wider in _WIDENED if kinds <= narrower), "mixed")
+
+
+def _listed(text: str, separator: str | None) -> list[str] | None:
+    """The list that a string stands for; None for one in brackets that is no JSON list of strings."""
+    bare = text.strip()
+    if bare.startswith("[") and bare.endswith("]"):
+        try:
+            items = json.loads(bare)
+        except (ValueError, RecursionError):
+            return None
+        return items if all(isinstance(item, str) for item in items) else None
+    if separator is None:
+        return [text]
+    return [item for part in text.split(separator) if (item := part.strip())]
 
 
 def _number(value: MetadataValue, kind: FieldType) -> int | float | None:

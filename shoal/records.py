@@ -36,8 +36,8 @@ class Passage:
 
     @property
     def content(self) -> str:
-        """What encoders and rerankers read: the title, if there is one, before the text."""
-        return f"{self.title} {self.text}" if self.title else self.text
+        """What encoders and rerankers read: the title, if there is one, before the text, if there is one."""
+        return f"{self.title} {self.text}" if self.title and self.text else self.title or self.text
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What dataclasses generate looks its fields up for every passage, which takes longer than the passage.

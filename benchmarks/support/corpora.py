@@ -69,7 +69,7 @@ def build(
         codec = read_codec(plan, root)
     for unit in plan.units:
         done = embed_unit(plan, unit, encoder, root, codec)
-        tally.add_unit(done.unit, done.lines, done.rows, len(done.rejected), done.fields)
+        tally.add_commit(done)
     fields = field_types(plan, tally)
     queries = sample_vectors(root, plan.hash, tally.passages, plan.shards, encoder.dim, 0, seed=2)
     for shard in range(plan.shards):

@@ -70,6 +70,8 @@ class Builder:
                 f"{len(unreadable):,} of {len(plan.files):,} files cannot be read and are left out, such as "
                 f"{unreadable[0].name}, which {unreadable[0].unreadable}"
             )
+        if left_out := sorted({column for file in plan.files for column in file.left_out}):
+            self._reporter.say(f"columns that cannot be metadata are left out: {', '.join(left_out)}")
         return plan
 
     def build(self) -> Summary:
@@ -182,7 +184,7 @@ class Builder:
                 while portion := list(islice(units, 16 * _READERS)):
                     for commit in pool.map(partial(read_unit_commit, self.storage, plan.hash), portion):
                         if commit.codec == codec:
-                            tally.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected), commit.fields)
+                            tally.add_commit(commit)
             reused = int(tally.done.sum())
             if reused:
                 self._reporter.say(
@@ -297,6 +299,7 @@ class Builder:
             recall_at_10=manifest.index.recall_at_10,
             gate=None if verdict is None else to_json(verdict),
             losses=losses,
+            left_out=report.left_out,
         )
 
     def _count_losses(self, manifest: Manifest, report: BuildReport) -> Losses:

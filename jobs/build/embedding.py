@@ -69,8 +69,9 @@ def embed(
     try:
         for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
             for row, unit in enumerate(batch["unit"].tolist()):
-                fields = json.loads(batch["fields"][row])
-                tally.add_unit(unit, int(batch["lines"][row]), batch["rows"][row], int(batch["rejected"][row]), fields)
+                fields, left_out = (json.loads(batch[name][row]) for name in ("fields", "left_out"))
+                lines, rejected = int(batch["lines"][row]), int(batch["rejected"][row])
+                tally.add_unit(unit, lines, batch["rows"][row], rejected, fields, left_out)
                 busy.add(*(batch[name][row] for name in ("worker", "started", "ended", "busy_s")))
                 yield unit
     except Exception as error:

@@ -137,6 +137,7 @@ class Embedder:
             "rejected": [len(commit.rejected)],
             "rows": np.array([commit.rows]),
             "fields": [json.dumps(commit.fields)],
+            "left_out": [json.dumps(commit.left_out)],
             "worker": [self._worker],
             "started": [started],
             "ended": [time.time()],

@@ -1,5 +1,6 @@
 """What a running build has finished: one commit record for each unit and each shard, written after their data."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -35,6 +36,8 @@ class UnitCommit(Record):
     """Types of the values of each metadata field; None if there are too many fields."""
     codec: str | None = None
     """Digest of the codec that has rounded its token vectors; None without these."""
+    left_out: dict[str, int] = Field(default_factory=dict)
+    """Metadata values that its passages lack, by field and reason, as in `FieldMapping.left_out`."""
 
 
 class Duplicate(Record):
@@ -94,7 +97,8 @@ class ShardCommit(Record):
 class Tally:
     """What the units and shards of a plan gave, in 25 bytes a unit however large the corpus.
 
-    fields: the types that values of metadata fields have.
+    fields: the types that values of metadata fields have. left_out: metadata values that passages lack, by field and
+    reason.
 
     done: bool (units,). lines, passages, rejected: int64 (units,), 0 for a unit that is not embedded yet.
     shard_rows, shard_passages, shard_duplicates: int64 (shards,); rows = passages + duplicates once a shard is indexed.
@@ -102,6 +106,7 @@ class Tally:
 
     def __init__(self, units: int, shards: int) -> None:
         self.fields = Observed()
+        self.left_out: Counter[str] = Counter()
         self.done: NDArray[np.bool_] = np.zeros(units, np.bool_)
         self.lines: Counts = np.zeros(units, np.int64)
         self.passages: Counts = np.zeros(units, np.int64)
@@ -117,14 +122,20 @@ class Tally:
         rows: Counts | list[int],
         rejected: int,
         fields: Mapping[str, Iterable[FieldType]] | None,
+        left_out: Mapping[str, int],
     ) -> None:
-        """Count one embedded unit. rows: passages for each shard. fields: as in its commit record."""
+        """Count one embedded unit. rows: passages for each shard. fields, left_out: as in its commit record."""
         self.fields.merge(fields)
+        self.left_out.update(left_out)
         self.done[unit] = True
         self.lines[unit] = lines
         self.passages[unit] = int(np.sum(rows))
         self.rejected[unit] = rejected
         self.shard_rows += np.asarray(rows, np.int64)
+
+    def add_commit(self, commit: UnitCommit) -> None:
+        """Count one embedded unit by its commit record."""
+        self.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected), commit.fields, commit.left_out)
 
     def add_shard(self, commit: ShardCommit) -> None:
         """Count one indexed shard."""

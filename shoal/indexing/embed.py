@@ -89,6 +89,7 @@ def embed_unit(
         rejected=_rejected_records(rejected),
         fields=_observed(passages, np.flatnonzero(finite)).kinds,
         codec=digest,
+        left_out=dict(reader.left_out),
     )
     storage.write(layout.unit_commit(plan.hash, unit.number), commit.model_dump_json().encode())
     return commit

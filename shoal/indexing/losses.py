@@ -1,6 +1,7 @@
 """What a build lost: its rejected and repeated records by reason, and what share of the input they are."""
 
 import re
+from collections import Counter
 from typing import Any
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from shoal.errors import CorruptIndex, NotFound
 from shoal.index_root import layout
 from shoal.index_root.manifest import Counts, Manifest, Record
 from shoal.index_root.storage import Storage
+from shoal.indexing.commits import Tally
 from shoal.indexing.plan import Plan
 
 MOST_REASONS = 20
@@ -38,6 +40,8 @@ class BuildReport(Record):
     """Rejected and repeated records by reason, the most frequent first."""
     unreadable: float = 0.0
     """Share of the input's bytes in files of which nothing can be read."""
+    left_out: dict[str, int] = Field(default_factory=dict)
+    """Metadata values that passages lack because they cannot be metadata, by field and reason."""
 
     def share(self, counts: Counts) -> float:
         """Share of the input that gave no passage.
@@ -68,6 +72,15 @@ class LossCounter:
     def by_frequency(self) -> list[Loss]:
         """The groups, the largest first."""
         return sorted(self._groups.values(), key=lambda loss: -loss.records)
+
+
+def count_left_out(plan: Plan, tally: Tally) -> dict[str, int]:
+    """Metadata values that passages lack, by field and reason, the most frequent first; columns count with all rows."""
+    left_out = Counter(tally.left_out)
+    for file in plan.files:
+        for column in file.left_out:
+            left_out[f"{column}: nested"] += file.rows or 0
+    return dict(sorted(left_out.items(), key=lambda item: (-item[1], item[0])))
 
 
 def location_of(record: dict[str, Any]) -> str:

@@ -41,6 +41,8 @@ UNIT_PASSAGES = 4096
 """Passages of one unit, when it is not set and the input is large."""
 LEAST_UNITS = 32
 """Units that a smaller input is cut into all the same, so that many workers share it."""
+_LATER_OPTIONS = ("list_separator",)
+"""Options that are no part of a plan where they are not set, so that versions of before they were are found."""
 LEAST_UNIT = 128
 """Passages of a unit that are worth the cost of its commit."""
 
@@ -288,7 +290,11 @@ def _hash(plan: Plan, sampled: str) -> str:
         "format": PLAN_FORMAT,
         "files": [[file.name, file.bytes, file.mtime_ns, file.unreadable] for file in plan.files],
         "sampled": sampled,
-        "source": plan.source.model_dump(mode="json", exclude={"source"}),
+        "source": {
+            name: value
+            for name, value in plan.source.model_dump(mode="json", exclude={"source"}).items()
+            if name not in _LATER_OPTIONS or value is not None
+        },
         "index": plan.index.model_dump(mode="json"),
         "lexical": plan.lexical.model_dump(mode="json"),
         # The same weights lie under different paths on different machines.

@@ -13,7 +13,7 @@ from shoal.index_root import layout
 from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, LexicalInfo, Manifest, VectorIndexInfo
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import Duplicate, ShardCommit, Tally, read_unit_commit
-from shoal.indexing.losses import BuildReport, LossCounter, location_of, unreadable_share
+from shoal.indexing.losses import BuildReport, LossCounter, count_left_out, location_of, unreadable_share
 from shoal.indexing.plan import Plan
 from shoal.indexing.tokens import describe_tokens
 from shoal.metadata import FieldType, declared_types
@@ -61,7 +61,9 @@ def write_reports(plan: Plan, tally: Tally, storage: Storage) -> list[FileEntry]
     """
     losses = LossCounter()
     rejected = write_rejected(plan, tally, storage, losses)
-    report = BuildReport(lost=losses.by_frequency(), unreadable=unreadable_share(plan))
+    report = BuildReport(
+        lost=losses.by_frequency(), unreadable=unreadable_share(plan), left_out=count_left_out(plan, tally)
+    )
     path = layout.report(plan.version)
     storage.write(path, report.model_dump_json(indent=1).encode() + b"\n")
     return [rejected, _entry(plan, storage, path)]

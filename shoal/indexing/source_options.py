@@ -28,7 +28,9 @@ def resolve_source(settings: BuildSettings, source_format: Format) -> SourceSett
         raise InvalidArgument("columns names a column twice", param="columns")
     _check_vectors(settings, values)
     declared = declared_types(settings.metadata_types)
-    taken = {values["id_field"], values["text_field"], values["title_field"], settings.vectors_field}
+    ids = _id_fields(values["id_field"])
+    # A field that is only a part of the id stays metadata.
+    taken = {*(ids if len(ids) == 1 else ()), values["text_field"], values["title_field"], settings.vectors_field}
     if taken := taken & declared.keys():
         raise InvalidArgument(
             f"metadata_types names {sorted(taken)[0]!r}, which is no metadata", param="metadata_types"
@@ -64,7 +66,23 @@ def _check_vectors(settings: BuildSettings, values: dict[str, Any]) -> None:
             "vectors_field gives one vector for a whole text, chunk_characters cuts it; leave one of them out",
             param="vectors_field",
         )
-    if field in (values["id_field"], values["text_field"], values["title_field"], *(settings.metadata_fields or ())):
+    if field in (
+        *_id_fields(values["id_field"]),
+        values["text_field"],
+        values["title_field"],
+        *(settings.metadata_fields or ()),
+    ):
         raise InvalidArgument(
             f"vectors_field names {field!r}, which is the id, the text, the title or metadata", param="vectors_field"
         )
+
+
+def _id_fields(id_field: str) -> list[str]:
+    """The fields of an id. Raises InvalidArgument unless each has a name and stands there once."""
+    names = [name.strip() for name in id_field.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise InvalidArgument(
+            f"id_field should be a field, or different fields with commas between them, not {id_field!r}",
+            param="id_field",
+        )
+    return names

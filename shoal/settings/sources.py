@@ -21,7 +21,11 @@ class SourceSettings(Settings):
     format: Literal["auto", "jsonl", "parquet", "csv", "tsv", "beir", "text"] = Field(
         "auto", description="Format of the input; auto goes by the file names."
     )
-    id_field: str | None = Field(None, description="Field of the passage id. Default: id, or _id for BEIR.")
+    id_field: str | None = Field(
+        None,
+        description="Field of the passage id, or several with commas between them, such as doi,chunk-id; their values "
+        "are joined by #. Default: id, or _id for BEIR.",
+    )
     text_field: str = Field("text", description="Field of the text.")
     title_field: str | None = Field(
         None, description="Field of a title that is read before the text. Default: none, or title for BEIR."
@@ -40,6 +44,13 @@ class SourceSettings(Settings):
         description="Types of metadata fields for filters, such as year:integer: string, integer, number, boolean, "
         "timestamp, list, or none for a field not to filter by. A passage whose value does not fit is rejected. "
         "Default: what fits all values of the field.",
+    )
+    list_separator: str | None = Field(
+        None,
+        min_length=1,
+        max_length=8,
+        description="What stands between the items of a string in a field that metadata_types declares as a list, such "
+        "as ;. JSON lists are read as such. Default: nothing; CSV and TSV values with ; or | in them are rejected.",
     )
     columns: list[str] | None = Field(None, description="Column names of a CSV or TSV file that has no header line.")
     chunk_characters: int | None = Field(
@@ -62,3 +73,8 @@ class SourceSettings(Settings):
         description="Passages in one unit of work: what is committed, retried and held in memory at once. "
         "Default: 4096, and fewer for a small input.",
     )
+
+    @property
+    def id_fields(self) -> list[str]:
+        """The fields whose values make the passage id."""
+        return [name.strip() for name in (self.id_field or "id").split(",")]

@@ -47,6 +47,8 @@ class InputFile(BaseModel):
     """Line of the first record."""
     columns: list[str] | None = None
     """CSV, TSV: names of the columns. Parquet: the columns to be read."""
+    left_out: list[str] = []
+    """Parquet: columns that cannot be metadata."""
 
     offsets: list[int] | None = None
     """CSV: where its units start, and the end of the last one."""

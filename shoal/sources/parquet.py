@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from shoal.errors import InvalidArgument
+from shoal.metadata import declared_types
 from shoal.records import FloatArray
 from shoal.settings import SourceSettings
 from shoal.sources.files import BLOCK, content
@@ -26,24 +27,28 @@ ROWS = 1024
 
 
 class Description(NamedTuple):
-    """rows: of the file, and of its largest group. columns: those to be read. bytes: what they take uncompressed."""
+    """rows: of the file, and of its largest group. columns: those to be read. bytes: what they take uncompressed.
+
+    left_out: columns that would be metadata and whose type cannot be.
+    """
 
     rows: int
     group: int
     columns: list[str]
     bytes: int
+    left_out: list[str]
 
 
 def describe(stream: "NativeFile", name: str, source: SourceSettings) -> Description:
     """Describe a file from its footer.
 
-    Raises InvalidArgument when a column is missing or has a type that can be no part of any passage, Damaged when it is
-    no Parquet file.
+    Raises InvalidArgument when a column is missing, when it has no vectors, or when it is to be metadata and its type
+    cannot be, Damaged when it is no Parquet file.
     """
     with content(stream):
         file = pq.ParquetFile(stream)
     schema = file.schema_arrow
-    fields = [source.id_field or "id", source.text_field]
+    fields = [*source.id_fields, source.text_field]
     if source.title_field is not None:
         fields.append(source.title_field)
     if source.vectors_field is not None:
@@ -60,17 +65,19 @@ def describe(stream: "NativeFile", name: str, source: SourceSettings) -> Descrip
         )
     others = source.metadata_fields if source.metadata_fields is not None else schema.names
     metadata = [field for field in others if field in schema.names and field not in fields]
-    for field in metadata:
-        if not _is_metadata(schema.field(field).type) and field != "metadata":
-            raise InvalidArgument(
-                f"{name}: column {field!r} of type {schema.field(field).type} cannot be metadata (strings, numbers, "
-                "booleans, lists of strings); name the columns to keep with metadata_fields"
-            )
-    columns = fields + metadata
+    left_out = [field for field in metadata if not _is_metadata(schema.field(field).type) and field != "metadata"]
+    wanted = declared_types(source.metadata_types).keys() | {*(source.metadata_fields or ())}
+    if refused := [field for field in left_out if field in wanted]:
+        raise InvalidArgument(
+            f"{name}: column {refused[0]!r} of type {schema.field(refused[0]).type} cannot be metadata (strings, "
+            "numbers, booleans, lists of strings); leave it out of metadata_fields and metadata_types"
+        )
+    columns = fields + [field for field in metadata if field not in left_out]
     groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
     chunks = (group.column(column) for group in groups for column in range(group.num_columns))
     size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
-    return Description(file.metadata.num_rows, max((group.num_rows for group in groups), default=0), columns, size)
+    largest = max((group.num_rows for group in groups), default=0)
+    return Description(file.metadata.num_rows, largest, columns, size, left_out)
 
 
 def batches(stream: "NativeFile", start: int, stop: int, columns: list[str]) -> Iterator[pa.RecordBatch]:

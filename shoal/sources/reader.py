@@ -1,5 +1,6 @@
 """Reads one part of the input: the records of a byte range, a row range, a spooled piece or a group of text files."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ class PassageReader:
     """Iterates once over a part, in input order: `(record, Passage)` for each passage, `Rejected` for each bad record.
 
     `record` is the place of the record within the part, as in `Rejected`; passages cut from one record share it.
-    After the iteration `lines` is how many places the part has (lines, blank ones included; rows; files).
+    After the iteration `lines` is how many places the part has (lines, blank ones included; rows; files), and
+    `left_out` how many metadata values its passages lack, by field and reason.
     Never raises for a bad record or a damaged file, of which everything before the damage is kept; raises
     InvalidArgument for a file that may not be read or is not the one that was listed, and Unavailable for one that
     cannot be reached at the moment.
@@ -76,6 +78,11 @@ class PassageReader:
         self._file = part.files[0]
         self._chunker = Chunker(source.chunk_characters, source.chunk_overlap) if source.chunk_characters else None
         self._mapping = FieldMapping(source, dim, limit_text=self._chunker is None)
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Metadata values that were left out so far, as in `FieldMapping`."""
+        return self._mapping.left_out
 
     def __iter__(self) -> Iterator[tuple[int, Passage] | Rejected]:
         if self._file.unreadable is not None and self._source.format != "text":
@@ -160,7 +167,8 @@ class PassageReader:
     def _pieces(self, passage: Passage) -> Iterator[Passage]:
         assert self._chunker is not None
         markdown = self._source.format == "text" and passage.id.lower().endswith(documents.MARKDOWN)
-        for number, text in enumerate(self._chunker.chunks(passage.text, markdown=markdown), 1):
+        # Of a record that has only a title, the title is the one passage.
+        for number, text in enumerate(self._chunker.chunks(passage.text, markdown=markdown) or [""], 1):
             identity = check_id(f"{passage.id}#{number}", "id")
             yield Passage(identity, text, passage.title, passage.metadata)
 

@@ -133,7 +133,8 @@ def _describe_parquet(file: InputFile, source: SourceSettings) -> tuple[InputFil
             found = parquet.describe(stream, file.name, source)
     except Damaged as error:
         return file.model_copy(update={"unreadable": f"is no whole Parquet file ({error}); repair it"}), 0
-    return file.model_copy(update={"rows": found.rows, "group": found.group, "columns": found.columns}), found.bytes
+    known = {name: getattr(found, name) for name in ("rows", "group", "columns", "left_out")}
+    return file.model_copy(update=known), found.bytes
 
 
 def _describe_delimited(file: InputFile, source: SourceSettings) -> InputFile:
@@ -147,7 +148,7 @@ def _describe_delimited(file: InputFile, source: SourceSettings) -> InputFile:
         except Damaged as error:
             return file.model_copy(update={"unreadable": str(error)})
         columns, first, line = delimited.header(head, whole, file.name, quoted=source.format == "csv")
-    wanted = [source.id_field or "id", source.text_field, *([source.title_field] if source.title_field else [])]
+    wanted = [*source.id_fields, source.text_field, *([source.title_field] if source.title_field else [])]
     if absent := [field for field in wanted if field not in columns]:
         raise InvalidArgument(
             f"{file.name} has no column {absent[0]!r} (columns: {', '.join(columns)[:500]}); set id_field, text_field "

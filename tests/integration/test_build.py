@@ -289,7 +289,14 @@ def test_workers_get_a_gpu_each(
 
             time.sleep(0.05)
             counts = {"unit": batch["item"], "lines": [1], "rejected": [0], "rows": np.array([[1, 0, 0]])}
-            return counts | {"fields": ["{}"], "worker": ["w"], "started": [0.0], "ended": [1.0], "busy_s": [0.5]}
+            return counts | {
+                "fields": ["{}"],
+                "left_out": ["{}"],
+                "worker": ["w"],
+                "started": [0.0],
+                "ended": [1.0],
+                "busy_s": [0.5],
+            }
 
     monkeypatch.setattr(embedding, "Embedder", Recorder)
     builder = Builder(settings, cluster, Reporter(Console(file=io.StringIO())))

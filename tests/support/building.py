@@ -63,7 +63,7 @@ class Build:
     def embed(self) -> "Build":
         for unit in self.plan.units:
             commit = embed_unit(self.plan, unit, self.encoder, self.storage)
-            self.tally.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected), commit.fields)
+            self.tally.add_commit(commit)
         return self
 
     def index(self, queries: int = 5) -> list[ShardCommit]:

@@ -1,6 +1,7 @@
 """Reads a source from its listing to its last record, as a build does."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Reading:
         self.plan: Plan = spool(make_plan(settings, ENCODER), self.storage)
         self.items: list[Item] = []
         self.rejected: list[Rejected] = []
+        self.left_out: Counter[str] = Counter()
         self.records = 0  # places that gave a passage or a reason
         before: dict[int, int] = {}
         for unit in self.plan.units:
@@ -46,6 +48,7 @@ class Reading:
                 record, content = (item.record, item.reason) if isinstance(item, Rejected) else item
                 places.add(record)
                 self.items.append((self.plan.place(unit, record, before.get(unit.file, 0)), content))
+            self.left_out += reader.left_out
             before[unit.file] = before.get(unit.file, 0) + reader.lines
             self.records += len(places)
 

@@ -53,7 +53,7 @@ class StoredBuild(Build):
         codec = read_codec(self.plan, self.storage)
         for unit in self.plan.units:
             commit = embed_unit(self.plan, unit, self.encoder, self.storage, codec)
-            self.tally.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected), commit.fields)
+            self.tally.add_commit(commit)
         return self
 
     def manifest(self) -> Manifest:

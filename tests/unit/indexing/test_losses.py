@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from shoal.index_root import layout, versions
@@ -67,3 +69,21 @@ def test_a_version_says_what_its_build_lost(tmp_path: Path) -> None:
     assert report.share(manifest.counts) == 4 / 19
     build.storage.delete(layout.report(version))
     assert read_report(build.storage, manifest).share(manifest.counts) == 4 / 19
+
+
+def test_a_version_says_which_metadata_its_build_left_out(tmp_path: Path) -> None:
+    lines = [{**record, "refs": [{"id": 1}], "deep": {} if n < 3 else 1} for n, record in enumerate(records(25))]
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", lines)).embed()
+    manifest = versions.read_manifest(build.storage, build.publish())
+    assert manifest.counts.passages == 25
+    report = read_report(build.storage, manifest)
+    assert report.left_out == {"refs: nested": 25, "deep: nested": 3}
+    assert report.share(manifest.counts) == 0
+
+
+def test_columns_that_are_left_out_count_with_all_their_rows(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([{**record, "refs": [{"id": 1}]} for record in records(30)])
+    pq.write_table(table, tmp_path / "in.parquet")
+    build = Build(tmp_path / "index", tmp_path / "in.parquet").embed()
+    manifest = versions.read_manifest(build.storage, build.publish())
+    assert read_report(build.storage, manifest).left_out == {"refs: nested": 30}

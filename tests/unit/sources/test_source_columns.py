@@ -67,13 +67,30 @@ def test_bad_parquet_rows(folder: Path, read: Read) -> None:
     ("columns", "reason"),
     [
         ({"key": ["1"], "text": ["x"]}, "no column 'id' \\(columns: key, text\\)"),
-        ({"id": ["1"], "text": ["x"], "vector": [[0.5]]}, "column 'vector' of type list<.*> cannot be metadata"),
     ],
 )
 def test_parquet_columns_that_cannot_be_passages(columns: Any, reason: str, folder: Path, read: Read) -> None:
     pq.write_table(pa.table(columns), folder / "a.parquet")
     with pytest.raises(InvalidArgument, match=reason):
         read(folder / "a.parquet")
+
+
+NESTED = {"id": ["1"], "text": ["x"], "vector": [[0.5]], "refs": [[{"id": "a"}]], "n": [1]}
+
+
+def test_parquet_columns_that_cannot_be_metadata_are_left_out(folder: Path, read: Read) -> None:
+    pq.write_table(pa.table(NESTED), folder / "a.parquet")
+    found = read(folder / "a.parquet")
+    assert found.passages == [Passage("1", "x", None, {"n": 1})]
+    assert found.plan.files[0].left_out == ["vector", "refs"]
+    assert found.plan.files[0].columns == ["id", "text", "n"]
+
+
+@pytest.mark.parametrize("changes", [{"metadata_fields": ["vector"]}, {"metadata_types": ["vector:list"]}])
+def test_parquet_columns_that_are_asked_for_are_not_left_out(changes: Any, folder: Path, read: Read) -> None:
+    pq.write_table(pa.table(NESTED), folder / "a.parquet")
+    with pytest.raises(InvalidArgument, match=r"column 'vector' of type list<.*> cannot be metadata"):
+        read(folder / "a.parquet", **changes)
 
 
 def test_a_file_that_is_no_parquet(folder: Path, read: Read) -> None:
