@@ -87,6 +87,8 @@ class Summary:
     rejected_examples: list[dict[str, Any]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     """Metadata values that passages lack because they cannot be metadata, by field and reason."""
+    remarks: list[str] = field(default_factory=list)
+    """What else whoever builds should know, each a sentence."""
     losses: Losses | None = None
     """What part of the input gave no passage, and why."""
 
@@ -114,6 +116,7 @@ class Summary:
             ("rejected", f"{self.rejected:,}"),
             *self._lost_rows(),
             *self._left_out_rows(),
+            *(("note", printable(remark)) for remark in self.remarks),
             ("shards", f"{self.shards:,}"),
             ("size", format_bytes(self.bytes)),
         ]

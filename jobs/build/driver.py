@@ -26,7 +26,13 @@ from shoal.indexing.commits import ShardCommit, Tally, committed_units, read_sha
 from shoal.indexing.lexical import describe_lexical
 from shoal.indexing.losses import BuildReport, read_report
 from shoal.indexing.plan import Plan, make_plan
-from shoal.indexing.publish import field_types, first_rejected, make_manifest, require_passages, write_reports
+from shoal.indexing.publish import (
+    field_types,
+    first_rejected,
+    make_manifest,
+    require_passages,
+    write_reports,
+)
 from shoal.indexing.recall import Tuning
 from shoal.indexing.spool import spool
 from shoal.indexing.tokens import codec_digest
@@ -205,10 +211,6 @@ class Builder:
             with self._reporter.stage("train"):
                 run(tasks.train, root, plan.hash, tally.passages, threads, **resources)
         fields = field_types(plan, tally)
-        if mixed := [name for name, kind in fields.items() if kind == "mixed"]:
-            self._reporter.say(
-                f"values of several types, not to be filtered by: {', '.join(mixed)}; --metadata-types declares one"
-            )
         if tally.fields.kinds is None:
             self._reporter.say(
                 f"more than {MAX_FIELDS} metadata fields: filters know only those that --metadata-types declares"
@@ -300,6 +302,7 @@ class Builder:
             gate=None if verdict is None else to_json(verdict),
             losses=losses,
             left_out=report.left_out,
+            remarks=report.remarks,
         )
 
     def _count_losses(self, manifest: Manifest, report: BuildReport) -> Losses:

@@ -1,16 +1,16 @@
 """What a running build has finished: one commit record for each unit and each shard, written after their data."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from shoal.index_root import layout
 from shoal.index_root.manifest import Record, ShardEntry
 from shoal.index_root.storage import Storage
-from shoal.metadata import FieldType, Observed
+from shoal.metadata import Observed, ObservedType
 
 Counts = NDArray[np.int64]
 
@@ -32,12 +32,20 @@ class UnitCommit(Record):
     rows: list[int]
     """Passages for each shard."""
     rejected: list[RejectedRecord]
-    fields: dict[str, list[FieldType]] | None
-    """Types of the values of each metadata field; None if there are too many fields."""
+    fields: dict[str, dict[ObservedType, int]] | None
+    """How many values of each type every metadata field has; None if there are too many fields."""
     codec: str | None = None
     """Digest of the codec that has rounded its token vectors; None without these."""
     left_out: dict[str, int] = Field(default_factory=dict)
     """Metadata values that its passages lack, by field and reason, as in `FieldMapping.left_out`."""
+
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _count_kinds(cls, fields: object) -> object:
+        """Read what Shoal 0.1 wrote, which did not count them."""
+        if not isinstance(fields, dict):
+            return fields
+        return {name: dict.fromkeys(kinds, 1) if isinstance(kinds, list) else kinds for name, kinds in fields.items()}
 
 
 class Duplicate(Record):
@@ -121,7 +129,7 @@ class Tally:
         lines: int,
         rows: Counts | list[int],
         rejected: int,
-        fields: Mapping[str, Iterable[FieldType]] | None,
+        fields: Mapping[str, Mapping[ObservedType, int]] | None,
         left_out: Mapping[str, int],
     ) -> None:
         """Count one embedded unit. rows: passages for each shard. fields, left_out: as in its commit record."""

@@ -62,7 +62,10 @@ def write_reports(plan: Plan, tally: Tally, storage: Storage) -> list[FileEntry]
     losses = LossCounter()
     rejected = write_rejected(plan, tally, storage, losses)
     report = BuildReport(
-        lost=losses.by_frequency(), unreadable=unreadable_share(plan), left_out=count_left_out(plan, tally)
+        lost=losses.by_frequency(),
+        unreadable=unreadable_share(plan),
+        left_out=count_left_out(plan, tally),
+        remarks=field_remarks(plan, tally),
     )
     path = layout.report(plan.version)
     storage.write(path, report.model_dump_json(indent=1).encode() + b"\n")
@@ -102,6 +105,12 @@ def require_passages(plan: Plan, tally: Tally, storage: Storage) -> None:
 def field_types(plan: Plan, tally: Tally) -> dict[str, FieldType | Literal["mixed"]]:
     """Types of the metadata fields, once all units are embedded."""
     return tally.fields.types(declared_types(plan.source.metadata_types))
+
+
+def field_remarks(plan: Plan, tally: Tally) -> list[str]:
+    """Where filters can do less with a metadata field than its values promise, once all units are embedded."""
+    remarks = tally.fields.remarks(declared_types(plan.source.metadata_types))
+    return [f"metadata field {remark}" for remark in remarks]
 
 
 def make_manifest(

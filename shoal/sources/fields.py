@@ -19,7 +19,9 @@ MAX_METADATA = 1_000_000
 MAX_LEFT_OUT = 256
 """Fields and reasons for which values that were left out are counted apart."""
 _MISSING = object()
+"""Stands for a field that a record does not have."""
 _SEPARATORS = re.compile("[;|]")
+"""What stands between the items of a list in most CSV files, other than commas."""
 
 
 class BadRecord(Exception):

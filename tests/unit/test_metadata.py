@@ -31,6 +31,12 @@ def types_of(values: Sequence[Any], declared: dict[str, FieldType | None] | None
         (["20260131"], "string"),
         ([["a"], []], "list"),
         ([["a"], "b", "2026-01-31"], "list"),
+        ([2**53, -(2**53), 0.5], "number"),
+        ([2**53 + 1, 1], "integer"),
+        ([2**53 + 1], "integer"),
+        ([2**53 + 1, 0.5], "mixed"),
+        ([-(2**53) - 1, 1, 0.5], "mixed"),
+        ([2**53 + 1, "a"], "mixed"),
         ([1, "1"], "mixed"),
         ([True, 1], "mixed"),
         ([["a"], 1], "mixed"),
@@ -107,6 +113,17 @@ def test_beyond_the_limit_only_declared_fields_have_types() -> None:
         ("2026-01-31", "timestamp", "2026-01-31"),
         ("31.1.2026", "timestamp", None),
         (5, "timestamp", None),
+        ("20230719", "timestamp", "20230719"),
+        (20230719, "timestamp", "20230719"),
+        ("20230719T101500Z", "timestamp", "20230719T101500Z"),
+        ("20230732", "timestamp", None),
+        (20230732, "timestamp", None),
+        (True, "timestamp", None),
+        (2**53, "number", 2**53),
+        (2**53 + 1, "number", None),
+        (str(2**53 + 1), "number", None),
+        (2**60, "number", 2**60),
+        (2**53 + 1, "integer", 2**53 + 1),
     ],
 )
 def test_a_value_becomes_one_of_the_declared_type_or_does_not_fit(value: Any, kind: FieldType, expected: Any) -> None:
@@ -131,6 +148,51 @@ def test_a_timestamp_is_its_microseconds_since_1970(moment: datetime, separator:
 def test_a_timestamp_may_be_written_as_other_tools_write_it(text: str) -> None:
     moment = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
     assert timestamp(text) == (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("basic", "extended"),
+    [
+        ("20230719", "2023-07-19"),
+        ("20230719T1015", "2023-07-19T10:15"),
+        ("20230719 101530", "2023-07-19 10:15:30"),
+        ("20230719t101530.25z", "2023-07-19T10:15:30.25Z"),
+        ("20230719T101530+0530", "2023-07-19T10:15:30+05:30"),
+    ],
+)
+def test_the_basic_form_of_a_date_is_the_same_moment_and_has_to_be_declared(basic: str, extended: str) -> None:
+    assert timestamp(basic) == timestamp(extended) is not None
+    assert types_of([basic]) == {"field": "string"}
+    assert types_of([extended]) == {"field": "timestamp"}
+
+
+@pytest.mark.parametrize("text", ["2023071", "202307190", "20231319", "20230719T10", "2023-0719", "20230719T10:15"])
+def test_what_is_not_quite_the_basic_form_is_no_timestamp(text: str) -> None:
+    assert timestamp(text) is None
+
+
+def remarks_on(values: Sequence[Any], declared: dict[str, FieldType | None] | None = None) -> list[str]:
+    observed = Observed()
+    for value in values:
+        observed.see({"field": value})
+    return observed.remarks(declared or {})
+
+
+def test_a_date_that_is_none_is_told_with_the_counts() -> None:
+    dates = ["2026-01-31"] * 3
+    (remark,) = remarks_on([*dates, "soon"])
+    assert remark.startswith("field: 3 values are dates and 1 are other strings, so that filters compare them as text")
+    assert not remarks_on(dates)
+    assert not remarks_on([*dates, "soon"], {"field": "timestamp"})
+    assert not remarks_on(["2026-01-31", "a", "b"])  # text that happens to be a date
+
+
+def test_values_that_no_type_holds_are_told_with_the_counts() -> None:
+    (remark,) = remarks_on([2**53 + 1, 0.5, 0.25, 1])
+    assert remark.startswith("field: 1 integers are beyond 2^53 and 2 values are fractions")
+    (remark,) = remarks_on([1, 2, "a"])
+    assert remark.startswith("field: values of several types (2 integer, 1 string)")
+    assert not remarks_on([1, 0.5])
 
 
 @pytest.mark.parametrize(

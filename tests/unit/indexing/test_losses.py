@@ -1,16 +1,22 @@
 """What a build lost: reasons grouped, and the share of the input."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from shoal.filters import parse
 from shoal.index_root import layout, versions
 from shoal.index_root.manifest import Counts
+from shoal.indexing.commits import read_unit_commit
 from shoal.indexing.losses import MOST_REASONS, OTHERS, BuildReport, Loss, LossCounter, read_report
-from tests.support.building import Build, jsonl, records
+from shoal.shard.messages import dense_queries
+from shoal.shard.reader import Shard
+from tests.support.building import DIM, Build, jsonl, records
 
 
 def counted(*reasons: str) -> list[tuple[int, str, str]]:
@@ -87,3 +93,39 @@ def test_columns_that_are_left_out_count_with_all_their_rows(tmp_path: Path) -> 
     build = Build(tmp_path / "index", tmp_path / "in.parquet").embed()
     manifest = versions.read_manifest(build.storage, build.publish())
     assert read_report(build.storage, manifest).left_out == {"refs: nested": 30}
+
+
+def test_a_version_says_what_filters_cannot_do_with_its_fields(tmp_path: Path) -> None:
+    lines = [{**record, "when": "2026-01-31", "size": 0.5} for record in records(25)]
+    lines[3]["when"], lines[4]["size"] = "soon", 2**53 + 1
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", lines)).embed()
+    manifest = versions.read_manifest(build.storage, build.publish())
+    assert manifest.fields == {"page": "integer", "size": "mixed", "when": "string"}
+    size, when = read_report(build.storage, manifest).remarks
+    assert size.startswith("metadata field size: 1 integers are beyond 2^53 and 24 values are fractions")
+    assert when.startswith("metadata field when: 24 values are dates and 1 are other strings")
+
+
+@pytest.mark.parametrize("bound", ["2023-07-19", "20230719"])
+def test_dates_in_the_basic_form_are_filtered_by_where_they_are_declared(tmp_path: Path, bound: str) -> None:
+    dates = ["20230718", "20230719", "20240101", "2023-12-31"]
+    lines = [{**record, "published": date} for record, date in zip(records(4), dates, strict=True)]
+    changes = {"metadata_types": ["published:timestamp"], "shards": 1}
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", lines), **changes).embed()
+    manifest = versions.read_manifest(build.storage, build.publish())
+    shard = Shard.open(build.storage, manifest, 0, cache=None, threads=1)
+    tree = parse({"published": {"$gte": bound}}, manifest.fields, 10, 16)
+    hits = shard.search(dense_queries(np.zeros((1, DIM), np.float32), [tree]), 10, False)
+    assert set(hits.by_retriever["dense"].ids[0]) == {"p1", "p2", "p3"}
+    assert shard.fetch([0]).passages[0].metadata["published"] == "20230718"
+
+
+def test_units_that_were_committed_without_counts_are_read(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(9))).embed()
+    path = layout.unit_commit(build.plan.hash, 0)
+    body = json.loads(build.storage.read(path))
+    assert body["fields"] == {"page": {"integer": 9}}
+    body["fields"] = {"page": ["integer"]}
+    del body["left_out"]
+    build.storage.write(path, json.dumps(body).encode())
+    assert read_unit_commit(build.storage, build.plan.hash, 0).fields == {"page": {"integer": 1}}
