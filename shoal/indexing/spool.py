@@ -15,9 +15,9 @@ from shoal.index_root import layout
 from shoal.index_root.storage import Storage
 from shoal.indexing.plan import UNIT_BYTES, Plan
 from shoal.sources import parquet
-from shoal.sources.delimited import Framing
+from shoal.sources.csv_framing import Framing
 from shoal.sources.files import BLOCK, Damaged, InputFile, decompressed, opened, readable
-from shoal.sources.lines import Line, Overlong, behind, split_lines
+from shoal.sources.lines import Line, Overlong, behind, is_blank, split_lines
 from shoal.sources.reader import record_limit
 
 if TYPE_CHECKING:
@@ -40,30 +40,41 @@ class Cuts(BaseModel):
 class Cutter:
     """Cuts the lines of one file behind the record that fills a unit.
 
-    records, size: how many records (a blank line counts as one) or bytes fill it. quoted: whether quotes may hold
-    newlines, as in CSV. limit: bytes of a line beyond which only its head is kept.
+    records, size: how many records or bytes fill it; blank lines are neither, so that they fill no unit however many
+    there are. limit: bytes of a line beyond which only its head is kept. framing: tells where records end, if quotes
+    may hold newlines.
     """
 
-    def __init__(self, records: int, size: int, *, quoted: bool, limit: int) -> None:
+    def __init__(self, records: int, size: int, *, limit: int, framing: Framing | None = None) -> None:
         self._records, self._size = records, size
-        self._framing = Framing() if quoted else None
+        self._framing = framing
         self._limit = limit
         self.damage: str | None = None
 
     def parts(self, blocks: Iterable[bytes]) -> Iterator[tuple[list[Line], bool]]:
         """Yield lines of one unit, and whether they complete it. A damaged stream ends at its last whole line."""
+        framing = self._framing
         records = size = 0
         try:
             for lines in split_lines(blocks, self._limit):
                 start = 0
+                if not any(lines) and (framing is None or not framing.is_open):
+                    yield lines, False  # a block of nothing but line ends
+                    continue
                 for end, line in enumerate(lines, 1):
-                    size += len(line) + 1
-                    if self._framing is not None and not self._framing.ends_record(line):
-                        continue
-                    records += 1
-                    if records == self._records or size >= self._size:
-                        yield lines[start:end], True
-                        start, records, size = end, 0, 0
+                    if framing is not None and framing.may_hold(line):
+                        ended, is_open = len(framing.add(line)), framing.is_open
+                    else:
+                        ended, is_open = int(not is_blank(line)), False
+                    if ended:
+                        records += ended
+                        size += 0 if is_open else len(line) + 1
+                        if records >= self._records or size >= self._size:
+                            # A line that opens a record, and by that ends what was before it, goes to the next unit.
+                            full = end - is_open
+                            yield lines[start:full], True
+                            start, records, size = full, 0, 0
+                    size += len(line) + 1 if is_open else 0
                 if start < len(lines):
                     yield lines[start:], False
         except Damaged as error:
@@ -92,8 +103,9 @@ def spool_file(plan: Plan, index: int, storage: Storage) -> Cuts:
         if all(storage.exists(layout.spool(plan.hash, index, piece)) for piece in range(cuts.pieces or 0)):
             return cuts
     file = plan.files[index]
-    quoted, limit = plan.source.format == "csv", record_limit(plan.source)
-    cutter = Cutter(plan.unit_records, UNIT_BYTES, quoted=quoted, limit=limit)
+    limit = record_limit(plan.source)
+    framing = Framing(len(file.columns or []), limit) if plan.source.format == "csv" else None
+    cutter = Cutter(plan.unit_records, UNIT_BYTES, limit=limit, framing=framing)
     if file.rows is not None:
         cuts = write_rows(file, index, plan.unit_records, UNIT_BYTES, storage, plan.hash)
     elif file.compression is not None:

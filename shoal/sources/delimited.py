@@ -1,6 +1,7 @@
 """CSV and TSV. Every value is a string, whatever it looks like, and an empty one counts as absent.
 
-CSV is RFC 4180: commas, and double quotes around values that hold commas, quotes (doubled) or newlines. TSV has no
+CSV is RFC 4180: commas, and double quotes around values that hold commas, quotes (doubled) or newlines; what broken
+quotes cost says `shoal.sources.csv_framing`. TSV has no
 quoting: a value holds neither tabs nor newlines. The first line names the columns unless the `columns` setting does.
 """
 
@@ -9,27 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from shoal.errors import InvalidArgument
-from shoal.sources.lines import Line, Overlong, too_long
-
-# The module's own limit of 128 KiB would make a long field an error; the lines that reach it are bounded already.
-csv.field_size_limit(2**31 - 1)
-
-
-class Framing:
-    """Follows the lines of a CSV file and knows where records end: at newlines outside quotes."""
-
-    def __init__(self) -> None:
-        self._inside = False
-
-    def ends_record(self, line: Line) -> bool:
-        """Whether the record that holds this line ends with it. To be called for every line, in order."""
-        if isinstance(line, Overlong):
-            self._inside ^= line.quotes % 2 == 1
-        elif b'"' in line:
-            # To continue inside quotes is the same as to start with one.
-            text = line.decode("latin-1")
-            self._inside = _parse('"' + text if self._inside else text) is None
-        return not self._inside
+from shoal.sources.csv_framing import NOT_CLOSED, Frame, Framing, miscounted, parse
+from shoal.sources.lines import Line, Overlong
 
 
 def csv_records(
@@ -39,37 +21,44 @@ def csv_records(
 
     limit: bytes of a whole record beyond which it is rejected; no more of it is held.
     """
-    framing = Framing()
-    held: list[bytes] = []
-    number = start = length = 0
+    framing = Framing(len(columns), limit)
+    number = 1
     for lines in blocks:
+        if not any(lines) and not framing.is_open:  # a block of nothing but line ends
+            number += len(lines)
+            continue
         for line in lines:
-            number += 1
-            if not start and isinstance(line, bytes):
+            # Nearly every record is one whole line, which need not be parsed twice.
+            if type(line) is bytes and not framing.is_open:
                 if not line.strip():
+                    number += 1
                     continue
-                # Nearly every record is one whole line, which need not be parsed twice.
                 if (record := _csv_record(line, columns)) is not None:
                     yield number, record
+                    number += 1
                     continue
-            start = start or number
-            length += len(line) + 1
-            if length > limit:
-                held.clear()
-            elif isinstance(line, bytes):
-                held.append(line)
-            if framing.ends_record(line):
-                record = _csv_record(b"\n".join(held), columns) if length <= limit else None
-                yield start, record or f"{too_long(limit)}; or is a quote missing?"
-                held, start, length = [], 0, 0
-    if start:
-        yield start, "a quoted value is not closed before the end of the file"
+            for frame in framing.add(line):
+                yield from _framed(frame, number, columns)
+                number += frame.line_count
+    for frame in framing.end():
+        yield from _framed(frame, number, columns)
+        number += frame.line_count
+
+
+def _framed(frame: Frame, number: int, columns: list[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    if frame.reason is not None:
+        yield number, frame.reason
+    elif frame.line_count > 1 or frame.lines[0].strip():
+        yield number, _csv_record(b"\n".join(frame.lines), columns) or NOT_CLOSED
 
 
 def tsv_records(blocks: Iterable[list[Line]], columns: list[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield (line, record) or (line, reason why it is none), lines counted from 1."""
     number = 0
     for lines in blocks:
+        if not any(lines):
+            number += len(lines)
+            continue
         for line in lines:
             number += 1
             if isinstance(line, Overlong):
@@ -86,11 +75,13 @@ def header(head: bytes, whole: bool, name: str, *, quoted: bool) -> tuple[list[s
 
     head: the first bytes of the file, all of it if `whole`. Raises InvalidArgument for a header that cannot be read.
     """
-    framing = Framing()
     lines: list[bytes] = []
+    inside = False
     for line in head.split(b"\n"):
         lines.append(line)
-        if not quoted or framing.ends_record(line):
+        # To continue inside quotes is the same as to start with one.
+        inside = quoted and parse(('"' if inside else "") + line.decode("latin-1")) is None
+        if not inside:
             break
     text = b"\n".join(lines)
     if len(text) == len(head) and not whole:
@@ -110,25 +101,15 @@ def header(head: bytes, whole: bool, name: str, *, quoted: bool) -> tuple[list[s
 def _csv_record(text: bytes, columns: list[str]) -> dict[str, Any] | str | None:
     """Return a record, or why it is none, or None if it ends inside quotes."""
     try:
-        values = _parse(text.decode())
+        values = parse(text.decode())
     except UnicodeDecodeError as error:
         # Whether it ends inside quotes does not depend on what is between them.
-        whole = _parse(text.decode("latin-1")) is not None
+        whole = parse(text.decode("latin-1")) is not None
         return f"the record is not valid UTF-8 (byte {error.start + 1})" if whole else None
     return values if values is None or isinstance(values, str) else _named(values, columns)
 
 
-def _parse(text: str) -> list[str] | str | None:
-    """Return the values of a record, or what is wrong with it, or None when it ends inside quotes."""
-    if '"' not in text and "\r" not in text:
-        return text.split(",")
-    try:
-        return next(csv.reader([text], strict=True), [])
-    except csv.Error as error:
-        return None if str(error) == "unexpected end of data" else f"broken CSV: {error}"
-
-
 def _named(values: list[str], columns: list[str]) -> dict[str, Any] | str:
     if len(values) != len(columns):
-        return f"the record has {len(values)} values for {len(columns)} columns ({', '.join(columns)[:200]})"
+        return f"{miscounted(values, len(columns))} ({', '.join(columns)[:200]})"
     return {name: value for name, value in zip(columns, values, strict=True) if value}

@@ -17,6 +17,9 @@ def records(blocks: Iterable[list[Line]]) -> Iterator[tuple[int, dict[str, Any] 
     """Yield (line, object) or (line, reason why it is none), lines counted from 1."""
     number = 0
     for lines in blocks:
+        if not any(lines):  # a block of nothing but line ends
+            number += len(lines)
+            continue
         for line in lines:
             number += 1
             try:

@@ -44,6 +44,11 @@ _TAIL = 2**16
 """Bytes read beyond a range to find the end of its last line, so that most ranges need no further read."""
 
 
+def is_blank(line: Line) -> bool:
+    """Whether a line holds nothing but white space."""
+    return isinstance(line, bytes) and (not line or line.isspace())
+
+
 def range_blocks(stream: "NativeFile", start: int, stop: int, first: int) -> Iterator[bytes]:
     """Yield the blocks of those lines of a file that start in bytes [start, stop); no line starts before `first`.
 

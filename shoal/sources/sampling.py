@@ -11,6 +11,7 @@ import pyarrow.fs as pafs
 from shoal.errors import InvalidArgument
 from shoal.settings import SourceSettings
 from shoal.sources import delimited, parquet
+from shoal.sources.csv_framing import Framing
 from shoal.sources.files import BYTE_ORDER_MARK, Compression, Damaged, InputFile, locate, opened
 
 SAMPLED_FILES = 16
@@ -171,8 +172,9 @@ def _look(file: InputFile, source: SourceSettings) -> _Look | str:
     if source.format == "csv":
         # Only from its beginning it is known what stands in quotes.
         lines = _whole_lines(head, whole)
-        framing = delimited.Framing()
-        return _Look(sum(len(line) + 1 for line in lines), sum(framing.ends_record(line) for line in lines), ratio)
+        framing = Framing(len(file.columns or []), len(head) + 1)
+        records = sum(len(framing.add(line)) for line in lines if line.strip())
+        return _Look(sum(len(line) + 1 for line in lines), records, ratio)
     lines = _whole_lines(head, whole)
     if file.compression is None and not whole:
         # What stands at the beginning may be unlike the rest.

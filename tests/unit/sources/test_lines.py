@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from shoal.indexing.spool import Cutter
 from shoal.sources import lines as lines_module
+from shoal.sources.csv_framing import Framing
 from shoal.sources.delimited import csv_records
 from shoal.sources.files import BLOCK
 from shoal.sources.lines import Overlong, behind, range_blocks, split_lines
@@ -87,7 +88,7 @@ def test_csv_is_cut_and_read_as_the_csv_module_does(rows: list[list[str]], unit:
     data = text.getvalue().encode()
     found = []
     units = [b""]
-    for lines, full in Cutter(unit, BLOCK, quoted=True, limit=BLOCK).parts(blocks_of(data, block)):
+    for lines, full in Cutter(unit, BLOCK, limit=BLOCK, framing=Framing(2, BLOCK)).parts(blocks_of(data, block)):
         units[-1] += b"".join(line + b"\n" for line in lines if isinstance(line, bytes))
         if full:
             units.append(b"")
@@ -97,12 +98,16 @@ def test_csv_is_cut_and_read_as_the_csv_module_does(rows: list[list[str]], unit:
     assert len([part for part in units if part]) == -(-len(rows) // unit)
 
 
-@given(st.text(st.sampled_from('a,"\n\r'), max_size=60).map(str.encode), st.integers(1, 4))
+BROKEN_LINES = st.lists(st.sampled_from(["a,b", 'c,"d', '"e"', 'f,g"', 'h,"i"', ",", "", '"', 'j,"k""l', "m", 'n","o']))
+BROKEN = st.text(st.sampled_from('a,"\n\r'), max_size=60) | BROKEN_LINES.map("\n".join)
+
+
+@given(BROKEN.map(str.encode), st.integers(1, 4))
 def test_even_broken_csv_reads_alike_in_units_of_any_size(data: bytes, unit: int) -> None:
     whole = list(csv_records(split_lines([data], BLOCK), ["id", "text"], BLOCK))
     found, before = [], 0
     part: list[bytes] = []
-    for lines, full in [*Cutter(unit, BLOCK, quoted=True, limit=BLOCK).parts([data]), ([], True)]:
+    for lines, full in [*Cutter(unit, BLOCK, limit=BLOCK, framing=Framing(2, BLOCK)).parts([data]), ([], True)]:
         part += [line for line in lines if isinstance(line, bytes)]
         if full:
             found += [(before + line, record) for line, record in csv_records([[*part]], ["id", "text"], BLOCK)]
@@ -117,19 +122,28 @@ def test_units_end_behind_the_record_that_fills_them_with_records_or_bytes(
 ) -> None:
     data = b"".join(b"x" * length + b"\n" for length in sizes)
     units: list[list[int]] = [[]]
-    for lines, full in Cutter(records, size, quoted=False, limit=BLOCK).parts(blocks_of(data, block)):
+    for lines, full in Cutter(records, size, limit=BLOCK).parts(blocks_of(data, block)):
         units[-1] += map(len, lines)
         if full:
             units.append([])
     assert [length for unit in units for length in unit] == sizes
-    for unit in units[:-1]:
+    filled = [[length for length in unit if length] for unit in units]  # blank lines fill no unit
+    for unit in filled[:-1]:
         assert len(unit) == records or sum(unit) + len(unit) >= size
-    for unit in units:
+    for unit in filled:
         assert len(unit) <= records
         assert sum(unit[:-1]) + len(unit[:-1]) < size
 
 
+@given(st.lists(st.sampled_from(["", " ", "\r", '"', "", "a,b", '"x', 'y"', 'a,"b"']), max_size=80), st.integers(1, 5))
+def test_blank_lines_fill_no_unit(lines: list[str], records: int) -> None:
+    data = "".join(f"{line}\n" for line in lines).encode()
+    for framing in (None, Framing(2, BLOCK)):
+        units = sum(full for _, full in Cutter(records, BLOCK, limit=BLOCK, framing=framing).parts([data]))
+        assert units <= sum(bool(line.strip()) for line in lines) / records
+
+
 def test_a_quoted_record_is_not_cut_however_long_it_is() -> None:
     data = b'a,"' + b"line\n" * 50 + b'"\nb,c\n'
-    parts = [(len(lines), full) for lines, full in Cutter(9, 20, quoted=True, limit=BLOCK).parts([data])]
+    parts = [(len(lines), full) for lines, full in Cutter(9, 20, limit=BLOCK, framing=Framing(2, BLOCK)).parts([data])]
     assert parts == [(51, True), (1, False)]

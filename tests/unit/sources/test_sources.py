@@ -181,7 +181,7 @@ def test_bad_csv_records(folder: Path, read: Read) -> None:
         (7, "the record is not valid UTF-8 (byte 9)"),
         (9, "the id field 'id' is missing (fields: 'text')"),
         (10, "the text field 'text' is missing or empty"),
-        (12, "a quoted value is not closed before the end of the file"),
+        (12, "a quoted value is not closed before the end of the file (2 lines)"),
     ]
 
 
