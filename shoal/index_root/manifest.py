@@ -2,17 +2,41 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.fingerprint import Fingerprint
+from shoal.index_root import layout
 from shoal.metadata import FieldType
 from shoal.settings import LexicalSettings
 
 FORMAT_VERSION = 1
 """The version of FORMAT.md that manifests are written in."""
+
+
+MOST_DIMENSIONS = 65_536
+"""Dimensions of a vector, at most."""
+_MOST = 2**63 - 1
+"""Greatest number of bytes, and of passages."""
+_LONGEST_PATH = 1024
+"""Characters of a file's path, at most."""
+
+Bytes = Annotated[int, Field(ge=0, le=_MOST)]
+"""A number of bytes."""
+Passages = Annotated[int, Field(ge=0, le=_MOST)]
+"""A number of passages, or of records."""
+Dimensions = Annotated[int, Field(ge=1, le=MOST_DIMENSIONS)]
+"""A number of dimensions."""
+
+
+def _inside(path: str) -> str:
+    """Return a path as it is. Raises ValueError unless it is relative, in its shortest form and leads nowhere else."""
+    parts = path.split("/")
+    if not path.isprintable() or "\\" in path or {"", ".", ".."} & set(parts):
+        raise ValueError(f"{path!r} is no path within the folder of a version")
+    return path
 
 
 class Record(BaseModel):
@@ -24,17 +48,24 @@ class Record(BaseModel):
 class FileEntry(Record):
     """One file of a version. `path` is relative to the version's folder."""
 
-    path: str
-    bytes: int
-    sha256: str
+    path: Annotated[str, Field(max_length=_LONGEST_PATH), AfterValidator(_inside)]
+    bytes: Bytes
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ShardEntry(Record):
     """One shard: `count` passages, row i of passages.arrow belongs to vector i."""
 
-    shard: int
-    count: int
+    shard: Annotated[int, Field(ge=0)]
+    count: Passages
     files: list[FileEntry]
+
+    @model_validator(mode="after")
+    def _in_its_folder(self) -> Self:
+        folder = f"{layout.shard_name(self.shard)}/"
+        if strangers := [file.path for file in self.files if not file.path.startswith(folder)]:
+            raise ValueError(f"{strangers[0]} does not lie in the folder of shard {self.shard}")
+        return self
 
 
 class ShardInfo(Record):
@@ -123,25 +154,25 @@ class LexicalInfo(Record):
 class LateInfo(Record):
     """The stored token vectors: how they were reduced."""
 
-    dims: int
+    dims: Dimensions
     """Principal components that were kept."""
-    bits: int
+    bits: Literal[1, 2, 4, 8]
     """Bits of each."""
 
 
 class Counts(Record):
     """Where every input record went: input = passages + duplicates + rejected, in records after chunking."""
 
-    input: int
-    passages: int
-    duplicates: int
-    rejected: int
+    input: Passages
+    passages: Passages
+    duplicates: Passages
+    rejected: Passages
 
 
 class CorpusStatistics(Record):
     """Sizes of the indexed texts."""
 
-    text_bytes: int
+    text_bytes: Bytes
     mean_text_bytes: float
 
 
@@ -155,7 +186,7 @@ class Manifest(Record):
     created_at: str
     """UTC, ISO 8601. FORMAT.md says what else differs between two builds of one plan."""
     encoder: Fingerprint
-    dim: int
+    dim: Dimensions
     metric: str = "cosine"
     index: VectorIndexInfo
     lexical: LexicalInfo | None = None
@@ -171,6 +202,17 @@ class Manifest(Record):
     """Types of the metadata fields that filters know, by name: the columns of metadata.arrow, and the mixed ones."""
     build: dict[str, Any]
     """The settings of the build that decide the content of the index."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if [entry.shard for entry in self.shards] != list(range(len(self.shards))):
+            raise ValueError("the shards are not numbered from 0, each once")
+        paths = [file.path for file in self.all_files()]
+        if len(set(paths)) < len(paths):
+            raise ValueError("a file is listed twice")
+        if self.lexical is not None:
+            self.lexical.settings  # noqa: B018 (raises ValidationError, a ValueError)
+        return self
 
     def all_files(self) -> list[FileEntry]:
         """Every file of the version except the manifest itself."""

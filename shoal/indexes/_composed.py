@@ -12,6 +12,9 @@ from shoal.records import FloatArray
 if TYPE_CHECKING:
     from shoal.settings import IndexSettings
 
+_SAMPLE = 10_000
+"""Vectors that an index is described for where only its classes count, and not how many lists there are."""
+
 
 class Composed:
     """The functions of `IndexKind` for one such kind.
@@ -28,7 +31,7 @@ class Composed:
     def check(self, name: str, dim: int, search: str) -> None:
         """Raise InvalidArgument for search parameters that the kind does not have."""
         self._split(search)
-        factory.check(self._describe(dim, 10_000), dim, self._split(search)[0])
+        factory.check(self._describe(dim, _SAMPLE), dim, self._split(search)[0])
 
     def train(self, sample: FloatArray, settings: "IndexSettings", threads: int) -> bytes:
         """Train on float32 (n, dim), which also decides how many lists there are."""
@@ -49,7 +52,7 @@ class Composed:
         """Open with the search parameters of the settings, or else those of the kind."""
         search, refine = self._split(settings.index_search)
         default, depth = _exact.split(self._search)
-        index = _faiss.read(path, threads, mmap, default)
+        index = _faiss.read(path, threads, mmap, lambda dim: self._describe(dim, _SAMPLE), default)
         _faiss.set_search(index.faiss, search)
         if not self._exact:
             return index

@@ -1,8 +1,8 @@
 """What all kinds that store a FAISS index share: opening a file and searching it."""
 
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 
 from shoal.errors import CorruptIndex, InvalidArgument
+from shoal.indexes import _structure
 from shoal.indexes._contract import Effort
 from shoal.records import FloatArray, RowArray
 
@@ -56,6 +57,9 @@ _BYTE_COST = 1e-4
 """Microseconds to compare one byte of a code or of a list's centre."""
 _ROW_COST = 0.02
 """Microseconds to compare one code, besides those for its bytes."""
+
+_reading = threading.Lock()
+"""Held while a file is opened: what FAISS may reserve for it is one number for the whole process."""
 
 
 class FaissIndex:
@@ -209,38 +213,89 @@ def start_building(threads: int) -> None:
     faiss.cvar.distance_compute_blas_threshold = _DEFAULT_THRESHOLD
 
 
-def read(path: Path, threads: int, mmap: bool, search: str = "") -> FaissIndex:
-    """Open an index file, mapped into memory where FAISS can. Raises CorruptIndex if FAISS cannot read it."""
+def read(path: Path, threads: int, mmap: bool, description: Callable[[int], str], search: str = "") -> FaissIndex:
+    """Open an index file, mapped into memory where FAISS can.
+
+    Args:
+        path: of the file.
+        threads: of a search.
+        mmap: whether replicas of a node share its pages.
+        description: gives, for the dimensions of a vector, a factory string of what the file has to be.
+        search: search parameters.
+
+    Raises:
+        CorruptIndex: FAISS cannot read it, or it is not what the description says.
+    """
     try:
         index = _read(path, mmap)
     except RuntimeError as error:
         raise CorruptIndex(
             f"{path} is not a FAISS index ({reason(error)}); restore it or activate another version"
         ) from error
+    _check(index, path, description)
     set_search(index, search)
     return FaissIndex(index, threads)
 
 
+def _check(index: Any, path: Path, description: Callable[[int], str]) -> None:
+    """Raise CorruptIndex for an index that a build with this description does not make."""
+    try:
+        if index.metric_type != faiss.METRIC_INNER_PRODUCT:
+            raise ValueError("another metric than the inner product")
+        name = description(index.d)
+        _structure.check_factory(name, index.d)
+        wanted, actual = _structure.structure(create(name, index.d, "")), _structure.structure(index)
+        if wanted != actual:
+            raise ValueError(f"{actual[0]} where {name} is {wanted[0]}" if wanted[0] != actual[0] else "other parts")
+        _structure.check_content(index)
+    except (ValueError, InvalidArgument) as error:
+        raise CorruptIndex(
+            f"{path} holds no index that a build has made ({error}); restore it or activate another version"
+        ) from error
+
+
 def _read(path: Path, mmap: bool) -> Any:
-    if mmap:
-        # Not every kind can be mapped. A broken file fails again, with its own message, below.
-        with suppress(RuntimeError):
-            return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    return faiss.read_index(str(path))
+    # An index may name another file; not even opened shall be one outside its own folder.
+    flags = faiss.IO_FLAG_ONDISK_SAME_DIR
+    with _bounded(_structure.read_limit(path)):
+        if mmap:
+            # Not every kind can be mapped. A broken file fails again, with its own message, below.
+            with suppress(RuntimeError):
+                return faiss.read_index(str(path), flags | faiss.IO_FLAG_MMAP_IFC)
+        return faiss.read_index(str(path), flags)
+
+
+@contextmanager
+def _bounded(limit: int) -> Iterator[None]:
+    """Let FAISS reserve at most so many bytes for an array that it reads; FAISS has one limit for the whole process."""
+    if not hasattr(faiss, "set_deserialization_vector_byte_limit"):
+        yield
+        return
+    with _reading:
+        before = faiss.get_deserialization_vector_byte_limit()
+        faiss.set_deserialization_vector_byte_limit(limit)
+        try:
+            yield
+        finally:
+            faiss.set_deserialization_vector_byte_limit(before)
 
 
 def create(name: str, dim: int, search: str) -> Any:
     """Make an empty index by FAISS factory string and set its search parameters. Raises InvalidArgument."""
     try:
+        _structure.check_factory(name, dim)
         index = faiss.index_factory(dim, name, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise InvalidArgument(
             f"index_kind: {name!r} is neither a file of shoal/indexes/ nor a FAISS factory string for {dim} dimensions "
             f"({reason(error)}); examples: auto, flat, ivf_sq8, IVF1024,SQ8",
             param="index_kind",
         ) from error
     # Shards are filled block by block with consecutive rows: neither an id map nor these graphs allow that.
-    unfit = isinstance(base(index), faiss.IndexIDMap | faiss.IndexNSG | faiss.IndexNNDescent)
+    try:
+        unfit = not _structure.structure(index)
+    except ValueError:
+        unfit = True
     inverted = inverted_lists(index)
     if unfit or index.metric_type != faiss.METRIC_INNER_PRODUCT or (inverted is not None and inverted.nlist < 1):
         raise InvalidArgument(

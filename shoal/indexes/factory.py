@@ -76,4 +76,4 @@ def open(
     path: Path, settings: "IndexSettings", threads: int, mmap: bool = True, exact: Path | None = None
 ) -> _faiss.FaissIndex:
     """Open with the search parameters of the settings."""
-    return _faiss.read(path, threads, mmap, settings.index_search)
+    return _faiss.read(path, threads, mmap, lambda _: settings.index_kind, settings.index_search)

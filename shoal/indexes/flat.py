@@ -55,4 +55,4 @@ def open(
     path: Path, settings: "IndexSettings", threads: int, mmap: bool = True, exact: Path | None = None
 ) -> _faiss.FaissIndex:
     """Open for exact search; replicas of a node share the pages."""
-    return _faiss.read(path, threads, mmap)
+    return _faiss.read(path, threads, mmap, lambda _: "Flat")

@@ -7,6 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shoal.index_root import layout
+from shoal.index_root.arrow_files import checked
 from shoal.index_root.storage import Storage
 from shoal.late.writer import COLUMN
 from shoal.records import FloatArray
@@ -83,7 +84,7 @@ class UnitFile:
     def shard(self, shard: int) -> pa.RecordBatch:
         """The rows of one shard, with the columns asked for."""
         with self._storage.errors(self._path):
-            return self._reader.get_batch(shard)
+            return checked(self._reader.get_batch(shard))
 
 
 def vectors_of(batch: pa.RecordBatch) -> FloatArray:

@@ -33,17 +33,11 @@ class StoredTokens:
             projection: FloatArray = np.load(paths[layout.LATE_PROJECTION], allow_pickle=False)
             self._offsets: RowArray = _mapped(paths[layout.LATE_OFFSETS])
             self._codes: Codes = _mapped(paths[layout.LATE_CODES])
-        except (OSError, ValueError, EOFError, KeyError) as error:
+        except (OSError, ValueError, EOFError, KeyError, MemoryError) as error:
             raise CorruptIndex(
                 f"the token vectors in {place} cannot be read ({error}); activate another version"
             ) from error
-        width = code_width(info.dims, info.bits)
-        if (
-            projection.ndim != 2
-            or len(projection) != info.dims
-            or self._offsets.shape != (count + 1,)
-            or self._codes.shape != (int(self._offsets[-1]), width)
-        ):
+        if not _fits(projection, self._offsets, self._codes, count, info):
             raise CorruptIndex(f"the token vectors in {place} do not fit together; activate another version")
         self._projection, self._axes = projection, np.ascontiguousarray(projection[:, :-2])
         threadpool_limits(threads, user_api="blas")
@@ -71,6 +65,20 @@ class StoredTokens:
                 # One product a passage: of all at once, the last bits would depend on what they are.
                 scores[place] = (query @ levels[begin:end].T / lengths[begin:end]).max(axis=1).mean()
         return scores
+
+
+def _fits(projection: FloatArray, offsets: RowArray, codes: Codes, count: int, info: LateInfo) -> bool:
+    """Whether the arrays of a shard of `count` passages have the types and shapes they should, and offsets lead in."""
+    arrays: list[tuple[NDArray[Any], type]] = [(projection, np.float32), (offsets, np.int64), (codes, np.uint8)]
+    if any(array.dtype != kind for array, kind in arrays):
+        return False
+    if projection.ndim != 2 or len(projection) != info.dims or projection.shape[1] < 3:
+        return False
+    if not np.isfinite(projection).all() or offsets.shape != (count + 1,):
+        return False
+    if offsets[0] != 0 or (np.diff(offsets) < 1).any():
+        return False
+    return codes.shape == (int(offsets[-1]), code_width(info.dims, info.bits))
 
 
 def _mapped(path: Path) -> NDArray[Any]:

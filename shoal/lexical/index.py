@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shoal.errors import Conflict, CorruptIndex
 from shoal.index_root import layout
+from shoal.index_root.arrow_files import open_batches
 from shoal.index_root.manifest import LexicalInfo
 from shoal.lexical.analyzer import NAME, Analyzer
 from shoal.lexical.statistics import TERM
@@ -39,7 +40,8 @@ class LexicalIndex:
         self._bm25 = bm25s.BM25(k1=settings.lexical_k1, b=settings.lexical_b, method="lucene")
         self._bm25.nonoccurrence_array = None
         try:
-            self._terms = pa.ipc.open_file(pa.memory_map(str(paths[layout.LEXICAL_TERMS]))).get_batch(0).column(0)
+            [batch] = open_batches(paths[layout.LEXICAL_TERMS], pa.schema([TERM]))
+            self._terms = batch.column(0)
             self._bm25.load_scores(
                 "",
                 data_name=paths[layout.LEXICAL_SCORES],
@@ -48,15 +50,27 @@ class LexicalIndex:
                 num_docs=count,
                 mmap=True,
             )
-        except (pa.ArrowException, OSError, EOFError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, MemoryError) as error:
             raise CorruptIndex(f"the lexical index cannot be read ({error}); activate another version") from error
-        offsets = self._bm25.scores["indptr"]
-        postings = {len(self._bm25.scores[name]) for name in ("data", "indices")}
-        if self._terms.type != TERM.type or len(offsets) != len(self._terms) + 1 or postings != {int(offsets[-1])}:
+        if not self._fits():
             raise CorruptIndex(
                 f"the lexical index of {paths[layout.LEXICAL_TERMS].parent} does not fit together; "
                 "activate another version"
             )
+
+    def _fits(self) -> bool:
+        """Whether every number leads into the arrays: bm25s does not look. Reads the files once."""
+        offsets, rows, scores = (self._bm25.scores[name] for name in ("indptr", "indices", "data"))
+        if (offsets.dtype, rows.dtype, scores.dtype) != (np.int64, np.int32, np.float32):
+            return False
+        if offsets.shape != (len(self._terms) + 1,) or not rows.shape == scores.shape == (int(offsets[-1]),):
+            return False
+        if offsets[0] != 0 or (np.diff(offsets) < 0).any():
+            return False
+        if not len(rows):
+            return True
+        inside = rows.min() >= 0 and rows.max() < self._count
+        return bool(inside and np.isfinite([scores.min(), scores.max()]).all())
 
     def scores(self, query: str) -> FloatArray:
         """Score every passage of the shard, float32 (count,); 0 where no term of the query occurs."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from shoal.index_root.arrow_files import checked
 from shoal.index_root.storage import Storage
 from shoal.lexical.analyzer import Analyzer
 
@@ -93,7 +94,7 @@ def look_up(storage: Storage, path: str, terms: pa.LargeStringArray) -> tuple[To
     with storage.open_input(path) as source:
         reader = pa.ipc.open_file(source)
         for number in range(reader.num_record_batches):
-            batch = reader.get_batch(number)
+            batch = checked(reader.get_batch(number))
             places = pc.index_in(batch.column("term"), value_set=terms)
             known = pc.is_valid(places).to_numpy(zero_copy_only=False)
             numbers[places.drop_null().to_numpy()] = batch.column("passages").to_numpy()[known]

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from shoal.errors import CorruptIndex
 from shoal.filters import And, Compare, Exists, Filter, In, Not, Or
+from shoal.index_root.arrow_files import open_batches
 from shoal.metadata import FieldType, FieldTypes, stored
 
 Mask = NDArray[np.bool_]
@@ -78,15 +78,9 @@ class Columns:
     """A mapped metadata.arrow. Safe for concurrent calls."""
 
     def __init__(self, path: Path, types: FieldTypes) -> None:
-        """Open. Raises CorruptIndex unless the columns are those of the types."""
-        try:
-            self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        except (pa.ArrowException, OSError) as error:
-            raise CorruptIndex(
-                f"{path} is not an Arrow file ({error}); restore it or activate another version"
-            ) from error
-        if not self._table.schema.equals(_schema(column_types(types))):
-            raise CorruptIndex(f"{path} does not have the columns that its manifest names; build the index again")
+        """Open. Raises CorruptIndex unless the columns are those of the types, and whole."""
+        schema = _schema(column_types(types))
+        self._table = pa.Table.from_batches(open_batches(path, schema), schema)
 
     @property
     def count(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from shoal.errors import CorruptIndex
+from shoal.index_root.arrow_files import open_batches
 from shoal.records import Passage, RowArray
 
 # Texts have 64-bit offsets: a few thousand passages of a megabyte do not fit into Arrow's 2 GiB `string` arrays.
@@ -51,20 +51,13 @@ def to_passage(batch: pa.RecordBatch, row: int) -> Passage:
 
 
 class Passages:
-    """A mapped passages.arrow: finding a row is a binary search over the batches, and only its own bytes are read."""
+    """A mapped passages.arrow: finding a row is a binary search over the batches, and only its own bytes are read.
+
+    Opening it reads all of it once. Raises CorruptIndex for a file that is not what a build writes.
+    """
 
     def __init__(self, path: Path) -> None:
-        try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        except (pa.ArrowException, OSError) as error:
-            raise CorruptIndex(
-                f"{path} is not an Arrow file ({error}); restore it or activate another version"
-            ) from error
-        if not reader.schema.equals(PASSAGE_SCHEMA):
-            raise CorruptIndex(
-                f"{path} does not have the columns {', '.join(PASSAGE_SCHEMA.names)}; build the index again"
-            )
+        self._batches = open_batches(path, PASSAGE_SCHEMA)
         # First row of each batch, and the end.
         self._starts = list(accumulate((batch.num_rows for batch in self._batches), initial=0))
 

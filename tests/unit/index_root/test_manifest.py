@@ -111,3 +111,50 @@ def test_all_files_names_the_files_beside_the_shards_too() -> None:
 def test_equal_shard_infos_are_equal_bytes() -> None:
     info = ShardInfo(shard=0, count=3, dim=8, kind="flat", text_bytes=30)
     assert info.to_bytes() == ShardInfo.model_validate_json(info.to_bytes()).to_bytes()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../v2/shard-00000/vectors.faiss",
+        "/etc/passwd",
+        "shard-00000/../../v2/vectors.faiss",
+        "shard-00000/./vectors.faiss",
+        "shard-00000//vectors.faiss",
+        "shard-00000\\vectors.faiss",
+        "shard-00000/vectors.faiss/",
+        "shard-00000/a\nb",
+        "shard-00001/vectors.faiss",
+        "",
+        "shard-00000/" + "x" * 1100,
+    ],
+)
+def test_a_file_that_does_not_lie_where_it_should_is_refused(path: str) -> None:
+    body = json.loads(DATA)
+    body["shards"][0]["files"][0]["path"] = path
+    with pytest.raises(CorruptIndex, match="is not a valid manifest"):
+        Manifest.from_bytes(rewritten(body), "here")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dim": 0},
+        {"dim": 10**9},
+        {"shards": [{"shard": 1, "count": 3, "files": []}]},
+        {"shards": [{"shard": 0, "count": -1, "files": []}]},
+        {"shards": [{"shard": 0, "count": 2**70, "files": []}]},
+        {"shards": [{"shard": 0, "count": 3, "files": []}] * 2},
+        {"files": [{"path": "rejected.jsonl", "bytes": -1, "sha256": "00" * 32}]},
+        {"files": [{"path": "rejected.jsonl", "bytes": 1, "sha256": "../../../x"}]},
+        {"files": [{"path": "rejected.jsonl", "bytes": 1, "sha256": "00" * 32}] * 2},
+        {"counts": {"input": 0, "passages": -1, "duplicates": 0, "rejected": 1}},
+        {"late": {"dims": 10**9, "bits": 2}},
+        {"late": {"dims": 64, "bits": 3}},
+        {"lexical": {"analyzer": "a", "language": "english", "stopwords": True, "k1": -1, "b": 0, "passages": 1,
+                     "mean_length": 1}},
+    ],
+)  # fmt: skip
+def test_numbers_that_no_build_writes_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(CorruptIndex, match="is not a valid manifest"):
+        Manifest.from_bytes(rewritten({**json.loads(DATA), **changes}), "here")

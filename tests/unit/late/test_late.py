@@ -195,10 +195,19 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     manifest = publish(tmp_path / "root", "v1", passages(30), late=PRECISE)
     folder = tmp_path / "root" / layout.shard_dir("v1", 0)
     offsets = np.load(folder / layout.LATE_OFFSETS)
-    for wrong in (offsets[:-1], offsets + 1):
+    turned = offsets.copy()
+    turned[3:5] = turned[4:2:-1]
+    for wrong in (offsets[:-1], offsets + 1, turned, offsets.astype(np.float64), np.concatenate([[-5], offsets[1:]])):
         np.save(folder / layout.LATE_OFFSETS, wrong)
         with pytest.raises(CorruptIndex, match="do not fit together"):
             opened(tmp_path / "root", manifest, verify=False)
+    np.save(folder / layout.LATE_OFFSETS, offsets)
+    projection = np.load(folder / layout.LATE_PROJECTION)
+    for wrong in (projection[:, :2], projection * np.float32(np.nan), projection.astype(np.float64)):
+        np.save(folder / layout.LATE_PROJECTION, wrong)
+        with pytest.raises(CorruptIndex, match="do not fit together"):
+            opened(tmp_path / "root", manifest, verify=False)
+    np.save(folder / layout.LATE_PROJECTION, projection)
     (folder / layout.LATE_OFFSETS).write_bytes(b"nothing")
     with pytest.raises(CorruptIndex, match="cannot be read"):
         opened(tmp_path / "root", manifest, verify=False)

@@ -254,6 +254,30 @@ def test_a_damaged_lexical_file_is_named(tmp_path: Path, name: str) -> None:
             Shard.open(Storage(str(root)), manifest, 0, cache=None, threads=1, verify=False)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (layout.LEXICAL_ROWS, lambda rows: np.where(np.arange(len(rows)) == 5, 20, rows).astype(np.int32)),
+        (layout.LEXICAL_ROWS, lambda rows: np.where(np.arange(len(rows)) == 5, -1, rows).astype(np.int32)),
+        (layout.LEXICAL_ROWS, lambda rows: rows.astype(np.int64)),
+        (
+            layout.LEXICAL_SCORES,
+            lambda scores: np.where(np.arange(len(scores)) == 5, np.nan, scores).astype(np.float32),
+        ),
+        (layout.LEXICAL_SCORES, lambda scores: scores.astype(np.float16)),
+        (layout.LEXICAL_OFFSETS, lambda offsets: np.concatenate([offsets[:1], offsets[:0:-1][1:], offsets[-1:]])),
+        (layout.LEXICAL_OFFSETS, lambda offsets: np.concatenate([[-(2**40)], offsets[1:]])),
+    ],
+)
+def test_numbers_that_lead_out_of_the_lexical_index_are_refused(tmp_path: Path, name: str, change: Any) -> None:
+    root = tmp_path / "root"
+    manifest = publish(root, "v1", content(20), shards=1, encoder="hashing:8", lexical=LEXICAL)
+    file = root / layout.shard_dir("v1", 0) / name
+    np.save(file, change(np.load(file)))
+    with pytest.raises(CorruptIndex, match="does not fit together"):
+        Shard.open(Storage(str(root)), manifest, 0, cache=None, threads=1, verify=False)
+
+
 def test_an_index_of_another_analyser_is_refused(tmp_path: Path) -> None:
     manifest = publish(tmp_path / "root", "v1", content(9), shards=1, encoder="hashing:8", lexical=PLAIN)
     assert manifest.lexical is not None

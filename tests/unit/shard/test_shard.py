@@ -261,6 +261,17 @@ def test_files_that_were_not_verified_still_give_no_raw_error(storage: Storage) 
         file.write_bytes(whole)
 
 
+def test_an_id_that_leads_out_of_its_file_is_found_when_a_shard_is_opened(storage: Storage) -> None:
+    entry = written(storage, 2)
+    file = storage.local_path(f"{layout.shard_dir(VERSION, 0)}/{layout.PASSAGES}")
+    offsets = np.array([0, 2, 4], np.int32)
+    data = file.read_bytes()
+    assert data.count(offsets.tobytes()) == 1
+    file.write_bytes(data.replace(offsets.tobytes(), np.array([0, 2, 2**30], np.int32).tobytes()))
+    with pytest.raises(CorruptIndex, match=layout.PASSAGES):
+        Shard.open(storage, manifest(entry), 0, cache=None, threads=1, verify=False)
+
+
 def test_a_shard_that_the_version_does_not_have_is_not_found(storage: Storage) -> None:
     with pytest.raises(NotFound, match="has no shard 1"):
         Shard.open(storage, manifest(written(storage, 3)), 1, cache=None, threads=1)
