@@ -18,8 +18,8 @@ from jobs.session import joins_cluster, ray_session
 from shoal.cli.errors import REFUSED, run
 from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument
+from shoal.indexing.first_look import look_at_input
 from shoal.settings import BuildSettings
-from shoal.sources.listing import find_input
 from shoal.system.processes import stop_on_signals
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -31,10 +31,11 @@ def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
     stop_on_signals()
     # The streams as they are now: Ray's own messages are kept off stdout while a cluster is there.
     reporter = Reporter(Console(file=sys.stderr if as_json else sys.stdout))
-    # A mistyped path is told at once, not after a cluster has started.
+    # A mistyped path, or a field of another name, is told at once, not after a cluster has started.
     if joins_cluster():
         _require_absolute(settings)
-    find_input(settings.source, settings.format, settings.index)
+    for remark in look_at_input(settings):
+        reporter.say(remark)
     with ray_session() as cluster:
         builder = Builder(settings, cluster, reporter)
         outcome = estimate(builder) if settings.dry_run else builder.build()

@@ -56,6 +56,8 @@ def _second_look(line: Line) -> Any:
     except RecursionError:
         return _Broken("broken JSON: nested too deeply")
     except ValueError as error:
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and line.rstrip().endswith(b","):
+            return _Broken("broken JSON: a comma ends the line; each line is one object and nothing behind it")
         detail = f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
         return _Broken(f"broken JSON: {detail}")
 

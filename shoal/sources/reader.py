@@ -102,6 +102,11 @@ class PassageReader:
             self.lines += 1
             yield Rejected(self.lines, f"the file is damaged ({damage}): nothing can be read from here on")
 
+    def records(self) -> Iterator[tuple[int, dict[str, Any] | str]]:
+        """Yield each record as it stands in the part, with its place, or why it is none. Raises Damaged."""
+        with self._opened() as records:
+            yield from records
+
     def _items(self) -> Iterator[tuple[int, Passage] | Rejected]:
         with self._opened() as records:
             for record, fields in records:

@@ -57,7 +57,7 @@ def measure(files: list[InputFile], source: SourceSettings) -> Sample:
     A file that is damaged or that may not be read is marked as unreadable. Raises InvalidArgument when all of them are,
     and for a file that is not of the format or that lacks the fields, Unavailable for one that cannot be reached.
     """
-    files = [_checked(file) for file in files]
+    files = [checked(file) for file in files]
     records, mean = 0, UNKNOWN
     with ThreadPoolExecutor(_THREADS) as pool:
         match source.format:
@@ -71,7 +71,7 @@ def measure(files: list[InputFile], source: SourceSettings) -> Sample:
             case _:
                 if source.format in ("csv", "tsv"):
                     files = list(pool.map(lambda file: _describe_delimited(file, source), files))
-                chosen = _spread(files)
+                chosen = spread(files)
                 looks = list(pool.map(lambda place: _look(files[place], source), chosen))
                 for place, look in zip(chosen, looks, strict=True):
                     if isinstance(look, str):
@@ -82,13 +82,13 @@ def measure(files: list[InputFile], source: SourceSettings) -> Sample:
         first = files[filled[0]]
         more = f" (and so are {len(filled) - 1} more)" if len(filled) > 1 else ""
         raise InvalidArgument(f"input file {first.name} {first.unreadable}{more}", param="source")
-    return Sample(files, records, mean, _digest([files[place] for place in _spread(files)]))
+    return Sample(files, records, mean, _digest([files[place] for place in spread(files)]))
 
 
-def _spread(files: list[InputFile]) -> list[int]:
+def spread(files: list[InputFile], most: int = SAMPLED_FILES) -> list[int]:
     """Places of a few files that hold something, evenly spread."""
     filled = [place for place, file in enumerate(files) if file.bytes and file.unreadable is None]
-    count = min(SAMPLED_FILES, len(filled))
+    count = min(most, len(filled))
     return [filled[place * len(filled) // count] for place in range(count)]
 
 
@@ -118,7 +118,7 @@ def _estimate(files: list[InputFile], looks: list[_Look]) -> tuple[int, float]:
     return round(size / mean), mean
 
 
-def _checked(file: InputFile) -> InputFile:
+def checked(file: InputFile) -> InputFile:
     """Mark a local file that may not be read. (A store that refuses is an error: its credentials may have expired.)"""
     store, path = locate(file.uri)
     if not isinstance(store, pafs.LocalFileSystem) or os.access(path, os.R_OK):
@@ -139,23 +139,43 @@ def _describe_parquet(file: InputFile, source: SourceSettings) -> tuple[InputFil
 
 
 def _describe_delimited(file: InputFile, source: SourceSettings) -> InputFile:
-    """Read the header line, unless the settings name the columns."""
+    """Read the header line, unless the settings name the columns, and require the fields of the settings."""
     if not file.bytes or file.unreadable is not None:
         return file
-    columns, first, line = source.columns, 0, 1
-    if columns is None:
-        try:
-            head, whole, _ = _read_head(file)
-        except Damaged as error:
-            return file.model_copy(update={"unreadable": str(error)})
-        columns, first, line = delimited.header(head, whole, file.name, quoted=source.format == "csv")
+    try:
+        file = with_header(file, source)
+    except Damaged as error:
+        return file.model_copy(update={"unreadable": str(error)})
+    columns = file.columns or []
     wanted = [*source.id_fields, source.text_field, *([source.title_field] if source.title_field else [])]
     if absent := [field for field in wanted if field not in columns]:
         raise InvalidArgument(
             f"{file.name} has no column {absent[0]!r} (columns: {', '.join(columns)[:500]}); set id_field, text_field "
             "or title_field, or columns if it has no header line"
         )
+    return file
+
+
+def with_header(file: InputFile, source: SourceSettings) -> InputFile:
+    """Return a CSV or TSV file with the columns that its header line, or else the settings, name.
+
+    Raises Damaged when nothing can be decompressed, InvalidArgument for a header that cannot be read.
+    """
+    columns, first, line = source.columns, 0, 1
+    if columns is None:
+        head, whole, _ = _read_head(file)
+        columns, first, line = delimited.header(head, whole, file.name, quoted=source.format == "csv")
     return file.model_copy(update={"columns": columns, "first": first, "first_line": line})
+
+
+def require_lines(file: InputFile, head: bytes | None = None) -> None:
+    """Raise InvalidArgument for a JSON array; head: the first bytes of the file, if they are known already."""
+    if head is None:
+        head, _, _ = _read_head(file)
+    if head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] == b"[":
+        raise InvalidArgument(
+            f"{file.name} is one JSON array, not JSON lines; convert it, for example with jq -c '.[]'"
+        )
 
 
 def _look(file: InputFile, source: SourceSettings) -> _Look | str:
@@ -164,10 +184,8 @@ def _look(file: InputFile, source: SourceSettings) -> _Look | str:
         head, whole, ratio = _read_head(file)
     except Damaged as error:
         return str(error)
-    if source.format in ("jsonl", "beir") and head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] == b"[":
-        raise InvalidArgument(
-            f"{file.name} is one JSON array, not JSON lines; convert it, for example with jq -c '.[]'"
-        )
+    if source.format in ("jsonl", "beir"):
+        require_lines(file, head)
     head = head[file.first :]
     if source.format == "csv":
         # Only from its beginning it is known what stands in quotes.

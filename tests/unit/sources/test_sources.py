@@ -22,6 +22,7 @@ from tests.support.source_records import GOOD, Read
 BAD = {
     "broken": (b'{"id": "1", "text": ', "broken JSON: Expecting value, character 21"),
     "no object": (b'["id", "text"]', "the line is an array, not a JSON object"),
+    "comma": (b'{"id": "1", "text": "x"}, ', "broken JSON: a comma ends the line; each line is one object"),
     "null": (b"null", "the line is null, not a JSON object"),
     "nested too deeply": (b"[" * 100_000, "broken JSON"),
     "no id": (b'{"_id": "1", "text": "x"}', "the id field 'id' is missing (fields: '_id', 'text')"),
