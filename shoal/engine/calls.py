@@ -41,7 +41,7 @@ class EngineCalls:
     async def search(self, query: str | list[str], options: Mapping[str, Any]) -> list[SearchResponse]:
         """Answer one query or several, checked as over HTTP; a response for each."""
         body = self._read({"query": query, **options})
-        requests, _ = body.requests(self.engine.settings, time.time())
+        requests, _ = body.requests(self.engine.settings, time.monotonic())
         answers = await self.engine.search(requests)
         request_id = uuid.uuid4().hex
         if isinstance(query, str):

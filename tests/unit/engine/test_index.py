@@ -105,6 +105,22 @@ def test_who_waits_for_an_index_that_is_closed_is_told(root: Path, monkeypatch: 
     assert [type(error) for error in errors] == [Unavailable]
 
 
+def test_an_answer_comes_by_its_deadline(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    score_pairs = OverlapReranker.score_pairs
+
+    def wait(self: OverlapReranker, pairs: object) -> object:
+        go_on.wait(60)
+        return score_pairs(self, pairs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(OverlapReranker, "score_pairs", wait)
+    with shoal.open(root, reranker="overlap") as index:
+        answer = index.search("red fish", timeout_ms=500)
+        go_on.set()
+    assert not answer.reranked
+    assert answer.degraded is not None
+
+
 async def test_cancelling_who_awaits_cancels_the_search(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
