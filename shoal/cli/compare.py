@@ -8,7 +8,7 @@ from shoal.cli import tables
 from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
-from shoal.cli.server import DEFAULT_URL, Filter, Mode, Query, TimeoutMs, Url, ask
+from shoal.cli.server import DEFAULT_URL, Filter, IndexRoot, Mode, Query, TimeoutMs, Url, ask
 from shoal.errors import InvalidArgument
 from shoal.settings import ServeSettings
 
@@ -23,6 +23,7 @@ app = typer.Typer()
 def compare(  # noqa: PLR0913 - one parameter for each option
     query: Query,
     url: Url = DEFAULT_URL,
+    index: IndexRoot = None,
     top_k: Annotated[
         int | None,
         typer.Option(
@@ -46,6 +47,7 @@ def compare(  # noqa: PLR0913 - one parameter for each option
         response = ask(
             url,
             query,
+            index,
             top_k=candidates,
             top_n=candidates,
             rerank=True,

@@ -8,7 +8,7 @@ from shoal.cli import tables
 from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
-from shoal.cli.server import DEFAULT_URL, Filter, Mode, Query, Recall, TimeoutMs, TopK, TopN, Url, ask
+from shoal.cli.server import DEFAULT_URL, Filter, IndexRoot, Mode, Query, Recall, TimeoutMs, TopK, TopN, Url, ask
 from shoal.errors import InvalidArgument
 
 app = typer.Typer()
@@ -18,6 +18,7 @@ app = typer.Typer()
 def search(  # noqa: PLR0913 - one parameter for each option
     query: Query,
     url: Url = DEFAULT_URL,
+    index: IndexRoot = None,
     top_k: TopK = None,
     top_n: TopN = None,
     rerank: Annotated[
@@ -32,7 +33,7 @@ def search(  # noqa: PLR0913 - one parameter for each option
     timeout_ms: TimeoutMs = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a server one question and show both stages.
+    """Ask a server, or an index in this process, one question and show both stages.
 
     A row is a passage: its final rank, its rerank score, the rank it had in stage one, and its score there.
     """
@@ -42,6 +43,7 @@ def search(  # noqa: PLR0913 - one parameter for each option
         response = ask(
             url,
             query,
+            index,
             top_k=top_k,
             top_n=top_n,
             rerank="late" if late else rerank,

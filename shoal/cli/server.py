@@ -1,7 +1,8 @@
-"""What the commands that talk to a server have in common."""
+"""What the commands that ask a server, or an index in this process, have in common."""
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -12,10 +13,28 @@ from shoal.client.answers import SearchResponse
 from shoal.client.clients import DEFAULT_URL, Client
 from shoal.errors import InvalidArgument, Unavailable
 
-__all__ = ["DEFAULT_URL", "Filter", "Mode", "Query", "Recall", "TimeoutMs", "TopK", "TopN", "Url", "ask", "connect"]
+__all__ = [
+    "DEFAULT_URL",
+    "Filter",
+    "IndexRoot",
+    "Mode",
+    "Query",
+    "Recall",
+    "TimeoutMs",
+    "TopK",
+    "TopN",
+    "Url",
+    "ask",
+    "connect",
+]
 
 Query = Annotated[list[str], typer.Argument(metavar="QUERY", help="The question; several words are one question.")]
 Url = Annotated[str, typer.Option(metavar="URL", envvar="SHOAL_URL", help="The server to ask.")]
+# No variable: who has set SHOAL_INDEX for `shoal serve` goes on asking that server.
+IndexRoot = Annotated[
+    str | None,
+    typer.Option("--index", metavar="ROOT", help="Search this index root in this process, without a server."),
+]
 TopK = Annotated[
     int | None, typer.Option(metavar="INT", help="Candidates taken from stage one. Default: the server's.")
 ]
@@ -55,8 +74,11 @@ def connect(url: str, timeout_s: float = 60.0) -> Iterator[Client]:
             raise
 
 
-def ask(url: str, words: list[str], **options: Any) -> SearchResponse:
-    """Search for one question; options that are None are left to the server."""
+def ask(url: str, words: list[str], index: str | None = None, **options: Any) -> SearchResponse:
+    """Search for one question; options that are None are left to the server, or to its defaults.
+
+    index: the index root that is searched in this process, instead of a server. Raises InvalidArgument for both.
+    """
     query = " ".join(words)
     try:
         query.encode()
@@ -65,10 +87,23 @@ def ask(url: str, words: list[str], **options: Any) -> SearchResponse:
     given: Any = {name: value for name, value in options.items() if value is not None}
     if "filter" in given:
         given["filter"] = _parsed(given["filter"])
+    if index is not None:
+        return _ask_here(url, index, query, given)
     # A query may take as long as it asks for, and its answer some time to arrive.
     timeout_s = max(60.0, given.get("timeout_ms", 0) / 1000 + 10)
     with connect(url, timeout_s) as client:
         return client.search(query, **given)
+
+
+def _ask_here(url: str, index: str, query: str, options: Any) -> SearchResponse:
+    if url not in (DEFAULT_URL, os.environ.get("SHOAL_URL")):
+        raise InvalidArgument("give either --index ROOT or --url URL", param="--index")
+    from shoal.engine.index import Index
+
+    # A reranker that is not asked need not be loaded.
+    settings = {} if options.get("rerank", True) is True else {"reranker": "none"}
+    with Index(index, **settings) as opened:
+        return opened.search(query, **options)
 
 
 def _parsed(text: str) -> dict[str, Any]:

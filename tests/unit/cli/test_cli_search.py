@@ -1,6 +1,7 @@
 """The commands that ask a server: search and compare."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 import shoal.cli.server
 from shoal.client import clients as client
 from tests.support.command_line import run
+from tests.support.indexes import passages, publish
 
 
 class Server:
@@ -182,3 +184,30 @@ def test_a_query_that_is_not_utf8(server: Server) -> None:
     result = run("search", "\udcff")
     assert result.exit_code == 2
     assert result.stderr == "error: QUERY is not valid UTF-8\n"
+
+
+def test_an_index_is_searched_without_a_server(tmp_path: Path, server: Server) -> None:
+    root = tmp_path / "index"
+    publish(root, "v1", passages(40))
+    result = run("search", "the black otter n8", "--index", str(root), "--json", "--top-n", "3", SHOAL_URL="http://x:1")
+    answer = json.loads(result.stdout)
+    assert (answer["index_version"], answer["reranker"], answer["degraded"]) == ("v1", "late_interaction", None)
+    assert [answer["results"][0]["text"], len(answer["results"])] == ["the black otter number n8", 3]
+    shown = run("search", "green", "snail", "--index", str(root), "--no-rerank", "--filter", '{"number": {"$lt": 9}}')
+    assert "version v1, dense, 2 of 2 shards answered" in shown.stdout
+    compared = json.loads(run("compare", "green snail", "--index", str(root), "--json").stdout)
+    assert (compared["reranked"], len(compared["results"])) == (True, 25)
+    assert server.bodies == []
+
+
+@pytest.mark.parametrize("command", ["search", "compare"])
+def test_an_index_that_cannot_be_searched_is_named(command: str, tmp_path: Path, server: Server) -> None:
+    for arguments, words in (
+        (["--index", str(tmp_path / "nothing")], "nothing"),
+        (["--index", str(tmp_path), "--url", "http://there:1"], "either --index ROOT or --url URL"),
+    ):
+        result = run(command, "fish", *arguments)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: ")
+        assert words in result.stderr
+    assert server.bodies == []
