@@ -71,6 +71,11 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
         if settings.metrics_port is not None:
             _require_free(LOOPBACK[0], settings.metrics_port, "--metrics-port")
         check_exposure(settings.host, KeyRing.of(settings.api_keys_file) is not None, settings.anonymous)
+        if settings.local:
+            from serve.local import serve_locally
+
+            serve_locally(settings, partial(_say_ready, _url(settings.host, settings.port), as_json))
+            return
         served = settings.part(ServeSettings)
         plan = plan_serving(served)
         # Ray prints on stdout too, where only our one line belongs.
@@ -91,10 +96,14 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             )
             url = _url(settings.host, settings.port)
             _wait_until_ready(url, service_sets.follow, partial(_lacking, loop))
-            print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
+            _say_ready(url, as_json)
             _watch(url, service_sets.follow, partial(_replies, loop), min(WATCH_S, settings.watch_s))
     except KeyboardInterrupt:
         pass  # the end that was asked for, by Ctrl-C or SIGTERM
+
+
+def _say_ready(url: str, as_json: bool) -> None:
+    print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
 
 
 def _url(host: str, port: int) -> str:

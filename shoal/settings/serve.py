@@ -48,6 +48,11 @@ class RunSettings(ServeSettings):
     """What `python -m serve.run` and `shoal serve` take on top: how the application is run on this machine."""
 
     host: str = Field("127.0.0.1", description="Address to listen on; nothing listens beyond loopback unless asked.")
+    local: bool = Field(
+        False,
+        description="Serve from one process without Ray: for a laptop and for tests. It starts in seconds, and has no "
+        "replicas.",
+    )
     port: int = Field(8000, ge=1, le=65535, description="Port of the HTTP endpoint.")
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="Port of the metrics for Prometheus, on loopback. Default: any free one."

@@ -10,6 +10,7 @@ import pytest
 import shoal
 from shoal.engine.loop import LoopThread
 from tests.support.engine_contract import SETTINGS, EngineContract
+from tests.support.servers import running
 
 
 class TestInThisProcess(EngineContract):
@@ -41,3 +42,19 @@ class TestWithAsyncio(EngineContract):
         yield Blocking(index, loop)
         loop.run(index.__aexit__(None, None, None))
         loop.close(lambda: None)
+
+
+class TestServedLocally(EngineContract):
+    """`shoal serve --local`, as a user starts it."""
+
+    @pytest.fixture(scope="class")
+    def engine(self, engine_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[shoal.Client]:
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
+        with running(tmp_path_factory.mktemp("server"), engine_root, "--local", *options) as server:
+            server.wait_ready()
+            with shoal.Client(server.url) as client:
+                yield client
+            assert list(server.descendants()) == [server.process.pid]
+            server.process.terminate()
+            assert server.process.wait() == 0
+            assert not {"ERROR", "WARNING", "Traceback"} & set(server.errors().split())

@@ -1,0 +1,224 @@
+"""`shoal serve --local`: the HTTP server over an engine in the same process, for a laptop and for tests. No Ray.
+
+docs/serving.md says what it has not that a server on Ray has.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Literal
+
+import uvicorn
+from fastapi import FastAPI
+
+from serve.telemetry import NullMeter, Telemetry
+from serve.web.access import KeyRing, charge, overloaded_error
+from serve.web.api import create_api
+from serve.web.origins import LOOPBACK_NAMES
+from shoal.engine.description import IndexDescription
+from shoal.engine.engine import LocalEngine
+from shoal.errors import InvalidArgument
+from shoal.records import FloatArray, SearchAnswer, SearchRequest
+from shoal.settings import RunSettings, ServeSettings
+from shoal.system.processes import STOPS
+
+RAY_ONLY = (
+    *("proxy", "metrics_port", "max_connections_per_source", "trusted_proxies", "log_dir", "replicas_per_node"),
+    *("ingress_replicas", "encoder_replicas", "retriever_replicas", "cpus_per_replica", "gpus_per_replica"),
+    *("reranker_min_replicas", "reranker_max_replicas", "reranker_idle_s", "hedge_percentile", "hedge_budget"),
+    *("health_check_period_s", "health_check_timeout_s"),
+)
+"""Settings of replicas, their processes and the proxy, none of which there are here."""
+STOP_S = 5
+"""Seconds that requests under way have to end when the server is stopped."""
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+
+
+def check_local(settings: RunSettings) -> None:
+    """Raise InvalidArgument for settings that mean nothing without Ray."""
+    for name in RAY_ONLY:
+        if getattr(settings, name) != type(settings).model_fields[name].default:
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidArgument(
+                f"{option} means nothing with --local, which starts no Ray; leave one out", param=option
+            )
+
+
+def serve_locally(settings: RunSettings, say_ready: Callable[[], None]) -> None:
+    """Serve until SIGINT, SIGTERM or the end of the terminal; `say_ready` is called once the index can be searched.
+
+    Raises what opening an index raises, and InvalidArgument for settings that mean nothing here.
+    """
+    check_local(settings)
+    _log_to_stderr(settings)
+    with asyncio.Runner() as runner:
+        runner.run(_serve(settings, say_ready))
+
+
+async def _serve(settings: RunSettings, say_ready: Callable[[], None]) -> None:
+    served = settings.part(ServeSettings)
+    engine = LocalEngine(served)
+    server = LocalServer(local_api(engine, settings), settings, say_ready)
+    opening = asyncio.ensure_future(engine.open())
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        server.should_exit = True
+        opening.cancel()
+
+    for number in STOPS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, stop)
+    try:
+        await opening
+        await server.serve([_listen(settings.host, settings.port)])
+    except asyncio.CancelledError:
+        if not server.should_exit:
+            raise
+    finally:
+        engine.close()
+
+
+def local_api(engine: LocalEngine, settings: RunSettings) -> FastAPI:
+    """Build the HTTP application over an engine, with the keys and names of the settings."""
+    keys = KeyRing.of(settings.api_keys_file)
+    names = [*LOOPBACK_NAMES, settings.host, *(settings.allowed_hosts or ())]
+    hosts = settings.allowed_hosts if keys is not None else names
+    served = settings.part(ServeSettings)
+    return create_api(LocalIngress(engine, served), served, keys=keys, hosts=hosts)
+
+
+class LocalServer(uvicorn.Server):
+    """uvicorn in an event loop and with signals that are not its own."""
+
+    def __init__(self, app: FastAPI, settings: RunSettings, say_ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=STOP_S,
+            )
+        )
+        self._say_ready = say_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and say so."""
+        await super().startup(sockets)
+        self._say_ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to whoever runs this."""
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop in good order."""
+        self.should_exit = True
+
+
+class LocalIngress:
+    """A `serve.dialects.base.Engine` over an engine in this process: with the limits and the log of an ingress."""
+
+    def __init__(self, engine: LocalEngine, settings: ServeSettings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._telemetry = Telemetry(NullMeter(), settings.slow_query_ms, settings.log_queries)
+        self._answering = 0
+
+    async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
+        """Answer the queries of one HTTP request, in order. Raises Overloaded at once beyond `max_requests`."""
+        charge(len(requests))
+        started = time.monotonic()
+        try:
+            with self._admit():
+                answers = await self._engine.search(requests)
+        except BaseException as error:
+            self._telemetry.ended(requests, error, 1000 * (time.monotonic() - started))
+            raise
+        self._telemetry.answered(requests, answers)
+        return answers
+
+    async def embed(self, texts: Sequence[str], input_type: Literal["query", "passage"], deadline: float) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order. Raises Overloaded at once beyond `max_requests`."""
+        charge(len(texts))
+        with self._admit():
+            return await self._engine.embed(texts, input_type, deadline)
+
+    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> FloatArray:
+        """Return float32 (n,), higher is better, in input order. Raises Overloaded at once beyond `max_requests`."""
+        charge(1)
+        with self._admit():
+            return await self._engine.rerank(query, documents, deadline)
+
+    async def describe(self) -> IndexDescription:
+        """Describe what is served."""
+        return await self._engine.describe()
+
+    async def activate(self, version: str) -> None:
+        """Load a published version, then serve it and make it CURRENT."""
+        await self._engine.activate(version)
+
+    async def rollback(self) -> None:
+        """Serve the previous version again and make it CURRENT."""
+        await self._engine.rollback()
+
+    async def ready(self) -> list[str]:
+        """Name what is missing until the active version can be searched; empty means ready."""
+        return await self._engine.ready()
+
+    @contextmanager
+    def _admit(self) -> Iterator[None]:
+        """Count one HTTP request that is being answered. Raises Overloaded beyond `max_requests`."""
+        if self._answering >= self._settings.max_requests:
+            raise overloaded_error(self._settings)
+        self._answering += 1
+        try:
+            yield
+        finally:
+            self._answering -= 1
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+
+
+def _log_to_stderr(settings: ServeSettings) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonLines() if settings.log_format == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    )
+    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    for name in ("uvicorn", "uvicorn.error", "httpx", "openvino"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line, with what the text form says and the fields of Shoal's own lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        line: dict[str, Any] = {
+            "asctime": self.formatTime(record),
+            "levelname": record.levelname,
+            "message": record.getMessage(),
+        }
+        line |= {name: vars(record)[name] for name in ("request_id", "slow_query") if name in vars(record)}
+        if record.exc_info:
+            line["exc_text"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
