@@ -31,12 +31,13 @@ from shoal.indexes import ShardIndex, index_kind
 from shoal.indexes._auto import CHOICES, compressed, lists
 from shoal.indexing.lexical import make_info
 from shoal.lexical.analyzer import Analyzer
-from shoal.lexical.index import LexicalIndex
 from shoal.lexical.statistics import count_terms, look_up, merge_terms, read_terms, read_totals
 from shoal.lexical.writer import FILES, LexicalWriter
 from shoal.records import FloatArray, Passage
 from shoal.rerankers import load_reranker
 from shoal.settings import CapacitySettings, EncoderSettings, IndexSettings, LexicalSettings, RerankerSettings
+from shoal.shard.lexical import LexicalRetriever
+from shoal.shard.messages import ShardQuery
 from shoal.shard.passages import Passages, to_batch
 from shoal.shard.writer import write_shard
 from shoal.system.machine import describe, usable_cores
@@ -257,25 +258,24 @@ def _words(folder: Path, texts: Sequence[str]) -> dict[str, object]:
             place, [(batch, vectors)], shard=0, dim=DIM, kind="ivf_sq8", trained=trained, threads=1, lexical=writer
         )
         index_us = 1e6 * (time.process_time() - began) / count
-        index = LexicalIndex(
+        retriever = LexicalRetriever(
             {name: place / name for name in FILES},
-            count,
+            Passages(place / layout.PASSAGES),
             make_info(settings, read_totals(storage, "corpus.arrow")),
-            Passages(place / layout.PASSAGES).ids,
         )
         asked = [" ".join(text.split()[:12]) for text in texts[:: max(1, len(texts) // QUERIES)]]
-        medians[count] = 1e6 * _by_words(index, asked)
+        medians[count] = 1e6 * _by_words(retriever, asked)
     few, many = LEXICAL_ROWS
     return {"lexical_us": max(1e-4, (medians[many] - medians[few]) / (many - few)), "index_us": index_us}
 
 
-def _by_words(index: LexicalIndex, queries: Sequence[str]) -> float:
+def _by_words(retriever: LexicalRetriever, queries: Sequence[str]) -> float:
     """Median seconds of one query."""
-    return statistics.median(_seconds(partial(_search_words, index, query), 1) for query in queries)
+    return statistics.median(_seconds(partial(_search_words, retriever, query), 1) for query in queries)
 
 
-def _search_words(index: LexicalIndex, query: str) -> object:
-    return index.best(index.scores(query), NEAREST)
+def _search_words(retriever: LexicalRetriever, query: str) -> object:
+    return retriever.search([ShardQuery(query, None, "lexical")], NEAREST, [None], [np.zeros(0, np.int64)])
 
 
 def _read_us(disk: Path) -> float:

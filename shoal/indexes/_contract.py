@@ -48,6 +48,11 @@ class ShardIndex(Protocol):
         ...
 
     @property
+    def is_exact(self) -> bool:
+        """Whether a search finds the nearest of all vectors, as `vectors` gives them back, but for rounded sums."""
+        ...
+
+    @property
     def exhaustive(self) -> bool:
         """Whether a search looks at every vector, so that `share` means nothing to it."""
         ...

@@ -99,7 +99,7 @@ def _mapped(vectors: NDArray[np.float16]) -> Any:
 class ExactIndex:
     """A compressed index with its exact vectors, float16 (n, dim), as a `ShardIndex`."""
 
-    exhaustive = False
+    is_exact = exhaustive = False
 
     def __init__(self, coarse: _faiss.FaissIndex, exact: NDArray[np.float16], threads: int, refine: int) -> None:
         self._coarse = coarse

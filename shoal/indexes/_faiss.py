@@ -69,6 +69,7 @@ class FaissIndex:
         self._index = index
         # It is filled already; asking FAISS for them takes longer than some searches.
         self._count, self._dim = int(index.ntotal), int(index.d)
+        self._is_exact = isinstance(faiss.downcast_index(index), faiss.IndexFlat)
         self._threads = threads
         self._mapping = threading.Lock()
 
@@ -105,6 +106,11 @@ class FaissIndex:
         if min(rows[:, -1].tolist()) < 0:  # what is missing comes last
             scores[rows < 0] = -np.inf
         return (scores, rows) if found == top_k else _padded(scores, rows, top_k)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the vectors lie in it as they are and a search looks at all of them."""
+        return self._is_exact
 
     @property
     def exhaustive(self) -> bool:
@@ -158,6 +164,9 @@ class FaissIndex:
         """Return float32 (n, dim); see `ShardIndex.vectors`."""
         if not len(rows):
             return np.empty((0, self.dim), dtype=np.float32)
+        if self._is_exact:
+            plain: FloatArray = self._index.reconstruct_batch(rows)
+            return plain
         if not gives_vectors(self._index):
             raise InvalidArgument(
                 "this index kind cannot give vectors back; leave them out of include", param="include"

@@ -1,13 +1,11 @@
 """The lexical index of one shard, opened: files that are mapped into memory, searched by bm25s."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import bm25s
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from shoal.errors import Conflict, CorruptIndex
 from shoal.index_root import layout
@@ -15,20 +13,17 @@ from shoal.index_root.arrow_files import open_batches
 from shoal.index_root.manifest import LexicalInfo
 from shoal.lexical.analyzer import NAME, Analyzer
 from shoal.lexical.statistics import TERM
-from shoal.records import FloatArray, RowArray
+from shoal.records import FloatArray
 
 
 class LexicalIndex:
     """Searches the passages of one shard by their words. Safe for concurrent calls.
 
     paths: where each file of `shoal.lexical.writer.FILES` lies. count: passages of the shard. info: how the index was
-    built. ids: gives the passage ids of ascending rows, int64 (n,), by which equal scores are ordered.
-    Raises CorruptIndex for files that do not fit together, Conflict for one that another analyser has built.
+    built. Raises CorruptIndex for files that do not fit together, Conflict for one that another analyser has built.
     """
 
-    def __init__(
-        self, paths: Mapping[str, Path], count: int, info: LexicalInfo, ids: Callable[[RowArray], pa.Array]
-    ) -> None:
+    def __init__(self, paths: Mapping[str, Path], count: int, info: LexicalInfo) -> None:
         if info.analyzer != NAME:
             raise Conflict(
                 f"the lexical index was built with the analyser {info.analyzer}, this Shoal has {NAME}; build it again"
@@ -36,7 +31,6 @@ class LexicalIndex:
         settings = info.settings
         self._analyzer = Analyzer(settings)
         self._count = count
-        self._ids = ids
         self._bm25 = bm25s.BM25(k1=settings.lexical_k1, b=settings.lexical_b, method="lucene")
         self._bm25.nonoccurrence_array = None
         try:
@@ -79,18 +73,6 @@ class LexicalIndex:
             return np.zeros(self._count, np.float32)
         scores: FloatArray = self._bm25.get_scores_from_ids(numbers)
         return scores
-
-    def best(self, scores: FloatArray, top_k: int) -> RowArray:
-        """Return the rows of the `top_k` highest of the scores above 0, best first, equal ones by id; int64 (n,)."""
-        wanted: NDArray[np.bool_] = scores > 0
-        if np.count_nonzero(wanted) > top_k:
-            # All that reach the k-th best score, since equal ones are told apart by their ids.
-            wanted = scores >= np.partition(scores, len(scores) - top_k)[len(scores) - top_k]
-        rows = np.flatnonzero(wanted)
-        table = pa.table({"score": pa.array(scores[rows]), "id": self._ids(rows)})
-        order = pc.sort_indices(table, sort_keys=[("score", "descending"), ("id", "ascending")])
-        best: RowArray = rows[order.to_numpy()[:top_k]]
-        return best
 
     def _number(self, term: str) -> int | None:
         """Place of a term, found by bisection: the terms stay in their file."""

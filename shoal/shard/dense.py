@@ -9,15 +9,18 @@ from shoal.errors import InvalidArgument
 from shoal.indexes import ShardIndex
 from shoal.records import FloatArray, RowArray
 from shoal.shard import selection
+from shoal.shard.cut import PassageIds
 from shoal.shard.messages import ShardQuery
+from shoal.shard.nearest import ExactSearch, inner_products
 from shoal.shard.retriever import RawHits
 
 
 class DenseRetriever:
     """Searches the vector index of a shard; implements `shoal.shard.retriever.ShardRetriever`."""
 
-    def __init__(self, index: ShardIndex) -> None:
+    def __init__(self, index: ShardIndex, passage_ids: PassageIds) -> None:
         self._index = index
+        self._passage_ids = passage_ids
 
     def search(
         self,
@@ -38,10 +41,12 @@ class DenseRetriever:
             groups.setdefault((id(selected), query.search_params), []).append(number)
         for (_, search_params), numbers in groups.items():
             selected, together = selections[numbers[0]], vectors[numbers]
-            if selected is None:
-                found = self._index.search(together, top_k, search_params=search_params)
+            if selected is not None:
+                found = selection.search(self._index, together, top_k, selected, self._passage_ids, search_params)
+            elif self._index.is_exact:
+                found = ExactSearch(self._index, self._passage_ids).search(together, top_k)
             else:
-                found = selection.search(self._index, together, top_k, selected, search_params)
+                found = self._index.search(together, top_k, search_params=search_params)
             hits.scores[numbers], hits.rows[numbers] = found
         return hits
 
@@ -55,9 +60,7 @@ class DenseRetriever:
 
     def _exact(self, query: ShardQuery, rows: RowArray) -> FloatArray:
         assert query.vector is not None
-        # Row by row, so that a passage has the same score whatever else was found with it.
-        scores: FloatArray = np.einsum("nd,d->n", self._index.vectors(rows), query.vector)
-        return scores
+        return inner_products(self._index.vectors(rows), query.vector)
 
     def _stacked(self, queries: Sequence[ShardQuery]) -> FloatArray:
         vectors = []

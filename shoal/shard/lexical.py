@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shoal.index_root.manifest import LexicalInfo
 from shoal.lexical.index import LexicalIndex
 from shoal.records import FloatArray, RowArray
+from shoal.shard.cut import best
 from shoal.shard.messages import ShardQuery
 from shoal.shard.passages import Passages
 from shoal.shard.retriever import RawHits
@@ -22,8 +24,8 @@ class LexicalRetriever:
     """
 
     def __init__(self, paths: Mapping[str, Path], passages: Passages, info: LexicalInfo) -> None:
-        self._index = LexicalIndex(paths, passages.count, info, passages.ids)
-        self._count = passages.count
+        self._index = LexicalIndex(paths, passages.count, info)
+        self._count, self._passage_ids = passages.count, passages.ids
 
     def search(
         self,
@@ -37,10 +39,19 @@ class LexicalRetriever:
         for number, (query, selected, rows) in enumerate(zip(queries, selections, known_rows, strict=True)):
             scores = self._index.scores(query.text)
             among = scores if selected is None else np.where(selected.mask(self._count), scores, 0)
-            best = self._index.best(among, top_k)
-            hits.scores[number, : len(best)], hits.rows[number, : len(best)] = scores[best], best
+            chosen = self._best(among, top_k)
+            hits.scores[number, : len(chosen)], hits.rows[number, : len(chosen)] = scores[chosen], chosen
             known_scores.append(scores[rows])
         return replace(hits, known_scores=known_scores)
+
+    def _best(self, scores: FloatArray, top_k: int) -> RowArray:
+        """The rows of the highest scores above 0, best first."""
+        wanted: NDArray[np.bool_] = scores > 0
+        if np.count_nonzero(wanted) > top_k:  # most of them are left out without being copied
+            wanted = scores >= np.partition(scores, len(scores) - top_k)[len(scores) - top_k]
+        rows = np.flatnonzero(wanted)
+        chosen: RowArray = rows[best(scores[rows], rows, top_k, self._passage_ids)]
+        return chosen
 
     def score(self, query: ShardQuery, rows: RowArray, found: FloatArray) -> FloatArray:
         """Score rows for one query."""

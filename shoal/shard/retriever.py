@@ -3,6 +3,17 @@
 To add one, write a file with a `ShardRetriever` beside `dense` and `lexical`, name it in `shoal.shard.retrievers`, and
 add it to the modes that use it (`shoal.modes.RETRIEVERS_OF`). Its scores are merged over the shards, fused with those
 of the others and shown by `explain` under its name.
+
+A retriever promises that
+
+* its scores are finite, and higher is better. Merging and fusion compare them over shards, so that they must not depend
+  on what else is in the shard, nor on the other queries of a call.
+* every row has one score for a query, whether the retriever found the row or was asked about it.
+* the rows that it finds are in the order of their scores, equal ones in the order of their passage ids, and so is the
+  cut: of rows that score alike at place `top_k`, those with the least ids are in. Then a list is the beginning of every
+  longer one, whatever the number of shards. `shoal.shard.cut.best` cuts so. One that is approximate keeps this for what
+  it has compared.
+* a row that the selection of a query leaves out is not found, and no row is found twice.
 """
 
 from collections.abc import Sequence

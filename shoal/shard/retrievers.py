@@ -34,7 +34,7 @@ def open_retrievers(
     from shoal.shard.dense import DenseRetriever
     from shoal.shard.lexical import LexicalRetriever
 
-    retrievers: dict[str, ShardRetriever] = {"dense": DenseRetriever(index)}
+    retrievers: dict[str, ShardRetriever] = {"dense": DenseRetriever(index, passages.ids)}
     if manifest.lexical is not None:
         retrievers["lexical"] = LexicalRetriever(paths, passages, manifest.lexical)
     return retrievers

@@ -16,6 +16,8 @@ from shoal.filters import Filter
 from shoal.indexes import ShardIndex
 from shoal.records import FloatArray, RowArray
 from shoal.shard.columns import Columns
+from shoal.shard.cut import PassageIds
+from shoal.shard.nearest import ExactSearch
 
 NEIGHBOURS, ENOUGH = 100, 10
 """Of so many nearest rows, selected or not, it is seen how deep so many selected ones lie around a query."""
@@ -95,15 +97,24 @@ def select(columns: Columns, index: ShardIndex, tree: Filter) -> Selection:
 
 
 def search(
-    index: ShardIndex, queries: FloatArray, top_k: int, selection: Selection, search_params: str = ""
+    index: ShardIndex,
+    queries: FloatArray,
+    top_k: int,
+    selection: Selection,
+    passage_ids: PassageIds,
+    search_params: str = "",
 ) -> tuple[FloatArray, RowArray]:
     """Search float32 (b, dim) among the selected rows; takes and returns what `ShardIndex.search` does.
 
-    As many as were asked for are found, if there are so many: those that an approximate index misses are scanned.
+    As many as were asked for are found, if there are so many: those that an approximate index misses are scanned. Where
+    the search is exact, equal scores are ordered by passage id.
     """
+    exact = ExactSearch(index, passage_ids)
     if selection.bits is None:
         assert selection.rows is not None
-        return index.scan(queries, top_k, selection.rows)
+        return exact.scan(queries, top_k, selection.rows)
+    if index.is_exact:
+        return exact.search(queries, top_k, selection.bits)
     selector = faiss.IDSelectorBitmap(selection.bits)
     if index.exhaustive or selection.count == index.count:
         return index.search(queries, top_k, selector, search_params=search_params)
@@ -116,7 +127,7 @@ def search(
     short = np.flatnonzero((rows >= 0).sum(axis=1) < min(top_k, selection.count))
     if len(short):
         selected = np.flatnonzero(np.unpackbits(selection.bits, count=index.count, bitorder="little"))
-        scores[short], rows[short] = index.scan(queries[short], top_k, selected)
+        scores[short], rows[short] = exact.scan(queries[short], top_k, selected)
     return scores, rows
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from shoal.index_root import layout, versions
 from shoal.index_root.storage import Storage
 from shoal.indexes import ShardIndex, index_kind
 from shoal.metadata import Observed
-from shoal.records import FloatArray, Passage
+from shoal.records import FloatArray, Passage, RowArray
 from shoal.search.merge import merge
 from shoal.settings import EncoderSettings, IndexSettings
 from shoal.shard import selection
@@ -38,6 +39,10 @@ def normalised(count: int, seed: int) -> FloatArray:
 VECTORS, QUERIES = normalised(COUNT, 1), normalised(30, 2)
 TOPICS = (VECTORS[:, :3] > 0) @ np.array([1, 2, 4])
 """A field that goes with the direction of a vector: of rows with topic 7 none is near a query with topic 0."""
+
+
+def ids_of(rows: RowArray) -> pa.StringArray:
+    return pa.array([str(row) for row in rows])
 
 
 class Indexed:
@@ -84,7 +89,7 @@ def nearest(allowed: np.ndarray, top_k: int) -> list[set[int]]:
 def test_the_nearest_of_the_selected_rows_are_found_at_every_selectivity(indexed: Indexed, share: int) -> None:
     selected = select(indexed.columns, indexed.index, indexed.tree({"share": {"$lt": share}}))
     assert selected.count == int((indexed.fields["share"] < share).sum())
-    scores, rows = selection.search(indexed.index, QUERIES, 10, selected)
+    scores, rows = selection.search(indexed.index, QUERIES, 10, selected, ids_of)
     wanted = nearest(indexed.fields["share"] < share, 10)
     assert [len(line[line >= 0]) for line in rows] == [len(line) for line in wanted]
     found = sum(len(line & set(row.tolist())) for line, row in zip(wanted, rows, strict=True))
@@ -96,7 +101,7 @@ def test_the_nearest_of_the_selected_rows_are_found_at_every_selectivity(indexed
 @pytest.mark.parametrize("topics", [[0], [0, 1], [7], [0, 1, 2, 3]])
 def test_a_field_that_goes_with_the_topic_costs_no_recall(indexed: Indexed, topics: list[int]) -> None:
     selected = select(indexed.columns, indexed.index, indexed.tree({"topic": {"$in": topics}}))
-    _, rows = selection.search(indexed.index, QUERIES, 10, selected)
+    _, rows = selection.search(indexed.index, QUERIES, 10, selected, ids_of)
     wanted = nearest(np.isin(indexed.fields["topic"], topics), 10)
     found = sum(len(line & set(row.tolist())) for line, row in zip(wanted, rows, strict=True))
     assert found >= 0.95 * sum(map(len, wanted))
@@ -117,7 +122,7 @@ def test_rows_that_a_search_with_a_selector_does_not_reach_are_scanned(tmp_path:
     indexed = Indexed(tmp_path, "IVF32,Flat", "nprobe=1")
     mask = np.random.default_rng(5).random(COUNT) < 0.5
     selected = Selection(int(mask.sum()), None, np.packbits(mask, bitorder="little"))
-    _, rows = selection.search(indexed.index, QUERIES, 2500, selected)
+    _, rows = selection.search(indexed.index, QUERIES, 2500, selected, ids_of)
     for line in rows:
         assert set(line.tolist()) <= set(np.flatnonzero(mask).tolist())
         assert len(set(line.tolist())) == 2500

@@ -1,0 +1,69 @@
+"""The best of many rows: by score, and of equal scores by passage id.
+
+Whatever a search is asked for, equal scores stand in one order, so that a short list is the beginning of a longer one
+and does not depend on how the passages are spread over shards.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from shoal.records import FloatArray, RowArray
+
+PassageIds = Callable[[RowArray], pa.StringArray]
+"""Gives the passage ids of rows, int64 (n,) ascending."""
+_BLOCK = 8192
+"""Ids that are compared at a time: of equal scores there may be as many as passages."""
+
+Positions = NDArray[np.intp]
+
+
+def best(scores: FloatArray, rows: RowArray, top_k: int, passage_ids: PassageIds) -> Positions:
+    """Find the `top_k` highest scores, equal ones by id. Ids of no more than top_k and a block of rows are held.
+
+    Args:
+        scores: float32 (n,), finite.
+        rows: int64 (n,), ascending, what is scored.
+        top_k: positions at most.
+        passage_ids: asked only for rows whose score others have too.
+
+    Returns:
+        Positions in the scores, best first.
+    """
+    if len(scores) <= top_k:
+        return _in_order(np.arange(len(scores)), scores, rows, passage_ids)
+    if top_k < 1:
+        return np.zeros(0, np.intp)
+    cut = np.partition(scores, len(scores) - top_k)[len(scores) - top_k]
+    above, level = np.flatnonzero(scores > cut), np.flatnonzero(scores == cut)
+    level = _first_by_id(level, rows, top_k - len(above), passage_ids)
+    return _in_order(np.sort(np.concatenate([above, level])), scores, rows, passage_ids)
+
+
+def _first_by_id(positions: Positions, rows: RowArray, count: int, passage_ids: PassageIds) -> Positions:
+    """The positions of the `count` least ids; takes and returns ascending ones."""
+    kept = positions[:0]
+    for start in range(0, len(positions), _BLOCK):
+        kept = np.concatenate([kept, positions[start : start + _BLOCK]])
+        if len(kept) > count:
+            least = pc.bottom_k_unstable(passage_ids(rows[kept]), count)
+            kept = np.sort(kept[least.to_numpy()])
+    return kept
+
+
+def _in_order(positions: Positions, scores: FloatArray, rows: RowArray, passage_ids: PassageIds) -> Positions:
+    """Sort ascending positions by score, equal ones by id."""
+    chosen = scores[positions]
+    order = np.argsort(-chosen, kind="stable")
+    equal = chosen[order[1:]] == chosen[order[:-1]]
+    if not equal.any():
+        return positions[order]
+    tied = np.zeros(len(order), np.bool_)
+    tied[order[1:][equal]] = tied[order[:-1][equal]] = True
+    by_id = pc.sort_indices(passage_ids(rows[positions[tied]])).to_numpy()
+    places = np.zeros(len(order), np.int64)
+    places[np.flatnonzero(tied)[by_id]] = np.arange(len(by_id))
+    return positions[np.lexsort((places, -chosen))]
