@@ -1,5 +1,6 @@
 """Input files: how a plan names them, and how they are opened, locally or by URI."""
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -21,6 +22,10 @@ COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 
 BLOCK = 2**20
 """Bytes of one read."""
+_SALVAGED = 16 * 1024
+"""Bytes of a damaged gzip file that are decompressed at once; they may unfold into a thousand times as many."""
+_GZIP = 16 + zlib.MAX_WBITS
+"""What tells zlib to expect the header and the checksum of gzip."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """What some programs put before UTF-8; no part of the text."""
 
@@ -147,9 +152,20 @@ def decompressed(stream: "NativeFile", compression: Compression) -> Iterator[byt
         if source.failed:
             raise
         reason = str(error).splitlines()[0]
-    # pyarrow drops what it had decompressed of the block that failed: go there again and take it byte by byte.
+    # pyarrow drops what it had decompressed of the block that failed: go there again.
+    yield from salvaged(stream, compression, delivered, reason)
+
+
+def salvaged(stream: "NativeFile", compression: Compression, delivered: int, reason: str) -> Iterator[bytes]:
+    """Yield what can be decompressed of a damaged file behind the first `delivered` bytes.
+
+    Raises Damaged at the end, with the reason, unless nothing but zeros follows on a whole gzip file: that is padding.
+    """
+    if compression == "gzip":
+        yield from _gzip_behind(stream, delivered, reason)
+        return
     rest = bytearray()
-    with source.inflated(compression) as inflated:
+    with _Source(stream).inflated(compression) as inflated:
         while delivered:
             delivered -= len(inflated.read(min(delivered, BLOCK)))
         with suppress(OSError):
@@ -158,6 +174,41 @@ def decompressed(stream: "NativeFile", compression: Compression) -> Iterator[byt
     if rest:
         yield bytes(rest)
     raise Damaged(reason)
+
+
+def _gzip_behind(stream: "NativeFile", delivered: int, reason: str) -> Iterator[bytes]:
+    stream.seek(0)
+    inflate = zlib.decompressobj(_GZIP)
+    started = False
+    while data := stream.read(_SALVAGED):
+        while data:
+            if inflate.eof:  # another file may follow on this one
+                inflate, started = zlib.decompressobj(_GZIP), False
+            if not started and not (data := data.lstrip(b"\0")):
+                break
+            started = True
+            block, failed = _inflated(inflate, data)
+            if fresh := block[delivered:]:
+                yield fresh
+            delivered = max(delivered - len(block), 0)
+            if failed:
+                raise Damaged(reason)
+            data = inflate.unused_data
+    if started and not inflate.eof:
+        raise Damaged(reason)
+
+
+def _inflated(inflate: "zlib._Decompress", data: bytes) -> tuple[bytes, bool]:
+    """Decompress as much as can be, and tell whether that was not all. zlib drops what it had when it fails."""
+    before = inflate.copy()
+    try:
+        return inflate.decompress(data), False
+    except zlib.error:
+        block = bytearray()
+        with suppress(zlib.error):
+            for place in range(len(data)):
+                block += before.decompress(data[place : place + 1])
+        return bytes(block), True
 
 
 class _Source:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from shoal.errors import InvalidArgument
 from shoal.settings import SourceSettings
 from shoal.sources import delimited, parquet
 from shoal.sources.csv_framing import Framing
-from shoal.sources.files import BYTE_ORDER_MARK, Compression, Damaged, InputFile, locate, opened
+from shoal.sources.files import BYTE_ORDER_MARK, Compression, Damaged, InputFile, locate, opened, salvaged
 
 SAMPLED_FILES = 16
 """Files that are looked into, evenly spread over the input."""
@@ -26,6 +27,8 @@ ENDS = 64 * 1024
 """Bytes at both ends of a file that tell it from another one of equal name, size and time."""
 _MOST = 16 * HEAD
 """Bytes that a compressed head may unfold into."""
+_MAGIC: dict[Compression, bytes] = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
+"""How compressed files begin."""
 _THREADS = 16
 """Files that are looked at side by side: opening a remote one is waiting."""
 
@@ -222,6 +225,17 @@ def _read_head(file: InputFile) -> tuple[bytes, bool, float]:
     return _unfold(raw, file.compression, len(raw) == file.bytes)
 
 
+def _salvaged_head(raw: bytes, compression: Compression, delivered: int) -> bytes:
+    """What pyarrow had decompressed before it failed, and dropped: all of a small file that breaks off."""
+    head = bytearray()
+    with suppress(Damaged):
+        for block in salvaged(pa.BufferReader(raw), compression, delivered, ""):
+            head += block
+            if len(head) >= _MOST:
+                break
+    return bytes(head)
+
+
 def _unfold(raw: bytes, compression: Compression, whole: bool) -> tuple[bytes, bool, float]:
     source = pa.BufferReader(raw)
     head = bytearray()
@@ -231,8 +245,10 @@ def _unfold(raw: bytes, compression: Compression, whole: bool) -> tuple[bytes, b
                 head += block
             whole = whole and len(head) < _MOST
         except OSError as error:
+            head += _salvaged_head(raw, compression, len(head))
             if not head:
-                raise Damaged(f"is no {compression} file ({error}); rename or repair it") from error
+                broken = "is a damaged" if raw.startswith(_MAGIC[compression]) else "is no"
+                raise Damaged(f"{broken} {compression} file ({error}); rename or repair it") from error
             whole = False
         consumed = source.tell()
     return bytes(head), whole, len(head) / consumed

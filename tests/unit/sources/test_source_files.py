@@ -62,20 +62,6 @@ def test_a_truncated_file_keeps_its_good_records(unit: int, folder: Path, read: 
     ]
 
 
-@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv", "a.csv.gz", "a.tsv.gz"])
-def test_a_bomb_of_blank_lines_fills_no_unit(
-    name: str, folder: Path, read: Read, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shoal.indexing.spool.UNIT_BYTES", 100_000)
-    records = {"jsonl": '{"id": "1", "text": "x"}', "csv": "id,text\n1,x", "tsv": "id\ttext\n1\tx"}
-    data = records[name.split(".")[1]].encode() + b"\n" * 5_000_000 + b" \r\n" * 100_000
-    (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    found = read(folder / name, unit_passages=1)
-    assert [(passage.id, passage.text) for passage in found.passages] == [("1", "x")]
-    assert len(found.plan.units) <= 2
-    assert not found.reasons
-
-
 def test_a_file_that_is_no_gzip(folder: Path, read: Read) -> None:
     (folder / "a.jsonl.gz").write_bytes(json_lines(GOOD))
     with pytest.raises(InvalidArgument, match=r"a\.jsonl\.gz is no gzip file"):
