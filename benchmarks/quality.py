@@ -25,6 +25,7 @@ from shoal.evaluation.evaluate import with_the_rest
 from shoal.evaluation.measures import Row, judge
 from shoal.evaluation.runs import DEPTH
 from shoal.index_root.storage import Storage
+from shoal.modes import RETRIEVERS_OF
 from shoal.rerankers import Reranker, load_reranker
 from shoal.rerankers.late_interaction import LateInteraction
 from shoal.settings import (
@@ -37,7 +38,7 @@ from shoal.settings import (
 from shoal.system.machine import usable_cores
 
 LATENCY_CANDIDATES = 25
-STAGES = ["dense", "lexical", "rrf", "hybrid", "dense+rerank", "lexical+rerank", "hybrid+rerank"]
+STAGES = [*RETRIEVERS_OF, "rrf", *(f"{mode}+rerank" for mode in RETRIEVERS_OF)]
 DENSE = {"scifact": 0.645, "cranfield": 0.508}
 SCIFACT_HYBRID = 0.71
 

@@ -12,6 +12,15 @@ RETRIEVERS_OF: Mapping[Mode, tuple[str, ...]] = {
 }
 """The retrievers that each mode uses (`shoal.shard.retriever`)."""
 
+BUILD_OPTION_OF: Mapping[str, str] = {"lexical": "--lexical"}
+"""The option of a build that gives a version a retriever; one that is not named here comes with every build."""
+
+
+def how_to_build(retriever: str) -> str:
+    """Say how a version comes by a retriever that it has not."""
+    option = BUILD_OPTION_OF.get(retriever)
+    return f"build it with {option}" if option else "build it again"
+
 
 def modes_of(retrievers: Iterable[str]) -> list[Mode]:
     """The modes that shards with these retrievers can answer."""

@@ -278,6 +278,7 @@ class Builder:
             except ShoalError as error:
                 message = f"{version} is published, but not current: {error.message}; run the same command again"
                 raise type(error)(message, retry_after_s=error.retry_after_s) from error
+        self._note_refusal(version, losses, verdict)
         # A rebuild that was interrupted keeps its own plan, for the next --rebuild.
         staged = self._staging(plan_hash)
         if staged is None or staged.version == version:
@@ -304,6 +305,22 @@ class Builder:
             left_out=report.left_out,
             remarks=report.remarks,
         )
+
+    def _note_refusal(self, version: str, losses: Losses, verdict: Verdict | None) -> None:
+        """Write down why a version is not made current, or that nothing speaks against it any more.
+
+        Where that cannot be done, the version is published all the same.
+        """
+        reasons = [*verdict.reasons] if verdict is not None else []
+        if losses.refused:
+            reasons.append(f"{losses.share:.1%} of the records were lost, more than --max-lost {losses.allowed:.1%}")
+        try:
+            if reasons:
+                versions.refuse(self.storage, version, reasons)
+            else:
+                self.storage.delete(layout.refusal(version))
+        except ShoalError as error:
+            self._reporter.say(f"`shoal index list` will not show rightly whether {version} was refused: {error}")
 
     def _count_losses(self, manifest: Manifest, report: BuildReport) -> Losses:
         """What the build of a version lost, and whether that is too much for it to be made current."""

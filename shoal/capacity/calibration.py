@@ -72,12 +72,12 @@ IN_MEMORY = ("tmpfs", "ramfs", "devtmpfs")
 Progress = Callable[[str], None]
 
 
-def calibrate(settings: CapacitySettings, application: Path, disk: Path, progress: Progress) -> Constants:
+def calibrate(settings: CapacitySettings, variables: Mapping[str, str], disk: Path, progress: Progress) -> Constants:
     """Measure everything.
 
-    application: the folder that holds jobs/ and serve/. disk: a folder on the disk whose reads are measured. progress:
-    hears what is measured now. Raises ModelUnavailable for a model that is not to be had, InvalidArgument for a `disk`
-    that is none, ShoalError when a server cannot be started.
+    variables: by which a Python in another folder finds jobs/ and serve/. disk: a folder on the disk whose reads are
+    measured. progress: hears what is measured now. Raises ModelUnavailable for a model that is not to be had,
+    InvalidArgument for a `disk` that is none, ShoalError when a server cannot be started.
     """
     progress("disk")
     read_us = _read_us(disk)
@@ -91,7 +91,7 @@ def calibrate(settings: CapacitySettings, application: Path, disk: Path, progres
         progress("words")
         words = _words(folder, texts)
         progress("servers")
-        calls = measure_calls(folder, texts, application)
+        calls = measure_calls(folder, texts, variables)
     return Constants(
         machine=describe(), measured_at=datetime.now(UTC).isoformat(timespec="seconds"), search_dim=DIM,
         read_us=read_us, **models, **vectors, **words, **calls,

@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +45,13 @@ class ServerAnswers:
     process_bytes: int
 
 
-def measure_calls(folder: Path, texts: Sequence[str], application: Path) -> dict[str, object]:
+def measure_calls(folder: Path, texts: Sequence[str], variables: Mapping[str, str]) -> dict[str, object]:
     """Measure what an answer costs beside its searches; returns the fields of `Constants` that say so.
 
     Args:
         folder: Where the indexes and the logs of the servers are written.
         texts: What is indexed and asked.
-        application: The folder that holds jobs/ and serve/.
+        variables: By which a Python finds jobs/ and serve/, where it runs in another folder.
 
     Raises:
         ShoalError: An index could not be built or a server could not be started.
@@ -59,7 +59,7 @@ def measure_calls(folder: Path, texts: Sequence[str], application: Path) -> dict
     corpus = folder / "corpus.jsonl"
     lines = [json.dumps({"id": f"p{number}", "text": text}) for number, text in enumerate(texts[:1000])]
     corpus.write_text("\n".join(lines), encoding="utf-8")
-    narrow, wide = (_ask_server(folder, corpus, texts, width, application) for width in SHARD_COUNTS)
+    narrow, wide = (_ask_server(folder, corpus, texts, width, variables) for width in SHARD_COUNTS)
     middle = statistics.median(narrow.calls)
     quantiles = np.percentile(narrow.calls, PERCENTILES) / middle
     beside = np.subtract(narrow.totals, narrow.calls)
@@ -74,14 +74,16 @@ def measure_calls(folder: Path, texts: Sequence[str], application: Path) -> dict
     }
 
 
-def _ask_server(folder: Path, corpus: Path, texts: Sequence[str], shards: int, application: Path) -> ServerAnswers:
+def _ask_server(
+    folder: Path, corpus: Path, texts: Sequence[str], shards: int, variables: Mapping[str, str]
+) -> ServerAnswers:
     """Build a small index whose encoder costs nothing, serve it and ask it."""
     root = folder / f"index-{shards}"
     _run(
-        application, "jobs.build_index", f"--source={corpus}", f"--index={root}", f"--encoder=hashing:{DIM}",
+        folder, variables, "jobs.build_index", f"--source={corpus}", f"--index={root}", f"--encoder=hashing:{DIM}",
         f"--shards={shards}", "--no-lexical", "--index-kind=flat",
     )  # fmt: skip
-    with _server(application, root) as (pid, url), Client(url) as client:
+    with _server(variables, root) as (pid, url), Client(url) as client:
         totals, calls = [], []
         for number in range(-WARM_UP_QUERIES, ASKED_QUERIES):
             query = " ".join(texts[number % len(texts)].split()[:12])
@@ -102,7 +104,7 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _server(application: Path, root: Path) -> Iterator[tuple[int, str]]:
+def _server(variables: Mapping[str, str], root: Path) -> Iterator[tuple[int, str]]:
     """Serve an index, each of its shards and the encoder in a process of its own. Yields the process id and the URL."""
     port = _free_port()
     words = [
@@ -111,7 +113,12 @@ def _server(application: Path, root: Path) -> Iterator[tuple[int, str]]:
     ]  # fmt: skip
     with root.with_suffix(".log").open("w+") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serve.run", *words], cwd=application, stdout=subprocess.PIPE, stderr=log, text=True
+            _program("serve.run", *words),
+            cwd=root.parent,
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
         )
         try:
             assert process.stdout is not None
@@ -158,9 +165,19 @@ def _memory(pid: int) -> int:
     return largest
 
 
-def _run(application: Path, module: str, *words: str) -> None:
+def _run(folder: Path, variables: Mapping[str, str], module: str, *words: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", module, *words], cwd=application, capture_output=True, text=True, check=False
+        _program(module, *words),
+        cwd=folder,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise ShoalError(f"{module} failed: {done.stderr.strip()[-1000:]}")
+
+
+def _program(module: str, *words: str) -> list[str]:
+    """The command that runs a module of the application in a folder that is not its own, and takes no module of it."""
+    return [sys.executable, "-P", "-m", module, *words]

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import shoal
 from shoal.cli.installation import require_engine
+from shoal.cli.variables import CHECKED
 from shoal.errors import InvalidArgument
 from shoal.system.processes import hold_signals
 
@@ -39,7 +40,7 @@ def become(module: str, arguments: list[str]) -> NoReturn:
     """
     require_engine()
     _require_names()
-    environment = {**os.environ, **search_path(application_folder())}
+    environment = {**os.environ, **search_path(application_folder()), CHECKED: "1"}
     sys.stdout.flush()
     sys.stderr.flush()
     hold_signals()  # until the module has imported what it needs and can stop in good order

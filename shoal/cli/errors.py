@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from shoal.cli.installation import lacks_engine, require_engine
+from shoal.cli.variables import warn_of_misspelt
 from shoal.errors import (
     Conflict,
     InvalidArgument,
@@ -17,7 +18,7 @@ from shoal.errors import (
     ShoalError,
     Unauthenticated,
 )
-from shoal.system.terminal import without_controls
+from shoal.system.terminal import say, without_controls
 
 USER_FAULT = 2
 """Exit code of what the user can correct."""
@@ -69,8 +70,9 @@ def guard(as_json: bool = False) -> Iterator[None]:
 def run(app: Callable[..., Any], name: str | None = None) -> NoReturn:
     """Run a typer application as this process's program; it ends as `guard` says, errors of usage included.
 
-    Those end inside typer, which knows how to print them but nothing of --json.
+    Those end inside typer, which knows how to print them but nothing of --json. Warns of misspelt variables.
     """
+    warn_of_misspelt()
     try:
         with guard("--json" in sys.argv):
             app(prog_name=name)
@@ -89,7 +91,7 @@ def exit_code(error: ShoalError) -> int:
 
 def _report(code: str, message: str, param: str | None, as_json: bool) -> None:
     # Some of it may be what a server said, or stand in a file.
-    print(f"error: {without_controls(message)}", file=sys.stderr)  # noqa: T201
+    say(f"error: {without_controls(message)}")
     if as_json:
         _print_json(code, message, param)
 

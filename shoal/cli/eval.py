@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from shoal.cli.installation import require_evaluation
 from shoal.cli.options import AsJson, settings_command
 from shoal.cli.output import console, print_json
-from shoal.evaluation import require
 from shoal.settings import EvaluateSettings
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ app = typer.Typer()
 @settings_command(app, EvaluateSettings, "eval")
 def evaluate(settings: EvaluateSettings, as_json: AsJson = False) -> None:
     """Ask judged queries in every mode, with and without reranking, and measure the answers."""
-    require()
+    require_evaluation()
     from shoal.evaluation.evaluate import evaluate as run
 
     show(run(settings), settings, as_json)

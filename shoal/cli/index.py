@@ -17,12 +17,15 @@ from shoal.system.terminal import format_bytes
 if TYPE_CHECKING:
     from shoal.index_root.manifest import Manifest
     from shoal.index_root.storage import Storage
-    from shoal.index_root.versions import Current
+    from shoal.index_root.versions import Current, Refusal
 
 # Whatever reads an index root is imported where it is used: what asks a server works with the client alone.
 
 SWITCH_S = 660.0
 """How long a server may take to switch versions: it gives up preparing one after ten minutes (`serve.versions`)."""
+
+NO_TYPE = "without a type, which no filter takes"
+"""What is said of metadata fields whose values have no type in common."""
 
 app = typer.Typer(no_args_is_help=True, help="Look at the versions of an index, and choose the active one.")
 
@@ -45,7 +48,11 @@ def list_(index: Root, as_json: AsJson = False) -> None:
 
         storage = _storage(index)
         current = versions.read_current(storage)
-        rows = [_row(storage, version, current) for version in reversed(versions.list_versions(storage))]
+        refusals = versions.read_refusals(storage)
+        rows = [
+            _row(storage, version, current, refusals.get(version))
+            for version in reversed(versions.list_versions(storage))
+        ]
         if as_json:
             print_json({"index": storage.uri, "versions": rows})
         elif rows:
@@ -161,10 +168,15 @@ def _state(version: str, current: "Current | None") -> str | None:
     return {current.previous: "previous", current.version: "current"}.get(version)
 
 
-def _row(storage: "Storage", version: str, current: "Current | None") -> dict[str, Any]:
+def _row(
+    storage: "Storage", version: str, current: "Current | None", refusal: "Refusal | None" = None
+) -> dict[str, Any]:
     from shoal.index_root import versions
 
-    row: dict[str, Any] = {"version": version, "state": _state(version, current), "problem": None}
+    state = _state(version, current)
+    row: dict[str, Any] = {"version": version, "state": state, "problem": None, "refused": None}
+    if refusal is not None and state is None:
+        row |= {"state": "refused", "refused": refusal.reasons}
     try:
         manifest = versions.read_manifest(storage, version)
     except CorruptIndex as error:
@@ -205,6 +217,7 @@ def _facts(manifest: "Manifest", state: str | None) -> list[tuple[str, str]]:
         ("words", "not indexed" if words is None else f"{words.language}, BM25 with k1 {words.k1:g} and b {words.b:g}"),
         ("tokens", "not stored" if late is None else f"stored, {late.dims} dimensions of {late.bits} bits"),
         ("recall@10", f"{recall}{latency}"),
+        *(("" if place else "fields", field) for place, field in enumerate(_fields(manifest))),
         *(
             ("" if place else "curve", f"{point.recall:.4f} in {point.latency_ms:.2f} ms with {point.search}")
             for place, point in enumerate(index.curve)
@@ -212,6 +225,14 @@ def _facts(manifest: "Manifest", state: str | None) -> list[tuple[str, str]]:
         ("built with", settings),
         ("plan", manifest.plan),
     ]
+
+
+def _fields(manifest: "Manifest") -> list[str]:
+    """The metadata fields that filters know, a line for each type."""
+    names: dict[str, list[str]] = {}
+    for name, field_type in sorted(manifest.fields.items()):
+        names.setdefault(NO_TYPE if field_type == "mixed" else field_type, []).append(name)
+    return [f"{field_type}: {', '.join(names[field_type])}" for field_type in sorted(names)] or ["none"]
 
 
 def _say_current(current: "Current", as_json: bool) -> None:

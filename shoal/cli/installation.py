@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+from shoal import evaluation
 from shoal.errors import InvalidArgument
 
 ENGINE = (
@@ -23,8 +24,20 @@ ENGINE = (
 
 def require_engine() -> None:
     """Raise InvalidArgument, with the remedy, unless everything that builds and serves is installed."""
-    if missing := [name for name in ENGINE if find_spec(name) is None]:
+    if missing := _missing():
         raise _lacking(missing)
+
+
+def require_evaluation() -> None:
+    """Raise InvalidArgument unless all that measures answers is installed; the remedy names both extras at once."""
+    if missing := _missing():
+        lacking = evaluation.missing_libraries()
+        raise _lacking([*missing, *lacking], ",eval" if lacking else "")
+    evaluation.require()
+
+
+def _missing() -> list[str]:
+    return [name for name in ENGINE if find_spec(name) is None]
 
 
 def lacks_engine(error: ModuleNotFoundError) -> InvalidArgument | None:
@@ -33,8 +46,8 @@ def lacks_engine(error: ModuleNotFoundError) -> InvalidArgument | None:
     return _lacking([name]) if name in ENGINE and find_spec(name) is None else None
 
 
-def _lacking(missing: list[str]) -> InvalidArgument:
+def _lacking(missing: list[str], more: str = "") -> InvalidArgument:
     return InvalidArgument(
         f"this needs more than the client ({', '.join(missing)}): "
-        "pip install 'shoal[cpu]', or 'shoal[gpu]' on a machine with an NVIDIA GPU"
+        f"pip install 'shoal[cpu{more}]', or 'shoal[gpu{more}]' on a machine with an NVIDIA GPU"
     )

@@ -11,12 +11,13 @@ from rich.text import Text
 
 from shoal.capacity.constants import Constants
 from shoal.capacity.planner import Capacity, plan
-from shoal.cli.application import application_folder
+from shoal.cli.application import application_folder, search_path
 from shoal.cli.options import AsJson, settings_command
 from shoal.cli.output import console, print_json
 from shoal.cli.tables import facts
 from shoal.errors import InvalidArgument
 from shoal.settings import CapacitySettings
+from shoal.system.folders import home_path
 from shoal.system.terminal import format_bytes
 
 MISSED = 3
@@ -37,7 +38,7 @@ def capacity(
 
     Ends with exit code 3 if a goal cannot be met. docs/planning.md tells how it reckons.
     """
-    file = Path(settings.constants).expanduser()
+    file = home_path(settings.constants, "--constants")
     if calibrate:
         _calibrate(settings, file)
     constants = Constants.read(file)
@@ -67,7 +68,7 @@ def _calibrate(settings: CapacitySettings, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
     measured = calibrate(
         settings,
-        application_folder(),
+        search_path(application_folder()),
         file.parent,
         lambda what: progress.print(f"measuring {what}", style="dim"),
     )

@@ -72,7 +72,11 @@ def comparison(response: SearchResponse, rows: int, width: int) -> RenderableTyp
 
 def versions(rows: Sequence[dict[str, Any]], width: int) -> RenderableType:
     """Versions of an index root in the order given, with as many facts as the width allows, then what is wrong."""
-    marks = {"current": Text("● current", style="green"), "previous": Text("○ previous", style="dim")}
+    marks = {
+        "current": Text("● current", style="green"),
+        "previous": Text("○ previous", style="dim"),
+        "refused": Text("✗ refused", style="yellow"),
+    }
     columns = next(columns for least, columns in VERSION_COLUMNS if width >= least)
     table = _table()
     table.add_column("", no_wrap=True)
@@ -95,7 +99,12 @@ def versions(rows: Sequence[dict[str, Any]], width: int) -> RenderableType:
         }
         table.add_row(*start, *[Text(facts[name]) for name in columns])
     problems = [Text(printable(row["problem"]), style="red") for row in rows if row["problem"]]
-    return Group(table, *problems)
+    refusals = [
+        Text(f"{row['version']} was refused: {printable('; '.join(map(str, row['refused'])))}", style="yellow")
+        for row in rows
+        if row["refused"]
+    ]
+    return Group(table, *problems, *refusals)
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> RenderableType:

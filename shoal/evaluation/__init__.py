@@ -8,8 +8,16 @@ from importlib.util import find_spec
 
 from shoal.errors import InvalidArgument
 
+LIBRARIES = ("ir_measures", "matplotlib", "scipy")
+"""Modules that the extra `eval` brings."""
+
 
 def require() -> None:
     """Raise InvalidArgument unless the libraries of the extra `eval` are installed."""
-    if missing := [name for name in ("ir_measures", "matplotlib", "scipy") if find_spec(name) is None]:
+    if missing := missing_libraries():
         raise InvalidArgument(f"evaluation needs {', '.join(missing)}: pip install 'shoal[eval]'")
+
+
+def missing_libraries() -> list[str]:
+    """Name the libraries of the extra `eval` that are not installed."""
+    return [name for name in LIBRARIES if find_spec(name) is None]

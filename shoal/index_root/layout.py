@@ -6,6 +6,8 @@ VERSIONS = "versions"
 """Folder of the published versions, one folder each."""
 STAGING = "staging"
 """Folder of the running builds, one folder each."""
+REFUSALS = "refused"
+"""Folder of what is said about published versions that their build did not make current."""
 
 
 def version_dir(version: str) -> str:
@@ -26,6 +28,11 @@ def rejected(version: str) -> str:
 def report(version: str) -> str:
     """What the build says about its input: losses by reason, and what it left out of passages that it kept."""
     return f"{version_dir(version)}/report.json"
+
+
+def refusal(version: str) -> str:
+    """Why the build of a version did not make it current; removed when it becomes so."""
+    return f"{REFUSALS}/{version}.json"
 
 
 def shard_name(shard: int) -> str:

@@ -41,6 +41,33 @@ def make_version(now: datetime, plan_hash: str) -> str:
     return f"{utc:%Y%m%dT%H%M%S}{utc.microsecond // 1000:03d}-{plan_hash[:_PLAN_LETTERS]}"
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the build of a version did not make it current: each reason a sentence; `refused_at` is UTC, ISO 8601."""
+
+    reasons: list[str]
+    refused_at: str
+
+
+def refuse(storage: Storage, version: str, reasons: list[str]) -> None:
+    """Write down why a published version is not made current, for `shoal index list`; nothing else depends on it."""
+    refusal = Refusal(reasons, datetime.now(UTC).isoformat(timespec="seconds"))
+    storage.write(layout.refusal(version), json.dumps(asdict(refusal), indent=1).encode() + b"\n")
+
+
+def read_refusals(storage: Storage) -> dict[str, Refusal]:
+    """Return the refusals of a root by version. One that cannot be read is left out: it only says what happened."""
+    refusals = {}
+    for name in storage.list(layout.REFUSALS):
+        try:
+            refusal = Refusal(**json.loads(storage.read(f"{layout.REFUSALS}/{name}")))
+        except (NotFound, ValueError, TypeError):
+            continue
+        if isinstance(refusal.reasons, list):
+            refusals[name.removesuffix(".json")] = refusal
+    return refusals
+
+
 def read_current(storage: Storage) -> Current | None:
     """Return the active version, or None when nothing has been activated yet.
 
@@ -188,6 +215,7 @@ def activate(storage: Storage, version: str, *, verified: bool = False) -> Curre
         raise removed
     current = Current(version, before.version if before else None, datetime.now(UTC).isoformat(timespec="seconds"))
     _write_current(storage, current)
+    storage.delete(layout.refusal(version))
     if not storage.exists(layout.manifest(version)):  # and again: see `_remove`
         if before is None:
             storage.delete(layout.CURRENT)
@@ -263,6 +291,7 @@ def _remove(storage: Storage, version: str) -> bool:
         storage.write(path, manifest)
         return False
     storage.delete(layout.version_dir(version))
+    storage.delete(layout.refusal(version))
     return True
 
 

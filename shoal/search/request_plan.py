@@ -7,7 +7,7 @@ from typing import Any, Literal
 from shoal import filters
 from shoal.errors import InvalidArgument
 from shoal.filters import Filter
-from shoal.modes import RETRIEVERS_OF, Mode
+from shoal.modes import RETRIEVERS_OF, Mode, how_to_build, modes_of
 from shoal.records import SearchRequest
 from shoal.search.served_version import ServedVersion
 from shoal.settings import ServeSettings
@@ -121,8 +121,8 @@ def _mode(request: SearchRequest, version: ServedVersion, settings: ServeSetting
     for name in RETRIEVERS_OF[preferred]:
         if name not in version.retrievers:
             raise InvalidArgument(
-                f"mode {preferred} needs a {name} index, which version {version.name} has not; use dense, or build it "
-                f"with --{name}",
+                f"mode {preferred} needs a {name} index, which version {version.name} has not; use "
+                f"{' or '.join(modes_of(version.retrievers)) or 'another version'}, or {how_to_build(name)}",
                 param="mode",
             )
     return preferred

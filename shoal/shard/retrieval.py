@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from shoal.errors import InvalidArgument
-from shoal.modes import RETRIEVERS_OF
+from shoal.modes import RETRIEVERS_OF, how_to_build
 from shoal.records import FloatArray, RowArray
 from shoal.shard.messages import ShardQuery
 from shoal.shard.retriever import ShardRetriever
@@ -54,7 +54,7 @@ def retrieve(
     used = [RETRIEVERS_OF[query.mode] for query in queries]
     for name in dict.fromkeys(chain.from_iterable(used)):
         if name not in retrievers:
-            raise InvalidArgument(f"this version has no {name} index; build it with --{name}", param="mode")
+            raise InvalidArgument(f"this version has no {name} index; {how_to_build(name)}", param="mode")
     found: dict[str, RetrieverHits] = {}
     for name, retriever in retrievers.items():
         numbers = [number for number, names in enumerate(used) if name in names]

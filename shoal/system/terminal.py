@@ -1,5 +1,14 @@
 """Text for a terminal: what comes from outside without control codes, and numbers of bytes for people."""
 
+import sys
+from contextlib import suppress
+
+
+def say(text: str) -> None:
+    """Print text on stderr for whoever watches; where that cannot be written, such as on a full disk, go on without."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
 
 def printable(text: str) -> str:
     """Return text on one line, without characters that a terminal would obey."""

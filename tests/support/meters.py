@@ -1,10 +1,10 @@
 """A meter that remembers, for tests of what is measured."""
 
-from serve.telemetry import Metric
+from serve.telemetry import METRICS, Metric
 
 
 class RecordingMeter:
-    """Keeps every value; refuses labels that the metric does not declare."""
+    """Keeps every value; refuses a metric that is not among METRICS, and labels that it does not declare."""
 
     def __init__(self) -> None:
         self.values: list[tuple[Metric, float, dict[str, str]]] = []
@@ -29,6 +29,7 @@ class RecordingMeter:
         ]
 
     def _keep(self, kind: str, metric: Metric, value: float, labels: dict[str, str]) -> None:
+        assert metric in METRICS, metric  # as a replica's meter does
         assert metric.kind == kind, metric
         assert set(labels) == set(metric.labels), (metric, labels)
         self.values.append((metric, value, labels))

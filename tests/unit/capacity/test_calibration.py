@@ -109,10 +109,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setattr(server_calls, "_free_port", lambda: 1)
 
     def make(body: str) -> AbstractContextManager[tuple[int, str]]:
-        (tmp_path / "serve").mkdir()
-        (tmp_path / "serve" / "__init__.py").touch()
-        (tmp_path / "serve" / "run.py").write_text(SERVER.format(body))
-        return server_calls._server(tmp_path, tmp_path / "index")
+        application = tmp_path / "application"
+        (application / "serve").mkdir(parents=True)
+        (application / "serve" / "__init__.py").touch()
+        (application / "serve" / "run.py").write_text(SERVER.format(body))
+        return server_calls._server({"PYTHONPATH": str(application)}, tmp_path / "index")
 
     return make
 
@@ -124,6 +125,11 @@ def test_the_server_that_is_measured_has_its_shards_in_processes_of_their_own(tm
     )
     with server(body + "print('ready here', flush=True)\nchild.wait()") as (pid, _):
         assert server_calls._memory(pid) > 2**20
+    # It ran beside the index: nothing is written where the application lies, such as among installed packages.
+    assert {path.name for path in (tmp_path / "application" / "serve").iterdir()} - {"__pycache__"} == {
+        "__init__.py",
+        "run.py",
+    }
     asked = dict(word.removeprefix("--").split("=") for word in json.loads((tmp_path / "asked.json").read_text()))
     assert int(asked["retriever-replicas"]) == int(asked["encoder-replicas"]) == 1
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import shoal.cli.server
+from shoal import evaluation
 from shoal.cli import application, installation
 from shoal.cli.errors import check_program, guard
 from shoal.cli.main import COMMANDS, main
@@ -257,3 +258,22 @@ def test_what_a_server_says_cannot_command_the_terminal(capsys: pytest.CaptureFi
     captured = capsys.readouterr()
     assert captured.err == "error: red \ufffd[31m and \ufffd bell\nsecond line\n"
     assert "\x1b" not in captured.out
+
+
+@pytest.mark.parametrize(
+    ("lacking", "extras"),
+    [
+        ({"ir_measures", "pyarrow"}, "pip install 'shoal[cpu,eval]', or 'shoal[gpu,eval]' on a machine with an NVIDIA"),
+        ({"pyarrow"}, "pip install 'shoal[cpu]', or 'shoal[gpu]' on a machine with an NVIDIA GPU"),
+        ({"ir_measures"}, "pip install 'shoal[eval]'"),
+    ],
+)
+def test_eval_of_a_server_names_every_extra_that_it_lacks_at_once(
+    lacking: set[str], extras: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (installation, evaluation):
+        monkeypatch.setattr(module, "find_spec", lambda name: None if name in lacking else object())
+    result = run("eval", "--dataset", "beir", "--url", "http://127.0.0.1:1")
+    assert result.exit_code == 2
+    assert extras in result.stderr
+    assert all(name in result.stderr for name in lacking)

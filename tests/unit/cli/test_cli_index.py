@@ -46,6 +46,7 @@ def publish(root: Path, version: str) -> None:
         shards=[ShardEntry(shard=0, count=1200, files=[file])],
         counts=Counts(input=1300, passages=1200, duplicates=60, rejected=40),
         statistics=CorpusStatistics(text_bytes=240_000, mean_text_bytes=200.0),
+        fields={"year": "integer", "tags": "list", "pages": "integer", "remark": "mixed"},
         build={"source": "in.jsonl", "shards": None},
     )
     storage = Storage(str(root))
@@ -108,6 +109,40 @@ def test_a_root_that_does_not_exist(command: str, tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "nowhere" in result.stderr
     assert parsed(result)["error"]["code"] == "NOT_FOUND"
+
+
+def test_list_marks_a_version_that_its_gate_refused_and_says_why(root: Path) -> None:
+    storage = Storage(str(root))
+    for version in (FIRST, THIRD):
+        versions.refuse(storage, version, ["nDCG@10 is 0.4500, at least 0.8 was demanded", "recall@10 is 0.8"])
+    text = run("list", "--index", str(root)).stdout
+    assert f"✗ refused   {THIRD}" in text
+    assert f"{THIRD} was refused: nDCG@10 is 0.4500, at least 0.8 was demanded; recall@10 is 0.8" in " ".join(
+        text.split()
+    )
+    assert "○ previous" in text
+    rows = parsed(run("list", "--index", str(root), "--json"))["versions"]
+    assert [row["state"] for row in rows] == ["refused", "current", "previous"]
+    assert [len(row["refused"] or ()) for row in rows] == [2, 0, 0]
+    versions.activate(storage, THIRD)
+    versions.prune(storage, keep=0)
+    assert versions.read_refusals(storage) == {}
+
+
+def test_what_cannot_be_read_of_a_refusal_keeps_nobody_from_the_list(root: Path) -> None:
+    (root / "refused").mkdir()
+    for name, content in {THIRD: "half of", FIRST: '{"reasons": 3, "refused_at": ""}', "other": "[]"}.items():
+        (root / "refused" / f"{name}.json").write_text(content)
+    rows = parsed(run("list", "--index", str(root), "--json"))["versions"]
+    assert [row["state"] for row in rows] == [None, "current", "previous"]
+
+
+def test_show_names_the_types_of_the_fields(root: Path) -> None:
+    text = run("show", "--index", str(root)).stdout
+    lines = [line.strip().removeprefix("fields").strip() for line in text.splitlines()]
+    assert "integer: pages, year" in lines
+    assert "list: tags" in lines
+    assert "without a type, which no filter takes: remark" in lines
 
 
 def test_show_takes_the_current_version(root: Path) -> None:

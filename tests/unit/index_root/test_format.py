@@ -64,6 +64,7 @@ def test_the_paths_are_those_of_the_layout() -> None:
     folder = layout.shard_dir(version, 0)
     assert names("Files") == [
         layout.CURRENT,
+        layout.refusal(version),
         layout.manifest(version),
         layout.rejected(version),
         layout.report(version),

@@ -12,6 +12,7 @@ from jobs.build.driver import Builder
 from jobs.progress import Reporter
 from jobs.session import Cluster
 from shoal.errors import CorruptIndex, Unavailable
+from shoal.evaluation.gate import Verdict
 from shoal.index_root import layout, versions
 from shoal.indexing.plan import make_plan
 from tests.unit.indexing.test_build import Build, jsonl, records
@@ -131,6 +132,29 @@ def test_a_version_that_lost_too_much_is_published_and_not_made_current(tmp_path
     assert again.activated
     assert not again.refused
     assert not builder(build)._finish(build.plan.hash, version).refused  # it is current already
+
+
+def test_the_root_says_which_version_was_refused_until_nothing_speaks_against_it(tmp_path: Path) -> None:
+    build = losing(tmp_path, 1, 29)
+    version = build.publish()
+    builder(build)._finish(build.plan.hash, version)
+    refusals = versions.read_refusals(build.storage)
+    assert {name: refusal.reasons for name, refusal in refusals.items()} == {
+        version: ["96.7% of the records were lost, more than --max-lost 10.0%"]
+    }
+    assert versions.verify(build.storage, version) == []  # it lies beside the versions, none of which ever changes
+    builder(build, max_lost=1.0, activate=False)._finish(build.plan.hash, version)
+    assert versions.read_refusals(build.storage) == {}
+
+
+def test_the_reasons_of_a_gate_are_written_down(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = build.publish()
+    reasons = ["recall@10 is 0.8100, 0.9 was demanded"]
+    monkeypatch.setattr("jobs.build.driver.judge", lambda *_: Verdict(reasons, {"recall@10": 0.81}, []))
+    builder(build, gate=["recall=0.9"])._finish(build.plan.hash, version)
+    assert versions.read_refusals(build.storage)[version].reasons == reasons
+    versions.activate(build.storage, version)
+    assert versions.read_refusals(build.storage) == {}
 
 
 def test_a_version_that_lost_no_more_than_is_allowed_is_made_current(tmp_path: Path) -> None:
