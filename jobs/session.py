@@ -4,17 +4,21 @@ import logging
 import math
 import os
 import secrets
+import signal
 import sys
-import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
 from shoal.settings import BuildSettings
+from shoal.system.process_watch import ProcessWatch
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
-from shoal.system.temporary import ray_folder, temporary_folder
+from shoal.system.ray_processes import essential_processes, start_ray
+from shoal.system.temporary import ray_folder, ray_parent, temporary_folder
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a private cluster. Passages and vectors travel through the index root, never through Ray."""
@@ -26,8 +30,8 @@ processes that planned wait for the stages that follow; to start others takes se
 _RETRIES = 3
 """How often a task is started again after its process or node has died."""
 
-LONGEST_TEMPORARY = 20
-"""Bytes of the path of a temporary folder that leave room for the names of Ray's sockets in it."""
+LOOK_S = 0.5
+"""Seconds within which the watch of Ray's processes notices that it is no longer wanted."""
 
 _PRIVATE = {
     # Only this process and its children hold the token: no other user of the machine can run code in the cluster.
@@ -88,34 +92,69 @@ def ray_session() -> Iterator[Cluster]:
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE_BYTES,
                 "_system_config": {"idle_worker_killing_time_threshold_ms": _IDLE_MS},
-                "_temp_dir": str(ray_folder(stack.enter_context(temporary_folder(parent=_short_parent())))),
+                "_temp_dir": str(ray_folder(stack.enter_context(temporary_folder(parent=ray_parent())))),
             }
+        processes = ProcessWatch({})
         try:
-            try:
-                with _silent_stderr():
-                    ray.init(**options)
-                stop_on_signals()  # Ray has put its own handler of SIGTERM in place
-            except SystemExit:
-                raise KeyboardInterrupt from None  # by that handler
-            except ConnectionError as error:
-                address = os.environ.get("RAY_ADDRESS", "")
-                raise InvalidArgument(
-                    f"no Ray cluster answers at RAY_ADDRESS={address}; correct it, or unset it to build here"
-                ) from error
+            with _silent_stderr():
+                if private:
+                    start_ray(partial(ray.init, **options))
+                else:
+                    _join(options)
+            stop_on_signals()  # Ray has put its own handler of SIGTERM in place
+            if private:
+                processes = ProcessWatch(essential_processes())
             resources = ray.cluster_resources()
-            yield Cluster(resources.get("CPU", 0), resources.get("GPU", 0), private)
+            with _watched(processes) if private else nullcontext():
+                yield Cluster(resources.get("CPU", 0), resources.get("GPU", 0), private)
         finally:
             if private:
                 ignore_signals()
+            if processes.ended is not None:
+                kill_descendants()  # what is left would be waited for
             ray.shutdown()
             if private:
                 kill_descendants()  # Ray's node agents outlive a raylet that was stopped while it started
 
 
-def _short_parent() -> str:
-    """Where the folder for sockets and logs goes: a socket's path has to stay below the 107 bytes of Linux."""
-    parent = tempfile.gettempdir()
-    return parent if len(parent) <= LONGEST_TEMPORARY else "/tmp"  # noqa: S108
+def _join(options: dict[str, Any]) -> None:
+    """Join the cluster that RAY_ADDRESS names. Raises InvalidArgument where there is none."""
+    import ray
+
+    try:
+        ray.init(**options)
+    except SystemExit:
+        raise KeyboardInterrupt from None  # by Ray's own handler of SIGTERM
+    except ConnectionError as error:
+        address = os.environ.get("RAY_ADDRESS", "")
+        raise InvalidArgument(
+            f"no Ray cluster answers at RAY_ADDRESS={address}; correct it, or unset it to build here"
+        ) from error
+
+
+@contextmanager
+def _watched(processes: ProcessWatch) -> Iterator[None]:
+    """End the block when a process ends without which Ray would only wait, for a minute. Raises Unavailable then."""
+    done = threading.Event()
+
+    def watch() -> None:
+        try:
+            while not done.is_set():
+                processes.wait(LOOK_S)
+        except Unavailable:
+            if not done.is_set():
+                os.kill(os.getpid(), signal.SIGINT)  # what ends a wait inside Ray
+
+    thread = threading.Thread(target=watch, name="watch of Ray", daemon=True)
+    thread.start()
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        processes.wait(0)  # whatever went wrong in a Ray that has ended went wrong because of it
+        raise
+    finally:
+        done.set()
+        thread.join()
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from typing import Any
 
 import typer
 
+from serve.preflight import check_disk
 from serve.ray_adapters import private_ray
 from serve.versions.service_sets import ServiceSets
 from serve.web.access import KeyRing, check_exposure
@@ -34,10 +35,14 @@ from shoal.cli.options import AsJson, settings_command
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
 from shoal.serving.plan import ServingPlan, plan_serving
 from shoal.settings import RunSettings, ServeSettings
+from shoal.system import log_losses
 from shoal.system.ports import is_free
+from shoal.system.process_watch import ProcessWatch
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.system.proxies import LOOPBACK
-from shoal.system.temporary import ray_folder, temporary_folder
+from shoal.system.ray_processes import essential_processes, start_ray
+from shoal.system.temporary import ray_folder, ray_parent, temporary_folder
+from shoal.system.terminal import say
 
 OBJECT_STORE_BYTES = 128 * 2**20
 """Of a private Ray. Queries and answers travel by gRPC, never through the object store."""
@@ -67,6 +72,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
     """
     try:
         stop_on_signals()
+        log_losses.tolerate()
         _require_free(settings.host, settings.port)
         if settings.metrics_port is not None:
             _require_free(LOOPBACK[0], settings.metrics_port, "--metrics-port")
@@ -78,11 +84,12 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             return
         served = settings.part(ServeSettings)
         plan = plan_serving(served)
+        check_disk(settings, plan)
         # Ray prints on stdout too, where only our one line belongs.
         with (
             contextlib.redirect_stdout(sys.stderr),
-            _ray(settings),
-            _serve(settings, served, plan),
+            _ray(settings) as processes,
+            _serve(settings, served, plan, processes),
             asyncio.Runner() as loop,
         ):
             service_sets = ServiceSets(
@@ -94,10 +101,10 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
                 partial(_served_version, loop),
                 inside=_serves_itself(served),
             )
-            url = _url(settings.host, settings.port)
-            _wait_until_ready(url, service_sets.follow, partial(_lacking, loop))
-            _say_ready(url, as_json)
-            _watch(url, service_sets.follow, partial(_replies, loop), min(WATCH_S, settings.watch_s))
+            url = _url(_reached(settings.host), settings.port)
+            _wait_until_ready(url, service_sets.follow, partial(_lacking, loop), processes.wait)
+            _say_ready(_url(settings.host, settings.port), as_json)
+            _watch(url, service_sets.follow, partial(_replies, loop), min(WATCH_S, settings.watch_s), processes.wait)
     except KeyboardInterrupt:
         pass  # the end that was asked for, by Ctrl-C or SIGTERM
 
@@ -106,9 +113,13 @@ def _say_ready(url: str, as_json: bool) -> None:
     print(json.dumps({"ready": url}) if as_json else f"ready {url}", file=sys.__stdout__, flush=True)
 
 
+def _reached(host: str) -> str:
+    """The address at which this machine reaches a server that listens on an address, which may stand for all."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+
+
 def _url(host: str, port: int) -> str:
-    """The URL at which this machine reaches a server that listens on an address."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    """The URL of a server at an address."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -121,10 +132,9 @@ def _stopping() -> Iterator[None]:
 
 
 @contextmanager
-def _ray(settings: RunSettings) -> Iterator[None]:
-    """A private Ray that is prepared for Serve, until the end of the block."""
-    # Sockets lie in it, and their paths are limited to 107 bytes, of which Ray's names take 70.
-    with temporary_folder(parent="/tmp") as folder:  # noqa: S108
+def _ray(settings: RunSettings) -> Iterator[ProcessWatch]:
+    """A private Ray that is prepared for Serve, until the end of the block. Yields a watch of its processes."""
+    with temporary_folder(parent=ray_parent()) as folder:
         adopt_orphans()
         private_ray.prepare(folder, settings)
         os.environ.update(search_path(application_folder()))
@@ -133,9 +143,11 @@ def _ray(settings: RunSettings) -> Iterator[None]:
         # Importing Serve takes as long as starting Ray, which is mostly waiting for other processes.
         importing = threading.Thread(target=import_without_pandas, args=("serve.app",), daemon=True)
         importing.start()
+        processes = ProcessWatch({})
         try:
-            try:
-                ray.init(
+            start_ray(
+                partial(
+                    ray.init,
                     address="local",
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
@@ -145,13 +157,15 @@ def _ray(settings: RunSettings) -> Iterator[None]:
                     _temp_dir=str(ray_folder(folder)),
                     _metrics_export_port=settings.metrics_port,
                 )
-                importing.join()
-                stop_on_signals()
-            except SystemExit:
-                raise KeyboardInterrupt from None  # by Ray's own handler of SIGTERM
-            yield
+            )
+            importing.join()
+            stop_on_signals()
+            processes = ProcessWatch(essential_processes())
+            yield processes
         finally:
             with _stopping():
+                if processes.ended is not None:
+                    kill_descendants()  # what is left would be waited for
                 ray.shutdown()
                 kill_descendants()  # Ray's node agents outlive a raylet that was stopped while it started
 
@@ -170,8 +184,8 @@ def _require_free(host: str, port: int, param: str = "--port") -> None:
 
 
 @contextmanager
-def _serve(settings: RunSettings, served: ServeSettings, plan: ServingPlan) -> Iterator[None]:
-    """Deploy the endpoint, and stop all of Serve at the end."""
+def _serve(settings: RunSettings, served: ServeSettings, plan: ServingPlan, processes: ProcessWatch) -> Iterator[None]:
+    """Deploy the endpoint, and stop all of Serve at the end, if the processes of its Ray still run."""
     from ray import serve
 
     from serve.app import NAME, wire_endpoint
@@ -184,10 +198,13 @@ def _serve(settings: RunSettings, served: ServeSettings, plan: ServingPlan) -> I
         serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
         yield
     finally:
-        with _stopping():
+        with _stopping(), contextlib.suppress(Unavailable):
+            processes.wait(0)  # without them Serve would not stop, but wait for a minute
             thread = threading.Thread(target=serve.shutdown, daemon=True)
             thread.start()
-            thread.join(STOP_S)
+            deadline = time.monotonic() + STOP_S
+            while thread.is_alive() and time.monotonic() < deadline:
+                processes.wait(POLL_S)
 
 
 def _start_serve(settings: RunSettings) -> None:
@@ -274,16 +291,18 @@ def _replies(loop: asyncio.Runner) -> bool:
     return _ask(loop, "ready") is not None
 
 
-def _wait_until_ready(url: str, follow: Callable[[], None], lacking: Callable[[], str]) -> None:
+def _wait_until_ready(
+    url: str, follow: Callable[[], None], lacking: Callable[[], str], pause: Callable[[float], None]
+) -> None:
     noticed = time.monotonic()
     while missing := _missing(url):
         if problem := _deployment_problem():
             raise problem
         if time.monotonic() - noticed > NOTICE_S:
             noticed = time.monotonic()
-            print(f"waiting: {lacking() or missing}", file=sys.stderr, flush=True)  # noqa: T201
+            say(f"waiting: {lacking() or missing}")
             follow()
-        time.sleep(POLL_S)
+        pause(POLL_S)
 
 
 def _missing(url: str) -> str | None:
@@ -321,15 +340,22 @@ def _deployment_problem(name: str | None = None) -> ShoalError | None:
     return ShoalError(f"the application cannot start: {text}")
 
 
-def _watch(url: str, follow: Callable[[], None], replies: Callable[[], bool], every_s: float) -> None:
+def _watch(
+    url: str,
+    follow: Callable[[], None],
+    replies: Callable[[], bool],
+    every_s: float,
+    pause: Callable[[float], None],
+) -> None:
     """Follow what is to be served, until a signal.
 
-    replies: whether an ingress replica answers behind the proxy, which may merely be full.
-    Raises Unavailable when the server has not answered for SILENCE_S, as when Ray was killed.
+    replies: whether an ingress replica answers behind the proxy, which may merely be full. pause: waits, and raises
+    Unavailable when a process has ended without which no Ray works.
+    Raises Unavailable too when the server has not answered for SILENCE_S.
     """
     answered = asked = time.monotonic()
     while time.monotonic() - answered < SILENCE_S:
-        time.sleep(every_s)
+        pause(every_s)
         follow()
         if time.monotonic() - asked < WATCH_S:
             continue

@@ -6,9 +6,12 @@ It is a module of its own because every worker pays for importing it.
 import importlib
 import sys
 
+from shoal.system import log_losses
+
 
 def set_up_replica() -> None:
     """For the workers of a private Ray, all of which are Serve's."""
+    log_losses.tolerate()
     listen_on_loopback()
     import_without_pandas("ray.serve")
 

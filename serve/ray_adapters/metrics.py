@@ -2,12 +2,14 @@
 
 import logging
 import threading
+from contextlib import suppress
 from typing import Any
 
 from ray.serve import metrics
 from ray.serve.context import _get_serve_request_context
 
 from serve.telemetry import METRICS, SAMPLE_S, Metric
+from shoal.system import log_losses
 
 _LOGGER = logging.getLogger("ray.serve")
 """The log of the replica."""
@@ -17,12 +19,13 @@ class ReplicaMeter:
     """The meter of the replica that makes it. Serve adds which deployment and replica that is to every value.
 
     Making it prepares the logs of the replica as well: what `shoal` logs goes where Serve's lines go, every line names
-    the request, and no line waits for others before it is written.
+    the request, no line waits for others before it is written, and one that cannot be written is counted.
     """
 
     def __init__(self) -> None:
         self._made: dict[Metric, Any] = {}
         logging.getLogger("shoal").parent = _LOGGER
+        log_losses.tolerate()
         _LOGGER.addFilter(_name_request)
         # In the fast profile Serve keeps up to a thousand lines back, for hours where little happens.
         threading.Thread(target=_flush_for_ever, name="log flusher", daemon=True).start()
@@ -63,4 +66,6 @@ def _flush_for_ever() -> None:
     pause = threading.Event()
     while not pause.wait(SAMPLE_S):
         for handler in list(_LOGGER.handlers):
-            handler.flush()
+            with suppress(OSError):  # a disk that is full now may have room later
+                handler.flush()
+        log_losses.LOSSES.report(_LOGGER)

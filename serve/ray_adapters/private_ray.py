@@ -26,6 +26,8 @@ SERVE = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     # A proxy is ended that is not up by then, 5 s by default, which is little on a busy machine.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "45",
+    # And started again when it has not answered three times, such as when HAProxy was killed; every 10 s by default.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # User code, router and HTTP share one event loop, and deployments speak gRPC.
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
 }

@@ -6,7 +6,6 @@ as long as a rollback would return to them. What the endpoint has inside stays a
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from itertools import count
@@ -16,6 +15,7 @@ from shoal.index_root.storage import Storage
 from shoal.index_root.versions import read_current, read_manifest
 from shoal.serving.plan import ServingPlan, ServingShape, plan_serving
 from shoal.settings import ServeSettings
+from shoal.system.terminal import say
 
 REFUSED_S = 60.0
 """Seconds before services that could not be planned or started are tried again."""
@@ -71,7 +71,7 @@ class ServiceSets:
         except Exception as error:  # Ray's own ones too: its controller may be starting again
             problem = error.message if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"
             if problem != self._problem:
-                print(f"shoal: {problem}", file=sys.stderr, flush=True)  # noqa: T201
+                say(f"shoal: {problem}")
             self._problem = problem
 
     def _follow(self) -> None:
@@ -105,7 +105,7 @@ class ServiceSets:
     def _end_failed(self) -> None:
         for number, shape in list(self._shapes.items()):
             if problem := self._failed(number):
-                print(f"shoal: nothing can serve {shape}: {problem}", file=sys.stderr, flush=True)  # noqa: T201
+                say(f"shoal: nothing can serve {shape}: {problem}")
                 self._drop(number)
 
     def _end_others(self, current: str, used: list[ServingShape]) -> None:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from shoal.cli.errors import guard
+from shoal.cli.variables import variable
 from shoal.errors import InvalidArgument
 from shoal.settings import Settings
 
@@ -93,11 +94,6 @@ def to_arguments(settings: Settings) -> list[str]:
 def option(field: str) -> str:
     """Name of the option of a field: `index_kind` is --index-kind."""
     return f"--{field.replace('_', '-')}"
-
-
-def variable(field: str) -> str:
-    """Name of the environment variable of a field: `index_kind` is SHOAL_INDEX_KIND."""
-    return f"SHOAL_{field.upper()}"
 
 
 def _parameter(model: type[Settings], field: str) -> inspect.Parameter:

@@ -23,10 +23,14 @@ _SIMILAR = 0.85
 """Least similarity, from 0 to 1, of a name to one of ours for it to count as misspelt."""
 
 
+def variable(field: str) -> str:
+    """Name of the environment variable of a field: `index_kind` is SHOAL_INDEX_KIND."""
+    return f"SHOAL_{field.upper()}"
+
+
 def known_variables() -> set[str]:
     """Name every variable that Shoal reads."""
     from shoal import settings  # here, because most commands have no such variable to look at
-    from shoal.cli.options import variable
 
     models = [model for name in settings.__all__ if isinstance(model := getattr(settings, name), type)]
     fields = (field for model in models if issubclass(model, settings.Settings) for field in model.model_fields)

@@ -78,6 +78,11 @@ def backends() -> list[str]:
     return sorted(name for name in names if not name.startswith("_"))
 
 
+def is_weightless(model: str) -> bool:
+    """Whether the setting `encoder` names a file of this folder, such as `hashing:32`, instead of a model."""
+    return model.partition(":")[0] in backends()
+
+
 def load_encoder(settings: "EncoderSettings") -> Encoder:
     """Load the encoder that the settings name.
 

@@ -18,6 +18,7 @@ import numpy as np
 import openvino
 import torch
 
+from shoal.errors import ModelUnavailable
 from shoal.inference.network import Input, Kind, Network, NotConvertible, Task
 from shoal.inference.openvino_network import DESCRIPTION, HEAD, TOKENIZER, TRANSFORMER, Description, OpenVinoNetwork
 from shoal.inference.placement import Placement
@@ -47,7 +48,7 @@ _log = logging.getLogger(__name__)
 def convert(kind: Kind, folder: Path, into: Path, threads: int) -> None:
     """Convert the model in a folder.
 
-    Raises NotConvertible when OpenVINO cannot compute it, ModelUnavailable when it cannot be loaded.
+    Raises NotConvertible when OpenVINO cannot compute it, ModelUnavailable when it cannot be loaded or kept.
     """
     model = load_model(kind, folder, Placement("openvino", "cpu", "float32"), threads)
     _log.info("converting %s for OpenVINO into %s", folder, into)
@@ -55,7 +56,7 @@ def convert(kind: Kind, folder: Path, into: Path, threads: int) -> None:
         try:
             _write(model, scratch)
             _compare(model, kind, scratch)
-        except NotConvertible:
+        except (NotConvertible, OSError):
             raise
         except Exception as error:  # whatever the tracer and the frontend raise
             raise NotConvertible(
@@ -90,18 +91,28 @@ def round_weights(converted: Path, into: Path) -> None:
 
 @contextmanager
 def _stored(folder: Path) -> Iterator[Path]:
-    """Yield a scratch folder that becomes `folder` at once: a reader sees all or nothing, however many write it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+    """Yield a scratch folder that becomes `folder` at once: a reader sees all or nothing, however many write it.
+
+    Raises ModelUnavailable when the disk does not take it.
+    """
     try:
-        yield scratch
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
         try:
-            scratch.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            yield scratch
+            try:
+                scratch.rename(folder)
+            except OSError:
+                if not folder.exists():
+                    raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"the converted model cannot be kept in {folder.parent} ({error.strerror}); mend that, set model_cache_dir "
+            "to another folder, or backend to torch, which needs none",
+            param="model_cache_dir",
+        ) from error
 
 
 def _write(model: "BaseModel", folder: Path) -> None:

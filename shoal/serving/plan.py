@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shoal.encoders import backends, load_encoder
+from shoal.encoders import is_weightless, load_encoder
 from shoal.errors import EncoderMismatch, InvalidArgument, ModelUnavailable
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import versions
@@ -103,7 +103,7 @@ def check_encoder(fingerprint: Fingerprint, expected: Fingerprint) -> None:
 def _check_weights(settings: EncoderSettings, expected: Fingerprint) -> None:
     # Comparing the digest of the weights takes a fraction of a second, loading them several. What else belongs to a
     # fingerprint is compared by every encoder replica when it starts.
-    if not _is_weightless(settings.encoder):
+    if not is_weightless(settings.encoder):
         location = models.resolve(settings.encoder)
         if location.digest(location.fetch()) == expected.weights:
             return
@@ -128,7 +128,3 @@ def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSett
 def _share_of_cores(replicas: int) -> int:
     """Threads of each of so many replicas by default."""
     return max(1, min(MOST_THREADS, usable_cores() // replicas))
-
-
-def _is_weightless(encoder: str) -> bool:
-    return encoder.partition(":")[0] in backends()

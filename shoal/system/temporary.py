@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+LONGEST_TEMPORARY = 20
+"""Bytes of the path of a temporary folder that leave room for the names of Ray's sockets in it."""
 _OWNER = ".owner"
 """The file of a temporary folder that names the process it belongs to."""
 _PREFIX = "shoal-"
@@ -31,6 +33,12 @@ def temporary_folder(name: str = "", parent: str | None = None) -> Iterator[Path
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(owner)
+
+
+def ray_parent() -> str:
+    """Where the folder for Ray's sockets and logs goes: a socket's path has to stay below the 107 bytes of Linux."""
+    parent = tempfile.gettempdir()
+    return parent if len(parent) <= LONGEST_TEMPORARY else "/tmp"  # noqa: S108
 
 
 def ray_folder(folder: Path) -> Path:

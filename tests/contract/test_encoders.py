@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from shoal.encoders import Encoder, TokenEncoder, backends, load_encoder
 from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.inference import conversion, models, placement
+from shoal.inference.model_cache import require_model_cache
 from shoal.inference.network import NotConvertible
 from shoal.inference.runner import token_batches
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, InferenceSettings
@@ -327,6 +328,36 @@ print(sorted({{"torch", "transformers", "sentence_transformers"}} & sys.modules.
         assert len(list((tmp_path / "cache").iterdir())) == 1  # and no scratch folder
         monkeypatch.setattr(conversion, "convert", None)
         assert np.array_equal(load("openvino", tiny, **options).encode_passages(ENCODABLE), first)
+
+    def test_a_disk_that_fills_up_meanwhile_is_named_and_nothing_else_computes_instead(
+        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(conversion, "_save", full)
+        with pytest.raises(ModelUnavailable, match=rf"kept in {tmp_path} \(No space left on device\).*model_cache_dir"):
+            load("auto", tiny, model_cache_dir=str(tmp_path))
+        assert not list(tmp_path.iterdir())
+
+    def test_a_model_that_could_not_be_kept_is_refused_before_it_is_loaded(
+        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(folder: str, option: str) -> None:
+            raise InvalidArgument(f"no files can be written in {folder}", param=option)
+
+        (tmp_path / "file").touch()
+        settings = {"encoder": str(tiny), "device": "cpu", "model_cache_dir": str(tmp_path / "file" / "models")}
+        with pytest.raises(InvalidArgument, match=rf"file/models .*--model-cache-dir .*{tiny}.*--backend torch"):
+            require_model_cache("encoder", str(tiny), EncoderSettings.model_validate(settings))
+        require_model_cache("encoder", str(tiny), EncoderSettings.model_validate(settings | {"backend": "torch"}))
+        full = EncoderSettings.model_validate(settings | {"model_cache_dir": str(tmp_path)})
+        require_model_cache("encoder", str(tiny), full)
+        load_encoder(full)
+        monkeypatch.setattr("shoal.inference.model_cache.require_writable", refuse)  # as a disk that can only be read
+        require_model_cache("encoder", str(tiny), full)
+        with pytest.raises(InvalidArgument, match="no files can be written"):
+            require_model_cache("cross_encoder", str(tiny), full)
 
     def test_int8_loses_little(self, converted: Path) -> None:
         exact = load("torch", converted, encoder=EMBEDDED_ENCODER)

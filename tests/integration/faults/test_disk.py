@@ -6,11 +6,8 @@ The disk is a file system in memory of its own, which only root may mount; elsew
 import io
 import itertools
 import json
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +24,7 @@ from shoal.index_root import layout, versions
 from shoal.index_root.storage import Storage
 from shoal.records import SearchRequest
 from shoal.settings import BuildSettings, ServeSettings
+from tests.support.disks import Disk, small_disk
 from tests.support.engine import local_engine
 from tests.support.indexes import passages, publish
 from tests.support.long import LONG, only_long
@@ -36,41 +34,10 @@ STEP_BYTES = 96 * 2**10
 """By so much more room has each try of the long test: a dozen of them until a build fits."""
 
 
-@dataclass
-class Disk:
-    """A file system of its own."""
-
-    folder: Path
-
-    def leave(self, free: int) -> None:
-        """Fill it with a file, up to so many free bytes."""
-        self.empty()
-        status = os.statvfs(self.folder)
-        with (self.folder / "filler").open("wb") as file:
-            for _ in range(status.f_bavail - free // status.f_frsize):
-                file.write(bytes(status.f_frsize))
-
-    def empty(self) -> None:
-        """Remove that file."""
-        (self.folder / "filler").unlink(missing_ok=True)
-
-    def remount(self, how: str) -> None:
-        """Let it be written to (rw) or not (ro)."""
-        subprocess.run(["mount", "-o", f"remount,{how}", self.folder], check=True)
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "shoal-test", folder]
-    mounted = subprocess.run(command, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield Disk(folder)
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
+    with small_disk(tmp_path / "disk", DISK_BYTES) as disk:
+        yield disk
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serve.run import SILENCE_S, _missing, _require_free, _start_serve, _url, _watch
+from serve.run import SILENCE_S, _missing, _reached, _require_free, _start_serve, _url, _watch
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.settings import RunSettings
 
@@ -24,6 +24,13 @@ from shoal.settings import RunSettings
     ],
 )
 def test_the_url_that_this_machine_reaches(host: str, url: str) -> None:
+    assert _url(_reached(host), 80) == url
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("0.0.0.0", "http://0.0.0.0:80"), ("::", "http://[::]:80"), ("127.0.0.1", "http://127.0.0.1:80")]
+)
+def test_the_url_that_is_told_to_the_user_is_what_is_listened_on(host: str, url: str) -> None:
     assert _url(host, 80) == url
 
 
@@ -42,7 +49,7 @@ def test_the_server_is_asked_without_the_proxy_for_the_way_out(monkeypatch: pyte
         "serve.run.time", SimpleNamespace(monotonic=count(step=SILENCE_S / 3).__next__, sleep=lambda seconds: None)
     )
     with pytest.raises(Unavailable, match="has not answered"):
-        _watch("http://10.1.2.3:8000", lambda: None, lambda: True, 1)
+        _watch("http://10.1.2.3:8000", lambda: None, lambda: True, 1, lambda seconds: None)
     assert asked == [("10.1.2.3", 8000)] * 2
 
 
@@ -58,7 +65,7 @@ def test_a_server_that_is_full_is_asked_behind_its_proxy_before_it_counts_as_gon
         "serve.run.time", SimpleNamespace(monotonic=count(step=SILENCE_S / 3).__next__, sleep=lambda seconds: None)
     )
     with pytest.raises(Unavailable, match="has not answered"):
-        _watch("http://10.1.2.3:8000", lambda: None, lambda: next(replies), 1)
+        _watch("http://10.1.2.3:8000", lambda: None, lambda: next(replies), 1, lambda seconds: None)
     assert len(list(replies)) < 99  # it went on as long as a replica answered
 
 

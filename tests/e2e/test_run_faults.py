@@ -1,0 +1,121 @@
+"""What befalls a running server from outside: processes that are killed, a log disk that fills up."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.disks import Disk, small_disk
+from tests.support.indexes import passages, publish
+from tests.support.servers import Server, running, wait
+
+ROOT = Path(__file__).parents[2]
+STOP_S = 60.0
+DISK_BYTES = 2**22
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("index")
+    publish(folder, "v1", passages(100))
+    return folder
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with small_disk(tmp_path / "disk", DISK_BYTES) as disk:
+        yield disk
+
+
+def kill(server: Server, program: str) -> int:
+    """Kill the one process of a server whose command line names a program, and tell which it was."""
+    (pid,) = (pid for pid, command in server.descendants().items() if program in command.split(" --")[0])
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [
+        ("gcs/gcs_server", "Ray's GCS"),
+        ("ray::DashboardAgent", "Ray's dashboard agent"),
+        ("raylet/raylet", "Ray's raylet"),
+    ],
+)
+def test_a_server_ends_with_the_processes_that_it_cannot_do_without(
+    program: str, name: str, tmp_path: Path, root: Path
+) -> None:
+    with running(tmp_path, root, "--reranker=none") as server:
+        server.wait_ready()
+        (folder,) = server.temporary_folders()
+        kill(server, program)
+        assert server.process.wait(STOP_S) == 1
+        server.assert_nothing_is_left(within_s=10)
+        assert not folder.exists()
+        # Ray may have said before what it makes of it.
+        last = server.errors().splitlines()[-1]
+        assert last == f"error: {name} has ended, without which nothing works here; start again"
+
+
+def test_a_proxy_that_is_killed_is_started_again_and_the_server_goes_on(tmp_path: Path, root: Path) -> None:
+    with running(tmp_path, root, "--reranker=none") as server:
+        server.wait_ready()
+        killed = kill(server, "/haproxy")
+
+        def answers() -> bool:
+            try:
+                return httpx.post(f"{server.url}/v1/search", json={"query": "fish"}, timeout=30).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait(lambda: killed not in server.descendants())
+        wait(answers)
+        assert server.process.poll() is None
+
+
+def logged(folder: Path) -> str:
+    return "".join(file.read_text(errors="replace") for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_full_log_disk_costs_no_answer_and_what_follows_is_logged(tmp_path: Path, root: Path, disk: Disk) -> None:
+    logs = disk.folder / "logs"
+    with running(tmp_path, root, "--reranker=none", f"--log-dir={logs}") as server:
+        server.wait_ready()
+        (folder,) = server.temporary_folders()
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+
+            def search(request_id: str) -> None:
+                answer = client.post("/v1/search", json={"query": "fish"}, headers={"x-request-id": request_id})
+                assert answer.status_code == 200, answer.text
+                assert answer.json()["degraded"] is None
+
+            search("before-it-was-full")
+            wait(lambda: "before-it-was-full" in logged(logs))
+            disk.leave(0)
+            for number in range(200):
+                search(f"while-it-was-full-{number}")
+            disk.empty()
+            wait(lambda: "log lines were lost: they could not be written (No space left on device)" in logged(logs))
+            search("after-it-was-full")
+            wait(lambda: "after-it-was-full" in logged(logs))
+        assert "Logging error" not in logged(logs) + logged(folder)
+        assert server.process.poll() is None
+        assert server.errors() == ""
+
+
+def test_a_server_looks_whether_it_can_write_before_it_starts_anything(tmp_path: Path, root: Path, disk: Disk) -> None:
+    disk.leave(0)
+    (tmp_path / "file").touch()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for option, folder in (("--log-dir", disk.folder / "logs"), ("--log-dir", tmp_path / "file" / "logs")):
+        command = [sys.executable, "-m", "serve.run", f"--index={root}", "--reranker=none", f"{option}={folder}"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"error: no files can be written in {folder} (")
+        assert done.stderr.endswith(f"; mend that, or set {option} to another folder\n")
+        assert done.stderr.count("\n") == 1
