@@ -17,8 +17,10 @@ from jobs.report import Summary, print_rows
 from jobs.session import joins_cluster, ray_session
 from shoal.cli.errors import REFUSED, run
 from shoal.cli.options import AsJson, settings_command
+from shoal.encoders import is_weightless
 from shoal.errors import InvalidArgument
 from shoal.indexing.first_look import look_at_input
+from shoal.inference.model_cache import require_model_cache
 from shoal.settings import BuildSettings
 from shoal.system.processes import stop_on_signals
 
@@ -31,9 +33,11 @@ def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
     stop_on_signals()
     # The streams as they are now: Ray's own messages are kept off stdout while a cluster is there.
     reporter = Reporter(Console(file=sys.stderr if as_json else sys.stdout))
-    # A mistyped path, or a field of another name, is told at once, not after a cluster has started.
+    # A mistyped path, a field of another name or a full disk is told at once, not after a cluster has started.
     if joins_cluster():
         _require_absolute(settings)
+    elif not is_weightless(settings.encoder):
+        require_model_cache("encoder", settings.encoder, settings)
     for remark in look_at_input(settings):
         reporter.say(remark)
     with ray_session() as cluster:

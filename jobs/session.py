@@ -8,13 +8,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
 from shoal.settings import BuildSettings
+from shoal.system.folders import require_writable
 from shoal.system.process_watch import ProcessWatch
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.system.ray_processes import essential_processes, start_ray
@@ -73,11 +74,16 @@ def joins_cluster() -> bool:
 
 @contextmanager
 def ray_session() -> Iterator[Cluster]:
-    """Join the cluster that RAY_ADDRESS names, or run a private one until the end."""
+    """Join the cluster that RAY_ADDRESS names, or run a private one until the end.
+
+    Raises InvalidArgument where there is no such cluster, or a private one could write nothing, and Unavailable where a
+    private one does not start or loses a process without which it does nothing.
+    """
     private = not joins_cluster()
     # Ray reads most of its variables when it is imported, and its C++ part writes warnings to stderr that help no user.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if private:
+        require_writable(ray_parent(), "TMPDIR")
         for name, value in {**_PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
             os.environ.setdefault(name, value)
         adopt_orphans()
@@ -113,6 +119,7 @@ def ray_session() -> Iterator[Cluster]:
             if processes.ended is not None:
                 kill_descendants()  # what is left would be waited for
             ray.shutdown()
+            processes.close()
             if private:
                 kill_descendants()  # Ray's node agents outlive a raylet that was stopped while it started
 
@@ -135,7 +142,7 @@ def _join(options: dict[str, Any]) -> None:
 @contextmanager
 def _watched(processes: ProcessWatch) -> Iterator[None]:
     """End the block when a process ends without which Ray would only wait, for a minute. Raises Unavailable then."""
-    done = threading.Event()
+    done, interrupted = threading.Event(), threading.Event()
 
     def watch() -> None:
         try:
@@ -143,18 +150,29 @@ def _watched(processes: ProcessWatch) -> Iterator[None]:
                 processes.wait(LOOK_S)
         except Unavailable:
             if not done.is_set():
+                interrupted.set()
                 os.kill(os.getpid(), signal.SIGINT)  # what ends a wait inside Ray
 
     thread = threading.Thread(target=watch, name="watch of Ray", daemon=True)
     thread.start()
+
+    def settle() -> None:
+        done.set()
+        with suppress(KeyboardInterrupt):  # the watch's own, which came too late
+            thread.join()
+
     try:
         yield
-    except (Exception, KeyboardInterrupt):
+    except KeyboardInterrupt:
+        settle()
+        if interrupted.is_set():
+            processes.wait(0)
+        raise
+    except Exception:
+        settle()
         processes.wait(0)  # whatever went wrong in a Ray that has ended went wrong because of it
         raise
-    finally:
-        done.set()
-        thread.join()
+    settle()
 
 
 @contextmanager

@@ -167,6 +167,7 @@ def _ray(settings: RunSettings) -> Iterator[ProcessWatch]:
                 if processes.ended is not None:
                     kill_descendants()  # what is left would be waited for
                 ray.shutdown()
+                processes.close()
                 kill_descendants()  # Ray's node agents outlive a raylet that was stopped while it started
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound, Unavailable
 from shoal.index_root.storage import Storage
+from shoal.system.folders import home_path
 
 _PART, _LOCK = ".part", ".lock"
 
@@ -24,7 +25,7 @@ class ShardCache:
 
     def __init__(self, folder: str | Path, max_bytes: int) -> None:
         """Open a cache; `folder` is created when first needed, `~` is the home folder."""
-        self._folder = Path(folder).expanduser()
+        self._folder = home_path(str(folder), "--cache-dir")
         self._max_bytes = max_bytes
         self._held: dict[Path, list[int]] = {}
         self._guard = threading.Lock()

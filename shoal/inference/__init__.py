@@ -14,6 +14,7 @@ from shoal.errors import ModelUnavailable
 from shoal.inference.network import Kind, Network, NotConvertible
 from shoal.inference.placement import place
 from shoal.settings import InferenceSettings
+from shoal.system.folders import home_path
 
 # OpenVINO reports every import to its makers over the network, unless the module that does so is missing.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -38,7 +39,7 @@ def load_network(
         from shoal.inference.converted import load_converted
 
         try:
-            cache = Path(settings.model_cache_dir).expanduser()
+            cache = home_path(settings.model_cache_dir, "--model-cache-dir")
             return load_converted(kind, folder, weights, cache, placement, max_length, threads)
         except NotConvertible as error:
             if settings.backend != "auto" or placement.dtype == "int8":

@@ -21,13 +21,12 @@ class ProcessWatch:
         """`processes`: what people call each of them, by process id."""
         self.ended: str | None = None
         self._names: dict[int, str] = {}
-        self._poll = select.poll()
         for pid, name in processes.items():
             self._add(pid, name)
 
     def wait(self, seconds: float) -> None:
         """Wait so long. Raises Unavailable as soon as one of the processes has ended, also if it had before."""
-        if self.ended is None and (events := self._poll.poll(1000 * seconds)):
+        if self.ended is None and (events := self._poller().poll(1000 * seconds)):
             # Whoever stops all processes at once, as systemd does, sends this one a signal too, which comes first.
             select.poll().poll(SIGNAL_MS)
             self.ended = self._names[events[0][0]]
@@ -36,10 +35,15 @@ class ProcessWatch:
 
     def close(self) -> None:
         """Let go of the processes; nothing is noticed any more."""
+        while self._names:
+            os.close(self._names.popitem()[0])
+
+    def _poller(self) -> select.poll:
+        """One of its own for each wait, because threads may wait beside each other."""
+        poller = select.poll()
         for descriptor in self._names:
-            self._poll.unregister(descriptor)
-            os.close(descriptor)
-        self._names.clear()
+            poller.register(descriptor, select.POLLIN)
+        return poller
 
     def _add(self, pid: int, name: str) -> None:
         if not hasattr(os, "pidfd_open"):
@@ -52,4 +56,3 @@ class ProcessWatch:
             return  # a kernel, or a sandbox, that knows no such descriptors
         else:
             self._names[descriptor] = name
-            self._poll.register(descriptor, select.POLLIN)

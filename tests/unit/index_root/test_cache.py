@@ -9,6 +9,13 @@ from shoal.index_root.cache import ShardCache
 from shoal.index_root.storage import Storage
 
 
+def test_a_cache_in_the_home_of_a_user_who_has_none_names_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)  # nobody's
+    with pytest.raises(InvalidArgument, match="--cache-dir"):
+        ShardCache("~/.cache/shoal/shards", 1)
+
+
 class Source:
     """A storage with files of 100 bytes that counts how often each is read."""
 

@@ -3,21 +3,25 @@
 import io
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from jobs import build_index
 from jobs.build import tasks
 from jobs.build.estimate import Estimate
 from jobs.build_index import _require_absolute
 from jobs.progress import Reporter
 from jobs.report import Summary, print_rows, span
-from jobs.session import Cluster, Workers, cause, embedding_workers
+from jobs.session import Cluster, Workers, cause, embedding_workers, ray_session
 from shoal.errors import Conflict, InvalidArgument, NotFound, ShoalError, Unavailable
 from shoal.settings import BuildSettings
 from shoal.system.terminal import format_bytes
+from tests.support import tiny_models
 
 
 def settings(**changes: Any) -> BuildSettings:
@@ -117,6 +121,37 @@ def test_a_worker_that_is_lost_for_good_is_told_with_the_remedy() -> None:
         assert isinstance(told, Unavailable)
         assert "fewer workers or smaller units" in str(told)
         assert "\n" not in str(told)
+
+
+@pytest.fixture
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ray_session() -> None:
+        raise AssertionError("no cluster is to be started")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(build_index, "ray_session", ray_session)
+
+
+@pytest.mark.usefixtures("no_cluster")
+def test_a_model_that_could_not_be_kept_is_told_before_a_cluster_starts(tmp_path: Path) -> None:
+    source, model = tmp_path / "in.jsonl", tiny_models.save_bi_encoder(tmp_path / "model", "mean")
+    source.write_text('{"id": "a", "text": "red fish"}\n')
+    options = [f"--source={source}", f"--index={tmp_path / 'index'}", f"--encoder={model}", "--device=cpu"]
+    result = CliRunner().invoke(build_index.app, [*options, f"--model-cache-dir={source / 'models'}"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: no files can be written in {source / 'models'} (Not a directory)")
+    assert "--model-cache-dir" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_temporary_folder_that_cannot_be_written_is_told_before_ray_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("jobs.session.ray_parent", lambda: str(tmp_path / "file"))
+    with pytest.raises(InvalidArgument, match="TMPDIR"), ray_session():
+        raise AssertionError("no cluster is to be started")
 
 
 @pytest.mark.parametrize("field", ["source", "index"])

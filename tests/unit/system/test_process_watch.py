@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -33,6 +34,16 @@ def test_who_runs_is_waited_for_and_whose_end_is_noticed_ever_after(process: "su
         with pytest.raises(Unavailable, match="the child has ended"):
             watch.wait(LONG_S)
     assert watch.ended == "the child"
+
+
+def test_threads_wait_beside_each_other(process: "subprocess.Popen[bytes]") -> None:
+    watch = ProcessWatch({process.pid: "the child"})
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(watch.wait, LONG_S)
+        watch.wait(0)
+        process.kill()
+        with pytest.raises(Unavailable, match="the child has ended"):
+            other.result()
 
 
 def test_who_ended_before_is_noticed_too(process: "subprocess.Popen[bytes]") -> None:
