@@ -150,7 +150,10 @@ def _gate_rows(gate: dict[str, Any] | None) -> list[tuple[str, str]]:
         return []
     measured = ", ".join(f"{name} {value:.4f}" for name, value in gate["measured"].items())
     if gate["passed"]:
-        return [("gate", f"passed: {measured}")]
+        passed = [("gate", f"passed: {measured}")]
+        if absent := gate["absent"] and gate["absent"]["count"]:
+            passed.append(("", f"{absent:,} of {gate['absent']['judged']:,} relevant passages are not in the version"))
+        return passed
     rows = [("gate", f"refused: {'; '.join(gate['reasons'])}")]
     for one in gate["fallen"][:FALLEN]:
         before = "" if one["before"] is None else f"{one['before']:.4f} -> "

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from shoal.errors import InvalidArgument
+from shoal.evaluation.absent import Absent, absent_passages
 from shoal.evaluation.asking import ask_planned, open_asker, planned, settings_of
 from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.measures import Row, judge
@@ -19,13 +20,17 @@ Asking = Callable[[EvaluateSettings, dict[str, str]], list[Run]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an evaluation found. `settings`: those that decided it; `vectors`: the vector index, where it lies here."""
+    """What an evaluation found. `settings`: those that decided it; `vectors`: the vector index, where it lies here.
+
+    absent: relevant passages that the index lacks, where it lies here.
+    """
 
     dataset: Dataset
     rows: list[Row]
     baseline: str
     settings: dict[str, Any]
     vectors: VectorIndexInfo | None = None
+    absent: Absent | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the values of single queries."""
@@ -36,6 +41,8 @@ class Outcome:
             "baseline": self.baseline,
             "rows": rows,
             "settings": self.settings,
+            "judged": None if self.absent is None else self.absent.judged,
+            "absent": None if self.absent is None else len(self.absent.ids),
         }
 
 
@@ -61,8 +68,13 @@ def evaluate(settings: EvaluateSettings, ask: Asking = ask_here) -> Outcome:
     if settings.save_runs:
         for run in runs:
             write_run(run, settings.save_runs)
-    vectors = versions.current_manifest(Storage(settings.index)).index if settings.index else None
-    return Outcome(dataset, rows, settings.baseline or runs[0].name, settings_of(settings), vectors)
+    baseline = settings.baseline or runs[0].name
+    if not settings.index:
+        return Outcome(dataset, rows, baseline, settings_of(settings))
+    storage = Storage(settings.index)
+    manifest = versions.current_manifest(storage)
+    absent = absent_passages(storage, manifest, dataset.judgements)
+    return Outcome(dataset, rows, baseline, settings_of(settings), manifest.index, absent)
 
 
 def with_the_rest(runs: Sequence[Run]) -> list[Run]:

@@ -13,6 +13,7 @@ import numpy as np
 from shoal import evaluation
 from shoal.encoders import Encoder, load_encoder
 from shoal.errors import CorruptIndex, InvalidArgument
+from shoal.evaluation.absent import Absent, absent_passages
 from shoal.evaluation.asking import LocalAsker, ask_all
 from shoal.evaluation.dataset import Dataset, read_dataset
 from shoal.evaluation.known_items import known_items
@@ -36,13 +37,17 @@ _SEED = 3
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What is demanded, and the judged queries it is measured with; `sample`: so many are made from the corpus."""
+    """What is demanded, and the judged queries it is measured with; `sample`: so many are made from the corpus.
+
+    max_lost: share of the relevant passages that a version may lack; beyond it the judgements say nothing about it.
+    """
 
     recall: float | None = None
     min_ndcg: float | None = None
     max_drop: float | None = None
     dataset: Dataset | None = None
     sample: int = 0
+    max_lost: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +62,15 @@ class Fallen:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a version at the gate. `reasons`: why it is not made current; none if it is."""
+    """What became of a version at the gate. `reasons`: why it is not made current; none if it is.
+
+    absent: relevant passages that the version lacks; None where no judgements were given.
+    """
 
     reasons: list[str]
     measured: dict[str, float]
     fallen: list[Fallen] = field(default_factory=list)
+    absent: Absent | None = None
 
     @property
     def passed(self) -> bool:
@@ -71,11 +80,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the new and the active version found for the queries; `active` is None where there is none to compare."""
+    """What the new and the active version found for the queries; `active` is None where there is none to compare.
+
+    absent: relevant passages that the new version lacks; None where the queries were made from it.
+    """
 
     dataset: Dataset
     new: Run
     active: Run | None
+    absent: Absent | None = None
 
 
 def read_gate(settings: BuildSettings) -> Gate | None:
@@ -97,7 +110,8 @@ def read_gate(settings: BuildSettings) -> Gate | None:
             )
         return None
     place = demands.pop("qrels", None)
-    gate = Gate(**{name: _share(name, value) for name, value in demands.items()}, sample=sample)  # type: ignore[arg-type]
+    shares = {name: _share(name, value) for name, value in demands.items()}
+    gate = Gate(**shares, sample=sample, max_lost=settings.max_lost)  # type: ignore[arg-type]
     if gate.recall is not None and not settings.verify_queries:
         raise _wrong("recall is measured with --verify-queries, which is 0")
     if place and sample:
@@ -129,18 +143,19 @@ def ask(settings: BuildSettings, version: str, dataset: Dataset | None, sample: 
     storage = Storage(settings.index)
     manifest, active = versions.read_manifest(storage, version), active_version(storage)
     encoder = load_encoder(settings)
+    absent = None if dataset is None else absent_passages(storage, manifest, dataset.judgements)
     with _open(storage, manifest, encoder) as asker:
         if dataset is None:
             dataset = known_items(_sampled(asker, manifest, sample))
         new = _ask(asker, dataset)
     if active is None or active == version:
-        return Answers(dataset, new, None)
+        return Answers(dataset, new, None, absent)
     before = versions.read_manifest(storage, active)
     if not before.encoder.matches(encoder.fingerprint()):
         stored = before.encoder
         encoder = load_encoder(settings.part(EncoderSettings, encoder=stored.model, max_length=stored.max_length))
     with _open(storage, before, encoder) as asker:
-        return Answers(dataset, new, _ask(asker, dataset))
+        return Answers(dataset, new, _ask(asker, dataset), absent)
 
 
 def judge(gate: Gate, manifest: Manifest, ask: Callable[[], Answers]) -> Verdict:
@@ -165,6 +180,11 @@ def judge(gate: Gate, manifest: Manifest, ask: Callable[[], Answers]) -> Verdict
     runs = [replace(answers.new, name="new"), *([replace(answers.active, name="active")] if answers.active else [])]
     now, *others = judged(runs, answers.dataset.judgements)
     before = others[0].by_query if others else None
+    if (absent := answers.absent) is not None and absent.share > gate.max_lost:
+        reasons.append(
+            f"{absent}: they count as misses, so that the judgements say little about this version; judge what it "
+            "holds (another --chunk-characters numbers the pieces of texts anew), or allow it with --max-lost"
+        )
     mean = float(np.mean(list(now.by_query.values())))
     measured["ndcg_at_10"] = round(mean, 4)
     if gate.min_ndcg is not None and mean < gate.min_ndcg:
@@ -174,7 +194,8 @@ def judge(gate: Gate, manifest: Manifest, ask: Callable[[], Answers]) -> Verdict
         measured["active_ndcg_at_10"] = round(old, 4)
         if gate.max_drop is not None and old - mean > gate.max_drop:
             reasons.append(f"nDCG@10 falls from {old:.4f} to {mean:.4f}, by more than {gate.max_drop:g}")
-    return Verdict(reasons, measured, _fallen(answers.dataset, now.by_query, before, gate.min_ndcg or 0.0))
+    fallen = _fallen(answers.dataset, now.by_query, before, gate.min_ndcg or 0.0)
+    return Verdict(reasons, measured, fallen, absent)
 
 
 def _fallen(dataset: Dataset, now: dict[str, float], before: dict[str, float] | None, least: float) -> list[Fallen]:
@@ -225,4 +246,12 @@ def _wrong(message: str) -> InvalidArgument:
 def to_json(verdict: Verdict) -> dict[str, Any]:
     """A verdict as plain values."""
     fallen = [{"id": one.id, "text": one.text, "before": one.before, "now": one.now} for one in verdict.fallen]
-    return {"passed": verdict.passed, "reasons": verdict.reasons, "measured": verdict.measured, "fallen": fallen}
+    absent = verdict.absent
+    shown = absent and {"judged": absent.judged, "count": len(absent.ids), "examples": absent.ids[:SHOWN]}
+    return {
+        "passed": verdict.passed,
+        "reasons": verdict.reasons,
+        "measured": verdict.measured,
+        "fallen": fallen,
+        "absent": shown,
+    }

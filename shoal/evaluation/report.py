@@ -40,6 +40,8 @@ def table(outcome: Outcome) -> RenderableType:
         shown,
     ]
     lines += [Text(_degraded(row), style="yellow") for row in outcome.rows if row.degraded]
+    if absent := _absent(outcome):
+        lines.append(Text(absent, style="yellow"))
     return Group(*lines, Text(_note(outcome), style="dim"))
 
 
@@ -53,6 +55,8 @@ def page(outcome: Outcome) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in outcome.settings.items())
     compared = [row for row in outcome.rows if row.difference is not None]
     degraded = "".join(f"<p>{html.escape(_degraded(row))}</p>" for row in outcome.rows if row.degraded)
+    if absent := _absent(outcome):
+        degraded += f"<p>{html.escape(absent)}</p>"
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>",
         f"<h1>{html.escape(title)}</h1>",
@@ -95,6 +99,13 @@ def _note(outcome: Outcome) -> str:
 
 def _degraded(row: Row) -> str:
     return f"{row.name}: {row.degraded:,} answers were less than what was asked for"
+
+
+def _absent(outcome: Outcome) -> str:
+    """A sentence about relevant passages that the index lacks; empty if it has all, or lies elsewhere."""
+    if outcome.absent is None or not outcome.absent.ids:
+        return ""
+    return f"{printable(str(outcome.absent))}: they count as misses"
 
 
 def _quality(rows: Sequence[Row]) -> str:

@@ -26,8 +26,8 @@ class GateSettings(Settings):
         0.1,
         ge=0,
         le=1,
-        description="Share of the records that may be rejected or repeated; a version that lost more is published but "
-        "not made current (exit code 3).",
+        description="Share of the records that may be rejected or repeated, and of the passages that a gate judges by "
+        "and the version lacks; beyond it a version is published but not made current (exit code 3).",
     )
     sample_judgements: int = Field(
         0, ge=0, le=100_000, description="Make so many known-item queries from the corpus for the gate to judge by."
