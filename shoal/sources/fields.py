@@ -10,6 +10,7 @@ import numpy as np
 from shoal.metadata import LEAST_INTEGER, MOST_INTEGER, FieldType, convert, declared_types
 from shoal.records import FloatArray, MetadataValue, Passage
 from shoal.settings import SourceSettings
+from shoal.sources.arrow_values import Unfit
 
 MAX_ID_BYTES = 512
 """Bytes of an id in UTF-8, at most."""
@@ -188,7 +189,8 @@ class FieldMapping:
             raise BadRecord(
                 f"the metadata field {_shown(name)} is {_kind(value)}, which is no {self._types[name]} (metadata_types)"
             )
-        self._count(name, "not finite" if type(value) is float else "nested")
+        unfit = value.reason if isinstance(value, Unfit) else None
+        self._count(name, unfit or ("not finite" if type(value) is float else "nested"))
         return 0
 
     def _count(self, name: str, reason: str) -> None:
@@ -294,5 +296,7 @@ def _kind(value: object) -> str:
             return "a list of other things than strings" if any(type(item) is not str for item in value) else "a list"
         case dict():
             return "an object"
+        case Unfit():
+            return value.reason
         case _:
             return f"of type {type(value).__name__}"

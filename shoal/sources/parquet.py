@@ -1,10 +1,9 @@
 """Parquet files: ranges of rows, streamed out of their row groups.
 
-Strings, numbers, booleans and lists of strings are taken as they are; dates, times and decimals become strings, and
-vectors NumPy arrays.
+What becomes of values of each type says `shoal.sources.arrow_values`; vectors become NumPy arrays.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from shoal.errors import InvalidArgument
 from shoal.metadata import declared_types
 from shoal.records import FloatArray
 from shoal.settings import SourceSettings
+from shoal.sources.arrow_values import Unfit, Values, is_vector, mapped, mapped_object
 from shoal.sources.files import BLOCK, content
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 ROWS = 1024
 """Rows held in memory at once."""
+
+
+_OPTIONS = {"coerce_int96_timestamp_unit": "us", "arrow_extensions_enabled": True}
+"""Nanoseconds, in which int96 is read otherwise, end in the year 2262 and begin anew."""
 
 
 class Description(NamedTuple):
@@ -46,26 +50,16 @@ def describe(stream: "NativeFile", name: str, source: SourceSettings) -> Descrip
     cannot be, Damaged when it is no Parquet file.
     """
     with content(stream):
-        file = pq.ParquetFile(stream)
+        file = pq.ParquetFile(stream, **_OPTIONS)
     schema = file.schema_arrow
-    fields = [*source.id_fields, source.text_field]
-    if source.title_field is not None:
-        fields.append(source.title_field)
-    if source.vectors_field is not None:
-        fields.append(source.vectors_field)
-    if absent := [field for field in fields if field not in schema.names]:
-        raise InvalidArgument(
-            f"{name} has no column {absent[0]!r} (columns: {', '.join(schema.names)}); "
-            "set id_field, text_field, title_field or vectors_field"
-        )
-    if source.vectors_field is not None and not _is_vector(kind := schema.field(source.vectors_field).type):
-        raise InvalidArgument(
-            f"{name}: column {source.vectors_field!r} of type {kind} holds no vectors (lists of numbers)",
-            param="vectors_field",
-        )
-    others = source.metadata_fields if source.metadata_fields is not None else schema.names
+    fields = _required(schema, name, source)
+    others = source.metadata_fields if source.metadata_fields is not None else dict.fromkeys(schema.names)
     metadata = [field for field in others if field in schema.names and field not in fields]
-    left_out = [field for field in metadata if not _is_metadata(schema.field(field).type) and field != "metadata"]
+    if repeated := [field for field in fields + metadata if schema.names.count(field) > 1]:
+        raise InvalidArgument(
+            f"{name} has more than one column {repeated[0]!r}; rename them, or leave them out with metadata_fields"
+        )
+    left_out = [field for field in metadata if not _is_metadata(schema.field(field), name)]
     wanted = declared_types(source.metadata_types).keys() | {*(source.metadata_fields or ())}
     if refused := [field for field in left_out if field in wanted]:
         raise InvalidArgument(
@@ -80,6 +74,43 @@ def describe(stream: "NativeFile", name: str, source: SourceSettings) -> Descrip
     return Description(file.metadata.num_rows, largest, columns, size, left_out)
 
 
+def _required(schema: pa.Schema, name: str, source: SourceSettings) -> list[str]:
+    """The columns without which there is no passage. Raises InvalidArgument where one lacks, or has another type."""
+    roles = [(field, "id_field") for field in source.id_fields] + [(source.text_field, "text_field")]
+    roles += [(source.title_field, "title_field")] if source.title_field is not None else []
+    roles += [(source.vectors_field, "vectors_field")] if source.vectors_field is not None else []
+    for field, role in roles:
+        if field not in schema.names:
+            raise InvalidArgument(
+                f"{name} has no column {field!r} (columns: {', '.join(schema.names)}); "
+                "set id_field, text_field, title_field or vectors_field"
+            )
+        if schema.names.count(field) > 1:
+            continue  # refused by the caller, with its remedy
+        kind = schema.field(field).type
+        if role == "vectors_field":
+            if not is_vector(kind):
+                raise InvalidArgument(
+                    f"{name}: column {field!r} of type {kind} holds no vectors (lists of numbers)", param=role
+                )
+            continue
+        gives = None if (found := mapped(kind)) is None else found.gives
+        if gives not in (("text", "integer", "nothing") if role == "id_field" else ("text", "nothing")):
+            wanted = "ids (strings or integers)" if role == "id_field" else "text"
+            raise InvalidArgument(
+                f"{name}: column {field!r} of type {kind} holds no {wanted}; name another one with {role}", param=role
+            )
+    return [field for field, _ in roles]
+
+
+def _is_metadata(field: pa.Field, name: str) -> bool:
+    """Whether a column can be metadata. Raises InvalidArgument for an object that names a field twice."""
+    try:
+        return mapped(field.type) is not None or (field.name == "metadata" and mapped_object(field.type) is not None)
+    except ValueError as error:
+        raise InvalidArgument(f"{name}: column {field.name!r} cannot be read: {error}; rename one") from error
+
+
 def batches(stream: "NativeFile", start: int, stop: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Yield rows [start, stop) in batches of at most ROWS.
 
@@ -91,7 +122,7 @@ def batches(stream: "NativeFile", start: int, stop: int, columns: list[str]) -> 
 
 
 def _batches(stream: "NativeFile", start: int, stop: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    file = pq.ParquetFile(stream, buffer_size=BLOCK, pre_buffer=False, page_checksum_verification=True)
+    file = pq.ParquetFile(stream, buffer_size=BLOCK, pre_buffer=False, page_checksum_verification=True, **_OPTIONS)
     row = 0
     for group in range(file.num_row_groups):
         end = row + file.metadata.row_group(group).num_rows
@@ -99,41 +130,58 @@ def _batches(stream: "NativeFile", start: int, stop: int, columns: list[str]) ->
             for batch in file.iter_batches(ROWS, row_groups=[group], columns=columns):
                 low, high = max(start - row, 0), min(stop - row, batch.num_rows)
                 if low < high:
-                    yield _plain(batch.slice(low, high - low))
+                    yield _decoded(batch.slice(low, high - low).select(columns))
                 row += batch.num_rows
                 if row >= stop:
                     return
         row = end
 
 
-def records(
-    found: Iterable[pa.RecordBatch], vectors_field: str | None = None
-) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def records(found: Iterable[pa.RecordBatch], source: SourceSettings) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield (row, record) or (row, reason why it is none), rows counted from 1.
 
-    vectors_field: the column of which each record gets a float32 (n,), or None where it is null.
+    The vectors field of a record is a float32 (n,), or None where it is null. Metadata that cannot be kept as they are
+    are `Unfit`.
     """
+    required = {*source.id_fields, source.text_field, source.title_field}
+    texts = {name for name, kind in declared_types(source.metadata_types).items() if kind == "string"}
     number = 0
     for batch in found:
-        vectors = None
-        if vectors_field is not None:
-            vectors, batch = _vectors(batch.column(vectors_field)), batch.drop_columns(vectors_field)
-        for row, record in enumerate(_rows(batch)):
-            if vectors_field is not None and vectors is not None and isinstance(record, dict):
-                record[vectors_field] = vectors[row]
-            yield number + row + 1, record
+        names = batch.schema.names
+        columns = [
+            _vectors(column) if field.name == source.vectors_field else _reader(field, texts)(column)
+            for field, column in zip(batch.schema, batch.columns, strict=True)
+        ]
+        bad = _bad_rows(dict(zip(names, columns, strict=True)), required)
+        for row, values in enumerate(zip(*columns, strict=True)):
+            yield number + row + 1, (bad and bad.get(row)) or dict(zip(names, values, strict=False))
         number += batch.num_rows
 
 
-def _rows(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
-    try:
-        return list(batch.to_pylist())
-    except UnicodeDecodeError:
-        return [_row(batch.slice(row, 1)) for row in range(batch.num_rows)]
+def _reader(field: pa.Field, texts: Set[str]) -> Values:
+    """What makes the values of a column; texts: columns of which decimals are kept as text."""
+    if field.name == "metadata" and (read := mapped_object(field.type)) is not None:
+        return read
+    found = mapped(field.type, as_text=field.name in texts)
+    assert found is not None, field  # checked when the build was planned
+    return found.read
+
+
+def _bad_rows(columns: dict[str, list[Any]], required: Set[str | None]) -> dict[int, str]:
+    """Rows without a readable id, text or title, and why."""
+    return {
+        row: f"the field {name!r} is {value.reason}"
+        for name, values in columns.items()
+        if name in required and Unfit in set(map(type, values))
+        for row, value in enumerate(values)
+        if isinstance(value, Unfit)
+    }
 
 
 def _vectors(column: pa.Array) -> list[FloatArray | None]:
     """The rows of a column of lists, without a Python object for each number; a null within one is not a number."""
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
     present = column.is_valid().to_numpy(zero_copy_only=False)
     lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):
@@ -143,39 +191,7 @@ def _vectors(column: pa.Array) -> list[FloatArray | None]:
     return [values[start:end] if there else None for there, start, end in rows]
 
 
-def _row(batch: pa.RecordBatch) -> dict[str, Any] | str:
-    record = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        try:
-            record[name] = column[0].as_py()
-        except UnicodeDecodeError:
-            return f"the field {name!r} is not valid UTF-8"
-    return record
-
-
-def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch with its dictionaries, dates and decimals made plain."""
-    columns = []
-    for column in batch.columns:
-        plain = column.dictionary_decode() if pt.is_dictionary(column.type) else column
-        is_text = pt.is_temporal(plain.type) or pt.is_decimal(plain.type)
-        columns.append(plain.cast(pa.string()) if is_text else plain)
+def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch without dictionaries, which would be counted whole in the size of each of its slices."""
+    columns = [column.dictionary_decode() if pt.is_dictionary(column.type) else column for column in batch.columns]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
-
-
-def _is_metadata(kind: pa.DataType) -> bool:
-    if pt.is_dictionary(kind):
-        return _is_metadata(kind.value_type)
-    if pt.is_list(kind) or pt.is_large_list(kind):
-        return _is_text(kind.value_type)
-    simple = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind) or pt.is_null(kind)
-    return simple or _is_text(kind) or pt.is_decimal(kind) or (pt.is_temporal(kind) and not pt.is_duration(kind))
-
-
-def _is_vector(kind: pa.DataType) -> bool:
-    is_list = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
-    return bool(is_list and (pt.is_floating(kind.value_type) or pt.is_integer(kind.value_type)))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))

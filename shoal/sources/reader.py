@@ -146,7 +146,7 @@ class PassageReader:
                     yield self._from_rows(parquet.batches(stream, part.start, part.stop, file.columns or []))
 
     def _from_rows(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-        for row, record in parquet.records(batches, self._source.vectors_field):
+        for row, record in parquet.records(batches, self._source):
             self.lines = row
             yield row, record
 

@@ -46,7 +46,7 @@ def test_parquet_types_become_metadata(folder: Path, read: Read) -> None:
     assert read(folder / "a.parquet").passages[0].metadata == {
         "url": "u",
         "day": "2020-01-01",
-        "cost": "1.50",
+        "cost": 1.5,
         "kind": "k",
     }
 
