@@ -78,6 +78,8 @@ class Builder:
             )
         if left_out := sorted({column for file in plan.files for column in file.left_out}):
             self._reporter.say(f"columns that cannot be metadata are left out: {', '.join(left_out)}")
+        for remark in plan.remarks:
+            self._reporter.say(remark)
         return plan
 
     def build(self) -> Summary:

@@ -111,6 +111,23 @@ class Plan(BaseModel):
         return [file for file in self.files if file.unreadable is not None]
 
     @property
+    def remarks(self) -> list[str]:
+        """What was assumed of the input, each a sentence for whoever builds."""
+        if self.source.format != "tsv":
+            return []
+        plain = [file for file in self.files if not file.quoted]
+        quoted = [file for file in self.files if file.quoted]
+        said = [
+            (plain, "quotes are part of the values"),
+            (quoted, "quotes stand around values, as in CSV, and are taken off"),
+        ]
+        return [
+            f"{len(files):,} TSV files, such as {files[0].name}: by their first records, {meaning}"
+            for files, meaning in said
+            if files
+        ]
+
+    @property
     def estimated_units(self) -> int:
         """About how many units there will be; known before `spool`."""
         return ceil(self.estimated_passages / (self.source.unit_passages or 1)) if self.pending else len(self.units)
@@ -183,7 +200,7 @@ class Plan(BaseModel):
             return file.pieces
         if file.rows is not None:
             return ceil(file.rows / self.unit_records)
-        if self.source.format == "csv":
+        if self.source.format == "csv" or file.quoted:
             return None if file.offsets is None else len(file.offsets) - 1
         return ceil((file.bytes - file.first) / self.unit_bytes)
 
@@ -302,6 +319,8 @@ def _hash(plan: Plan, sampled: str) -> str:
         "cut": [plan.shards, plan.unit_records, plan.unit_bytes],
         # Left out where nothing is stored, so that versions of before it could be are found by their plans.
         **({"late": plan.late.model_dump(mode="json")} if plan.stores_tokens else {}),
+        # TSV was read without quotes before.
+        **({"quoted": True} if any(file.quoted for file in plan.files) else {}),
         # Pieces of one text were spread over the shards before: what was built so has other shards.
         **({"pieces": "together"} if plan.source.chunk_characters is not None else {}),
     }

@@ -65,7 +65,7 @@ def write_reports(plan: Plan, tally: Tally, storage: Storage) -> list[FileEntry]
         lost=losses.by_frequency(),
         unreadable=unreadable_share(plan),
         left_out=count_left_out(plan, tally),
-        remarks=field_remarks(plan, tally),
+        remarks=[*plan.remarks, *field_remarks(plan, tally)],
     )
     path = layout.report(plan.version)
     storage.write(path, report.model_dump_json(indent=1).encode() + b"\n")

@@ -94,7 +94,8 @@ def spool(plan: Plan, storage: Storage) -> Plan:
 def spool_file(plan: Plan, index: int, storage: Storage) -> Cuts:
     """Spool one pending file and commit its cuts to staging, unless that has been done. Safe to run in parallel.
 
-    A compressed file, or Parquet of large row groups, becomes pieces in staging; CSV is only scanned for its records.
+    A compressed file, or Parquet of large row groups, becomes pieces in staging; CSV is only scanned for its records,
+    and so is TSV with quotes.
     """
     commit = layout.spool_commit(plan.hash, index)
     if storage.exists(commit):
@@ -104,7 +105,9 @@ def spool_file(plan: Plan, index: int, storage: Storage) -> Cuts:
             return cuts
     file = plan.files[index]
     limit = record_limit(plan.source)
-    framing = Framing(len(file.columns or []), limit) if plan.source.format == "csv" else None
+    quoted = plan.source.format == "csv" or file.quoted
+    delimiter = "," if plan.source.format == "csv" else "\t"
+    framing = Framing(len(file.columns or []), limit, delimiter) if quoted else None
     cutter = Cutter(plan.unit_records, UNIT_BYTES, limit=limit, framing=framing)
     if file.rows is not None:
         cuts = write_rows(file, index, plan.unit_records, UNIT_BYTES, storage, plan.hash)

@@ -101,6 +101,10 @@ class Framing:
         """Return the values of a record (in Latin-1), or what is wrong with it, or None when it ends inside quotes."""
         return parse(text.decode("latin-1"), self._delimiter)
 
+    def is_strict(self, text: bytes) -> bool:
+        """Whether quotes stand only around values."""
+        return self._strict.fullmatch(text) is not None
+
     @property
     def _beyond(self) -> str:
         return f"{too_long(self._limit)}; or is a quote missing?"
@@ -162,7 +166,7 @@ class Framing:
         if b'"' not in line:
             return line.count(self._delimiter.encode()) + 1 == self._columns
         values = self.parse(line)
-        return isinstance(values, list) and len(values) == self._columns and bool(self._strict.fullmatch(line))
+        return isinstance(values, list) and len(values) == self._columns and self.is_strict(line)
 
     def _starts(self, line: bytes) -> bool:
         """Whether a record may begin with a line: it is one, or opens a quoted value in its proper place."""

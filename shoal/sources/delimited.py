@@ -1,27 +1,33 @@
 """CSV and TSV. Every value is a string, whatever it looks like, and an empty one counts as absent.
 
 CSV is RFC 4180: commas, and double quotes around values that hold commas, quotes (doubled) or newlines; what broken
-quotes cost says `shoal.sources.csv_framing`. TSV has no
-quoting: a value holds neither tabs nor newlines. The first line names the columns unless the `columns` setting does.
+quotes cost says `shoal.sources.csv_framing`. TSV comes in two kinds. In one, MS MARCO's, a value holds neither tabs nor
+newlines, and quotes are part of it. In the other, that of pandas, it is CSV with tabs; `looks_quoted` tells them apart.
+The first line names the columns unless the `columns` setting does.
 """
 
 import csv
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from shoal.errors import InvalidArgument
 from shoal.sources.csv_framing import NOT_CLOSED, Frame, Framing, miscounted, parse
+from shoal.sources.files import BYTE_ORDER_MARK
 from shoal.sources.lines import Line, Overlong
+
+_NEEDS_QUOTES = re.compile(rb'(?:^|\t)"[^"]*(?:""|\t|\n)')
+"""A quoted value with something in it that cannot stand in a value without quotes."""
 
 
 def csv_records(
-    blocks: Iterable[list[Line]], columns: list[str], limit: int
+    blocks: Iterable[list[Line]], columns: list[str], limit: int, delimiter: str = ","
 ) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield (line it starts at, record) or (line, reason why it is none), lines counted from 1.
 
     limit: bytes of a whole record beyond which it is rejected; no more of it is held.
     """
-    framing = Framing(len(columns), limit)
+    framing = Framing(len(columns), limit, delimiter)
     number = 1
     for lines in blocks:
         if not any(lines) and not framing.is_open:  # a block of nothing but line ends
@@ -33,23 +39,25 @@ def csv_records(
                 if not line.strip():
                     number += 1
                     continue
-                if (record := _csv_record(line, columns)) is not None:
+                if (record := _csv_record(line, columns, delimiter)) is not None:
                     yield number, record
                     number += 1
                     continue
             for frame in framing.add(line):
-                yield from _framed(frame, number, columns)
+                yield from _framed(frame, number, columns, delimiter)
                 number += frame.line_count
     for frame in framing.end():
-        yield from _framed(frame, number, columns)
+        yield from _framed(frame, number, columns, delimiter)
         number += frame.line_count
 
 
-def _framed(frame: Frame, number: int, columns: list[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _framed(
+    frame: Frame, number: int, columns: list[str], delimiter: str
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
     if frame.reason is not None:
         yield number, frame.reason
     elif frame.line_count > 1 or frame.lines[0].strip():
-        yield number, _csv_record(b"\n".join(frame.lines), columns) or NOT_CLOSED
+        yield number, _csv_record(b"\n".join(frame.lines), columns, delimiter) or NOT_CLOSED
 
 
 def tsv_records(blocks: Iterable[list[Line]], columns: list[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -70,17 +78,42 @@ def tsv_records(blocks: Iterable[list[Line]], columns: list[str]) -> Iterator[tu
                     yield number, f"the line is not valid UTF-8 (byte {error.start + 1})"
 
 
-def header(head: bytes, whole: bool, name: str, *, quoted: bool) -> tuple[list[str], int, int]:
+def looks_quoted(head: bytes, whole: bool) -> bool:
+    """Whether a TSV file has quotes as CSV has them, by how those in its first bytes (all of it if `whole`) stand.
+
+    Quotes speak for it that stand around a value which needs them (it holds a tab, a newline or doubled quotes), or
+    around the name of a column. Quotes elsewhere speak against it, and so does a quoted value that does not end.
+    """
+    lines = head.split(b"\n")
+    if not whole:
+        lines.pop()
+    if b'"' not in head or not lines:
+        return False
+    first = lines[0].removeprefix(BYTE_ORDER_MARK)
+    framing = Framing(first.count(b"\t") + 1, len(head) + 1, "\t")
+    frames = [frame for line in [first, *lines[1:]] for frame in framing.add(line)]
+    votes = 0
+    for place, frame in enumerate(frames + (framing.end() if whole else [])):
+        text = b"\n".join(frame.lines)
+        if frame.reason is not None or not framing.is_strict(text):
+            votes -= 1
+        elif b'"' in text and (place == 0 or _NEEDS_QUOTES.search(text)):
+            votes += 1
+    return votes > 0
+
+
+def header(head: bytes, whole: bool, name: str, delimiter: str, *, quoted: bool) -> tuple[list[str], int, int]:
     """Return the column names of a header line, the offset of the first record and its line.
 
-    head: the first bytes of the file, all of it if `whole`. Raises InvalidArgument for a header that cannot be read.
+    head: the first bytes of the file, all of it if `whole`. quoted: whether names may stand in quotes. Raises
+    InvalidArgument for a header that cannot be read.
     """
     lines: list[bytes] = []
     inside = False
     for line in head.split(b"\n"):
         lines.append(line)
         # To continue inside quotes is the same as to start with one.
-        inside = quoted and parse(('"' if inside else "") + line.decode("latin-1")) is None
+        inside = quoted and parse(('"' if inside else "") + line.decode("latin-1"), delimiter) is None
         if not inside:
             break
     text = b"\n".join(lines)
@@ -90,7 +123,7 @@ def header(head: bytes, whole: bool, name: str, *, quoted: bool) -> tuple[list[s
         )
     try:
         names = text.decode("utf-8-sig").rstrip("\r")
-        columns = next(csv.reader([names], strict=True), []) if quoted else names.split("\t")
+        columns = next(csv.reader([names], strict=True, delimiter=delimiter), []) if quoted else names.split(delimiter)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidArgument(f"{name} has no readable header line ({error}); name its columns with columns") from error
     if len(set(columns)) < len(columns):
@@ -98,13 +131,13 @@ def header(head: bytes, whole: bool, name: str, *, quoted: bool) -> tuple[list[s
     return columns, min(len(text) + 1, len(head)), len(lines) + 1
 
 
-def _csv_record(text: bytes, columns: list[str]) -> dict[str, Any] | str | None:
+def _csv_record(text: bytes, columns: list[str], delimiter: str) -> dict[str, Any] | str | None:
     """Return a record, or why it is none, or None if it ends inside quotes."""
     try:
-        values = parse(text.decode())
+        values = parse(text.decode(), delimiter)
     except UnicodeDecodeError as error:
         # Whether it ends inside quotes does not depend on what is between them.
-        whole = parse(text.decode("latin-1")) is not None
+        whole = parse(text.decode("latin-1"), delimiter) is not None
         return f"the record is not valid UTF-8 (byte {error.start + 1})" if whole else None
     return values if values is None or isinstance(values, str) else _named(values, columns)
 

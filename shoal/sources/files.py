@@ -52,6 +52,8 @@ class InputFile(BaseModel):
     """Line of the first record."""
     columns: list[str] | None = None
     """CSV, TSV: names of the columns. Parquet: the columns to be read."""
+    quoted: bool = False
+    """TSV: quotes stand around values, as in CSV, and are no part of them."""
     left_out: list[str] = []
     """Parquet: columns that cannot be metadata."""
 

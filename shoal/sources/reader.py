@@ -159,6 +159,8 @@ class PassageReader:
         match self._source.format:
             case "csv":
                 return delimited.csv_records(lines, columns, limit)
+            case "tsv" if self._file.quoted:
+                return delimited.csv_records(lines, columns, limit, "\t")
             case "tsv":
                 return delimited.tsv_records(lines, columns)
             case _:

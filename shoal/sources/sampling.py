@@ -165,10 +165,15 @@ def with_header(file: InputFile, source: SourceSettings) -> InputFile:
     Raises Damaged when nothing can be decompressed, InvalidArgument for a header that cannot be read.
     """
     columns, first, line = source.columns, 0, 1
-    if columns is None:
+    is_csv = quoted = source.format == "csv"
+    if columns is None or not is_csv:
         head, whole, _ = _read_head(file)
-        columns, first, line = delimited.header(head, whole, file.name, quoted=source.format == "csv")
-    return file.model_copy(update={"columns": columns, "first": first, "first_line": line})
+        quoted = is_csv or delimited.looks_quoted(head, whole)
+        if columns is None:
+            columns, first, line = delimited.header(head, whole, file.name, "," if is_csv else "\t", quoted=quoted)
+    return file.model_copy(
+        update={"columns": columns, "first": first, "first_line": line, "quoted": quoted and not is_csv}
+    )
 
 
 def require_lines(file: InputFile, head: bytes | None = None) -> None:
@@ -190,10 +195,10 @@ def _look(file: InputFile, source: SourceSettings) -> _Look | str:
     if source.format in ("jsonl", "beir"):
         require_lines(file, head)
     head = head[file.first :]
-    if source.format == "csv":
+    if source.format == "csv" or file.quoted:
         # Only from its beginning it is known what stands in quotes.
         lines = _whole_lines(head, whole)
-        framing = Framing(len(file.columns or []), len(head) + 1)
+        framing = Framing(len(file.columns or []), len(head) + 1, "," if source.format == "csv" else "\t")
         records = sum(len(framing.add(line)) for line in lines if line.strip())
         return _Look(sum(len(line) + 1 for line in lines), records, ratio)
     lines = _whole_lines(head, whole)
