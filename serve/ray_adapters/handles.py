@@ -53,6 +53,11 @@ class EncoderHandle(ServiceHandle):
         vectors: FloatArray = await call(self._handle, "encode_passages", list(texts), deadline=deadline)
         return vectors
 
+    async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:
+        """Return how many tokens whole queries have, in input order; 0 where that is not known."""
+        counts: list[int] = await call(self._handle, "count_tokens", list(queries), deadline=deadline)
+        return counts
+
     async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
         """Return the vectors and those of the tokens, in input order."""
         vectors: list[TextVectors] = await call(self._handle, "encode_tokens", list(queries), deadline=deadline)

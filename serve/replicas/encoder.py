@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from serve.replicas.clocks import SystemClock
 from serve.telemetry import ENCODED, REMEMBERED, Calls, Meter, NullMeter
 from serve.versions.discovery import ServiceAnnouncement
-from shoal.encoders import TextVectors, TokenEncoder, load_encoder
+from shoal.encoders import TextVectors, TokenCounter, TokenEncoder, load_encoder
 from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
 from shoal.records import FloatArray
@@ -66,6 +66,12 @@ class QueryEncoder(SystemClock):
                 return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
         finally:
             self._count()
+
+    async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:
+        """Return how many tokens whole queries have, in input order; 0 where the encoder cannot tell."""
+        if not isinstance(self._encoder, TokenCounter):
+            return [0] * len(queries)
+        return await self._thread.run(deadline, self._encoder.count_query_tokens, queries)
 
     async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order: the vectors that a build gives these texts."""

@@ -165,6 +165,7 @@ def _footer(response: SearchResponse) -> list[Text]:
     if total is not None:
         stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in timings.items())
         lines.append(Text(f"{total:.1f} ms: {stages}", style="dim"))
+    lines += [Text(f"warning: {printable(warning)}", style="yellow") for warning in response.warnings]
     if response.degraded:
         lines.append(Text(f"degraded: {printable(response.degraded)}", style="yellow"))
     return lines

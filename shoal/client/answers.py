@@ -46,6 +46,8 @@ class SearchResponse(Answer):
     """What ordered the candidates: the server's reranker by its name, or `late`; None if nothing has."""
     coverage: SearchCoverage
     degraded: str | None = None
+    warnings: list[str] = []
+    """What of the request was cut, such as a query longer than the encoder reads."""
     timings_ms: dict[str, float] = {}
     usage: dict[str, Any] = {}
     explain: dict[str, Any] | None = None

@@ -72,6 +72,18 @@ class TokenEncoder(Encoder, Protocol):
         ...
 
 
+@runtime_checkable
+class TokenCounter(Encoder, Protocol):
+    """An encoder that also tells how long queries are, so that it can be said that one was cut."""
+
+    def count_query_tokens(self, texts: "Sequence[str]") -> list[int]:
+        """Count the tokens of whole queries, prompt and special tokens included, however many of them are read.
+
+        `Fingerprint.max_length` counts alike. 0 where the model reads texts of any length.
+        """
+        ...
+
+
 def backends() -> list[str]:
     """Names that the setting `backend` takes for encoders besides auto: the files of this folder."""
     names = (module.name for module in pkgutil.iter_modules(__path__))

@@ -46,6 +46,10 @@ class TransformerEncoder:
         """Encode passages and their tokens, in input order."""
         return self._tokens(texts, "document")
 
+    def count_query_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of whole queries, in input order; see `shoal.encoders.TokenCounter`."""
+        return self._runner.count_tokens(texts, self._fingerprint.query_prompt)
+
     def _vectors(self, texts: Sequence[str], task: Task) -> FloatArray:
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         for rows, made in self._forward(texts, task, tokens=False):

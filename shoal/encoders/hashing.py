@@ -77,6 +77,17 @@ class HashingEncoder:
             vectors[start:stop] = _sums(features, features.text, stop - start, self._dim)
         return vectors
 
+    def count_query_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the words of whole texts, in input order."""
+        cut = _CHARACTERS_PER_WORD * self._max_words
+        counts = []
+        for text in texts:
+            count = _count_words(text)
+            if len(text) > cut and _count_words(text[:cut]) < count:
+                count = max(count, self._max_words + 1)
+            counts.append(count)
+        return counts
+
     def encode_query_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
         """Encode queries and their words, in input order."""
         return self.encode_passage_tokens(texts)
@@ -120,6 +131,11 @@ def _blocks(texts: Sequence[str], max_words: int) -> Iterator[tuple[int, int]]:
             start, characters = row + 1, 0
     if start < len(texts):
         yield start, len(texts)
+
+
+def _count_words(text: str) -> int:
+    in_word = _IN_WORD[np.frombuffer(text.lower().encode("utf-8", "replace"), dtype=np.uint8)]
+    return int(np.count_nonzero(in_word[1:] & ~in_word[:-1])) + int(in_word[:1].any())
 
 
 def _features(texts: Sequence[str], max_words: int) -> _Features:

@@ -21,6 +21,7 @@ def answer_fields(answer: SearchAnswer) -> dict[str, Any]:
             "missing": [{"shard": missing.shard, "reason": missing.reason} for missing in coverage.missing],
         },
         "degraded": answer.degraded,
+        "warnings": list(answer.warnings),
         "timings_ms": {stage: round(ms, 3) for stage, ms in timings.stages()},
         "usage": {"queries": 1, "pairs": answer.pairs},
     }

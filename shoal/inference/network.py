@@ -90,6 +90,13 @@ class Network(Protocol):
         """Turn texts or pairs into tokens, the prompt before each."""
         ...
 
+    def count_tokens(self, texts: Sequence[str], prompt: str) -> list[int]:
+        """Count the tokens of whole texts, prompt and special tokens included, also those beyond `max_length`.
+
+        0 where the model reads texts of any length. Not while `tokenise` runs.
+        """
+        ...
+
     def run(self, batch: Any, threads: int, *, tokens: bool = False) -> Output:
         """Compute one batch on so many CPU threads; safe for as many calls side by side as the model has threads.
 

@@ -112,9 +112,7 @@ class OpenVinoNetwork:
         self.facts = self._description.facts
         self.max_length = self.facts.max_length(max_length)
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(
-            self.max_length, strategy="longest_first", direction=self._description.truncation_side
-        )
+        self._truncate()
         # One stream of all threads answers a lone call soonest; a stream for each thread gets most out of many calls.
         self._alone = _compile(core, transformer, placement.dtype, threads, streams=1)
         self._side_by_side = (
@@ -130,6 +128,19 @@ class OpenVinoNetwork:
         encodings = self._tokenizer.encode_batch_fast(prompted)
         ids, types = [one.ids for one in encodings], [one.type_ids for one in encodings]
         return _Tokenised(self._description, ids, types, self._prompt_length(prompt))
+
+    def count_tokens(self, texts: Sequence[str], prompt: str) -> list[int]:
+        """Count the tokens of whole texts, prompt and special tokens included."""
+        self._tokenizer.no_truncation()
+        try:
+            return [len(one.ids) for one in self._tokenizer.encode_batch_fast([prompt + text for text in texts])]
+        finally:
+            self._truncate()
+
+    def _truncate(self) -> None:
+        self._tokenizer.enable_truncation(
+            self.max_length, strategy="longest_first", direction=self._description.truncation_side
+        )
 
     def _prompt_length(self, prompt: str) -> int:
         if not prompt:

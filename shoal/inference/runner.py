@@ -92,6 +92,10 @@ class Runner:
             for _, future in pending:
                 future.cancel()
 
+    def count_tokens(self, texts: Sequence[str], prompt: str) -> list[int]:
+        """Count the tokens of whole texts, in input order; see `Network.count_tokens`."""
+        return self._network.count_tokens([_clean(text) for text in texts], prompt)
+
     def _batches(self, inputs: Sequence[Input], prompt: str, task: Task | None) -> Iterator[tuple[RowArray, Any]]:
         """Tokenise window by window, longest texts first. Yields the rows and the padded tokens of each batch."""
         characters = [-sum(map(len, text)) if isinstance(text, tuple) else -len(text) for text in inputs]

@@ -74,6 +74,14 @@ class TorchNetwork:
         )
         return _Tokenised(self._model, features, task)
 
+    def count_tokens(self, texts: Sequence[str], prompt: str) -> list[int]:
+        """Count the tokens of whole texts, prompt and special tokens included."""
+        tokenizer = self._model.tokenizer
+        if not texts or not hasattr(tokenizer, "model_max_length"):  # see `limit_length`
+            return [0] * len(texts)
+        whole = tokenizer([prompt + text for text in texts], truncation=False, padding=False, verbose=False)
+        return [len(ids) for ids in whole["input_ids"]]
+
     def run(self, batch: tuple[dict[str, Any], Task | None], threads: int, *, tokens: bool = False) -> Output:
         """Compute one batch."""
         # Set on every call: torch counts threads per calling thread, and two models of one process may differ.

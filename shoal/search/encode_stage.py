@@ -1,5 +1,6 @@
 """The first step of a search: the query encoder makes vectors of the queries that wait together."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class EncodedQuery:
     tokens: the vectors of its tokens, if they were asked for.
     started, finished: when the call began and ended, by the clock, in seconds.
     batch: queries of the call.
+    length: tokens of the whole query; None if they were not counted.
     """
 
     vector: FloatArray | None
@@ -38,6 +40,7 @@ class EncodedQuery:
     started: float
     finished: float
     batch: int
+    length: int | None = None
 
     @classmethod
     def not_encoded(cls, moment: float) -> "EncodedQuery":
@@ -51,6 +54,7 @@ class _WaitingText:
     deadline: float
     requests: tuple[str, ...]
     tokens: bool
+    count: bool
 
 
 class EncodeStage:
@@ -80,25 +84,47 @@ class EncodeStage:
         """Queries that wait to be encoded."""
         return self._queue.waiting
 
-    async def encode(self, query: str, deadline: float, with_tokens: bool) -> EncodedQuery:
+    async def encode(self, query: str, deadline: float, with_tokens: bool, count: bool = False) -> EncodedQuery:
         """Encode a query, and its tokens if asked for, until an absolute deadline.
 
+        count: whether its tokens are counted too, which takes a call of its own.
         Raises Overloaded at once when too many wait, Unavailable, DeadlineExceeded, and ShoalError for a failure.
         """
-        return await self._queue.submit(_WaitingText(query, deadline, tracing.requests(), with_tokens), deadline)
+        text = _WaitingText(query, deadline, tracing.requests(), with_tokens, count)
+        return await self._queue.submit(text, deadline)
 
     async def _encode_batch(self, texts: list[_WaitingText]) -> list[EncodedQuery]:
         tracing.work_for(*(text.requests for text in texts))
         started = self._clock()
+        long_queries = list(dict.fromkeys(text.query for text in texts if text.count))
+        counting: asyncio.Future[dict[str, int]] | None = None
+        if long_queries:  # counted while the vectors are made
+            counting = asyncio.ensure_future(self._lengths(long_queries, max(text.deadline for text in texts)))
         try:
             vectors = await self._vectors(texts)
+            lengths = await counting if counting else {}
         except (Overloaded, Unavailable, DeadlineExceeded):
             raise
         except Exception as error:
             logger.exception("the query encoder failed", extra=tracing.fields())
             raise ShoalError("the query encoder failed; the server's log says why") from error
+        finally:
+            if counting:
+                counting.cancel()
         finished = self._clock()
-        return [EncodedQuery(vector, tokens, started, finished, len(texts)) for vector, tokens in vectors]
+        return [
+            EncodedQuery(vector, tokens, started, finished, len(texts), lengths.get(text.query))
+            for text, (vector, tokens) in zip(texts, vectors, strict=True)
+        ]
+
+    async def _lengths(self, queries: list[str], deadline: float) -> dict[str, int]:
+        """Count the tokens of queries; no failure costs an answer."""
+        try:
+            counts = await self._encoder.count_tokens(queries, deadline)
+            return dict(zip(queries, counts, strict=True))
+        except Exception:
+            logger.warning("the tokens of a query could not be counted", exc_info=True, extra=tracing.fields())
+            return {}
 
     async def _vectors(self, texts: list[_WaitingText]) -> list[tuple[FloatArray, TextVectors | None]]:
         queries = [text.query for text in texts]

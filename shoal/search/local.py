@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shoal.encoders import Encoder, TextVectors, TokenEncoder
+from shoal.encoders import Encoder, TextVectors, TokenCounter, TokenEncoder
 from shoal.errors import InvalidArgument
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
@@ -50,6 +50,12 @@ class LocalEncoder:
                 "the encoder of this index has no token vectors; leave rerank late out", param="rerank"
             )
         return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
+
+    async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:
+        """Return how many tokens whole queries have, in input order; 0 where the encoder cannot tell."""
+        if not isinstance(self._encoder, TokenCounter):
+            return [0] * len(queries)
+        return await self._thread.run(deadline, self._encoder.count_query_tokens, queries)
 
     async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order: the vectors that a build gives these texts."""

@@ -169,7 +169,11 @@ class SearchPipeline:
         """Encode what stage one or the second stage needs as vectors."""
         if not plan.needs_vector and not plan.needs_tokens:
             return EncodedQuery.not_encoded(trace.arrived)
-        encoded = await self._encode_stage.encode(request.query, request.deadline, plan.needs_tokens)
+        version = plan.version
+        may_be_cut = version.may_cut(request.query)
+        encoded = await self._encode_stage.encode(request.query, request.deadline, plan.needs_tokens, may_be_cut)
+        if may_be_cut and (warning := version.cut_warning(encoded.length)):
+            trace.warnings.append(warning)
         trace.add("queue", encoded.started - trace.arrived)
         trace.add("encode", encoded.finished - encoded.started)
         return encoded
@@ -297,6 +301,7 @@ class SearchPipeline:
             reranker=None if scores is None else LATE if plan.is_late else self._settings.reranker,
             explain=self._explain(search) if request.explain else None,
             degradations=tuple(degradations),
+            warnings=tuple(trace.warnings),
         )
 
     def _explain(self, search: _Search) -> dict[str, object]:

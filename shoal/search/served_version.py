@@ -3,9 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shoal.fingerprint import Fingerprint
 from shoal.index_root.manifest import Manifest, VectorIndexInfo
 from shoal.metadata import FieldTypes
 from shoal.shard.retrievers import retriever_names
+
+_SPECIAL_TOKENS = 8
+"""Tokens that a model sets around a text, at most."""
+_TOKENS_OF_A_BYTE = 6
+"""Tokens of a byte of UTF-8, at most: one character of three bytes stands for eighteen (U+FDFA)."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -17,6 +23,7 @@ class ServedVersion:
     fields: types of its metadata fields, for filters.
     index: its vector index, for queries that ask for a recall; None takes any recall for reached.
     has_token_vectors: whether its shards hold token vectors, for late interaction.
+    encoder: what its passages were encoded with; None if that is not known.
     """
 
     name: str
@@ -25,6 +32,7 @@ class ServedVersion:
     fields: FieldTypes = field(default_factory=dict)
     index: VectorIndexInfo | None = None
     has_token_vectors: bool = False
+    encoder: Fingerprint | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> "ServedVersion":
@@ -36,11 +44,36 @@ class ServedVersion:
             fields=manifest.fields,
             index=manifest.index,
             has_token_vectors=manifest.late is not None,
+            encoder=manifest.encoder,
         )
 
     def count_passages(self, shards: Mapping[int, object] | None = None) -> int:
         """Count the passages of these shards, or of all."""
         return sum(self.counts) if shards is None else sum(self.counts[shard] for shard in shards)
+
+    def may_cut(self, query: str) -> bool:
+        """Whether a query may have more tokens than the encoder reads: quickly told, without its tokenizer.
+
+        A token is a character of ASCII or more. Others may be several tokens each, above all those that normalising
+        makes several characters of.
+        """
+        if self.encoder is None:
+            return False
+        text = self.encoder.query_prompt + query
+        most = len(text) if text.isascii() else _TOKENS_OF_A_BYTE * len(text.encode("utf-8", "replace"))
+        return most + _SPECIAL_TOKENS > self.encoder.max_length
+
+    def cut_warning(self, length: int | None) -> str | None:
+        """Say that a query of so many tokens was cut, or may have been if they are not known; None if it was not."""
+        if self.encoder is None or (length is not None and length <= self.encoder.max_length):
+            return None
+        read = self.encoder.max_length
+        if length is None:
+            return f"the query may have more than the {read:,} tokens that the encoder reads; it could not be counted"
+        return (
+            f"the query has {length:,} tokens, and the encoder reads {read:,} of them; "
+            "the rest was not searched for by vectors"
+        )
 
     def search_params(self, recall: float | None) -> str:
         """Return the parameters that give a recall, "" for the version's own. Raises InvalidArgument if none do."""

@@ -23,6 +23,10 @@ class EncodeService(Protocol):
         """Return the vectors and those of the tokens, in input order."""
         ...
 
+    async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:
+        """Return how many tokens whole queries have, in input order; 0 where that is not known or does not matter."""
+        ...
+
 
 class ShardService(Protocol):
     """One shard. Its position in the pipeline's list is its number."""

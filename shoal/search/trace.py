@@ -19,6 +19,7 @@ class SearchTrace:
 
     clock: seconds; not the event loop's, which uvloop rounds to milliseconds. arrived: when the request came.
     missing: why shards do not take part, by their numbers.
+    warnings: what of the request was cut, in sentences.
     """
 
     def __init__(self, clock: Callable[[], float], arrived: float) -> None:
@@ -27,6 +28,7 @@ class SearchTrace:
         self.arrived = arrived
         self._seconds: dict[Stage, float] = {}
         self._degradations: dict[str, str] = {}
+        self.warnings: list[str] = []
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:

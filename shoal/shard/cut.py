@@ -50,7 +50,7 @@ def _first_by_id(positions: Positions, rows: RowArray, count: int, passage_ids: 
         kept = np.concatenate([kept, positions[start : start + _BLOCK]])
         if len(kept) > count:
             least = pc.bottom_k_unstable(passage_ids(rows[kept]), count)
-            kept = np.sort(kept[least.to_numpy()])
+            kept = np.sort(kept[_array(least)])
     return kept
 
 
@@ -63,7 +63,12 @@ def _in_order(positions: Positions, scores: FloatArray, rows: RowArray, passage_
         return positions[order]
     tied = np.zeros(len(order), np.bool_)
     tied[order[1:][equal]] = tied[order[:-1][equal]] = True
-    by_id = pc.sort_indices(passage_ids(rows[positions[tied]])).to_numpy()
+    by_id = _array(pc.sort_indices(passage_ids(rows[positions[tied]])))
     places = np.zeros(len(order), np.int64)
     places[np.flatnonzero(tied)[by_id]] = np.arange(len(by_id))
     return positions[np.lexsort((places, -chosen))]
+
+
+def _array(indices: pa.UInt64Array) -> NDArray[np.uint64]:
+    # to_numpy would import pandas, if it is installed.
+    return np.asarray(np.from_dlpack(indices), np.uint64)

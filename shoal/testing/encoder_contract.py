@@ -6,8 +6,8 @@
             return lambda **options: load_encoder(EncoderSettings(backend="mine", dtype="float32", **options))
 
 `load` gives a new encoder each time, in float32 on the CPU; its options are fields of `EncoderSettings`. An encoder
-without vectors of tokens leaves `TokenEncoderContract` out. With `pytest.register_assert_rewrite("shoal.testing")` in a
-conftest.py, pytest shows the values of an assertion that fails.
+without vectors of tokens leaves `TokenEncoderContract` out, one that counts tokens adds `TokenCounterContract`. With
+`pytest.register_assert_rewrite("shoal.testing")` in a conftest.py, pytest shows the values of an assertion that fails.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from shoal.encoders import Encoder, TokenEncoder
+from shoal.encoders import Encoder, TokenCounter, TokenEncoder
 
 Load = Callable[..., Encoder]
 TEXTS = [
@@ -102,3 +102,27 @@ class TokenEncoderContract(_Loaded):
                 assert len(text.tokens) >= 1
                 np.testing.assert_allclose(np.linalg.norm(text.tokens, axis=1), 1, atol=1e-4)
         assert encoder.encode_passage_tokens([]) == []
+
+
+class TokenCounterContract(_Loaded):
+    """The promises of `shoal.encoders.TokenCounter`, for an encoder to which "red" and "fish" are one token each."""
+
+    def test_tokens_are_counted_as_they_are_read(self, load: Load) -> None:
+        encoder = load(max_length=16)
+        assert isinstance(encoder, TokenCounter)
+        one, many, none = encoder.count_query_tokens(["red", "red " * 500, ""])
+        assert many - one == 499
+        assert one - none == 1
+        fits = "red " * (16 - none)
+        assert encoder.count_query_tokens([fits, fits + "red"]) == [16, 17]
+        whole, other = encoder.encode_queries([fits, "fish ".join(fits.rsplit("red ", 1))])
+        assert whole @ other < 0.9999
+        cut, other = encoder.encode_queries([fits + "red", fits + "fish"])
+        assert cut @ other > 0.9999
+
+    def test_any_text_is_counted(self, encoder: Encoder) -> None:
+        assert isinstance(encoder, TokenCounter)
+        counts = encoder.count_query_tokens(TEXTS)
+        assert len(counts) == len(TEXTS)
+        assert min(counts) >= 0
+        assert encoder.count_query_tokens([]) == []

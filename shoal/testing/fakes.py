@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from shoal.encoders import TextVectors
 from shoal.filters import Filter
+from shoal.fingerprint import Fingerprint
 from shoal.index_root.manifest import VectorIndexInfo
 from shoal.metadata import FieldTypes
 from shoal.modes import RETRIEVERS_OF, Mode
 from shoal.records import FloatArray, Passage
 from shoal.search.served_version import ServedVersion
 from shoal.settings import ServeSettings
-from shoal.shard.messages import Fetched, Hits, ShardHits, ShardSearch
+from shoal.shard.messages import Fetched, Hits, ShardHits, ShardQuery, ShardSearch
 from shoal.testing.virtual_time import VirtualLoop
 
 DIM = 8
@@ -85,12 +86,20 @@ class FakeEncoder:
         self.behaviour = Behaviour()
         self.calls: list[list[str]] = []
         self.deadlines: list[float] = []
+        self.count_behaviour = Behaviour()
+        self.counted: list[list[str]] = []
 
     async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
         self.calls.append(list(queries))
         self.deadlines.append(deadline)
         await self.behaviour()
         return np.stack([vector_of(query) for query in queries])
+
+    async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:
+        """A token is a word."""
+        self.counted.append(list(queries))
+        await self.count_behaviour()
+        return [len(query.split()) for query in queries]
 
     async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
         return [TextVectors(vector, vector[None]) for vector in await self.encode(queries, deadline)]
@@ -110,8 +119,30 @@ class SearchCall:
     search_params: list[str] | None = None
 
 
+@dataclass(frozen=True)
+class FakeRetriever:
+    """Scores a passage for a query; what it does not find by its score, it scores for other retrievers."""
+
+    score: Callable[[ShardQuery, Passage], float]
+    finds: Callable[[float], bool] = lambda score: True
+
+
+def _cosine(query: ShardQuery, passage: Passage) -> float:
+    return 0.0 if query.vector is None else float(vector_of(passage.text) @ query.vector)
+
+
+FAKE_RETRIEVERS: Mapping[str, FakeRetriever] = {
+    "dense": FakeRetriever(_cosine),
+    "lexical": FakeRetriever(lambda query, passage: words_shared(query.text, passage), lambda score: score > 0),
+}
+"""What a fake shard searches with unless told otherwise."""
+
+
 class FakeShard:
-    def __init__(self, passages: Sequence[Passage]) -> None:
+    """A shard in memory. retrievers: by the names that modes know them by (`shoal.modes.RETRIEVERS_OF`)."""
+
+    def __init__(self, passages: Sequence[Passage], retrievers: Mapping[str, FakeRetriever] = FAKE_RETRIEVERS) -> None:
+        self.retrievers = retrievers
         self.passages = list(passages)
         self.vectors = np.stack([vector_of(p.text) for p in passages]) if passages else np.zeros((0, DIM), np.float32)
         self.behaviour = Behaviour()
@@ -131,39 +162,36 @@ class FakeShard:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        shape = (len(batch.queries), len(self.passages))
-        vectors = [np.zeros(DIM, np.float32) if query.vector is None else query.vector for query in batch.queries]
         scores = {
-            "dense": (np.stack(vectors) @ self.vectors.T).astype(np.float32),
-            "lexical": np.array(
-                [[words_shared(query.text, passage) for passage in self.passages] for query in batch.queries],
-                np.float32,
-            ).reshape(shape),
+            name: np.array(
+                [[retriever.score(query, passage) for passage in self.passages] for query in batch.queries], np.float32
+            ).reshape(len(batch.queries), len(self.passages))
+            for name, retriever in self.retrievers.items()
         }
         used = {name for query in batch.queries for name in RETRIEVERS_OF[query.mode]}
         return ShardHits({name: self._hits(name, scores, batch) for name in scores if name in used})
 
-    def _hits(self, name: str, scores_of_rows: dict[str, FloatArray], batch: ShardSearch) -> Hits:
+    def _hits(self, name: str, scores_of_rows: Mapping[str, FloatArray], batch: ShardSearch) -> Hits:
         """The best passages by a retriever for the queries whose mode uses it."""
         own = scores_of_rows[name]
-        (other,) = scores_of_rows.keys() - {name}
         scores = np.full((len(own), batch.top_k), -np.inf, np.float32)
         rows = np.full(scores.shape, -1, np.int64)
-        other_scores = np.full(scores.shape, -np.inf, np.float32)
+        other_scores = {other: scores.copy() for other in scores_of_rows if other != name}
         ids: list[list[str]] = []
         passages: list[list[Passage]] = []
         for number, query in enumerate(batch.queries):
-            found = range(len(self.passages)) if name in RETRIEVERS_OF[query.mode] else range(0)
-            order = [row for row in found if name != "lexical" or own[number, row] > 0]
+            used = RETRIEVERS_OF[query.mode]
+            searched = range(len(self.passages)) if name in used else range(0)
+            order = [row for row in searched if self.retrievers[name].finds(float(own[number, row]))]
             order = sorted(order, key=lambda row: (-own[number, row], self.passages[row].id))[: batch.top_k]
             scores[number, : len(order)] = own[number, order]
             rows[number, : len(order)] = order
-            if other in RETRIEVERS_OF[query.mode]:
-                other_scores[number, : len(order)] = scores_of_rows[other][number, order]
+            for other in other_scores.keys() & set(used):
+                other_scores[other][number, : len(order)] = scores_of_rows[other][number, order]
             ids.append([self.passages[row].id for row in order])
             passages.append([self.passages[row] for row in order])
         fits = self.message_rows is None or sum(map(len, ids)) <= self.message_rows
-        return Hits(scores, rows, ids, passages if batch.with_passages and fits else None, {other: other_scores})
+        return Hits(scores, rows, ids, passages if batch.with_passages and fits else None, other_scores or None)
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         self.fetches.append(list(rows))
@@ -213,10 +241,29 @@ def served_version(
     lexical: bool = False,
     index: VectorIndexInfo | None = None,
     late: bool = False,
+    retrievers: Sequence[str] = (),
 ) -> ServedVersion:
-    """A version with so many passages in each shard, and with what searches may ask for."""
-    retrievers = ("dense", "lexical") if lexical else ("dense",)
-    return ServedVersion(name, tuple(counts), retrievers, fields or {}, index, late)
+    """A version with so many passages in each shard, and with what searches may ask for.
+
+    Args:
+        name: of the version.
+        counts: passages of each shard.
+        fields: types of its metadata fields.
+        lexical: whether it can be searched by words.
+        index: its vector index.
+        late: whether its shards hold token vectors.
+        retrievers: names of those of its shards, if they are others.
+    """
+    names = tuple(retrievers) or (("dense", "lexical") if lexical else ("dense",))
+    return ServedVersion(name, tuple(counts), names, fields or {}, index, late)
+
+
+def fingerprint(max_tokens: int) -> Fingerprint:
+    """Of an encoder that reads so many tokens."""
+    return Fingerprint(
+        model="fake", weights="fake-v1", dim=DIM, pooling="mean", query_prompt="", passage_prompt="",
+        max_length=max_tokens, dtype="float32",
+    )  # fmt: skip
 
 
 def serve_settings(**changes: Any) -> ServeSettings:

@@ -19,7 +19,7 @@ from shoal.inference.model_cache import require_model_cache
 from shoal.inference.network import NotConvertible
 from shoal.inference.runner import token_batches
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, InferenceSettings
-from shoal.testing.encoder_contract import TEXTS, EncoderContract, Load, TokenEncoderContract
+from shoal.testing.encoder_contract import TEXTS, EncoderContract, Load, TokenCounterContract, TokenEncoderContract
 from tests.support import tiny_models
 
 WEIGHTLESS = "hashing"
@@ -55,7 +55,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("converted") / "none"
 
 
-class TestEveryEncoder(EncoderContract, TokenEncoderContract):
+class TestEveryEncoder(EncoderContract, TokenEncoderContract, TokenCounterContract):
     @pytest.fixture(scope="class", params=backends())
     def load(self, request: pytest.FixtureRequest, tiny: Path) -> Load:
         return partial(load, request.param, tiny)

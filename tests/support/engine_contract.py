@@ -74,6 +74,14 @@ class EngineContract:
         with shoal.open(engine_root, **SETTINGS) as index:
             yield index
 
+    def test_a_query_longer_than_the_encoder_reads_is_told_so(self, asker: Asker) -> None:
+        whole, cut = asker.search(["red fish", "red fish " * 300])
+        assert whole.warnings == []
+        assert cut.warnings == [
+            "the query has 600 tokens, and the encoder reads 512 of them; the rest was not searched for by vectors"
+        ]
+        assert cut.results
+
     def test_what_is_nearest_is_found(self, asker: Asker) -> None:
         encoder = load_encoder(EncoderSettings(encoder="hashing:64"))
         content = passages(COUNT, marker="of-v1")

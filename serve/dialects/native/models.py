@@ -27,6 +27,9 @@ _EXAMPLE: JsonDict = {
     "reranker": "late_interaction",
     "coverage": {"shards": 4, "answered": 3, "fraction": 0.75, "missing": [{"shard": 2, "reason": "deadline"}]},
     "degraded": "1 of 4 shards is missing (shard 2: deadline)",
+    "warnings": [
+        "the query has 700 tokens, and the encoder reads 512 of them; the rest was not searched for by vectors"
+    ],
     "timings_ms": {
         "queue": 0.1,
         "encode": 2.6,
@@ -112,6 +115,7 @@ class SearchResponse(BaseModel):
     )
     coverage: Coverage
     degraded: str | None = Field(description="Why the answer is less than what was asked for; null if it is not.")
+    warnings: list[str] = Field([], description="What of the request was cut: a query longer than the encoder reads.")
     timings_ms: Timings
     usage: Usage
     explain: dict[str, Any] | None = Field(None, description="The plan and every shard's part, if asked for.")

@@ -107,6 +107,14 @@ def test_search_without_reranking(server: Server) -> None:
     assert result.stdout.splitlines()[-1] == "degraded: reranker: deadline"
 
 
+@pytest.mark.parametrize("command", ["search", "compare"])
+def test_what_was_cut_of_the_query_is_told(command: str, server: Server) -> None:
+    assert "warning" not in run(command, "fish").stdout
+    server.answer = httpx.Response(200, json={**answered({}), "warnings": ["the query has 700 tokens\x1b[2J"]})
+    shown = run(command, "fish", COLUMNS="200").stdout
+    assert "warning: the query has 700 tokens�[2J" in shown.splitlines()
+
+
 def test_search_can_have_the_shards_rerank(server: Server) -> None:
     assert run("search", "fish", "--late").exit_code == 0
     assert server.bodies == [{"query": "fish", "rerank": "late"}]

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from shoal.errors import InvalidArgument
-from shoal.modes import Mode
-from shoal.records import SearchRequest
+from shoal.modes import RETRIEVERS_OF, Mode
+from shoal.records import Passage, SearchRequest
 from shoal.search.pipeline import SearchPipeline
+from shoal.shard.messages import ShardQuery
 from shoal.testing.fakes import (
+    FAKE_RETRIEVERS,
     FakeEncoder,
     FakeReranker,
+    FakeRetriever,
     FakeShard,
     corpus,
     exact,
@@ -221,3 +224,30 @@ async def test_a_missing_shard_takes_both_of_its_parts_with_it() -> None:
     answer = await system.pipeline.search(request("hybrid"))
     assert answer.coverage.fraction == 0.5
     assert all(int(one.id[1:]) < 30 for one in answer.results)
+
+
+@virtual_time
+async def test_any_retriever_takes_part_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A toy one that prefers early passages, and finds only even ones."""
+
+    def score(query: ShardQuery, passage: Passage) -> float:
+        return -float(passage.text.split()[-1])
+
+    toy = FakeRetriever(score, lambda score: score % 2 == 0)
+    names = ("dense", "lexical", "toy")
+    monkeypatch.setitem(RETRIEVERS_OF, "hybrid", names)
+    shards = [FakeShard(PASSAGES[a:b], {**FAKE_RETRIEVERS, "toy": toy}) for a, b in ((0, 25), (25, 60))]
+    settings = serve_settings(fusion="rrf", rrf_k=1, window=4)
+    pipeline = SearchPipeline(FakeEncoder(), shards, None, settings, clock=now)
+    pipeline.switch(served_version("v1", [25, 35], retrievers=names))
+    answer = await pipeline.search(
+        SearchRequest(query="7 17 27", top_k=4, top_n=4, rerank=False, deadline=now() + 10, mode="hybrid")
+    )
+    by_vector = [id_ for id_, _ in exact(PASSAGES, "7 17 27", 4)]
+    rankings = (by_vector, ["p0007", "p0017", "p0027"], ["p0000", "p0002", "p0004", "p0006"])
+    fused: dict[str, float] = {}
+    for ranking in rankings:
+        for rank, id_ in enumerate(ranking, 1):
+            fused[id_] = fused.get(id_, 0) + 1 / (1 + rank)
+    expected = sorted(fused, key=lambda id_: (-fused[id_], id_))[:4]
+    assert [result.id for result in answer.results] == expected

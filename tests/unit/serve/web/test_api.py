@@ -1,6 +1,7 @@
 """The HTTP application over the real pipeline and fake services: no sockets, no Ray."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -10,12 +11,14 @@ from pydantic import TypeAdapter
 
 from serve.dialects.native import models as native
 from serve.web.api import create_api
+from shoal.client import answers as client_answers
 from shoal.filters import Compare
 from shoal.index_root.manifest import CurvePoint, VectorIndexInfo
 from shoal.testing.fakes import (
     FakeShard,
     corpus,
     exact,
+    fingerprint,
     serve_settings,
     served_version,
     vector_of,
@@ -41,7 +44,8 @@ async def test_a_search_with_defaults(server: Server) -> None:
     assert answer.coverage.model_dump() == {"shards": 2, "answered": 2, "fraction": 1.0, "missing": []}
     assert answer.usage.model_dump() == {"queries": 1, "pairs": 25}
     assert set(response.json()) == {
-        "id", "index_version", "results", "mode", "reranked", "reranker", "coverage", "degraded", "timings_ms", "usage",
+        "id", "index_version", "results", "mode", "reranked", "reranker", "coverage", "degraded", "warnings",
+        "timings_ms", "usage",
     }  # fmt: skip
     assert set(response.json()["results"][0]) == {
         "id", "score", "retrieval_score", "retrieval_rank", "rerank_score", "title", "text", "metadata",
@@ -175,6 +179,19 @@ async def test_explain_and_timeout(server: Server) -> None:
     assert answer.explain is not None
     assert set(answer.explain) == {"plan", "shards", "candidates"}
     assert before + 1.5 <= server.engine.requests[0].deadline <= time.monotonic() + 1.5
+
+
+async def test_a_query_that_was_cut_is_told_so(server: Server) -> None:
+    version = server.engine.pipeline.version
+    assert version
+    served = replace(served_version(version, [10, 30]), encoder=fingerprint(20))
+    server.engine.pipeline.switch(served)
+    expected = "the query has 21 tokens, and the encoder reads 20 of them; the rest was not searched for by vectors"
+    response = await server.post({"query": ["fish " * 21, "fish"]})
+    answers = TypeAdapter(native.SearchResponses).validate_json(response.content, strict=True).responses
+    assert [(answer.warnings, answer.degraded) for answer in answers] == [([expected], None), ([], None)]
+    known = client_answers.SearchResponses.model_validate_json(response.content)
+    assert [answer.warnings for answer in known.responses] == [[expected], []]
 
 
 async def test_a_partial_answer_is_a_success(server: Server) -> None:
