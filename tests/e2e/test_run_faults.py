@@ -1,6 +1,7 @@
 """What befalls a running server from outside: processes that are killed, a log disk that fills up."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,8 +34,8 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def kill(server: Server, program: str) -> int:
-    """Kill the one process of a server whose command line names a program, and tell which it was."""
-    (pid,) = (pid for pid, command in server.descendants().items() if program in command.split(" --")[0])
+    """Kill the one process of a server whose program is so called, a regular expression, and tell which it was."""
+    (pid,) = (pid for pid, command in server.descendants().items() if re.search(program, command.split(" --")[0]))
     os.kill(pid, signal.SIGKILL)
     return pid
 
@@ -43,7 +44,7 @@ def kill(server: Server, program: str) -> int:
     ("program", "name"),
     [
         ("gcs/gcs_server", "Ray's GCS"),
-        ("ray::DashboardAgent", "Ray's dashboard agent"),
+        ("dashboard/agent.py|ray::DashboardAgent", "Ray's dashboard agent"),  # as it is called when it has started
         ("raylet/raylet", "Ray's raylet"),
     ],
 )
