@@ -1,7 +1,12 @@
 """A server whose ingress has the encoder and all shards inside: it answers and changes versions like any other."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+import shoal
+from tests.support.engine_contract import SETTINGS, EngineContract
 from tests.support.indexes import passages, publish
 from tests.support.serving import local_ray, serving
 
@@ -18,3 +23,12 @@ def test_it_answers_and_changes_versions(tmp_path: Path) -> None:
             assert answer["coverage"] == {"shards": 2, "answered": 2, "fraction": 1.0, "missing": []}
             assert answer["results"][0]["text"] == f"the black otter number n8 of-{version}"
         assert client.post("/v1/index/rollback", json={}).json()["version"] == "v1"
+
+
+class TestOnRay(EngineContract):
+    """What an engine in this process promises as well: tests/contract/test_engine.py."""
+
+    @pytest.fixture(scope="class")
+    def engine(self, engine_root: Path) -> Iterator[shoal.Client]:
+        with local_ray(), serving(engine_root, **SETTINGS) as http, shoal.Client(str(http.base_url)) as client:
+            yield client
