@@ -33,10 +33,10 @@ class LocalEngine:
 
     Args:
         settings: of the search, and which index root.
-        clock: seconds since the epoch.
+        clock: seconds from any start, for when a broken version is tried again.
     """
 
-    def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
         self._clock = clock
         self._storage = Storage(settings.index)

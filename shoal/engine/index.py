@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from shoal.client.clients import SearchOptions
+    from shoal.evaluation.evaluate import Outcome
 
 T = TypeVar("T")
 Call = Callable[[EngineCalls], Coroutine[Any, Any, T]]
@@ -89,7 +90,8 @@ class Index:
     """
 
     def __init__(self, index: str | PathLike[str], **settings: Any) -> None:
-        self._opened = _Opened(read_settings(index, settings))
+        self._settings = read_settings(index, settings)
+        self._opened = _Opened(self._settings)
         self._finalizer = weakref.finalize(self, self._opened.close)
 
     @overload
@@ -139,6 +141,20 @@ class Index:
             return self._run(EngineCalls.ready)
         except Unavailable:
             return False
+
+    def evaluate(self, dataset: str | PathLike[str], **options: Any) -> "Outcome":
+        """Ask the judged queries of a dataset in every mode, with and without stage two, and measure the answers.
+
+        Args:
+            dataset: folder in BEIR layout.
+            options: those of `shoal eval` by their names: split, modes, rerank, top_k, queries, runs, baseline,
+                save_runs, timeout_ms.
+
+        Raises InvalidArgument for what is wrong with these, and where the extra `eval` is not installed.
+        """
+        from shoal.engine.evaluating import evaluate_index
+
+        return evaluate_index(self, self._settings, dataset, options)
 
     def close(self) -> None:
         """End the threads, and let go of the files; what other threads wait for raises Unavailable."""
@@ -233,6 +249,13 @@ class AsyncIndex:
         except Unavailable:
             return False
 
+    async def evaluate(self, dataset: str | PathLike[str], **options: Any) -> "Outcome":
+        """Ask the judged queries of a dataset in every mode, and measure the answers: as `Index.evaluate`."""
+        from shoal.engine.evaluating import evaluate_index
+
+        blocking = _BlockingCalls(self, asyncio.get_running_loop())
+        return await asyncio.to_thread(evaluate_index, blocking, self._settings, dataset, options)
+
     async def close(self) -> None:
         """End the threads, and let go of the files; what other tasks wait for raises Unavailable."""
         if self._finalizer is not None:
@@ -257,3 +280,17 @@ class AsyncIndex:
             if task is not None and task.cancelling():
                 raise  # the caller was cancelled, and with it the call
             raise closed() from None
+
+
+class _BlockingCalls:
+    """Calls of an index for asyncio, for a thread beside the event loop that awaits the thread."""
+
+    def __init__(self, index: AsyncIndex, loop: asyncio.AbstractEventLoop) -> None:
+        self._index = index
+        self._loop = loop
+
+    def search(self, query: str, **options: "Unpack[SearchOptions]") -> SearchResponse:
+        return asyncio.run_coroutine_threadsafe(self._index.search(query, **options), self._loop).result()
+
+    def describe(self) -> IndexDescription:
+        return asyncio.run_coroutine_threadsafe(self._index.describe(), self._loop).result()

@@ -4,9 +4,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self, get_args
+from typing import Any, Protocol, Self, Unpack, get_args
 
-from shoal.client.clients import Client
+from shoal.client.answers import IndexDescription, SearchResponse
+from shoal.client.clients import Client, SearchOptions
 from shoal.encoders import Encoder, load_encoder
 from shoal.errors import InvalidArgument
 from shoal.evaluation.runs import DEPTH, Run
@@ -79,19 +80,31 @@ def ask_all(asker: Asker, queries: dict[str, str], mode: Mode, rerank: Rerank, t
     return Run(name, run.rankings, run.latency_ms, degraded)
 
 
-class ServerAsker:
-    """A server, asked over HTTP."""
+class Searcher(Protocol):
+    """A client of a server, or an index in this process."""
 
-    def __init__(self, url: str, timeout_ms: int) -> None:
-        self._client = Client(url, timeout_s=timeout_ms / 1000 + 10)
+    def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResponse:
+        """Search for one query."""
+        ...
+
+    def describe(self) -> IndexDescription:
+        """Describe what is searched."""
+        ...
+
+
+class ClientAsker:
+    """Asks whatever has the calls of a client; whoever has opened it closes it. timeout_ms: deadline of each query."""
+
+    def __init__(self, client: Searcher, timeout_ms: int) -> None:
+        self._client = client
         self._timeout_ms = timeout_ms
-        description = self._client.index()
+        description = client.describe()
         self.modes: Sequence[Mode] = [mode for mode in get_args(Mode) if mode in description.modes]
         self.reranks = description.models.get("reranker") is not None
         self.late = description.late_interaction == "stored"
 
     def ask(self, query: str, mode: Mode, rerank: Rerank, top_k: int) -> tuple[list[str], bool]:
-        """Ask the server."""
+        """Ask the client."""
         answer = self._client.search(
             query, mode=mode, rerank=rerank, top_k=top_k, top_n=top_k, include=[], timeout_ms=self._timeout_ms
         )
@@ -103,7 +116,20 @@ class ServerAsker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.close()
+        pass
+
+
+class ServerAsker(ClientAsker):
+    """A server, asked over HTTP."""
+
+    def __init__(self, url: str, timeout_ms: int) -> None:
+        self._http = Client(url, timeout_s=timeout_ms / 1000 + 10)
+        super().__init__(self._http, timeout_ms)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
 
 
 class LocalAsker:

@@ -89,7 +89,7 @@ class LocalReranker:
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
-    """(query, passage) pairs of one query, and its deadline in seconds since the epoch."""
+    """(query, passage) pairs of one query, and its deadline by `time.monotonic`."""
 
     pairs: list[tuple[str, str]]
     deadline: float

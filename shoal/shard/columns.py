@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from shoal.filters import And, Compare, Exists, Filter, In, Not, Or
 from shoal.index_root.arrow_files import open_batches
 from shoal.metadata import FieldType, FieldTypes, stored
+from shoal.shard.arrays import to_mask, to_numbers
 
 Mask = NDArray[np.bool_]
 
@@ -113,7 +114,7 @@ class Columns:
         found, start = np.zeros(self.count, np.bool_), 0
         for chunk in column.chunks:
             hits = _flags(test(chunk.flatten(), column.type.value_type))
-            found[start + pc.list_parent_indices(chunk).to_numpy()[hits]] = True
+            found[start + to_numbers(pc.list_parent_indices(chunk))[hits]] = True
             start += len(chunk)
         return found
 
@@ -123,8 +124,9 @@ def _is_in(column: Any, values: pa.Array) -> Any:
 
 
 def _flags(tested: Any) -> Mask:
-    flags: Mask = pc.fill_null(tested, False).to_numpy(zero_copy_only=False)
-    return flags
+    filled = pc.fill_null(tested, False)
+    chunks = filled.chunks if isinstance(filled, pa.ChunkedArray) else [filled]
+    return np.concatenate([to_mask(chunk) for chunk in chunks] or [np.empty(0, np.bool_)])
 
 
 def _schema(types: Mapping[str, FieldType]) -> pa.Schema:

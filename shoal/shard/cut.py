@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from shoal.records import FloatArray, RowArray
+from shoal.shard.arrays import to_numbers
 
 PassageIds = Callable[[RowArray], pa.StringArray]
 """Gives the passage ids of rows, int64 (n,) ascending."""
@@ -50,7 +51,7 @@ def _first_by_id(positions: Positions, rows: RowArray, count: int, passage_ids: 
         kept = np.concatenate([kept, positions[start : start + _BLOCK]])
         if len(kept) > count:
             least = pc.bottom_k_unstable(passage_ids(rows[kept]), count)
-            kept = np.sort(kept[_array(least)])
+            kept = np.sort(kept[to_numbers(least)])
     return kept
 
 
@@ -63,12 +64,7 @@ def _in_order(positions: Positions, scores: FloatArray, rows: RowArray, passage_
         return positions[order]
     tied = np.zeros(len(order), np.bool_)
     tied[order[1:][equal]] = tied[order[:-1][equal]] = True
-    by_id = _array(pc.sort_indices(passage_ids(rows[positions[tied]])))
+    by_id = to_numbers(pc.sort_indices(passage_ids(rows[positions[tied]])))
     places = np.zeros(len(order), np.int64)
     places[np.flatnonzero(tied)[by_id]] = np.arange(len(by_id))
     return positions[np.lexsort((places, -chosen))]
-
-
-def _array(indices: pa.UInt64Array) -> NDArray[np.uint64]:
-    # to_numpy would import pandas, if it is installed.
-    return np.asarray(np.from_dlpack(indices), np.uint64)

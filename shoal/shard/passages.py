@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from shoal.index_root.arrow_files import open_batches
 from shoal.records import Passage, RowArray
+from shoal.shard.arrays import from_numbers
 
 # Texts have 64-bit offsets: a few thousand passages of a megabyte do not fit into Arrow's 2 GiB `string` arrays.
 PASSAGE_SCHEMA = pa.schema(
@@ -75,7 +76,7 @@ class Passages:
         """Return the ids of rows, int64 (n,) ascending."""
         borders = np.searchsorted(rows, self._starts)
         parts = [
-            batch.column(0).take(_indices(rows[low:high] - start))
+            batch.column(0).take(from_numbers(rows[low:high] - start))
             for batch, start, low, high in zip(self._batches, self._starts, borders, borders[1:], strict=False)
             if low < high
         ]
@@ -94,11 +95,6 @@ class Passages:
     def _locate(self, row: int) -> tuple[pa.RecordBatch, int]:
         number = bisect_right(self._starts, row) - 1
         return self._batches[number], row - self._starts[number]
-
-
-def _indices(rows: RowArray) -> pa.Int64Array:
-    # pa.array would import pandas, if it is installed, to see whether the rows are of its kind.
-    return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)])
 
 
 def _to_json(passage: Passage) -> str | None:

@@ -14,8 +14,10 @@ import shoal
 from shoal.engine.index import Index
 from shoal.engine.loop import LoopThread
 from shoal.errors import CorruptIndex, EncoderMismatch, InvalidArgument, NotFound, Unavailable
+from shoal.evaluation.evaluate import Outcome, evaluate
 from shoal.index_root import layout
 from shoal.rerankers.overlap import OverlapReranker
+from shoal.settings import EvaluateSettings
 from tests.support.indexes import passages, publish
 
 COUNT = 40
@@ -273,3 +275,49 @@ def test_a_loop_ends_what_it_runs_and_takes_nothing_more() -> None:
     assert cleaned == ["test loop"]
     with pytest.raises(RuntimeError):
         loop.run(asyncio.sleep(0))
+
+
+def test_a_deadline_counts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def wait(self: OverlapReranker, pairs: object) -> object:
+        go_on.wait()
+        raise AssertionError("nobody waits for this")
+
+    monkeypatch.setattr(OverlapReranker, "score_pairs", wait)
+    with shoal.open(root, reranker="overlap") as index:
+        answer = index.search("the black otter n8", timeout_ms=500)
+        assert not answer.reranked
+        assert "reranker" in str(answer.degraded)
+        go_on.set()
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    folder = tmp_path / "dataset"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "queries.jsonl").write_text(
+        "".join(f'{{"_id": "q{number}", "text": "number n{number}"}}\n' for number in range(5))
+    )
+    judged = "".join(f"q{number}\tp{number}\t1\n" for number in range(5))
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+    return folder
+
+
+async def test_an_open_index_is_evaluated_like_one_that_is_opened_for_it(root: Path, dataset: Path) -> None:
+    settings = EvaluateSettings(dataset=str(dataset), index=str(root), reranker="overlap")
+    expected = await asyncio.to_thread(evaluate, settings)
+    assert [row.name for row in expected.rows] == ["dense", "dense+rerank"]
+
+    def values(outcome: Outcome) -> dict[str, object]:
+        return {row.name: row.values for row in outcome.rows}
+
+    with shoal.open(root, reranker="overlap") as index:
+        assert values(index.evaluate(dataset)) == values(expected)
+        assert [row.name for row in index.evaluate(dataset, rerank="no", queries=2).rows] == ["dense"]
+        for wrong in ({"reranker": "none"}, {"top_k": 0}, {"modes": ["lexical"]}):
+            with pytest.raises(InvalidArgument) as raised:
+                index.evaluate(dataset, **wrong)
+            assert raised.value.param == next(iter(wrong))
+    async with shoal.AsyncIndex(root, reranker="overlap") as asked:
+        assert values(await asked.evaluate(dataset)) == values(expected)
