@@ -26,7 +26,7 @@ from serve.replicas.ingress import Ingress
 from serve.replicas.reranker import RERANK_QUERIES, Reranker
 from serve.replicas.shard import Retriever
 from serve.versions.discovery import SERVICE_SETTINGS, ServiceAnnouncement, ServiceDiscovery
-from serve.web.access import KeyRing, check_exposure
+from serve.web.access import check_exposure, shared_keys
 from serve.web.api import create_api
 from serve.web.origins import LOOPBACK_NAMES
 from shoal.errors import InvalidArgument
@@ -117,7 +117,7 @@ def wire_endpoint(settings: ServeSettings, plan: ServingPlan | None = None) -> s
 
 def _api(settings: ServeSettings) -> FastAPI:
     """The HTTP application of an ingress replica, made within it."""
-    keys = KeyRing.of(settings.api_keys_file, share=1 / settings.ingress_replicas)
+    keys = shared_keys(settings.api_keys_file, 1 / settings.ingress_replicas)
     client = _get_global_client()
     assert client is not None
     host = client.http_config.host or LOOPBACK[0]

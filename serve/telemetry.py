@@ -107,10 +107,13 @@ CLOCK_SKEW = Metric(
     "Seconds by which the clock of a machine of a service is ahead of the ingress: encoder, reranker, shard 0, ...",
     ("service",),
 )
+KEY_FILE = Metric(
+    "shoal_key_file_problem", "gauge", "1 while something is wrong with the file of API keys, which /v1/index tells."
+)
 
 METRICS = (
     *(QUERIES, STAGES, SHARDS, MISSING, COVERAGE, DEGRADED, BATCHES, WAITING, PAIRS, SLOW, COMPUTE),
-    *(ENCODED, REMEMBERED, SELECTED, SELECTIONS_REMEMBERED, CLOCK_SKEW),
+    *(ENCODED, REMEMBERED, SELECTED, SELECTIONS_REMEMBERED, CLOCK_SKEW, KEY_FILE),
 )
 """Every metric that there is."""
 
@@ -193,6 +196,10 @@ class Telemetry:
     def clock(self, service: str, skew_s: float) -> None:
         """The clock of a service is so many seconds ahead of that of the ingress."""
         self._meter.set(CLOCK_SKEW, skew_s, service=service)
+
+    def key_file(self, problem: bool) -> None:
+        """Whether something is wrong with the file of API keys."""
+        self._meter.set(KEY_FILE, float(problem))
 
     def answered(self, requests: Sequence[SearchRequest], answers: Sequence[SearchAnswer]) -> None:
         """Measure the answers to the queries of one HTTP request, and log those that were slow."""

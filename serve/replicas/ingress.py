@@ -14,7 +14,7 @@ from serve.replicas.readiness import Readiness
 from serve.telemetry import SAMPLE_S, Meter, NullMeter, Telemetry
 from serve.versions.activation import Activation
 from serve.versions.discovery import FindServices, ServiceSet, find_no_services
-from serve.web.access import charge, overloaded_error
+from serve.web.access import charge, overloaded_error, shared_keys
 from shoal.engine.description import IndexDescription
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.index_root.manifest import Manifest
@@ -131,7 +131,11 @@ class Ingress:
         return self._pipeline
 
     async def _sample(self) -> None:
+        keys = shared_keys(self._settings.api_keys_file, 1 / self._settings.ingress_replicas)
         while True:
+            if keys is not None:
+                keys.look()  # nobody may ask for a while, and the operator wants to know all the same
+                self._telemetry.key_file(keys.problem is not None)
             if self._pipeline is not None:
                 for stage, length in self._pipeline.queues().items():
                     self._telemetry.queue(stage, length)

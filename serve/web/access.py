@@ -5,6 +5,8 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.web.errors import response_of
+from shoal.engine.description import IndexDescription
 from shoal.errors import InvalidArgument, Overloaded, PermissionDenied, RateLimited, ShoalError, Unauthenticated
 from shoal.serving.keys import VARIABLE, ApiKey, find, parse, parse_lines
 from shoal.settings import ServeSettings
@@ -58,6 +61,17 @@ class Grant:
 
 
 _GRANT: ContextVar[Grant | None] = ContextVar("shoal_grant", default=None)
+_KEYS: ContextVar["KeyRing | None"] = ContextVar("shoal_keys", default=None)
+
+
+def with_problem(description: IndexDescription) -> IndexDescription:
+    """Add to a description what is wrong with the file of the keys of whose holder it is for, if anything is."""
+    keys = _KEYS.get()
+    if keys is None or keys.problem is None:
+        return description
+    return replace(description, problem="; ".join(filter(None, [description.problem, keys.problem])))
+
+
 """What the key of the request at hand permits."""
 
 
@@ -122,10 +136,8 @@ class KeyRing:
 
     def admit(self, presented: list[str]) -> Grant:
         """Let a request with these keys in. Raises Unauthenticated, and RateLimited."""
+        self.look()
         now = self._clock()
-        if self._path and now - self._looked >= LOOK_S:
-            self._looked = now
-            self._look_again()
         for text in presented:
             if key := find(self._grants, text):
                 grant = self._grants[key]
@@ -134,6 +146,13 @@ class KeyRing:
         if presented:
             raise Unauthenticated("this is no API key of the server; see that it is whole, or ask for another")
         raise Unauthenticated("an API key is needed; send it as the header `Authorization: Bearer KEY`")
+
+    def look(self) -> None:
+        """Read the file of keys again if it has changed, at most every LOOK_S seconds."""
+        now = self._clock()
+        if self._path and now - self._looked >= LOOK_S:
+            self._looked = now
+            self._look_again()
 
     def _look_again(self) -> None:
         # Not in a thread: it is one stat, and a file of a few lines on a disk of this machine.
@@ -180,6 +199,12 @@ class KeyRing:
         return (found.st_ino, found.st_size, found.st_mtime_ns) if found else ()
 
 
+@cache
+def shared_keys(path: str | None, share: float) -> KeyRing | None:
+    """The one key ring of this process, for its HTTP layer and for whatever watches the file; see `KeyRing.of`."""
+    return KeyRing.of(path, share)
+
+
 class Access:
     """ASGI layer that lets in who has a key; what it refuses has not been read."""
 
@@ -199,11 +224,12 @@ class Access:
                     headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
                 await response_of(error, headers, scope)(scope, receive, send)
                 return
-            token = _GRANT.set(grant)
+            tokens = _GRANT.set(grant), _KEYS.set(self._keys)
             try:
                 await self._app(scope, receive, send)
             finally:
-                _GRANT.reset(token)
+                _GRANT.reset(tokens[0])
+                _KEYS.reset(tokens[1])
         else:
             await self._app(scope, receive, send)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound, Unavailable
 from shoal.index_root.storage import Storage
 from shoal.system.folders import home_path
+from shoal.system.locks import exclusive, is_at
 
 _PART, _LOCK = ".part", ".lock"
 
@@ -67,7 +68,7 @@ class ShardCache:
             return None
         with _closing_on_error(descriptor):
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-            if _is_at(descriptor, local):
+            if is_at(descriptor, local):
                 if _matches(descriptor, sha256, size):
                     os.utime(descriptor)
                     return descriptor
@@ -79,16 +80,16 @@ class ShardCache:
     def _download(self, storage: Storage, path: str, local: Path, sha256: str, size: int) -> int | None:
         """Download and return a descriptor that holds the file, or None if another process was faster."""
         part = local.with_name(local.name + _PART)
-        with _exclusive(local.with_name(local.name + _LOCK)):
+        with exclusive(local.with_name(local.name + _LOCK)):
             if local.exists():
                 return None
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
             with _closing_on_error(descriptor):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                if _is_at(descriptor, part):
+                if is_at(descriptor, part):
                     self._fill(descriptor, part, storage, path, sha256, size)
                     fcntl.flock(descriptor, fcntl.LOCK_SH)
-                    if _is_at(descriptor, local):
+                    if is_at(descriptor, local):
                         return descriptor
             os.close(descriptor)
             return None
@@ -98,7 +99,7 @@ class ShardCache:
         try:
             self._reserve(descriptor, size, storage.place(path))
             _copy(descriptor, storage, path, sha256, size)
-            with _exclusive(self._folder / _LOCK):  # so that whoever sums up the sizes sees one of the two names
+            with exclusive(self._folder / _LOCK):  # so that whoever sums up the sizes sees one of the two names
                 part.rename(part.with_name(sha256))
         except BaseException:
             part.unlink(missing_ok=True)
@@ -106,7 +107,7 @@ class ShardCache:
 
     def _reserve(self, descriptor: int, size: int, place: str) -> None:
         """Make room for a file and claim it by giving the file its size, so that other processes count it."""
-        with _exclusive(self._folder / _LOCK):
+        with exclusive(self._folder / _LOCK):
             os.ftruncate(descriptor, 0)
             files = []
             for path in self._folder.iterdir():
@@ -165,30 +166,6 @@ def _copy(descriptor: int, storage: Storage, path: str, sha256: str, size: int) 
 def _matches(descriptor: int, sha256: str, size: int) -> bool:
     with open(descriptor, "rb", closefd=False) as file:
         return os.fstat(descriptor).st_size == size and hashlib.file_digest(file, "sha256").hexdigest() == sha256
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file is still what a path names: another process may have removed or replaced it."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file; it is removed at the end, so that a folder of a thousand files has no thousand locks."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if _is_at(descriptor, path):
-            break
-        os.close(descriptor)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
 
 
 @contextmanager

@@ -18,7 +18,8 @@ import numpy as np
 import openvino
 import torch
 
-from shoal.errors import ModelUnavailable
+from shoal.inference.digests import write_digests
+from shoal.inference.model_cache import not_kept
 from shoal.inference.network import Input, Kind, Network, NotConvertible, Task
 from shoal.inference.openvino_network import DESCRIPTION, HEAD, TOKENIZER, TRANSFORMER, Description, OpenVinoNetwork
 from shoal.inference.placement import Placement
@@ -100,6 +101,7 @@ def _stored(folder: Path) -> Iterator[Path]:
         scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
         try:
             yield scratch
+            write_digests(scratch)
             try:
                 scratch.rename(folder)
             except OSError:
@@ -108,11 +110,7 @@ def _stored(folder: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
-        raise ModelUnavailable(
-            f"the converted model cannot be kept in {folder.parent} ({error.strerror}); mend that, set model_cache_dir "
-            "to another folder, or backend to torch, which needs none",
-            param="model_cache_dir",
-        ) from error
+        raise not_kept(folder, error) from error
 
 
 def _write(model: "BaseModel", folder: Path) -> None:

@@ -1,7 +1,10 @@
 """Whether a model that has to be converted can be kept, found out before anything is started."""
 
-from shoal.errors import InvalidArgument
+from pathlib import Path
+
+from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.inference import models
+from shoal.inference.digests import is_whole
 from shoal.inference.network import Kind
 from shoal.inference.placement import place
 from shoal.settings import InferenceSettings
@@ -39,10 +42,19 @@ def require_model_cache(kind: Kind, name: str, settings: InferenceSettings) -> N
         ) from None
 
 
+def not_kept(folder: Path, error: OSError) -> ModelUnavailable:
+    """The error of a converted model that cannot be kept in its folder."""
+    return ModelUnavailable(
+        f"the converted model cannot be kept in {folder.parent} ({error.strerror}); mend that, set model_cache_dir "
+        "to another folder, or backend to torch, which needs none",
+        param="model_cache_dir",
+    )
+
+
 def _is_converted(kind: Kind, name: str, settings: InferenceSettings, *, rounded: bool) -> bool:
     from shoal.inference.converted import cache_folder  # imports OpenVINO, which takes a second
 
     location = models.resolve(name)
     folder = location.fetch()
     converted = cache_folder(home_path(settings.model_cache_dir, OPTION), kind, folder, location.digest(folder))
-    return (converted.with_name(f"{converted.name}-int8") if rounded else converted).exists()
+    return is_whole(converted.with_name(f"{converted.name}-int8") if rounded else converted)

@@ -16,6 +16,7 @@ from shoal.encoders import Encoder, TokenEncoder, backends, load_encoder
 from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.inference import conversion, models, placement
 from shoal.inference.model_cache import require_model_cache
+from shoal.inference.digests import write_digests
 from shoal.inference.network import NotConvertible
 from shoal.inference.runner import token_batches
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, InferenceSettings
@@ -296,11 +297,34 @@ print(sorted({{"torch", "transformers", "sentence_transformers"}} & sys.modules.
         ]
         assert told == ["['sentence_transformers', 'torch', 'transformers']\n", "[]\n"]
 
-    @pytest.mark.parametrize("name", ["description.json", "tokenizer.json", "transformer.xml", "head.xml"])
-    def test_a_damaged_conversion_is_named(self, tiny: Path, tmp_path: Path, name: str) -> None:
+    @pytest.mark.parametrize(
+        "name", ["description.json", "tokenizer.json", "transformer.xml", "transformer.bin", "head.xml", "digests.json"]
+    )
+    def test_a_damaged_conversion_is_made_anew(self, tiny: Path, tmp_path: Path, name: str) -> None:
+        whole = load("openvino", tiny, model_cache_dir=str(tmp_path), dtype="float32").encode_passages(ENCODABLE)
+        (converted,) = tmp_path.iterdir()
+        data = (converted / name).read_bytes()
+        middle = len(data) // 2
+        # In the weights, the highest bit of an exponent: the vectors were not finite, or others, without a word.
+        for damage in (data[:100], None, data[:middle] + bytes([data[middle] ^ 0x40]) + data[middle + 1 :]):
+            (converted / name).unlink() if damage is None else (converted / name).write_bytes(damage)
+            again = load("openvino", tiny, model_cache_dir=str(tmp_path), dtype="float32")
+            assert np.array_equal(again.encode_passages(ENCODABLE), whole)
+            assert list(tmp_path.iterdir()) == [converted]
+            assert (converted / name).stat().st_size == len(data)
+
+    def test_a_damaged_conversion_with_8_bits_is_made_anew(self, tiny: Path, tmp_path: Path) -> None:
+        whole = load("openvino", tiny, model_cache_dir=str(tmp_path), dtype="int8").encode_passages(ENCODABLE)
+        for weights in tmp_path.glob("*/transformer.bin"):
+            weights.write_bytes(bytes(len(weights.read_bytes())))
+        again = load("openvino", tiny, model_cache_dir=str(tmp_path), dtype="int8")
+        assert np.array_equal(again.encode_passages(ENCODABLE), whole)
+
+    def test_a_conversion_that_cannot_be_read_is_named(self, tiny: Path, tmp_path: Path) -> None:
         load("openvino", tiny, model_cache_dir=str(tmp_path))
         (converted,) = tmp_path.iterdir()
-        (converted / name).write_bytes((converted / name).read_bytes()[:100])
+        (converted / "head.xml").write_text("as another converter would write it")
+        write_digests(converted)
         with pytest.raises(ModelUnavailable, match=f"{converted} cannot be read .*: remove the folder"):
             load("openvino", tiny, model_cache_dir=str(tmp_path))
 

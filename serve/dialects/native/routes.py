@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from serve.dialects.base import Engine
 from serve.dialects.native.models import IndexInfo, SearchResponse, SearchResponses
 from serve.dialects.native.render import render, render_search
-from serve.web.access import ADMIN
+from serve.web.access import ADMIN, with_problem
 from serve.web.errors import responses
 from serve.web.json_body import JsonRoute
 from shoal.engine.request_models import ActivateBody, RollbackBody, SearchFields, search_body
@@ -56,7 +56,7 @@ def _add_index(routes: APIRouter, engine: Callable[[], Engine]) -> None:
     @routes.get("/index", response_model=IndexInfo, responses=responses(503))
     async def index() -> Response:
         """Describe the index and the models that are served."""
-        return render(await engine().describe())
+        return render(with_problem(await engine().describe()))
 
     @routes.post(
         "/index/activate",
@@ -67,7 +67,7 @@ def _add_index(routes: APIRouter, engine: Callable[[], Engine]) -> None:
     async def activate(body: ActivateBody) -> Response:
         """Serve another published version. Searches go on meanwhile, and none mixes two versions."""
         await engine().activate(body.version)
-        return render(await engine().describe())
+        return render(with_problem(await engine().describe()))
 
     @routes.post(
         "/index/rollback",
@@ -78,4 +78,4 @@ def _add_index(routes: APIRouter, engine: Callable[[], Engine]) -> None:
     async def rollback(body: RollbackBody) -> Response:
         """Serve the previous version again; it is still loaded."""
         await engine().rollback()
-        return render(await engine().describe())
+        return render(with_problem(await engine().describe()))

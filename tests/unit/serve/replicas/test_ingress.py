@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 
 from serve import telemetry
+from serve.replicas import ingress as ingress_module
 from serve.replicas.encoder import QueryEncoder
 from serve.replicas.ingress import Ingress
 from serve.replicas.reranker import Reranker
 from serve.replicas.shard import Retriever
 from serve.versions.discovery import ServiceSet
 from serve.versions.liveness import BUSY_S
+from serve.web import access
 from serve.web.errors import response_of
 from shoal.encoders import load_encoder
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 from shoal.records import FloatArray, SearchRequest
+from shoal.serving import keys
 from shoal.serving.plan import ServingShape
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 from tests.support.indexes import passages, publish
@@ -49,6 +52,35 @@ async def test_the_ingress_searches_describes_and_switches(settings: ServeSettin
     await ingress.rollback()
     assert (await ingress.describe()).version == "v1"
     ingress._watch.cancel()
+
+
+async def test_what_is_wrong_with_the_file_of_keys_is_measured_though_nobody_asks(
+    settings: ServeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "LOOK_S", 0.0)
+    monkeypatch.setattr(ingress_module, "SAMPLE_S", 0.001)
+    (tmp_path / "keys").write_text(keys.line(keys.make(), "ui"))
+    measurements: asyncio.Queue[float] = asyncio.Queue()
+
+    class Announces(RecordingMeter):
+        def set(self, metric: telemetry.Metric, value: float, **labels: str) -> None:
+            if metric is telemetry.KEY_FILE:
+                measurements.put_nowait(value)
+
+    async def measured(value: float) -> None:
+        while await measurements.get() != value:
+            pass
+
+    given = settings.model_copy(update={"api_keys_file": str(tmp_path / "keys")})
+    ingress = Ingress(given, None, make_meter=Announces)
+    async with asyncio.timeout(30):
+        await measured(0.0)
+        (tmp_path / "keys").write_text("nonsense")
+        await measured(1.0)
+        (tmp_path / "keys").write_text(keys.line(keys.make(), "ui"))
+        await measured(0.0)
+    for task in (ingress._watch, ingress._sampling, ingress._comparing):
+        task.cancel()
 
 
 async def test_the_ingress_goes_over_to_other_services_and_searches_under_way_end_with_theirs(

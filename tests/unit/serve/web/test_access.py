@@ -1,15 +1,17 @@
 """Who is let in: keys, scopes, rates, rotation, and what a server may listen on without them."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from serve.web.access import LOOK_S, KeyRing, charge, check_exposure
+from serve.web.access import LOOK_S, KeyRing, charge, check_exposure, shared_keys
 from serve.web.api import create_api
 from shoal import AsyncClient
+from shoal.engine.description import IndexDescription
 from shoal.errors import InvalidArgument, PermissionDenied, RateLimited, Unauthenticated
 from shoal.records import SearchAnswer
 from shoal.serving import keys
@@ -219,6 +221,52 @@ async def test_a_deleted_file_of_keys_revokes_them_and_one_that_cannot_be_read_d
     server.clock.now += LOOK_S
     assert (await server.search(key)).status_code == 200
     assert [record.levelname for record in caplog.records].count("ERROR") == 2
+
+
+async def test_what_is_wrong_with_the_file_of_keys_is_told_to_those_who_have_one(tmp_path: Path) -> None:
+    file, secret = tmp_path / "keys", keys.make()
+    file.write_text(keys.line(SLOW, "ui"))
+    server = Server(file, keys.line(READER, "fixed"))
+
+    async def problem() -> str | None:
+        server.clock.now += LOOK_S
+        answer = await server.http.get("/v1/index", headers={"authorization": f"Bearer {READER}"})
+        assert answer.status_code == 200
+        told: str | None = answer.json()["problem"]
+        return told
+
+    assert await problem() is None
+    file.write_text(f"ui {secret}\n{keys.line(SLOW, 'ui')}")
+    for _ in range(2):
+        assert f"{file}, line 1: the hash should be" in (told := await problem() or "")
+        assert secret not in told
+    file.unlink()
+    assert "cannot be read" in (await problem() or "")
+    assert (await server.search(SLOW)).status_code == 401
+    file.write_text(keys.line(SLOW, "ui"))
+    assert await problem() is None
+
+
+async def test_it_stands_beside_what_is_wrong_with_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "keys").write_text(keys.line(SLOW, "ui"))
+    server = Server(tmp_path / "keys", keys.line(READER, "fixed"))
+    described = replace(await server.engine.describe(), problem="v2 cannot be served")
+
+    async def describe() -> IndexDescription:
+        return described
+
+    monkeypatch.setattr(server.engine, "describe", describe)
+    (tmp_path / "keys").write_text("nonsense")
+    server.clock.now += LOOK_S
+    answer = await server.http.get("/v1/index", headers={"authorization": f"Bearer {READER}"})
+    assert answer.json()["problem"].startswith("v2 cannot be served; API keys that are not in the file any more")
+
+
+def test_a_process_has_one_key_ring(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(keys.line(SLOW, "ui"))
+    ring = shared_keys(str(tmp_path / "keys"), 0.5)
+    assert ring is not None
+    assert shared_keys(str(tmp_path / "keys"), 0.5) is ring
 
 
 def test_a_server_that_is_to_have_keys_does_not_start_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,30 @@
+"""Digests of the files of a folder, kept within it: whether it is still what was written."""
+
+import hashlib
+import json
+from pathlib import Path
+
+NAME = "digests.json"
+"""File that holds the SHA-256 of every other file of its folder, by name."""
+
+
+def write_digests(folder: Path) -> None:
+    """Write down what a finished folder holds."""
+    (folder / NAME).write_text(json.dumps(_digests(folder), indent=1, sort_keys=True))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder is there and every file in it is what was written down; reads all of it."""
+    try:
+        return bool(json.loads((folder / NAME).read_bytes()) == _digests(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in folder.iterdir():
+        if path.name != NAME:
+            with path.open("rb") as file:
+                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
