@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from shoal.encoders import Encoder, TokenEncoder, backends, load_encoder
 from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.inference import conversion, models, placement
-from shoal.inference.model_cache import require_model_cache
 from shoal.inference.digests import write_digests
+from shoal.inference.model_cache import require_model_cache
 from shoal.inference.network import NotConvertible
 from shoal.inference.runner import token_batches
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, InferenceSettings
