@@ -39,6 +39,10 @@ Server = Annotated[
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="Name of a version, as `shoal index list` shows it.")]
 OptionalVersion = Annotated[str | None, typer.Argument(metavar="[VERSION]", help="Default: the current version.")]
 
+OptionalVersionToSign = Annotated[
+    str | None, typer.Argument(metavar="[VERSION]", help="Default: every version, and which of them is current.")
+]
+
 
 @app.command("list")
 def list_(index: Root, as_json: AsJson = False) -> None:
@@ -122,6 +126,22 @@ def verify(index: Root, version: OptionalVersion = None, as_json: AsJson = False
             console().print(f"version {name} is whole", markup=False)
         if problems:
             raise typer.Exit(FAILURE)
+
+
+@app.command()
+def sign(index: Root, version: OptionalVersionToSign = None, as_json: AsJson = False) -> None:
+    """Sign versions that were published without a key, after checking every file of them.
+
+    The key is that of SHOAL_SIGNING_KEY or SHOAL_SIGNING_KEY_FILE. Sign only what nobody else can have written.
+    """
+    with guard(as_json):
+        from shoal.index_root import versions
+
+        signed = versions.sign(_storage(index), version)
+        if as_json:
+            print_json({"signed": signed})
+        else:
+            console().print(f"signed {', '.join(signed) or 'nothing'}", markup=False)
 
 
 @app.command()

@@ -20,6 +20,11 @@ def manifest(version: str) -> str:
     return f"{version_dir(version)}/manifest.json"
 
 
+def signature(version: str) -> str:
+    """The signature of the manifest, written before it; only where there is a key (`shoal.index_root.signatures`)."""
+    return f"{version_dir(version)}/manifest.sig"
+
+
 def rejected(version: str) -> str:
     """Rejected and duplicate records of the build, one JSON object a line."""
     return f"{version_dir(version)}/rejected.jsonl"

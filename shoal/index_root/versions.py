@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from shoal.errors import Conflict, CorruptIndex, InvalidArgument, NotFound
-from shoal.index_root import layout
+from shoal.index_root import layout, signatures
 from shoal.index_root.manifest import FileEntry, Manifest
 from shoal.index_root.storage import Storage
 
@@ -17,6 +17,8 @@ _MADE = re.compile(r"[0-9]{8}T[0-9]{6,9}-(?P<plan>[0-9a-f]{8})")
 """Names that builds give their versions: a time in UTC, to the second or finer, and the start of the plan's hash."""
 _PLAN_LETTERS = 8
 """Characters of a plan's hash in the name of its version."""
+_MANIFEST = "manifest"
+"""What a signature of a manifest is for."""
 IDLE_S = 7 * 86_400.0
 """Seconds without a write after which a build in staging counts as dead: no unit and no shard takes that long."""
 _HASHING_THREADS = 4
@@ -71,38 +73,73 @@ def read_refusals(storage: Storage) -> dict[str, Refusal]:
 def read_current(storage: Storage) -> Current | None:
     """Return the active version, or None when nothing has been activated yet.
 
-    Raises NotFound when there is no index root at all, CorruptIndex when CURRENT cannot be read.
+    Raises NotFound when there is no index root at all, CorruptIndex when CURRENT cannot be read or is not signed as it
+    has to be (`shoal.index_root.signatures`).
     """
+    found = _read_current(storage)
+    if found is None:
+        return None
+    current, signature = found
+    signatures.check(layout.CURRENT, _current_bytes(current), signature, storage.place(layout.CURRENT))
+    return current
+
+
+def _read_current(storage: Storage) -> tuple[Current, str | None] | None:
+    """Return what CURRENT says, and its signature."""
     try:
         data = storage.read(layout.CURRENT)
     except NotFound:
         storage.require()
         return None
     try:
-        current = Current(**json.loads(data))
+        body = json.loads(data)
+        signature = body.pop("signature", None)
+        current = Current(**body)
         _check_name(current.version)
-    except (ValueError, TypeError, InvalidArgument) as error:
+        if not isinstance(signature, str | None):
+            raise ValueError("its signature is no text")
+    except (ValueError, TypeError, AttributeError, InvalidArgument) as error:
         raise CorruptIndex(
             f"{storage.place(layout.CURRENT)} cannot be read ({error}); activate a version again"
         ) from error
-    return current
+    return current, signature
 
 
 def read_manifest(storage: Storage, version: str) -> Manifest:
-    """Read the manifest of a version. Raises NotFound if it is not published, CorruptIndex if it has been changed."""
+    """Read the manifest of a version.
+
+    Raises NotFound if it is not published, CorruptIndex if it has been changed or is not signed as it has to be
+    (`shoal.index_root.signatures`).
+    """
+    data = _manifest_bytes(storage, version)
+    place = storage.place(layout.manifest(version))
+    signatures.check(_MANIFEST, data, _manifest_signature(storage, version), place)
+    return _parsed(data, version, place)
+
+
+def _manifest_bytes(storage: Storage, version: str) -> bytes:
     _check_name(version)
-    path = layout.manifest(version)
     try:
-        data = storage.read(path)
+        return storage.read(layout.manifest(version))
     except NotFound as error:
         known = ", ".join(list_versions(storage)) or "none"
         raise NotFound(
             f"{storage.place()} has no published version {version}; published are: {known}", param="version"
         ) from error
-    manifest = Manifest.from_bytes(data, storage.place(path))
+
+
+def _manifest_signature(storage: Storage, version: str) -> str | None:
+    try:
+        return storage.read(layout.signature(version)).decode("ascii", "replace").strip()
+    except NotFound:
+        return None
+
+
+def _parsed(data: bytes, version: str, place: str) -> Manifest:
+    manifest = Manifest.from_bytes(data, place)
     if manifest.version != version:
         raise CorruptIndex(
-            f"{storage.place(path)} belongs to version {manifest.version}; restore the version or activate another one"
+            f"{place} belongs to version {manifest.version}; restore the version or activate another one"
         )
     return manifest
 
@@ -136,12 +173,46 @@ def find_plan(storage: Storage, plan_hash: str) -> str | None:
 def publish(storage: Storage, manifest: Manifest) -> None:
     """Write the manifest, which makes the folder a version. Raises Conflict if the version has another one already."""
     path, data = layout.manifest(manifest.version), manifest.to_bytes()
+    if not storage.exists(path) or storage.read(path) == data:
+        _sign_manifest(storage, manifest.version, data)  # before: the manifest makes it a version
     if not storage.exists(path):
         storage.write(path, data)
     elif storage.read(path) != data:
         raise Conflict(
             f"{storage.place(path)} is published already and never changed; build under another version name"
         )
+
+
+def _sign_manifest(storage: Storage, version: str, data: bytes) -> None:
+    if (signature := signatures.sign(_MANIFEST, data)) is not None:
+        storage.write(layout.signature(version), f"{signature}\n".encode())
+
+
+def sign(storage: Storage, version: str | None = None) -> list[str]:
+    """Sign published versions that nobody signed, and CURRENT with all of them, as they stand; return their names.
+
+    Only who knows that nobody else has written them should ask for that.
+
+    Args:
+        storage: the index root.
+        version: the only one to sign; None for every published version, and CURRENT.
+
+    Raises:
+        CorruptIndex: a file of a version is not what its manifest says.
+        InvalidArgument: this process has no key.
+        NotFound: the version is not published.
+    """
+    if not signatures.signing_keys():
+        raise InvalidArgument(f"there is no key to sign with; set {signatures.KEY} or {signatures.KEY_FILE}")
+    names = list_versions(storage) if version is None else [version]
+    for name in names:
+        data = _manifest_bytes(storage, name)
+        if problems := _problems(storage, _parsed(data, name, storage.place(layout.manifest(name)))):
+            raise CorruptIndex(f"version {name} is not signed: {problems[0]}; restore it, or prune it")
+        _sign_manifest(storage, name, data)
+    if version is None and (found := _read_current(storage)) is not None:
+        _write_current(storage, found[0])
+    return names
 
 
 def discard_staging(storage: Storage, plan_hash: str) -> None:
@@ -164,10 +235,16 @@ def verify(storage: Storage, version: str) -> list[str]:
         manifest = read_manifest(storage, version)
     except CorruptIndex as error:
         return [error.message]
-    folder, files = layout.version_dir(version), manifest.all_files()
+    return _problems(storage, manifest)
+
+
+def _problems(storage: Storage, manifest: Manifest) -> list[str]:
+    """Say how the files of a version differ from its manifest."""
+    folder, files = layout.version_dir(manifest.version), manifest.all_files()
     with ThreadPoolExecutor(_HASHING_THREADS) as pool:
         problems = list(pool.map(lambda file: file_problem(storage, f"{folder}/{file.path}", file), files))
-    expected = {file.path for file in files} | {layout.manifest(version).removeprefix(f"{folder}/")}
+    beside = (layout.manifest(manifest.version), layout.signature(manifest.version))
+    expected = {file.path for file in files} | {path.removeprefix(f"{folder}/") for path in beside}
     extra = (
         f"{storage.place(folder)}/{path} is not in the manifest"
         for path in storage.files(folder)
@@ -226,7 +303,14 @@ def activate(storage: Storage, version: str, *, verified: bool = False) -> Curre
 
 
 def _write_current(storage: Storage, current: Current) -> None:
-    storage.write(layout.CURRENT, json.dumps(asdict(current), indent=1).encode() + b"\n")
+    signature = signatures.sign(layout.CURRENT, _current_bytes(current))
+    body = asdict(current) | ({} if signature is None else {"signature": signature})
+    storage.write(layout.CURRENT, json.dumps(body, indent=1).encode() + b"\n")
+
+
+def _current_bytes(current: Current) -> bytes:
+    """What a signature of CURRENT is made of."""
+    return json.dumps(asdict(current), sort_keys=True).encode()
 
 
 def rollback(storage: Storage) -> Current:

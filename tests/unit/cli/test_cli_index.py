@@ -250,3 +250,17 @@ def test_activate_and_rollback_by_a_server(monkeypatch: pytest.MonkeyPatch) -> N
 def test_builds_are_dead_after_the_days_that_the_option_says() -> None:
     default: float = inspect.signature(prune).parameters["idle_days"].default
     assert 86_400 * default == versions.IDLE_S
+
+
+def test_versions_are_signed_and_then_verified_with_the_key(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = run("sign", "--index", str(root))
+    assert refused.exit_code == 2
+    assert "SHOAL_SIGNING_KEY" in refused.output
+    monkeypatch.setenv("SHOAL_SIGNING_KEY", "s" * 64)
+    unsigned = run("verify", FIRST, "--index", str(root))
+    assert unsigned.exit_code == 1
+    assert "is not signed" in unsigned.output
+    assert "is not signed" in run("activate", THIRD, "--index", str(root)).output
+    assert json.loads(run("sign", "--index", str(root), "--json").output) == {"signed": [FIRST, SECOND, THIRD]}
+    assert run("verify", FIRST, "--index", str(root)).exit_code == 0
+    assert run("activate", THIRD, "--index", str(root)).exit_code == 0

@@ -66,6 +66,7 @@ def test_the_paths_are_those_of_the_layout() -> None:
         layout.CURRENT,
         layout.refusal(version),
         layout.manifest(version),
+        layout.signature(version),
         layout.rejected(version),
         layout.report(version),
         f"{folder}/{layout.VECTORS}",
