@@ -61,7 +61,9 @@ class Grant:
 
 
 _GRANT: ContextVar[Grant | None] = ContextVar("shoal_grant", default=None)
+"""What the key of the request at hand permits."""
 _KEYS: ContextVar["KeyRing | None"] = ContextVar("shoal_keys", default=None)
+"""The key ring that has let the request at hand in."""
 
 
 def with_problem(description: IndexDescription) -> IndexDescription:
@@ -70,9 +72,6 @@ def with_problem(description: IndexDescription) -> IndexDescription:
     if keys is None or keys.problem is None:
         return description
     return replace(description, problem="; ".join(filter(None, [description.problem, keys.problem])))
-
-
-"""What the key of the request at hand permits."""
 
 
 def charge(queries: int) -> None:

@@ -19,7 +19,9 @@ KEY_FILE = "SHOAL_SIGNING_KEY_FILE"
 _LEAST_CHARACTERS = 32
 """Characters of a key, at least."""
 _PREFIX = "hmac-sha256:"
+"""How a signature begins: with the name of how it is made."""
 _SIGNATURE = re.compile(rf"{_PREFIX}[0-9a-f]{{64}}")
+"""What a signature looks like."""
 
 
 def signing_keys() -> tuple[bytes, ...]:

@@ -18,8 +18,7 @@ import numpy as np
 import openvino
 import torch
 
-from shoal.inference.digests import write_digests
-from shoal.inference.model_cache import not_kept
+from shoal.inference.digests import not_kept, write_digests
 from shoal.inference.network import Input, Kind, Network, NotConvertible, Task
 from shoal.inference.openvino_network import DESCRIPTION, HEAD, TOKENIZER, TRANSFORMER, Description, OpenVinoNetwork
 from shoal.inference.placement import Placement

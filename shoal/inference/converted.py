@@ -13,8 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shoal.inference import models
-from shoal.inference.digests import is_whole
-from shoal.inference.model_cache import not_kept
+from shoal.inference.digests import is_whole, not_kept
 from shoal.inference.network import Kind
 from shoal.inference.openvino_network import OpenVinoNetwork
 from shoal.inference.placement import Placement

@@ -1,8 +1,10 @@
-"""Digests of the files of a folder, kept within it: whether it is still what was written."""
+"""Digests of the files of a converted model, kept beside them: whether it is still what was written."""
 
 import hashlib
 import json
 from pathlib import Path
+
+from shoal.errors import ModelUnavailable
 
 NAME = "digests.json"
 """File that holds the SHA-256 of every other file of its folder, by name."""
@@ -19,6 +21,15 @@ def is_whole(folder: Path) -> bool:
         return bool(json.loads((folder / NAME).read_bytes()) == _digests(folder))
     except (OSError, ValueError):
         return False
+
+
+def not_kept(folder: Path, error: OSError) -> ModelUnavailable:
+    """The error of a converted model that cannot be kept in its folder."""
+    return ModelUnavailable(
+        f"the converted model cannot be kept in {folder.parent} ({error.strerror}); mend that, set model_cache_dir "
+        "to another folder, or backend to torch, which needs none",
+        param="model_cache_dir",
+    )
 
 
 def _digests(folder: Path) -> dict[str, str]:

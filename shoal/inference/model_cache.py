@@ -1,8 +1,6 @@
 """Whether a model that has to be converted can be kept, found out before anything is started."""
 
-from pathlib import Path
-
-from shoal.errors import InvalidArgument, ModelUnavailable
+from shoal.errors import InvalidArgument
 from shoal.inference import models
 from shoal.inference.digests import is_whole
 from shoal.inference.network import Kind
@@ -40,15 +38,6 @@ def require_model_cache(kind: Kind, name: str, settings: InferenceSettings) -> N
             f"{error.message}: the model {name} is converted and kept there; --backend torch needs no such folder",
             param=OPTION,
         ) from None
-
-
-def not_kept(folder: Path, error: OSError) -> ModelUnavailable:
-    """The error of a converted model that cannot be kept in its folder."""
-    return ModelUnavailable(
-        f"the converted model cannot be kept in {folder.parent} ({error.strerror}); mend that, set model_cache_dir "
-        "to another folder, or backend to torch, which needs none",
-        param="model_cache_dir",
-    )
 
 
 def _is_converted(kind: Kind, name: str, settings: InferenceSettings, *, rounded: bool) -> bool:

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from shoal.encoders import Encoder, TokenEncoder, backends, load_encoder
 from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.inference import conversion, models, placement
-from shoal.inference.digests import write_digests
 from shoal.inference.model_cache import require_model_cache
 from shoal.inference.network import NotConvertible
 from shoal.inference.runner import token_batches
@@ -296,48 +295,6 @@ print(sorted({{"torch", "transformers", "sentence_transformers"}} & sys.modules.
             for _ in range(2)
         ]
         assert told == ["['sentence_transformers', 'torch', 'transformers']\n", "[]\n"]
-
-    @pytest.mark.parametrize(
-        ("name", "damage"),
-        [
-            # The highest bit of an exponent: the vectors were others, or not finite, without a word.
-            ("transformer.bin", "bit"),
-            ("transformer.xml", "cut"),
-            ("head.xml", "bit"),
-            ("tokenizer.json", "gone"),
-            ("digests.json", "gone"),
-        ],
-    )
-    def test_a_damaged_conversion_is_made_anew(self, tiny: Path, tmp_path: Path, name: str, damage: str) -> None:
-        whole = load("openvino", tiny, model_cache_dir=str(tmp_path), dtype="float32").encode_passages(ENCODABLE)
-        (converted,) = tmp_path.iterdir()
-        file = converted / name
-        data = file.read_bytes()
-        middle = len(data) // 2
-        if damage == "gone":
-            file.unlink()
-        else:
-            flipped = data[:middle] + bytes([data[middle] ^ 0x40]) + data[middle + 1 :]
-            file.write_bytes(flipped if damage == "bit" else data[:100])
-        again = load("openvino", tiny, model_cache_dir=str(tmp_path), dtype="float32")
-        assert np.array_equal(again.encode_passages(ENCODABLE), whole)
-        assert list(tmp_path.iterdir()) == [converted]
-        assert file.stat().st_size == len(data)
-
-    def test_a_damaged_conversion_with_8_bits_is_made_anew(self, tiny: Path, tmp_path: Path) -> None:
-        whole = load("openvino", tiny, model_cache_dir=str(tmp_path), dtype="int8").encode_passages(ENCODABLE)
-        for weights in tmp_path.glob("*/transformer.bin"):
-            weights.write_bytes(bytes(len(weights.read_bytes())))
-        again = load("openvino", tiny, model_cache_dir=str(tmp_path), dtype="int8")
-        assert np.array_equal(again.encode_passages(ENCODABLE), whole)
-
-    def test_a_conversion_that_cannot_be_read_is_named(self, tiny: Path, tmp_path: Path) -> None:
-        load("openvino", tiny, model_cache_dir=str(tmp_path))
-        (converted,) = tmp_path.iterdir()
-        (converted / "head.xml").write_text("as another converter would write it")
-        write_digests(converted)
-        with pytest.raises(ModelUnavailable, match=f"{converted} cannot be read .*: remove the folder"):
-            load("openvino", tiny, model_cache_dir=str(tmp_path))
 
     def test_a_change_of_the_configuration_is_a_model_of_its_own(self, tmp_path: Path) -> None:
         folder = tiny_models.save_bi_encoder(tmp_path / "one", "mean")
