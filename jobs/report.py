@@ -7,6 +7,7 @@ from rich.console import Console
 
 from shoal.indexing.losses import Loss
 from shoal.indexing.publish import describe
+from shoal.sources.listing import describe_left_out
 from shoal.system.terminal import format_bytes, printable
 
 FALLEN = 10
@@ -87,6 +88,8 @@ class Summary:
     rejected_examples: list[dict[str, Any]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     """Metadata values that passages lack because they cannot be metadata, by field and reason."""
+    files_left_out: dict[str, int] = field(default_factory=dict)
+    """Files of the source that are no input, by what they are."""
     remarks: list[str] = field(default_factory=list)
     """What else whoever builds should know, each a sentence."""
     losses: Losses | None = None
@@ -115,6 +118,7 @@ class Summary:
             ("duplicates", f"{self.duplicates:,}"),
             ("rejected", f"{self.rejected:,}"),
             *self._lost_rows(),
+            *([("left out", printable(describe_left_out(self.files_left_out)))] if self.files_left_out else []),
             *self._left_out_rows(),
             *(("note", printable(remark)) for remark in self.remarks),
             ("shards", f"{self.shards:,}"),

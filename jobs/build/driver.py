@@ -40,6 +40,7 @@ from shoal.indexing.verify import count_problems
 from shoal.lexical.analyzer import Analyzer
 from shoal.metadata import MAX_FIELDS
 from shoal.settings import BuildSettings
+from shoal.sources.listing import describe_left_out
 
 _READERS = 16
 """Files of commits that are read side by side."""
@@ -78,6 +79,8 @@ class Builder:
             )
         if left_out := sorted({column for file in plan.files for column in file.left_out}):
             self._reporter.say(f"columns that cannot be metadata are left out: {', '.join(left_out)}")
+        if plan.left_out:
+            self._reporter.say(f"left out {describe_left_out(plan.left_out)}")
         for remark in plan.remarks:
             self._reporter.say(remark)
         return plan
@@ -305,6 +308,7 @@ class Builder:
             gate=None if verdict is None else to_json(verdict),
             losses=losses,
             left_out=report.left_out,
+            files_left_out=report.files_left_out,
             remarks=report.remarks,
         )
 

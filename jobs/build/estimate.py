@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -16,7 +16,8 @@ from shoal.indexing.plan import Plan
 from shoal.indexing.unit_input import read_unit
 from shoal.late.codec import code_width
 from shoal.sources import Rejected
-from shoal.system.terminal import format_bytes
+from shoal.sources.listing import describe_left_out
+from shoal.system.terminal import format_bytes, printable
 
 TOKEN_BYTES = 4.5
 """Bytes of text for each token whose vector is stored, about; English, by a tokeniser of word pieces."""
@@ -50,6 +51,8 @@ class Estimate:
     """From the measured speed of one worker; None when no passage could be read, or the input brings its vectors."""
     published: str | None
     """Version that has been built from this plan already."""
+    files_left_out: dict[str, int] = field(default_factory=dict)
+    """Files of the source that are no input, by what they are."""
 
     @property
     def title(self) -> str:
@@ -64,6 +67,7 @@ class Estimate:
         """Lines of the table."""
         return [
             ("input", f"{self.files:,} files, {format_bytes(self.input_bytes)}"),
+            *([("left out", printable(describe_left_out(self.files_left_out)))] if self.files_left_out else []),
             ("passages", f"about {self.passages:,}"),
             ("units", f"about {self.units:,}, {format_bytes(self.unit_bytes)} each in a worker"),
             ("workers", f"{self.workers:,}"),
@@ -108,6 +112,7 @@ def estimate(builder: Builder) -> Estimate:
         unit_bytes=math.ceil(passages * each.staged / max(plan.estimated_units, 1)),
         embed_seconds=None if speed is None else round(passages / (speed * builder.workers.count), 1),
         published=versions.find_plan(builder.storage, plan.hash),
+        files_left_out=plan.left_out,
     )
 
 

@@ -12,12 +12,13 @@ from shoal.cli.output import console, print_json
 from shoal.cli.server import connect
 from shoal.client.answers import IndexDescription
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
-from shoal.system.terminal import format_bytes
+from shoal.system.terminal import format_bytes, printable
 
 if TYPE_CHECKING:
     from shoal.index_root.manifest import Manifest
     from shoal.index_root.storage import Storage
     from shoal.index_root.versions import Current, Refusal
+    from shoal.indexing.losses import BuildReport
 
 # Whatever reads an index root is imported where it is used: what asks a server works with the client alone.
 
@@ -26,6 +27,9 @@ SWITCH_S = 660.0
 
 NO_TYPE = "without a type, which no filter takes"
 """What is said of metadata fields whose values have no type in common."""
+
+_VALUES = 5
+"""Kinds of metadata values without a place in the index that are shown at most."""
 
 app = typer.Typer(no_args_is_help=True, help="Look at the versions of an index, and choose the active one.")
 
@@ -71,15 +75,18 @@ def show(index: Root, version: OptionalVersion = None, as_json: AsJson = False) 
     """Show how a version was built and what it holds."""
     with guard(as_json):
         from shoal.index_root import versions
+        from shoal.indexing.losses import read_report
 
         storage = _storage(index)
         current = versions.read_current(storage)
         manifest = versions.read_manifest(storage, version or _current(storage, current))
         state = _state(manifest.version, current)
+        report = read_report(storage, manifest)
         if as_json:
-            print_json({"state": state, "manifest": manifest.model_dump(mode="json")})
+            described = {"manifest": manifest.model_dump(mode="json"), "report": report.model_dump(mode="json")}
+            print_json({"state": state, **described})
         else:
-            console().print(tables.facts(_facts(manifest, state)))
+            console().print(tables.facts(_facts(manifest, state, report)))
 
 
 @app.command()
@@ -213,7 +220,15 @@ def _row(
     }
 
 
-def _facts(manifest: "Manifest", state: str | None) -> list[tuple[str, str]]:
+def _left_out(report: "BuildReport") -> list[tuple[str, str]]:
+    from shoal.sources.listing import describe_left_out
+
+    files = [("", describe_left_out(report.files_left_out))] if report.files_left_out else []
+    values = [("", f"{count:,} x metadata {field}") for field, count in list(report.left_out.items())[:_VALUES]]
+    return [(name, printable(text)) for name, text in [*files, *values, *(("note", note) for note in report.remarks)]]
+
+
+def _facts(manifest: "Manifest", state: str | None, report: "BuildReport") -> list[tuple[str, str]]:
     counts, index, words, late = manifest.counts, manifest.index, manifest.lexical, manifest.late
     sizes = [shard.count for shard in manifest.shards]
     recall = "not measured" if index.recall_at_10 is None else f"{index.recall_at_10:.4f}"
@@ -224,6 +239,7 @@ def _facts(manifest: "Manifest", state: str | None) -> list[tuple[str, str]]:
         ("created", manifest.created_at),
         ("passages", f"{counts.passages:,} of {counts.input:,} records"),
         ("left out", f"{counts.duplicates:,} duplicates, {counts.rejected:,} rejected"),
+        *_left_out(report),
         (
             "text",
             f"{format_bytes(manifest.statistics.text_bytes)}, "

@@ -42,6 +42,8 @@ class BuildReport(Record):
     """Share of the input's bytes in files of which nothing can be read."""
     left_out: dict[str, int] = Field(default_factory=dict)
     """Metadata values that passages lack because they cannot be metadata, by field and reason."""
+    files_left_out: dict[str, int] = Field(default_factory=dict)
+    """Files of the source that are no input, by what they are: mostly an extension such as `.pdf`."""
     remarks: list[str] = Field(default_factory=list)
     """What else whoever builds should know, each a sentence, such as fields that filters can do less with."""
 

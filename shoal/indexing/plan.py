@@ -25,7 +25,7 @@ from shoal.indexes._auto import AUTO, choose
 from shoal.indexing.source_options import TEXT_CHARACTERS, resolve_source
 from shoal.settings import BuildSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
 from shoal.sources.files import InputFile
-from shoal.sources.listing import find_input
+from shoal.sources.listing import find_input, remarks_on
 from shoal.sources.sampling import Sample, measure
 
 PLAN_FORMAT = 1
@@ -86,6 +86,8 @@ class Plan(BaseModel):
     lexical: LexicalSettings
     late: LateSettings = LateSettings()
     encoder: Fingerprint
+    left_out: dict[str, int] = {}
+    """Files of the source that are no input, by what they are: mostly an extension such as `.pdf`."""
 
     @property
     def stores_tokens(self) -> bool:
@@ -113,15 +115,16 @@ class Plan(BaseModel):
     @property
     def remarks(self) -> list[str]:
         """What was assumed of the input, each a sentence for whoever builds."""
+        remarks = remarks_on(self.left_out)
         if self.source.format != "tsv":
-            return []
+            return remarks
         plain = [file for file in self.files if not file.quoted]
         quoted = [file for file in self.files if file.quoted]
         said = [
             (plain, "quotes are part of the values"),
             (quoted, "quotes stand around values, as in CSV, and are taken off"),
         ]
-        return [
+        return remarks + [
             f"{len(files):,} TSV files, such as {files[0].name}: by their first records, {meaning}"
             for files, meaning in said
             if files
@@ -174,7 +177,8 @@ class Plan(BaseModel):
     def moved(self, now: "Plan") -> "Plan":
         """Return this plan for where input and model lie now, as another plan of the same hash has found them."""
         files = [file.model_copy(update={"uri": other.uri}) for file, other in zip(self.files, now.files, strict=True)]
-        return self.model_copy(update={"files": files, "source": now.source, "encoder": now.encoder})
+        moved = {"files": files, "source": now.source, "encoder": now.encoder, "left_out": now.left_out}
+        return self.model_copy(update=moved)
 
     def to_bytes(self) -> bytes:
         """Serialise."""
@@ -252,7 +256,8 @@ def make_plan(settings: BuildSettings, fingerprint: Fingerprint) -> Plan:
     """
     listing = find_input(settings.source, settings.format, settings.index)
     source = resolve_source(settings, listing.format)
-    return plan_sample(measure(listing.files, source), source, settings, fingerprint)
+    plan = plan_sample(measure(listing.files, source), source, settings, fingerprint)
+    return plan.model_copy(update={"left_out": listing.left_out})
 
 
 def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings, fingerprint: Fingerprint) -> Plan:
@@ -321,6 +326,8 @@ def _hash(plan: Plan, sampled: str) -> str:
         **({"late": plan.late.model_dump(mode="json")} if plan.stores_tokens else {}),
         # TSV was read without quotes before.
         **({"quoted": True} if any(file.quoted for file in plan.files) else {}),
+        # What paths say of records was not read before.
+        **({"partitions": True} if any(file.partition for file in plan.files) else {}),
         # Pieces of one text were spread over the shards before: what was built so has other shards.
         **({"pieces": "together"} if plan.source.chunk_characters is not None else {}),
     }

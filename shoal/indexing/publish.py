@@ -65,6 +65,7 @@ def write_reports(plan: Plan, tally: Tally, storage: Storage) -> list[FileEntry]
         lost=losses.by_frequency(),
         unreadable=unreadable_share(plan),
         left_out=count_left_out(plan, tally),
+        files_left_out=plan.left_out,
         remarks=[*plan.remarks, *field_remarks(plan, tally)],
     )
     path = layout.report(plan.version)

@@ -23,6 +23,7 @@ def records(files: Iterable[InputFile]) -> Iterator[tuple[int, dict[str, Any] | 
                 continue
             data = stream.read()
         try:
-            yield number, {"id": file.name, "text": data.decode("utf-8-sig"), "path": file.name}
+            text = data.decode("utf-8-sig")
+            yield number, {**file.partition, "id": file.name, "text": text, "path": file.name}
         except UnicodeDecodeError as error:
             yield number, f"the file is not valid UTF-8 (byte {error.start + 1})"

@@ -38,7 +38,7 @@ class InputFile(BaseModel):
     name: str
     """How users know it: relative to the source folder, or its URI if it is remote."""
     uri: str
-    """What is opened: an absolute path or a URI."""
+    """What is opened: an absolute path, or a URI whose path is `escaped`."""
     bytes: int
     mtime_ns: int
     compression: Compression | None = None
@@ -56,6 +56,9 @@ class InputFile(BaseModel):
     """TSV: quotes stand around values, as in CSV, and are no part of them."""
     left_out: list[str] = []
     """Parquet: columns that cannot be metadata."""
+
+    partition: dict[str, str | int] = {}
+    """Metadata of all of its records, from folders such as `year=2020` on its path."""
 
     offsets: list[int] | None = None
     """CSV: where its units start, and the end of the last one."""
@@ -83,6 +86,17 @@ def locate(uri: str) -> tuple[pafs.FileSystem, str]:
     return _bucket(f"{scheme}://{path.partition('/')[0]}", query), path.rstrip("/")
 
 
+def escaped(path: str) -> str:
+    """Return the path of a URI in which a question mark is part of a key; `locate_file` undoes it."""
+    return path.replace("%", "%25").replace("?", "%3F")
+
+
+def locate_file(file: InputFile) -> tuple[pafs.FileSystem, str]:
+    """Return the file system of an input file, and the path inside it."""
+    files, path = locate(file.uri)
+    return files, path.replace("%3F", "?").replace("%25", "%") if "://" in file.uri else path
+
+
 @contextmanager
 def opened(file: InputFile) -> "Iterator[NativeFile]":
     """Open an input file for random access.
@@ -90,7 +104,7 @@ def opened(file: InputFile) -> "Iterator[NativeFile]":
     Raises InvalidArgument when it cannot be read, or is not the file that the plan was made for, and Unavailable when
     it cannot be reached at the moment.
     """
-    files, path = locate(file.uri)
+    files, path = locate_file(file)
     with readable(file.name):
         info = files.get_file_info(path)
         if info.type != pafs.FileType.File:

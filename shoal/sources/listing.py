@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -9,7 +10,8 @@ import pyarrow.fs as pafs
 
 from shoal.errors import InvalidArgument
 from shoal.index_root import layout
-from shoal.sources.files import COMPRESSIONS, InputFile, locate, readable
+from shoal.sources.files import COMPRESSIONS, InputFile, escaped, locate, readable
+from shoal.sources.folders import DELTA_LOG, INDEX_ROOT, Partition, bookkeeping, partitions, stored_in_index_roots
 
 Format = Literal["jsonl", "parquet", "csv", "tsv", "beir", "text"]
 
@@ -26,29 +28,42 @@ EXTENSIONS: dict[str, Format] = {
     ".md": "text",
     ".markdown": "text",
 }
-"""The format of a file, by its ending."""
+"""Formats by the extension of a file's name."""
 BEIR_FILES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
-"""What the corpus of a BEIR data set is called."""
+"""Names of the file of passages in a BEIR folder."""
+_BEIR_OTHERS = re.compile(r"queries\.jsonl(\.gz|\.zst)?|qrels/.*")
+"""What else belongs to a BEIR folder."""
 FORMATS = "jsonl, parquet, csv, tsv, beir or text"
-"""The formats, as messages list them."""
+"""All formats, for messages."""
+_BARE = "no extension"
+"""How files without an extension are counted."""
+_PACKED = (".zip", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".lz4", ".snappy", ".br", ".Z")
+"""Extensions of archives and compressions that are not read."""
+_OPAQUE = (".pdf", ".doc", ".docx", ".odt", ".rtf", ".ppt", ".pptx", ".xls", ".xlsx", ".epub", ".html", ".htm", ".xml")
+"""Extensions of documents that hold text among other things."""
 
 
 class Listing(NamedTuple):
-    """What a source names: files of one format, in the order in which they are read."""
+    """What a source names: files of one format, in the order in which they are read.
+
+    left_out: how many other files lie there, by what they are: mostly an extension such as `.pdf`.
+    """
 
     format: Format
     files: list[InputFile]
+    left_out: dict[str, int]
 
 
 def find_input(source: str, asked: str, index: str) -> Listing:
     """List the files of a source: a file, a folder, a glob, or a URI of these.
 
-    Files and folders whose name begins with a dot are passed over.
+    Files and folders whose name begins with a dot are passed over. What an index root stores, and what Spark, Delta
+    and their kin keep for themselves, is left out.
 
     Args:
         source: What is listed.
-        asked: A format, or `auto` to go by the file names. Of a folder only files of the format are taken; of a file or
-            a glob, when the format is named, all.
+        asked: A format, or `auto` to go by the file names. Of a folder only files of the format are taken, or those
+            without an extension if there are none; of a file or a glob, when the format is named, all.
         index: The index root; what it stores is passed over, should it lie within the source.
 
     Raises:
@@ -56,55 +71,102 @@ def find_input(source: str, asked: str, index: str) -> Listing:
         Unavailable: The store cannot be reached.
     """
     files, path = locate(source)
-    pattern = ""
     with readable(source):
         info = files.get_file_info(path)
+        pattern = ""
         if info.type == pafs.FileType.NotFound:
             path, pattern = _split_glob(path)
             if not pattern:
                 raise InvalidArgument(
                     f"source {source} does not exist; give a file, a folder, a glob or a URI", param="source"
                 )
-        if info.type == pafs.FileType.File:
-            found, base = [info], str(PurePosixPath(path).parent)
-        else:
-            found = files.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
-            base = path
-    own = () if info.type == pafs.FileType.File else _stored(index, files)
+        is_file = info.type == pafs.FileType.File
+        found = (
+            [info] if is_file else files.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+        )
+    base = str(PurePosixPath(path).parent) if is_file else path
+    named = _named(source, found, base, () if is_file else _stored(index, files))
+    if pattern:
+        named = {name: info for name, info in named.items() if re.fullmatch(pattern, name)}
+    left_out: Counter[str] = Counter()
+    if not is_file:
+        named = _input(named, left_out)
+    if not named:
+        raise InvalidArgument(f"source {source} holds no files{_but(left_out)}", param="source")
+    chosen, names = _choose(source, sorted(named), asked, everything=bool(pattern) or is_file)
+    rest = named.keys() - set(names)
+    left_out.update(_extension(name) for name in rest if chosen != "beir" or not _BEIR_OTHERS.fullmatch(name))
+    listed = _listed({name: named[name] for name in names}, source, isinstance(files, pafs.LocalFileSystem))
+    if not any(file.bytes for file in listed):
+        raise InvalidArgument(f"source {source} is empty: its {len(listed)} files have no bytes", param="source")
+    return Listing(chosen, listed, dict(left_out.most_common()))
+
+
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """Say how many files were left out, and which: `158 files of other types: 90 .html, 60 .rst, 8 .pdf`."""
+    shown = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    kinds = ", ".join(f"{count:,} {label}" for label, count in shown[:8]) + (", ..." if len(shown) > 8 else "")
+    total = sum(left_out.values())
+    return f"{total:,} file{'s' if total > 1 else ''} of other types: {kinds}"
+
+
+def remarks_on(left_out: Mapping[str, int]) -> list[str]:
+    """What the left-out files mean for whoever builds, each a sentence."""
+    if DELTA_LOG not in left_out:
+        return []
+    return [
+        "the source is a Delta table, whose log is not read: rows that were deleted or replaced stay in its files "
+        "until VACUUM removes them, and are indexed; write the current rows to a folder of their own"
+    ]
+
+
+def _named(source: str, found: Iterable[pafs.FileInfo], base: str, own: tuple[str, ...]) -> dict[str, pafs.FileInfo]:
+    """The files by their names relative to the source, without hidden ones and those of the index root."""
     try:
-        named = {
+        return {
             name: info
             for info in found
             if info.type == pafs.FileType.File
-            and not _hidden(name := info.path[len(base) :].lstrip("/"))
+            and not _hidden(name := info.path[len(base) :].removeprefix("/"))
             and not f"{info.path}/".startswith(own)
         }
     except UnicodeDecodeError as error:
         raise InvalidArgument(
             f"source {source} holds {error.object!r}, a name that is not UTF-8; rename it", param="source"
         ) from error
-    if pattern:
-        named = {name: info for name, info in named.items() if re.fullmatch(pattern, name)}
-    if not named:
-        raise InvalidArgument(f"source {source} holds no files", param="source")
-    chosen, names = _choose(source, sorted(named), asked, everything=bool(pattern) or info.type == pafs.FileType.File)
-    is_local = isinstance(files, pafs.LocalFileSystem)
+
+
+def _input(named: dict[str, pafs.FileInfo], left_out: Counter[str]) -> dict[str, pafs.FileInfo]:
+    """Take out what other index roots store, and what Spark, Delta and their kin keep for themselves."""
+    stored = stored_in_index_roots(named)
+    kept = {}
+    for name, info in named.items():
+        label = INDEX_ROOT if stored and name.startswith(stored) else bookkeeping(name)
+        if label is None:
+            kept[name] = info
+        else:
+            left_out[label] += 1
+    return kept
+
+
+def _listed(named: dict[str, pafs.FileInfo], source: str, is_local: bool) -> list[InputFile]:
     query = "" if is_local or "?" not in source else source[source.index("?") :]
     scheme = "" if is_local else source.partition("://")[0] + "://"
-    listed = [_input_file(name, named[name], scheme, query, is_local) for name in names]
-    if not any(file.bytes for file in listed):
-        raise InvalidArgument(f"source {source} is empty: its {len(listed)} files have no bytes", param="source")
-    return Listing(chosen, listed)
-
-
-def _input_file(name: str, info: pafs.FileInfo, scheme: str, query: str, is_local: bool) -> InputFile:
-    return InputFile(
-        name=name if is_local else f"{scheme}{info.path}",
-        uri=f"{scheme}{info.path}{query}",
-        bytes=info.size,
-        mtime_ns=info.mtime_ns,
-        compression=COMPRESSIONS.get(PurePosixPath(name).suffix.lower()),
-    )
+    fields: dict[str, Partition] = partitions(named)
+    return [
+        InputFile(
+            name=name if is_local else f"{scheme}{info.path}",
+            uri=info.path if is_local else f"{scheme}{escaped(info.path)}{query}",
+            bytes=info.size,
+            mtime_ns=info.mtime_ns,
+            compression=COMPRESSIONS.get(PurePosixPath(name).suffix.lower()),
+            partition=fields[name],
+            unreadable="has an empty part (//) in its key and cannot be opened; rename it"
+            if "//" in info.path
+            else None,
+        )
+        for name, info in named.items()
+    ]
 
 
 def _choose(source: str, names: list[str], asked: str, *, everything: bool) -> tuple[Format, list[str]]:
@@ -124,18 +186,42 @@ def _choose(source: str, names: list[str], asked: str, *, everything: bool) -> t
     if asked != "auto":
         chosen: Format = asked  # type: ignore[assignment]
         taken = names if everything else [name for name in names if formats[name] == chosen]
+        taken = taken or [name for name in names if _extension(name) in _bare_extensions(chosen)]
         if not taken:
             raise InvalidArgument(
-                f"source {source} holds no {asked} files ({_summary(names)}); set another format", param="format"
+                f"source {source} holds no {asked} files ({_summary(names)}); {_way_out(source, names, asked)}",
+                param="format",
             )
         return chosen, taken
     known = sorted({kind for kind in formats.values() if kind is not None})
-    if len(known) != 1:
-        kinds = f"files of several formats ({', '.join(known)})" if known else "no files of a known format"
+    if len(known) > 1:
         raise InvalidArgument(
-            f"source {source} holds {kinds}: {_summary(names)}; set format to one of {FORMATS}", param="format"
+            f"source {source} holds files of several formats ({', '.join(known)}): {_summary(names)}; set format to "
+            f"{' or '.join(known)}",
+            param="format",
+        )
+    if not known:
+        bare = everything or any(_extension(name) == _BARE for name in names)
+        remedy = f"set format to one of {FORMATS}" if bare else _way_out(source, names, "text")
+        raise InvalidArgument(
+            f"source {source} holds no files of a known format: {_summary(names)}; {remedy}", param="format"
         )
     return known[0], [name for name in names if formats[name] == known[0]]
+
+
+def _way_out(source: str, names: list[str], wanted: str) -> str:
+    """What whoever has none of the wanted files can do with those that are there."""
+    formats = sorted({kind for name in names if (kind := _format_of(name)) is not None})
+    if formats:
+        return f"set format to {' or '.join(formats)}, or leave it out"
+    extension = Counter(map(_extension, names)).most_common(1)[0][0]
+    if extension.endswith(_PACKED):
+        return f"unpack {extension} files first, or compress them as .gz or .zst"
+    folder, mark, query = source.partition("?")
+    glob = f"{folder.rstrip('/')}/**/*{extension}{mark}{query}"
+    first = "turn them into text first" if extension in _OPAQUE else "if that is what they are"
+    read = f"--source '{glob}' --format {wanted} reads them as {wanted} whatever they are called"
+    return f"{first}; {read}" if extension in _OPAQUE else f"{read}, {first}"
 
 
 def _format_of(name: str) -> Format | None:
@@ -146,15 +232,33 @@ def _format_of(name: str) -> Format | None:
     return inner if inner in ("jsonl", "csv", "tsv") else None
 
 
+def _bare_extensions(chosen: Format) -> tuple[str, ...]:
+    """Extensions that say nothing of the format, in files that may be of it."""
+    return (_BARE, *COMPRESSIONS) if chosen in ("jsonl", "csv", "tsv") else (_BARE,)
+
+
+def _extension(name: str) -> str:
+    """The extension of a name, with that of a compression behind it; numbers are none."""
+    path = PurePosixPath(name.lower())
+    outer = path.suffix if path.suffix in COMPRESSIONS else ""
+    inner = PurePosixPath(path.stem).suffix if outer else path.suffix
+    inner = "" if re.fullmatch(r"\.\d*", inner) else inner
+    return f"{inner}{outer}" or _BARE
+
+
 def _summary(names: list[str]) -> str:
-    counts = Counter("".join(PurePosixPath(name).suffixes[-2:]) or "no extension" for name in names)
-    return ", ".join(f"{count} x {suffix}" for suffix, count in counts.most_common(6))
+    return ", ".join(f"{count} x {extension}" for extension, count in Counter(map(_extension, names)).most_common(6))
+
+
+def _but(left_out: Mapping[str, int]) -> str:
+    return f" of its own; left out are {describe_left_out(left_out)}" if left_out else ""
 
 
 def _stored(index: str, files: pafs.FileSystem) -> tuple[str, ...]:
     """What the paths of all that an index root stores begin with; none if it is not on this file system."""
     store, root = locate(index)
-    return tuple(f"{root}/{name}/" for name in (layout.CURRENT, layout.VERSIONS, layout.STAGING) if store == files)
+    names = (layout.CURRENT, layout.VERSIONS, layout.STAGING, layout.REFUSALS)
+    return tuple(f"{root}/{name}/" for name in names if store == files)
 
 
 def _hidden(name: str) -> bool:

@@ -105,11 +105,11 @@ class PassageReader:
     def records(self) -> Iterator[tuple[int, dict[str, Any] | str]]:
         """Yield each record as it stands in the part, with its place, or why it is none. Raises Damaged."""
         with self._opened() as records:
-            yield from records
+            yield from self._placed(records)
 
     def _items(self) -> Iterator[tuple[int, Passage] | Rejected]:
         with self._opened() as records:
-            for record, fields in records:
+            for record, fields in self._placed(records):
                 if isinstance(fields, str):
                     yield Rejected(record, fields)
                     continue
@@ -144,6 +144,15 @@ class PassageReader:
                     yield self._from_lines(range_blocks(stream, part.start, part.stop, file.first))
                 else:
                     yield self._from_rows(parquet.batches(stream, part.start, part.stop, file.columns or []))
+
+    def _placed(
+        self, records: Iterable[tuple[int, dict[str, Any] | str]]
+    ) -> Iterable[tuple[int, dict[str, Any] | str]]:
+        """Add what the path of the file says of its records, where they do not say it themselves."""
+        partition = self._file.partition
+        if not partition or self._source.format == "text":
+            return records
+        return ((record, {**partition, **fields} if isinstance(fields, dict) else fields) for record, fields in records)
 
     def _from_rows(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, dict[str, Any] | str]]:
         for row, record in parquet.records(batches, self._source):

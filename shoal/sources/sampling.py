@@ -13,7 +13,7 @@ from shoal.errors import InvalidArgument
 from shoal.settings import SourceSettings
 from shoal.sources import delimited, parquet
 from shoal.sources.csv_framing import Framing
-from shoal.sources.files import BYTE_ORDER_MARK, Compression, Damaged, InputFile, locate, opened, salvaged
+from shoal.sources.files import BYTE_ORDER_MARK, Compression, Damaged, InputFile, locate_file, opened, salvaged
 
 SAMPLED_FILES = 16
 """Files that are looked into, evenly spread over the input."""
@@ -123,7 +123,7 @@ def _estimate(files: list[InputFile], looks: list[_Look]) -> tuple[int, float]:
 
 def checked(file: InputFile) -> InputFile:
     """Mark a local file that may not be read. (A store that refuses is an error: its credentials may have expired.)"""
-    store, path = locate(file.uri)
+    store, path = locate_file(file)
     if not isinstance(store, pafs.LocalFileSystem) or os.access(path, os.R_OK):
         return file
     return file.model_copy(update={"unreadable": "may not be read; check its permissions"})

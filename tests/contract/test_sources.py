@@ -6,10 +6,12 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 from pyarrow.fs import FileSystem
 
 from shoal.errors import InvalidArgument
@@ -153,3 +155,22 @@ def test_what_does_not_exist_is_named(base: str, tmp_path: Path) -> None:
 def test_a_bucket_that_does_not_exist(s3_uri: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="nowhere"):
         Reading(s3_uri.replace("s3://shoal-", "s3://nowhere-"), tmp_path / "root")
+
+
+def test_keys_of_s3_with_marks_are_read_and_those_with_empty_parts_are_named(
+    s3_endpoint: str, s3_uri: str, tmp_path: Path
+) -> None:
+    keys = ["a.jsonl", "b?c.jsonl", "d%3Fe.jsonl", "f#g h.jsonl", "i//j.jsonl", "/a.jsonl"]
+    for key in keys:
+        url = f"{s3_endpoint}/{below(s3_uri, 'input').partition('?')[0].removeprefix('s3://')}/{quote(key)}"
+        data = json_lines({"id": key, "text": "x"})
+        requests.put(url, data=data, timeout=60).raise_for_status()
+    found = Reading(below(s3_uri, "input"), tmp_path / "root")
+    assert [passage.id for passage in found.passages] == keys[:4]
+    named = [
+        (place["file"].partition("/input/")[2], reason) for place, reason in found.items if isinstance(reason, str)
+    ]
+    assert sorted(key for key, _ in named) == ["/a.jsonl", "i//j.jsonl"]
+    assert {reason for _, reason in named} == {
+        "the file has an empty part (//) in its key and cannot be opened; rename it"
+    }

@@ -20,6 +20,7 @@ from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout, versions
 from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, Manifest, ShardEntry, VectorIndexInfo
 from shoal.index_root.storage import Storage
+from shoal.indexing.losses import BuildReport
 
 FIRST, SECOND, THIRD = (f"2026112{day}T000000-0000000{day}" for day in (1, 2, 3))
 
@@ -143,6 +144,17 @@ def test_show_names_the_types_of_the_fields(root: Path) -> None:
     assert "integer: pages, year" in lines
     assert "list: tags" in lines
     assert "without a type, which no filter takes: remark" in lines
+
+
+def test_show_names_what_the_build_left_out(root: Path) -> None:
+    left_out = {".pdf": 8, ".html": 90}
+    report = BuildReport(files_left_out=left_out, left_out={"ref: nested": 5}, remarks=["dates are text"])
+    Storage(str(root)).write(layout.report(SECOND), report.model_dump_json().encode())
+    lines = [" ".join(line.split()) for line in run("show", "--index", str(root)).stdout.splitlines()]
+    assert "98 files of other types: 90 .html, 8 .pdf" in lines
+    assert "5 x metadata ref: nested" in lines
+    assert "note dates are text" in lines
+    assert parsed(run("show", "--index", str(root), "--json"))["report"]["files_left_out"] == left_out
 
 
 def test_show_takes_the_current_version(root: Path) -> None:
