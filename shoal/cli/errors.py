@@ -53,9 +53,8 @@ def guard(as_json: bool = False) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(FAILURE) from None
     except Exception as error:
-        lacking = lacks_engine(error) if isinstance(error, ModuleNotFoundError) else None
-        if lacking is not None:
-            _report(lacking.code, lacking.message, lacking.param, as_json)
+        if (correctable := _correctable(error)) is not None:
+            _report(correctable.code, correctable.message, correctable.param, as_json)
             raise SystemExit(USER_FAULT) from None
         if os.environ.get("SHOAL_TRACEBACK") == "1":
             raise
@@ -87,6 +86,18 @@ def run(app: Callable[..., Any], name: str | None = None) -> NoReturn:
 def exit_code(error: ShoalError) -> int:
     """2 where the user can set it right, else 1."""
     return USER_FAULT if isinstance(error, USER_FAULTS) else FAILURE
+
+
+def _correctable(error: Exception) -> InvalidArgument | None:
+    """What an error of Python's own says to the user, if it is one that the user can set right."""
+    if isinstance(error, ModuleNotFoundError):
+        return lacks_engine(error)
+    if isinstance(error, RuntimeError) and str(error).startswith("Could not determine home directory"):
+        return InvalidArgument(
+            "a path begins with ~, which stands for the home folder, and this user has none; set HOME or give the "
+            "whole path"
+        )
+    return None
 
 
 def _report(code: str, message: str, param: str | None, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """What befalls a running server from outside: processes that are killed, a log disk that fills up."""
 
+import json
 import os
 import re
 import signal
@@ -13,7 +14,8 @@ import pytest
 
 from tests.support.disks import Disk, small_disk
 from tests.support.indexes import passages, publish
-from tests.support.servers import Server, running, wait
+from tests.support.marks import assert_none_is_left, marked, new_mark
+from tests.support.servers import running, wait
 
 ROOT = Path(__file__).parents[2]
 STOP_S = 60.0
@@ -33,9 +35,9 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         yield disk
 
 
-def kill(server: Server, program: str) -> int:
-    """Kill the one process of a server whose program is so called, a regular expression, and tell which it was."""
-    (pid,) = (pid for pid, command in server.descendants().items() if re.search(program, command.split(" --")[0]))
+def kill(processes: dict[int, str], program: str) -> int:
+    """Kill the one process whose program is so called, a regular expression, and tell which it was."""
+    (pid,) = (pid for pid, command in processes.items() if re.search(program, command.split(" --")[0]))
     os.kill(pid, signal.SIGKILL)
     return pid
 
@@ -54,7 +56,7 @@ def test_a_server_ends_with_the_processes_that_it_cannot_do_without(
     with running(tmp_path, root, "--reranker=none") as server:
         server.wait_ready()
         (folder,) = server.temporary_folders()
-        kill(server, program)
+        kill(server.descendants(), program)
         assert server.process.wait(STOP_S) == 1
         server.assert_nothing_is_left(within_s=10)
         assert not folder.exists()
@@ -63,10 +65,36 @@ def test_a_server_ends_with_the_processes_that_it_cannot_do_without(
         assert last == f"error: {name} has ended, without which nothing works here; start again"
 
 
+def test_a_build_ends_with_its_ray_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    source, index, mark = tmp_path / "in.jsonl", tmp_path / "index", new_mark()
+    source.write_text("".join(f'{{"id": "p{n}", "text": "passage {n} about topic {n % 30}"}}\n' for n in range(40_000)))
+    command = [sys.executable, "-m", "jobs.build_index", f"--source={source}", f"--index={index}", "--json"]
+    command += ["--encoder=hashing:32", "--unit-passages=500", "--index-kind=flat", "--no-lexical"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {mark: "1", "PYTHONPATH": str(ROOT)}
+    build = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        wait(lambda: any(index.rglob("units/*.json")) or build.poll() is not None)
+        kill(marked(mark), "gcs/gcs_server")
+        output, errors = build.communicate(timeout=STOP_S)
+    finally:
+        for pid in marked(mark):
+            os.kill(pid, signal.SIGKILL)
+    assert build.returncode == 1
+    message = "Ray's GCS has ended, without which nothing works here; start again"
+    assert errors.splitlines()[-1] == f"error: {message}"
+    assert json.loads(output)["error"]["message"] == message
+    assert_none_is_left(mark, within_s=10)
+    again = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    summary = json.loads(again.stdout)
+    assert summary["passages"] == 40_000
+    assert summary["units_reused"] > 0
+
+
 def test_a_proxy_that_is_killed_is_started_again_and_the_server_goes_on(tmp_path: Path, root: Path) -> None:
     with running(tmp_path, root, "--reranker=none") as server:
         server.wait_ready()
-        killed = kill(server, "/haproxy")
+        killed = kill(server.descendants(), "/haproxy")
 
         def answers() -> bool:
             try:

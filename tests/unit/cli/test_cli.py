@@ -78,6 +78,17 @@ def test_guard(error: Exception, code: int, message: str, capsys: pytest.Capture
     assert json.loads(captured.out)["error"]["message"] == message
 
 
+def test_a_home_that_is_not_there_is_told_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)  # nobody's
+    with pytest.raises(SystemExit) as caught, guard():
+        Path("~/keys.txt").expanduser()
+    assert caught.value.code == 2
+    assert "set HOME or give the whole path" in capsys.readouterr().err
+
+
 def test_guard_is_silent_about_interrupts_and_exits(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught, guard():
         raise KeyboardInterrupt
