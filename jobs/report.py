@@ -74,6 +74,14 @@ class Summary:
     shards: int
     bytes: int
     recall_at_10: float | None
+    base: str | None = None
+    """Version that vectors were copied from."""
+    reused: int = 0
+    """Passages whose vectors were copied from there."""
+    embedded: int = 0
+    """Passages that were encoded."""
+    removed: int | None = None
+    """Passages of the base that are no more; None without one."""
     units: int = 0
     units_reused: int = 0
     workers: int = 0
@@ -124,6 +132,14 @@ class Summary:
             ("shards", f"{self.shards:,}"),
             ("size", format_bytes(self.bytes)),
         ]
+        if self.base is not None:
+            rows.append(
+                (
+                    "vectors",
+                    f"{self.reused:,} reused from {self.base}, {self.embedded:,} embedded; of its passages "
+                    f"{self.removed:,} removed",
+                )
+            )
         if self.recall_at_10 is not None:
             rows.append(("recall@10", f"{self.recall_at_10:.4f} of exact search"))
         rows += _gate_rows(self.gate)

@@ -22,6 +22,7 @@ from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout, versions
 from shoal.index_root.manifest import Manifest, VectorIndexInfo
 from shoal.index_root.storage import Storage
+from shoal.indexing.base import choose_base, open_base
 from shoal.indexing.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
 from shoal.indexing.lexical import describe_lexical
 from shoal.indexing.losses import BuildReport, read_report
@@ -31,6 +32,7 @@ from shoal.indexing.publish import (
     first_rejected,
     make_manifest,
     require_passages,
+    reuse_of,
     write_reports,
 )
 from shoal.indexing.recall import Tuning
@@ -88,16 +90,26 @@ class Builder:
     def build(self) -> Summary:
         """Build, verify and publish; or only activate, when the same plan has been published already."""
         plan = self.plan()
-        published = versions.find_plan(self.storage, plan.hash)
+        published = versions.find_plan(self.storage, plan.content_hash)
         if published and not self.settings.rebuild:
             self._reporter.say(f"{published} was built from the same plan: nothing to do (--rebuild builds it again)")
-            return self._finish(plan.hash, published)
+            return self._finish(plan.content_hash, published)
+        plan = self.with_base(plan)
         version, facts = self._publish(plan, published)
-        summary = self._finish(plan.hash, version, verified=bool(facts))
+        summary = self._finish(plan.content_hash, version, verified=bool(facts))
         if not facts:
             return summary
         seconds = {**self._reporter.seconds, "total": round(time.monotonic() - self._started, 3)}
         return replace(summary, **facts, passages_per_s=round(summary.passages / seconds["total"], 1), seconds=seconds)
+
+    def with_base(self, plan: Plan) -> Plan:
+        """The plan as one that copies from the current version what has not changed, where that can be done."""
+        if self.settings.reembed:
+            return plan
+        based, remark = choose_base(plan, self.storage)
+        if remark is not None:
+            self._reporter.say(remark)
+        return based
 
     def _publish(self, plan: Plan, published: str | None) -> tuple[str, dict[str, Any]]:
         """Publish what the plan says, unless another run of the same build is faster.
@@ -113,7 +125,7 @@ class Builder:
             except Exception:
                 # Two runs of one build do the same work side by side. The faster one publishes and clears the staging
                 # area; one that started at the same moment may have put its plan in the place of ours.
-                other = versions.find_plan(self.storage, plan.hash)
+                other = versions.find_plan(self.storage, plan.content_hash)
                 if other is not None and other != published:
                     self._reporter.say(f"another run of this build has published {other}")
                     return other, {}
@@ -188,6 +200,7 @@ class Builder:
             with self._reporter.stage("tokens"):
                 run(tasks.learn_codec, self.settings, self.settings.index, plan.hash, **self.workers.options)
         codec = codec_digest(plan, self.storage)
+        self._check_base(plan)
         with self._reporter.stage("embed", len(plan.units)) as stage:
             with ThreadPoolExecutor(_READERS) as pool:
                 units = iter(committed_units(self.storage, plan.hash))
@@ -207,6 +220,23 @@ class Builder:
                 for unit in embed(self.settings, plan, self.storage, missing, self.workers, tally, self._busy):
                     stage.advance(int(tally.passages[unit]))
         return tally, reused
+
+    def _check_base(self, plan: Plan) -> None:
+        """Read what is copied from once, before damage is copied too. Raises CorruptIndex, and Conflict if gone."""
+        base = open_base(plan, self.storage)
+        if base is None or len(committed_units(self.storage, plan.hash)) == len(plan.units):
+            return
+        problems: list[str] = []
+        with self._reporter.stage("base", base.shards, "shards") as stage:
+            calls = ((self.settings.index, plan.hash, shard) for shard in range(base.shards))
+            for found in spread(tasks.check_base, calls, self._limit, num_cpus=1):
+                problems += found
+                stage.advance()
+        if problems:
+            raise CorruptIndex(
+                f"vectors cannot be copied from {plan.base}: {problems[0]}; restore it, or embed every passage with "
+                "--reembed"
+            )
 
     def _index(self, plan: Plan, tally: Tally) -> tuple[list[ShardCommit], VectorIndexInfo]:
         """Train if the kind needs it, index every shard, and tune the search over all of them."""
@@ -269,7 +299,7 @@ class Builder:
                 "command again to index these shards anew"
             )
 
-    def _finish(self, plan_hash: str, version: str, verified: bool = False) -> Summary:
+    def _finish(self, content_hash: str, version: str, verified: bool = False) -> Summary:
         """Make a published version current if that is wanted, and clear the staging area of its build."""
         manifest = versions.read_manifest(self.storage, version)
         report = read_report(self.storage, manifest)
@@ -284,19 +314,11 @@ class Builder:
                 message = f"{version} is published, but not current: {error.message}; run the same command again"
                 raise type(error)(message, retry_after_s=error.retry_after_s) from error
         self._note_refusal(version, losses, verdict)
-        # A rebuild that was interrupted keeps its own plan, for the next --rebuild.
-        staged = self._staging(plan_hash)
-        if staged is None or staged.version == version:
-            try:
-                versions.discard_staging(self.storage, plan_hash)
-            except ShoalError as error:
-                self._reporter.say(
-                    f"staging is not cleared: {error.message}; `shoal index prune` removes what is idle for days"
-                )
+        self._clear_staging(content_hash, version)
         return Summary(
             index=self.storage.uri,
             version=version,
-            plan=plan_hash,
+            plan=content_hash,
             built=False,
             activated=active_version(self.storage) == version,
             passages=manifest.counts.passages,
@@ -310,6 +332,7 @@ class Builder:
             left_out=report.left_out,
             files_left_out=report.files_left_out,
             remarks=report.remarks,
+            **reuse_of(manifest),
         )
 
     def _note_refusal(self, version: str, losses: Losses, verdict: Verdict | None) -> None:
@@ -333,6 +356,24 @@ class Builder:
         share = report.share(manifest.counts)
         refused = share > self.settings.max_lost and active_version(self.storage) != manifest.version
         return Losses(round(share, 4), self.settings.max_lost, refused, report.lost)
+
+    def _clear_staging(self, content_hash: str, version: str) -> None:
+        """Remove what is staged for a version that is published.
+
+        A rebuild that was interrupted keeps its own plan, for the next --rebuild. Builds of one content from several
+        bases have folders of their own, whose names begin alike.
+        """
+        try:
+            for name in self.storage.list(layout.STAGING):
+                staged = self._staging(name) if name[:8] == content_hash[:8] else None
+                if staged is not None and staged.version == version:
+                    versions.discard_staging(self.storage, name)
+            if self._staging(content_hash) is None:
+                versions.discard_staging(self.storage, content_hash)
+        except ShoalError as error:
+            self._reporter.say(
+                f"staging is not cleared: {error.message}; `shoal index prune` removes what is idle for days"
+            )
 
     def _judge(self, manifest: Manifest) -> Verdict | None:
         """Hold a published version against the gate; None without one, or if it is current already."""

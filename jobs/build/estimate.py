@@ -12,9 +12,13 @@ from jobs.report import span
 from jobs.session import run
 from shoal.capacity.planner import sizes
 from shoal.index_root import versions
-from shoal.indexing.plan import Plan
+from shoal.index_root.storage import Storage
+from shoal.indexing.base import open_base
+from shoal.indexing.plan import UNIT_PASSAGES, Plan
+from shoal.indexing.sample import stratified
 from shoal.indexing.unit_input import read_unit
 from shoal.late.codec import code_width
+from shoal.shard.documents import document_digests
 from shoal.sources import Rejected
 from shoal.sources.listing import describe_left_out
 from shoal.system.terminal import format_bytes, printable
@@ -23,6 +27,8 @@ TOKEN_BYTES = 4.5
 """Bytes of text for each token whose vector is stored, about; English, by a tokeniser of word pieces."""
 SAMPLE = 256
 """Passages that are really encoded for the estimate of time."""
+UNITS = 8
+"""Units from all over the input whose passages are looked up in the base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +54,16 @@ class Estimate:
     unit_bytes: int
     """Passages and vectors of one unit: what a worker holds besides its model."""
     embed_seconds: float | None
-    """From the measured speed of one worker; None when no passage could be read, or the input brings its vectors."""
+    """From the measured speed of one worker, for the passages that are not copied; None when no passage could be read,
+    or the input brings its vectors."""
     published: str | None
     """Version that has been built from this plan already."""
     files_left_out: dict[str, int] = field(default_factory=dict)
     """Files of the source that are no input, by what they are."""
+    base: str | None = None
+    """Version that vectors are copied from."""
+    reused: int = 0
+    """Passages whose vectors are copied from there, about."""
 
     @property
     def title(self) -> str:
@@ -78,6 +89,7 @@ class Estimate:
                 f"{format_bytes(self.resident_bytes)} of it in memory",
             ),
             ("disk", f"{format_bytes(self.disk_bytes)} in the index root while building"),
+            *([("reused", f"about {self.reused:,} vectors of {self.base}")] if self.base is not None else []),
             ("embedding", "time unknown" if self.embed_seconds is None else f"about {span(self.embed_seconds)}"),
             *([("published", f"{self.published} has this plan: nothing to do")] if self.published else []),
         ]
@@ -85,7 +97,7 @@ class Estimate:
 
 def estimate(builder: Builder) -> Estimate:
     """Plan, and encode a small sample on a worker to learn its speed."""
-    plan, settings = builder.plan(), builder.settings
+    plan, settings = builder.with_base(builder.plan()), builder.settings
     texts = [] if plan.source.vectors_field else list(islice(_texts(plan, builder), SAMPLE))
     speed = run(tasks.encode_speed, settings, texts, **builder.workers.options) if texts else None
     text_bytes = plan.unit_bytes / plan.unit_records
@@ -95,9 +107,10 @@ def estimate(builder: Builder) -> Estimate:
         token_bytes = tokens * code_width(plan.late.late_dims, plan.late.late_bits)
     each = sizes(plan.index.index_kind, plan.encoder.dim, text_bytes, plan.lexical.lexical, token_bytes)
     passages = plan.estimated_passages
+    reused = round(passages * _reused_share(plan, builder.storage))
     return Estimate(
         index=builder.storage.uri,
-        plan=plan.hash,
+        plan=plan.content_hash,
         files=len(plan.files),
         input_bytes=sum(file.bytes for file in plan.files),
         passages=passages,
@@ -110,10 +123,33 @@ def estimate(builder: Builder) -> Estimate:
         resident_bytes=math.ceil(passages * each.resident / plan.shards),
         disk_bytes=math.ceil(passages * (each.stored + each.staged)),
         unit_bytes=math.ceil(passages * each.staged / max(plan.estimated_units, 1)),
-        embed_seconds=None if speed is None else round(passages / (speed * builder.workers.count), 1),
-        published=versions.find_plan(builder.storage, plan.hash),
+        embed_seconds=None if speed is None else round((passages - reused) / (speed * builder.workers.count), 1),
+        published=versions.find_plan(builder.storage, plan.content_hash),
         files_left_out=plan.left_out,
+        base=plan.base,
+        reused=reused,
     )
+
+
+def _reused_share(plan: Plan, storage: Storage) -> float:
+    """Share of the passages that the base holds, of some units from all over the input.
+
+    Of an input that has to be spooled first, of the passages at its beginning.
+    """
+    base = open_base(plan, storage)
+    if base is None:
+        return 0.0
+    units = (
+        [plan.head] if plan.pending else [plan.units[number] for number in stratified(len(plan.units), UNITS, seed=5)]
+    )
+    seen = copied = 0
+    for unit in units:
+        items = (item[1] for item in read_unit(plan, unit, storage) if not isinstance(item, Rejected))
+        passages = list(islice(items, UNIT_PASSAGES))
+        documents = document_digests(plan.document(passage.id) for passage in passages)
+        seen += len(passages)
+        copied += len(base.look_up(documents, passages).places)
+    return copied / max(seen, 1)
 
 
 def _texts(plan: Plan, builder: Builder) -> Iterator[str]:

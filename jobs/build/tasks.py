@@ -20,6 +20,7 @@ from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout
 from shoal.index_root.storage import Storage
 from shoal.indexes import index_kind
+from shoal.indexing.base import check_shard, open_base
 from shoal.indexing.commits import Counts, read_shard_commit
 from shoal.indexing.embed import embed_unit, require_tokens
 from shoal.indexing.lexical import merge_shards
@@ -27,7 +28,7 @@ from shoal.indexing.plan import Plan
 from shoal.indexing.sample import sample_vectors
 from shoal.indexing.shards import count_shard, index_shard
 from shoal.indexing.spool import spool_file
-from shoal.indexing.tokens import read_codec, token_width, train_codec
+from shoal.indexing.tokens import inherit_codec, read_codec, token_width, train_codec
 from shoal.indexing.verify import verify_shard
 from shoal.metadata import FieldTypes
 from shoal.records import FloatArray
@@ -115,6 +116,7 @@ class Embedder:
         encoder = load_encoder(settings)
         self._encoder = BusyEncoder(encoder)
         self._codec = read_codec(self._plan, self._storage) if self._plan.stores_tokens else None
+        self._base = open_base(self._plan, self._storage)
         self._worker = uuid.uuid4().hex
         mine, planned = encoder.fingerprint(), self._plan.encoder
         if not mine.matches(planned) or mine.dtype != planned.dtype:
@@ -130,7 +132,8 @@ class Embedder:
         """Embed the unit whose number is the only item of the batch, and tell its counts."""
         (unit,) = batch["item"].tolist()
         started, busy_s = time.time(), self._encoder.busy_s
-        commit = embed_unit(self._plan, self._plan.units[unit], self._encoder, self._storage, self._codec)
+        plan, storage = self._plan, self._storage
+        commit = embed_unit(plan, plan.units[unit], self._encoder, storage, self._codec, self._base)
         return {
             "unit": [unit],
             "lines": [commit.lines],
@@ -173,9 +176,19 @@ def spool(root: str, plan: Plan, file: int) -> None:
 
 @retry_on_unavailable
 def learn_codec(settings: BuildSettings, root: str, plan_hash: str) -> None:
-    """Learn how token vectors are reduced, where workers encode, once for the whole build."""
+    """Learn how token vectors are reduced, where workers encode, once for the whole build, or take that over."""
     plan, storage = read_plan(root, plan_hash)
-    train_codec(plan, load_encoder(settings), storage)
+    if plan.base is None:
+        train_codec(plan, load_encoder(settings), storage)
+    else:
+        inherit_codec(plan, storage)
+
+
+@retry_on_unavailable
+def check_base(root: str, plan_hash: str, shard: int) -> list[str]:
+    """Compare what is copied from one shard of the base with its checksums. Returns the problems."""
+    plan, storage = read_plan(root, plan_hash)
+    return check_shard(plan, shard, storage)
 
 
 def index_gpus(name: str, gpus: float) -> float:

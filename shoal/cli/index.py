@@ -233,11 +233,18 @@ def _facts(manifest: "Manifest", state: str | None, report: "BuildReport") -> li
     sizes = [shard.count for shard in manifest.shards]
     recall = "not measured" if index.recall_at_10 is None else f"{index.recall_at_10:.4f}"
     latency = "" if index.latency_ms is None else f", {index.latency_ms:.2f} ms a query in one shard"
-    settings = ", ".join(f"{name}={value}" for name, value in manifest.build.items() if value not in (None, ""))
+    chosen = {name: value for name, value in manifest.build.items() if name != "base" and value not in (None, "")}
+    settings = ", ".join(f"{name}={value}" for name, value in chosen.items())
+    base = manifest.build.get("base")
     return [
         ("version", f"{manifest.version} ({state})" if state else manifest.version),
         ("created", manifest.created_at),
         ("passages", f"{counts.passages:,} of {counts.input:,} records"),
+        *(
+            [("copied from", f"{base['version']}: {base['reused']:,} reused, {base['embedded']:,} embedded")]
+            if base
+            else []
+        ),
         ("left out", f"{counts.duplicates:,} duplicates, {counts.rejected:,} rejected"),
         *_left_out(report),
         (

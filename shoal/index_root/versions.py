@@ -324,22 +324,23 @@ def rollback(storage: Storage) -> Current:
 def prune(storage: Storage, keep: int, idle_s: float = IDLE_S) -> list[str]:
     """Remove old versions and what dead builds left; return the versions, oldest first. Nothing else is touched.
 
-    Kept are the current and the previous version, the newest `keep` published ones, and every version of a build that
-    is in staging: it may be about to be made current. A build in staging is dead, and goes too, when nothing was
-    written there for `idle_s` seconds.
+    Kept are the current and the previous version, the newest `keep` published ones, every version of a build that is
+    in staging, which may be about to be made current, and those that such builds copy from. A build in staging is
+    dead, and goes too, when nothing was written there for `idle_s` seconds.
     """
     if keep < 0:
         raise InvalidArgument(f"keep must be >= 0, got {keep}", param="keep")
     # In this order: a build that ends meanwhile is seen in staging, or else what it published and made current is.
     names = list(storage.list(layout.VERSIONS))
-    running = set()
+    running, bases = set(), set()
     for plan in storage.list(layout.STAGING):
         if storage.idle_s(layout.staging_dir(plan)) < idle_s:
             running.add(plan[:_PLAN_LETTERS])
+            bases.add(_base(storage, plan))
         else:
             discard_staging(storage, plan)
     published = list_versions(storage)
-    kept = {*published[max(0, len(published) - keep) :], *_in_use(storage)}
+    kept = {*published[max(0, len(published) - keep) :], *_in_use(storage), *bases}
     removed = []
     for version in names:
         build = _MADE.fullmatch(version)
@@ -349,6 +350,16 @@ def prune(storage: Storage, keep: int, idle_s: float = IDLE_S) -> list[str]:
         if _remove(storage, version):
             removed.append(version)
     return removed
+
+
+def _base(storage: Storage, plan: str) -> str | None:
+    """Version that a build in staging copies vectors from; None if it copies none, or has not begun."""
+    try:
+        body = json.loads(storage.read(layout.plan(plan)))
+    except (NotFound, ValueError):
+        return None
+    base = body.get("base") if isinstance(body, dict) else None
+    return base if isinstance(base, str) else None
 
 
 def _in_use(storage: Storage) -> set[str]:

@@ -8,9 +8,20 @@ import importlib
 import pkgutil
 from typing import cast
 
-from shoal.indexes._contract import Effort, IndexKind, ShardIndex, exact_path
+from shoal.indexes._contract import Effort, IndexKind, Precision, ShardIndex, exact_path
 
-__all__ = ["Effort", "IndexKind", "ShardIndex", "check", "exact_path", "gives_vectors", "index_kind", "kinds"]
+__all__ = [
+    "Effort",
+    "IndexKind",
+    "Precision",
+    "ShardIndex",
+    "check",
+    "exact_path",
+    "gives_vectors",
+    "index_kind",
+    "kinds",
+    "precision",
+]
 _FACTORY = "factory"
 """The module that handles FAISS factory strings; it is no kind itself."""
 
@@ -33,6 +44,11 @@ def index_kind(name: str) -> IndexKind:
 def check(name: str, dim: int, search: str = "") -> None:
     """Raise InvalidArgument unless an index of this kind, dimension and search can be made. Needs no data."""
     index_kind(name).check(name, dim, search)
+
+
+def precision(name: str, dim: int) -> Precision | None:
+    """How exactly indexes of this kind and dimension keep each vector; None when only an approximation is left."""
+    return index_kind(name).precision(name, dim)
 
 
 def gives_vectors(name: str, dim: int) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import InvalidArgument
 from shoal.indexes import _exact, _faiss, factory
-from shoal.indexes._contract import ShardIndex, exact_path
+from shoal.indexes._contract import Precision, ShardIndex, exact_path
 from shoal.records import FloatArray
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ class Composed:
         """Raise InvalidArgument for search parameters that the kind does not have."""
         self._split(search)
         factory.check(self._describe(dim, _SAMPLE), dim, self._split(search)[0])
+
+    def precision(self, name: str, dim: int) -> Precision | None:
+        """That of the vectors beside an exact kind, or else that of the index."""
+        return "float16" if self._exact else factory.precision(self._describe(dim, 10_000), dim)
 
     def train(self, sample: FloatArray, settings: "IndexSettings", threads: int) -> bytes:
         """Train on float32 (n, dim), which also decides how many lists there are."""

@@ -3,12 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from shoal.records import FloatArray, RowArray
 
 if TYPE_CHECKING:
     from shoal.settings import IndexSettings
+
+
+Precision = Literal["float32", "float16"]
+"""How exactly an index gives back the vectors that it was built from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,13 @@ class IndexKind(Protocol):
 
     def check(self, name: str, dim: int, search: str) -> None:
         """Raise InvalidArgument if no index of this kind, dimension and search parameters can be made."""
+        ...
+
+    def precision(self, name: str, dim: int) -> Precision | None:
+        """How exactly the index, or the file beside it, keeps each vector; None when only an approximation is left.
+
+        A later build copies vectors of the first two and computes the others anew.
+        """
         ...
 
     def train(self, sample: FloatArray, settings: "IndexSettings", threads: int) -> bytes | None:

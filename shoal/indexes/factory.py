@@ -11,6 +11,7 @@ import numpy as np
 
 from shoal.errors import InvalidArgument
 from shoal.indexes import _faiss, _gpu
+from shoal.indexes._contract import Precision
 from shoal.records import FloatArray
 
 if TYPE_CHECKING:
@@ -27,6 +28,15 @@ def check(name: str, dim: int, search: str) -> None:
 def gives_vectors(name: str, dim: int) -> bool:
     """Whether an index of this kind can give vectors back. Raises InvalidArgument as `check` does."""
     return _faiss.gives_vectors(_faiss.create(name, dim, ""))
+
+
+def precision(name: str, dim: int) -> Precision | None:
+    """The vectors are kept as they are, unless codes take their place or a transform comes before.
+
+    Raises InvalidArgument as `check` does.
+    """
+    index = faiss.downcast_index(_faiss.create(name, dim, ""))
+    return "float32" if isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexHNSWFlat) else None
 
 
 def train(sample: FloatArray, settings: "IndexSettings", threads: int) -> bytes:

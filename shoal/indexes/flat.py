@@ -9,6 +9,7 @@ import numpy as np
 
 from shoal.errors import InvalidArgument
 from shoal.indexes import _faiss
+from shoal.indexes._contract import Precision
 from shoal.records import FloatArray
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ def check(name: str, dim: int, search: str) -> None:
         raise InvalidArgument(
             f"index_search: {name!r} has no search parameters, got {search!r}; leave it empty", param="index_search"
         )
+
+
+def precision(name: str, dim: int) -> Precision:
+    """The vectors are kept as they are."""
+    return "float32"
 
 
 def train(sample: FloatArray, settings: "IndexSettings", threads: int) -> None:

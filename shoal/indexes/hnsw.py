@@ -5,4 +5,4 @@ from shoal.indexes._composed import Composed
 _KIND = Composed(lambda dim, sample: "HNSW32,Flat", "efSearch=64", exact=False)
 
 TRAINED, EXACT = True, False
-check, train, build, open = _KIND.check, _KIND.train, _KIND.build, _KIND.open
+check, precision, train, build, open = _KIND.check, _KIND.precision, _KIND.train, _KIND.build, _KIND.open

@@ -6,4 +6,4 @@ from shoal.indexes._composed import Composed
 _KIND = Composed(lambda dim, sample: f"IVF{lists(sample)},Flat", "nprobe=32", exact=False)
 
 TRAINED, EXACT = True, False
-check, train, build, open = _KIND.check, _KIND.train, _KIND.build, _KIND.open
+check, precision, train, build, open = _KIND.check, _KIND.precision, _KIND.train, _KIND.build, _KIND.open

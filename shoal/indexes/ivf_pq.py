@@ -10,4 +10,4 @@ _KIND = Composed(
 )
 
 TRAINED, EXACT = True, True
-check, train, build, open = _KIND.check, _KIND.train, _KIND.build, _KIND.open
+check, precision, train, build, open = _KIND.check, _KIND.precision, _KIND.train, _KIND.build, _KIND.open

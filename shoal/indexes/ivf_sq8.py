@@ -6,4 +6,4 @@ from shoal.indexes._composed import Composed
 _KIND = Composed(lambda dim, sample: f"IVF{lists(sample)},SQ8", "nprobe=32,refine=2", exact=True)
 
 TRAINED, EXACT = True, True
-check, train, build, open = _KIND.check, _KIND.train, _KIND.build, _KIND.open
+check, precision, train, build, open = _KIND.check, _KIND.precision, _KIND.train, _KIND.build, _KIND.open

@@ -6,4 +6,4 @@ from shoal.indexes._composed import Composed
 _KIND = Composed(lambda dim, sample: f"RR{dim},IVF{lists(sample)},RaBitQ", "nprobe=32,refine=16", exact=True)
 
 TRAINED, EXACT = True, True
-check, train, build, open = _KIND.check, _KIND.train, _KIND.build, _KIND.open
+check, precision, train, build, open = _KIND.check, _KIND.precision, _KIND.train, _KIND.build, _KIND.open

@@ -87,6 +87,10 @@ class ShardCommit(Record):
     entry: ShardEntry
     duplicates: int
     text_bytes: int
+    known: int = 0
+    """Passages whose ids the base of the build holds; 0 without one."""
+    reused: int = 0
+    """Passages whose vectors were copied from there."""
     codec: str | None = None
     """As in `UnitCommit`."""
     trials: list[Trial]
@@ -110,6 +114,7 @@ class Tally:
 
     done: bool (units,). lines, passages, rejected: int64 (units,), 0 for a unit that is not embedded yet.
     shard_rows, shard_passages, shard_duplicates: int64 (shards,); rows = passages + duplicates once a shard is indexed.
+    known, reused: int64 (shards,), of the passages, as in `ShardCommit`.
     """
 
     def __init__(self, units: int, shards: int) -> None:
@@ -122,6 +127,8 @@ class Tally:
         self.shard_rows: Counts = np.zeros(shards, np.int64)
         self.shard_passages: Counts = np.zeros(shards, np.int64)
         self.shard_duplicates: Counts = np.zeros(shards, np.int64)
+        self.known: Counts = np.zeros(shards, np.int64)
+        self.reused: Counts = np.zeros(shards, np.int64)
 
     def add_unit(
         self,
@@ -149,6 +156,8 @@ class Tally:
         """Count one indexed shard."""
         self.shard_passages[commit.entry.shard] = commit.entry.count
         self.shard_duplicates[commit.entry.shard] = commit.duplicates
+        self.known[commit.entry.shard] = commit.known
+        self.reused[commit.entry.shard] = commit.reused
 
 
 def committed_units(storage: Storage, plan_hash: str) -> list[int]:

@@ -11,14 +11,16 @@ from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout
 from shoal.index_root.storage import Storage
+from shoal.indexing.base import Base, Copies
 from shoal.indexing.commits import RejectedRecord, UnitCommit, read_unit_commit
-from shoal.indexing.plan import Plan, Unit, shard_of
+from shoal.indexing.plan import Plan, Unit
 from shoal.indexing.unit_input import read_unit
-from shoal.indexing.units import write_unit
+from shoal.indexing.units import KNOWN, REUSED, write_unit
 from shoal.late.codec import Codec, Codes
 from shoal.late.writer import column_of
 from shoal.metadata import Observed
 from shoal.records import FloatArray, Passage, RowArray
+from shoal.shard.documents import Digests, document_digests
 from shoal.shard.passages import to_batch
 from shoal.sources import Rejected
 
@@ -45,22 +47,29 @@ TOKEN_BYTES = 128 * 2**20
 
 
 def embed_unit(
-    plan: Plan, unit: Unit, encoder: PassageEncoder, storage: Storage, codec: Codec | None = None
+    plan: Plan,
+    unit: Unit,
+    encoder: PassageEncoder,
+    storage: Storage,
+    codec: Codec | None = None,
+    base: Base | None = None,
 ) -> UnitCommit:
     """Embed one unit and commit it; a unit that is committed already is only looked up.
 
-    The result depends on the plan and the encoder alone. Raises what a `PassageReader` raises too.
+    The result depends on the plan, its base and the encoder alone. Raises what a `PassageReader` raises too.
 
     Args:
         plan: What is built.
         unit: One of its units.
-        encoder: Encodes the texts; it is not asked for vectors that the source brings.
+        encoder: Encodes the texts; it is not asked for vectors that the source brings or the base holds.
         storage: The index root.
         codec: Rounds the token vectors, for a plan that stores them. A unit that another codec has rounded is embedded
             anew: two runs of one build may have learned one each.
+        base: The version that the plan copies from, if it does.
 
     Raises:
         InvalidArgument: Token vectors are wanted of an encoder that has none.
+        Conflict: The base was removed meanwhile.
     """
     files = layout.unit_commit(plan.hash, unit.number), layout.unit_data(plan.hash, unit.number)
     digest = None if codec is None else codec.digest
@@ -70,15 +79,17 @@ def embed_unit(
             return commit
     reader = read_unit(plan, unit, storage)
     records, passages, rejected = _read_all(reader)
-    vectors, tokens, reason = _vectors_of(plan, passages, encoder, codec)
+    documents = document_digests(plan.document(passage.id) for passage in passages)
+    copies = None if base is None else base.look_up(documents, passages)
+    vectors, tokens, reason = _vectors_of(plan, passages, encoder, codec, copies)
     finite = np.isfinite(vectors).all(axis=1)
     for row in np.flatnonzero(~finite):
         rejected.append(Rejected(records[row], reason, passages[row].id))
 
-    order, rows = _grouped_by_shard(plan, passages, np.flatnonzero(finite))
+    order, rows = _grouped_by_shard(documents, plan.shards, np.flatnonzero(finite))
     with storage.scratch(layout.scratch(plan.hash)) as folder:
         path = folder / "unit.arrow"
-        batch = to_batch(passages).take(pa.array(order))
+        batch = _to_batch(passages, copies).take(pa.array(order))
         column = None if tokens is None else column_of([tokens[row] for row in order])
         write_unit(path, batch, np.asarray(records, np.int64)[order], vectors[order], rows, column, digest)
         storage.put(path, layout.unit_data(plan.hash, unit.number))
@@ -111,13 +122,21 @@ def _read_all(
     return records, passages, rejected
 
 
-def _grouped_by_shard(plan: Plan, passages: Sequence[Passage], kept: RowArray) -> tuple[RowArray, RowArray]:
-    """Positions of the passages that are kept, int64 (k,), shard by shard, and how many each shard has (shards,)."""
-    documents = (plan.document(passage.id) for passage in passages)
-    shards = np.fromiter((shard_of(document, plan.shards) for document in documents), np.int64, len(passages))
+def _grouped_by_shard(documents: Digests, count: int, kept: RowArray) -> tuple[RowArray, RowArray]:
+    """Positions of the passages that are kept, int64 (k,), shard by shard, and how many each shard has, (count,)."""
+    shards = (documents % np.uint64(count)).astype(np.int64)
     # Stable: within a shard the input order stays, and with it which of several equal ids is the first.
     order = kept[np.argsort(shards[kept], kind="stable")]
-    return order, np.bincount(shards[kept], minlength=plan.shards)
+    return order, np.bincount(shards[kept], minlength=count)
+
+
+def _to_batch(passages: Sequence[Passage], copies: Copies | None) -> pa.RecordBatch:
+    """The passages, with what they have to do with the base if there is one."""
+    batch = to_batch(passages)
+    if copies is None:
+        return batch
+    columns = [*batch.columns, pa.array(copies.known), pa.array(copies.copied)]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema([*batch.schema, KNOWN, REUSED]))
 
 
 def _observed(passages: Sequence[Passage], kept: RowArray) -> Observed:
@@ -129,18 +148,34 @@ def _observed(passages: Sequence[Passage], kept: RowArray) -> Observed:
 
 
 def _vectors_of(
-    plan: Plan, passages: Sequence[Passage], encoder: PassageEncoder, codec: Codec | None
+    plan: Plan, passages: Sequence[Passage], encoder: PassageEncoder, codec: Codec | None, copies: Copies | None
 ) -> tuple[FloatArray, list[Codes] | None, str]:
     """Vectors of passages, float32 (n, dim), codes of their tokens if they are kept, and why one is not finite."""
+    reason = "text: its vector is not finite; check the encoder and its dtype"
     if plan.source.vectors_field is not None:
         field = plan.source.vectors_field
         reason = f"the vector field {field!r} is zero or holds a number that is not finite"
         return _normalised(passages, plan.encoder.dim), None, reason
-    texts = [passage.content for passage in passages]
-    reason = "text: its vector is not finite; check the encoder and its dtype"
+    if copies is None:
+        return *_encoded(plan, [passage.content for passage in passages], encoder, codec), reason
+    vectors = np.empty((len(passages), plan.encoder.dim), np.float32)
+    vectors[copies.places] = copies.vectors
+    codes = dict(zip(copies.places.tolist(), copies.codes, strict=False))
+    rest = np.flatnonzero(~copies.copied)
+    if len(rest):
+        texts = [passages[place].content for place in rest.tolist()]
+        vectors[rest], tokens = _encoded(plan, texts, encoder, codec)
+        codes.update(zip(rest.tolist(), tokens or (), strict=False))
+    return vectors, None if codec is None else [codes[place] for place in range(len(passages))], reason
+
+
+def _encoded(
+    plan: Plan, texts: Sequence[str], encoder: PassageEncoder, codec: Codec | None
+) -> tuple[FloatArray, list[Codes] | None]:
+    """Vectors of texts, float32 (n, dim), and codes of their tokens if these are kept."""
     if codec is None:
-        return encoder.encode_passages(texts), None, reason
-    return *encode_with_tokens(encoder, texts, plan.encoder, codec), reason
+        return encoder.encode_passages(texts), None
+    return encode_with_tokens(encoder, texts, plan.encoder, codec)
 
 
 def _rejected_records(rejected: Sequence[Rejected]) -> list[RejectedRecord]:

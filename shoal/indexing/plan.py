@@ -24,6 +24,7 @@ from shoal.indexes import gives_vectors
 from shoal.indexes._auto import AUTO, choose
 from shoal.indexing.source_options import TEXT_CHARACTERS, resolve_source
 from shoal.settings import BuildSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
+from shoal.shard.documents import document_digests
 from shoal.sources.files import InputFile
 from shoal.sources.listing import find_input, remarks_on
 from shoal.sources.sampling import Sample, measure
@@ -68,7 +69,14 @@ class Plan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     hash: str
-    """16 hex digits over all that decides the content of the index: two plans with one hash give the same shards."""
+    """16 hex digits over `content_hash` and `base`, with the first 8 digits of the former; names the staging folder."""
+    content_hash: str = ""
+    """16 hex digits over all that decides the content of the index: two plans that share it give the same shards, but
+    for the last bits of vectors that are copied. Empty in a plan that an older Shoal has left in staging."""
+    base: str | None = None
+    """Version that vectors of unchanged texts are copied from."""
+    base_passages: int = 0
+    """Passages of that version."""
     version: str
     """Name of the index version to be published; versions sort by time."""
     created_at: str
@@ -178,7 +186,16 @@ class Plan(BaseModel):
         """Return this plan for where input and model lie now, as another plan of the same hash has found them."""
         files = [file.model_copy(update={"uri": other.uri}) for file, other in zip(self.files, now.files, strict=True)]
         moved = {"files": files, "source": now.source, "encoder": now.encoder, "left_out": now.left_out}
-        return self.model_copy(update=moved)
+        return self.model_copy(update={**moved, "content_hash": now.content_hash})
+
+    def with_base(self, version: str, passages: int) -> "Plan":
+        """Return this plan as one that copies from a version of so many passages.
+
+        It has a staging folder of its own: what was embedded beside copies from another version is not mixed with it.
+        """
+        digest = hashlib.sha256(f"{self.content_hash} {version}".encode()).hexdigest()
+        changes = {"base": version, "base_passages": passages, "hash": self.content_hash[:8] + digest[:8]}
+        return self.model_copy(update=changes)
 
     def to_bytes(self) -> bytes:
         """Serialise."""
@@ -297,12 +314,12 @@ def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings,
         encoder=fingerprint,
     )
     digest = _hash(plan, sample.digest)
-    return plan.model_copy(update={"hash": digest, "version": make_version(now, digest)})
+    return plan.model_copy(update={"hash": digest, "content_hash": digest, "version": make_version(now, digest)})
 
 
 def shard_of(document: str, shards: int) -> int:
     """Return the shard of a document: the first 8 bytes of BLAKE2b of its id, little endian, modulo `shards`."""
-    return int.from_bytes(hashlib.blake2b(document.encode(), digest_size=8).digest(), "little") % shards
+    return int(document_digests([document])[0]) % shards
 
 
 def _hash(plan: Plan, sampled: str) -> str:

@@ -132,7 +132,7 @@ def make_manifest(
     )
     return Manifest(
         version=plan.version,
-        plan=plan.hash,
+        plan=plan.content_hash,
         created_at=plan.created_at,
         encoder=plan.encoder,
         dim=plan.encoder.dim,
@@ -146,5 +146,36 @@ def make_manifest(
         ),
         statistics=CorpusStatistics(text_bytes=text_bytes, mean_text_bytes=round(text_bytes / passages, 3)),
         fields=field_types(plan, tally),
-        build=plan.settings,
+        build={**plan.settings, **_reuse(plan, tally)},
     )
+
+
+def reuse_of(manifest: Manifest) -> dict[str, Any]:
+    """What a version took over from an earlier one: `base` (its name, or None), `reused`, `embedded` and `removed`.
+
+    reused, embedded: passages whose vectors were copied or computed. removed: passages of the base that are no more;
+    None without a base.
+    """
+    base = manifest.build.get("base") or {}
+    given = manifest.build.get("vectors_field") is not None
+    return {
+        "base": base.get("version"),
+        "reused": base.get("reused", 0),
+        "embedded": base.get("embedded", 0 if given else manifest.counts.passages),
+        "removed": base.get("removed"),
+    }
+
+
+def _reuse(plan: Plan, tally: Tally) -> dict[str, Any]:
+    """What was copied from an earlier version, for the manifest; nothing if the plan copies from none."""
+    if plan.base is None:
+        return {}
+    passages, known, reused = (int(counts.sum()) for counts in (tally.shard_passages, tally.known, tally.reused))
+    return {
+        "base": {
+            "version": plan.base,
+            "reused": reused,
+            "embedded": passages - reused,
+            "removed": plan.base_passages - known,
+        }
+    }

@@ -1,6 +1,9 @@
 """Index: the rows of one shard, out of all unit files, become the shard's folder in the new version."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pyarrow as pa
 
 from shoal.errors import Conflict
 from shoal.index_root import layout
@@ -13,13 +16,17 @@ from shoal.indexing.plan import Plan
 from shoal.indexing.recall import ExactSearch, attempt
 from shoal.indexing.shard_rows import ShardRows
 from shoal.indexing.tokens import read_codec
+from shoal.indexing.units import KNOWN, REUSED
 from shoal.late.codec import Codec
 from shoal.late.writer import TokenWriter
 from shoal.lexical.analyzer import Analyzer
 from shoal.lexical.statistics import count_terms
 from shoal.metadata import FieldTypes
 from shoal.records import FloatArray
+from shoal.shard.documents import DocumentWriter
 from shoal.shard.writer import write_shard
+
+Blocks = Iterator[tuple[pa.RecordBatch, FloatArray]]
 
 SEARCH_BYTES = 32 * 2**20
 """Most bytes of a flat index that the measurement of recall holds in memory at once."""
@@ -49,9 +56,9 @@ def index_shard(
     if commit := _stored(plan, shard, storage, digest, len(queries)):
         return commit
     rows = ShardRows.read(plan, shard, storage)
-    exact = ExactSearch(queries)
+    exact, reuse = ExactSearch(queries), ReuseCount()
     with storage.scratch(layout.scratch(plan.hash)) as folder:
-        entry = _write_files(rows, folder, exact, codec, threads, fields)
+        entry = _write_files(rows, folder, lambda blocks: reuse.tee(exact.tee(blocks)), codec, threads, fields)
         text_bytes = ShardInfo.model_validate_json((folder / "shard" / layout.SHARD).read_bytes()).text_bytes
         trials = _measure(plan, folder / "shard" / layout.VECTORS, exact, threads)
         # Indexing takes long: another run may have been faster, and what it has published is never changed.
@@ -69,6 +76,8 @@ def index_shard(
         entry=entry,
         duplicates=len(rows.duplicates),
         text_bytes=text_bytes,
+        known=reuse.known,
+        reused=reuse.reused,
         codec=digest,
         trials=trials,
     )
@@ -89,16 +98,36 @@ def count_shard(plan: Plan, shard: int, storage: Storage) -> None:
         storage.put(folder / "terms.arrow", layout.shard_terms(plan.hash, shard))
 
 
+class ReuseCount:
+    """Counts passages that the base of a build knows, and those whose vectors were copied, while they stream by."""
+
+    def __init__(self) -> None:
+        self.known = self.reused = 0
+
+    def tee(self, blocks: Blocks) -> Blocks:
+        """Hand blocks through and count their columns KNOWN and REUSED, where they have them."""
+        for batch, vectors in blocks:
+            if REUSED.name in batch.schema.names:
+                self.known += batch.column(KNOWN.name).true_count
+                self.reused += batch.column(REUSED.name).true_count
+            yield batch, vectors
+
+
 def _write_files(
-    rows: ShardRows, folder: Path, exact: ExactSearch, codec: Codec | None, threads: int, fields: FieldTypes
+    rows: ShardRows,
+    folder: Path,
+    tee: Callable[[Blocks], Blocks],
+    codec: Codec | None,
+    threads: int,
+    fields: FieldTypes,
 ) -> ShardEntry:
-    """Write the files of a shard to `folder`/shard, and its duplicates beside it; `exact` sees every vector."""
+    """Write the files of a shard to `folder`/shard, and its duplicates beside it; all blocks go through `tee`."""
     plan, storage = rows.plan, rows.storage
     trained = layout.trained_index(plan.hash)
     with (folder / "duplicates.jsonl").open("w", encoding="utf-8") as duplicates:
         return write_shard(
             folder / "shard",
-            exact.tee(rows.blocks(None if codec is None else codec.digest, duplicates)),
+            tee(rows.blocks(None if codec is None else codec.digest, duplicates)),
             shard=rows.shard,
             dim=plan.encoder.dim,
             kind=plan.index.index_kind,
@@ -106,6 +135,7 @@ def _write_files(
             threads=threads,
             lexical=open_writer(plan, rows.shard, storage, folder / "shard") if plan.lexical.lexical else None,
             tokens=TokenWriter(folder / "shard", codec) if codec is not None else None,
+            documents=DocumentWriter(folder / "shard", plan.document),
             fields=fields,
         )
 

@@ -9,6 +9,7 @@ from shoal.errors import InvalidArgument
 from shoal.index_root import layout
 from shoal.index_root.manifest import LateInfo
 from shoal.index_root.storage import Storage
+from shoal.indexing.base import open_base
 from shoal.indexing.embed import PassageEncoder, encode_tokens, require_tokens
 from shoal.indexing.plan import Plan
 from shoal.indexing.sample import stratified
@@ -51,6 +52,16 @@ def train_codec(plan: Plan, encoder: PassageEncoder, storage: Storage) -> None:
     learned = codec.train(sample, plan.late.late_dims, plan.late.late_bits)
     if not storage.exists(layout.codec(plan.hash)):  # encoding takes long: another run may have been faster
         storage.write(layout.codec(plan.hash), learned.to_bytes())
+
+
+def inherit_codec(plan: Plan, storage: Storage) -> None:
+    """Take over how the base has reduced its token vectors, once: codes that are copied are read with it.
+
+    Raises Conflict when the base is gone.
+    """
+    base = open_base(plan, storage)
+    if base is not None and not storage.exists(layout.codec(plan.hash)):
+        storage.write(layout.codec(plan.hash), base.codec().to_bytes())
 
 
 def token_width(encoder: PassageEncoder, dims: int) -> int:

@@ -1,5 +1,6 @@
 """The file of an embedded unit: Arrow IPC, record batch s holds the passages and vectors of shard s, in input order."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +16,26 @@ from shoal.shard.passages import PASSAGE_SCHEMA
 
 _COLUMNS = [*PASSAGE_SCHEMA.names, "record", "vector", COLUMN.name]
 """Columns of a unit's file."""
+KNOWN = pa.field("known", pa.bool_(), nullable=False)
+"""Column of a unit file: whether the base of the build holds a passage of this id."""
+REUSED = pa.field("reused", pa.bool_(), nullable=False)
+"""Column of a unit file: whether the vector of the passage was copied from there."""
 
 
 _CODEC = b"codec"
 """Key of the schema's metadata under which the digest of the token codec lies."""
 
 
-def unit_schema(dim: int, codec: str | None = None) -> pa.Schema:
+def unit_schema(dim: int, codec: str | None = None, further: Sequence[pa.Field] = ()) -> pa.Schema:
     """Columns of a passage, the place of its record within the unit, its vector and, if kept, its reduced tokens.
 
-    codec: digest of what has reduced the tokens, which the file names; None without tokens.
+    codec: digest of what has reduced the tokens, which the file names; None without tokens. further: columns behind.
     """
     record = pa.field("record", pa.int64(), nullable=False)
     vector = pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)
     if codec is None:
-        return pa.schema([*PASSAGE_SCHEMA, record, vector])
-    return pa.schema([*PASSAGE_SCHEMA, record, vector, COLUMN], metadata={_CODEC: codec})
+        return pa.schema([*PASSAGE_SCHEMA, record, vector, *further])
+    return pa.schema([*PASSAGE_SCHEMA, record, vector, COLUMN, *further], metadata={_CODEC: codec})
 
 
 def write_unit(
@@ -44,14 +49,16 @@ def write_unit(
 ) -> None:
     """Write a unit to a local file.
 
-    batch: passages (n,) ordered by shard; records: int64 (n,); vectors: float32 (n, dim); rows: int64 (shards,), how
-    many of the n belong to each shard; tokens, codec: the column of their reduced token vectors, if these are kept, and
-    the digest of what has reduced them.
+    batch: passages (n,) ordered by shard, which may have further columns behind those of PASSAGE_SCHEMA; records: int64
+    (n,); vectors: float32 (n, dim); rows: int64 (shards,), how many of the n belong to each shard; tokens, codec: the
+    column of their reduced token vectors, if these are kept, and the digest of what has reduced them.
     """
     dim = vectors.shape[1]
     vector = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1)), dim)
-    columns = [*batch.columns, pa.array(records), vector, *([] if tokens is None else [tokens])]
-    whole = pa.RecordBatch.from_arrays(columns, schema=unit_schema(dim, codec))
+    own = len(PASSAGE_SCHEMA)
+    passages, further = batch.columns[:own], batch.columns[own:]
+    columns = [*passages, pa.array(records), vector, *([] if tokens is None else [tokens]), *further]
+    whole = pa.RecordBatch.from_arrays(columns, schema=unit_schema(dim, codec, list(batch.schema)[own:]))
     with pa.ipc.new_file(str(path), whole.schema) as writer:
         start = 0
         for count in rows.tolist():

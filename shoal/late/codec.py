@@ -63,6 +63,12 @@ class Codec:
         whole = np.nan_to_num(np.clip(np.floor(places), 0, levels - 1), copy=False)
         return pack(whole.astype(np.uint8), self.bits)
 
+    @classmethod
+    def from_projection(cls, projection: FloatArray, bits: int) -> "Codec":
+        """The codec that a shard keeps this of."""
+        axes = np.ascontiguousarray(projection[:, :-2])
+        return cls(axes, projection[:, -2].copy(), projection[:, -1].copy(), bits)
+
     def to_bytes(self) -> bytes:
         """Serialise."""
         file = io.BytesIO()

@@ -60,4 +60,9 @@ class BuildSettings(
     )
     activate: bool = Field(True, description="Make the new version current once it is published.")
     rebuild: bool = Field(False, description="Build again even if this plan has been published already.")
+    reembed: bool = Field(
+        False,
+        description="Embed every passage. Otherwise texts that have not changed since the current version keep its "
+        "vectors, if its encoder is the same.",
+    )
     dry_run: bool = Field(False, description="Print the plan with its memory and time estimate, and stop.")

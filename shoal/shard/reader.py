@@ -193,11 +193,12 @@ class Shard:
     def warm(self) -> None:
         """Bring the files into memory and map their pages, so that the first queries do not wait for the disk.
 
-        Not those of which a query reads the rows of its candidates alone, and for which memory may have no room.
+        Not those of which a query reads the rows of its candidates alone, and for which memory may have no room, nor
+        those that no query reads.
         """
         # By the names of the layout: in a cache, files have others.
         for name, path in self._paths.items():
-            if name in (layout.EXACT, layout.LATE_CODES):
+            if name in (layout.EXACT, layout.LATE_CODES, layout.DOCUMENTS, layout.ORDER):
                 continue
             for _ in Storage(str(path.parent)).chunks(path.name):
                 pass

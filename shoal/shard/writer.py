@@ -1,4 +1,4 @@
-"""Writes one shard of a version in one pass: passages, vectors, metadata, and words and tokens if wanted."""
+"""Writes one shard of a version in one pass: passages, vectors, metadata, and words, tokens and look-up if wanted."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +18,8 @@ from shoal.lexical.writer import FILES, LexicalWriter
 from shoal.metadata import FieldTypes
 from shoal.records import FloatArray
 from shoal.shard.columns import ColumnWriter, column_types
+from shoal.shard.documents import FILES as DOCUMENT_FILES
+from shoal.shard.documents import DocumentWriter
 from shoal.shard.passages import PASSAGE_SCHEMA
 
 BATCH_ROWS = 4096
@@ -36,6 +38,7 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
     fields: FieldTypes | None = None,
     lexical: LexicalWriter | None = None,
     tokens: TokenWriter | None = None,
+    documents: DocumentWriter | None = None,
 ) -> ShardEntry:
     """Write one shard into a local folder (created if missing) and return its manifest entry.
 
@@ -44,22 +47,14 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
     values fit them. Files of the entry are named relative to the folder of the version. How the rows are cut into
     blocks does not change a byte of the result; memory holds one block, and for other kinds than `flat` the index.
     lexical: a writer for the same folder, unless the shard shall be searched by vectors only. tokens: one of the token
-    vectors, if the shard shall keep them.
+    vectors, if the shard shall keep them. documents: one of the look-up of records, which a later build copies by.
     Raises InvalidArgument for vectors that are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = text_bytes = 0
-    if lexical is not None:
-        blocks = lexical.tee(blocks)
-    if tokens is not None:
-        blocks = tokens.tee(blocks)
-    names = [
-        layout.VECTORS,
-        *([layout.EXACT] if index_kind(kind).EXACT else []),
-        layout.PASSAGES,
-        *([layout.METADATA] if column_types(fields or {}) else []),
-        layout.SHARD,
-    ]
+    for beside in (lexical, tokens, documents):
+        if beside is not None:
+            blocks = beside.tee(blocks)
     with (
         pa.OSFile(str(folder / layout.PASSAGES), "wb") as sink,
         pa.ipc.new_file(sink, PASSAGE_SCHEMA) as writer,
@@ -79,10 +74,26 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
     info = ShardInfo(shard=shard, count=count, dim=dim, kind=kind, text_bytes=text_bytes)
     (folder / layout.SHARD).write_bytes(info.to_bytes())
     local, files = Storage(str(folder)), []
-    for name in (*names, *(FILES if lexical else ()), *(LATE_FILES if tokens else ())):
+    for name in [
+        *_own_files(kind, fields or {}),
+        *(FILES if lexical else ()),
+        *(LATE_FILES if tokens else ()),
+        *(DOCUMENT_FILES if documents else ()),
+    ]:
         digest, size = local.sha256(name)
         files.append(FileEntry(path=f"{layout.shard_name(shard)}/{name}", bytes=size, sha256=digest))
     return ShardEntry(shard=shard, count=count, files=files)
+
+
+def _own_files(kind: str, fields: FieldTypes) -> list[str]:
+    """Files of every shard of an index kind, whose metadata has these fields."""
+    return [
+        layout.VECTORS,
+        *([layout.EXACT] if index_kind(kind).EXACT else []),
+        layout.PASSAGES,
+        *([layout.METADATA] if column_types(fields) else []),
+        layout.SHARD,
+    ]
 
 
 def _regular(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from shoal.errors import CorruptIndex
-from shoal.indexes import ShardIndex, check, exact_path, index_kind
+from shoal.indexes import ShardIndex, check, exact_path, index_kind, precision
 from shoal.records import FloatArray
 from shoal.settings import IndexSettings
 
@@ -84,6 +84,12 @@ class IndexContract:
 
     def test_a_good_setting_passes_the_check(self, case: Case) -> None:
         check(case.kind, DIM, case.search)
+
+    def test_vectors_are_kept_as_exactly_as_it_says(self, built: Built) -> None:
+        exactness = precision(built.case.kind, DIM)
+        if exactness is not None:
+            kept = built.index.vectors(np.arange(COUNT))
+            np.testing.assert_array_equal(kept, VECTORS.astype(exactness).astype(np.float32))
 
     def test_it_finds_what_numpy_finds(self, built: Built) -> None:
         scores, rows = built.index.search(QUERIES, TOP)

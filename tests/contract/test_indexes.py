@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shoal.errors import InvalidArgument, ShoalError
-from shoal.indexes import _exact, check, gives_vectors, index_kind, kinds
+from shoal.indexes import _exact, check, gives_vectors, index_kind, kinds, precision
 from shoal.settings import IndexSettings
 from shoal.testing.index_contract import COUNT, DIM, QUERIES, TOP, VECTORS, Case, IndexContract, build, exact, recall
 
@@ -31,6 +31,17 @@ class TestEveryKind(IndexContract):
     @pytest.fixture(scope="class", params=CASES, ids=lambda case: case.kind)
     def case(self, request: pytest.FixtureRequest) -> Case:
         return cast(Case, request.param)
+
+
+def test_kinds_say_which_keep_vectors() -> None:
+    exact = {"flat": "float32", "hnsw": "float32", "ivf": "float32"}
+    rounded = dict.fromkeys(("ivf_sq8", "ivf_pq", "rabitq"), "float16")
+    strings = {"Flat": "float32", "IVF8,Flat": "float32", "HNSW16": "float32"} | dict.fromkeys(
+        ("SQ8", "SQfp16", "IVF8,SQ8", "IVF4,PQ16np", "PCA32,Flat", "OPQ16,IVF8,Flat", "IVF8,PQ8x4fs"), None
+    )
+    expected = exact | rounded | strings
+    assert {name: precision(name, DIM) for name in expected} == expected
+    assert set(kinds()) == exact.keys() | rounded.keys()
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 400])

@@ -18,7 +18,7 @@ from jobs.build.estimate import estimate
 from jobs.progress import Reporter
 from jobs.report import Summary
 from jobs.session import Cluster, Workers, ray_session, spread
-from shoal.errors import InvalidArgument, ModelUnavailable, NotFound, ShoalError, Unavailable
+from shoal.errors import CorruptIndex, InvalidArgument, ModelUnavailable, NotFound, ShoalError, Unavailable
 from shoal.index_root import layout, versions
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
@@ -196,6 +196,50 @@ def test_compressed_input_is_spooled_and_gives_the_same_shards(build: Build, cor
 
 def test_an_index_root_on_s3_gets_the_same_files(build: Build, tmp_path: Path, s3_uri: str) -> None:
     assert content(build(s3_uri, unit_passages=300)) == content(build(tmp_path / "index", unit_passages=300))
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_changed_source_embeds_what_changed_and_copies_the_rest(
+    build: Build, cluster: Cluster, corpus: Path, tmp_path: Path, request: pytest.FixtureRequest, remote: bool
+) -> None:
+    root = request.getfixturevalue("s3_uri") if remote else tmp_path / "index"
+    stored = {"late_interaction": "stored", "late_dims": 8, "unit_passages": 300}
+    first = build(root, **stored)
+    lines = [line for line in corpus.read_text().splitlines() if '"p7"' not in line]
+    source = tmp_path / "changed.jsonl"
+    source.write_text("\n".join([*lines, '{"id": "new", "text": "a passage that is new", "page": 0}']) + "\n")
+    settings = settings_for(source, root, **stored)
+    foreseen = estimate(Builder(settings, cluster, Reporter(Console(file=io.StringIO()))))
+    assert (foreseen.base, 590 < foreseen.reused < foreseen.passages) == (first.version, True)
+    again = build(root, source=str(source), **stored)
+    assert (again.base, again.reused, again.embedded, again.removed) == (first.version, 599, 1, 1)
+    assert (first.base, first.reused, first.embedded, first.removed) == (None, 0, 600, None)
+    assert "base" in again.seconds
+    assert any(name == "vectors" and "599 reused" in value for name, value in again.rows())
+    fresh = build(tmp_path / "fresh", source=str(source), **{**stored, "late_interaction": "none"})
+    late = layout.LATE + "/"
+
+    def files(summary: Summary) -> dict[str, str]:
+        manifest = versions.read_manifest(Storage(summary.index), summary.version)
+        return {file.path: file.sha256 for file in manifest.all_files() if late not in file.path}
+
+    assert files(again) == files(fresh)
+    assert versions.verify(Storage(again.index), again.version) == []
+    assert not list(Storage(again.index).list(layout.STAGING))
+
+
+def test_damage_of_the_base_ends_the_build_and_reembedding_helps(build: Build, corpus: Path, tmp_path: Path) -> None:
+    first = build(tmp_path / "index")
+    storage = Storage(first.index)
+    path = f"{layout.shard_dir(first.version, 1)}/{layout.VECTORS}"
+    whole = storage.read(path)
+    storage.write(path, whole[:-1] + bytes([whole[-1] ^ 1]))
+    source = tmp_path / "longer.jsonl"
+    source.write_text(corpus.read_text() + '{"id": "new", "text": "a passage that is new", "page": 0}\n')
+    with pytest.raises(CorruptIndex, match=r"vectors cannot be copied from .*vectors\.faiss.*--reembed"):
+        build(tmp_path / "index", source=str(source))
+    again = build(tmp_path / "index", source=str(source), reembed=True)
+    assert (again.base, again.embedded) == (None, 601)
 
 
 def test_all_rejected_input_publishes_nothing(build: Build, tmp_path: Path) -> None:

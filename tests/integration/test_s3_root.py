@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ from shoal.shard.messages import ShardSearch, dense_queries
 from shoal.shard.passages import to_batch
 from shoal.shard.reader import Shard
 from shoal.shard.writer import write_shard
+from tests.support.building import jsonl, records
+from tests.support.incremental import STORED, Build, changed, files_of, forget_documents, train
+from tests.support.incremental import publish as built
 from tests.support.manifests import describe
 
 DIM, SHARDS, COUNT = 16, 2, 300
@@ -159,6 +163,27 @@ def test_an_open_shard_stays_in_a_cache_that_is_too_small_for_two(storage: Stora
     assert shard.search(dense_queries(vectors(0)[:1]), 1, with_passages=False).by_retriever["dense"].ids == [["0-0"]]
     shard.close()
     assert Shard.open(storage, manifest, 1, cache=cache, threads=1).count == COUNT
+
+
+@pytest.mark.parametrize("options", [{}, STORED, {"index_kind": "rabitq"}, {"index_kind": "ivf"}], ids=str)
+@pytest.mark.parametrize("older", [False, True])
+def test_a_build_copies_from_a_version_in_a_bucket(
+    s3_uri: str, tmp_path: Path, options: dict[str, Any], older: bool
+) -> None:
+    """The same as from a folder, which is compared with a build from nothing elsewhere."""
+    old, new = jsonl(tmp_path / "old.jsonl", records(300)), jsonl(tmp_path / "new.jsonl", changed(300))
+    outcomes = []
+    for root in (s3_uri, tmp_path / "index"):
+        base = Build(root, old, unit_passages=150, **options)
+        train(base)
+        before, _ = built(base)
+        if older:
+            forget_documents(base, before)
+        build = Build(root, new, shards=2, unit_passages=150, **{**options, "index_kind": "flat"})
+        manifest, encoded = built(build)
+        outcomes.append((files_of(manifest), encoded))
+    assert len(outcomes[0][1]) == 3
+    assert outcomes[0] == outcomes[1]
 
 
 WORKER = """

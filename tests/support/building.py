@@ -9,6 +9,7 @@ from shoal.encoders import Encoder, load_encoder
 from shoal.index_root import layout, versions
 from shoal.index_root.manifest import VectorIndexInfo
 from shoal.index_root.storage import Storage
+from shoal.indexing.base import choose_base, open_base
 from shoal.indexing.commits import (
     ShardCommit,
     Tally,
@@ -26,6 +27,8 @@ from shoal.indexing.recall import Tuning
 from shoal.indexing.sample import sample_vectors
 from shoal.indexing.shards import count_shard, index_shard
 from shoal.indexing.spool import spool
+from shoal.indexing.tokens import inherit_codec, read_codec, train_codec
+from shoal.late.codec import Codec
 from shoal.records import FloatArray
 from shoal.settings import BuildSettings
 from shoal.shard.reader import Shard
@@ -50,21 +53,35 @@ class Refusing:
 class Build:
     """One build in a folder, stage by stage."""
 
-    def __init__(self, folder: Path, source: Path, **changes: Any) -> None:
+    def __init__(self, folder: Path | str, source: Path, **changes: Any) -> None:
         self.settings = BuildSettings.model_validate(
             {"source": str(source), "index": str(folder), "encoder": f"hashing:{DIM}", "shards": 3, "unit_passages": 10}
             | changes
         )
         self.storage = Storage(self.settings.index)
         self.encoder: Encoder = load_encoder(self.settings)
-        self.plan: Plan = spool(make_plan(self.settings, self.encoder.fingerprint()), self.storage)
+        planned = make_plan(self.settings, self.encoder.fingerprint())
+        self.remark: str | None = None
+        if not self.settings.reembed:
+            planned, self.remark = choose_base(planned, self.storage)
+        self.plan: Plan = spool(planned, self.storage)
         self.tally = Tally(len(self.plan.units), self.plan.shards)
 
     def embed(self) -> "Build":
+        codec, base = self.codec(), open_base(self.plan, self.storage)
         for unit in self.plan.units:
-            commit = embed_unit(self.plan, unit, self.encoder, self.storage)
-            self.tally.add_commit(commit)
+            self.tally.add_commit(embed_unit(self.plan, unit, self.encoder, self.storage, codec, base))
         return self
+
+    def codec(self) -> Codec | None:
+        """What token vectors are rounded with, taken over from the base or learned."""
+        if not self.plan.stores_tokens:
+            return None
+        if self.plan.base is None:
+            train_codec(self.plan, self.encoder, self.storage)
+        else:
+            inherit_codec(self.plan, self.storage)
+        return read_codec(self.plan, self.storage)
 
     def index(self, queries: int = 5) -> list[ShardCommit]:
         sample = sample_vectors(

@@ -30,6 +30,7 @@ from shoal.late.writer import FILES as LATE_FILES
 from shoal.lexical.writer import FILES
 from shoal.metadata import MAX_FIELDS, FieldType
 from shoal.shard.columns import ARROW_TYPES
+from shoal.shard.documents import FILES as DOCUMENT_FILES
 from shoal.shard.passages import PASSAGE_SCHEMA
 from shoal.shard.writer import BATCH_ROWS
 
@@ -73,7 +74,7 @@ def test_the_paths_are_those_of_the_layout() -> None:
         f"{folder}/{layout.EXACT}",
         f"{folder}/{layout.PASSAGES}",
         f"{folder}/{layout.METADATA}",
-        *(f"{folder}/{name}" for name in (*FILES, *LATE_FILES)),
+        *(f"{folder}/{name}" for name in (*FILES, *LATE_FILES, *DOCUMENT_FILES)),
         f"{folder}/{layout.SHARD}",
         f"{layout.staging_dir('<plan>')}/",
     ]
