@@ -4,7 +4,8 @@
 
 A bare value means $eq; conditions side by side must all hold. A list matches if one of its elements does. A passage
 without the field fulfils $ne, $nin, $not and `$exists: false`, and nothing else: as in MongoDB these are the exact
-opposites of $eq, $in, the inner condition and `$exists: true`.
+opposites of $eq, $in, the inner condition and `$exists: true`. A field whose name begins with `$` stands as it is, or
+with another `$` before it where an operator has that name.
 """
 
 import json
@@ -25,6 +26,8 @@ Value = str | int | float | bool
 SIZE_OF_WIDTH = 10
 """All conditions, listed values and nested filters of one filter may be so many times its `max_width`: checking them
 takes time, and messages to shards carry them."""
+_NANOSECONDS = re.compile(r"[.,][0-9]{6}[0-9]*[1-9]")
+"""The fraction of a second that is finer than a microsecond."""
 _SHOWN_FIELDS = 20
 """Fields that a message lists."""
 _SHOWN_LETTERS = 64
@@ -112,14 +115,16 @@ class _Parser:
         return _and(self._part(key, value, _below(path, key), depth) for key, value in document.items())
 
     def _part(self, key: str, value: object, path: str, depth: int) -> Filter:
-        match key:
+        match key:  # an operator, whatever the fields are called
             case "$and":
                 return _and(self._list(value, path, depth))
             case "$or":
                 return _or(self._list(value, path, depth))
             case "$not":
                 return _not(self.filter(value, path, depth + 1))
-        if key.startswith("$"):
+        if key.startswith("$") and key not in self._types:
+            if key.startswith("$$") and key[1:] in self._types:
+                return self._field(key[1:], self._type(key[1:], path), value, path, depth)
             known = f"{', '.join(OPERATORS)} stand inside a field, $and, $or and $not around fields"
             _fail(path, f"{_shown(key)} is no operator here; {known}")
         return self._field(key, self._type(key, path), value, path, depth)
@@ -196,7 +201,7 @@ class _Parser:
         return [_value(value, kind, f"{path}[{place}]") for place, value in enumerate(operand)]
 
 
-def _value(value: object, kind: FieldType, path: str) -> Value:  # noqa: C901 - a case for each operator and type
+def _value(value: object, kind: FieldType, path: str) -> Value:
     """Check the type of a value; a timestamp becomes microseconds."""
     if value is None:
         _fail(path, 'null matches nothing; whether a passage has the field is asked by {"$exists": false}')
@@ -211,13 +216,10 @@ def _value(value: object, kind: FieldType, path: str) -> Value:  # noqa: C901 - 
         case "boolean" if isinstance(value, bool):
             return value
         case "integer" | "number" if isinstance(value, int | float) and not isinstance(value, bool):
-            try:
-                if math.isfinite(value):
-                    return value if kind == "integer" else float(value) + 0.0
-            except OverflowError:
-                pass
-            _fail(path, "is too large; numbers are 64-bit floats")
+            return _number(value, kind, path)
         case "timestamp" if isinstance(value, str):
+            if _NANOSECONDS.search(value):
+                _fail(path, f"{_shown(value)} is finer than a microsecond, to which timestamps are compared; round it")
             if (moment := timestamp(value)) is None:
                 _fail(
                     path,
@@ -234,14 +236,34 @@ def _value(value: object, kind: FieldType, path: str) -> Value:  # noqa: C901 - 
     _fail(path, f"should be {wanted}, not {_shown(value)}")
 
 
+def _number(value: int | float, kind: FieldType, path: str) -> Value:
+    """Check a number. An integer that no 64-bit float is stays one, for a field of such: it is compared exactly."""
+    if value != value:
+        _fail(path, "is NaN, which is no number and matches nothing")
+    try:
+        exact = float(value)
+    except OverflowError:
+        exact = math.inf
+    if math.isinf(exact):
+        _fail(path, "is too large; numbers are 64-bit floats")
+    return value if kind == "integer" or exact != value else exact + 0.0
+
+
 def _in(field: str, values: Iterable[Value], kind: FieldType) -> Filter:
     if kind == "integer":  # 2020.0 is 2020; 2020.5 and what 64 bits cannot hold is the value of no passage
         whole = [int(value) for value in values if value == math.floor(value)]  # type: ignore[arg-type]
         values = [value for value in whole if LEAST_INTEGER <= value <= MOST_INTEGER]
+    if kind == "number":  # what is still an integer is the value of no passage
+        values = [value for value in values if isinstance(value, float)]
     return In(field, tuple(sorted(set(values))))
 
 
 def _compare(field: str, op: str, value: Value, kind: FieldType) -> Filter:
+    if kind == "number" and isinstance(value, int):
+        nearest = float(value)  # no passage lies between the two, so that only the side of it counts
+        above = op in ("$gt", "$gte")
+        op = ("$gte" if above else "$lt") if nearest > value else ("$gt" if above else "$lte")
+        return Compare(field, op[1:], nearest)  # type: ignore[arg-type]
     if kind != "integer":
         return Compare(field, op[1:], value)  # type: ignore[arg-type]
     # The nearest integer that gives the same answer, which may lie beyond all of them.

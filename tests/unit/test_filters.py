@@ -64,6 +64,13 @@ def test_a_tree_is_hashable_survives_pickling_and_is_the_same_however_it_is_wrap
         ({"year": {"$lt": 2**70}}, Exists("year")),
         ({"year": {"$gt": 2**63 - 1}}, In("year", ())),
         ({"price": {"$gt": 2020}}, Compare("price", "gt", 2020.0)),
+        ({"price": {"$in": [2**53, 2**53 + 1]}}, In("price", (float(2**53),))),
+        ({"price": 2**53 + 1}, In("price", ())),
+        ({"price": {"$gt": 2**53 + 1}}, Compare("price", "gt", float(2**53))),
+        ({"price": {"$lte": 2**53 + 1}}, Compare("price", "lte", float(2**53))),
+        ({"price": {"$gte": 2**53 + 3}}, Compare("price", "gte", float(2**53 + 4))),
+        ({"price": {"$lt": 2**53 + 3}}, Compare("price", "lt", float(2**53 + 4))),
+        ({"at": "1970-01-01T00:00:00.000001000Z"}, In("at", (1,))),
         ({"at": {"$gte": "1970-01-01T00:00:01Z"}}, Compare("at", "gte", 1_000_000)),
         ({"tags": "a"}, In("tags", ("a",))),
         (
@@ -102,7 +109,13 @@ def nested(levels: int, innermost: Any) -> Any:
         ({"year": {"$in": 2020}}, "filter.year.$in", "should be a list of values, not 2020"),
         ({"year": {"$in": [2020, True]}}, "filter.year.$in[1]", "should be a number, not true"),
         ({"year": {"$in": list(range(101))}}, "filter.year.$in", "has 101 values, more than 100"),
-        ({"year": float("nan")}, "filter.year", "is too large"),
+        ({"year": float("nan")}, "filter.year", "is NaN, which is no number"),
+        ({"price": {"$gt": float("nan")}}, "filter.price.$gt", "is NaN, which is no number"),
+        ({"price": {"$in": [1, float("nan")]}}, "filter.price.$in[1]", "is NaN, which is no number"),
+        ({"price": float("inf")}, "filter.price", "is too large"),
+        ({"at": "2026-01-31T00:00:00.000000001Z"}, "filter.at", "is finer than a microsecond"),
+        ({"at": {"$lt": "2026-01-31T00:00:00,1234567Z"}}, "filter.at.$lt", "is finer than a microsecond"),
+        ({"$$and": 1}, "filter[\"$$and\"]", "is no operator here"),
         ({"price": 10**400}, "filter.price", "is too large"),
         ({"lang": 1}, "filter.lang", "should be a string, not 1"),
         ({"lang": "\ud800"}, "filter.lang", "lone surrogate"),
@@ -141,6 +154,16 @@ def test_what_is_wrong_is_named_with_its_path(document: Any, path: str, problem:
     assert caught.value.message.startswith(f"{path}: ")
     assert problem in caught.value.message
     assert caught.value.param == path
+
+
+def test_fields_whose_names_begin_with_a_dollar_are_filtered_by(tmp_path: Path) -> None:
+    """As they are listed, and with another dollar where an operator has the name."""
+    types: FieldTypes = {"$ref": "string", "$and": "integer", "$$x": "integer", "$eq": "integer"}
+    rows = [{"$ref": "a", "$and": 1, "$$x": 2, "$eq": 3}, {"$ref": "b"}]
+    for document in ({"$ref": "a"}, {"$$and": 1}, {"$$x": {"$gt": 1}}, {"$eq": 3}, {"$not": {"$$ref": "b"}}):
+        assert masked(tmp_path / "metadata.arrow", rows, document, types).tolist() == [True, False]
+    with pytest.raises(InvalidArgument, match="should be a list of at least one filter"):
+        parse({"$and": 1}, types, WIDTH, MAX_DEPTH)
 
 
 def test_the_deepest_filter_allowed_passes() -> None:
