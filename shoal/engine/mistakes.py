@@ -1,7 +1,7 @@
 """What is wrong with a request, in words: the fields at fault and why, from the errors of pydantic."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_NAME = 64
 """Characters of a field's name that a message repeats."""
@@ -9,8 +9,16 @@ MAX_MISTAKES = 10
 """Wrong fields that a message explains."""
 
 
+class UnknownField(NamedTuple):
+    """Stands in the place of a value whose name is none of the fields, so that an error can name these."""
+
+    fields: tuple[str, ...]
+
+
 def explain_mistakes(mistakes: Sequence[Mapping[str, Any]], body: Any) -> tuple[str, str | None]:
     """Return a message that names every field at fault, up to MAX_MISTAKES, and the path of the first of them.
+
+    Where a field is unknown, the message ends with those that exist.
 
     Args:
         mistakes: pydantic's errors, at least one, with locations inside the body.
@@ -18,6 +26,9 @@ def explain_mistakes(mistakes: Sequence[Mapping[str, Any]], body: Any) -> tuple[
     """
     problems = [_explain(mistake, body) for mistake in mistakes[:MAX_MISTAKES]]
     message = "; ".join(message for _, message in problems) + ("; and more" if len(mistakes) > MAX_MISTAKES else "")
+    unknown = next((value for mistake in mistakes if isinstance(value := mistake.get("input"), UnknownField)), None)
+    if unknown is not None:
+        message += f" (the fields are {', '.join(unknown.fields)})" if unknown.fields else " (there are no fields)"
     return message, problems[0][0]
 
 

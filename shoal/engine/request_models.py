@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from shoal.engine.mistakes import MAX_MISTAKES
+from shoal.engine.mistakes import MAX_MISTAKES, UnknownField
 from shoal.errors import InvalidArgument
 from shoal.modes import Mode
 from shoal.records import SearchRequest
@@ -51,7 +51,7 @@ class RequestBody(BaseModel):
         known = {name: data[name] for name in fields if data.get(name) is not None}
         # Each unknown one is an error, and a body may hold 100,000 of them.
         unknown = islice((name for name in data if name not in fields), MAX_MISTAKES + 1)
-        return known | {name: data[name] for name in unknown}
+        return known | dict.fromkeys(unknown, UnknownField(tuple(fields)))
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -26,6 +26,7 @@ from shoal.errors import (
 )
 from shoal.testing.fakes import (
     serve_settings,
+    served_version,
 )
 from tests.support.api_server import FakeEngine, Server, answer_of, check_error
 
@@ -275,3 +276,26 @@ async def test_a_server_around_the_application_can_add_the_request_id_instead() 
         response = await client.post("/v1/search", json={"query": "a"}, headers={"x-request-id": "mine"})
     assert "x-request-id" not in response.headers
     assert response.json()["id"] == "mine"
+
+
+async def test_an_unknown_field_is_answered_with_those_that_exist(server: Server) -> None:
+    fields = "query, top_k, top_n, rerank, mode, filter, recall, include, timeout_ms, explain"
+    response = await server.post({"query": "a", "topk": 5, "n": None, "top_n": 0})
+    assert check_error(response, 400, "INVALID_ARGUMENT", "top_n") == (
+        "top_n should be greater than or equal to 1; topk is not a known field; n is not a known field "
+        f"(the fields are {fields})"
+    )
+    response = await server.client.post("/v1/index/activate", json={"version": "v1", "wait": True})
+    message = check_error(response, 400, "INVALID_ARGUMENT", "wait")
+    assert message == "wait is not a known field (the fields are version)"
+    response = await server.client.post("/v1/index/rollback", json={"to": "v1"})
+    message = check_error(response, 400, "INVALID_ARGUMENT", "to")
+    assert message == "to is not a known field (there are no fields)"
+
+
+@pytest.mark.parametrize(("value", "path"), [("NaN", ""), ('{"$gt": NaN}', ".$gt"), ('{"$in": [1, NaN]}', ".$in[1]")])
+async def test_nan_in_a_filter_is_named(server: Server, value: str, path: str) -> None:
+    server.engine.pipeline.switch(served_version("v1", [10, 30], {"number": "integer"}))
+    body = f'{{"query": "fish", "filter": {{"number": {value}}}}}'
+    message = check_error(await server.post_raw(body.encode()), 400, "INVALID_ARGUMENT", f"filter.number{path}")
+    assert message == f"filter.number{path}: is NaN, which is no number and matches nothing"
