@@ -26,13 +26,11 @@ def require_model_cache(kind: Kind, name: str, settings: InferenceSettings) -> N
     """
     if settings.backend not in ("auto", "openvino"):
         return
-    placement = place(settings)
-    if placement.backend != "openvino":
-        return
     try:
         require_writable(settings.model_cache_dir, OPTION)
     except InvalidArgument as error:
-        if _is_converted(kind, name, settings, rounded=placement.dtype == "int8"):
+        placement = place(settings)  # only now: where there is a GPU, this imports torch
+        if placement.backend != "openvino" or _is_converted(kind, name, settings, rounded=placement.dtype == "int8"):
             return
         raise InvalidArgument(
             f"{error.message}: the model {name} is converted and kept there; --backend torch needs no such folder",
