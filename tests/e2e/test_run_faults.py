@@ -20,6 +20,7 @@ from tests.support.servers import running, wait
 ROOT = Path(__file__).parents[2]
 STOP_S = 60.0
 DISK_BYTES = 2**22
+PASSAGES = 10_000
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,9 @@ def test_a_server_ends_with_the_processes_that_it_cannot_do_without(
 
 def test_a_build_ends_with_its_ray_and_the_same_command_goes_on(tmp_path: Path) -> None:
     source, index, mark = tmp_path / "in.jsonl", tmp_path / "index", new_mark()
-    source.write_text("".join(f'{{"id": "p{n}", "text": "passage {n} about topic {n % 30}"}}\n' for n in range(40_000)))
+    source.write_text(
+        "".join(f'{{"id": "p{n}", "text": "passage {n} about topic {n % 30}"}}\n' for n in range(PASSAGES))
+    )
     command = [sys.executable, "-m", "jobs.build_index", f"--source={source}", f"--index={index}", "--json"]
     command += ["--encoder=hashing:32", "--unit-passages=500", "--index-kind=flat", "--no-lexical"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -87,7 +90,7 @@ def test_a_build_ends_with_its_ray_and_the_same_command_goes_on(tmp_path: Path) 
     assert_none_is_left(mark, within_s=10)
     again = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     summary = json.loads(again.stdout)
-    assert summary["passages"] == 40_000
+    assert summary["passages"] == PASSAGES
     assert summary["units_reused"] > 0
 
 
