@@ -191,15 +191,21 @@ class AsyncIndex:
 
     def __init__(self, index: str | PathLike[str], **settings: Any) -> None:
         self._settings = read_settings(index, settings)
+        self._opening = threading.Lock()
         self._opened: _Opened | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
     async def open(self) -> Self:
         """Load the models and the current version; nothing happens if that is done."""
         if self._opened is None:
-            self._opened = await asyncio.to_thread(_Opened, self._settings)
-            self._finalizer = weakref.finalize(self, self._opened.close)
+            await asyncio.to_thread(self._open_once)
         return self
+
+    def _open_once(self) -> None:
+        with self._opening:
+            if self._opened is None:
+                self._opened = _Opened(self._settings)
+                self._finalizer = weakref.finalize(self, self._opened.close)
 
     @overload
     async def search(self, query: str, **options: "Unpack[SearchOptions]") -> SearchResponse: ...

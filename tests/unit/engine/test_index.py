@@ -35,7 +35,7 @@ def break_version(root: Path, version: str) -> None:
 
 def our_threads() -> set[str]:
     names = ("shoal index", "encoder", "reranker", "shards", "asyncio")
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith(names)}
+    return {f"{thread.name} {thread.ident}" for thread in threading.enumerate() if thread.name.startswith(names)}
 
 
 def mapped(root: Path) -> list[str]:
@@ -60,7 +60,7 @@ def test_closing_ends_threads_and_lets_go_of_files(root: Path) -> None:
     index.close()
     gc.collect()
     for thread in threading.enumerate():
-        if thread.name not in before and thread.name.startswith(("encoder", "reranker", "shards")):
+        if thread.name.startswith(("encoder", "reranker", "shards")) and f"{thread.name} {thread.ident}" not in before:
             thread.join()
     assert our_threads() == before
     assert not mapped(root)
@@ -148,7 +148,8 @@ async def test_an_index_for_asyncio_is_opened_first(root: Path) -> None:
     with pytest.raises(Unavailable, match="async with"):
         await index.search("fish")
     await index.close()
-    assert await index.open() is await index.open()
+    assert await asyncio.gather(index.open(), index.open()) == [index, index]
+    assert len({name for name in our_threads() if name.startswith("shoal index")}) == 1
     assert (await index.search("fish")).index_version == "v1"
     await index.close()
     with pytest.raises(Unavailable, match="open it again"):
