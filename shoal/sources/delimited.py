@@ -121,14 +121,39 @@ def header(head: bytes, whole: bool, name: str, delimiter: str, *, quoted: bool)
         raise InvalidArgument(
             f"{name} has a header line of more than {len(head):,} bytes; name its columns with columns"
         )
+    if b"\0" in text:
+        raise InvalidArgument(f"{name} is UTF-16; convert it, for example with iconv -f UTF-16 -t UTF-8")
     try:
         names = text.decode("utf-8-sig").rstrip("\r")
         columns = next(csv.reader([names], strict=True, delimiter=delimiter), []) if quoted else names.split(delimiter)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(
+            f"{name} is not UTF-8 (byte {error.start + 1} of its header line); convert it, for example with iconv "
+            "-f WINDOWS-1252 -t UTF-8"
+        ) from error
+    except csv.Error as error:
         raise InvalidArgument(f"{name} has no readable header line ({error}); name its columns with columns") from error
     if len(set(columns)) < len(columns):
         raise InvalidArgument(f"{name} names a column twice ({', '.join(columns)[:500]}); correct its header line")
     return columns, min(len(text) + 1, len(head)), len(lines) + 1
+
+
+def delimiter_remedy(columns: list[str], delimiter: str) -> str | None:
+    """What to do about a header line that is one column because other characters stand between the names, or None."""
+    if len(columns) != 1:
+        return None
+    found = next((other for other in ("\t", ",", ";", "|") if other != delimiter and other in columns[0]), None)
+    match found:
+        case None:
+            return None
+        case "\t":
+            return "its values are separated by tabs: set format to tsv"
+        case ",":
+            return "its values are separated by commas: set format to csv"
+        case _:
+            return (
+                f"its values are separated by {found!r}; convert it to commas, or to tabs with a name that ends in .tsv"
+            )
 
 
 def _csv_record(text: bytes, columns: list[str], delimiter: str) -> dict[str, Any] | str | None:

@@ -152,9 +152,10 @@ def _describe_delimited(file: InputFile, source: SourceSettings) -> InputFile:
     columns = file.columns or []
     wanted = [*source.id_fields, source.text_field, *([source.title_field] if source.title_field else [])]
     if absent := [field for field in wanted if field not in columns]:
+        remedy = delimited.delimiter_remedy(columns, "," if source.format == "csv" else "\t")
         raise InvalidArgument(
-            f"{file.name} has no column {absent[0]!r} (columns: {', '.join(columns)[:500]}); set id_field, text_field "
-            "or title_field, or columns if it has no header line"
+            f"{file.name} has no column {absent[0]!r} (columns: {', '.join(columns)[:500]}); "
+            + (remedy or "set id_field, text_field or title_field, or columns if it has no header line")
         )
     return file
 
@@ -177,9 +178,14 @@ def with_header(file: InputFile, source: SourceSettings) -> InputFile:
 
 
 def require_lines(file: InputFile, head: bytes | None = None) -> None:
-    """Raise InvalidArgument for a JSON array; head: the first bytes of the file, if they are known already."""
+    """Raise InvalidArgument for a JSON array, and for what another encoding makes of one line after another.
+
+    head: the first bytes of the file, if they are known already.
+    """
     if head is None:
         head, _, _ = _read_head(file)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{")):
+        raise InvalidArgument(f"{file.name} is UTF-16; convert it, for example with iconv -f UTF-16 -t UTF-8")
     if head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] == b"[":
         raise InvalidArgument(
             f"{file.name} is one JSON array, not JSON lines; convert it, for example with jq -c '.[]'"

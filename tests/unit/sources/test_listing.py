@@ -215,6 +215,28 @@ def test_messages_name_a_way_out_that_works(made: list[str], asked: str, way_out
         assert [file.name for file in find_input(glob, wanted.split()[0], "root").files] == made
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "way_out"),
+    [
+        ("a.csv", b"id\ttext\n1\tx\n", "separated by tabs: set format to tsv"),
+        ("a.tsv", b"id,text\n1,x\n", "separated by commas: set format to csv"),
+        ("a.csv", b"id;text\n1;x\n", "separated by ';'; convert it to commas, or to tabs"),
+        ("a.csv", b"key\n1\n", "set id_field, text_field or title_field"),
+        ("a.csv", "id,text\n1,x\n".encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),
+        ("a.tsv", "id\ttext\n1\tx\n".encode("utf-16-be"), "iconv -f UTF-16 -t UTF-8"),
+        ("a.csv", b"id,text,n\xe9\n1,x,\n", "iconv -f WINDOWS-1252 -t UTF-8"),
+        ("a.jsonl", '{"id": "1", "text": "x"}\n'.encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),
+        ("a.jsonl", '{"id": "1", "text": "x"}\n'.encode("utf-16-le"), "iconv -f UTF-16 -t UTF-8"),
+    ],
+)
+def test_messages_about_the_inside_of_a_file_name_a_way_out(
+    name: str, content: bytes, way_out: str, folder: Path, read: Read
+) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(InvalidArgument, match=way_out):
+        read(folder)
+
+
 def test_the_summary_and_the_report_name_what_was_left_out(folder: Path, read: Read) -> None:
     report = BuildReport(files_left_out={".pdf": 8})
     assert BuildReport.model_validate_json(report.model_dump_json()) == report
