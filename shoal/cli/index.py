@@ -1,5 +1,6 @@
 """`shoal index`: the versions of an index root."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -228,6 +229,11 @@ def _left_out(report: "BuildReport") -> list[tuple[str, str]]:
     return [(name, printable(text)) for name, text in [*files, *values, *(("note", note) for note in report.remarks)]]
 
 
+def _copied(base: Mapping[str, Any]) -> str:
+    counts = f"{base['reused']:,} reused, {base['embedded']:,} embedded, {base['removed']:,} of its passages removed"
+    return f"{base['version']}: {counts}"
+
+
 def _facts(manifest: "Manifest", state: str | None, report: "BuildReport") -> list[tuple[str, str]]:
     counts, index, words, late = manifest.counts, manifest.index, manifest.lexical, manifest.late
     sizes = [shard.count for shard in manifest.shards]
@@ -240,11 +246,7 @@ def _facts(manifest: "Manifest", state: str | None, report: "BuildReport") -> li
         ("version", f"{manifest.version} ({state})" if state else manifest.version),
         ("created", manifest.created_at),
         ("passages", f"{counts.passages:,} of {counts.input:,} records"),
-        *(
-            [("copied from", f"{base['version']}: {base['reused']:,} reused, {base['embedded']:,} embedded")]
-            if base
-            else []
-        ),
+        *([] if base is None else [("copied from", _copied(base))]),
         ("left out", f"{counts.duplicates:,} duplicates, {counts.rejected:,} rejected"),
         *_left_out(report),
         (

@@ -22,10 +22,10 @@ from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, Manif
 from shoal.index_root.storage import Storage
 from shoal.indexing.losses import BuildReport
 
-FIRST, SECOND, THIRD = (f"2026112{day}T000000-0000000{day}" for day in (1, 2, 3))
+FIRST, SECOND, THIRD, FOURTH = (f"2026112{day}T000000-0000000{day}" for day in (1, 2, 3, 4))
 
 
-def publish(root: Path, version: str) -> None:
+def publish(root: Path, version: str, **build: Any) -> None:
     data = f"vectors of {version}".encode()
     file = FileEntry(path="shard-00000/vectors.faiss", bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
     manifest = Manifest(
@@ -48,7 +48,7 @@ def publish(root: Path, version: str) -> None:
         counts=Counts(input=1300, passages=1200, duplicates=60, rejected=40),
         statistics=CorpusStatistics(text_bytes=240_000, mean_text_bytes=200.0),
         fields={"year": "integer", "tags": "list", "pages": "integer", "remark": "mixed"},
-        build={"source": "in.jsonl", "shards": None},
+        build={"source": "in.jsonl", "shards": None, **build},
     )
     storage = Storage(str(root))
     storage.write(f"{layout.version_dir(version)}/{file.path}", data)
@@ -155,6 +155,14 @@ def test_show_names_what_the_build_left_out(root: Path) -> None:
     assert "5 x metadata ref: nested" in lines
     assert "note dates are text" in lines
     assert parsed(run("show", "--index", str(root), "--json"))["report"]["files_left_out"] == left_out
+
+
+def test_show_tells_what_was_copied_from_which_version(root: Path) -> None:
+    assert "copied from" not in run("show", "--index", str(root)).stdout
+    publish(root, FOURTH, base={"version": SECOND, "reused": 1150, "embedded": 50, "removed": 7})
+    lines = [" ".join(line.split()) for line in run("show", FOURTH, "--index", str(root)).stdout.splitlines()]
+    assert f"copied from {SECOND}: 1,150 reused, 50 embedded, 7 of its passages removed" in lines
+    assert not any("base=" in line for line in lines)
 
 
 def test_show_takes_the_current_version(root: Path) -> None:
