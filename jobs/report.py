@@ -98,6 +98,8 @@ class Summary:
     """Metadata values that passages lack because they cannot be metadata, by field and reason."""
     files_left_out: dict[str, int] = field(default_factory=dict)
     """Files of the source that are no input, by what they are."""
+    full: int = 0
+    """Passages that are as long as the encoder reads, or longer."""
     remarks: list[str] = field(default_factory=list)
     """What else whoever builds should know, each a sentence."""
     losses: Losses | None = None

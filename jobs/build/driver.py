@@ -331,6 +331,7 @@ class Builder:
             losses=losses,
             left_out=report.left_out,
             files_left_out=report.files_left_out,
+            full=report.full,
             remarks=report.remarks,
             **reuse_of(manifest),
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from shoal.encoders import Encoder, TextVectors, load_encoder
+from shoal.encoders import Encoder, LengthCounter, TextVectors, load_encoder
 from shoal.errors import Conflict, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout
@@ -77,7 +77,10 @@ def read_plan(root: str, plan_hash: str, version: str | None = None) -> tuple[Pl
 
 
 class BusyEncoder:
-    """An encoder for several threads, of which one computes at a time. `busy_s`: how long the calling thread has."""
+    """An encoder for several threads, of which one computes at a time.
+
+    busy_s: how long the calling thread has. full_texts: texts of the calling thread that took all that is read.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -89,6 +92,11 @@ class BusyEncoder:
         """Seconds that this encoder computed for the calling thread."""
         return getattr(self._mine, "busy_s", 0.0)
 
+    @property
+    def full_texts(self) -> int:
+        """Texts that this encoder has read to its limit for the calling thread; 0 if it does not count."""
+        return getattr(self._mine, "full_texts", 0)
+
     def encode_passages(self, texts: Sequence[str]) -> FloatArray:
         """Return float32 (n, dim), rows L2-normalised, in input order."""
         return self._timed(self._encoder.encode_passages, texts)
@@ -99,10 +107,14 @@ class BusyEncoder:
 
     def _timed(self, encode: Callable[[Sequence[str]], T], texts: Sequence[str]) -> T:
         with self._turn:
-            started = time.perf_counter()
+            started, before = time.perf_counter(), self._counted()
             encoded = encode(texts)
             self._mine.busy_s = self.busy_s + time.perf_counter() - started
+            self._mine.full_texts = self.full_texts + self._counted() - before
         return encoded
+
+    def _counted(self) -> int:
+        return self._encoder.full_texts if isinstance(self._encoder, LengthCounter) else 0
 
 
 class Embedder:
@@ -141,6 +153,7 @@ class Embedder:
             "rows": np.array([commit.rows]),
             "fields": [json.dumps(commit.fields)],
             "left_out": [json.dumps(commit.left_out)],
+            "full": [commit.full],
             "worker": [self._worker],
             "started": [started],
             "ended": [time.time()],

@@ -84,6 +84,16 @@ class TokenCounter(Encoder, Protocol):
         ...
 
 
+@runtime_checkable
+class LengthCounter(Protocol):
+    """An encoder that also tells how many texts took all the tokens that it reads."""
+
+    @property
+    def full_texts(self) -> int:
+        """Texts that it has encoded so far, each `Fingerprint.max_length` long or longer; what exceeds is not read."""
+        ...
+
+
 def backends() -> list[str]:
     """Names that the setting `backend` takes for encoders besides auto: the files of this folder."""
     names = (module.name for module in pkgutil.iter_modules(__path__))

@@ -26,6 +26,11 @@ class TransformerEncoder:
         """Dimensions of a vector."""
         return self._fingerprint.dim
 
+    @property
+    def full_texts(self) -> int:
+        """Texts so far that took all the tokens that are read."""
+        return self._runner.full_texts
+
     def fingerprint(self) -> Fingerprint:
         """Name everything that decides which vector a text gets."""
         return self._fingerprint

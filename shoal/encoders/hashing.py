@@ -46,6 +46,8 @@ class HashingEncoder:
     def __init__(self, dim: int, max_words: int) -> None:
         self._dim = dim
         self._max_words = max_words
+        self.full_texts = 0
+        """Texts so far that had as many words as are read, or more."""
 
     @property
     def dim(self) -> int:
@@ -74,6 +76,7 @@ class HashingEncoder:
         vectors = np.empty((len(texts), self._dim), dtype=np.float32)
         for start, stop in _blocks(texts, self._max_words):
             features = _features(texts[start:stop], self._max_words)
+            self.full_texts += features.full
             vectors[start:stop] = _sums(features, features.text, stop - start, self._dim)
         return vectors
 
@@ -103,11 +106,15 @@ class HashingEncoder:
 
 
 class _Features(NamedTuple):
-    """The f features of some texts, all (f,); `text` and `word` number what each belongs to."""
+    """The f features of some texts, all (f,); `text` and `word` number what each belongs to.
+
+    full: how many of the texts have all the words that are read.
+    """
 
     hash: NDArray[np.uint64]
     text: RowArray
     word: RowArray
+    full: int
 
 
 def load(model: str, settings: EncoderSettings) -> HashingEncoder:
@@ -146,7 +153,7 @@ def _features(texts: Sequence[str], max_words: int) -> _Features:
     begins = in_word & ~np.concatenate(([False], in_word[:-1]))
     starts = np.flatnonzero(begins)
     if not len(starts):
-        return _Features(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
+        return _Features(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64), 0)
 
     text_of_word = np.searchsorted(np.cumsum([len(text) for text in encoded]), starts, side="right")
     kept = np.arange(len(starts)) - np.searchsorted(text_of_word, text_of_word) < max_words
@@ -162,7 +169,8 @@ def _features(texts: Sequence[str], max_words: int) -> _Features:
     trigrams = one[data[first]] ^ two[data[first + 1]] ^ three[data[first + 2]]
 
     word = np.concatenate((np.flatnonzero(kept), word_of_byte[first]))
-    return _Features(np.concatenate((words[kept], trigrams)), text_of_word[word], word)
+    full = int(np.count_nonzero(np.bincount(text_of_word) >= max_words))
+    return _Features(np.concatenate((words[kept], trigrams)), text_of_word[word], word, full)
 
 
 def _sums(features: _Features, rows: RowArray, count: int, dim: int) -> FloatArray:

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 
-from shoal.encoders import TextVectors
+from shoal.encoders import LengthCounter, TextVectors
 from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout
@@ -77,6 +77,7 @@ def embed_unit(
         commit = read_unit_commit(storage, plan.hash, unit.number)
         if commit.codec == digest:
             return commit
+    full = _full_texts(encoder)
     reader = read_unit(plan, unit, storage)
     records, passages, rejected = _read_all(reader)
     documents = document_digests(plan.document(passage.id) for passage in passages)
@@ -101,6 +102,7 @@ def embed_unit(
         fields=_observed(passages, np.flatnonzero(finite)).kinds,
         codec=digest,
         left_out=dict(reader.left_out),
+        full=_full_texts(encoder) - full,
     )
     storage.write(layout.unit_commit(plan.hash, unit.number), commit.model_dump_json().encode())
     return commit
@@ -176,6 +178,11 @@ def _encoded(
     if codec is None:
         return encoder.encode_passages(texts), None
     return encode_with_tokens(encoder, texts, plan.encoder, codec)
+
+
+def _full_texts(encoder: PassageEncoder) -> int:
+    """Texts that an encoder has read to its limit so far; 0 for one that does not count."""
+    return encoder.full_texts if isinstance(encoder, LengthCounter) else 0
 
 
 def _rejected_records(rejected: Sequence[Rejected]) -> list[RejectedRecord]:

@@ -44,6 +44,8 @@ class BuildReport(Record):
     """Metadata values that passages lack because they cannot be metadata, by field and reason."""
     files_left_out: dict[str, int] = Field(default_factory=dict)
     """Files of the source that are no input, by what they are: mostly an extension such as `.pdf`."""
+    full: int = 0
+    """Passages that are as long as the encoder reads, or longer."""
     remarks: list[str] = Field(default_factory=list)
     """What else whoever builds should know, each a sentence, such as fields that filters can do less with."""
 

@@ -66,7 +66,8 @@ def write_reports(plan: Plan, tally: Tally, storage: Storage) -> list[FileEntry]
         unreadable=unreadable_share(plan),
         left_out=count_left_out(plan, tally),
         files_left_out=plan.left_out,
-        remarks=[*plan.remarks, *field_remarks(plan, tally)],
+        full=tally.full,
+        remarks=[*plan.remarks, *length_remarks(plan, tally), *field_remarks(plan, tally)],
     )
     path = layout.report(plan.version)
     storage.write(path, report.model_dump_json(indent=1).encode() + b"\n")
@@ -112,6 +113,21 @@ def field_remarks(plan: Plan, tally: Tally) -> list[str]:
     """Where filters can do less with a metadata field than its values promise, once all units are embedded."""
     remarks = tally.fields.remarks(declared_types(plan.source.metadata_types))
     return [f"metadata field {remark}" for remark in remarks]
+
+
+def length_remarks(plan: Plan, tally: Tally) -> list[str]:
+    """How many passages are longer than the encoder reads, and what to do about it; nothing where none is."""
+    if not tally.full:
+        return []
+    # A token of English is some four characters; the title and the special tokens need room too.
+    fitting = max(50, plan.encoder.max_length * 7 // 2 // 50 * 50)
+    smaller = "a smaller --chunk-characters" if plan.source.chunk_characters else f"--chunk-characters {fitting}"
+    passages, length = int(tally.passages.sum()), plan.encoder.max_length
+    return [
+        f"{tally.full:,} of {passages:,} passages are as long as the {length:,} tokens that the encoder reads, or "
+        f"longer, and what stands behind these is not in their vectors; {smaller} cuts texts into passages that are "
+        "read whole"
+    ]
 
 
 def make_manifest(

@@ -51,9 +51,12 @@ class Runner:
     meanwhile the texts of the next window are tokenised. A lone batch gets all threads, for the least latency. Which
     texts share a batch depends on the texts alone: the same inputs give the same bits.
     Not safe for concurrent calls. threads: CPU threads.
+
+    full_texts: inputs so far that took all the tokens that the network reads.
     """
 
     def __init__(self, network: Network, settings: InferenceSettings, threads: int) -> None:
+        self.full_texts = 0
         self._network = network
         self._threads = threads
         cuda = network.placement.device == "cuda"
@@ -107,6 +110,7 @@ class Runner:
                 yield window, tokenised.batch(np.arange(len(window)))
                 continue
             lengths = np.array([len(ids) for ids in tokenised.ids], np.int64)
+            self.full_texts += int(np.count_nonzero(lengths >= self._network.max_length))
             for rows in token_batches(lengths, self._batch_tokens, self._padding):
                 yield window[rows], tokenised.batch(rows)
 

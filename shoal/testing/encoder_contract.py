@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from shoal.encoders import Encoder, TokenCounter, TokenEncoder
+from shoal.encoders import Encoder, LengthCounter, TokenCounter, TokenEncoder
 
 Load = Callable[..., Encoder]
 TEXTS = [
@@ -52,6 +52,13 @@ class EncoderContract(_Loaded):
             np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
         assert encoder.encode_queries([]).shape == (0, encoder.dim)
         assert encoder.encode_passages([]).shape == (0, encoder.dim)
+
+    def test_texts_that_fill_what_is_read_are_counted_if_any_are(self, encoder: Encoder) -> None:
+        if not isinstance(encoder, LengthCounter):
+            pytest.skip("this encoder does not count")
+        before = encoder.full_texts
+        encoder.encode_passages(["a short text", "vitamin " * 10_000, "", "otter " * 10_000])
+        assert encoder.full_texts - before in (0, 2)  # 0 where texts of any length are read
 
     def test_the_order_of_the_input_is_kept(self, encoder: Encoder) -> None:
         shuffled = np.random.default_rng(1).permutation(len(TEXTS))

@@ -129,3 +129,22 @@ def test_units_that_were_committed_without_counts_are_read(tmp_path: Path) -> No
     del body["left_out"]
     build.storage.write(path, json.dumps(body).encode())
     assert read_unit_commit(build.storage, build.plan.hash, 0).fields == {"page": {"integer": 1}}
+
+
+def test_a_version_says_how_many_passages_are_longer_than_the_encoder_reads(tmp_path: Path) -> None:
+    lines = [{"id": str(n), "text": "word " * words} for n, words in enumerate((3, 19, 20, 21, 500))]
+    source = jsonl(tmp_path / "in.jsonl", lines)
+    build = Build(tmp_path / "index", source, max_length=20).embed()
+    report = read_report(build.storage, versions.read_manifest(build.storage, build.publish()))
+    assert report.full == 3
+    (remark,) = report.remarks
+    assert remark.startswith("3 of 5 passages are as long as the 20 tokens that the encoder reads, or longer")
+    assert "--chunk-characters 50 cuts texts" in remark
+    whole = Build(tmp_path / "whole", source, max_length=20, chunk_characters=50).embed()
+    assert read_report(whole.storage, versions.read_manifest(whole.storage, whole.publish())).full == 0
+
+
+def test_vectors_that_the_source_brings_are_not_read_by_an_encoder(tmp_path: Path) -> None:
+    lines = [{"id": str(n), "text": "word " * 500, "v": [1.0] * DIM} for n in range(3)]
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", lines), vectors_field="v").embed()
+    assert not read_report(build.storage, versions.read_manifest(build.storage, build.publish())).remarks

@@ -6,7 +6,9 @@ import pytest
 
 from jobs.build.embedding import Busy
 from jobs.build.tasks import BusyEncoder
+from shoal.encoders import load_encoder
 from shoal.records import FloatArray
+from shoal.settings import EncoderSettings
 
 
 def test_workers_are_counted_from_their_first_unit_to_the_end_of_their_last() -> None:
@@ -37,3 +39,12 @@ def test_one_thread_encodes_at_a_time() -> None:
         thread.join()
     assert inside == ["in", "out"] * 3
     assert encoder.busy_s == 0  # of this thread
+
+
+def test_texts_that_were_read_to_the_limit_are_counted_for_the_thread_that_asked() -> None:
+    encoder = BusyEncoder(load_encoder(EncoderSettings(encoder="hashing:8", max_length=8)))
+    long = threading.Thread(target=encoder.encode_passages, args=(["word " * 9] * 7,))
+    long.start()
+    long.join()
+    encoder.encode_passages(["word " * 8, "word " * 4, "word " * 9])
+    assert encoder.full_texts == 2
