@@ -16,11 +16,12 @@ Counts = NDArray[np.int64]
 
 
 class RejectedRecord(Record):
-    """A record that gave no passage. `record` is its place within the unit, counted from 1."""
+    """A record that gave no passage. `record` is its place within the unit, from 1; `records` as in `Rejected`."""
 
     record: int
     reason: str
     id: str | None = None
+    records: int = 1
 
 
 class UnitCommit(Record):

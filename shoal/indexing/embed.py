@@ -188,7 +188,7 @@ def _full_texts(encoder: PassageEncoder) -> int:
 def _rejected_records(rejected: Sequence[Rejected]) -> list[RejectedRecord]:
     """What the commit record of a unit says of its rejected records, in input order."""
     in_order = sorted(rejected, key=lambda bad: bad.record)
-    return [RejectedRecord(record=bad.record, reason=bad.reason, id=bad.id) for bad in in_order]
+    return [RejectedRecord(record=bad.record, reason=bad.reason, id=bad.id, records=bad.records) for bad in in_order]
 
 
 def encode_with_tokens(

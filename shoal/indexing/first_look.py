@@ -75,6 +75,8 @@ def _judge(look: _Look, source: SourceSettings, max_lost: float) -> list[str]:
         for loss in look.losses.by_frequency()[:_REASONS]
     )
     options = look.fields.propose(source)
+    if source.format in ("csv", "tsv") and source.columns is None and look.fields.look_like_values():
+        options = ["--columns with a name for each column, such as id,text: the first line seems to be no header"]
     message = f"{look.lost:,} of the first {look.records:,} records give no passage ({reasons})"
     if described := look.fields.describe():
         message += f"; their fields are {described}"

@@ -22,7 +22,7 @@ from shoal.metadata import FieldType, declared_types
 def rejected_records(plan: Plan, tally: Tally, storage: Storage) -> Iterator[dict[str, Any]]:
     """Rejected records in input order, then duplicates shard by shard, with their places in the whole input.
 
-    Each is {"file", "line" (or "row"), "reason", and "id" if there is one}.
+    Each is {"file", "line" (or "row"), "reason", "id" if there is one, "records" if it stands for more than one}.
     """
     units = plan.units
     files = np.fromiter((unit.file for unit in units), np.int64, len(units))
@@ -34,7 +34,9 @@ def rejected_records(plan: Plan, tally: Tally, storage: Storage) -> Iterator[dic
 
     for unit in np.flatnonzero(tally.rejected).tolist():
         for bad in read_unit_commit(storage, plan.hash, unit).rejected:
-            yield {**place(unit, bad.record), "reason": bad.reason, **({"id": bad.id} if bad.id is not None else {})}
+            further = {"id": bad.id} if bad.id is not None else {}
+            several = {"records": bad.records} if bad.records > 1 else {}
+            yield {**place(unit, bad.record), "reason": bad.reason, **further, **several}
     for shard in np.flatnonzero(tally.shard_duplicates).tolist():
         with storage.open_input(layout.shard_duplicates(plan.hash, shard)) as source:
             for line in io.TextIOWrapper(source, encoding="utf-8"):

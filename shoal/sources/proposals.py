@@ -15,6 +15,8 @@ REPEATED = 0.1
 """Share of records with ids of others beyond which the id is taken for the wrong field."""
 SHORT = 200
 """Most characters, on average, of strings that may identify a passage."""
+LONGEST_NAME = 60
+"""Characters of a name of a field beyond which it is taken for a value."""
 _TEXT_NAMES = ("text", "chunk", "content", "contents", "page_content", "body", "passage", "document", "abstract")
 """What fields of texts are called, the most telling first."""
 _ID_NAME = re.compile(r"(^|[^a-z])(u?u?id|key|doi|ur[il]|pmid|pid|hash|number|index|part)$|id$", re.IGNORECASE)
@@ -53,6 +55,10 @@ class Fields:
             if ids is not None:
                 options.append(f"--id-field {','.join(ids)}")
         return options
+
+    def look_like_values(self) -> bool:
+        """Whether names of fields look like values, as they do where a first line is taken for a header."""
+        return any(name.strip().isdigit() or len(name) > LONGEST_NAME for name in self._names())
 
     def basic_dates(self, source: SourceSettings) -> list[str]:
         """Fields that hold dates such as 20230719 and nothing else, and whose type is not declared."""

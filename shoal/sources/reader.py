@@ -40,11 +40,13 @@ class Rejected:
     record: its place within the part, counted from 1: the line it starts at, its row (Parquet) or its file (text).
     reason: why, in plain words, naming the field.
     id: its id, when that much could be read.
+    records: how many it stands for, where what follows it cannot be read either.
     """
 
     record: int
     reason: str
     id: str | None = None
+    records: int = 1
 
 
 def record_limit(source: SourceSettings) -> int:
@@ -94,8 +96,9 @@ class PassageReader:
         except Damaged as error:
             # A damaged page of Parquet. The next part may lie in a row group that is whole.
             first, self.lines = self.lines + 1, self._part.stop - self._part.start
+            rows = self.lines - first + 1
             yield Rejected(
-                first, f"the file is damaged ({error}): {self.lines - first + 1} rows cannot be read from here on"
+                first, f"the file is damaged ({error}): {rows} rows cannot be read from here on", records=max(rows, 1)
             )
         damage = self._file.damage
         if damage is not None and self._part.start + 1 == self._file.pieces:

@@ -111,6 +111,14 @@ def test_without_a_field_that_fits_none_is_proposed(tmp_path: Path) -> None:
     assert "their fields are n (number), deep (object)" in message
 
 
+@pytest.mark.parametrize(("kind", "mark"), [("tsv", "\t"), ("csv", ",")])
+def test_a_first_line_that_is_no_header_is_told(kind: str, mark: str, tmp_path: Path) -> None:
+    lines = [f"{number}{mark}Passage {number} tells how corals survive bleaching." for number in range(9)]
+    (tmp_path / f"in.{kind}").write_text("\n".join(lines))
+    assert "try --columns with a name for each column, such as id,text" in refused(tmp_path / f"in.{kind}")
+    assert not look(tmp_path / f"in.{kind}", columns=["id", "text"])
+
+
 def test_lines_that_end_with_a_comma_are_told(tmp_path: Path) -> None:
     lines = [json.dumps(record) for record in records(20)]
     (tmp_path / "in.jsonl").write_text(",\n".join(lines))

@@ -1,6 +1,7 @@
 """What a build lost: reasons grouped, and the share of the input."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,21 @@ def test_vectors_that_the_source_brings_are_not_read_by_an_encoder(tmp_path: Pat
     lines = [{"id": str(n), "text": "word " * 500, "v": [1.0] * DIM} for n in range(3)]
     build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", lines), vectors_field="v").embed()
     assert not read_report(build.storage, versions.read_manifest(build.storage, build.publish())).remarks
+
+
+def test_rows_behind_a_damage_count_as_lost(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    rows = [{**record, "text": random.Random(n).randbytes(40).hex()} for n, record in enumerate(records(200))]
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, path, row_group_size=100, write_page_checksum=True, use_dictionary=False)
+    chunk = pq.ParquetFile(path).metadata.row_group(1).column(1)
+    data = bytearray(path.read_bytes())
+    middle = chunk.data_page_offset + chunk.total_compressed_size // 2
+    data[middle : middle + 64] = bytes(64)
+    path.write_bytes(data)
+    build = Build(tmp_path / "index", path, unit_passages=100).embed()
+    manifest = versions.read_manifest(build.storage, build.publish())
+    report = read_report(build.storage, manifest)
+    assert (manifest.counts.passages, manifest.counts.rejected) == (100, 1)
+    assert [loss.records for loss in report.lost] == [100]
+    assert report.share(manifest.counts) == 0.5

@@ -127,6 +127,7 @@ def test_a_damaged_page_costs_its_row_group_and_no_more(unit: int, folder: Path,
     assert len(lost) < 500 + unit  # and the rest of the unit that the row group ends in
     assert next(place for place, item in found.items if isinstance(item, str)) == {"file": "a.parquet", "row": 501}
     assert found.reasons[0].startswith("the file is damaged (")
+    assert sum(rejected.records for rejected in found.rejected) == len(lost) + 1  # a file of which nothing is known
     assert found.reasons[-1].startswith("the file is no whole Parquet file")
     last = [place for place, item in found.items if isinstance(item, Passage)][-1]
     assert last == {"file": "a.parquet", "row": 1500}
