@@ -2,8 +2,8 @@
 
 A record ends at a newline outside quotes. A quote that opens a value by mistake would swallow all records up to the
 next one, so what it opened has to prove itself: it is a record if it closes as RFC 4180 has it and gives a value for
-each column. If not, the lines that it swallowed are looked at one by one: where most of them are records by
-themselves, the quote was stray, and only its own line is lost.
+each column, unless it swallowed lines whose ids are numbered on from its own. If not, the lines that it swallowed are
+looked at one by one: where most of them are records by themselves, the quote was stray, and only its own line is lost.
 """
 
 import csv
@@ -26,6 +26,9 @@ _STRICT = _VALUE + rb"(?:," + _VALUE + rb")*\r?"
 """A line that is a record as RFC 4180 has it."""
 _OPENING = rb"(?:" + _VALUE + rb",)*" + _QUOTED
 """A line in which a quoted value begins, behind whole values."""
+
+_NUMBERED = re.compile(rb"(.*?)([0-9]{1,18})")
+"""A value that ends with a number, such as an id."""
 
 
 class Frame(NamedTuple):
@@ -123,6 +126,8 @@ class Framing:
         held = self._take()
         values = self.parse(b"\n".join((*held, line)))
         if isinstance(values, list) and len(values) == self._columns:
+            if self._count_on(held):
+                return [*self._resynchronised(held), *self._begin(line)]
             return [Frame([*held, line], len(held) + 1)]
         inner = held[1:]
         broken = isinstance(values, str) and self._starts(line)
@@ -160,6 +165,19 @@ class Framing:
         """Whether most of the lines that a quote swallowed are records by themselves."""
         lines = [line for line in inner if line.strip()]
         return bool(lines) and 2 * sum(map(self._is_record, lines)) >= len(lines)
+
+    def _count_on(self, lines: list[bytes]) -> bool:
+        """Whether the first values of three lines or more are numbered one after another, which no text would be.
+
+        Then even a quote that closes as it should was stray: the other one is part of a value, such as `19"`.
+        """
+        before: tuple[bytes, int] | None = None
+        for line in lines:
+            match = _NUMBERED.fullmatch(line.partition(self._delimiter.encode())[0])
+            if match is None or (before is not None and before != (match[1], int(match[2]) - 1)):
+                return False
+            before = match[1], int(match[2])
+        return len(lines) > 2 and all(map(self._is_record, lines[1:]))
 
     def _is_record(self, line: bytes) -> bool:
         """Whether a line is a whole record as RFC 4180 has it, with quotes only around values."""

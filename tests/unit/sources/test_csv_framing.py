@@ -37,6 +37,19 @@ def test_a_stray_quote_costs_its_own_line(text: str, every: int, folder: Path, r
         assert places == [2 + number for number in sorted(lost)]
 
 
+@pytest.mark.parametrize("prefix", ["", "doc-", "00"])
+def test_a_stray_quote_that_closes_as_if_it_were_none(prefix: str, folder: Path, read: Read) -> None:
+    texts = [
+        '"stray' if row == 6 else '19"' if row == 95 else '"' if row in (40, 60) else "plain" for row in range(100)
+    ]
+    (folder / "a.csv").write_text("id,text\n" + "".join(f"{prefix}{row},{text}\n" for row, text in enumerate(texts)))
+    for unit in (1, 7, 1000):
+        found = read(folder / "a.csv", unit_passages=unit)
+        kept = [row for row in range(100) if row not in (6, 40, 60)]
+        assert [passage.id for passage in found.passages] == [f"{prefix}{row}" for row in kept]
+        assert found.passages[-5].text == '19"'
+
+
 def test_quoted_values_behind_a_stray_quote_are_read() -> None:
     found = read_records('1,"stray\n2,b\n3,"quoted, ""c"""\n4,"two\nlines"\n5,e')
     assert found[0] == (1, "a quoted value opens here and is not closed as it should be")
@@ -81,7 +94,7 @@ def test_a_text_beyond_the_limit_is_passed_over_to_its_end() -> None:
 
 
 def test_valid_csv_is_never_second_guessed() -> None:
-    """A text that holds CSV itself, of as many columns as the file."""
+    """A text that holds CSV itself, of as many columns as the file, numbered too."""
     inner = "".join(f"{number},value {number}\n" for number in range(50))
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([["1", inner], ["2", f'a "quoted"\n{inner}"'], ["3", "c"]])

@@ -98,7 +98,11 @@ def test_csv_is_cut_and_read_as_the_csv_module_does(rows: list[list[str]], unit:
     assert len([part for part in units if part]) == -(-len(rows) // unit)
 
 
-BROKEN_LINES = st.lists(st.sampled_from(["a,b", 'c,"d', '"e"', 'f,g"', 'h,"i"', ",", "", '"', 'j,"k""l', "m", 'n","o']))
+BROKEN_LINES = st.lists(
+    st.sampled_from(
+        ["a,b", 'c,"d', '"e"', 'f,g"', 'h,"i"', ",", "", '"', 'j,"k""l', "m", 'n","o', "1,x", '2,"y', "3,z", '4,5"']
+    )
+)
 BROKEN = st.text(st.sampled_from('a,"\n\r'), max_size=60) | BROKEN_LINES.map("\n".join)
 
 
