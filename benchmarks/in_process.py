@@ -72,17 +72,17 @@ def measure(index: str, texts: list[str], name: str) -> dict[str, float]:
     started = time.perf_counter()
     import shoal
 
-    settings = {} if name == "reranked" else {"reranker": "none"}
+    settings: dict[str, str] = {} if name == "reranked" else {"reranker": "none"}
     with shoal.open(index, **settings) as opened:
         opened_at = time.perf_counter()
-        opened.search(texts[0])
+        opened.search(texts[0], timeout_ms=60_000)
         first, cpu = time.perf_counter(), time.process_time()
         passes = []
         for _ in range(2):
             times = []
             for text in texts:
                 begun = time.perf_counter()
-                opened.search(text, top_n=10)
+                opened.search(text, top_n=10, timeout_ms=60_000)
                 times.append(1000 * (time.perf_counter() - begun))
             passes.append(times)
         fresh, remembered = passes

@@ -27,6 +27,8 @@ from shoal.system.threads import Threads
 
 RERANK_QUERIES = 8
 """Queries that the reranker scores together at most."""
+SLICE_PAIRS = 32
+"""Pairs that a reranker scores in one go where queries wait for its thread to be encoded; the default `top_k` fits."""
 OPENING_THREADS = 4
 """Shards that are opened side by side: their files are read and hashed."""
 
@@ -63,11 +65,20 @@ class LocalEncoder:
 
 
 class LocalReranker:
-    """A reranker in a thread, which scores the passages of several waiting queries together: a `RerankService`."""
+    """A reranker in a thread, which scores the passages of several waiting queries together: a `RerankService`.
 
-    def __init__(self, reranker: Reranker, thread: Threads, max_waiting: int) -> None:
+    Args:
+        reranker: what scores.
+        thread: in which it does.
+        max_waiting: queries that may wait for it.
+        slice_pairs: pairs of one call; None for all that wait. Between two calls others get the thread, and what has
+            missed its deadline by then is given up.
+    """
+
+    def __init__(self, reranker: Reranker, thread: Threads, max_waiting: int, slice_pairs: int | None = None) -> None:
         self._reranker = reranker
         self._thread = thread
+        self._slice_pairs = slice_pairs
         self._batcher: Batcher[_Pairs, FloatArray] = Batcher(
             self._score_batch,
             max_batch=RERANK_QUERIES,
@@ -83,7 +94,9 @@ class LocalReranker:
     async def _score_batch(self, batch: list["_Pairs"]) -> list[FloatArray]:
         pairs = [pair for item in batch for pair in item.pairs]
         latest = max(item.deadline for item in batch)
-        scores = await self._thread.run(latest, self._reranker.score_pairs, pairs)
+        size = self._slice_pairs or max(1, len(pairs))
+        slices = [pairs[start : start + size] for start in range(0, max(1, len(pairs)), size)]
+        scores = np.concatenate([await self._thread.run(latest, self._reranker.score_pairs, part) for part in slices])
         return np.split(scores, np.cumsum([len(item.pairs) for item in batch[:-1]]))
 
 
@@ -140,7 +153,10 @@ class LocalModels:
             self._threads.append(Threads(1, "reranker"))
         self.fingerprint = encoder.fingerprint()
         self.encoder = LocalEncoder(encoder, self._threads[0], settings.query_cache)
-        self.reranker = LocalReranker(reranker, self._threads[-1], settings.max_waiting) if reranker else None
+        self.reranker: LocalReranker | None = None
+        if reranker is not None:
+            slice_pairs = SLICE_PAIRS if shared else None
+            self.reranker = LocalReranker(reranker, self._threads[-1], settings.max_waiting, slice_pairs)
         self.reranker_kind = reranker_kind
 
     def close(self) -> None:
