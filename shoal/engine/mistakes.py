@@ -18,17 +18,20 @@ class UnknownField(NamedTuple):
 def explain_mistakes(mistakes: Sequence[Mapping[str, Any]], body: Any) -> tuple[str, str | None]:
     """Return a message that names every field at fault, up to MAX_MISTAKES, and the path of the first of them.
 
-    Where a field is unknown, the message ends with those that exist.
+    The first field that is unknown is followed by those that exist.
 
     Args:
         mistakes: pydantic's errors, at least one, with locations inside the body.
         body: what was to be read.
     """
     problems = [_explain(mistake, body) for mistake in mistakes[:MAX_MISTAKES]]
-    message = "; ".join(message for _, message in problems) + ("; and more" if len(mistakes) > MAX_MISTAKES else "")
-    unknown = next((value for mistake in mistakes if isinstance(value := mistake.get("input"), UnknownField)), None)
-    if unknown is not None:
-        message += f" (the fields are {', '.join(unknown.fields)})" if unknown.fields else " (there are no fields)"
+    messages = [message for _, message in problems]
+    for position, mistake in enumerate(mistakes[:MAX_MISTAKES]):
+        if isinstance(unknown := mistake.get("input"), UnknownField):  # the first one says it for all
+            fields = f"the fields are {', '.join(unknown.fields)}" if unknown.fields else "there are no fields"
+            messages[position] += f" ({fields})"
+            break
+    message = "; ".join(messages) + ("; and more" if len(mistakes) > MAX_MISTAKES else "")
     return message, problems[0][0]
 
 

@@ -282,8 +282,8 @@ async def test_an_unknown_field_is_answered_with_those_that_exist(server: Server
     fields = "query, top_k, top_n, rerank, mode, filter, recall, include, timeout_ms, explain"
     response = await server.post({"query": "a", "topk": 5, "n": None, "top_n": 0})
     assert check_error(response, 400, "INVALID_ARGUMENT", "top_n") == (
-        "top_n should be greater than or equal to 1; topk is not a known field; n is not a known field "
-        f"(the fields are {fields})"
+        "top_n should be greater than or equal to 1; topk is not a known field "
+        f"(the fields are {fields}); n is not a known field"
     )
     response = await server.client.post("/v1/index/activate", json={"version": "v1", "wait": True})
     message = check_error(response, 400, "INVALID_ARGUMENT", "wait")
