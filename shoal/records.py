@@ -152,7 +152,7 @@ class SearchAnswer:
     mode: how stage one searched.
     reranker: what ordered the candidates: the name of the server's reranker, or `late`; None if nothing has.
     explain: the plan, the timing of every shard and the scores of every candidate, when asked for.
-    warnings: what of the request was cut, in sentences; the answer is not less for it than any other would be.
+    warnings: what of the request was cut, and why nothing was found, in sentences; the answer is not less for it.
     """
 
     index_version: str

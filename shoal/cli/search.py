@@ -31,11 +31,13 @@ def search(  # noqa: PLR0913 - one parameter for each option
     filter: Filter = None,
     recall: Recall = None,
     timeout_ms: TimeoutMs = None,
+    full: Annotated[bool, typer.Option("--full", help="Show whole texts, not their beginnings.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask a server, or an index in this process, one question and show both stages.
 
-    A row is a passage: its final rank, its rerank score, the rank it had in stage one, and its score there.
+    A row is a passage: its final rank, the score that it stands there by, the rank it had in stage one, and its score
+    there. With hybrid search the score may be blended of several; then the reranker's own stands beside it.
     """
     with guard(as_json):
         if late and rerank is not None:
@@ -56,4 +58,4 @@ def search(  # noqa: PLR0913 - one parameter for each option
             print_json(response.model_dump(mode="json", exclude_unset=True))
         else:
             terminal = console()
-            terminal.print(tables.answer(response, terminal.width))
+            terminal.print(tables.answer(response, terminal.width, full=full))

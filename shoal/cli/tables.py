@@ -9,9 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from shoal.client.answers import SearchResponse, SearchResult
-from shoal.system.terminal import format_bytes, printable
+from shoal.system.terminal import format_bytes, printable, without_controls
 
-ID_WIDTH = 16
 """Columns that the ids of passages get."""
 ROOM_FOR_IDS = 80
 """Terminals narrower than this show no passage ids."""
@@ -23,24 +22,36 @@ VERSION_COLUMNS = (
 """Least width, and what the table of versions shows then."""
 
 
-def answer(response: SearchResponse, width: int) -> RenderableType:
-    """Results in their final order with the rank and the score of both stages, then what the answer rests on."""
+def answer(response: SearchResponse, width: int, *, full: bool = False) -> RenderableType:
+    """Results in their final order with the score that orders them, then what the answer rests on.
+
+    Where stage two has reordered them, the rank and the score of stage one stand beside it, and the reranker's own
+    score where the final one is another. full: whole texts, instead of their beginning on one line.
+    """
+    if not response.results:
+        return Group(Text("no results", style="bold"), *_footer(response))
     ids = width >= ROOM_FOR_IDS
-    table = _table()
+    blended = response.reranked and any(result.score != result.rerank_score for result in response.results)
+    table = _table(leading=1 if full else 0)
     table.add_column("#", justify="right")
+    table.add_column("score", justify="right", style="bold")
+    if blended:
+        table.add_column("rerank", justify="right")
     if response.reranked:
-        table.add_column("rerank", justify="right", style="bold")
         table.add_column("was", justify="right")
-    table.add_column("stage one", justify="right")
+        table.add_column("stage one", justify="right")
     if ids:
-        table.add_column("id", style="dim", no_wrap=True)
-    table.add_column("passage", no_wrap=True, overflow="ellipsis", ratio=1)
+        table.add_column("id", style="dim", overflow="fold", max_width=width // 3)
+    table.add_column("passage", no_wrap=not full, overflow="fold" if full else "ellipsis", ratio=1)
     for rank, result in enumerate(response.results, 1):
-        row = [Text(str(rank))]
+        row = [Text(str(rank)), Text(_score(result.score))]
+        if blended:
+            row.append(Text(_score(result.rerank_score)))
         if response.reranked:
-            row += [Text(_score(result.rerank_score)), _moved(rank, result.retrieval_rank)]
-        row.append(Text(_score(result.retrieval_score)))
-        table.add_row(*row, *([Text(_shortened(result.id))] if ids else []), _passage(result))
+            row += [_moved(rank, result.retrieval_rank), Text(_score(result.retrieval_score))]
+        if ids:
+            row.append(Text(printable(result.id)))
+        table.add_row(*row, _passage(result, full=full))
     return Group(table, *_footer(response))
 
 
@@ -117,23 +128,18 @@ def facts(pairs: Iterable[tuple[str, str]]) -> RenderableType:
     return table
 
 
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold", expand=True)
+def _table(leading: int = 0) -> Table:
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold", expand=True, leading=leading)
 
 
-def _passage(result: SearchResult) -> Text:
-    text = printable((result.text or "")[:1000]) or printable(result.id)
+def _passage(result: SearchResult, *, full: bool = False) -> Text:
+    text = without_controls(result.text or "") if full else printable((result.text or "")[:1000])
+    text = text.strip("\n") or printable(result.id)
     return Text.assemble((f"{printable(result.title)}  ", "bold"), text) if result.title else Text(text)
 
 
 def _score(score: float | None) -> str:
     return "-" if score is None else f"{score:.4f}"
-
-
-def _shortened(passage_id: str) -> str:
-    """An id of at most ID_WIDTH characters; the end of a path says more than its beginning."""
-    name = printable(passage_id)
-    return name if len(name) <= ID_WIDTH else f"…{name[1 - ID_WIDTH :]}"
 
 
 def _moved(rank: int, before: int, shown: int | None = None) -> Text:

@@ -15,6 +15,7 @@ from shoal.search.explain import explain
 from shoal.search.fanout import FanOut
 from shoal.search.fusion import fuse
 from shoal.search.merge import merge_results
+from shoal.search.no_results import explain_no_results
 from shoal.search.request_plan import LATE, FilterTrees, RequestPlan
 from shoal.search.rerank_stage import SecondStage, best_first, best_results
 from shoal.search.served_version import ServedVersion
@@ -197,6 +198,8 @@ class SearchPipeline:
                 search.max_lexical_score = max(
                     (candidate.score for candidate in rankings.get("lexical", [])[:1]), default=0.0
                 )
+        if not search.candidates and (why := explain_no_results(request.query, plan, search.results.values())):
+            trace.warnings.append(why)
 
     async def _shortlist(self, search: _Search) -> None:
         """Let the shards score their candidates, for an answer without a reranker or for the choice of what it reads.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shoal.fingerprint import Fingerprint
-from shoal.index_root.manifest import Manifest, VectorIndexInfo
+from shoal.index_root.manifest import LexicalInfo, Manifest, VectorIndexInfo
 from shoal.metadata import FieldTypes
 from shoal.shard.retrievers import retriever_names
 
@@ -24,6 +24,7 @@ class ServedVersion:
     index: its vector index, for queries that ask for a recall; None takes any recall for reached.
     has_token_vectors: whether its shards hold token vectors, for late interaction.
     encoder: what its passages were encoded with; None if that is not known.
+    lexical: how its words were indexed; None if they were not, or if that is not known.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ServedVersion:
     index: VectorIndexInfo | None = None
     has_token_vectors: bool = False
     encoder: Fingerprint | None = None
+    lexical: LexicalInfo | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> "ServedVersion":
@@ -45,6 +47,7 @@ class ServedVersion:
             index=manifest.index,
             has_token_vectors=manifest.late is not None,
             encoder=manifest.encoder,
+            lexical=manifest.lexical,
         )
 
     def count_passages(self, shards: Mapping[int, object] | None = None) -> int:

@@ -19,7 +19,7 @@ class SearchTrace:
 
     clock: seconds; not the event loop's, which uvloop rounds to milliseconds. arrived: when the request came.
     missing: why shards do not take part, by their numbers.
-    warnings: what of the request was cut, in sentences.
+    warnings: what of the request was cut, and why nothing was found, in sentences.
     """
 
     def __init__(self, clock: Callable[[], float], arrived: float) -> None:

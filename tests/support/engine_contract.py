@@ -74,6 +74,22 @@ class EngineContract:
         with shoal.open(engine_root, **SETTINGS) as index:
             yield index
 
+    def test_why_nothing_was_found_is_told(self, asker: Asker) -> None:
+        counted = "holds a word of the query; those that count are, as they are indexed: coral"
+        nothing = {
+            "the corals' unheard bleaching corals": f"no passage {counted}, unheard, bleach",
+            "the ?!": "no word of the query counts: it holds stop words and signs alone",
+        }
+        for query, why in nothing.items():
+            answer = asker.search(query, mode="lexical")
+            assert (answer.results, answer.warnings) == ([], [why])
+        for mode in ("dense", "lexical", "hybrid"):
+            answer = asker.search("otter", mode=mode, filter={"number": -1})
+            assert (answer.results, answer.warnings) == ([], ["no passage fulfils the filter"])
+        answer = asker.search("coral", mode="lexical", filter={"number": 1})
+        assert answer.warnings == [f"no passage that fulfils the filter {counted}"]
+        assert asker.search("otter coral", mode="lexical").warnings == []
+
     def test_a_query_longer_than_the_encoder_reads_is_told_so(self, asker: Asker) -> None:
         whole, cut = asker.search(["red fish", "red fish " * 300])
         assert whole.warnings == []

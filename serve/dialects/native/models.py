@@ -115,7 +115,10 @@ class SearchResponse(BaseModel):
     )
     coverage: Coverage
     degraded: str | None = Field(description="Why the answer is less than what was asked for; null if it is not.")
-    warnings: list[str] = Field([], description="What of the request was cut: a query longer than the encoder reads.")
+    warnings: list[str] = Field(
+        [],
+        description="What was cut, such as a query longer than the encoder reads, and why nothing was found.",
+    )
     timings_ms: Timings
     usage: Usage
     explain: dict[str, Any] | None = Field(None, description="The plan and every shard's part, if asked for.")

@@ -159,6 +159,61 @@ def test_compare_says_when_nothing_was_reranked(server: Server) -> None:
     assert "not reranked" in run("compare", "fish").stdout
 
 
+def test_the_score_that_orders_is_shown_and_beside_it_what_it_was_blended_of(server: Server) -> None:
+    results = answered({})["results"]
+    scores = [(4.5, 3.5), (4.25, 4.0), (3.0, 1.0)]
+    for result, (score, rerank_score) in zip(results, scores, strict=False):
+        result.update(score=score, rerank_score=rerank_score)
+    server.answer = httpx.Response(200, json={**answered({}), "results": results[:3]})
+    shown = run("search", "fish", COLUMNS="120").stdout
+    assert shown.splitlines()[1].split() == ["#", "score", "rerank", "was", "stage", "one", "id", "passage"]
+    rows = [line.split() for line in shown.splitlines() if "doc-" in line]
+    assert [row[:7] for row in rows] == [
+        ["1", "4.5000", "3.5000", "▲", "5", "0.4000", "doc-5"],
+        ["2", "4.2500", "4.0000", "▲", "4", "0.5000", "doc-4"],
+        ["3", "3.0000", "1.0000", "=", "3", "0.6000", "doc-3"],
+    ]
+    server.answer = httpx.Response(200, json=answered({}, reranked=False))
+    shown = run("search", "fish", COLUMNS="120").stdout
+    assert shown.splitlines()[1].split() == ["#", "score", "id", "passage"]
+    assert next(line.split()[:3] for line in shown.splitlines() if "doc-" in line) == ["1", "0.8000", "doc-1"]
+
+
+@pytest.mark.parametrize("columns", [80, 100, 160])
+@pytest.mark.parametrize("reranked", [False, True])
+def test_ids_are_shown_whole(columns: int, reranked: bool, server: Server) -> None:
+    ids = ["a/rather/long/path/to/document-number-1.md#12", "x" * 150, "short"]
+    results = [{**result, "id": id_} for result, id_ in zip(answered({}, reranked)["results"], ids, strict=False)]
+    server.answer = httpx.Response(200, json={**answered({}, reranked), "results": results})
+    lines = run("search", "fish", COLUMNS=str(columns)).stdout.splitlines()
+    assert max(map(len, lines)) <= columns
+    table = lines[3 : next(number for number, line in enumerate(lines) if line.startswith("version"))]
+    start = lines[1].index("id")
+    end = lines[1].index("passage")
+    shown = "".join(line[start:end].strip() for line in table)
+    assert shown == "".join(ids)
+
+
+def test_whole_texts_are_shown_if_asked_for(server: Server) -> None:
+    text = "first line\n\n" + "word " * 400 + "\x1b[31m the end"
+    results = [{**result, "text": text} for result in answered({})["results"][:2]]
+    server.answer = httpx.Response(200, json={**answered({}), "results": results})
+    assert "the end" not in run("search", "fish", COLUMNS="100").stdout
+    shown = run("search", "fish", "--full", COLUMNS="100").stdout
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "\x1b" not in shown
+    assert shown.count("the end") == 2
+    assert shown.count("word") == 800
+
+
+def test_that_nothing_was_found_is_said_and_why(server: Server) -> None:
+    why = "no passage holds a word of the query; those that count are, as they are indexed: coral"
+    server.answer = httpx.Response(200, json={**answered({}), "results": [], "warnings": [why]})
+    lines = run("search", "the corals", "--mode", "lexical", COLUMNS="200").stdout.splitlines()
+    assert lines[0] == "no results"
+    assert f"warning: {why}" in lines
+
+
 @pytest.mark.parametrize("command", ["search", "compare"])
 def test_no_results(command: str, server: Server) -> None:
     server.answer = httpx.Response(200, json={**answered({}), "results": []})
