@@ -341,8 +341,10 @@ def _hash(plan: Plan, sampled: str) -> str:
         "cut": [plan.shards, plan.unit_records, plan.unit_bytes],
         # Left out where nothing is stored, so that versions of before it could be are found by their plans.
         **({"late": plan.late.model_dump(mode="json")} if plan.stores_tokens else {}),
-        # TSV was read without quotes before.
+        # TSV was read without quotes before: what was built so has other passages.
         **({"quoted": True} if any(file.quoted for file in plan.files) else {}),
+        # So is Parquet with decimals, for example.
+        **({"read_anew": True} if any(file.read_anew for file in plan.files) else {}),
         # What paths say of records was not read before.
         **({"partitions": True} if any(file.partition for file in plan.files) else {}),
         # Pieces of one text were spread over the shards before: what was built so has other shards.

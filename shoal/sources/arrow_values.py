@@ -94,6 +94,17 @@ def mapped_object(kind: pa.DataType) -> Values | None:
     return read
 
 
+def is_read_anew(kind: pa.DataType) -> bool:
+    """Whether 0.1.0 made other values of a type: what it built of them is told from what is built now."""
+    if (wrapped := _unwrapped(kind)) is not None:
+        return is_read_anew(wrapped[0])
+    if pt.is_struct(kind):
+        types = [kind.field(place).type for place in range(kind.num_fields)]
+        return any(pt.is_temporal(child) or is_read_anew(child) for child in types)
+    is_short = pt.is_float16(kind) or pt.is_float32(kind)
+    return bool(is_short or pt.is_decimal(kind) or (pt.is_timestamp(kind) and kind.tz not in (None, "UTC")))
+
+
 def is_vector(kind: pa.DataType) -> bool:
     """Whether the values of a type are lists of numbers."""
     if isinstance(kind, pa.BaseExtensionType):

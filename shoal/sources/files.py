@@ -57,6 +57,8 @@ class InputFile(BaseModel):
     left_out: list[str] = []
     """Parquet: columns that cannot be metadata."""
 
+    read_anew: bool = False
+    """Parquet: 0.1.0 made other values of its metadata."""
     partition: dict[str, str | int] = {}
     """Metadata of all of its records, from folders such as `year=2020` on its path."""
 

@@ -16,7 +16,7 @@ from shoal.errors import InvalidArgument
 from shoal.metadata import declared_types
 from shoal.records import FloatArray
 from shoal.settings import SourceSettings
-from shoal.sources.arrow_values import Unfit, Values, is_vector, mapped, mapped_object
+from shoal.sources.arrow_values import Unfit, Values, is_read_anew, is_vector, mapped, mapped_object
 from shoal.sources.files import BLOCK, content
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ _OPTIONS = {"coerce_int96_timestamp_unit": "us", "arrow_extensions_enabled": Tru
 class Description(NamedTuple):
     """rows: of the file, and of its largest group. columns: those to be read. bytes: what they take uncompressed.
 
-    left_out: columns that would be metadata and whose type cannot be.
+    left_out: columns that would be metadata and whose type cannot be. read_anew: whether 0.1.0 made other values of its
+    metadata.
     """
 
     rows: int
@@ -41,6 +42,7 @@ class Description(NamedTuple):
     columns: list[str]
     bytes: int
     left_out: list[str]
+    read_anew: bool
 
 
 def describe(stream: "NativeFile", name: str, source: SourceSettings) -> Description:
@@ -71,7 +73,10 @@ def describe(stream: "NativeFile", name: str, source: SourceSettings) -> Descrip
     chunks = (group.column(column) for group in groups for column in range(group.num_columns))
     size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
     largest = max((group.num_rows for group in groups), default=0)
-    return Description(file.metadata.num_rows, largest, columns, size, left_out)
+    leaves = (file.schema.column(place) for place in range(len(file.schema)))
+    wrapped = {leaf.path.split(".")[0] for leaf in leaves if leaf.physical_type == "INT96"}
+    anew = any(field in wrapped or is_read_anew(schema.field(field).type) for field in columns[len(fields) :])
+    return Description(file.metadata.num_rows, largest, columns, size, left_out, anew)
 
 
 def _required(schema: pa.Schema, name: str, source: SourceSettings) -> list[str]:

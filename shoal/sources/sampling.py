@@ -137,7 +137,7 @@ def _describe_parquet(file: InputFile, source: SourceSettings) -> tuple[InputFil
             found = parquet.describe(stream, file.name, source)
     except Damaged as error:
         return file.model_copy(update={"unreadable": f"is no whole Parquet file ({error}); repair it"}), 0
-    known = {name: getattr(found, name) for name in ("rows", "group", "columns", "left_out")}
+    known = {name: getattr(found, name) for name in ("rows", "group", "columns", "left_out", "read_anew")}
     return file.model_copy(update=known), found.bytes
 
 

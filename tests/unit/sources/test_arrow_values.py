@@ -72,8 +72,6 @@ def write(folder: Path, column: pa.Array, name: str = "x", **options: Any) -> Pa
 @pytest.mark.parametrize("schema", [True, False], ids=["by Arrow", "by others"])
 @pytest.mark.parametrize(("column", "value"), CASES.values(), ids=CASES.keys())
 def test_a_value_is_kept_as_it_is(column: pa.Array, value: Any, schema: bool, folder: Path, read: Read) -> None:
-    if not schema and pa.types.is_timestamp(column.type) and column.type.tz:
-        pytest.skip("Parquet itself knows no zone but UTC")
     found = read(write(folder, column, store_schema=schema))
     first, *others = [passage.metadata for passage in found.passages]
     assert repr(first) == repr({"x": value})
@@ -144,6 +142,26 @@ def test_a_value_that_cannot_be_kept_is_left_out_with_a_count(
     found = read(write(folder, column))
     assert [passage.metadata for passage in found.passages] == [{}]
     assert found.left_out == {f"x: {reason}": 1}
+
+
+ANEW = [name for name in CASES if "decimal" in name or name in ("float16", "float32", "large float32")]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_plans_of_columns_that_are_read_anew_are_not_those_of_before(
+    name: str, folder: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(folder, CASES[name][0])
+    now = read(path).plan.hash
+    monkeypatch.setattr("shoal.sources.parquet.is_read_anew", lambda kind: False)
+    is_other = name in ANEW or (name.startswith("zone") and name != "zone UTC")
+    assert (read(path).plan.hash != now) is is_other
+
+
+def test_a_plan_of_int96_is_not_that_of_before(folder: Path, read: Read) -> None:
+    path = write(folder, pa.array([MOMENT]), use_deprecated_int96_timestamps=True)
+    assert read(path).plan.files[0].read_anew
+    assert not read(path, metadata_fields=[]).plan.files[0].read_anew
 
 
 def test_ids_and_texts_of_other_types_than_strings(folder: Path, read: Read) -> None:
