@@ -67,14 +67,20 @@ class Documents:
         np.save(folder / layout.ORDER, self._order.astype("<i4", copy=False))
 
     def rows(self, digests: Digests) -> RowArray:
-        """Rows of all passages whose record has one of these digests, int64 (m,), ascending and each once."""
+        """Rows of all passages whose record has one of these digests, int64 (m,), ascending and each once.
+
+        Raises CorruptIndex for a look-up that leads out of its shard.
+        """
         wanted = np.unique(digests)
         first = np.searchsorted(self._digests, wanted, side="left")
         counts = np.searchsorted(self._digests, wanted, side="right") - first
         # Places first[i], first[i] + 1, ... counts[i] of them, for all i at once.
         ends = np.cumsum(counts)
         places = np.arange(int(counts.sum())) + np.repeat(first - (ends - counts), counts)
-        return np.sort(self._order[places].astype(np.int64))
+        found = np.sort(self._order[places].astype(np.int64))
+        if len(found) and not 0 <= found[0] <= found[-1] < len(self._order):
+            raise CorruptIndex(f"{layout.ORDER} leads out of its shard; restore the version or activate another one")
+        return found
 
 
 class DocumentWriter:

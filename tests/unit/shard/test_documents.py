@@ -46,6 +46,15 @@ def test_what_is_written_while_passages_stream_by_leads_back_to_them(tmp_path: P
         assert found.rows(document_digests([f"r{record}"])).tolist() == expected
 
 
+@pytest.mark.parametrize("row", [-1, 3])
+def test_a_look_up_that_leads_out_of_its_shard_is_refused(row: int) -> None:
+    digests = np.sort(document_digests("abc"))
+    documents = Documents(digests, np.array([0, row, 2], np.int32))
+    assert documents.rows(digests[[0, 2]]).tolist() == [0, 2]
+    with pytest.raises(CorruptIndex, match=r"order\.npy leads out of its shard"):
+        documents.rows(digests)
+
+
 def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
     Documents.of_rows(document_digests("abc")).save(tmp_path)
     paths = tmp_path / layout.DOCUMENTS, tmp_path / layout.ORDER
