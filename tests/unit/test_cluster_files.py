@@ -30,7 +30,7 @@ def documents(name: str) -> list[dict[str, Any]]:
 
 def kuberay(name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Resource, cluster spec and network policy of a KubeRay file."""
-    resource, policy = documents(f"kuberay/{name}")
+    resource, policy = documents(f"kuberay/{name}")[:2]
     spec = resource["spec"]
     return resource, spec.get("rayClusterConfig") or spec["rayClusterSpec"], policy
 
@@ -120,7 +120,7 @@ class TestKubeRay:
         version = re.search(r'__version__ = "(.+)"', (ROOT / "shoal/system/version.py").read_text())[1]
         images = {container["image"] for pod in pods(name) for container in pod["spec"]["containers"]}
         assert len(images) == 1
-        assert re.fullmatch(rf"\S+/shoal:{re.escape(version)}-(cpu|gpu)", images.pop())
+        assert re.fullmatch(rf"\S+/shoal:{re.escape(version)}-(cpu|gpu)@sha256:[0-9a-f]{{64}}", images.pop())
         [requirement] = [line for line in PROJECT["optional-dependencies"]["core"] if line.startswith("ray[")]
         [lowest] = re.findall(r">=([0-9.]+)", requirement)
         assert cluster["rayVersion"].startswith(lowest)
@@ -133,8 +133,11 @@ class TestKubeRay:
             for container in pod["spec"]["containers"]:
                 assert container["securityContext"] == {
                     "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
                     "capabilities": {"drop": ["ALL"]},
                 }
+                mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+                assert mounts >= {"/tmp", "/home/ray"}  # where Ray, jobs and models write
 
     def test_containers_have_resources_and_ray_containers_have_probes_and_their_volumes(self, name):
         for pod in pods(name):
@@ -158,12 +161,49 @@ class TestKubeRay:
         for rule in rules[1:]:
             [peer] = rule["from"]
             operator = peer["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}
+            # A pod of that name may run in any namespace.
+            namespace = {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}} if operator else None
+            assert peer.get("namespaceSelector") == namespace
             assert {port["port"] for port in rule["ports"]} <= ({8265, 8000} if operator else {8000})
+
+    def test_pods_may_ask_each_other_the_name_server_and_the_store_alone(self, name):
+        _, _, policy = kuberay(name)
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        among, names, store = policy["spec"]["egress"]
+        assert among == {"to": [{"podSelector": policy["spec"]["podSelector"]}]}
+        assert names["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}]
+        assert {(port["port"], port["protocol"]) for port in names["ports"]} == {(53, "UDP"), (53, "TCP")}
+        [peer] = store["to"]
+        assert store["ports"] == [{"port": 443}]
+        # Whoever reaches these gets the role of the machine.
+        assert "169.254.0.0/16" in peer["ipBlock"]["except"]
+
+    def test_who_has_the_key_of_signatures_is_every_pod_that_reads_or_writes_the_index(self, name):
+        _, cluster, _ = kuberay(name)
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            for container in group["template"]["spec"]["containers"]:
+                assert {"secretRef": {"name": "shoal-signing-key", "optional": True}} in container["envFrom"]
 
     def test_no_container_holds_a_secret(self, name):
         for pod in pods(name):
             for container in pod["spec"]["containers"]:
                 assert not re.search("KEY|SECRET|TOKEN|PASSWORD", " ".join(environment(container)))
+
+
+def test_a_drain_takes_one_serving_pod_at_a_time():
+    budget = documents("kuberay/rayservice.yaml")[2]
+    assert (budget["apiVersion"], budget["kind"]) == ("policy/v1", "PodDisruptionBudget")
+    assert budget["spec"]["maxUnavailable"] == 1
+    selected = budget["spec"]["selector"]["matchLabels"].items()
+    assert all(pod["metadata"]["labels"].items() >= selected for pod in pods("rayservice.yaml"))
+
+
+def test_ray_is_bounded_where_it_is_patched():
+    """Parts of Serve are replaced in serve/ray_adapters and serve/worker_setup.py; another Ray has others."""
+    everywhere = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
+    bounded = [line for line in everywhere if re.match(r"ray\b(?!-)", line)]
+    assert bounded
+    assert all(line.endswith(",<2.61") for line in bounded)
 
 
 def test_every_node_has_the_same_known_serve_variables():
@@ -233,6 +273,9 @@ class TestRayUp:
         assert ray_up_environment()["RAY_AUTH_MODE"] == "token"
         assert config["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}
         assert "security_group" not in config["provider"]
+
+    def test_its_image_is_named_by_digest(self):
+        assert re.search(r"/shoal:[0-9.]+-gpu@sha256:[0-9a-f]{64}$", documents("ray-up.yaml")[0]["docker"]["image"])
 
     def test_it_holds_no_secret(self):
         assert not re.search(r"AKIA[0-9A-Z]{16}|aws_secret|ssh_private_key", (CLUSTER / "ray-up.yaml").read_text())
