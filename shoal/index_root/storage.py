@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from shoal.errors import InvalidArgument, NotFound, ShoalError, Unavailable
+from shoal.errors import CorruptIndex, InvalidArgument, NotFound, ShoalError, Unavailable
 from shoal.system.temporary import temporary_folder
 
 CHUNK_BYTES = 8 * 2**20
@@ -92,10 +92,13 @@ class Storage:
             info = self._filesystem.get_file_info(self._inside(path))
         return bool(info.type != pafs.FileType.NotFound)
 
-    def read(self, path: str) -> bytes:
-        """Read a whole small file. Raises NotFound."""
+    def read(self, path: str, most_bytes: int | None = None) -> bytes:
+        """Read a whole small file. Raises NotFound, and CorruptIndex where it has more bytes than it may have."""
         with self.errors(path), self._filesystem.open_input_stream(self._inside(path), compression=None) as stream:
-            return bytes(stream.read())
+            data = bytes(stream.read(None if most_bytes is None else most_bytes + 1))
+        if most_bytes is not None and len(data) > most_bytes:
+            raise CorruptIndex(f"{self.place(path)} has more than {most_bytes} bytes; restore it")
+        return data
 
     def write(self, path: str, data: bytes) -> None:
         """Replace a whole small file atomically, creating folders."""

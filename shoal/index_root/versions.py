@@ -17,6 +17,10 @@ _MADE = re.compile(r"[0-9]{8}T[0-9]{6,9}-(?P<plan>[0-9a-f]{8})")
 """Names that builds give their versions: a time in UTC, to the second or finer, and the start of the plan's hash."""
 _PLAN_LETTERS = 8
 """Characters of a plan's hash in the name of its version."""
+_MOST_BYTES = 2**16
+"""Bytes of CURRENT, or of a signature, at most: they are read into memory."""
+_MOST_MANIFEST_BYTES = 2**28
+"""Bytes of a manifest, at most."""
 _MANIFEST = "manifest"
 """What a signature of a manifest is for."""
 IDLE_S = 7 * 86_400.0
@@ -87,7 +91,7 @@ def read_current(storage: Storage) -> Current | None:
 def _read_current(storage: Storage) -> tuple[Current, str | None] | None:
     """Return what CURRENT says, and its signature."""
     try:
-        data = storage.read(layout.CURRENT)
+        data = storage.read(layout.CURRENT, _MOST_BYTES)
     except NotFound:
         storage.require()
         return None
@@ -120,7 +124,7 @@ def read_manifest(storage: Storage, version: str) -> Manifest:
 def _manifest_bytes(storage: Storage, version: str) -> bytes:
     _check_name(version)
     try:
-        return storage.read(layout.manifest(version))
+        return storage.read(layout.manifest(version), _MOST_MANIFEST_BYTES)
     except NotFound as error:
         known = ", ".join(list_versions(storage)) or "none"
         raise NotFound(
@@ -130,7 +134,7 @@ def _manifest_bytes(storage: Storage, version: str) -> bytes:
 
 def _manifest_signature(storage: Storage, version: str) -> str | None:
     try:
-        return storage.read(layout.signature(version)).decode("ascii", "replace").strip()
+        return storage.read(layout.signature(version), _MOST_BYTES).decode("ascii", "replace").strip()
     except NotFound:
         return None
 
@@ -138,9 +142,7 @@ def _manifest_signature(storage: Storage, version: str) -> str | None:
 def _parsed(data: bytes, version: str, place: str) -> Manifest:
     manifest = Manifest.from_bytes(data, place)
     if manifest.version != version:
-        raise CorruptIndex(
-            f"{place} belongs to version {manifest.version}; restore the version or activate another one"
-        )
+        raise CorruptIndex(f"{place} belongs to version {manifest.version}; restore it or activate another one")
     return manifest
 
 

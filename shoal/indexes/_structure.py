@@ -12,6 +12,8 @@ from typing import Any
 import faiss
 import numpy as np
 
+from shoal.errors import CorruptIndex
+
 _MOST_DIMENSIONS = 65_536
 """Dimensions of an index, at most: what an empty index takes in memory grows with them."""
 _MOST_LISTS = 1 << 24
@@ -41,6 +43,22 @@ def check_factory(name: str, dim: int) -> None:
 def read_limit(path: Path) -> int:
     """Bytes of one array that FAISS may reserve while it opens a file."""
     return max(_READ_BYTES, path.stat().st_size + 1)
+
+
+def open_trained(trained: bytes) -> Any:
+    """Open the trained, empty index of a build, which lay in the index root. Raises CorruptIndex for any other."""
+    try:
+        # An index may name another file; not even opened shall be one outside its own folder.
+        index = faiss.deserialize_index(np.frombuffer(trained, dtype=np.uint8), faiss.IO_FLAG_ONDISK_SAME_DIR)
+        if index.ntotal:
+            raise ValueError(f"{index.ntotal} vectors where there should be none")
+        structure(index)
+        check_content(index)
+    except (RuntimeError, ValueError) as error:
+        raise CorruptIndex(
+            f"the trained index in staging is none that a build has made ({error}); remove the build's staging folder"
+        ) from error
+    return index
 
 
 def structure(index: Any) -> tuple[str, ...]:

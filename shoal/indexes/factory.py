@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 
 from shoal.errors import InvalidArgument
-from shoal.indexes import _faiss, _gpu
+from shoal.indexes import _faiss, _gpu, _structure
 from shoal.indexes._contract import Precision
 from shoal.records import FloatArray
 
@@ -62,7 +62,7 @@ def build(blocks: Iterable[FloatArray], dim: int, path: Path, trained: bytes | N
     """Fill a copy of the trained index, on a GPU if this process sees one. The whole index is held in memory."""
     if trained is None:
         raise ValueError("a factory index starts from what train() returned")
-    index = faiss.deserialize_index(np.frombuffer(trained, dtype=np.uint8))
+    index = _structure.open_trained(trained)
     # Several threads link a graph in an order that differs from run to run; equal input has to give equal bytes.
     _faiss.start_building(1 if isinstance(_faiss.base(index), faiss.IndexHNSW) else threads)
     worker, on_gpu = _gpu.borrow(index)

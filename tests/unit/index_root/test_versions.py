@@ -370,3 +370,16 @@ def test_prune_leaves_alone_what_no_build_wrote(storage: Storage) -> None:
 def test_prune_refuses_a_negative_number(storage: Storage) -> None:
     with pytest.raises(InvalidArgument, match="keep"):
         versions.prune(storage, keep=-1)
+
+
+def test_what_would_fill_the_memory_is_not_read(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(storage, "v1")
+    versions.activate(storage, "v1")
+    monkeypatch.setattr(versions, "_MOST_MANIFEST_BYTES", len(storage.read(layout.manifest("v1"))))
+    assert versions.current_manifest(storage).version == "v1"
+    monkeypatch.setattr(versions, "_MOST_MANIFEST_BYTES", len(storage.read(layout.manifest("v1"))) - 1)
+    with pytest.raises(CorruptIndex, match=f"{layout.manifest('v1')} has more than"):
+        versions.current_manifest(storage)
+    storage.write(layout.CURRENT, b" " * 2**16 + storage.read(layout.CURRENT))
+    with pytest.raises(CorruptIndex, match="CURRENT has more than 65536 bytes"):
+        versions.read_current(storage)

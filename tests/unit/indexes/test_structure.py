@@ -163,3 +163,15 @@ def test_lists_that_fill_the_memory_are_refused_before_they_are_made(kind: str, 
         check(kind, DIM)
     with pytest.raises(CorruptIndex, match="more than 16777216 lists"):
         opened(filled("IVF4,Flat"), kind, tmp_path / "vectors.faiss")
+
+
+def test_a_build_adds_to_no_file_that_a_trained_index_in_the_root_names(tmp_path: Path) -> None:
+    kind = index_kind("IVF4,Flat")
+    index = faiss.index_factory(DIM, "IVF4,Flat", faiss.METRIC_INNER_PRODUCT)
+    index.train(VECTORS)
+    lists = faiss.OnDiskInvertedLists(4, index.code_size, str(tmp_path / "lists"))
+    index.replace_invlists(lists)
+    for trained in (faiss.serialize_index(index).tobytes(), faiss.serialize_index(filled("IVF4,Flat")).tobytes(), b"x"):
+        with pytest.raises(CorruptIndex, match="the trained index in staging"):
+            kind.build(iter([VECTORS]), DIM, tmp_path / "vectors.faiss", trained, 1)
+    assert not (tmp_path / "vectors.faiss").exists()
