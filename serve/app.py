@@ -28,6 +28,7 @@ from serve.replicas.shard import Retriever
 from serve.versions.discovery import SERVICE_SETTINGS, ServiceAnnouncement, ServiceDiscovery
 from serve.web.access import check_exposure, shared_keys
 from serve.web.api import create_api
+from serve.web.exchanges import Exchanges
 from serve.web.origins import LOOPBACK_NAMES
 from shoal.errors import InvalidArgument
 from shoal.index_root import layout
@@ -40,6 +41,8 @@ NAME = "shoal"
 """Name of the application in Serve."""
 CONTROL_REQUESTS = 64
 """Requests a replica accepts beside its searches: health, readiness, description, activation."""
+STOP_SPARE_S = 5.0
+"""Seconds for a replica to end, beside those in which it finishes what it is doing."""
 
 
 def build_app(args: dict[str, Any] | ServeSettings) -> serve.Application:
@@ -124,7 +127,13 @@ def _api(settings: ServeSettings) -> FastAPI:
     check_exposure(host, keyed=keys is not None, anonymous=settings.anonymous)
     hosts = settings.allowed_hosts if keys is not None else [*LOOPBACK_NAMES, host, *(settings.allowed_hosts or ())]
     engine = lambda: serve.get_replica_context().servable_object  # noqa: E731
-    return create_api(engine, settings, keys=keys, hosts=hosts, adds_request_id=False)
+    return create_api(engine, settings, keys=keys, hosts=hosts, exchanges=_exchanges, adds_request_id=False)
+
+
+def _exchanges() -> Exchanges:
+    """Those of the ingress replica that this is."""
+    ingress: Ingress = serve.get_replica_context().servable_object
+    return ingress.exchanges
 
 
 def _own_services(settings: ServeSettings, plan: ServingPlan) -> OwnServices:
@@ -218,7 +227,7 @@ def _deployment(settings: ServeSettings, cls: type, name: str, **options: Any) -
         health_check_period_s=settings.health_check_period_s,
         health_check_timeout_s=settings.health_check_timeout_s,
         graceful_shutdown_wait_loop_s=0.1,
-        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_timeout_s=settings.drain_s + STOP_SPARE_S,
         max_constructor_retry_count=3,
         logging_config={
             "enable_access_log": not inner,

@@ -39,6 +39,21 @@ class ServiceHandle:
         seconds: float = await call(self._handle, "clock", deadline=deadline)
         return seconds
 
+    async def _broadcast(self, method: str, *args: Any, deadline: float) -> list[Any]:
+        # A result that arrives too late is not cancelled: loading goes on, and the next broadcast finds it done.
+        async def collect() -> list[Any]:
+            response = self._handle.broadcast(method, *args, deadline=SentDeadline(deadline))
+            results: list[Any] = await response.results_async(timeout_s=max(0.0, deadline - time.monotonic()))
+            return results
+
+        name = self._handle.deployment_name
+        try:
+            return await _detached(collect())
+        except TimeoutError:
+            raise DeadlineExceeded(f"not every replica of {name} has answered {method} in time; try again") from None
+        except Exception as error:
+            raise readable(error, name) from None
+
 
 class EncoderHandle(ServiceHandle):
     """The query encoder deployment as the `EncoderServer` of `serve.versions.discovery`."""
@@ -102,21 +117,6 @@ class ShardHandle(ServiceHandle):
         """Close every version but these in every replica."""
         await self._broadcast("retire", list(keep), deadline=deadline)
 
-    async def _broadcast(self, method: str, *args: Any, deadline: float) -> list[Any]:
-        # A result that arrives too late is not cancelled: loading goes on, and the next broadcast finds it done.
-        async def collect() -> list[Any]:
-            response = self._handle.broadcast(method, *args, deadline=SentDeadline(deadline))
-            results: list[Any] = await response.results_async(timeout_s=max(0.0, deadline - time.monotonic()))
-            return results
-
-        name = self._handle.deployment_name
-        try:
-            return await _detached(collect())
-        except TimeoutError:
-            raise DeadlineExceeded(f"not every replica of {name} has answered {method} in time; try again") from None
-        except Exception as error:
-            raise readable(error, name) from None
-
 
 class RerankerHandle(ServiceHandle):
     """The reranker pool as a `RerankService`."""
@@ -125,6 +125,14 @@ class RerankerHandle(ServiceHandle):
         """Return float32 (n,), higher is better, in input order."""
         scores: FloatArray = await call(self._handle, "score", query, list(passages), deadline=deadline)
         return scores
+
+
+class IngressHandle(ServiceHandle):
+    """The ingress, for whoever stops the server."""
+
+    async def finish(self, deadline: float) -> int:
+        """Let every replica refuse requests and finish those under way; returns how many still are at the deadline."""
+        return sum(await self._broadcast("finish", deadline=deadline))
 
 
 def readable(error: Exception, name: str) -> ShoalError:

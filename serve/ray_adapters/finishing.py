@@ -1,0 +1,61 @@
+"""How `shoal serve` stops: it takes no more requests, and answers those that are under way."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ray.serve.handle import DeploymentHandle
+
+from serve.ray_adapters.handles import IngressHandle
+from shoal.errors import ShoalError
+from shoal.system.processes import descendants
+
+FLUSH_S = 1.0
+"""Seconds for the proxy to send what it holds of the last answers."""
+LOOK_S = 0.02
+"""Seconds between looks whether the proxy has ended."""
+
+
+async def finish_requests(handle: DeploymentHandle, within_s: float) -> int:
+    """Take no more requests, and wait until those under way are answered. May be called again to wait on.
+
+    The replicas refuse what comes. HAProxy stays as it is: one that has closed its port does not answer Serve either,
+    which would end it with what it sends.
+
+    Args:
+        handle: of the ingress.
+        within_s: seconds to wait at most.
+
+    Returns how many requests are still under way; 0 too where the server does not say.
+    """
+    try:
+        return await IngressHandle(handle).finish(time.monotonic() + within_s)
+    except ShoalError:
+        return 0
+
+
+def finish_sending() -> None:
+    """Let HAProxy close its port, and wait until it has sent what it holds and has ended, but no longer than FLUSH_S.
+
+    Ray's own proxy does not say when it has, and gets all of that time.
+    """
+    until = time.monotonic() + FLUSH_S
+    with_haproxy = False
+    for pid in _haproxies():
+        with_haproxy = True
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR1)
+    while time.monotonic() < until and (any(_haproxies()) or not with_haproxy):
+        time.sleep(LOOK_S)
+
+
+def _haproxies() -> Iterator[int]:
+    """Processes of this server that are HAProxy, without those that have ended."""
+    for pid in descendants(os.getpid()):
+        with suppress(OSError):
+            program, _, _ = Path(f"/proc/{pid}/cmdline").read_text().partition("\0")
+            if Path(program).name == "haproxy":
+                yield pid

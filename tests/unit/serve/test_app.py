@@ -1,0 +1,32 @@
+"""What the Serve applications are made of; nothing is started."""
+
+from pathlib import Path
+
+import pytest
+from ray import serve
+from ray.dag.py_obj_scanner import _PyObjScanner
+
+from serve.app import STOP_SPARE_S, build_app
+from tests.support.indexes import passages, publish
+
+
+def deployments(application: serve.Application) -> dict[str, serve.Deployment]:
+    """Every deployment of an application, by its name."""
+    found, todo = {}, [application]
+    while todo:
+        bound = todo.pop()._bound_deployment
+        found[bound.name] = bound
+        scanner = _PyObjScanner(serve.Application)
+        todo += scanner.find_nodes((bound.init_args, bound.init_kwargs))
+        scanner.clear()
+    return found
+
+
+@pytest.mark.parametrize("seconds", [0.0, 45.0])
+def test_a_replica_that_is_replaced_has_time_to_finish(seconds: float, tmp_path: Path) -> None:
+    publish(tmp_path, "v1", passages(20))
+    own = {"encoder_replicas": 1, "retriever_replicas": 1, "reranker": "overlap"}
+    built = deployments(build_app({"index": str(tmp_path), "drain_s": seconds, **own}))
+    assert built.keys() == {"ingress", "encoder", "shard-00000", "shard-00001", "reranker"}
+    for deployment in built.values():
+        assert deployment._deployment_config.graceful_shutdown_timeout_s == seconds + STOP_SPARE_S
