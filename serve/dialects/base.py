@@ -13,7 +13,8 @@ InputType = Literal["query", "passage"]
 class Engine(Protocol):
     """What a dialect can ask of the server behind it.
 
-    Every method may raise Unavailable and DeadlineExceeded; those that compute raise Overloaded too. Deadlines are
+    Every method may raise Unavailable and DeadlineExceeded; those that compute raise Overloaded too, and
+    InvalidArgument for what is beyond the limits of the settings, so that a dialect need not check them. Deadlines are
     by `time.monotonic`.
     """
 

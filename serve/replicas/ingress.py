@@ -17,6 +17,7 @@ from serve.versions.discovery import FindServices, ServiceSet, find_no_services
 from serve.web.access import charge, overloaded_error, shared_keys
 from serve.web.exchanges import Exchanges
 from shoal.engine.description import IndexDescription
+from shoal.engine.limits import RequestLimits
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
@@ -50,6 +51,7 @@ class Ingress:
         meter = make_meter()
         services = connect_services(meter) if connect_services is not None else None
         self._settings = self._described = settings
+        self._limits = RequestLimits(settings)
         self._services = services
         self._pipeline: SearchPipeline | None = None
         self._telemetry = Telemetry(meter, settings.slow_query_ms, settings.log_queries)
@@ -78,10 +80,14 @@ class Ingress:
         self._services, self._pipeline = services, pipeline
 
     async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
-        """Answer the queries of one HTTP request, in order. Raises Overloaded at once beyond `max_requests`."""
-        charge(len(requests))
+        """Answer the queries of one HTTP request, in order.
+
+        Raises InvalidArgument for what is beyond the limits of the settings, and Overloaded beyond `max_requests`.
+        """
         started = time.monotonic()
         try:
+            self._limits.check_search(requests)
+            charge(len(requests))
             with self._admit():
                 pipeline = self._pipeline or await self._first(min(request.deadline for request in requests))
                 answers = await pipeline.search_all(requests)
@@ -92,7 +98,8 @@ class Ingress:
         return answers
 
     async def embed(self, texts: Sequence[str], input_type: InputType, deadline: float) -> FloatArray:
-        """Return float32 (n, dim), L2-normalised, in input order. Raises Overloaded at once beyond `max_requests`."""
+        """Return float32 (n, dim), L2-normalised, in input order. Raises as `search`."""
+        self._limits.check_embed(texts, deadline, are_queries=input_type == "query")
         charge(len(texts))
         with self._admit():
             services = await self._services_in_use(deadline)
@@ -102,7 +109,8 @@ class Ingress:
             return np.concatenate([await encode(batch, deadline) for batch in batches])
 
     async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> FloatArray:
-        """Return float32 (n,), higher is better, in input order. Raises Overloaded at once beyond `max_requests`."""
+        """Return float32 (n,), higher is better, in input order. Raises as `search`."""
+        self._limits.check_rerank(query, documents, deadline)
         charge(1)
         with self._admit():
             services = await self._services_in_use(deadline)

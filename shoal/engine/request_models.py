@@ -18,8 +18,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from shoal.engine.limits import check_answer, check_order, query_problem
 from shoal.engine.mistakes import MAX_MISTAKES, UnknownField
-from shoal.errors import InvalidArgument
 from shoal.modes import Mode
 from shoal.records import SearchRequest
 from shoal.settings import ServeSettings
@@ -119,10 +119,8 @@ class SearchFields(RequestBody):
             top_n = top_k if all_candidates else min(top_n, top_k)
         elif "top_k" not in given:
             top_k = max(top_k, top_n)
-        elif top_n > top_k:
-            raise InvalidArgument(
-                f"top_n should be at most top_k ({top_k}), not {top_n}: only candidates are returned", param="top_n"
-            )
+        else:
+            check_order(top_k, top_n)
         return top_k, top_n
 
     def size(self, settings: ServeSettings, top_k: int, top_n: int) -> int:
@@ -131,23 +129,15 @@ class SearchFields(RequestBody):
         Raises InvalidArgument for more than the settings allow.
         """
         queries = len(self.queries)
-        param, each = ("top_k", top_k) if self.explain else ("top_n", top_n)
-        limits = [(param, each, settings.max_results, "")]
-        if "vector" in self.include:
-            limits.append(("top_n", top_n, settings.max_vectors, " with vectors"))
-        for name, results, most, vectors in limits:
-            if queries * results > most:
-                raise InvalidArgument(
-                    f"{name} {results} of {queries} queries makes {queries * results:,} results{vectors}, more than "
-                    f"the {most:,} of one answer; ask for fewer, or in several requests",
-                    param=name,
-                )
-        return queries * each
+        results = queries * (top_k if self.explain else top_n)
+        vectors = queries * top_n if "vector" in self.include else 0
+        check_answer(settings, queries, results, vectors, explain=self.explain)
+        return results
 
     def requests(self, settings: ServeSettings, started: float) -> tuple[list[SearchRequest], int]:
         """Return what the pipeline is asked, one request for each query, and the most results of the answer.
 
-        started: when the deadline begins, in seconds since the epoch. Raises InvalidArgument for sizes that do not fit
+        started: when the deadline begins, by `time.monotonic`. Raises InvalidArgument for sizes that do not fit
         each other, or more than the settings allow.
         """
         top_k, top_n = self.sizes()
@@ -230,11 +220,8 @@ def _query_type(settings: ServeSettings) -> Any:
 
 def _bounded(settings: ServeSettings) -> Callable[[str], str]:
     def bounded(query: str) -> str:
-        size = len(query.encode())
-        if not query.strip():
-            raise ValueError("should not be blank")
-        if size > settings.max_query_bytes:
-            raise ValueError(f"should be at most {settings.max_query_bytes} bytes of UTF-8, not {size}")
+        if problem := query_problem(query, settings):
+            raise ValueError(problem)
         return query
 
     return bounded

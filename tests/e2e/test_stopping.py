@@ -51,7 +51,12 @@ def held_search(server: Server, clients: ThreadPoolExecutor, metrics_port: int) 
     (encoder,) = replicas(server, "encoder")
     os.kill(encoder, signal.SIGSTOP)
     searching = clients.submit(search, server)
-    wait(lambda: under_way(server, metrics_port))
+
+    def reached() -> bool:
+        assert not searching.done(), searching.result().text
+        return under_way(server, metrics_port)
+
+    wait(reached)
     return searching, encoder
 
 
@@ -65,7 +70,7 @@ def under_way(server: Server, metrics_port: int) -> bool:
         head = table[0].removeprefix("# ").split(",")
         lines = [dict(zip(head, line.split(","), strict=False)) for line in table[1:] if line]
         return any(
-            line["svname"] != "BACKEND" and line.get("scur") == "1" for line in lines if "-shoal" in line["pxname"]
+            line["svname"] != "BACKEND" and line["scur"] != "0" for line in lines if line["pxname"].startswith("http-")
         )
     metrics = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
     return bool(re.search(r"^ray_serve_replica_processing_queries\{[^}]*ingress[^}]*\} [1-9]", metrics, re.MULTILINE))

@@ -1,0 +1,151 @@
+"""What an engine refuses, whoever asks: more than the settings of its server allow, and texts that say nothing.
+
+A dialect may check the same first, with the names of its own fields; one that checks nothing harms no shard.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import attrgetter
+
+from shoal.errors import InvalidArgument
+from shoal.records import SearchRequest
+from shoal.settings import ServeSettings
+
+
+class RequestLimits:
+    """Checks requests against the limits of a server. Raises InvalidArgument, which names the field at fault.
+
+    Args:
+        settings: of the server.
+        clock: that of deadlines, in seconds.
+    """
+
+    def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+
+    def check_search(self, requests: Sequence[SearchRequest]) -> None:
+        """Check the queries of one request: texts, sizes, the answer as a whole, and the time."""
+        settings = self._settings
+        most = min(settings.max_queries, settings.max_waiting)
+        if not 0 < len(requests) <= most:
+            raise InvalidArgument(f"a request should have 1 to {most:,} queries, not {len(requests):,}", param="query")
+        for query, group in groupby(requests, attrgetter("query")):
+            self.check_query(query)
+            for request in group:
+                self._check_sizes(request)
+        self._check_deadline(max(request.deadline for request in requests))
+        candidates = sum(request.top_k if request.explain else request.top_n for request in requests)
+        vectors = sum(request.top_n for request in requests if request.include_vector)
+        check_answer(settings, len(requests), candidates, vectors, explain=any(request.explain for request in requests))
+
+    def check_query(self, query: str, param: str = "query") -> None:
+        """Check the text of a query."""
+        problem = query_problem(query, self._settings)
+        if problem:
+            raise InvalidArgument(f"{param} {problem}", param=param)
+
+    def _check_texts(self, texts: Sequence[str], deadline: float, *, are_queries: bool, most: int, param: str) -> None:
+        """Check texts that are embedded or reranked.
+
+        Args:
+            texts: the texts.
+            deadline: of the request.
+            are_queries: whether each may only be as long as a query; else all together as long as a body.
+            most: how many there may be.
+            param: the field that holds them.
+        """
+        settings = self._settings
+        if len(texts) > most:
+            raise InvalidArgument(f"{param} should have at most {most:,} texts, not {len(texts):,}", param=param)
+        size = 0
+        for number, text in enumerate(texts):
+            problem = query_problem(text, settings) if are_queries else _text_problem(text)
+            if problem:
+                raise InvalidArgument(f"{param}[{number}] {problem}", param=f"{param}[{number}]")
+            size += _utf8_length(text)
+        if not are_queries and size > settings.max_body_bytes:
+            raise InvalidArgument(
+                f"{param} should have at most {settings.max_body_bytes:,} bytes of UTF-8 together, not {size:,}",
+                param=param,
+            )
+        self._check_deadline(deadline)
+
+    def check_embed(self, texts: Sequence[str], deadline: float, *, are_queries: bool) -> None:
+        """Check texts that shall be encoded."""
+        most = self._settings.max_vectors
+        self._check_texts(texts, deadline, are_queries=are_queries, most=most, param="inputs")
+
+    def check_rerank(self, query: str, documents: Sequence[str], deadline: float) -> None:
+        """Check a query and the documents that shall be scored for it."""
+        self.check_query(query)
+        most = self._settings.max_top_k
+        self._check_texts(documents, deadline, are_queries=False, most=most, param="documents")
+
+    def _check_sizes(self, request: SearchRequest) -> None:
+        most = self._settings.max_top_k
+        for param, size in (("top_k", request.top_k), ("top_n", request.top_n)):
+            if not 1 <= size <= most:
+                raise InvalidArgument(f"{param} should be 1 to {most:,}, not {size:,}", param=param)
+        check_order(request.top_k, request.top_n)
+
+    def _check_deadline(self, deadline: float) -> None:
+        most = self._settings.max_timeout_ms
+        if 1000 * (deadline - self._clock()) > most:
+            raise InvalidArgument(f"timeout_ms should be at most {most:,}; ask for less time", param="timeout_ms")
+
+
+def query_problem(query: str, settings: ServeSettings) -> str | None:
+    """Say what is wrong with the text of a query, None if nothing is."""
+    if problem := _text_problem(query):
+        return problem
+    size = _utf8_length(query)
+    if size > settings.max_query_bytes:
+        return f"should be at most {settings.max_query_bytes} bytes of UTF-8, not {size}"
+    return None
+
+
+def check_order(top_k: int, top_n: int) -> None:
+    """Check that sizes fit each other. Raises InvalidArgument."""
+    if top_n > top_k:
+        raise InvalidArgument(
+            f"top_n should be at most top_k ({top_k}), not {top_n}: only candidates are returned", param="top_n"
+        )
+
+
+def check_answer(settings: ServeSettings, queries: int, results: int, vectors: int, *, explain: bool) -> None:
+    """Check the size of an answer. Raises InvalidArgument for more than the settings allow.
+
+    Args:
+        settings: of the server.
+        queries: how many queries it answers.
+        results: of all queries together; candidates where these are explained.
+        vectors: results of all queries together that have their vectors.
+        explain: whether candidates are explained.
+    """
+    limits = (
+        ("top_k" if explain else "top_n", results, settings.max_results, ""),
+        ("top_n", vectors, settings.max_vectors, " with vectors"),
+    )
+    for param, count, most, what in limits:
+        if count > most:
+            raise InvalidArgument(
+                f"{param} {count // queries} of {queries} queries makes {count:,} results{what}, more than the "
+                f"{most:,} of one answer; ask for fewer, or in several requests",
+                param=param,
+            )
+
+
+def _text_problem(text: str) -> str | None:
+    if not text.strip():
+        return "should not be blank"
+    try:
+        _utf8_length(text)
+    except UnicodeEncodeError:
+        return "should be Unicode text, without lone surrogates"
+    return None
+
+
+def _utf8_length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
