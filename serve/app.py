@@ -88,12 +88,17 @@ def wire_services(settings: ServeSettings, plan: ServingPlan) -> serve.Applicati
     return _encoder(settings, plan, announcement)
 
 
-def wire_endpoint(settings: ServeSettings, plan: ServingPlan | None = None) -> serve.Application:
-    """Wire the HTTP endpoint, with services of its own as planned, or without."""
+def wire_endpoint(
+    settings: ServeSettings, plan: ServingPlan | None = None, host: str | None = None
+) -> serve.Application:
+    """Wire the HTTP endpoint, with services of its own as planned, or without.
+
+    host: the address that clients connect to; None for that of Serve's proxies.
+    """
     settings = _anywhere(settings)
 
     def api() -> FastAPI:  # Serve takes functions for what makes an application, and nothing else
-        return _api(settings)
+        return _api(settings, host)
 
     encodes = plan is not None and not settings.encoder_replicas
     # More than the ingress works on, so that it is the ingress that refuses; Serve's own refusals look like that too.
@@ -118,12 +123,13 @@ def wire_endpoint(settings: ServeSettings, plan: ServingPlan | None = None) -> s
     return application
 
 
-def _api(settings: ServeSettings) -> FastAPI:
+def _api(settings: ServeSettings, host: str | None) -> FastAPI:
     """The HTTP application of an ingress replica, made within it."""
     keys = shared_keys(settings.api_keys_file, 1 / settings.ingress_replicas)
-    client = _get_global_client()
-    assert client is not None
-    host = client.http_config.host or LOOPBACK[0]
+    if host is None:
+        client = _get_global_client()
+        assert client is not None
+        host = client.http_config.host or LOOPBACK[0]
     check_exposure(host, keyed=keys is not None, anonymous=settings.anonymous)
     hosts = settings.allowed_hosts if keys is not None else [*LOOPBACK_NAMES, host, *(settings.allowed_hosts or ())]
     engine = lambda: serve.get_replica_context().servable_object  # noqa: E731

@@ -25,6 +25,7 @@ import typer
 
 from serve.preflight import check_disk
 from serve.ray_adapters import private_ray
+from serve.ray_adapters.haproxy import serve_host
 from serve.versions.service_sets import ServiceSets
 from serve.web.access import KeyRing, check_exposure
 from serve.worker_setup import import_without_pandas
@@ -221,7 +222,7 @@ def _serve(settings: RunSettings, served: ServeSettings, plan: ServingPlan, proc
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
     try:
         _start_serve(settings)
-        endpoint = wire_endpoint(served, plan if _serves_itself(served) else None)
+        endpoint = wire_endpoint(served, plan if _serves_itself(served) else None, settings.host)
         target = serve.RunTarget(endpoint, name=NAME, route_prefix="/")
         serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
         yield
@@ -246,7 +247,7 @@ def _start_serve(settings: RunSettings) -> None:
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             # The second time it finds the Serve that it has started, and leaves the waiting to whoever asks it.
-            serve.start(proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port})
+            serve.start(proxy_location="HeadOnly", http_options={"host": serve_host(settings), "port": settings.port})
             return
         except (RayError, TimeoutError) as error:
             if attempt == START_ATTEMPTS:

