@@ -14,7 +14,9 @@ from starlette.middleware.cors import CORSMiddleware
 from serve.dialects import dialects
 from serve.dialects.base import Engine
 from serve.web import access, errors
+from serve.web.compression import AnswerEncoder, BodyDecoder
 from serve.web.exchanges import ExchangeCounter, Exchanges
+from serve.web.head import HeadAsGet
 from serve.web.middleware import REQUEST_ID, RequestGuard
 from serve.web.origins import OriginGuard
 from shoal import __version__
@@ -79,18 +81,11 @@ def create_api(
     )
     resolve = engine if callable(engine) else lambda: engine
     served = list(dialects(resolve, settings))
-    if keys is not None:
-        app.add_middleware(access.Access, keys=keys)
-    origins = settings.cors_origin or []
-    if origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=origins,
-            allow_methods=["GET", "HEAD", "POST", "DELETE"],
-            allow_headers=["authorization", "api-key", "x-api-key", "content-type", REQUEST_ID],
-            expose_headers=[REQUEST_ID, "retry-after"],
-        )
-    app.add_middleware(OriginGuard, hosts=hosts, origins=origins)
+    # Added first, it is the innermost layer.
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(BodyDecoder, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(AnswerEncoder, least_bytes=settings.compress_bytes)
+    _add_guards(app, keys, hosts, settings.cors_origin or [])
     if exchanges is not None:
         app.add_middleware(ExchangeCounter, exchanges=exchanges)
     # Added last, it is the outermost layer.
@@ -113,6 +108,21 @@ def create_api(
     if keys is not None:
         access.describe(app)
     return app
+
+
+def _add_guards(app: FastAPI, keys: access.KeyRing | None, hosts: Sequence[str] | None, origins: Sequence[str]) -> None:
+    """Add the layers that decide who may ask."""
+    if keys is not None:
+        app.add_middleware(access.Access, keys=keys)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
+            allow_headers=["authorization", "api-key", "x-api-key", "content-type", "content-encoding", REQUEST_ID],
+            expose_headers=[REQUEST_ID, "retry-after"],
+        )
+    app.add_middleware(OriginGuard, hosts=hosts, origins=origins)
 
 
 def _add_health(app: FastAPI, engine: Callable[[], Engine], keyed: bool) -> None:

@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from serve.web.head import ASKED
 from shoal.engine.mistakes import explain_mistakes
 from shoal.errors import (
     Conflict,
@@ -139,7 +140,7 @@ _DESCRIPTIONS = {
     408: "The body did not arrive in time.",
     409: "The request does not fit the present state of the index.",
     413: "The body is larger than the server accepts.",
-    415: "The body is not declared as JSON.",
+    415: "The body is not declared as JSON, or packed in another way than with gzip.",
     429: "Too many queries are waiting, or the API key has asked too many; try again after Retry-After seconds.",
     500: "The server failed; its log has the reason under the request's x-request-id.",
     503: "Nothing could answer; try again after Retry-After seconds.",
@@ -219,15 +220,18 @@ async def _shoal_error(request: Request, error: ShoalError) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    message = error.detail
+    message, headers = error.detail, dict(error.headers or {})
     path: str = request.scope["path"]  # not request.url, which fails where the query string is not UTF-8
     path = path if len(path) <= MOST_PATH else f"{path[:MOST_PATH]}..."
     if error.status_code == 404:
         message = f"there is no {path} here; see /docs"
     elif error.status_code == 405:
-        message = f"{request.method} is not allowed on {path}; see /docs"
+        method = request.scope["state"].get(ASKED, request.method)
+        message = f"{method} is not allowed on {path}; see /docs"
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"
     code = CODES.get(error.status_code, f"HTTP_{error.status_code}")
-    return error_response(error.status_code, code, message, headers=error.headers, scope=request.scope)
+    return error_response(error.status_code, code, message, headers=headers, scope=request.scope)
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:

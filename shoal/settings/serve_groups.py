@@ -167,6 +167,12 @@ class RequestLimitSettings(Settings):
         1000, ge=1, le=1_000_000, description="Most results of one request that wants their vectors."
     )
     max_body_bytes: int = Field(1_000_000, ge=1_000, le=100_000_000, description="Largest request body accepted.")
+    compress_bytes: int = Field(
+        65_536,
+        ge=0,
+        le=1_000_000_000,
+        description="Answers of this size and larger are packed with gzip for clients that accept it; 0 packs none.",
+    )
 
 
 class DeadlineSettings(Settings):
