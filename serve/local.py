@@ -6,6 +6,7 @@ docs/serving.md says what it has not that a server on Ray has.
 import asyncio
 import json
 import logging
+import math
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ from serve.web.api import create_api
 from serve.web.origins import LOOPBACK_NAMES
 from shoal.engine.description import IndexDescription
 from shoal.engine.engine import LocalEngine
+from shoal.engine.limits import RequestLimits
 from shoal.errors import InvalidArgument
 from shoal.records import FloatArray, SearchAnswer, SearchRequest
 from shoal.settings import RunSettings, ServeSettings
@@ -36,8 +38,6 @@ RAY_ONLY = (
     *("health_check_period_s", "health_check_timeout_s"),
 )
 """Settings of replicas, their processes and the proxy, none of which there are here."""
-STOP_S = 5
-"""Seconds that requests under way have to end when the server is stopped."""
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
 
@@ -111,7 +111,7 @@ class LocalServer(uvicorn.Server):
                 ws="none",
                 proxy_headers=False,
                 server_header=False,
-                timeout_graceful_shutdown=STOP_S,
+                timeout_graceful_shutdown=math.ceil(settings.drain_s),
             )
         )
         self._say_ready = say_ready
@@ -137,14 +137,16 @@ class LocalIngress:
     def __init__(self, engine: LocalEngine, settings: ServeSettings) -> None:
         self._engine = engine
         self._settings = settings
+        self._limits = RequestLimits(settings)
         self._telemetry = Telemetry(NullMeter(), settings.slow_query_ms, settings.log_queries)
         self._answering = 0
 
     async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer the queries of one HTTP request, in order. Raises Overloaded at once beyond `max_requests`."""
-        charge(len(requests))
         started = time.monotonic()
         try:
+            self._limits.check_search(requests)
+            charge(len(requests))
             with self._admit():
                 answers = await self._engine.search(requests)
         except BaseException as error:
@@ -155,12 +157,14 @@ class LocalIngress:
 
     async def embed(self, texts: Sequence[str], input_type: Literal["query", "passage"], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order. Raises Overloaded at once beyond `max_requests`."""
+        self._limits.check_embed(texts, deadline, are_queries=input_type == "query")
         charge(len(texts))
         with self._admit():
             return await self._engine.embed(texts, input_type, deadline)
 
     async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n,), higher is better, in input order. Raises Overloaded at once beyond `max_requests`."""
+        self._limits.check_rerank(query, documents, deadline)
         charge(1)
         with self._admit():
             return await self._engine.rerank(query, documents, deadline)

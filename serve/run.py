@@ -108,7 +108,9 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             _wait_until_ready(url, service_sets.follow, partial(_lacking, loop), processes.wait)
             _say_ready(_url(settings.host, settings.port), as_json)
             try:
-                _watch(url, service_sets.follow, partial(_replies, loop), min(WATCH_S, settings.watch_s), processes.wait)
+                _watch(
+                    url, service_sets.follow, partial(_replies, loop), min(WATCH_S, settings.watch_s), processes.wait
+                )
             except KeyboardInterrupt:
                 _finish(settings, loop)
                 raise

@@ -29,8 +29,10 @@ class RequestLimits:
         """Check the queries of one request: texts, sizes, the answer as a whole, and the time."""
         settings = self._settings
         most = min(settings.max_queries, settings.max_waiting)
-        if not 0 < len(requests) <= most:
-            raise InvalidArgument(f"a request should have 1 to {most:,} queries, not {len(requests):,}", param="query")
+        if not requests:
+            return
+        if len(requests) > most:
+            raise InvalidArgument(f"query should have at most {most:,} texts, not {len(requests):,}", param="query")
         for query, group in groupby(requests, attrgetter("query")):
             self.check_query(query)
             for request in group:

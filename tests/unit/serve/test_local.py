@@ -107,7 +107,7 @@ async def test_texts_are_embedded_and_documents_scored(root: Path) -> None:
     settings = run_settings(root).part(ServeSettings)
     engine = LocalEngine(settings)
     await engine.open()
-    ingress, deadline = LocalIngress(engine, settings), time.time() + 60
+    ingress, deadline = LocalIngress(engine, settings), time.monotonic() + 60
     texts = [f"text {number}" for number in range(2 * settings.max_batch + 1)]
     vectors = await ingress.embed(texts, "passage", deadline)
     assert vectors.shape == (len(texts), 64)
