@@ -27,7 +27,7 @@ from shoal.engine.description import IndexDescription
 from shoal.engine.engine import LocalEngine
 from shoal.engine.limits import RequestLimits
 from shoal.errors import InvalidArgument
-from shoal.records import FloatArray, SearchAnswer, SearchRequest
+from shoal.records import FetchedPassages, FloatArray, ListedIds, SearchAnswer, SearchRequest
 from shoal.settings import RunSettings, ServeSettings
 from shoal.system.processes import STOPS
 
@@ -168,6 +168,20 @@ class LocalIngress:
         charge(1)
         with self._admit():
             return await self._engine.rerank(query, documents, deadline)
+
+    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
+        """Return passages by their ids, in the order asked, and the ids that there are none of. Raises as `search`."""
+        self._limits.check_fetch(ids, deadline, with_vectors=with_vectors)
+        charge(1)
+        with self._admit():
+            return await self._engine.fetch(ids, deadline, with_vectors)
+
+    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+        """Return a page of the ids that begin with a prefix, in order. Raises as `search`."""
+        self._limits.check_list(prefix, limit, deadline)
+        charge(1)
+        with self._admit():
+            return await self._engine.list_ids(prefix, limit, cursor, deadline)
 
     async def describe(self) -> IndexDescription:
         """Describe what is served."""

@@ -93,7 +93,7 @@ SLOW = Metric("shoal_slow_queries", "counter", "Queries that took longer than sl
 COMPUTE = Metric(
     "shoal_compute_seconds",
     "histogram",
-    "Time of a call inside its replica, waiting for a thread included: encode, search, fetch, score.",
+    "Time of a call inside its replica, waiting for a thread included: encode, search, fetch, score, locate, list.",
     ("call",),
     SECONDS,
 )

@@ -121,6 +121,31 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchedPassages:
+    """Passages that were asked for by their ids.
+
+    passages: in the order asked, each with its vector, float32 (dim,), None if it was not asked for.
+    missing: ids that the version does not hold.
+    unknown: ids that a shard may hold which did not answer.
+    """
+
+    index_version: str
+    passages: list[tuple[Passage, FloatArray | None]]
+    missing: list[str]
+    unknown: list[str]
+    coverage: Coverage
+
+
+@dataclass(frozen=True, slots=True)
+class ListedIds:
+    """A page of the ids of a version, in order. `next` is the cursor of the page that follows, None after the last."""
+
+    index_version: str
+    ids: list[str]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Milliseconds spent in each stage, as the caller waited for them, in their order.
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from shoal.engine.description import IndexDescription
-from shoal.records import FloatArray, SearchAnswer, SearchRequest
+from shoal.records import FetchedPassages, FloatArray, ListedIds, SearchAnswer, SearchRequest
 
 InputType = Literal["query", "passage"]
 """What a text is to the encoder, which reads queries in another way than passages."""
@@ -30,6 +30,17 @@ class Engine(Protocol):
         """Return float32 (n,), the reranker's scores in input order, higher is better.
 
         Raises InvalidArgument where there is no reranker.
+        """
+        ...
+
+    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
+        """Return passages by their ids, in the order asked, and the ids that there are none of."""
+        ...
+
+    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+        """Return a page of the ids that begin with a prefix, in the order of their UTF-8 bytes.
+
+        cursor: `next` of the page before; None for the first page.
         """
         ...
 

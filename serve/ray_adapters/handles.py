@@ -103,6 +103,16 @@ class ShardHandle(ServiceHandle):
         scores: FloatArray = await call(self._handle, "score", version, query, list(rows), deadline=deadline)
         return scores
 
+    async def locate(self, version: str, ids: Sequence[str], deadline: float) -> list[int]:
+        """Return the row of each id, -1 for one that is not in this shard."""
+        rows: list[int] = await call(self._handle, "locate", version, list(ids), deadline=deadline)
+        return rows
+
+    async def list_ids(self, version: str, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
+        """Return the first ids that begin with a prefix and come after an id, in order."""
+        ids: list[str] = await call(self._handle, "list_ids", version, prefix, after, limit, deadline=deadline)
+        return ids
+
     async def holds(self, version: str, deadline: float) -> bool:
         """Whether a replica has the version loaded."""
         held: bool = await call(self._handle, "holds", version, deadline=deadline)

@@ -21,7 +21,7 @@ from shoal.engine.limits import RequestLimits
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.records import FloatArray, SearchAnswer, SearchRequest
+from shoal.records import FetchedPassages, FloatArray, ListedIds, SearchAnswer, SearchRequest
 from shoal.search.pipeline import SearchPipeline
 from shoal.settings import ServeSettings
 
@@ -160,6 +160,22 @@ class Ingress:
             if (services := self._services) is not None:
                 await comparison.compare(services.clocks())
             await asyncio.sleep(COMPARE_S if services is not None else SAMPLE_S)
+
+    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
+        """Return passages by their ids, in the order asked, and the ids that there are none of. Raises as `search`."""
+        self._limits.check_fetch(ids, deadline, with_vectors=with_vectors)
+        charge(1)
+        with self._admit():
+            pipeline = self._pipeline or await self._first(deadline)
+            return await pipeline.fetch(ids, deadline, with_vectors)
+
+    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+        """Return a page of the ids that begin with a prefix, in order. Raises as `search`."""
+        self._limits.check_list(prefix, limit, deadline)
+        charge(1)
+        with self._admit():
+            pipeline = self._pipeline or await self._first(deadline)
+            return await pipeline.list_ids(prefix, limit, cursor, deadline)
 
     async def describe(self) -> IndexDescription:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""

@@ -53,6 +53,7 @@ class Retriever(SystemClock):
         self._threads = Threads(2, f"shard {shard}")  # a fetch of texts need not wait for another batch's search
         self._open: dict[str, Shard] = {}
         self._loading: dict[str, asyncio.Task[Shard]] = {}
+        self._ordering: dict[str, asyncio.Task[None]] = {}
         self._load_first()
 
     def _load_first(self) -> None:
@@ -112,6 +113,36 @@ class Retriever(SystemClock):
         """Return, float32 (n,), what late interaction gives rows of the named version by their stored tokens."""
         with self._calls.call("score", 1):
             return await self._use(version, deadline, lambda shard: shard.score(query, rows))
+
+    async def locate(self, version: str, ids: Sequence[str], deadline: float) -> list[int]:
+        """Return the row of each id in the named version, -1 for one that is not in this shard."""
+        with self._calls.call("locate", 1):
+            await self._order_ids(version, deadline)
+            return await self._use(version, deadline, lambda shard: shard.ids.find(ids))
+
+    async def list_ids(self, version: str, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
+        """Return the first ids of the named version that begin with a prefix and come after an id, in order."""
+        with self._calls.call("list", 1):
+            await self._order_ids(version, deadline)
+            return await self._use(version, deadline, lambda shard: shard.ids.list(prefix, after, limit))
+
+    async def _order_ids(self, version: str, deadline: float) -> None:
+        """Let a version know the order of its ids, which takes seconds the first time, beside the threads of searches.
+
+        It goes on beyond the deadline, and however many calls wait for it, it is done once.
+        """
+        shard = self._open.get(version) or await self._get(version)
+        if shard.ids.is_ready:
+            return
+        if version not in self._ordering:
+            task = asyncio.create_task(asyncio.to_thread(shard.ids.prepare))
+            self._ordering[version] = task
+            task.add_done_callback(lambda _: self._ordering.pop(version, None))
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await asyncio.shield(self._ordering[version])
+        except TimeoutError:
+            raise DeadlineExceeded(f"shard {self._number} is ordering its ids; try again") from None
 
     async def prepare(self, version: str, deadline: float) -> None:
         """Load a version, verified and warmed, without disturbing searches. Raises what makes it impossible.

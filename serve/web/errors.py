@@ -238,6 +238,8 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
     if isinstance(error.body, bytes):  # FastAPI parses a body only if it is declared as JSON
         message = "send the body as JSON, with the header Content-Type: application/json"
         return error_response(415, CODES[415], message, scope=request.scope)
-    mistakes = [{**mistake, "loc": mistake["loc"][1:]} for mistake in error.errors()]  # without `body`
-    message, param = explain_mistakes(mistakes, error.body)
+    found = error.errors()
+    mistakes = [{**mistake, "loc": mistake["loc"][1:]} for mistake in found]  # without `body` or `query`
+    asked = dict(request.query_params) if found[0]["loc"][0] == "query" else error.body
+    message, param = explain_mistakes(mistakes, asked)
     return error_response(400, CODES[400], message, param=param, scope=request.scope)

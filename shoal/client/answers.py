@@ -59,6 +59,38 @@ class SearchResponses(Answer):
     responses: list[SearchResponse]
 
 
+class StoredPassage(Answer):
+    """A passage of the index, with the parts that were asked for."""
+
+    id: str
+    title: str | None = None
+    text: str | None = None
+    metadata: dict[str, Any] | None = None
+    vector: list[float] | None = None
+
+
+class FetchResponse(Answer):
+    """Passages by their ids, in the order asked."""
+
+    index_version: str
+    passages: list[StoredPassage]
+    missing: list[str]
+    """Ids that the version does not hold."""
+    unknown: list[str] = []
+    """Ids that a shard may hold which did not answer."""
+    coverage: SearchCoverage
+    degraded: str | None = None
+
+
+class ListResponse(Answer):
+    """A page of ids, in the order of their UTF-8 bytes."""
+
+    index_version: str
+    ids: list[str]
+    next: str | None = None
+    """The cursor of the next page; None after the last."""
+
+
 class IndexDescription(Answer):
     """What a server serves: the active version, the one that a rollback would return to, and their size."""
 

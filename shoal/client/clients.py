@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 import httpx
 
-from shoal.client.answers import IndexDescription, SearchResponse
+from shoal.client.answers import FetchResponse, IndexDescription, ListResponse, SearchResponse
 from shoal.client.many import CONCURRENCY, Progress, search_many, search_many_async
 from shoal.client.protocol import DIRECT, ClientProtocol, Steps, Wait
 from shoal.errors import InvalidArgument
@@ -24,6 +24,8 @@ from shoal.system.version import __version__
 DEFAULT_URL = "http://127.0.0.1:8000"
 """Server that is asked unless a URL or SHOAL_URL names another one."""
 T = TypeVar("T")
+Part = Literal["text", "metadata", "vector"]
+"""What an answer may hold of a passage."""
 
 
 class SearchOptions(TypedDict, total=False):
@@ -37,7 +39,7 @@ class SearchOptions(TypedDict, total=False):
     """Whether the server's reranker orders the candidates, or "late": the token vectors that the shards hold."""
     mode: Mode
     """How stage one searches: by vectors, by words or by both."""
-    include: Sequence[Literal["text", "metadata", "vector"]]
+    include: Sequence[Part]
     timeout_ms: int
     """Deadline at the server: what is not finished by then is left out and named in `degraded`."""
     explain: bool
@@ -120,6 +122,13 @@ class Client(_Base):
         """
         return search_many(lambda query: self.search(query, **options), queries, concurrency, progress)
 
+    def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None) -> FetchResponse:
+        """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
+
+        include: parts of each passage, of text, metadata and vector; by default the first two.
+        """
+        return self._run(self._protocol.fetch(ids, include))
+
     def describe(self) -> IndexDescription:
         """Describe what the server serves."""
         return self._run(self._protocol.index())
@@ -139,6 +148,13 @@ class Client(_Base):
     def ready(self) -> bool:
         """Whether the server can answer queries now; False also if it cannot be reached. Never tried again."""
         return self._run(self._protocol.ready())
+
+    def list(self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None) -> ListResponse:
+        """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
+
+        limit: ids of the page; by default the server's. cursor: `next` of the page before.
+        """
+        return self._run(self._protocol.list(prefix, limit, cursor))
 
     def close(self) -> None:
         """Close the connections."""
@@ -214,6 +230,13 @@ class AsyncClient(_Base):
         """
         return await search_many_async(lambda query: self.search(query, **options), queries, concurrency, progress)
 
+    async def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None) -> FetchResponse:
+        """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
+
+        include: parts of each passage, of text, metadata and vector; by default the first two.
+        """
+        return await self._run(self._protocol.fetch(ids, include))
+
     async def describe(self) -> IndexDescription:
         """Describe what the server serves."""
         return await self._run(self._protocol.index())
@@ -233,6 +256,13 @@ class AsyncClient(_Base):
     async def ready(self) -> bool:
         """Whether the server can answer queries now; False also if it cannot be reached. Never tried again."""
         return await self._run(self._protocol.ready())
+
+    async def list(self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None) -> ListResponse:
+        """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
+
+        limit: ids of the page; by default the server's. cursor: `next` of the page before.
+        """
+        return await self._run(self._protocol.list(prefix, limit, cursor))
 
     async def close(self) -> None:
         """Close the connections."""

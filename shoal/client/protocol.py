@@ -8,14 +8,22 @@ import email.utils
 import random
 import re
 import time
-from collections.abc import Generator, Mapping
+import urllib.parse
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import ValidationError
 
-from shoal.client.answers import Answer, IndexDescription, SearchResponse, SearchResponses
+from shoal.client.answers import (
+    Answer,
+    FetchResponse,
+    IndexDescription,
+    ListResponse,
+    SearchResponse,
+    SearchResponses,
+)
 from shoal.client.bodies import render_body
 from shoal.errors import (
     Conflict,
@@ -85,6 +93,18 @@ class ClientProtocol:
         if isinstance(query, str):
             return self._read(SearchResponse, answer)
         return self._read(SearchResponses, answer).responses
+
+    def fetch(self, ids: Sequence[str], include: Sequence[str] | None) -> Steps[FetchResponse]:
+        """POST /v1/passages/fetch."""
+        body: dict[str, Any] = {"ids": list(ids)} | ({} if include is None else {"include": list(include)})
+        return self._read(FetchResponse, (yield from self._request("POST", "/v1/passages/fetch", body)))
+
+    def list(self, prefix: str, limit: int | None, cursor: str | None) -> Steps[ListResponse]:
+        """GET /v1/passages."""
+        given = {"prefix": prefix or None, "limit": limit, "cursor": cursor}
+        query = urllib.parse.urlencode({name: value for name, value in given.items() if value is not None})
+        path = "/v1/passages" + (f"?{query}" if query else "")
+        return self._read(ListResponse, (yield from self._request("GET", path)))
 
     def index(self) -> Steps[IndexDescription]:
         """GET /v1/index."""

@@ -4,22 +4,61 @@ from collections.abc import Sequence
 from typing import Any
 
 from shoal.engine.request_models import Part
-from shoal.records import Result, SearchAnswer
+from shoal.records import Coverage, FetchedPassages, FloatArray, ListedIds, Passage, Result, SearchAnswer
+
+
+def fetch_fields(fetched: FetchedPassages, include: Sequence[Part]) -> dict[str, Any]:
+    """Return the fields of passages that were fetched, with those parts of each that `include` names."""
+    missing = fetched.coverage.missing
+    return {
+        "index_version": fetched.index_version,
+        "passages": [
+            {"id": passage.id, **passage_fields(passage, vector, include)} for passage, vector in fetched.passages
+        ],
+        "missing": fetched.missing,
+        "unknown": fetched.unknown,
+        "coverage": coverage_fields(fetched.coverage),
+        "degraded": f"{len(missing)} of {fetched.coverage.shards} shards did not answer" if missing else None,
+    }
+
+
+def list_fields(listed: ListedIds) -> dict[str, Any]:
+    """Return the fields of a page of ids."""
+    return {"index_version": listed.index_version, "ids": listed.ids, "next": listed.next}
+
+
+def coverage_fields(coverage: Coverage) -> dict[str, Any]:
+    """Return the fields of which part of an index answered."""
+    return {
+        "shards": coverage.shards,
+        "answered": coverage.answered,
+        "fraction": coverage.fraction,
+        "missing": [{"shard": missing.shard, "reason": missing.reason} for missing in coverage.missing],
+    }
+
+
+def passage_fields(passage: Passage, vector: FloatArray | None, include: Sequence[Part]) -> dict[str, Any]:
+    """Return those parts of a passage that `include` names."""
+    fields: dict[str, Any] = {}
+    if "text" in include:
+        if passage.title:
+            fields["title"] = passage.title
+        fields["text"] = passage.text
+    if "metadata" in include:
+        fields["metadata"] = passage.metadata
+    if "vector" in include:
+        fields["vector"] = None if vector is None else vector.tolist()
+    return fields
 
 
 def answer_fields(answer: SearchAnswer) -> dict[str, Any]:
     """Return the fields of an answer beside `id`, `index_version` and `results`."""
-    coverage, timings = answer.coverage, answer.timings
+    timings = answer.timings
     fields = {
         "mode": answer.mode,
         "reranked": answer.reranked,
         "reranker": answer.reranker,
-        "coverage": {
-            "shards": coverage.shards,
-            "answered": coverage.answered,
-            "fraction": coverage.fraction,
-            "missing": [{"shard": missing.shard, "reason": missing.reason} for missing in coverage.missing],
-        },
+        "coverage": coverage_fields(answer.coverage),
         "degraded": answer.degraded,
         "warnings": list(answer.warnings),
         "timings_ms": {stage: round(ms, 3) for stage, ms in timings.stages()},
@@ -32,20 +71,11 @@ def answer_fields(answer: SearchAnswer) -> dict[str, Any]:
 
 def result_fields(result: Result, include: Sequence[Part]) -> dict[str, Any]:
     """Return the fields of one result, with those parts of its passage that `include` names."""
-    passage = result.passage
-    fields: dict[str, Any] = {
+    return {
         "id": result.id,
         "score": result.score,
         "retrieval_score": result.retrieval_score,
         "retrieval_rank": result.retrieval_rank,
         "rerank_score": result.rerank_score,
+        **passage_fields(result.passage, result.vector, include),
     }
-    if "text" in include:
-        if passage.title:
-            fields["title"] = passage.title
-        fields["text"] = passage.text
-    if "metadata" in include:
-        fields["metadata"] = passage.metadata
-    if "vector" in include:
-        fields["vector"] = None if result.vector is None else result.vector.tolist()
-    return fields

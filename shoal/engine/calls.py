@@ -5,20 +5,23 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from shoal.client.answers import IndexDescription, SearchResponse
+from shoal.client.answers import FetchResponse, IndexDescription, ListResponse, SearchResponse
 from shoal.client.bodies import render_body
-from shoal.engine.answer_fields import answer_fields, result_fields
+from shoal.engine.answer_fields import answer_fields, fetch_fields, list_fields, result_fields
 from shoal.engine.engine import LocalEngine
+from shoal.engine.limits import RequestLimits
 from shoal.engine.mistakes import explain_mistakes
-from shoal.engine.request_models import Part, SearchFields, search_body
+from shoal.engine.request_models import Part, fetch_body, list_query, search_body
 from shoal.errors import InvalidArgument
 from shoal.records import SearchAnswer
 from shoal.settings import ServeSettings
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def read_settings(index: str | PathLike[str], options: Mapping[str, Any]) -> ServeSettings:
@@ -36,17 +39,40 @@ class EngineCalls:
 
     def __init__(self, engine: LocalEngine) -> None:
         self.engine = engine
+        self._limits = RequestLimits(engine.settings)
         self._search_body = search_body(engine.settings)
+        self._fetch_body = fetch_body(engine.settings)
+        self._list_query = list_query(engine.settings)
 
     async def search(self, query: str | list[str], options: Mapping[str, Any]) -> list[SearchResponse]:
         """Answer one query or several, checked as over HTTP; a response for each."""
-        body = self._read({"query": query, **options})
+        body = self._read(self._search_body, {"query": query, **options})
         requests, _ = body.requests(self.engine.settings, time.monotonic())
         answers = await self.engine.search(requests)
         request_id = uuid.uuid4().hex
         if isinstance(query, str):
             return [_response(answers[0], request_id, body.include)]
         return [_response(answer, f"{request_id}-{number}", body.include) for number, answer in enumerate(answers)]
+
+    async def fetch(self, ids: Sequence[str], include: Sequence[str] | None) -> FetchResponse:
+        """Fetch passages by their ids, checked as over HTTP."""
+        given = {"ids": list(ids)} | ({} if include is None else {"include": list(include)})
+        body = self._read(self._fetch_body, given)
+        self._limits.check_fetch(body.ids, self._deadline(), with_vectors="vector" in body.include)
+        fetched = await self.engine.fetch(body.ids, self._deadline(), "vector" in body.include)
+        return FetchResponse.model_validate(fetch_fields(fetched, body.include))
+
+    async def list_ids(self, prefix: str, limit: int | None, cursor: str | None) -> ListResponse:
+        """List a page of ids, checked as over HTTP."""
+        given = {"prefix": prefix, "limit": limit, "cursor": cursor}
+        query = self._read(self._list_query, {name: value for name, value in given.items() if value is not None})
+        self._limits.check_list(query.prefix, query.limit, self._deadline())
+        listed = await self.engine.list_ids(query.prefix, query.limit, query.cursor, self._deadline())
+        return ListResponse.model_validate(list_fields(listed))
+
+    def _deadline(self) -> float:
+        settings = self.engine.settings
+        return time.monotonic() + min(settings.timeout_ms, settings.max_timeout_ms) / 1000
 
     async def describe(self) -> IndexDescription:
         """Describe what is served."""
@@ -71,10 +97,10 @@ class EngineCalls:
         """Whether a version can be searched."""
         return not await self.engine.ready()
 
-    def _read(self, options: Mapping[str, Any]) -> SearchFields:
+    def _read(self, model: type[M], options: Mapping[str, Any]) -> M:
         body = json.loads(render_body(options))  # what is no JSON over HTTP is none here
         try:
-            return self._search_body.model_validate(body)
+            return model.model_validate(body)
         except ValidationError as error:
             message, param = explain_mistakes(error.errors(), body)
             raise InvalidArgument(message, param=param) from None

@@ -14,7 +14,7 @@ from shoal.index_root import versions
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.records import FloatArray, SearchAnswer, SearchRequest
+from shoal.records import FetchedPassages, FloatArray, ListedIds, SearchAnswer, SearchRequest
 from shoal.search.local import LocalModels, LocalVersion
 from shoal.serving.plan import plan_serving
 from shoal.settings import ServeSettings
@@ -87,6 +87,14 @@ class LocalEngine:
         if reranker is None:
             raise InvalidArgument("there is no reranker here; open the index with one (reranker)")
         return await reranker.score(query, documents, deadline)
+
+    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
+        """Return passages by their ids; see `shoal.search.lookup.fetch_passages`."""
+        return await self._opened().fetch(ids, deadline, with_vectors)
+
+    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+        """Return a page of ids; see `shoal.search.lookup.list_ids`."""
+        return await self._opened().list_ids(prefix, limit, cursor, deadline)
 
     async def describe(self) -> IndexDescription:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""

@@ -8,17 +8,18 @@ with shoal.open("./index") as index:
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import CancelledError, Future
 from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from shoal.client.answers import IndexDescription, SearchResponse
+from shoal.client.answers import FetchResponse, IndexDescription, ListResponse, SearchResponse
 from shoal.client.many import CONCURRENCY, Progress, search_many, search_many_async
 from shoal.engine.calls import EngineCalls, read_settings
 from shoal.engine.engine import LocalEngine
 from shoal.engine.loop import LoopThread
+from shoal.engine.request_models import Part
 from shoal.errors import Unavailable
 from shoal.settings import ServeSettings
 
@@ -119,6 +120,13 @@ class Index:
         """
         return search_many(lambda query: self.search(query, **options), queries, concurrency, progress)
 
+    def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None) -> FetchResponse:
+        """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
+
+        include: parts of each passage, of text, metadata and vector; by default the first two.
+        """
+        return self._run(lambda calls: calls.fetch(ids, include))
+
     def describe(self) -> IndexDescription:
         """Describe the version that is served; its `problem` says why that is not the current one, if it is not."""
         return self._run(EngineCalls.describe)
@@ -155,6 +163,13 @@ class Index:
         from shoal.engine.evaluating import evaluate_index
 
         return evaluate_index(self, self._settings, dataset, options)
+
+    def list(self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None) -> ListResponse:
+        """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
+
+        limit: ids of the page; by default the server's. cursor: `next` of the page before.
+        """
+        return self._run(lambda calls: calls.list_ids(prefix, limit, cursor))
 
     def close(self) -> None:
         """End the threads, and let go of the files; what other threads wait for raises Unavailable."""
@@ -232,6 +247,13 @@ class AsyncIndex:
         """
         return await search_many_async(lambda query: self.search(query, **options), queries, concurrency, progress)
 
+    async def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None) -> FetchResponse:
+        """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
+
+        include: parts of each passage, of text, metadata and vector; by default the first two.
+        """
+        return await self._run(lambda calls: calls.fetch(ids, include))
+
     async def describe(self) -> IndexDescription:
         """Describe the version that is served; its `problem` says why that is not the current one, if it is not."""
         return await self._run(EngineCalls.describe)
@@ -261,6 +283,13 @@ class AsyncIndex:
 
         blocking = _BlockingCalls(self, asyncio.get_running_loop())
         return await asyncio.to_thread(evaluate_index, blocking, self._settings, dataset, options)
+
+    async def list(self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None) -> ListResponse:
+        """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
+
+        limit: ids of the page; by default the server's. cursor: `next` of the page before.
+        """
+        return await self._run(lambda calls: calls.list_ids(prefix, limit, cursor))
 
     async def close(self) -> None:
         """End the threads, and let go of the files; what other tasks wait for raises Unavailable."""

@@ -48,6 +48,29 @@ class RequestLimits:
         if problem:
             raise InvalidArgument(f"{param} {problem}", param=param)
 
+    def check_fetch(self, ids: Sequence[str], deadline: float, *, with_vectors: bool) -> None:
+        """Check the ids of passages that shall be fetched."""
+        most = min(self._settings.max_ids, self._settings.max_vectors if with_vectors else self._settings.max_ids)
+        if not 1 <= len(ids) <= most:
+            what = " with their vectors" if with_vectors else ""
+            raise InvalidArgument(f"ids should have 1 to {most:,} ids{what}, not {len(ids):,}", param="ids")
+        for number, id_ in enumerate(ids):
+            if problem := "should not be empty" if not id_ else self._id_problem(id_):
+                raise InvalidArgument(f"ids[{number}] {problem}", param=f"ids[{number}]")
+        self._check_deadline(deadline)
+
+    def check_list(self, prefix: str, limit: int, deadline: float) -> None:
+        """Check what lists ids; its cursor is checked where it is read."""
+        if problem := self._id_problem(prefix):
+            raise InvalidArgument(f"prefix {problem}", param="prefix")
+        most = self._settings.max_ids
+        if not 1 <= limit <= most:
+            raise InvalidArgument(f"limit should be 1 to {most:,}, not {limit:,}", param="limit")
+        self._check_deadline(deadline)
+
+    def _id_problem(self, id_: str) -> str | None:
+        return _encoding_problem(id_) or _length_problem(id_, self._settings.max_id_bytes)
+
     def _check_texts(self, texts: Sequence[str], deadline: float, *, are_queries: bool, most: int, param: str) -> None:
         """Check texts that are embedded or reranked.
 
@@ -102,10 +125,7 @@ def query_problem(query: str, settings: ServeSettings) -> str | None:
     """Say what is wrong with the text of a query, None if nothing is."""
     if problem := _text_problem(query):
         return problem
-    size = _utf8_length(query)
-    if size > settings.max_query_bytes:
-        return f"should be at most {settings.max_query_bytes} bytes of UTF-8, not {size}"
-    return None
+    return _length_problem(query, settings.max_query_bytes)
 
 
 def check_order(top_k: int, top_n: int) -> None:
@@ -140,13 +160,20 @@ def check_answer(settings: ServeSettings, queries: int, results: int, vectors: i
 
 
 def _text_problem(text: str) -> str | None:
-    if not text.strip():
-        return "should not be blank"
+    return "should not be blank" if not text.strip() else _encoding_problem(text)
+
+
+def _encoding_problem(text: str) -> str | None:
     try:
         _utf8_length(text)
     except UnicodeEncodeError:
         return "should be Unicode text, without lone surrogates"
     return None
+
+
+def _length_problem(text: str, most: int) -> str | None:
+    size = _utf8_length(text)
+    return f"should be at most {most} bytes of UTF-8, not {size}" if size > most else None
 
 
 def _utf8_length(text: str) -> int:

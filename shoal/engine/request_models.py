@@ -76,6 +76,25 @@ class RollbackBody(RequestBody):
     """An empty object: a body that is JSON is what no page of another site can send unasked."""
 
 
+class FetchFields(RequestBody):
+    """Which passages, by their ids, and which parts of them; `fetch_body` adds a server's limits."""
+
+    ids: list[str]
+    include: list[Part] = Field(
+        ["text", "metadata"], max_length=len(get_args(Part)), description="Parts of each passage to return."
+    )
+
+
+class ListFields(BaseModel):
+    """Which ids, and where to go on; `list_query` adds a server's limits."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prefix: str = ""
+    limit: int = 100
+    cursor: str | None = None
+
+
 class SearchFields(RequestBody):
     """A query, or several at once, and what to return: the fields in order; `search_body` adds a server's limits."""
 
@@ -159,6 +178,35 @@ class SearchFields(RequestBody):
             for query in self.queries
         ]
         return requests, size
+
+
+def fetch_body(settings: ServeSettings) -> type[FetchFields]:
+    """Make the model of the body that fetches passages, with the limits of the settings."""
+    id_ = Annotated[str, Field(min_length=1, max_length=settings.max_id_bytes)]
+    ids = Field(min_length=1, max_length=settings.max_ids, description="Ids of passages.", examples=[["fish-7"]])
+    return create_model(
+        "FetchBody",
+        __base__=FetchFields,
+        __doc__="Passages by their ids.",
+        ids=(list[id_], ids),
+    )
+
+
+def list_query(settings: ServeSettings) -> type[ListFields]:
+    """Make the model of the parameters that list ids, with the limits of the settings."""
+    prefix = Field("", max_length=settings.max_id_bytes, description="What the ids begin with.", examples=["fish-"])
+    limit = Field(min(100, settings.max_ids), ge=1, le=settings.max_ids, description="Most ids of the page.")
+    cursor = Field(
+        None, max_length=2 * settings.max_id_bytes, description="`next` of the page before. Left out: the first page."
+    )
+    return create_model(
+        "ListQuery",
+        __base__=ListFields,
+        __doc__="Which ids, and where to go on.",
+        prefix=(str, prefix),
+        limit=(int, limit),
+        cursor=(str | None, cursor),
+    )
 
 
 def search_body(settings: ServeSettings) -> type[SearchFields]:

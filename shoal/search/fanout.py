@@ -61,6 +61,11 @@ class FanOut:
             self._clients[number].suspend()
 
     @property
+    def shards(self) -> int:
+        """How many there are."""
+        return len(self._clients)
+
+    @property
     def waiting(self) -> int:
         """Queries that wait for the shard that most wait for."""
         return max((client.waiting for client in self._clients), default=0)
@@ -109,7 +114,13 @@ class FanOut:
         Only shards that hold candidates are asked. Returns passages and vectors by row, and why shards are missing by
         shard number. Raises InvalidArgument when the index kind has no vectors to give.
         """
-        rows = _rows_by_shard(candidates)
+        return await self.fetch_rows((candidate.ref for candidate in candidates), deadline, with_vectors)
+
+    async def fetch_rows(
+        self, refs: Iterable[RowRef], deadline: float, with_vectors: bool
+    ) -> tuple[dict[RowRef, tuple[Passage, FloatArray | None]], dict[int, str]]:
+        """Fetch the passages of rows; otherwise as `fetch`."""
+        rows = _rows_by_shard(refs)
         fetches, missing = await _gather(
             {number: self._clients[number].fetch(part, deadline, with_vectors) for number, part in rows.items()}
         )
@@ -128,7 +139,7 @@ class FanOut:
         Returns scores by row, and why shards are missing by shard number. Raises InvalidArgument when the index kind
         cannot give the vectors that are part of the score.
         """
-        rows = _rows_by_shard(candidates)
+        rows = _rows_by_shard(candidate.ref for candidate in candidates)
         calls, missing = await _gather(
             {number: self._clients[number].score(query, part, deadline) for number, part in rows.items()}
         )
@@ -136,6 +147,32 @@ class FanOut:
         for number, part in calls.items():
             scores.update(zip((RowRef(number, row) for row in rows[number]), part.tolist(), strict=True))
         return scores, missing
+
+    async def locate(self, ids: Sequence[str], deadline: float) -> tuple[dict[str, RowRef], dict[int, str]]:
+        """Find the rows of ids until a deadline, in all shards.
+
+        All are asked, because the pieces of a text lay in other shards before November 2026. Returns the rows of those
+        that were found, and why shards are missing by shard number.
+        """
+        calls, missing = await _gather(
+            {number: client.locate(ids, deadline) for number, client in enumerate(self._clients)}
+        )
+        refs: dict[str, RowRef] = {}
+        for number, rows in calls.items():
+            refs |= {id_: RowRef(number, row) for id_, row in zip(ids, rows, strict=True) if row >= 0}
+        return refs, missing
+
+    async def list_ids(
+        self, prefix: str, after: str | None, limit: int, deadline: float
+    ) -> tuple[list[list[str]], dict[int, str]]:
+        """List the first ids of every shard that begin with a prefix and come after an id, until a deadline.
+
+        Returns the list of each shard that answered, and why the others are missing by shard number.
+        """
+        calls, missing = await _gather(
+            {number: client.list_ids(prefix, after, limit, deadline) for number, client in enumerate(self._clients)}
+        )
+        return list(calls.values()), missing
 
     def coverage(self, missing: Mapping[int, str]) -> Coverage:
         """Name the part of the index that answered."""
@@ -167,11 +204,11 @@ async def _gather(calls: Mapping[int, Awaitable[T]]) -> tuple[dict[int, T], dict
     return results, missing
 
 
-def _rows_by_shard(candidates: Iterable[Candidate]) -> dict[int, list[int]]:
-    """The rows of candidates by shard, each in their order."""
+def _rows_by_shard(refs: Iterable[RowRef]) -> dict[int, list[int]]:
+    """The rows by shard, each in their order."""
     rows: dict[int, list[int]] = {}
-    for candidate in candidates:
-        rows.setdefault(candidate.ref.shard, []).append(candidate.ref.row)
+    for ref in refs:
+        rows.setdefault(ref.shard, []).append(ref.row)
     return rows
 
 

@@ -3,8 +3,9 @@
 Models and shards compute in threads, so that the event loop goes on meanwhile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from shoal.errors import InvalidArgument
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.records import FloatArray, Passage, SearchAnswer, SearchRequest
+from shoal.records import FetchedPassages, FloatArray, ListedIds, Passage, SearchAnswer, SearchRequest
 from shoal.rerankers import Reranker
 from shoal.search.batching import Batcher
 from shoal.search.pipeline import SearchPipeline
@@ -127,6 +128,14 @@ class LocalShard:
         """Return, float32 (n,), what late interaction gives rows by their stored token vectors."""
         return await self._threads.run(deadline, self._shard.score, query, rows)
 
+    async def locate(self, version: str, ids: Sequence[str], deadline: float) -> list[int]:
+        """Return the row of each id, -1 for one that is not in this shard."""
+        return await self._threads.run(deadline, self._shard.ids.find, ids)
+
+    async def list_ids(self, version: str, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
+        """Return the first ids that begin with a prefix and come after an id, in order."""
+        return await self._threads.run(deadline, self._shard.ids.list, prefix, after, limit)
+
 
 class LocalModels:
     """The models of a search in this process, each in a thread of its own.
@@ -205,9 +214,25 @@ class LocalVersion:
 
     async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer several queries at once, in order; see `SearchPipeline.search_all`."""
+        with self._use():
+            return await self._pipeline.search_all(requests)
+
+    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool) -> FetchedPassages:
+        """Fetch passages by their ids; see `shoal.search.lookup.fetch_passages`."""
+        with self._use():
+            return await self._pipeline.fetch(ids, deadline, with_vectors)
+
+    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+        """List ids, a page at a time; see `shoal.search.lookup.list_ids`."""
+        with self._use():
+            return await self._pipeline.list_ids(prefix, limit, cursor, deadline)
+
+    @contextmanager
+    def _use(self) -> Iterator[None]:
+        """Count a call, so that nothing is released before it has ended."""
         self._searches += 1
         try:
-            return await self._pipeline.search_all(requests)
+            yield
         finally:
             self._searches -= 1
             self._release_unused()

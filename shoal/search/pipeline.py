@@ -9,11 +9,12 @@ import numpy as np
 
 from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
 from shoal.index_root.manifest import Manifest
-from shoal.records import Candidate, FloatArray, Result, SearchAnswer, SearchRequest
+from shoal.records import Candidate, FetchedPassages, FloatArray, ListedIds, Result, SearchAnswer, SearchRequest
 from shoal.search.encode_stage import EncodedQuery, EncodeStage
 from shoal.search.explain import explain
 from shoal.search.fanout import FanOut
 from shoal.search.fusion import fuse
+from shoal.search.lookup import fetch_passages, list_ids
 from shoal.search.merge import merge_results
 from shoal.search.no_results import explain_no_results
 from shoal.search.request_plan import LATE, FilterTrees, RequestPlan
@@ -121,10 +122,8 @@ class SearchPipeline:
 
     async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer several queries at once, in order. The first error is raised and gives up the others."""
-        fan_out, arrived, trees = self._fan_out, self._clock(), FilterTrees()
+        fan_out, arrived, trees = self._current(), self._clock(), FilterTrees()
         turns = asyncio.Semaphore(RERANKED_AT_ONCE * max(1, self._settings.reranker_min_replicas))
-        if fan_out is None:
-            raise Unavailable("no index version is served yet; try again", retry_after_s=1)
         # What is wrong costs nobody anything.
         plans = [self._plan(request, fan_out.version, trees) for request in requests]
         searches = [
@@ -139,6 +138,19 @@ class SearchPipeline:
         finally:
             for task in tasks:
                 task.cancel()
+
+    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
+        """Fetch passages of the version by their ids; see `shoal.search.lookup.fetch_passages`."""
+        return await fetch_passages(self._current(), ids, deadline, with_vectors, self._share_of)
+
+    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+        """List the ids of the version, a page at a time; see `shoal.search.lookup.list_ids`."""
+        return await list_ids(self._current(), prefix, limit, cursor, deadline)
+
+    def _current(self) -> FanOut:
+        if self._fan_out is None:
+            raise Unavailable("no index version is served yet; try again", retry_after_s=1)
+        return self._fan_out
 
     def _plan(self, request: SearchRequest, version: ServedVersion, trees: FilterTrees) -> RequestPlan:
         has_reranker = self._second_stage.has_reranker

@@ -46,6 +46,14 @@ class ShardService(Protocol):
         """Return, float32 (n,), what late interaction gives rows of this shard by their stored token vectors."""
         ...
 
+    async def locate(self, version: str, ids: Sequence[str], deadline: float) -> list[int]:
+        """Return the row of each id, -1 for one that is not in this shard."""
+        ...
+
+    async def list_ids(self, version: str, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
+        """Return the first ids, in the order of their UTF-8 bytes, that begin with a prefix and come after an id."""
+        ...
+
 
 class RerankService(Protocol):
     """The pool of rerankers."""

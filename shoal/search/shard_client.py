@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -16,7 +16,7 @@ from shoal.modes import RETRIEVERS_OF
 from shoal.records import FloatArray, Passage
 from shoal.search.batching import Batcher
 from shoal.search.breaker import PROBE_S, Breaker
-from shoal.search.hedging import Attempts, Budget
+from shoal.search.hedging import Attempts, Budget, retried
 from shoal.search.services import Observer, ShardService
 from shoal.settings import ServeSettings
 from shoal.shard.messages import Fetched, ShardHits, ShardQuery, ShardSearch
@@ -262,6 +262,27 @@ class ShardClient:
         async with asyncio.timeout(deadline - self._clock()):
             return await self._run(attempt, self._score_attempts, deadline, self._patience(self._score_attempts))
 
+    async def locate(self, ids: Sequence[str], deadline: float) -> list[int]:
+        """Return the row of each id, -1 for one that is not in this shard, until a deadline."""
+        rows = await self._look_up(lambda: self._service.locate(self._version, ids, deadline), deadline)
+        if len(rows) != len(ids):
+            raise RuntimeError(f"located {len(rows)} of {len(ids)} ids")
+        return rows
+
+    async def list_ids(self, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
+        """Return the first ids that begin with a prefix and come after an id, until a deadline."""
+        return await self._look_up(
+            lambda: self._service.list_ids(self._version, prefix, after, limit, deadline), deadline
+        )
+
+    async def _look_up(self, call: Callable[[], Awaitable[T]], deadline: float) -> T:
+        """Make a call that says nothing of how long searches take: the first one makes the shard order its ids."""
+        if self.is_suspended:
+            raise Suspended
+        with self._logged():
+            async with asyncio.timeout(deadline - self._clock()):
+                return await retried(call)
+
     async def _run(
         self, attempt: Callable[[], Awaitable[T]], attempts: Attempts, deadline: float, patience: float | None
     ) -> T:
@@ -270,15 +291,21 @@ class ShardClient:
         Whatever a shard raises is logged here: clients only learn that the shard is missing, and in which of five ways.
         """
         async with self._watched(patience):
-            try:
+            with self._logged():
                 return await attempts.run(attempt, deadline)
-            except ShoalError as error:
-                message = "shard %d of version %s: %s: %s"
-                logger.warning(message, self.number, self._version, error.code, error, extra=tracing.fields())
-                raise
-            except Exception:
-                logger.exception("shard %d of version %s failed", self.number, self._version, extra=tracing.fields())
-                raise
+
+    @contextlib.contextmanager
+    def _logged(self) -> Iterator[None]:
+        """Log how a call failed."""
+        try:
+            yield
+        except ShoalError as error:
+            message = "shard %d of version %s: %s: %s"
+            logger.warning(message, self.number, self._version, error.code, error, extra=tracing.fields())
+            raise
+        except Exception:
+            logger.exception("shard %d of version %s failed", self.number, self._version, extra=tracing.fields())
+            raise
 
     @contextlib.asynccontextmanager
     async def _watched(self, patience: float | None) -> AsyncIterator[None]:

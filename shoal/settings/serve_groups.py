@@ -167,6 +167,10 @@ class RequestLimitSettings(Settings):
         1000, ge=1, le=1_000_000, description="Most results of one request that wants their vectors."
     )
     max_body_bytes: int = Field(1_000_000, ge=1_000, le=100_000_000, description="Largest request body accepted.")
+    max_ids: int = Field(
+        1000, ge=1, le=10_000, description="Most ids of passages that one request may fetch, or one page may list."
+    )
+    max_id_bytes: int = Field(1024, ge=1, le=65_536, description="Longest id of a passage, in UTF-8 bytes.")
     compress_bytes: int = Field(
         65_536,
         ge=0,

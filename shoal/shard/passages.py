@@ -72,6 +72,10 @@ class Passages:
         batch, offset = self._locate(row)
         return str(batch.column(0)[offset].as_py())
 
+    def id_column(self) -> pa.ChunkedArray:
+        """Return the ids of all rows, in their order."""
+        return pa.chunked_array([batch.column(0) for batch in self._batches], pa.string())
+
     def ids(self, rows: RowArray) -> pa.StringArray:
         """Return the ids of rows, int64 (n,) ascending."""
         borders = np.searchsorted(rows, self._starts)

@@ -21,6 +21,7 @@ from shoal.rerankers.late_interaction import DENSE_WEIGHT
 from shoal.settings import IndexSettings
 from shoal.shard import selection
 from shoal.shard.columns import Columns
+from shoal.shard.id_order import IdOrder
 from shoal.shard.messages import MESSAGE_BYTES, Fetched, Hits, ShardHits, ShardQuery
 from shoal.shard.passages import Passages
 from shoal.shard.retrieval import RetrieverHits, retrieve
@@ -45,6 +46,8 @@ class Shard:
         self._tokens = tokens
         self._retrievers = retrievers
         self._passages = passages
+        self.ids = IdOrder(passages)
+        """Where ids are, and their order."""
         self._selections = selections
         self._paths = paths
         self._cache = cache

@@ -150,6 +150,7 @@ class FakeShard:
         self.calls: list[SearchCall] = []
         self.fetches: list[list[int]] = []
         self.score_behaviour = Behaviour()
+        self.lookup_behaviour = Behaviour()
         self.scores: list[list[int]] = []
         self.cancelled = 0
         self.message_rows: int | None = None
@@ -198,6 +199,16 @@ class FakeShard:
         await self.fetch_behaviour()
         rows = rows[: self.message_rows]
         return Fetched([self.passages[row] for row in rows], self.vectors[list(rows)] if with_vectors else None)
+
+    async def locate(self, version: str, ids: Sequence[str], deadline: float) -> list[int]:
+        await self.lookup_behaviour()
+        rows = {passage.id: row for row, passage in enumerate(self.passages)}
+        return [rows.get(id_, -1) for id_ in ids]
+
+    async def list_ids(self, version: str, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
+        await self.lookup_behaviour()
+        ids = sorted(passage.id for passage in self.passages if passage.id.startswith(prefix))
+        return [id_ for id_ in ids if after is None or id_ > after][:limit]
 
     async def score(self, version: str, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
         """Prefers what the reranker prefers: later passages of the corpus."""

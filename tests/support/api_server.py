@@ -12,7 +12,7 @@ from shoal.engine.description import IndexDescription, ModelNames
 from shoal.errors import (
     Conflict,
 )
-from shoal.records import SearchAnswer, SearchRequest
+from shoal.records import FetchedPassages, ListedIds, SearchAnswer, SearchRequest
 from shoal.search.pipeline import SearchPipeline
 from shoal.testing.fakes import (
     FakeEncoder,
@@ -43,6 +43,12 @@ class FakeEngine:
         if self.error:
             raise self.error
         return await self.pipeline.search_all(requests)
+
+    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
+        return await self.pipeline.fetch(ids, deadline, with_vectors)
+
+    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+        return await self.pipeline.list_ids(prefix, limit, cursor, deadline)
 
     async def describe(self) -> IndexDescription:
         assert self.pipeline.version is not None

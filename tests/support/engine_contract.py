@@ -98,6 +98,49 @@ class EngineContract:
         ]
         assert cut.results
 
+    def test_passages_are_fetched_by_their_ids(self, asker: Asker) -> None:
+        content = {passage.id: passage for passage in passages(COUNT, marker="of-v1")}
+        fetched = asker.fetch(["p7", "nothing", "p0", "p7"])
+        assert [passage.id for passage in fetched.passages] == ["p7", "p0"]
+        assert [passage.text for passage in fetched.passages] == [content["p7"].text, content["p0"].text]
+        assert [passage.metadata for passage in fetched.passages] == [{"number": 7}, {"number": 0}]
+        assert (fetched.index_version, fetched.missing, fetched.unknown) == ("v1", ["nothing"], [])
+        assert (fetched.coverage.fraction, fetched.degraded) == (1.0, None)
+        (alone,) = asker.fetch(["p7"], include=["vector"]).passages
+        assert (alone.text, alone.metadata) == (None, None)
+        assert alone.vector is not None
+        encoder = load_encoder(EncoderSettings(encoder="hashing:64"))
+        np.testing.assert_allclose(alone.vector, encoder.encode_passages([content["p7"].content])[0], atol=1e-5)
+
+    def test_ids_are_listed_a_page_at_a_time(self, asker: Asker) -> None:
+        listed: list[str] = []
+        page = asker.list(prefix="p", limit=17)
+        while True:
+            assert len(page.ids) <= 17
+            listed += page.ids
+            if page.next is None:
+                break
+            page = asker.list(prefix="p", limit=17, cursor=page.next)
+        assert listed == sorted(passage.id for passage in passages(COUNT))
+        assert asker.list().ids == listed
+        assert asker.list(prefix="p3").ids == [id_ for id_ in listed if id_.startswith("p3")]
+        assert asker.list(prefix="é&=?").ids == []
+
+    def test_what_cannot_be_fetched_or_listed_is_refused_with_the_field_at_fault(self, asker: Asker) -> None:
+        calls: list[tuple[str, Callable[[], object]]] = [
+            ("ids", lambda: asker.fetch([])),
+            ("ids", lambda: asker.fetch(["p1"] * 1001)),
+            ("ids[1]", lambda: asker.fetch(["p1", ""])),
+            ("include[0]", lambda: asker.fetch(["p1"], include=["nonsense"])),  # type: ignore[list-item]
+            ("limit", lambda: asker.list(limit=0)),
+            ("limit", lambda: asker.list(limit=1001)),
+            ("cursor", lambda: asker.list(cursor="!")),
+        ]
+        for param, call in calls:
+            with pytest.raises(InvalidArgument) as refused:
+                call()
+            assert refused.value.param == param
+
     def test_what_is_nearest_is_found(self, asker: Asker) -> None:
         encoder = load_encoder(EncoderSettings(encoder="hashing:64"))
         content = passages(COUNT, marker="of-v1")

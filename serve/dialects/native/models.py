@@ -132,6 +132,41 @@ class SearchResponses(BaseModel):
     responses: list[SearchResponse]
 
 
+class StoredPassage(BaseModel):
+    """One passage. `text`, `title`, `metadata` and `vector` are there if `include` asks for them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    title: str = Field("", description="Only if the passage has one.")
+    text: str = ""
+    metadata: dict[str, MetadataValue] = {}
+    vector: list[float] | None = Field(None, description="The passage's L2-normalised vector.")
+
+
+class FetchResponse(BaseModel):
+    """Passages by their ids."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    index_version: str
+    passages: list[StoredPassage] = Field(description="In the order asked, each once.")
+    missing: list[str] = Field(description="Ids that the version does not hold.")
+    unknown: list[str] = Field(description="Ids that a shard may hold which did not answer.")
+    coverage: Coverage
+    degraded: str | None = Field(description="Which shards did not answer; null if all have.")
+
+
+class ListResponse(BaseModel):
+    """A page of ids."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    index_version: str
+    ids: list[str] = Field(description="In the order of their UTF-8 bytes.")
+    next: str | None = Field(description="The cursor of the next page; null after the last.")
+
+
 class Models(BaseModel):
     """The models in use."""
 

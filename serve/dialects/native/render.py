@@ -6,14 +6,19 @@ from typing import Any
 from fastapi import Response
 from pydantic_core import to_json
 
-from shoal.engine.answer_fields import answer_fields, result_fields
+from shoal.engine.answer_fields import answer_fields, fetch_fields, result_fields
 from shoal.engine.request_models import Part
-from shoal.records import SearchAnswer
+from shoal.records import FetchedPassages, SearchAnswer
 
 
 def render(body: Any) -> Response:
     """Build the response of anything that JSON can hold."""
     return _response(_json(body))
+
+
+def render_fetched(fetched: FetchedPassages, include: Sequence[Part]) -> Response:
+    """Build the response of passages that were fetched by their ids."""
+    return render(fetch_fields(fetched, include))
 
 
 def render_search(answers: Sequence[SearchAnswer], request_id: str, include: Sequence[Part], several: bool) -> Response:

@@ -3,17 +3,28 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from serve.dialects.base import Engine
-from serve.dialects.native.models import IndexInfo, SearchResponse, SearchResponses
-from serve.dialects.native.render import render, render_search
+from serve.dialects.native.models import FetchResponse, IndexInfo, ListResponse, SearchResponse, SearchResponses
+from serve.dialects.native.render import render, render_fetched, render_search
 from serve.web.access import ADMIN, with_problem
 from serve.web.errors import responses
 from serve.web.json_body import JsonRoute
-from shoal.engine.request_models import ActivateBody, RollbackBody, SearchFields, search_body
+from shoal.engine.answer_fields import list_fields
+from shoal.engine.request_models import (
+    ActivateBody,
+    FetchFields,
+    ListFields,
+    RollbackBody,
+    SearchFields,
+    fetch_body,
+    list_query,
+    search_body,
+)
 from shoal.settings import ServeSettings
 
 FEW_RESULTS = 50
@@ -24,6 +35,7 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     """Build the routes of this dialect. All limits come from the settings."""
     routes = APIRouter(prefix="/v1", tags=["native"], route_class=JsonRoute)
     _add_search(routes, engine, settings)
+    _add_passages(routes, engine, settings)
     _add_index(routes, engine)
     return routes
 
@@ -50,6 +62,37 @@ async def _search(engine: Engine, settings: ServeSettings, body: SearchFields, r
     answers = await engine.search(requests)
     response = partial(render_search, answers, request_id, body.include, several=isinstance(body.query, list))
     return await run_in_threadpool(response) if size > FEW_RESULTS else response()
+
+
+def _add_passages(routes: APIRouter, engine: Callable[[], Engine], settings: ServeSettings) -> None:
+    FetchBody, ListQuery = fetch_body(settings), list_query(settings)
+
+    @routes.post(
+        "/passages/fetch",
+        response_model=FetchResponse,
+        responses=responses(400, 408, 413, 415, 429, 500, 503, 504),
+    )
+    async def fetch(body: FetchBody) -> Response:  # type: ignore[valid-type]
+        """Fetch passages by their ids.
+
+        Where a shard did not answer, the status is 200 and `degraded` says so.
+        """
+        fields: FetchFields = body
+        fetched = await engine().fetch(fields.ids, _deadline(settings), "vector" in fields.include)
+        response = partial(render_fetched, fetched, fields.include)
+        return await run_in_threadpool(response) if len(fields.ids) > FEW_RESULTS else response()
+
+    @routes.get("/passages", response_model=ListResponse, responses=responses(400, 429, 500, 503, 504))
+    async def list_ids(query: Annotated[ListQuery, Query()]) -> Response:  # type: ignore[valid-type]
+        """List the ids of passages, a page at a time; a page is whole or refused."""
+        fields: ListFields = query
+        listed = await engine().list_ids(fields.prefix, fields.limit, fields.cursor, _deadline(settings))
+        return render(list_fields(listed))
+
+
+def _deadline(settings: ServeSettings) -> float:
+    """When a request must be answered that cannot name its time."""
+    return time.monotonic() + min(settings.timeout_ms, settings.max_timeout_ms) / 1000
 
 
 def _add_index(routes: APIRouter, engine: Callable[[], Engine]) -> None:

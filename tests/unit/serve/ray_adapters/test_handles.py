@@ -78,6 +78,9 @@ async def test_services_answer_whatever_the_clocks_of_their_machines_say(
     rows = hits.by_retriever["dense"].rows[0].tolist()
     assert len((await shard.fetch("v1", rows, soon(), with_vectors=True)).passages) == 5
     assert (await reranker.score("red fish", ["a red fish", "a newt"], soon())).shape == (2,)
+    ids = await shard.list_ids("v1", "p1", None, 100, soon())
+    assert ids == sorted(ids)
+    assert await shard.locate("v1", ["nothing", ids[0]], soon()) == [-1, (await shard.locate("v1", ids, soon()))[0]]
     await shard.prepare("v1", soon())
     await shard.retire(["v1"], soon())
     assert await shard.holds("v1", soon())

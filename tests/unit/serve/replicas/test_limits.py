@@ -104,3 +104,38 @@ async def test_texts_beyond_the_limits_are_neither_encoded_nor_reranked(engine: 
         with pytest.raises(InvalidArgument, match="timeout_ms should be at most 40,000"):
             await late
     assert meter.observed(telemetry.COMPUTE) == []
+
+
+async def test_ids_beyond_the_limits_are_neither_fetched_nor_listed(engine: Ingress, meter: RecordingMeter) -> None:
+    engine._limits._settings = engine._settings.model_copy(update={"max_ids": 30, "max_id_bytes": 10})
+    for ids, with_vectors, message in (
+        ([], False, "1 to 30 ids, not 0"),
+        (["p1"] * 31, False, "1 to 30 ids, not 31"),
+        (["p1"] * 21, True, "1 to 20 ids with their vectors, not 21"),
+        (["p1", ""], False, r"ids\[1\] should not be empty"),
+        (["魚" * 4], False, r"ids\[0\] should be at most 10 bytes"),
+        (["\ud800"], False, r"ids\[0\] should be Unicode text"),
+    ):
+        with pytest.raises(InvalidArgument, match=message):
+            await engine.fetch(ids, soon(), with_vectors)
+    for prefix, limit, message in (
+        ("", 31, "limit should be 1 to 30, not 31"),
+        ("", 0, "limit should be 1 to 30, not 0"),
+        ("p" * 11, 1, "prefix should be at most 10 bytes"),
+    ):
+        with pytest.raises(InvalidArgument, match=message):
+            await engine.list_ids(prefix, limit, None, soon())
+    with pytest.raises(InvalidArgument, match="timeout_ms"):
+        await engine.fetch(["p1"], soon() + 60)
+    assert meter.observed(telemetry.COMPUTE) == []
+
+
+async def test_passages_are_fetched_and_ids_listed_from_real_shards(engine: Ingress) -> None:
+    expected = {passage.id: passage for passage in passages(40)}
+    page = await engine.list_ids("p", 30, None, soon())
+    rest = await engine.list_ids("p", 30, page.next, soon())
+    assert page.ids + rest.ids == sorted(expected)
+    fetched = await engine.fetch([*rest.ids, "nothing"], soon(), with_vectors=True)
+    assert [passage for passage, _ in fetched.passages] == [expected[id_] for id_ in rest.ids]
+    assert all(vector is not None and vector.shape == (64,) for _, vector in fetched.passages)
+    assert fetched.missing == ["nothing"]
