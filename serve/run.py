@@ -55,8 +55,6 @@ START_ATTEMPTS = 3
 """Times that Serve is started where its proxy does not come up."""
 POLL_S = 0.2
 """Seconds between looks whether the server is ready."""
-NOTICE_STOP_S = 1.0
-"""Seconds of stopping after which a person is told what is waited for."""
 WATCH_S = 5.0
 """Seconds between looks at a server that runs, and that an answer to one may take."""
 NOTICE_S = 15.0
@@ -112,7 +110,9 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
                     url, service_sets.follow, partial(_replies, loop), min(WATCH_S, settings.watch_s), processes.wait
                 )
             except KeyboardInterrupt:
-                _finish(settings, loop)
+                from serve.ray_adapters.finishing import finish
+
+                finish(loop, settings.drain_s)
                 raise
     except KeyboardInterrupt:
         pass  # the end that was asked for, by Ctrl-C or SIGTERM
@@ -130,27 +130,6 @@ def _reached(host: str) -> str:
 def _url(host: str, port: int) -> str:
     """The URL of a server at an address."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _finish(settings: RunSettings, loop: asyncio.Runner) -> None:
-    """Take no more requests and answer those under way, for `drain_s`; a second signal ends the waiting."""
-    from ray import serve
-
-    from serve.app import NAME
-    from serve.ray_adapters.finishing import finish_requests, finish_sending
-
-    stop_on_signals()
-    with contextlib.suppress(KeyboardInterrupt):
-        handle, left_s = serve.get_app_handle(NAME), settings.drain_s
-        first_s = min(NOTICE_STOP_S, left_s)
-        count = loop.run(finish_requests(handle, first_s))
-        if count and (left_s := left_s - first_s) > 0:
-            notice = f"stopping: {count} requests are being answered, {left_s:.0f} s at most; Ctrl-C stops at once"
-            print(notice, file=sys.stderr, flush=True)  # noqa: T201
-            count = loop.run(finish_requests(handle, left_s))
-        if not count:
-            finish_sending()
-    ignore_signals()
 
 
 @contextmanager

@@ -1,22 +1,46 @@
 """How `shoal serve` stops: it takes no more requests, and answers those that are under way."""
 
+import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from serve.app import NAME
 from serve.ray_adapters.handles import IngressHandle
 from shoal.errors import ShoalError
-from shoal.system.processes import descendants
+from shoal.system.processes import descendants, ignore_signals, stop_on_signals
 
+NOTICE_S = 1.0
+"""Seconds of stopping after which a person is told what is waited for."""
 FLUSH_S = 1.0
 """Seconds for the proxy to send what it holds of the last answers."""
 LOOK_S = 0.02
 """Seconds between looks whether the proxy has ended."""
+
+
+def finish(loop: asyncio.Runner, within_s: float) -> None:
+    """Take no more requests and answer those under way, for so many seconds; a second signal ends the waiting.
+
+    loop: the one of all calls to Serve.
+    """
+    stop_on_signals()
+    with suppress(KeyboardInterrupt):
+        handle, first_s = serve.get_app_handle(NAME), min(NOTICE_S, within_s)
+        count = loop.run(finish_requests(handle, first_s))
+        if count and (left_s := within_s - first_s) > 0:
+            notice = f"stopping: {count} requests are being answered, {left_s:.0f} s at most; Ctrl-C stops at once"
+            print(notice, file=sys.stderr, flush=True)  # noqa: T201
+            count = loop.run(finish_requests(handle, left_s))
+        if not count:
+            finish_sending()
+    ignore_signals()
 
 
 async def finish_requests(handle: DeploymentHandle, within_s: float) -> int:
