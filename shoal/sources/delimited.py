@@ -9,6 +9,7 @@ The first line names the columns unless the `columns` setting does.
 import csv
 import re
 from collections.abc import Iterable, Iterator
+from itertools import dropwhile
 from typing import Any
 
 from shoal.errors import InvalidArgument
@@ -78,7 +79,7 @@ def tsv_records(blocks: Iterable[list[Line]], columns: list[str]) -> Iterator[tu
                     yield number, f"the line is not valid UTF-8 (byte {error.start + 1})"
 
 
-def looks_quoted(head: bytes, whole: bool) -> bool:
+def looks_quoted(head: bytes, whole: bool, has_header: bool = True) -> bool:
     """Whether a TSV file has quotes as CSV has them, by how those in its first bytes (all of it if `whole`) stand.
 
     Quotes speak for it that stand around a value which needs them (it holds a tab, a newline or doubled quotes), or
@@ -87,6 +88,7 @@ def looks_quoted(head: bytes, whole: bool) -> bool:
     lines = head.split(b"\n")
     if not whole:
         lines.pop()
+    lines = list(dropwhile(lambda line: not line.strip(b"\r"), lines))
     if b'"' not in head or not lines:
         return False
     first = lines[0].removeprefix(BYTE_ORDER_MARK)
@@ -97,7 +99,7 @@ def looks_quoted(head: bytes, whole: bool) -> bool:
         text = b"\n".join(frame.lines)
         if frame.reason is not None or not framing.is_strict(text):
             votes -= 1
-        elif b'"' in text and (place == 0 or _NEEDS_QUOTES.search(text)):
+        elif b'"' in text and ((has_header and place == 0) or _NEEDS_QUOTES.search(text)):
             votes += 1
     return votes > 0
 
@@ -114,17 +116,21 @@ def header(head: bytes, whole: bool, name: str, delimiter: str, *, quoted: bool)
         lines.append(line)
         # To continue inside quotes is the same as to start with one.
         inside = quoted and parse(('"' if inside else "") + line.decode("latin-1"), delimiter) is None
-        if not inside:
+        if not inside and line.strip(b"\r"):
             break
     text = b"\n".join(lines)
     if len(text) == len(head) and not whole:
         raise InvalidArgument(
             f"{name} has a header line of more than {len(head):,} bytes; name its columns with columns"
         )
+    if b"\r" in text.rstrip(b"\r") and b"\n" not in head:
+        raise InvalidArgument(
+            f"{name} ends its lines with carriage returns; convert it, for example with tr '\\r' '\\n'"
+        )
     if b"\0" in text:
         raise InvalidArgument(f"{name} is UTF-16; convert it, for example with iconv -f UTF-16 -t UTF-8")
     try:
-        names = text.decode("utf-8-sig").rstrip("\r")
+        names = text.decode("utf-8-sig").lstrip("\r\n").rstrip("\r")
         columns = next(csv.reader([names], strict=True, delimiter=delimiter), []) if quoted else names.split(delimiter)
     except UnicodeDecodeError as error:
         raise InvalidArgument(

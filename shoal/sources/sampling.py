@@ -169,7 +169,7 @@ def with_header(file: InputFile, source: SourceSettings) -> InputFile:
     is_csv = quoted = source.format == "csv"
     if columns is None or not is_csv:
         head, whole, _ = _read_head(file)
-        quoted = is_csv or delimited.looks_quoted(head, whole)
+        quoted = is_csv or delimited.looks_quoted(head, whole, columns is None)
         if columns is None:
             columns, first, line = delimited.header(head, whole, file.name, "," if is_csv else "\t", quoted=quoted)
     return file.model_copy(
@@ -205,7 +205,7 @@ def _look(file: InputFile, source: SourceSettings) -> _Look | str:
         # Only from its beginning it is known what stands in quotes.
         lines = _whole_lines(head, whole)
         framing = Framing(len(file.columns or []), len(head) + 1, "," if source.format == "csv" else "\t")
-        records = sum(len(framing.add(line)) for line in lines if line.strip())
+        records = sum(len(framing.add(line)) for line in lines if line.strip()) + len(framing.end())
         return _Look(sum(len(line) + 1 for line in lines), records, ratio)
     lines = _whole_lines(head, whole)
     if file.compression is None and not whole:

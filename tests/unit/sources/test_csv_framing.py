@@ -50,6 +50,20 @@ def test_a_stray_quote_that_closes_as_if_it_were_none(prefix: str, folder: Path,
         assert found.passages[-5].text == '19"'
 
 
+def test_a_stray_quote_does_not_hide_records_from_the_estimate(folder: Path, read: Read) -> None:
+    rows = [f"{row},text\n" for row in range(100)]
+    rows[6] = '6,"text\n'
+    (folder / "a.csv").write_text("".join(["id,text\n", *rows]))
+    assert read(folder).plan.estimated_passages == 100
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_blank_lines_before_the_header_are_passed_over(name: str, folder: Path, read: Read) -> None:
+    (folder / name).write_text("\n\r\nid,text\n1,x\n".replace(",", "\t" if name == "a.tsv" else ","))
+    found = read(folder)
+    assert [(place["line"], passage.id) for place, passage in found.items if not isinstance(passage, str)] == [(4, "1")]
+
+
 def test_quoted_values_behind_a_stray_quote_are_read() -> None:
     found = read_records('1,"stray\n2,b\n3,"quoted, ""c"""\n4,"two\nlines"\n5,e')
     assert found[0] == (1, "a quoted value opens here and is not closed as it should be")

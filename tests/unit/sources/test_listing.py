@@ -221,6 +221,7 @@ def test_messages_name_a_way_out_that_works(made: list[str], asked: str, way_out
         ("a.csv", b"id\ttext\n1\tx\n", "separated by tabs: set format to tsv"),
         ("a.tsv", b"id,text\n1,x\n", "separated by commas: set format to csv"),
         ("a.csv", b"id;text\n1;x\n", "separated by ';'; convert it to commas, or to tabs"),
+        ("a.csv", b"id,text\r1,x\r2,y\r", r"carriage returns; convert it, for example with tr"),
         ("a.csv", b"key\n1\n", "set id_field, text_field or title_field"),
         ("a.csv", "id,text\n1,x\n".encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),
         ("a.tsv", "id\ttext\n1\tx\n".encode("utf-16-be"), "iconv -f UTF-16 -t UTF-8"),

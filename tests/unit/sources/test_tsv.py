@@ -76,6 +76,7 @@ def test_a_stray_quote_in_tsv_of_pandas_costs_its_own_line(folder: Path, read: R
         ('id\ttext\r\n1\t"a ""b"""\r\n', True),
         ('id\ttext\n1\t"a\nb"\n', True),
         ('id\ttext\n1\t"never closed\n2\ty\n', False),
+        ('\n\r\n"id"\t"text"\n1\t"x"\n', True),
         ("", False),
     ],
 )
@@ -83,8 +84,12 @@ def test_quotes_are_told_by_how_they_stand(text: str, quoted: bool) -> None:
     assert looks_quoted(text.encode(), True) is quoted
 
 
+def test_a_first_record_is_no_header() -> None:
+    assert not looks_quoted(b'1\t"All of it."\n2\tplain\n', True, has_header=False)
+
+
 def test_plans_of_quoted_tsv_are_not_those_of_before(folder: Path, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "a.tsv").write_bytes(as_pandas_does(TEXTS[1:]))
     now = read(folder).plan.hash
-    monkeypatch.setattr("shoal.sources.delimited.looks_quoted", lambda head, whole: False)
+    monkeypatch.setattr("shoal.sources.delimited.looks_quoted", lambda *arguments: False)
     assert read(folder).plan.hash != now
