@@ -11,8 +11,8 @@ the same script as a child process.
 
 Everything listens on 127.0.0.1 only, on free ports, and writes to a folder of its own. It stops what it started and
 nothing else (never `ray stop`, which ends every Ray of the user): the script adopts orphans among its descendants and
-kills what remains of them. When the process that holds a LocalCluster dies, however it dies, the cluster stops too.
-Only after SIGKILL of the script itself do Ray's node agents linger, for about a minute.
+kills what remains of them. When the process that holds a LocalCluster dies, however it dies, the cluster stops too. A
+guard does the same when the script itself is killed.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from shoal.cli.application import search_path
+from shoal.system.leftovers import mark, start_guard
 from shoal.system.processes import KILL_S, STOPS, adopt_orphans, ignore_signals, kill_descendants
 from shoal.system.proxies import no_proxy
 
@@ -226,10 +227,12 @@ def run(nodes: int, cpus: int, gpus: int, *, as_json: bool, until_eof: bool) -> 
     stop = threading.Event()
     folder = tempfile.mkdtemp(prefix="shr-", dir="/tmp")  # short: the path of a socket has at most 107 bytes
     prepare_environment(folder)
+    mark(Path(folder))
     for number in STOPS:
         signal.signal(number, lambda *_: sys.exit(0))
     adopt_orphans()
     try:
+        start_guard(Path(folder))
         cluster = start_nodes(nodes, cpus, gpus)
         # Ray has put its own handlers in place of ours.
         for number in STOPS:

@@ -16,6 +16,7 @@ from typing import Any
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
 from shoal.settings import BuildSettings
 from shoal.system.folders import require_writable
+from shoal.system.leftovers import mark, start_guard
 from shoal.system.process_watch import ProcessWatch
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.system.ray_processes import essential_processes, start_ray
@@ -93,18 +94,21 @@ def ray_session() -> Iterator[Cluster]:
     # Ray prints what happens to workers on stdout, which belongs to the result, until it has ended.
     with redirect_stdout(sys.stderr), ExitStack() as stack:
         if private:
+            folder = stack.enter_context(temporary_folder(parent=ray_parent()))
+            mark(folder)
             options |= {
                 "address": "local",
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE_BYTES,
                 "_system_config": {"idle_worker_killing_time_threshold_ms": _IDLE_MS},
-                "_temp_dir": str(ray_folder(stack.enter_context(temporary_folder(parent=ray_parent())))),
+                "_temp_dir": str(ray_folder(folder)),
             }
         processes = ProcessWatch({})
         try:
             with _silent_stderr():
                 if private:
                     start_ray(partial(ray.init, **options))
+                    start_guard(folder)
                 else:
                     _join(options)
             stop_on_signals()  # Ray has put its own handler of SIGTERM in place

@@ -37,12 +37,13 @@ from shoal.errors import InvalidArgument, ShoalError, Unavailable
 from shoal.serving.plan import ServingPlan, plan_serving
 from shoal.settings import RunSettings, ServeSettings
 from shoal.system import log_losses
+from shoal.system.leftovers import mark, start_guard
 from shoal.system.ports import is_free
 from shoal.system.process_watch import ProcessWatch
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.system.proxies import LOOPBACK
 from shoal.system.ray_processes import essential_processes, start_ray
-from shoal.system.temporary import ray_folder, ray_parent, temporary_folder
+from shoal.system.temporary import ray_folder, ray_parent, sweep, temporary_folder
 from shoal.system.terminal import say
 
 OBJECT_STORE_BYTES = 128 * 2**20
@@ -74,6 +75,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
     try:
         stop_on_signals()
         log_losses.tolerate()
+        sweep(ray_parent())  # a server that was killed may have left what holds the ports
         _require_free(settings.host, settings.port)
         if settings.metrics_port is not None:
             _require_free(LOOPBACK[0], settings.metrics_port, "--metrics-port")
@@ -145,6 +147,7 @@ def _ray(settings: RunSettings) -> Iterator[ProcessWatch]:
     """A private Ray that is prepared for Serve, until the end of the block. Yields a watch of its processes."""
     with temporary_folder(parent=ray_parent()) as folder:
         adopt_orphans()
+        mark(folder)
         private_ray.prepare(folder, settings)
         os.environ.update(search_path(application_folder()))
         import ray
@@ -167,6 +170,7 @@ def _ray(settings: RunSettings) -> Iterator[ProcessWatch]:
                     _metrics_export_port=settings.metrics_port,
                 )
             )
+            start_guard(folder)
             importing.join()
             stop_on_signals()
             processes = ProcessWatch(essential_processes())

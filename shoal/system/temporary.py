@@ -1,4 +1,4 @@
-"""Temporary folders that end with their process; what a killed process left, the next one removes.
+"""Temporary folders that end with their process; what a killed process left, the next one removes and ends.
 
 A folder belongs to whoever holds the lock (flock) on the file `.owner` in it, which the kernel ends with the process.
 Folders without such a file are nobody's business here, whatever their name.
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from shoal.system.leftovers import end_group
+
 LONGEST_TEMPORARY = 20
 """Bytes of the path of a temporary folder that leave room for the names of Ray's sockets in it."""
 _OWNER = ".owner"
@@ -25,7 +27,7 @@ _PREFIX = "shoal-"
 def temporary_folder(name: str = "", parent: str | None = None) -> Iterator[Path]:
     """A new folder that is removed at the end. `parent`: where, if not where temporary files belong."""
     place = parent or tempfile.gettempdir()
-    _sweep(place)
+    sweep(place)
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{name}", dir=place))
     owner = _own(folder)
     try:
@@ -60,12 +62,13 @@ def _own(folder: Path) -> int:
 
 
 @cache
-def _sweep(place: str) -> None:
-    """Remove the folders of dead processes, once a process."""
+def sweep(place: str) -> None:
+    """Remove the folders of dead processes, and end what of these still runs, once a process."""
     for owner in Path(place).glob(f"{_PREFIX}*/{_OWNER}"):
         try:
             with owner.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                end_group(owner.parent)
                 shutil.rmtree(owner.parent, ignore_errors=True)
         except OSError:  # alive, another user's, or just removed
             continue

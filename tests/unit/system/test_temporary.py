@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal.system.temporary import _sweep, temporary_folder
+from shoal.system.temporary import sweep, temporary_folder
 
 KILLED = """
 import os, signal, sys
@@ -19,7 +19,7 @@ with temporary_folder("ray-", sys.argv[1]) as folder:
 
 @pytest.fixture(autouse=True)
 def a_process_that_has_not_swept_yet() -> None:
-    _sweep.cache_clear()
+    sweep.cache_clear()
 
 
 def test_a_folder_is_removed_at_the_end(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -
 def test_folders_that_are_in_use_or_not_ours_stay(tmp_path: Path) -> None:
     (tmp_path / "shoal-index" / "versions").mkdir(parents=True)
     with temporary_folder("ray-", str(tmp_path)) as first:
-        _sweep.cache_clear()
+        sweep.cache_clear()
         with temporary_folder("ray-", str(tmp_path)) as second:
             assert first.is_dir()
             assert second.is_dir()
