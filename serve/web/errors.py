@@ -149,18 +149,23 @@ _DESCRIPTIONS = {
 """What the documentation of the API says of each status."""
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Declare the errors of a route for OpenAPI; any other error has the same body."""
+def responses(*statuses: int, model: type[BaseModel] = ErrorBody) -> dict[int | str, dict[str, Any]]:
+    """Declare the errors of a route for OpenAPI; any other error has the same body.
+
+    Args:
+        statuses: that the route is known to answer with.
+        model: the body, for routes of a dialect whose `error_body` makes another one.
+    """
     retry_after = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
     declared: dict[int | str, dict[str, Any]] = {
         status: {
-            "model": ErrorBody,
+            "model": model,
             "description": _DESCRIPTIONS[status],
             **({"headers": retry_after} if status in RETRYABLE else {}),
         }
         for status in statuses
     }
-    return {**declared, "default": {"model": ErrorBody, "description": "Any other error."}}
+    return {**declared, "default": {"model": model, "description": "Any other error."}}
 
 
 def error_response(

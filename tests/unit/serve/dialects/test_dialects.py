@@ -41,6 +41,15 @@ ERRORS = """
 def error_body(error):
     return {"oops": error.message, "status": error.status, "field": error.param, "kind": error.type}
 """
+DECLARED = """
+from serve.web.errors import responses
+
+class Oops(BaseModel):
+    oops: str
+    status: int
+    field: str | None
+    kind: str
+"""
 KEY = keys.make()
 
 
@@ -90,6 +99,27 @@ async def test_every_error_below_its_prefix_has_the_body_of_the_dialect(folder: 
     check_own(await server.client.get("/throwaway/v2/fails"), 500, "the server failed")
     server.engine.error = Overloaded("full", retry_after_s=2)
     check_own(await server.ask({"text": "a"}), 429, "full")
+
+
+async def test_openapi_describes_the_error_body_of_a_dialect(folder: Path) -> None:
+    declared = SOURCE.replace('"/ask"', '"/ask", responses=responses(400, 503, model=Oops)')
+    (folder / "throwaway.py").write_text(declared.replace("class Body", f"{DECLARED}\nclass Body") + ERRORS)
+    server = Server()
+    document = (await server.client.get("/openapi.json")).json()
+
+    def schemas(path: str) -> set[str]:
+        answers = document["paths"][path]["post"]["responses"]
+        errors = {status: answer for status, answer in answers.items() if status[0] != "2"}
+        assert {"400", "503", "default"} <= errors.keys()
+        assert "Retry-After" in errors["503"]["headers"]
+        return {answer["content"]["application/json"]["schema"]["$ref"] for answer in errors.values()}
+
+    assert {ref for ref in schemas("/throwaway/v2/ask") if "HTTPValidationError" not in ref} == {
+        "#/components/schemas/Oops"
+    }
+    assert schemas("/v1/search") == {"#/components/schemas/ErrorBody"}
+    described = document["components"]["schemas"]["Oops"]["properties"]
+    assert described.keys() == (await server.ask({})).json().keys()
 
 
 async def test_a_body_that_is_too_large_only_when_it_is_read_too(folder: Path) -> None:
