@@ -74,6 +74,7 @@ async def test_services_answer_whatever_the_clocks_of_their_machines_say(
     vectors = await encoder.encode(["red fish"], soon())
     assert len(await encoder.encode_passages(["red fish"], soon())) == 1
     assert len(await encoder.encode_tokens(["red fish"], soon())) == 1
+    assert await encoder.count_tokens(["red fish", "fish " * 600], soon()) == [2, 600]
     hits = await shard.search(ShardSearch("v1", dense_queries(vectors), 5, True), soon())
     rows = hits.by_retriever["dense"].rows[0].tolist()
     assert len((await shard.fetch("v1", rows, soon(), with_vectors=True)).passages) == 5
