@@ -71,6 +71,7 @@ def embed(
             for row, unit in enumerate(batch["unit"].tolist()):
                 fields, left_out = (json.loads(batch[name][row]) for name in ("fields", "left_out"))
                 lines, rejected = int(batch["lines"][row]), int(batch["rejected"][row])
+                tally.documents += int(batch["documents"][row])
                 tally.full += int(batch["full"][row])
                 tally.add_unit(unit, lines, batch["rows"][row], rejected, fields, left_out)
                 busy.add(*(batch[name][row] for name in ("worker", "started", "ended", "busy_s")))

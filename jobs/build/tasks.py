@@ -153,6 +153,7 @@ class Embedder:
             "rows": np.array([commit.rows]),
             "fields": [json.dumps(commit.fields)],
             "left_out": [json.dumps(commit.left_out)],
+            "documents": [sum(commit.rows) if commit.documents is None else commit.documents],
             "full": [commit.full],
             "worker": [self._worker],
             "started": [started],

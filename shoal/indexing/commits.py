@@ -39,6 +39,8 @@ class UnitCommit(Record):
     """Digest of the codec that has rounded its token vectors; None without these."""
     left_out: dict[str, int] = Field(default_factory=dict)
     """Metadata values that its passages lack, by field and reason, as in `FieldMapping.left_out`."""
+    documents: int | None = None
+    """Records that gave its passages, of which one that was cut gave several; None if that was not counted."""
     full: int = 0
     """Passages that took all the tokens that the encoder reads: what stands behind these was not read."""
 
@@ -113,7 +115,7 @@ class Tally:
     """What the units and shards of a plan gave, in 25 bytes a unit however large the corpus.
 
     fields: the types that values of metadata fields have. left_out: metadata values that passages lack, by field and
-    reason. full: passages that took all the tokens that the encoder reads.
+    reason. documents: records that gave the passages. full: passages that took all the tokens that the encoder reads.
 
     done: bool (units,). lines, passages, rejected: int64 (units,), 0 for a unit that is not embedded yet.
     shard_rows, shard_passages, shard_duplicates: int64 (shards,); rows = passages + duplicates once a shard is indexed.
@@ -123,6 +125,7 @@ class Tally:
     def __init__(self, units: int, shards: int) -> None:
         self.fields = Observed()
         self.left_out: Counter[str] = Counter()
+        self.documents = 0
         self.full = 0
         self.done: NDArray[np.bool_] = np.zeros(units, np.bool_)
         self.lines: Counts = np.zeros(units, np.int64)
@@ -155,6 +158,7 @@ class Tally:
     def add_commit(self, commit: UnitCommit) -> None:
         """Count one embedded unit by its commit record."""
         self.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected), commit.fields, commit.left_out)
+        self.documents += sum(commit.rows) if commit.documents is None else commit.documents
         self.full += commit.full
 
     def add_shard(self, commit: ShardCommit) -> None:

@@ -84,10 +84,9 @@ def embed_unit(
     copies = None if base is None else base.look_up(documents, passages)
     vectors, tokens, reason = _vectors_of(plan, passages, encoder, codec, copies)
     finite = np.isfinite(vectors).all(axis=1)
-    for row in np.flatnonzero(~finite):
-        rejected.append(Rejected(records[row], reason, passages[row].id))
-
-    order, rows = _grouped_by_shard(documents, plan.shards, np.flatnonzero(finite))
+    rejected += [Rejected(records[row], reason, passages[row].id) for row in np.flatnonzero(~finite)]
+    kept = np.flatnonzero(finite)
+    order, rows = _grouped_by_shard(documents, plan.shards, kept)
     with storage.scratch(layout.scratch(plan.hash)) as folder:
         path = folder / "unit.arrow"
         batch = _to_batch(passages, copies).take(pa.array(order))
@@ -99,9 +98,10 @@ def embed_unit(
         lines=reader.lines,
         rows=rows.tolist(),
         rejected=_rejected_records(rejected),
-        fields=_observed(passages, np.flatnonzero(finite)).kinds,
+        fields=_observed(passages, kept).kinds,
         codec=digest,
         left_out=dict(reader.left_out),
+        documents=len({records[row] for row in kept.tolist()}),
         full=_full_texts(encoder) - full,
     )
     storage.write(layout.unit_commit(plan.hash, unit.number), commit.model_dump_json().encode())

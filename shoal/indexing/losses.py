@@ -18,6 +18,8 @@ MOST_REASONS = 20
 OTHERS = "other reasons"
 """What they are counted as."""
 
+REPEATED = "duplicate id"
+"""Reason of a record whose id occurred before."""
 _VARIES = re.compile(r"\(fields: [^)]*\)|(?<= is )'(?:[^'\\]|\\.)*'|, first in .*$|\d[\d,.]*")
 """What differs between two records that are lost for one reason: values, sizes, places."""
 
@@ -40,6 +42,8 @@ class BuildReport(Record):
     """Rejected and repeated records by reason, the most frequent first."""
     unreadable: float = 0.0
     """Share of the input's bytes in files of which nothing can be read."""
+    documents: int = 0
+    """Records that gave passages, repeated ones among them; of texts that were cut one gave several."""
     left_out: dict[str, int] = Field(default_factory=dict)
     """Metadata values that passages lack because they cannot be metadata, by field and reason."""
     files_left_out: dict[str, int] = Field(default_factory=dict)
@@ -52,10 +56,19 @@ class BuildReport(Record):
     def share(self, counts: Counts) -> float:
         """Share of the input that gave no passage.
 
-        A file that cannot be read is one rejected record, whatever it holds, so that its bytes are counted instead.
+        A file that cannot be read is one rejected record, whatever it holds, so that its bytes are counted instead. A
+        text that was cut counts once, however many passages it gave.
+
+        Args:
+            counts: Those of the version, for the report of a version that has none.
         """
-        lost = sum(loss.records for loss in self.lost) if self.lost else counts.duplicates + counts.rejected
-        return self.unreadable + (1 - self.unreadable) * lost / max(lost + counts.passages, 1)
+        if self.documents:
+            lost = sum(loss.records for loss in self.lost)
+            repeated = sum(loss.records for loss in self.lost if loss.reason == REPEATED)
+            share = lost / (self.documents + lost - repeated)
+        else:
+            share = (counts.duplicates + counts.rejected) / max(counts.input, 1)
+        return self.unreadable + (1 - self.unreadable) * share
 
 
 class LossCounter:
@@ -63,16 +76,22 @@ class LossCounter:
 
     def __init__(self) -> None:
         self._groups: dict[str, Loss] = {}
+        self._last = ""
 
     def add(self, record: dict[str, Any]) -> None:
-        """Count one record of the report of rejected records."""
+        """Count one record of the report of rejected records; pieces of one text follow one another and count once."""
+        location = location_of(record)
+        if location == self._last:
+            return
+        self._last = location
         key = _VARIES.sub("#", record["reason"])
-        if key not in self._groups and len(self._groups) >= MOST_REASONS:
+        is_new = key not in self._groups and not record["reason"].startswith(REPEATED)
+        if is_new and len(self._groups) >= MOST_REASONS:
             key = OTHERS
         known = self._groups.get(key)
         if known is None:
             reason = OTHERS if key == OTHERS else record["reason"].partition(", first in ")[0]
-            known = Loss(records=0, reason=reason, location=location_of(record))
+            known = Loss(records=0, reason=reason, location=location)
         self._groups[key] = known.model_copy(update={"records": known.records + record.get("records", 1)})
 
     def by_frequency(self) -> list[Loss]:

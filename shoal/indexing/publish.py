@@ -68,6 +68,7 @@ def write_reports(plan: Plan, tally: Tally, storage: Storage) -> list[FileEntry]
         unreadable=unreadable_share(plan),
         left_out=count_left_out(plan, tally),
         files_left_out=plan.left_out,
+        documents=tally.documents,
         full=tally.full,
         remarks=[*plan.remarks, *length_remarks(plan, tally), *field_remarks(plan, tally)],
     )

@@ -336,6 +336,7 @@ def test_workers_get_a_gpu_each(
             return counts | {
                 "fields": ["{}"],
                 "left_out": ["{}"],
+                "documents": [1],
                 "full": [0],
                 "worker": ["w"],
                 "started": [0.0],

@@ -14,7 +14,7 @@ from shoal.filters import parse
 from shoal.index_root import layout, versions
 from shoal.index_root.manifest import Counts
 from shoal.indexing.commits import read_unit_commit
-from shoal.indexing.losses import MOST_REASONS, OTHERS, BuildReport, Loss, LossCounter, read_report
+from shoal.indexing.losses import MOST_REASONS, OTHERS, REPEATED, BuildReport, Loss, LossCounter, read_report
 from shoal.shard.messages import dense_queries
 from shoal.shard.reader import Shard
 from tests.support.building import DIM, Build, jsonl, records
@@ -58,7 +58,8 @@ def test_reasons_about_different_fields_stay_apart_and_their_number_is_bounded()
 def test_the_share_is_of_records_and_of_the_bytes_of_files_that_cannot_be_read() -> None:
     counts = Counts(input=20, passages=15, duplicates=3, rejected=2)
     assert BuildReport().share(counts) == 0.25
-    assert BuildReport(lost=[Loss(records=15, reason="r", location="l")]).share(counts) == 0.5
+    lost = [Loss(records=15, reason="r", location="l"), Loss(records=3, reason=REPEATED, location="l")]
+    assert BuildReport(lost=lost, documents=18).share(counts) == 18 / 33
     assert BuildReport(unreadable=0.5).share(counts) == 0.625
     assert BuildReport().share(Counts(input=3, passages=3, duplicates=0, rejected=0)) == 0
 
@@ -167,3 +168,18 @@ def test_rows_behind_a_damage_count_as_lost(tmp_path: Path) -> None:
     assert (manifest.counts.passages, manifest.counts.rejected) == (100, 1)
     assert [loss.records for loss in report.lost] == [100]
     assert report.share(manifest.counts) == 0.5
+
+
+def test_a_text_that_was_cut_counts_once_however_many_passages_it_gave(tmp_path: Path) -> None:
+    long = "One sentence of some words. " * 40
+    lines = [*({"id": str(n), "text": long} for n in (1, 2, 3, 4, 1)), *({"id": str(n)} for n in range(5, 10))]
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", lines), chunk_characters=60).embed()
+    manifest = versions.read_manifest(build.storage, build.publish())
+    assert manifest.counts.passages > 40
+    report = read_report(build.storage, manifest)
+    assert report.documents == 5
+    assert {loss.reason: loss.records for loss in report.lost} == {
+        "the text field 'text' is missing or empty": 5,
+        REPEATED: 1,
+    }
+    assert report.share(manifest.counts) == 0.6
