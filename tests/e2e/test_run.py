@@ -49,7 +49,7 @@ def test_a_server_answers_and_leaves_nothing_behind(
     file.write_text(keys.line(key, "e2e"))
     options = (f"--host={host}", f"--api-keys-file={file}", f"--metrics-port={metrics_port}", "--body-timeout-s=1")
     with running(tmp_path, root, "--reranker=overlap", f"--proxy={proxy}", *options) as server:
-        server.wait_ready()
+        server.wait_ready(f"ready http://{host}:{server.port}")
         assert httpx.post(f"{server.url}/v1/search", json={"query": "fish"}).status_code == 401
         assert httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").status_code == 200
         assert slow_body(server.port, key).startswith(b"HTTP/1.1 408")
