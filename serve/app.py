@@ -93,7 +93,8 @@ def wire_endpoint(
 ) -> serve.Application:
     """Wire the HTTP endpoint, with services of its own as planned, or without.
 
-    host: the address that clients connect to; None for that of Serve's proxies.
+    Args:
+        host: The address that clients connect to; None for that of Serve's proxies.
     """
     settings = _anywhere(settings)
 

@@ -273,7 +273,8 @@ def _failed(number: int) -> str | None:
 def _served_version(loop: asyncio.Runner) -> str | None:
     """The version that an ingress replica answers from, None if it does not say, or not the one that it should.
 
-    loop: the one of all calls; Serve ties its handles to the loop of the caller (`private_ray`), and keeps them.
+    Args:
+        loop: The one of all calls; Serve ties its handles to the loop of the caller (`private_ray`), and keeps them.
     """
     description = _ask(loop, "describe")
     return None if description is None or description.problem else str(description.version)
@@ -363,9 +364,12 @@ def _watch(
 ) -> None:
     """Follow what is to be served, until a signal.
 
-    replies: whether an ingress replica answers behind the proxy, which may merely be full. pause: waits, and raises
-    Unavailable when a process has ended without which no Ray works.
-    Raises Unavailable too when the server has not answered for SILENCE_S.
+    Args:
+        replies: Whether an ingress replica answers behind the proxy, which may merely be full.
+        pause: Waits, and raises Unavailable when a process has ended without which no Ray works.
+
+    Raises:
+        Unavailable: Too when the server has not answered for SILENCE_S.
     """
     answered = asked = time.monotonic()
     while time.monotonic() - answered < SILENCE_S:

@@ -86,9 +86,13 @@ Filter: TypeAlias = In | Compare | Exists | Not | And | Or
 def parse(document: object, types: FieldTypes, max_width: int, max_depth: int) -> Filter | None:
     """Check a filter against the fields of an index; None if it lets everything through.
 
-    document: what the JSON of a filter parses to. max_width: conditions of the whole filter, and values of one $in or
-    $nin; SIZE_OF_WIDTH bounds all together. max_depth: levels of $and, $or and $not, its own included. Raises
-    InvalidArgument whose message begins with the path to the fault, `filter.$and[1].year.$gt: ...`.
+    Args:
+        document: What the JSON of a filter parses to.
+        max_width: Conditions of the whole filter, and values of one $in or $nin; SIZE_OF_WIDTH bounds all together.
+        max_depth: Levels of $and, $or and $not, its own included.
+
+    Raises:
+        InvalidArgument: The filter is wrong; the message begins with the path to the fault, `filter.$and[1].year.$gt: ...`.
     """
     tree = _Parser(types, max_width, max_depth).filter(document, "filter", 1)
     return None if tree == And(()) else tree

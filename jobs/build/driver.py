@@ -114,8 +114,11 @@ class Builder:
     def _publish(self, plan: Plan, published: str | None) -> tuple[str, dict[str, Any]]:
         """Publish what the plan says, unless another run of the same build is faster.
 
-        published: the version of this plan that was there before. Returns the new one and, if this run has built it,
-        what the summary says about that.
+        Args:
+            published: The version of this plan that was there before.
+
+        Returns:
+            The new one and, if this run has built it, what the summary says about that.
         """
         staged: Plan | None = None
         while True:

@@ -64,8 +64,12 @@ def retry_on_unavailable(step: Callable[P, T]) -> Callable[P, T]:
 def read_plan(root: str, plan_hash: str, version: str | None = None) -> tuple[Plan, Storage]:
     """Open an index root and the plan of the build that runs in it.
 
-    version: what the build is going to publish. Raises Conflict when the plan in staging is for another version: then
-    another run of the same build has put its own there, and nothing may be stored for this one.
+    Args:
+        version: What the build is going to publish.
+
+    Raises:
+        Conflict: The plan in staging is for another version: then another run of the same build has put its own there,
+            and nothing may be stored for this one.
     """
     storage = Storage(root)
     plan = Plan.from_bytes(storage.read(layout.plan(plan_hash)))

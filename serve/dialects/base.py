@@ -40,7 +40,8 @@ class Engine(Protocol):
     async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
         """Return a page of the ids that begin with a prefix, in the order of their UTF-8 bytes.
 
-        cursor: `next` of the page before; None for the first page.
+        Args:
+            cursor: `next` of the page before; None for the first page.
         """
         ...
 

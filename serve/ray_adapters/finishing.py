@@ -28,7 +28,8 @@ LOOK_S = 0.02
 def finish(loop: asyncio.Runner, within_s: float) -> None:
     """Take no more requests and answer those under way, for so many seconds; a second signal ends the waiting.
 
-    loop: the one of all calls to Serve.
+    Args:
+        loop: The one of all calls to Serve.
     """
     stop_on_signals()
     with suppress(KeyboardInterrupt):
@@ -50,8 +51,8 @@ async def finish_requests(handle: DeploymentHandle, within_s: float) -> int:
     which would end it with what it sends.
 
     Args:
-        handle: of the ingress.
-        within_s: seconds to wait at most.
+        handle: Of the ingress.
+        within_s: Seconds to wait at most.
 
     Returns how many requests are still under way; 0 too where the server does not say.
     """

@@ -28,12 +28,12 @@ class OwnServices:
     """The services of an ingress's own application: deployments beside it, or parts of its replica.
 
     Args:
-        settings: of the server.
-        shape: the versions that they serve.
-        encoder: the handle of its deployment, or the settings of one inside the replica.
-        shards: the handles of their deployments; None puts all of them into the replica.
-        reranker: the handle of its deployment, None if there is none.
-        reranker_kind: the kind of the reranker, if its name does not tell.
+        settings: Of the server.
+        shape: The versions that they serve.
+        encoder: The handle of its deployment, or the settings of one inside the replica.
+        shards: The handles of their deployments; None puts all of them into the replica.
+        reranker: The handle of its deployment, None if there is none.
+        reranker_kind: The kind of the reranker, if its name does not tell.
     """
 
     settings: ServeSettings

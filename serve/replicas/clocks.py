@@ -31,8 +31,8 @@ class ClockComparison:
     A service answers at some moment between the question and the answer, which bounds how wrong the difference is.
 
     Args:
-        measure: hears the name of a service and by how many seconds its clock is ahead of this one.
-        wall: seconds since the epoch on this machine.
+        measure: Hears the name of a service and by how many seconds its clock is ahead of this one.
+        wall: Seconds since the epoch on this machine.
     """
 
     def __init__(self, measure: Callable[[str, float], None], wall: Callable[[], float] = time.time) -> None:

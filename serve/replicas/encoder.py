@@ -21,11 +21,11 @@ class QueryEncoder(SystemClock):
     Refuses to start with another encoder than the index was built with (EncoderMismatch).
 
     Args:
-        settings: of the encoder.
-        expected: the fingerprint of the encoder that the index was built with.
-        remembered: queries whose vectors are kept.
-        meter: makes what measures.
-        announcement: the services that an endpoint beside them enters by this encoder, if it is one of such.
+        settings: Of the encoder.
+        expected: The fingerprint of the encoder that the index was built with.
+        remembered: Queries whose vectors are kept.
+        meter: Makes what measures.
+        announcement: The services that an endpoint beside them enters by this encoder, if it is one of such.
     """
 
     def __init__(

@@ -35,10 +35,10 @@ class Ingress:
     """The engine behind the HTTP dialects, `serve.dialects.base.Engine`: a search pipeline over the version it serves.
 
     Args:
-        settings: of the server.
-        connect_services: makes the services that belong to this ingress; None if it has none of its own.
-        find_services: gives services of others for versions of another shape (`ServiceDiscovery.find_services`).
-        make_meter: makes what measures.
+        settings: Of the server.
+        connect_services: Makes the services that belong to this ingress; None if it has none of its own.
+        find_services: Gives services of others for versions of another shape (`ServiceDiscovery.find_services`).
+        make_meter: Makes what measures.
     """
 
     def __init__(

@@ -22,10 +22,10 @@ class Readiness:
     """Finds out what a server lacks. However many ask, they share one probe, and its answer for a second.
 
     Args:
-        missing_shards: names what keeps the version that is served from being searched completely, by a deadline of
+        missing_shards: Names what keeps the version that is served from being searched completely, by a deadline of
             the clock.
-        service_probes: begins a request to each service beside the shards, by its name and the same deadline.
-        clock: seconds, what deadlines are compared with.
+        service_probes: Begins a request to each service beside the shards, by its name and the same deadline.
+        clock: Seconds, what deadlines are compared with.
     """
 
     def __init__(

@@ -33,7 +33,8 @@ T = TypeVar("T")
 class Retriever(SystemClock):
     """Holds one shard of several index versions and searches the one that each call names: a `ShardServer`.
 
-    shape: what these versions have in common; None leaves that to those who call.
+    Args:
+        shape: What these versions have in common; None leaves that to those who call.
     """
 
     def __init__(

@@ -53,12 +53,12 @@ class Activation:
     """Keeps one ingress replica on the version that CURRENT names.
 
     Args:
-        storage: the index root.
-        own_services: those of the ingress's own application, if it has any.
-        switch: called with services, the manifest of the version that new queries shall be answered from, and the
+        storage: The index root.
+        own_services: Those of the ingress's own application, if it has any.
+        switch: Called with services, the manifest of the version that new queries shall be answered from, and the
             numbers of shards that do not answer yet.
-        find_services: gives others, the same ones again as long as they are there.
-        clock: seconds, what deadlines are compared with.
+        find_services: Gives others, the same ones again as long as they are there.
+        clock: Seconds, what deadlines are compared with.
     """
 
     def __init__(
@@ -201,8 +201,11 @@ class Activation:
     ) -> list[int]:
         """Load a version in every shard.
 
-        partly: shards that do not answer within `patience_s` may come when they can, as long as one has answered.
-        Returns their numbers.
+        Args:
+            partly: Shards that do not answer within `patience_s` may come when they can, as long as one has answered.
+
+        Returns:
+            Their numbers.
         """
         deadline = self._clock() + patience_s
         outcomes = await asyncio.gather(
@@ -259,9 +262,13 @@ class Activation:
     async def _fall_back(self, previous: str, problem: str, current: str | None) -> str:
         """Serve the version before one that cannot be, as the replicas do that were there before this one started.
 
-        current: the version wanted, unless it is broken. If both have one shape, the same services are missing for
-        both, and when they come they shall serve that one. Nothing is unloaded: other ingress replicas may serve a
-        broken version from files that were whole when opened. Returns the problem that is left.
+        Args:
+            current: The version wanted, unless it is broken. If both have one shape, the same services are missing for
+                both, and when they come they shall serve that one. Nothing is unloaded: other ingress replicas may
+                serve a broken version from files that were whole when opened.
+
+        Returns:
+            The problem that is left.
         """
         try:
             if current is not None and (await self._shape(previous)).fits(await self._shape(current)):

@@ -66,12 +66,12 @@ class ServiceSet:
     """The services that serve versions of one shape. Two of them are equal only if they are the same object.
 
     Args:
-        shape: the versions that they can serve.
-        encoder: encodes queries and passages.
-        shards: every shard, in order.
+        shape: The versions that they can serve.
+        encoder: Encodes queries and passages.
+        shards: Every shard, in order.
         reranker: None if there is none.
-        reranker_kind: the kind of the reranker, if its name does not tell.
-        service_settings: those of SERVICE_SETTINGS in which they may differ from the ingress.
+        reranker_kind: The kind of the reranker, if its name does not tell.
+        service_settings: Those of SERVICE_SETTINGS in which they may differ from the ingress.
     """
 
     shape: ServingShape
@@ -94,11 +94,11 @@ class ServiceAnnouncement:
 
     Args:
         index: URI of the index root.
-        shape: the versions that the application serves.
-        shards: a handle of every shard, in order.
-        reranker: the handle of the reranker, None if there is none.
-        reranker_kind: the kind of the reranker, if its name does not tell.
-        service_settings: those of SERVICE_SETTINGS, as the application was started with them.
+        shape: The versions that the application serves.
+        shards: A handle of every shard, in order.
+        reranker: The handle of the reranker, None if there is none.
+        reranker_kind: The kind of the reranker, if its name does not tell.
+        service_settings: Those of SERVICE_SETTINGS, as the application was started with them.
     """
 
     index: str
@@ -135,7 +135,7 @@ class ServiceDiscovery:
 
     Args:
         index: URI of the index root whose versions they serve.
-        applications: those beside.
+        applications: Those beside.
     """
 
     def __init__(self, index: str, applications: Applications) -> None:
@@ -150,8 +150,8 @@ class ServiceDiscovery:
         others, then the ones that it uses. Raises Unavailable if it cannot be told which applications there are.
 
         Args:
-            shape: what they must be able to serve.
-            in_use: the services that searches are answered from, None if there are none yet.
+            shape: What they must be able to serve.
+            in_use: The services that searches are answered from, None if there are none yet.
         """
         eligible = STARTING if in_use is None else STARTED
         statuses = await self._applications.statuses()

@@ -15,7 +15,7 @@ class LivenessTracker:
     Load must not make a server unready, or a balancer would send what it has to do to the others, one after another.
 
     Args:
-        clock: the time in seconds, from any start.
+        clock: The time in seconds, from any start.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -26,9 +26,9 @@ class LivenessTracker:
         """Whether a service is there, by what a probe of it returned or raised.
 
         Args:
-            service: the name of the service.
-            outcome: what the probe returned, or the exception that it raised.
-            patience_s: seconds since its last answer for which a service that does not answer in time, or refuses
+            service: The name of the service.
+            outcome: What the probe returned, or the exception that it raised.
+            patience_s: Seconds since its last answer for which a service that does not answer in time, or refuses
                 because it is full, is taken for a busy one.
         """
         if isinstance(outcome, DeadlineExceeded | Overloaded):

@@ -25,14 +25,14 @@ class ServiceSets:
     """Starts the services of an index and ends those that no version in use needs.
 
     Args:
-        settings: of the server.
-        plan: the version to begin with.
-        start: starts services, by a number, and does not wait for them.
-        end: ends those of a number.
-        failed: says why those of a number cannot start, None if they may.
-        served: gives the version that the endpoint answers from, None if that cannot be told.
-        inside: the endpoint serves versions of the shape of `plan` by itself.
-        clock: seconds from any start.
+        settings: Of the server.
+        plan: The version to begin with.
+        start: Starts services, by a number, and does not wait for them.
+        end: Ends those of a number.
+        failed: Says why those of a number cannot start, None if they may.
+        served: Gives the version that the endpoint answers from, None if that cannot be told.
+        inside: The endpoint serves versions of the shape of `plan` by itself.
+        clock: Seconds from any start.
     """
 
     def __init__(  # noqa: PLR0913 - how services start, end and fail is Ray's business, given as functions

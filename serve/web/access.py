@@ -98,10 +98,10 @@ class KeyRing:
     line. Only a file that is there and cannot be read changes nothing.
 
     Args:
-        path: of the file, None if there is none.
-        lines: further lines of keys, those of the variable.
-        share: of each key's rate, what this process may grant where several share the work.
-        clock: seconds from any start.
+        path: Of the file, None if there is none.
+        lines: Further lines of keys, those of the variable.
+        share: Of each key's rate, what this process may grant where several share the work.
+        clock: Seconds from any start.
     """
 
     def __init__(

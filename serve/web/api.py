@@ -65,9 +65,11 @@ def create_api(
 ) -> FastAPI:
     """Build the application over an engine, or over a function that gives it when a request needs it.
 
-    keys: who may ask; None lets everybody. hosts: names by which the server may be asked; None for any.
-    exchanges: gives what counts the exchanges that are under way; None counts none.
-    adds_request_id: whether responses get the header x-request-id; Ray Serve adds it to them anyway.
+    Args:
+        keys: Who may ask; None lets everybody.
+        hosts: Names by which the server may be asked; None for any.
+        exchanges: Gives what counts the exchanges that are under way; None counts none.
+        adds_request_id: Whether responses get the header x-request-id; Ray Serve adds it to them anyway.
     """
     description = DESCRIPTION + (KEYED if keys else "")
     app = FastAPI(

@@ -22,8 +22,8 @@ class BodyDecoder:
     """ASGI layer that unpacks request bodies sent with `Content-Encoding: gzip`, and refuses other codings with 415.
 
     Args:
-        app: the layer inside, which sees plain bodies.
-        max_body_bytes: bytes of an unpacked body; beyond them it is refused with 413, and the rest is not unpacked.
+        app: The layer inside, which sees plain bodies.
+        max_body_bytes: Bytes of an unpacked body; beyond them it is refused with 413, and the rest is not unpacked.
     """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
@@ -104,8 +104,8 @@ class AnswerEncoder:
     Answers in one piece, as all of Shoal's are; what comes in several pieces is left as it is.
 
     Args:
-        app: the layer inside.
-        least_bytes: size from which an answer is packed; 0 packs none.
+        app: The layer inside.
+        least_bytes: Size from which an answer is packed; 0 packs none.
     """
 
     def __init__(self, app: ASGIApp, least_bytes: int) -> None:

@@ -82,11 +82,11 @@ class HttpError:
     """An error as every dialect tells it, before it has a body.
 
     Args:
-        status: of the HTTP response.
-        code: stable name of the kind of error.
-        message: for people: the place and the remedy.
-        param: the field of the request that is wrong, if one is.
-        extra: further fields of a body of Shoal's own.
+        status: Of the HTTP response.
+        code: Stable name of the kind of error.
+        message: For people: the place and the remedy.
+        param: The field of the request that is wrong, if one is.
+        extra: Further fields of a body of Shoal's own.
     """
 
     status: int
@@ -120,8 +120,8 @@ def choose_error_body(scope: Scope, makers: Mapping[str, ErrorBodyMaker]) -> Non
     """Note in the scope of a request which body its errors have, whichever layer raises them.
 
     Args:
-        scope: of the request.
-        makers: what makes bodies, by the prefix of the paths below which it does; the longest one counts.
+        scope: Of the request.
+        makers: What makes bodies, by the prefix of the paths below which it does; the longest one counts.
     """
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     prefixes = [prefix for prefix in makers if path == prefix or path.startswith(f"{prefix}/")]
@@ -153,8 +153,8 @@ def responses(*statuses: int, model: type[BaseModel] = ErrorBody) -> dict[int | 
     """Declare the errors of a route for OpenAPI; any other error has the same body.
 
     Args:
-        statuses: that the route is known to answer with.
-        model: the body, for routes of a dialect whose `error_body` makes another one.
+        statuses: That the route is known to answer with.
+        model: The body, for routes of a dialect whose `error_body` makes another one.
     """
     retry_after = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
     declared: dict[int | str, dict[str, Any]] = {
@@ -182,14 +182,14 @@ def error_response(
     """Build the response of an error.
 
     Args:
-        status: of the response.
-        code: stable name of the kind of error.
-        message: for people: the place and the remedy.
-        param: the field of the request that is wrong, if one is.
-        headers: of the response.
-        retry_after_s: seconds to wait, which the header Retry-After tells for RETRYABLE statuses; 1 by default.
-        scope: of the request, whose dialect may have a body of its own.
-        extra: further fields of Shoal's own body.
+        status: Of the response.
+        code: Stable name of the kind of error.
+        message: For people: the place and the remedy.
+        param: The field of the request that is wrong, if one is.
+        headers: Of the response.
+        retry_after_s: Seconds to wait, which the header Retry-After tells for RETRYABLE statuses; 1 by default.
+        scope: Of the request, whose dialect may have a body of its own.
+        extra: Further fields of Shoal's own body.
     """
     maker: ErrorBodyMaker = (scope or {}).get("state", {}).get(_MAKER, shoal_error_body)
     body = maker(HttpError(status, code, message, param, extra))

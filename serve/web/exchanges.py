@@ -46,8 +46,8 @@ class ExchangeCounter:
     """ASGI layer that counts exchanges, and refuses them with 503 once they are closed.
 
     Args:
-        app: what answers.
-        exchanges: gives the count of this replica.
+        app: What answers.
+        exchanges: Gives the count of this replica.
     """
 
     def __init__(self, app: ASGIApp, exchanges: Callable[[], Exchanges]) -> None:

@@ -28,11 +28,11 @@ class RequestGuard:
     name, and a header of the response. What nobody handled is logged with the request id and answered with 500.
 
     Args:
-        app: the layer inside.
-        max_body_bytes: a body beyond it is refused with 413, as soon as that much has been read.
-        body_timeout_s: seconds for a body to arrive, after which it is refused with 408.
+        app: The layer inside.
+        max_body_bytes: A body beyond it is refused with 413, as soon as that much has been read.
+        body_timeout_s: Seconds for a body to arrive, after which it is refused with 408.
         labels: False if the server around adds x-request-id to responses.
-        error_bodies: what makes the bodies of errors below a path, for dialects that have bodies of their own.
+        error_bodies: What makes the bodies of errors below a path, for dialects that have bodies of their own.
     """
 
     def __init__(

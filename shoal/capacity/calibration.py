@@ -75,9 +75,15 @@ Progress = Callable[[str], None]
 def calibrate(settings: CapacitySettings, variables: Mapping[str, str], disk: Path, progress: Progress) -> Constants:
     """Measure everything.
 
-    variables: by which a Python in another folder finds jobs/ and serve/. disk: a folder on the disk whose reads are
-    measured. progress: hears what is measured now. Raises ModelUnavailable for a model that is not to be had,
-    InvalidArgument for a `disk` that is none, ShoalError when a server cannot be started.
+    Args:
+        variables: By which a Python in another folder finds jobs/ and serve/.
+        disk: A folder on the disk whose reads are measured.
+        progress: Hears what is measured now.
+
+    Raises:
+        ModelUnavailable: A model that is not to be had.
+        InvalidArgument: A `disk` that is none.
+        ShoalError: A server cannot be started.
     """
     progress("disk")
     read_us = _read_us(disk)
@@ -177,8 +183,11 @@ class Tried:
 def fit(tried: Mapping[str, Sequence[Tried]], fixed_us: float, rows: int) -> tuple[dict[str, KindCost], float]:
     """Find the costs that explain the times of searches among so many rows, by least squares of relative errors.
 
-    fixed_us: what every search takes. Returns the costs of each kind, and microseconds of an exact comparison, which
-    all kinds share.
+    Args:
+        fixed_us: What every search takes.
+
+    Returns:
+        The costs of each kind, and microseconds of an exact comparison, which all kinds share.
     """
     kinds = list(tried)
     factors, times = [], []

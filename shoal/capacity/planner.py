@@ -45,7 +45,8 @@ class Sizes(Record):
 def sizes(kind: str, dim: int, text_bytes: float, lexical: bool, token_bytes: float = 0.0) -> Sizes:
     """Work out what a passage of so many bytes takes, with vectors of an index kind of `_auto.CHOICES`.
 
-    token_bytes: of the token vectors that are kept of it.
+    Args:
+        token_bytes: Of the token vectors that are kept of it.
     """
     text = text_bytes + ROW_BYTES
     resident = code_bytes(kind, dim) + LEXICAL_SHARE * text_bytes * lexical

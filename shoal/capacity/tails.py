@@ -37,8 +37,9 @@ def quantile(tail: Quantiles, probability: float) -> float:
 def quantile_of_slowest(tail: Quantiles, probability: float, calls: int, hedged_after: float | None = None) -> float:
     """A quantile of the slowest of so many independent calls, as a multiple of the median of one.
 
-    hedged_after: the share of calls after which a second attempt is made, whose answer counts if it comes first (Dean &
-    Barroso 2013).
+    Args:
+        hedged_after: The share of calls after which a second attempt is made, whose answer counts if it comes first
+            (Dean & Barroso 2013).
     """
     one = probability ** (1 / calls)
     alone = quantile(tail, one)

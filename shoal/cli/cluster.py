@@ -26,9 +26,13 @@ from shoal.system.temporary import temporary_folder
 def follow(address: str, module: str, arguments: list[str], as_json: bool) -> int:
     """Submit `python -m module` to the cluster, show its log until it ends, and return its exit code.
 
-    address: URL of the cluster's dashboard. With `as_json` the log goes to stderr, and the last JSON object in it to
-    stdout. Ctrl-C and SIGTERM end the following, not the job. Raises InvalidArgument when there is no cluster at the
-    address, or none that lets us in, and when only the client is installed.
+    Args:
+        address: URL of the cluster's dashboard. With `as_json` the log goes to stderr, and the last JSON object in it
+            to stdout. Ctrl-C and SIGTERM end the following, not the job.
+
+    Raises:
+        InvalidArgument: There is no cluster at the address, or none that lets us in, and when only the client is
+            installed.
     """
     require_engine()
     _require_cluster(address)

@@ -77,7 +77,11 @@ def connect(url: str, timeout_s: float = 60.0) -> Iterator[Client]:
 def ask(url: str, words: list[str], index: str | None = None, **options: Any) -> SearchResponse:
     """Search for one question; options that are None are left to the server, or to its defaults.
 
-    index: the index root that is searched in this process, instead of a server. Raises InvalidArgument for both.
+    Args:
+        index: The index root that is searched in this process, instead of a server.
+
+    Raises:
+        InvalidArgument: Both.
     """
     query = " ".join(words)
     try:

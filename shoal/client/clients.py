@@ -77,13 +77,15 @@ class _Base:
 class Client(_Base):
     """A client for blocking code; safe for several threads. Close it, or use it in a `with` statement.
 
-    url, api_key: of the server; by default SHOAL_URL or http://127.0.0.1:8000, and SHOAL_API_KEY or no key.
-    timeout_s: seconds that a call waits at most, with all its attempts together, for a connection or for the next byte
-    of an answer. An answer that keeps arriving is read to its end.
-    attempts: how often a call is sent at most when the server is overloaded, unavailable (429, 503) or out of reach.
-
     Every call raises the classes of `shoal.errors`, with the server's message; InvalidArgument also for what cannot be
     sent as JSON, such as NaN.
+
+    Args:
+        url, api_key: Of the server; by default SHOAL_URL or http://127.0.0.1:8000, and SHOAL_API_KEY or no key.
+        timeout_s: Seconds that a call waits at most, with all its attempts together, for a connection or for the next
+            byte of an answer. An answer that keeps arriving is read to its end.
+        attempts: How often a call is sent at most when the server is overloaded, unavailable (429, 503) or out of
+            reach.
     """
 
     def __init__(
@@ -118,14 +120,16 @@ class Client(_Base):
     ) -> list[SearchResponse]:
         """Search for any number of queries, `concurrency` of them at once; one response for each, in their order.
 
-        progress: called after each answer with the numbers of those that are there and of all.
+        Args:
+            progress: Called after each answer with the numbers of those that are there and of all.
         """
         return search_many(lambda query: self.search(query, **options), queries, concurrency, progress)
 
     def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None) -> FetchResponse:
         """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
 
-        include: parts of each passage, of text, metadata and vector; by default the first two.
+        Args:
+            include: Parts of each passage, of text, metadata and vector; by default the first two.
         """
         return self._run(self._protocol.fetch(ids, include))
 
@@ -152,7 +156,9 @@ class Client(_Base):
     def list(self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None) -> ListResponse:
         """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
 
-        limit: ids of the page; by default the server's. cursor: `next` of the page before.
+        Args:
+            limit: Ids of the page; by default the server's.
+            cursor: `next` of the page before.
         """
         return self._run(self._protocol.list(prefix, limit, cursor))
 
@@ -226,14 +232,16 @@ class AsyncClient(_Base):
     ) -> list[SearchResponse]:
         """Search for any number of queries, `concurrency` of them at once; one response for each, in their order.
 
-        progress: called after each answer with the numbers of those that are there and of all.
+        Args:
+            progress: Called after each answer with the numbers of those that are there and of all.
         """
         return await search_many_async(lambda query: self.search(query, **options), queries, concurrency, progress)
 
     async def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None) -> FetchResponse:
         """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
 
-        include: parts of each passage, of text, metadata and vector; by default the first two.
+        Args:
+            include: Parts of each passage, of text, metadata and vector; by default the first two.
         """
         return await self._run(self._protocol.fetch(ids, include))
 
@@ -260,7 +268,9 @@ class AsyncClient(_Base):
     async def list(self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None) -> ListResponse:
         """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
 
-        limit: ids of the page; by default the server's. cursor: `next` of the page before.
+        Args:
+            limit: Ids of the page; by default the server's.
+            cursor: `next` of the page before.
         """
         return await self._run(self._protocol.list(prefix, limit, cursor))
 

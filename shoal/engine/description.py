@@ -22,22 +22,22 @@ class IndexDescription:
     """The version that is served, and how it can be searched.
 
     Args:
-        version: its name.
-        previous: the version that a rollback would serve, None if there is none.
-        created_at: when it was built, in ISO 8601.
-        passages: how many it holds.
-        shards: how many it has.
-        dim: dimensions of a vector.
-        metric: what compares vectors.
-        kind: kind of the vector index.
-        search: search parameters of the vector index.
-        recall_at_10: measured share of the ten nearest passages that these find, None if it was not measured.
-        curve: what other search parameters find, cheapest first.
-        modes: how it can be searched.
-        late_interaction: whether the shards hold token vectors.
-        fields: metadata fields that filters know, and their types.
-        models: the models in use.
-        problem: why the version that CURRENT names is not the one that is served; None if it is.
+        version: Its name.
+        previous: The version that a rollback would serve, None if there is none.
+        created_at: When it was built, in ISO 8601.
+        passages: How many it holds.
+        shards: How many it has.
+        dim: Dimensions of a vector.
+        metric: What compares vectors.
+        kind: Kind of the vector index.
+        search: Search parameters of the vector index.
+        recall_at_10: Measured share of the ten nearest passages that these find, None if it was not measured.
+        curve: What other search parameters find, cheapest first.
+        modes: How it can be searched.
+        late_interaction: Whether the shards hold token vectors.
+        fields: Metadata fields that filters know, and their types.
+        models: The models in use.
+        problem: Why the version that CURRENT names is not the one that is served; None if it is.
     """
 
     version: str

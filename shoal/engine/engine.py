@@ -32,8 +32,8 @@ class LocalEngine:
     another number of shards is served too; one of another encoder is not, until the engine is opened again.
 
     Args:
-        settings: of the search, and which index root.
-        clock: seconds from any start, for when a broken version is tried again.
+        settings: Of the search, and which index root.
+        clock: Seconds from any start, for when a broken version is tried again.
     """
 
     def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -73,7 +73,8 @@ class LocalEngine:
     async def embed(self, texts: Sequence[str], input_type: str, deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order: the vectors that the index compares.
 
-        input_type: `query` or `passage`, which the encoder reads in different ways.
+        Args:
+            input_type: `query` or `passage`, which the encoder reads in different ways.
         """
         encoder = self._loaded().encoder
         encode = encoder.encode if input_type == "query" else encoder.encode_passages

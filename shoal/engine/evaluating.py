@@ -24,13 +24,13 @@ def evaluate_index(
     """Ask the judged queries of a dataset and measure the answers.
 
     Args:
-        index: the index, open.
-        settings: with which it was opened.
-        dataset: folder in BEIR layout.
-        options: those of OPTIONS.
+        index: The index, open.
+        settings: With which it was opened.
+        dataset: Folder in BEIR layout.
+        options: Those of OPTIONS.
 
     Raises:
-        InvalidArgument: an option is wrong or none of these, the dataset cannot be read, or the extra `eval` lacks.
+        InvalidArgument: An option is wrong or none of these, the dataset cannot be read, or the extra `eval` lacks.
     """
     require()
     if unknown := sorted(options.keys() - OPTIONS):

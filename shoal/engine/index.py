@@ -77,15 +77,15 @@ class Index:
     `watch_s` seconds, as by a server; `refresh` looks at once.
 
     Args:
-        index: index root, a local path or a URI.
-        settings: those of `shoal serve` that concern searching, by their names, such as reranker="none".
+        index: Index root, a local path or a URI.
+        settings: Those of `shoal serve` that concern searching, by their names, such as reranker="none".
 
     Raises:
-        NotFound: there is no index, or no published version.
-        CorruptIndex: a file does not match the manifest, and there is no version before.
+        NotFound: There is no index, or no published version.
+        CorruptIndex: A file does not match the manifest, and there is no version before.
         EncoderMismatch: `encoder` is another one than the index was built with.
-        ModelUnavailable: a model is not to be had.
-        InvalidArgument: a setting is wrong.
+        ModelUnavailable: A model is not to be had.
+        InvalidArgument: A setting is wrong.
 
     Every call raises the classes of `shoal.errors`, with the message that a server would send.
     """
@@ -116,14 +116,16 @@ class Index:
     ) -> list[SearchResponse]:
         """Search for any number of queries, `concurrency` of them at once; one response for each, in their order.
 
-        progress: called after each answer with the numbers of those that are there and of all.
+        Args:
+            progress: Called after each answer with the numbers of those that are there and of all.
         """
         return search_many(lambda query: self.search(query, **options), queries, concurrency, progress)
 
     def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None) -> FetchResponse:
         """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
 
-        include: parts of each passage, of text, metadata and vector; by default the first two.
+        Args:
+            include: Parts of each passage, of text, metadata and vector; by default the first two.
         """
         return self._run(lambda calls: calls.fetch(ids, include))
 
@@ -154,8 +156,8 @@ class Index:
         """Ask the judged queries of a dataset in every mode, with and without stage two, and measure the answers.
 
         Args:
-            dataset: folder in BEIR layout.
-            options: those of `shoal eval` by their names: split, modes, rerank, top_k, queries, runs, baseline,
+            dataset: Folder in BEIR layout.
+            options: Those of `shoal eval` by their names: split, modes, rerank, top_k, queries, runs, baseline,
                 save_runs, timeout_ms.
 
         Raises InvalidArgument for what is wrong with these, and where the extra `eval` is not installed.
@@ -167,7 +169,9 @@ class Index:
     def list(self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None) -> ListResponse:
         """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
 
-        limit: ids of the page; by default the server's. cursor: `next` of the page before.
+        Args:
+            limit: Ids of the page; by default the server's.
+            cursor: `next` of the page before.
         """
         return self._run(lambda calls: calls.list_ids(prefix, limit, cursor))
 
@@ -243,14 +247,16 @@ class AsyncIndex:
     ) -> list[SearchResponse]:
         """Search for any number of queries, `concurrency` of them at once; one response for each, in their order.
 
-        progress: called after each answer with the numbers of those that are there and of all.
+        Args:
+            progress: Called after each answer with the numbers of those that are there and of all.
         """
         return await search_many_async(lambda query: self.search(query, **options), queries, concurrency, progress)
 
     async def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None) -> FetchResponse:
         """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
 
-        include: parts of each passage, of text, metadata and vector; by default the first two.
+        Args:
+            include: Parts of each passage, of text, metadata and vector; by default the first two.
         """
         return await self._run(lambda calls: calls.fetch(ids, include))
 
@@ -287,7 +293,9 @@ class AsyncIndex:
     async def list(self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None) -> ListResponse:
         """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
 
-        limit: ids of the page; by default the server's. cursor: `next` of the page before.
+        Args:
+            limit: Ids of the page; by default the server's.
+            cursor: `next` of the page before.
         """
         return await self._run(lambda calls: calls.list_ids(prefix, limit, cursor))
 

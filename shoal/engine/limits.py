@@ -17,8 +17,8 @@ class RequestLimits:
     """Checks requests against the limits of a server. Raises InvalidArgument, which names the field at fault.
 
     Args:
-        settings: of the server.
-        clock: that of deadlines, in seconds.
+        settings: Of the server.
+        clock: That of deadlines, in seconds.
     """
 
     def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -75,11 +75,11 @@ class RequestLimits:
         """Check texts that are embedded or reranked.
 
         Args:
-            texts: the texts.
-            deadline: of the request.
-            are_queries: whether each may only be as long as a query; else all together as long as a body.
-            most: how many there may be.
-            param: the field that holds them.
+            texts: The texts.
+            deadline: Of the request.
+            are_queries: Whether each may only be as long as a query; else all together as long as a body.
+            most: How many there may be.
+            param: The field that holds them.
         """
         settings = self._settings
         if len(texts) > most:
@@ -140,11 +140,11 @@ def check_answer(settings: ServeSettings, queries: int, results: int, vectors: i
     """Check the size of an answer. Raises InvalidArgument for more than the settings allow.
 
     Args:
-        settings: of the server.
-        queries: how many queries it answers.
-        results: of all queries together; candidates where these are explained.
-        vectors: results of all queries together that have their vectors.
-        explain: whether candidates are explained.
+        settings: Of the server.
+        queries: How many queries it answers.
+        results: Of all queries together; candidates where these are explained.
+        vectors: Results of all queries together that have their vectors.
+        explain: Whether candidates are explained.
     """
     limits = (
         ("top_k" if explain else "top_n", results, settings.max_results, ""),

@@ -21,8 +21,8 @@ def explain_mistakes(mistakes: Sequence[Mapping[str, Any]], body: Any) -> tuple[
     The first field that is unknown is followed by those that exist.
 
     Args:
-        mistakes: pydantic's errors, at least one, with locations inside the body.
-        body: what was to be read.
+        mistakes: Pydantic's errors, at least one, with locations inside the body.
+        body: What was to be read.
     """
     problems = [_explain(mistake, body) for mistake in mistakes[:MAX_MISTAKES]]
     messages = [message for _, message in problems]

@@ -156,8 +156,11 @@ class SearchFields(RequestBody):
     def requests(self, settings: ServeSettings, started: float) -> tuple[list[SearchRequest], int]:
         """Return what the pipeline is asked, one request for each query, and the most results of the answer.
 
-        started: when the deadline begins, by `time.monotonic`. Raises InvalidArgument for sizes that do not fit
-        each other, or more than the settings allow.
+        Args:
+            started: When the deadline begins, by `time.monotonic`.
+
+        Raises:
+            InvalidArgument: Sizes that do not fit each other, or more than the settings allow.
         """
         top_k, top_n = self.sizes()
         size = self.size(settings, top_k, top_n)

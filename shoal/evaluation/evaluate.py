@@ -55,8 +55,11 @@ def ask_here(settings: EvaluateSettings, queries: dict[str, str]) -> list[Run]:
 def evaluate(settings: EvaluateSettings, ask: Asking = ask_here) -> Outcome:
     """Ask, judge, and write the run files that are wanted.
 
-    ask: gets the runs for queries by id; by default in this process. Raises InvalidArgument for settings that leave
-    nothing to measure, and what reading, asking and writing raise.
+    Args:
+        ask: Gets the runs for queries by id; by default in this process.
+
+    Raises:
+        InvalidArgument: Settings that leave nothing to measure, and what reading, asking and writing raise.
     """
     dataset = read_dataset(settings.dataset, settings.split).sample(settings.queries)
     given = [read_run(path) for path in settings.runs]

@@ -138,7 +138,8 @@ def active_version(storage: Storage) -> str | None:
 def ask(settings: BuildSettings, version: str, dataset: Dataset | None, sample: int) -> Answers:
     """Ask a published version, and the active one if it is another, in this process: stage one, as a server would.
 
-    dataset: judged queries; None makes `sample` of them from passages of the version.
+    Args:
+        dataset: Judged queries; None makes `sample` of them from passages of the version.
     """
     storage = Storage(settings.index)
     manifest, active = versions.read_manifest(storage, version), active_version(storage)

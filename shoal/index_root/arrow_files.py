@@ -15,7 +15,7 @@ def open_batches(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
     """Map the record batches of an IPC file and look at every value of them.
 
     Raises:
-        CorruptIndex: the file does not have these columns, or its values are not what their lengths and types say.
+        CorruptIndex: The file does not have these columns, or its values are not what their lengths and types say.
     """
     try:
         file = pa.memory_map(str(path))

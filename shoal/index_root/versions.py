@@ -196,13 +196,13 @@ def sign(storage: Storage, version: str | None = None) -> list[str]:
     Only who knows that nobody else has written them should ask for that.
 
     Args:
-        storage: the index root.
-        version: the only one to sign; None for every published version, and CURRENT.
+        storage: The index root.
+        version: The only one to sign; None for every published version, and CURRENT.
 
     Raises:
-        CorruptIndex: a file of a version is not what its manifest says.
-        InvalidArgument: this process has no key.
-        NotFound: the version is not published.
+        CorruptIndex: A file of a version is not what its manifest says.
+        InvalidArgument: This process has no key.
+        NotFound: The version is not published.
     """
     if not signatures.signing_keys():
         raise InvalidArgument(f"there is no key to sign with; set {signatures.KEY} or {signatures.KEY_FILE}")
@@ -272,8 +272,11 @@ def file_problem(storage: Storage, path: str, file: FileEntry) -> str | None:
 def activate(storage: Storage, version: str, *, verified: bool = False) -> Current:
     """Verify a version completely and make it current. Raises NotFound, and CorruptIndex naming what does not match.
 
-    verified: the caller has just compared every file itself, as the build does, spread over its cluster. Raises
-    Conflict, with CURRENT as it was, if `prune` removes the version meanwhile.
+    Args:
+        verified: The caller has just compared every file itself, as the build does, spread over its cluster.
+
+    Raises:
+        Conflict: `prune` has removed the version meanwhile; CURRENT is as it was.
     """
     if not verified and (problems := verify(storage, version)):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

@@ -19,8 +19,10 @@ _SAMPLE = 10_000
 class Composed:
     """The functions of `IndexKind` for one such kind.
 
-    describe: (dim, sample) -> FAISS factory string. search: parameters where the settings name none, with `refine` for
-    an exact kind. exact: whether the vectors in float16 are kept and rank the candidates.
+    Args:
+        describe: (dim, sample) -> FAISS factory string.
+        search: Parameters where the settings name none, with `refine` for an exact kind.
+        exact: Whether the vectors in float16 are kept and rank the candidates.
     """
 
     def __init__(self, describe: Callable[[int, int], str], search: str, *, exact: bool) -> None:

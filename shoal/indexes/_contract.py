@@ -44,10 +44,16 @@ class ShardIndex(Protocol):
     ) -> tuple[FloatArray, RowArray]:
         """Search for a batch of queries.
 
-        queries: float32 (b, dim), L2-normalised. selector: a faiss.IDSelector over rows, or None. share: of all rows
-        that the selector lets through; an approximate index looks so much further that it scores as many rows as ever.
-        search_params: search parameters that take the place of those that the index was opened with, such as nprobe=64.
-        Returns scores float32 (b, k) descending and rows int64 (b, k), k = top_k, padded with -inf and -1.
+        Args:
+            queries: float32 (b, dim), L2-normalised.
+            selector: A faiss.IDSelector over rows, or None.
+            share: Of all rows that the selector lets through; an approximate index looks so much further that it scores
+                as many rows as ever.
+            search_params: Search parameters that take the place of those that the index was opened with, such as
+                nprobe=64.
+
+        Returns:
+            Scores float32 (b, k) descending and rows int64 (b, k), k = top_k, padded with -inf and -1.
         """
         ...
 
@@ -121,7 +127,8 @@ class IndexKind(Protocol):
     ) -> ShardIndex:
         """Open a written index; with `mmap`, replicas of a node share its pages where FAISS can.
 
-        exact: where the second file of an EXACT kind lies, if not beside the first.
+        Args:
+            exact: Where the second file of an EXACT kind lies, if not beside the first.
         """
         ...
 

@@ -226,11 +226,11 @@ def read(path: Path, threads: int, mmap: bool, description: Callable[[int], str]
     """Open an index file, mapped into memory where FAISS can.
 
     Args:
-        path: of the file.
-        threads: of a search.
-        mmap: whether replicas of a node share its pages.
-        description: gives, for the dimensions of a vector, a factory string of what the file has to be.
-        search: search parameters.
+        path: Of the file.
+        threads: Of a search.
+        mmap: Whether replicas of a node share its pages.
+        description: Gives, for the dimensions of a vector, a factory string of what the file has to be.
+        search: Search parameters.
 
     Raises:
         CorruptIndex: FAISS cannot read it, or it is not what the description says.
@@ -354,9 +354,11 @@ def set_search(index: Any, search: str) -> None:
 def search_parameters(index: Any, selector: Any, share: float, given: Mapping[str, int]) -> Any:
     """Search parameters that restrict an index to the rows of a selector (None: all), `share` of all.
 
-    given: parameters by name that take the place of the index's own; it keeps all others.
     A graph is searched 1 / share times as far: the nearest tenth of a tenth lies as deep as the nearest hundredth. Of
     lists it takes more (measured): far from a query their order says less about the vectors in them.
+
+    Args:
+        given: Parameters by name that take the place of the index's own; it keeps all others.
     """
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):

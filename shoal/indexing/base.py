@@ -54,8 +54,13 @@ class Copies:
 class Base:
     """A version that vectors and token codes are copied from. Safe for concurrent calls.
 
-    storage: the index root. version: one that `choose_base` chose. stores_tokens: whether token codes are copied too.
-    Raises Conflict when the version is gone.
+    Args:
+        storage: The index root.
+        version: One that `choose_base` chose.
+        stores_tokens: Whether token codes are copied too.
+
+    Raises:
+        Conflict: The version is gone.
     """
 
     def __init__(self, storage: Storage, version: str, stores_tokens: bool) -> None:

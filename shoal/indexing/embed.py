@@ -209,8 +209,11 @@ def encode_tokens(
 ) -> Iterator[tuple[int, TextVectors]]:
     """Encode passages with their tokens, the longest first, and give the place of each with what became of it.
 
-    max_length: tokens that the encoder reads of a text. hidden: dimensions of a token vector. Memory: TOKEN_BYTES, and
-    one batch of the encoder.
+    Memory: TOKEN_BYTES, and one batch of the encoder.
+
+    Args:
+        max_length: Tokens that the encoder reads of a text.
+        hidden: Dimensions of a token vector.
     """
 
     def encoded(rows: Sequence[int]) -> Iterator[tuple[int, TextVectors]]:

@@ -171,7 +171,9 @@ class Plan(BaseModel):
     def place(self, unit: Unit, record: int, before: int) -> dict[str, str | int]:
         """Where a record lies: {"file", "line"}; {"file", "row"} in Parquet; {"file"} for all of a file.
 
-        record: its place in the unit. before: sum of `PassageReader.lines` over the earlier units with the same `file`.
+        Args:
+            record: Its place in the unit.
+            before: Sum of `PassageReader.lines` over the earlier units with the same `file`.
         """
         if self.source.format == "text":
             return {"file": self.files[unit.start + record - 1].name}

@@ -34,7 +34,10 @@ _TIE = 1e-5
 class ExactSearch:
     """The nearest rows of a shard by exact search, gathered while its blocks stream by.
 
-    queries: float32 (q, dim). Memory: q times (100 + 4096 + the rows of a block) scores, and the vectors of a block.
+    Memory: q times (100 + 4096 + the rows of a block) scores, and the vectors of a block.
+
+    Args:
+        queries: float32 (q, dim).
     """
 
     def __init__(self, queries: FloatArray) -> None:
@@ -87,9 +90,14 @@ def measure(
 ) -> tuple[FloatArray, RowArray, float | None]:
     """Search an index with queries float32 (q, dim), one by one.
 
-    step: rows to be searched at a time, each time through a new mapping of the file, so that no more of it is resident;
-    None searches all at once. search_params: as in `ShardIndex.search`. Returns scores (q, 10), rows (q, 10) and the
-    median time of one query over all rows in milliseconds, None without queries.
+    Args:
+        step: Rows to be searched at a time, each time through a new mapping of the file, so that no more of it is
+            resident; None searches all at once.
+        search_params: As in `ShardIndex.search`.
+
+    Returns:
+        Scores (q, 10), rows (q, 10) and the median time of one query over all rows in milliseconds, None without
+        queries.
     """
     scores = np.full((len(queries), RECALL_AT), -np.inf, np.float32)
     rows = np.full((len(queries), RECALL_AT), -1, np.int64)
@@ -112,7 +120,10 @@ def measure(
 def attempt(opened: Callable[[], ShardIndex], exact: ExactSearch, step: int | None = None) -> list[Trial]:
     """Measure an index as it is opened, and with every effort that its kind has to try.
 
-    step: as in `measure`. Memory: ten scores a query and effort.
+    Memory: ten scores a query and effort.
+
+    Args:
+        step: As in `measure`.
     """
     efforts = [Effort("", 0.0), *(opened().efforts() if len(exact.queries) else [])]
     trials = []

@@ -25,7 +25,10 @@ def sample_vectors(
 ) -> FloatArray:
     """Return float32 (min(count, total), dim): vectors of passages spread evenly over the units.
 
-    passages: int64 (units,), passages of each unit. Memory: the sample and one unit.
+    Memory: the sample and one unit.
+
+    Args:
+        passages: int64 (units,), passages of each unit.
     """
     filled = np.flatnonzero(passages)
     total = int(passages.sum())

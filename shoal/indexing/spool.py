@@ -40,9 +40,11 @@ class Cuts(BaseModel):
 class Cutter:
     """Cuts the lines of one file behind the record that fills a unit.
 
-    records, size: how many records or bytes fill it; blank lines are neither, so that they fill no unit however many
-    there are. limit: bytes of a line beyond which only its head is kept. framing: tells where records end, if quotes
-    may hold newlines.
+    Args:
+        records, size: How many records or bytes fill it; blank lines are neither, so that they fill no unit however
+            many there are.
+        limit: Bytes of a line beyond which only its head is kept.
+        framing: Tells where records end, if quotes may hold newlines.
     """
 
     def __init__(self, records: int, size: int, *, limit: int, framing: Framing | None = None) -> None:

@@ -29,7 +29,9 @@ _CODEC = b"codec"
 def unit_schema(dim: int, codec: str | None = None, further: Sequence[pa.Field] = ()) -> pa.Schema:
     """Columns of a passage, the place of its record within the unit, its vector and, if kept, its reduced tokens.
 
-    codec: digest of what has reduced the tokens, which the file names; None without tokens. further: columns behind.
+    Args:
+        codec: Digest of what has reduced the tokens, which the file names; None without tokens.
+        further: Columns behind.
     """
     record = pa.field("record", pa.int64(), nullable=False)
     vector = pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)
@@ -49,9 +51,13 @@ def write_unit(
 ) -> None:
     """Write a unit to a local file.
 
-    batch: passages (n,) ordered by shard, which may have further columns behind those of PASSAGE_SCHEMA; records: int64
-    (n,); vectors: float32 (n, dim); rows: int64 (shards,), how many of the n belong to each shard; tokens, codec: the
-    column of their reduced token vectors, if these are kept, and the digest of what has reduced them.
+    Args:
+        batch: Passages (n,) ordered by shard, which may have further columns behind those of PASSAGE_SCHEMA.
+        records: int64 (n,).
+        vectors: float32 (n, dim).
+        rows: int64 (shards,), how many of the n belong to each shard.
+        tokens, codec: The column of their reduced token vectors, if these are kept, and the digest of what has reduced
+            them.
     """
     dim = vectors.shape[1]
     vector = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1)), dim)

@@ -27,9 +27,14 @@ def load_network(
 ) -> Network:
     """Load the model in a folder for what the settings name.
 
-    weights: digest of its weights. max_length: tokens read of a text; None takes the model's own. threads: CPU threads.
-    Raises ModelUnavailable when it cannot be loaded, InvalidArgument for a backend, device, precision or length that it
-    or this machine lacks.
+    Args:
+        weights: Digest of its weights.
+        max_length: Tokens read of a text; None takes the model's own.
+        threads: CPU threads.
+
+    Raises:
+        ModelUnavailable: It cannot be loaded.
+        InvalidArgument: A backend, device, precision or length that it or this machine lacks.
     """
     # The tokenizers library takes its number of threads from the environment, once a process.
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))

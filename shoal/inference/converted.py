@@ -38,9 +38,16 @@ def load_converted(
 ) -> OpenVinoNetwork:
     """Open what was converted of the model in a folder; convert it first if it is not in the cache.
 
-    weights: digest of the model's weights. cache: folder of converted models. The rest as of __init__.
-    Raises NotConvertible when OpenVINO cannot compute the model, ModelUnavailable when it cannot be loaded,
-    InvalidArgument for a length that it cannot read.
+    Parameters that are not named here are those of `shoal.inference.load_network`.
+
+    Args:
+        weights: Digest of the model's weights.
+        cache: Folder of converted models.
+
+    Raises:
+        NotConvertible: OpenVINO cannot compute the model.
+        ModelUnavailable: It cannot be loaded.
+        InvalidArgument: A length that it cannot read.
     """
     converted = cache_folder(cache, kind, folder, weights)
 

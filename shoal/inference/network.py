@@ -100,7 +100,8 @@ class Network(Protocol):
     def run(self, batch: Any, threads: int, *, tokens: bool = False) -> Output:
         """Compute one batch on so many CPU threads; safe for as many calls side by side as the model has threads.
 
-        tokens: whether the vectors of the tokens are wanted.
+        Args:
+            tokens: Whether the vectors of the tokens are wanted.
         """
         ...
 
@@ -110,7 +111,9 @@ def own_tokens(
 ) -> NDArray[np.bool_]:
     """Mark the tokens of the texts themselves, bool (b, t), as `Output.own` says.
 
-    ids, mask: the tokens, int (b, t), and 1 where there is one. prompt_length: how many come before the text.
+    Args:
+        ids, mask: The tokens, int (b, t), and 1 where there is one.
+        prompt_length: How many come before the text.
     """
     read = mask.astype(bool)
     own: NDArray[np.bool_] = read & ~np.isin(ids, special) & (read.cumsum(axis=1) > prompt_length)

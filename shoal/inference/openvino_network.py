@@ -92,10 +92,15 @@ class OpenVinoNetwork:
     def __init__(self, converted: Path, placement: Placement, max_length: int | None, threads: int) -> None:
         """Open a converted model.
 
-        threads: of a lone call; as many calls may run side by side from different threads, each on one.
-        dtype of the placement: float32, bfloat16, or int8 (weights rounded to 8 bits with a scale for each output
-        channel, activations at run time with a scale for each group of 64; the rest in bfloat16 where the CPU has it).
-        Raises ModelUnavailable when a file of it is damaged, InvalidArgument for a length that the model cannot read.
+        Args:
+            placement: Its dtype is float32, bfloat16, or int8: weights rounded to 8 bits with a scale for each output
+                channel, activations at run time with a scale for each group of 64; the rest in bfloat16 where the CPU
+                has it.
+            threads: Of a lone call; as many calls may run side by side from different threads, each on one.
+
+        Raises:
+            ModelUnavailable: A file of it is damaged.
+            InvalidArgument: A length that the model cannot read.
         """
         core = openvino.Core()
         try:

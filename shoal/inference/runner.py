@@ -30,8 +30,13 @@ _AHEAD = 4
 def token_batches(lengths: NDArray[Any], batch_tokens: int, padding: int | None = None) -> Iterator[RowArray]:
     """Split texts of these many tokens into batches of at most `batch_tokens`, padding included; longest first.
 
-    padding: most tokens of padding in a batch, which should be what a batch of its own costs; None sets no bound.
-    Yields int64 rows of `lengths`. A single text longer than the budget is a batch of its own.
+    A single text longer than the budget is a batch of its own.
+
+    Args:
+        padding: Most tokens of padding in a batch, which should be what a batch of its own costs; None sets no bound.
+
+    Yields:
+        int64 rows of `lengths`.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0

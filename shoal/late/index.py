@@ -21,9 +21,14 @@ _CHUNK = 64
 class StoredTokens:
     """Compares queries with the passages of one shard by MaxSim. Safe for concurrent calls.
 
-    paths: where each file of `shoal.late.writer.FILES` lies. count: passages of the shard. info: how they were reduced.
-    threads: of one comparison, set for the whole process: NumPy's matrix products would otherwise use every core.
-    Raises CorruptIndex for files that do not fit together.
+    Args:
+        paths: Where each file of `shoal.late.writer.FILES` lies.
+        count: Passages of the shard.
+        info: How they were reduced.
+        threads: Of one comparison, set for the whole process: NumPy's matrix products would otherwise use every core.
+
+    Raises:
+        CorruptIndex: Files that do not fit together.
     """
 
     def __init__(self, paths: Mapping[str, Path], count: int, info: LateInfo, threads: int) -> None:
@@ -45,8 +50,10 @@ class StoredTokens:
     def score(self, tokens: FloatArray, rows: RowArray) -> FloatArray:
         """Return, float32 (n,), the mean over tokens t of a query of max over tokens u of a passage of cos(t, u).
 
-        tokens: float (t, hidden). rows: int64 (n,). Cosines are those of the codec. A passage has the same score, to
-        the last bit, whatever else is scored with it.
+        Args:
+            tokens: float (t, hidden).
+            rows: int64 (n,). Cosines are those of the codec. A passage has the same score, to the last bit, whatever
+                else is scored with it.
         """
         if tokens.ndim != 2 or not len(tokens) or tokens.shape[1] != self._axes.shape[1]:
             raise InvalidArgument(

@@ -22,7 +22,9 @@ COLUMN = pa.field("tokens", pa.large_binary(), nullable=False)
 class TokenWriter:
     """Writes the codes of a shard's tokens; see FORMAT.md for the files. Memory: one block, and 8 bytes a passage.
 
-    folder: of the shard. codec: what has rounded the tokens.
+    Args:
+        folder: Of the shard.
+        codec: What has rounded the tokens.
     """
 
     def __init__(self, folder: Path, codec: Codec) -> None:

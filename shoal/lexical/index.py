@@ -19,8 +19,14 @@ from shoal.records import FloatArray
 class LexicalIndex:
     """Searches the passages of one shard by their words. Safe for concurrent calls.
 
-    paths: where each file of `shoal.lexical.writer.FILES` lies. count: passages of the shard. info: how the index was
-    built. Raises CorruptIndex for files that do not fit together, Conflict for one that another analyser has built.
+    Args:
+        paths: Where each file of `shoal.lexical.writer.FILES` lies.
+        count: Passages of the shard.
+        info: How the index was built.
+
+    Raises:
+        CorruptIndex: Files that do not fit together.
+        Conflict: One that another analyser has built.
     """
 
     def __init__(self, paths: Mapping[str, Path], count: int, info: LexicalInfo) -> None:

@@ -23,11 +23,14 @@ FILES = (layout.LEXICAL_TERMS, layout.LEXICAL_OFFSETS, layout.LEXICAL_ROWS, layo
 class LexicalWriter:
     """Scores every term of every passage of a shard; see FORMAT.md for the files.
 
-    folder: of the shard. terms: those of the shard, ascending; own, corpus: int64 (terms,), in how many passages of the
-    shard and of the corpus each occurs. totals: of the corpus.
-
     bm25s could write the same arrays, but from the statistics of one shard and with all of it in memory. Memory here:
     the distinct terms of the shard, and what one block touches of the files, which are written through a mapping.
+
+    Args:
+        folder: Of the shard.
+        terms: Those of the shard, ascending.
+        own, corpus: int64 (terms,), in how many passages of the shard and of the corpus each occurs.
+        totals: Of the corpus.
     """
 
     def __init__(

@@ -21,14 +21,19 @@ LEARNING = 0.3
 class Batcher(Generic[T, R]):
     """Serves single items through a handler of batches.
 
-    handler: awaited with 1 to `max_batch` items, returns one result an item, in order. It is cancelled when the last
-    deadline of its batch passes. max_waiting: items that may wait beside those in flight. concurrency: batches in
-    flight at once. fits: whether a batch, never empty, has room for one item more; what does not fit waits for the next
-    batch, in order. cost: what an item costs, in any unit that the handler's time grows with; with it, what cannot be
-    done by its deadline is not started and does not wait. name: what the items wait for, in messages. observe: hears
-    the size of every batch.
-
     No caller waits beyond its own deadline, whatever the handler does.
+
+    Args:
+        handler: Awaited with 1 to `max_batch` items, returns one result an item, in order. It is cancelled when the
+            last deadline of its batch passes.
+        max_waiting: Items that may wait beside those in flight.
+        concurrency: Batches in flight at once.
+        fits: Whether a batch, never empty, has room for one item more; what does not fit waits for the next batch, in
+            order.
+        cost: What an item costs, in any unit that the handler's time grows with; with it, what cannot be done by its
+            deadline is not started and does not wait.
+        name: What the items wait for, in messages.
+        observe: Hears the size of every batch.
     """
 
     def __init__(  # noqa: PLR0913 - a mechanism on its own: each has a default but the first

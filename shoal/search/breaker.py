@@ -10,7 +10,9 @@ PROBE_S = 5.0
 class Breaker:
     """Opens when a shard has been silent for too long, and closes as soon as it answers.
 
-    patience_s: the least time that counts as too long. clock: seconds.
+    Args:
+        patience_s: The least time that counts as too long.
+        clock: Seconds.
     """
 
     def __init__(self, patience_s: float, clock: Callable[[], float]) -> None:
@@ -23,7 +25,8 @@ class Breaker:
     def patience(self, silence: float | None) -> float | None:
         """Seconds to wait for one call; None, which means its deadline, as long as little is known of such calls.
 
-        silence: seconds after which a call will not return, by those before it; None if that is unknown.
+        Args:
+            silence: Seconds after which a call will not return, by those before it; None if that is unknown.
         """
         return None if silence is None else max(self._patience_s, silence)
 

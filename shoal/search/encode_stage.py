@@ -87,8 +87,12 @@ class EncodeStage:
     async def encode(self, query: str, deadline: float, with_tokens: bool, count: bool = False) -> EncodedQuery:
         """Encode a query, and its tokens if asked for, until an absolute deadline.
 
-        count: whether its tokens are counted too, which takes a call of its own.
-        Raises Overloaded at once when too many wait, Unavailable, DeadlineExceeded, and ShoalError for a failure.
+        Args:
+            count: Whether its tokens are counted too, which takes a call of its own.
+
+        Raises:
+            Overloaded: At once when too many wait, Unavailable, DeadlineExceeded.
+            ShoalError: A failure.
         """
         text = _WaitingText(query, deadline, tracing.requests(), with_tokens, count)
         return await self._queue.submit(text, deadline)

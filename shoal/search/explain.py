@@ -25,12 +25,12 @@ def explain(
     """Tell the plan of a query, what each shard did for it, and its candidates, as JSON.
 
     Args:
-        request: what was asked for.
-        plan: how it was answered.
-        encoded_together: queries that were encoded in one call.
-        results: what shards found, by their numbers.
-        missing: why others did not answer.
-        candidates: n, as they were left in the end.
+        request: What was asked for.
+        plan: How it was answered.
+        encoded_together: Queries that were encoded in one call.
+        results: What shards found, by their numbers.
+        missing: Why others did not answer.
+        candidates: N, as they were left in the end.
         rerank_scores: float32 (n,), what the second stage gave them; None if there was none.
     """
     shards = [_explain_shard(shard, result, plan) for shard, result in results.items() if shard not in missing]

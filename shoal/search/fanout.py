@@ -24,15 +24,15 @@ class FanOut:
     stays silent is suspended: queries go on without it, and it is tried again beside them until it answers.
 
     Args:
-        version: what the shards hold.
-        shards: one for each of its shards.
-        settings: of the server.
-        clock: seconds, what deadlines are compared with.
-        observer: hears of batches and shards.
-        absent: shards that count as suspended from the beginning.
+        version: What the shards hold.
+        shards: One for each of its shards.
+        settings: Of the server.
+        clock: Seconds, what deadlines are compared with.
+        observer: Hears of batches and shards.
+        absent: Shards that count as suspended from the beginning.
 
     Raises:
-        Conflict: the version has another number of shards.
+        Conflict: The version has another number of shards.
     """
 
     def __init__(

@@ -65,10 +65,10 @@ def blend(
 
     Args:
         scores: float32 (n,), those of the reranker.
-        candidates: n, each with a dense and a lexical score.
-        settings: the weights, if they are set.
-        max_lexical_score: the highest BM25 score that the query has in the index.
-        kind: of the reranker that gave the scores, which decides weights that are not set.
+        candidates: N, each with a dense and a lexical score.
+        settings: The weights, if they are set.
+        max_lexical_score: The highest BM25 score that the query has in the index.
+        kind: Of the reranker that gave the scores, which decides weights that are not set.
     """
     dense_default, lexical_default = _WEIGHTS.get(kind, (0.0, 0.0))
     dense = dense_default if settings.rerank_dense_weight is None else settings.rerank_dense_weight

@@ -73,8 +73,9 @@ class Latencies:
 class Budget:
     """Bounds second attempts, beside RESERVED_ATTEMPTS to start with, to a share of the first ones at any moment.
 
-    together: first attempts that start at once, as those of a fan-out. What they have earned may be saved, because they
-    are late at once too.
+    Args:
+        together: First attempts that start at once, as those of a fan-out. What they have earned may be saved, because
+            they are late at once too.
     """
 
     def __init__(self, share: float, together: int = 1) -> None:
@@ -97,12 +98,15 @@ class Budget:
 class Attempts:
     """Calls one service of several replicas, a second time where that helps.
 
-    replicas: with one, a second attempt would only wait behind the first, and none is made. percentile: of the latest
-    latencies, after which the second attempt starts; further ones are for calls that do not return. budget: may be
-    shared by several services. clock: what deadlines are compared with, in seconds.
-
     The attempts that lose are not cancelled. What computes in a thread would not notice, and as long as it counts
     as running, a router that prefers the less busy of two replicas keeps further calls away from one that hangs.
+
+    Args:
+        replicas: With one, a second attempt would only wait behind the first, and none is made.
+        percentile: Of the latest latencies, after which the second attempt starts; further ones are for calls that do
+            not return.
+        budget: May be shared by several services.
+        clock: What deadlines are compared with, in seconds.
     """
 
     def __init__(self, replicas: int, percentile: float, budget: Budget, clock: Callable[[], float]) -> None:

@@ -69,10 +69,10 @@ class LocalReranker:
     """A reranker in a thread, which scores the passages of several waiting queries together: a `RerankService`.
 
     Args:
-        reranker: what scores.
-        thread: in which it does.
-        max_waiting: queries that may wait for it.
-        slice_pairs: pairs of one call; None for all that wait. Between two calls others get the thread, and what has
+        reranker: What scores.
+        thread: In which it does.
+        max_waiting: Queries that may wait for it.
+        slice_pairs: Pairs of one call; None for all that wait. Between two calls others get the thread, and what has
             missed its deadline by then is given up.
     """
 
@@ -141,11 +141,11 @@ class LocalModels:
     """The models of a search in this process, each in a thread of its own.
 
     Args:
-        encoder: of queries, and of passages for who asks for their vectors.
-        reranker: the second stage; None for none.
-        settings: of the search.
-        reranker_kind: what the reranker is (`shoal.rerankers.kind_of`); None without one.
-        shared: the reranker computes with this very encoder, so that both need one thread.
+        encoder: Of queries, and of passages for who asks for their vectors.
+        reranker: The second stage; None for none.
+        settings: Of the search.
+        reranker_kind: What the reranker is (`shoal.rerankers.kind_of`); None without one.
+        shared: The reranker computes with this very encoder, so that both need one thread.
     """
 
     def __init__(
@@ -178,15 +178,15 @@ class LocalVersion:
     """An index version, opened in this process. Its searches belong to one event loop.
 
     Args:
-        storage: the index root.
-        manifest: of the version.
-        models: for its searches; whoever made them closes them.
-        settings: of the search.
-        cache: where shards of a remote root are kept on this machine; None for a local root.
+        storage: The index root.
+        manifest: Of the version.
+        models: For its searches; whoever made them closes them.
+        settings: Of the search.
+        cache: Where shards of a remote root are kept on this machine; None for a local root.
 
     Raises:
-        InvalidArgument: the root is remote, and there is no cache.
-        CorruptIndex: a file does not match the manifest.
+        InvalidArgument: The root is remote, and there is no cache.
+        CorruptIndex: A file does not match the manifest.
     """
 
     def __init__(

@@ -21,16 +21,16 @@ async def fetch_passages(
     they are unknown.
 
     Args:
-        fan_out: of the version.
-        ids: of the passages.
-        deadline: by the clock.
-        with_vectors: whether the vectors of the passages are wanted too.
-        share_of: the part of the time until a deadline that one call to the shards may take.
+        fan_out: Of the version.
+        ids: Of the passages.
+        deadline: By the clock.
+        with_vectors: Whether the vectors of the passages are wanted too.
+        share_of: The part of the time until a deadline that one call to the shards may take.
 
     Raises:
-        InvalidArgument: the index kind has no vectors to give.
-        DeadlineExceeded: no shard answered in time.
-        Unavailable: no shard answered.
+        InvalidArgument: The index kind has no vectors to give.
+        DeadlineExceeded: No shard answered in time.
+        Unavailable: No shard answered.
     """
     ids = list(dict.fromkeys(ids))
     refs, silent = await fan_out.locate(ids, share_of(deadline))
@@ -62,15 +62,15 @@ async def list_ids(fan_out: FanOut, prefix: str, limit: int, cursor: str | None,
     more than any other. It depends neither on the version nor on the number of shards, so cursors outlive both.
 
     Args:
-        fan_out: of the version.
-        prefix: what the ids begin with; "" for all.
-        limit: ids of one page.
-        cursor: where the page before ended; None for the first.
-        deadline: by the clock.
+        fan_out: Of the version.
+        prefix: What the ids begin with; "" for all.
+        limit: Ids of one page.
+        cursor: Where the page before ended; None for the first.
+        deadline: By the clock.
 
     Raises:
-        InvalidArgument: this is no cursor.
-        DeadlineExceeded, Unavailable: a shard did not answer; a list without its ids would look whole.
+        InvalidArgument: This is no cursor.
+        DeadlineExceeded, Unavailable: A shard did not answer; a list without its ids would look whole.
     """
     after = None if cursor is None else read_cursor(cursor)
     # One more from every shard tells whether there is a next page.

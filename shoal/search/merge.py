@@ -34,8 +34,8 @@ def merge(hits_of_shards: Sequence[tuple[int, Hits, int]], top_k: int, retriever
 
     Args:
         hits_of_shards: (shard, hits, query) for every shard that answered; `query` is the row of the hits to read.
-        top_k: candidates at most.
-        retriever: name of the one that found the hits.
+        top_k: Candidates at most.
+        retriever: Name of the one that found the hits.
     """
     columns = [hits.scores[query, : min(len(hits.ids[query]), top_k)] for _, hits, query in hits_of_shards]
     total = sum(map(len, columns))

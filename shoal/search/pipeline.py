@@ -60,13 +60,13 @@ class SearchPipeline:
     Use it within one event loop.
 
     Args:
-        encoder: the query encoder.
-        shards: those of the index, by their numbers.
-        reranker: the second stage; None for none.
-        settings: of the server.
-        clock: seconds, what deadlines are compared with.
-        observer: hears of batches and shards.
-        reranker_kind: what the reranker is, if its name does not tell (`shoal.rerankers.kind_of`).
+        encoder: The query encoder.
+        shards: Those of the index, by their numbers.
+        reranker: The second stage; None for none.
+        settings: Of the server.
+        clock: Seconds, what deadlines are compared with.
+        observer: Hears of batches and shards.
+        reranker_kind: What the reranker is, if its name does not tell (`shoal.rerankers.kind_of`).
     """
 
     def __init__(
@@ -99,8 +99,11 @@ class SearchPipeline:
     def switch(self, version: ServedVersion, absent: Sequence[int] = ()) -> None:
         """Answer new searches from this version; those under way finish with theirs.
 
-        absent: shards that are not waited for until they answer. Raises Conflict when the version has another number of
-        shards.
+        Args:
+            absent: Shards that are not waited for until they answer.
+
+        Raises:
+            Conflict: The version has another number of shards.
         """
         self._fan_out = FanOut(version, self._shards, self._settings, self._clock, self._observer, absent)
 
@@ -286,7 +289,8 @@ class SearchPipeline:
     async def _rerank(self, search: _Search, turns: asyncio.Semaphore) -> None:
         """Let the reranker score the candidates, unless the shards have done so.
 
-        turns: for which the queries of one call wait, so that a long list does not overrun the reranker's queue.
+        Args:
+            turns: For which the queries of one call wait, so that a long list does not overrun the reranker's queue.
         """
         if search.plan.is_late:
             return

@@ -11,8 +11,9 @@ from shoal.records import FloatArray
 class QueryCache:
     """Puts a memory of the `size` queries used last before an encoder. Not safe for concurrent calls.
 
-    encode: as `Encoder.encode_queries`. `asked` and `hits` count queries since the start; a query that occurs twice in
-    one call is encoded once and counts as a hit.
+    Args:
+        encode: As `Encoder.encode_queries`. `asked` and `hits` count queries since the start; a query that occurs twice
+            in one call is encoded once and counts as a hit.
     """
 
     def __init__(self, encode: Callable[[Sequence[str]], FloatArray], size: int) -> None:

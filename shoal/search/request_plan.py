@@ -73,14 +73,14 @@ class RequestPlan:
         """Work out the plan of a request.
 
         Args:
-            request: what was asked for.
-            version: the version that answers.
-            settings: those of the server, for what the request leaves open.
-            has_reranker: whether the server has one.
-            trees: filters that were parsed for other queries of the same call.
+            request: What was asked for.
+            version: The version that answers.
+            settings: Those of the server, for what the request leaves open.
+            has_reranker: Whether the server has one.
+            trees: Filters that were parsed for other queries of the same call.
 
         Raises:
-            InvalidArgument: a filter that does not fit the version, a recall that it does not reach, a mode that it
+            InvalidArgument: A filter that does not fit the version, a recall that it does not reach, a mode that it
                 has no index for, or token vectors that its shards do not hold.
         """
         tree = (trees or FilterTrees()).parse(request.filter, version, settings)

@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 class SecondStage:
     """Scores candidates with a reranker, unless None, and orders them.
 
-    reranker_kind: what the reranker is, if its name does not tell (`shoal.rerankers.kind_of`).
+    Args:
+        reranker_kind: What the reranker is, if its name does not tell (`shoal.rerankers.kind_of`).
     """
 
     def __init__(
@@ -88,10 +89,10 @@ class SecondStage:
         """What an answer, or a shortlist, is ordered by, float32 (n,); None for stage-one order.
 
         Args:
-            plan: of the request.
-            scores: those of the reranker, or of the shards if the plan is late.
-            candidates: n, those that were scored.
-            max_lexical_score: see `blend`.
+            plan: Of the request.
+            scores: Those of the reranker, or of the shards if the plan is late.
+            candidates: N, those that were scored.
+            max_lexical_score: See `blend`.
         """
         return self._blended(plan, scores, candidates, max_lexical_score, LATE if plan.is_late else self._reranker_kind)
 

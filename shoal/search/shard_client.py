@@ -85,14 +85,14 @@ class ShardClient:
     """Calls one shard: queries that wait together share a call, and a shard that stays silent is suspended.
 
     Args:
-        number: of the shard.
-        service: what to call.
-        version: name of the index version.
-        settings: of the server.
-        clock: seconds, what deadlines are compared with.
-        observer: hears of batches and of how long calls take.
-        budget: for second attempts, shared by all shards.
-        clients: those of all shards of the version, this one among them in the end. None is suspended when no other
+        number: Of the shard.
+        service: What to call.
+        version: Name of the index version.
+        settings: Of the server.
+        clock: Seconds, what deadlines are compared with.
+        observer: Hears of batches and of how long calls take.
+        budget: For second attempts, shared by all shards.
+        clients: Those of all shards of the version, this one among them in the end. None is suspended when no other
             is left to go on with.
     """
 

@@ -17,9 +17,13 @@ def describe(missing: Mapping[int, str]) -> str:
 class SearchTrace:
     """The trace of one search.
 
-    clock: seconds; not the event loop's, which uvloop rounds to milliseconds. arrived: when the request came.
-    missing: why shards do not take part, by their numbers.
-    warnings: what of the request was cut, and why nothing was found, in sentences.
+    Attributes:
+        missing: Why shards do not take part, by their numbers.
+        warnings: What of the request was cut, and why nothing was found, in sentences.
+
+    Args:
+        clock: Seconds; not the event loop's, which uvloop rounds to milliseconds.
+        arrived: When the request came.
     """
 
     def __init__(self, clock: Callable[[], float], arrived: float) -> None:

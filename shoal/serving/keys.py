@@ -72,8 +72,8 @@ def parse(text: str, source: str) -> list[ApiKey]:
     somebody put where its hash should be.
 
     Args:
-        text: the lines.
-        source: where the text is from, for messages.
+        text: The lines.
+        source: Where the text is from, for messages.
     """
     keys, problems = parse_lines(text, source)
     if problems:

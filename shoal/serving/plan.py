@@ -44,10 +44,10 @@ class ServingPlan:
     """A version, and the models that serve it.
 
     Args:
-        manifest: of the version.
-        encoder: settings of the encoder of queries.
-        reranker: settings of the reranker, None for stage one alone.
-        reranker_kind: the kind of the reranker, found out here because a folder of jobs.train_reranker has to be read
+        manifest: Of the version.
+        encoder: Settings of the encoder of queries.
+        reranker: Settings of the reranker, None for stage one alone.
+        reranker_kind: The kind of the reranker, found out here because a folder of jobs.train_reranker has to be read
             for it; None without a reranker.
     """
 

@@ -28,8 +28,8 @@ def best(scores: FloatArray, rows: RowArray, top_k: int, passage_ids: PassageIds
     Args:
         scores: float32 (n,), finite.
         rows: int64 (n,), ascending, what is scored.
-        top_k: positions at most.
-        passage_ids: asked only for rows whose score others have too.
+        top_k: Positions at most.
+        passage_ids: Asked only for rows whose score others have too.
 
     Returns:
         Positions in the scores, best first.

@@ -32,7 +32,9 @@ def document_digests(documents: Iterable[str]) -> Digests:
 class Documents:
     """The look-up of one shard.
 
-    digests: uint64 (n,), ascending, of the records of its n passages. order: int32 (n,), the row of each of these.
+    Args:
+        digests: uint64 (n,), ascending, of the records of its n passages.
+        order: int32 (n,), the row of each of these.
     """
 
     def __init__(self, digests: Digests, order: NDArray[np.int32]) -> None:
@@ -86,7 +88,9 @@ class Documents:
 class DocumentWriter:
     """Writes the look-up of one shard while its passages stream by. Memory: 8 bytes a passage, 20 more at the end.
 
-    folder: of the shard. document_of: names the record that a passage of this id comes from.
+    Args:
+        folder: Of the shard.
+        document_of: Names the record that a passage of this id comes from.
     """
 
     def __init__(self, folder: Path, document_of: Callable[[str], str]) -> None:

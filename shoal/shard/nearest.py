@@ -139,8 +139,11 @@ class ExactSearch:
     ) -> list[tuple[FloatArray, RowArray]]:
         """Look at all rows of the blocks, which ascend.
 
-        least: float32 (b,), what `top_k` rows score at least. Returns scores and ascending rows for each query, the
-        best among them; top_k and two blocks of rows at most.
+        Args:
+            least: float32 (b,), what `top_k` rows score at least.
+
+        Returns:
+            Scores and ascending rows for each query, the best among them; top_k and two blocks of rows at most.
         """
         bounds = least.copy()
         kept = [(np.zeros(0, np.float32), np.zeros(0, np.int64))] * len(queries)

@@ -66,9 +66,14 @@ class Shard:
     ) -> "Shard":
         """Open a shard of a version, checking its files against the manifest.
 
-        cache: where the files of a remote root are kept; it checks them whatever `verify` says. threads: of one search.
-        filter_cache_bytes: memory for what filters have selected before.
-        Raises NotFound for a shard that the version does not have, CorruptIndex naming the file that does not match.
+        Args:
+            cache: Where the files of a remote root are kept; it checks them whatever `verify` says.
+            threads: Of one search.
+            filter_cache_bytes: Memory for what filters have selected before.
+
+        Raises:
+            NotFound: A shard that the version does not have.
+            CorruptIndex: Naming the file that does not match.
         """
         entry = next((entry for entry in manifest.shards if entry.shard == shard), None)
         if entry is None:
@@ -125,12 +130,12 @@ class Shard:
         """Search for b queries with the retrievers that their modes use; the arrays of the hits are (b, top_k).
 
         Args:
-            queries: each with its own mode and filter.
-            top_k: rows that each retriever finds for each query at most.
-            with_passages: passages come with the hits, unless they would not fit into one message.
+            queries: Each with its own mode and filter.
+            top_k: Rows that each retriever finds for each query at most.
+            with_passages: Passages come with the hits, unless they would not fit into one message.
 
         Raises:
-            InvalidArgument: a vector has another dimension, the version has no metadata to filter by, or none of a
+            InvalidArgument: A vector has another dimension, the version has no metadata to filter by, or none of a
                 retriever that a mode needs.
         """
         selections = self._selected(queries)

@@ -49,7 +49,7 @@ def retrieve(
     have the scores of all rows at hand then; the earlier one scores what the later found when that is known.
 
     Raises:
-        InvalidArgument: a mode uses a retriever that the shard has not, or a query lacks what a retriever reads.
+        InvalidArgument: A mode uses a retriever that the shard has not, or a query lacks what a retriever reads.
     """
     used = [RETRIEVERS_OF[query.mode] for query in queries]
     for name in dict.fromkeys(chain.from_iterable(used)):

@@ -62,19 +62,21 @@ class ShardRetriever(Protocol):
         """Find the best `top_k` rows for each of b queries.
 
         Args:
-            queries: those whose mode uses this retriever.
-            top_k: rows to find for each query at most.
-            selections: what the filter of each query lets through; None for all rows.
-            known_rows: for each query int64 (n,), rows that other retrievers found before and whose scores are wanted.
+            queries: Those whose mode uses this retriever.
+            top_k: Rows to find for each query at most.
+            selections: What the filter of each query lets through; None for all rows.
+            known_rows: For each query int64 (n,), rows that other retrievers found before and whose scores are wanted.
 
         Raises:
-            InvalidArgument: a query has not what this retriever reads.
+            InvalidArgument: A query has not what this retriever reads.
         """
         ...
 
     def score(self, query: ShardQuery, rows: RowArray, found: FloatArray) -> FloatArray:
         """Score rows, int64 (n,), that other retrievers found after this one; returns float32 (n,).
 
-        found: float32 (m,), the scores of what this retriever found for the query, for one that cannot score any row.
+        Args:
+            found: float32 (m,), the scores of what this retriever found for the query, for one that cannot score any
+                row.
         """
         ...

@@ -23,13 +23,13 @@ def open_retrievers(
     """Open the retrievers of a shard of a version, in the order in which they search.
 
     Args:
-        manifest: of the version.
-        index: the vector index of the shard.
-        passages: those of the shard.
-        paths: where its files lie, by their names in `shoal.index_root.layout`.
+        manifest: Of the version.
+        index: The vector index of the shard.
+        passages: Those of the shard.
+        paths: Where its files lie, by their names in `shoal.index_root.layout`.
 
     Raises:
-        CorruptIndex: files do not fit together.
+        CorruptIndex: Files do not fit together.
     """
     from shoal.shard.dense import DenseRetriever
     from shoal.shard.lexical import LexicalRetriever

@@ -34,9 +34,12 @@ _HEADER = 4096
 class StoredRows:
     """The passages, vectors and codes of one shard by their rows. One call at a time; files are opened when needed.
 
-    storage: the index root. manifest: of the version. shard: which of its shards. keep_batch: whether the texts that
-    were read last are kept in memory, some thousand passages, because the next call is likely to ask for their
-    neighbours and the root is remote.
+    Args:
+        storage: The index root.
+        manifest: Of the version.
+        shard: Which of its shards.
+        keep_batch: Whether the texts that were read last are kept in memory, some thousand passages, because the next
+            call is likely to ask for their neighbours and the root is remote.
     """
 
     def __init__(self, storage: Storage, manifest: Manifest, shard: int, keep_batch: bool = False) -> None:

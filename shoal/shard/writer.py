@@ -42,13 +42,21 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
 ) -> ShardEntry:
     """Write one shard into a local folder (created if missing) and return its manifest entry.
 
-    blocks: record batches that have at least the columns of PASSAGE_SCHEMA, each with its vectors, float32 (n_i, dim).
-    kind: the `index_kind` setting. trained: what the kind's `train` returned. fields: types of the metadata fields; all
-    values fit them. Files of the entry are named relative to the folder of the version. How the rows are cut into
-    blocks does not change a byte of the result; memory holds one block, and for other kinds than `flat` the index.
-    lexical: a writer for the same folder, unless the shard shall be searched by vectors only. tokens: one of the token
-    vectors, if the shard shall keep them. documents: one of the look-up of records, which a later build copies by.
-    Raises InvalidArgument for vectors that are not finite.
+    Files of the entry are named relative to the folder of the version. How the rows are cut into blocks does not change
+    a byte of the result; memory holds one block, and for other kinds than `flat` the index.
+
+    Args:
+        blocks: Record batches that have at least the columns of PASSAGE_SCHEMA, each with its vectors, float32 (n_i,
+            dim).
+        kind: The `index_kind` setting.
+        trained: What the kind's `train` returned.
+        fields: Types of the metadata fields; all values fit them.
+        lexical: A writer for the same folder, unless the shard shall be searched by vectors only.
+        tokens: One of the token vectors, if the shard shall keep them.
+        documents: One of the look-up of records, which a later build copies by.
+
+    Raises:
+        InvalidArgument: Vectors that are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = text_bytes = 0

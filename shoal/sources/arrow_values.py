@@ -55,7 +55,8 @@ class Mapped(NamedTuple):
 def mapped(kind: pa.DataType, *, as_text: bool = False) -> Mapped | None:
     """Return how values of a type are read, or None for one whose values are neither text nor metadata.
 
-    as_text: decimal numbers are kept as text, with all of their digits.
+    Args:
+        as_text: Decimal numbers are kept as text, with all of their digits.
     """
     if (wrapped := _unwrapped(kind)) is not None:
         inner_kind, unwrap = wrapped

@@ -49,7 +49,10 @@ class Framing:
     It holds the lines of a record that is not complete, at most `limit` bytes, and looks at each line a few times at
     most, whatever the file holds. Behind a frame it begins anew, so that a file may be cut there.
 
-    columns: values of a record. limit: bytes of a record beyond which it is rejected. delimiter: what separates values.
+    Args:
+        columns: Values of a record.
+        limit: Bytes of a record beyond which it is rejected.
+        delimiter: What separates values.
     """
 
     def __init__(self, columns: int, limit: int, delimiter: str = ",") -> None:

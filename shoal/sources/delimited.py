@@ -26,7 +26,8 @@ def csv_records(
 ) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield (line it starts at, record) or (line, reason why it is none), lines counted from 1.
 
-    limit: bytes of a whole record beyond which it is rejected; no more of it is held.
+    Args:
+        limit: Bytes of a whole record beyond which it is rejected; no more of it is held.
     """
     framing = Framing(len(columns), limit, delimiter)
     number = 1
@@ -107,8 +108,12 @@ def looks_quoted(head: bytes, whole: bool, has_header: bool = True) -> bool:
 def header(head: bytes, whole: bool, name: str, delimiter: str, *, quoted: bool) -> tuple[list[str], int, int]:
     """Return the column names of a header line, the offset of the first record and its line.
 
-    head: the first bytes of the file, all of it if `whole`. quoted: whether names may stand in quotes. Raises
-    InvalidArgument for a header that cannot be read.
+    Args:
+        head: The first bytes of the file, all of it if `whole`.
+        quoted: Whether names may stand in quotes.
+
+    Raises:
+        InvalidArgument: A header that cannot be read.
     """
     lines: list[bytes] = []
     inside = False

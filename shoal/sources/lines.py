@@ -90,7 +90,10 @@ def behind(blocks: Iterable[bytes], first: int) -> Iterator[bytes]:
 def split_lines(blocks: Iterable[bytes], limit: int) -> Iterator[list[Line]]:
     """Yield the lines of a stream without their newlines, those that end in one block together.
 
-    limit: bytes of a line beyond which it becomes an `Overlong`; at least BLOCK. Memory: one block and one limit.
+    Memory: one block and one limit.
+
+    Args:
+        limit: Bytes of a line beyond which it becomes an `Overlong`; at least BLOCK.
     """
     parts: list[bytes] = []
     length = quotes = 0

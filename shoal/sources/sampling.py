@@ -180,7 +180,8 @@ def with_header(file: InputFile, source: SourceSettings) -> InputFile:
 def require_lines(file: InputFile, head: bytes | None = None) -> None:
     """Raise InvalidArgument for a JSON array, and for what another encoding makes of one line after another.
 
-    head: the first bytes of the file, if they are known already.
+    Args:
+        head: The first bytes of the file, if they are known already.
     """
     if head is None:
         head, _, _ = _read_head(file)

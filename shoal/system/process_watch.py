@@ -14,7 +14,7 @@ class ProcessWatch:
     """Waits, and notices the end of the processes that it was given, whoever is their parent.
 
     Attributes:
-        ended: name of the process that was seen to have ended, None as long as all of them run.
+        ended: Name of the process that was seen to have ended, None as long as all of them run.
     """
 
     def __init__(self, processes: Mapping[int, str]) -> None:

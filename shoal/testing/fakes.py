@@ -257,13 +257,13 @@ def served_version(
     """A version with so many passages in each shard, and with what searches may ask for.
 
     Args:
-        name: of the version.
-        counts: passages of each shard.
-        fields: types of its metadata fields.
-        lexical: whether it can be searched by words.
-        index: its vector index.
-        late: whether its shards hold token vectors.
-        retrievers: names of those of its shards, if they are others.
+        name: Of the version.
+        counts: Passages of each shard.
+        fields: Types of its metadata fields.
+        lexical: Whether it can be searched by words.
+        index: Its vector index.
+        late: Whether its shards hold token vectors.
+        retrievers: Names of those of its shards, if they are others.
     """
     names = tuple(retrievers) or (("dense", "lexical") if lexical else ("dense",))
     return ServedVersion(name, tuple(counts), names, fields or {}, index, late)
