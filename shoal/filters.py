@@ -92,7 +92,7 @@ def parse(document: object, types: FieldTypes, max_width: int, max_depth: int) -
         max_depth: Levels of $and, $or and $not, its own included.
 
     Raises:
-        InvalidArgument: The filter is wrong; the message begins with the path to the fault, `filter.$and[1].year.$gt: ...`.
+        InvalidArgument: The filter is wrong; the message begins with the path, `filter.$and[1].year.$gt: ...`.
     """
     tree = _Parser(types, max_width, max_depth).filter(document, "filter", 1)
     return None if tree == And(()) else tree

@@ -270,13 +270,9 @@ def file_problem(storage: Storage, path: str, file: FileEntry) -> str | None:
 
 
 def activate(storage: Storage, version: str, *, verified: bool = False) -> Current:
-    """Verify a version completely and make it current. Raises NotFound, and CorruptIndex naming what does not match.
+    """Verify a version completely, unless the caller has just done so (`verified`), and make it current.
 
-    Args:
-        verified: The caller has just compared every file itself, as the build does, spread over its cluster.
-
-    Raises:
-        Conflict: `prune` has removed the version meanwhile; CURRENT is as it was.
+    Raises NotFound, CorruptIndex naming what does not match, and Conflict when `prune` has removed it meanwhile.
     """
     if not verified and (problems := verify(storage, version)):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

@@ -92,14 +92,7 @@ class Shard:
                 paths[layout.VECTORS], settings, threads, exact=paths.get(layout.EXACT)
             )
             passages = Passages(paths[layout.PASSAGES])
-            columns = None
-            if layout.METADATA in paths:
-                columns = Columns(paths[layout.METADATA], manifest.fields)
-                if columns.count != entry.count:
-                    raise CorruptIndex(
-                        f"{paths[layout.METADATA]} has {columns.count} rows, its manifest says {entry.count}; "
-                        "activate another version"
-                    )
+            columns = _open_columns(paths.get(layout.METADATA), manifest, entry.count)
             if not (index.count == passages.count == entry.count and index.dim == manifest.dim):
                 raise CorruptIndex(
                     f"shard {shard} of {manifest.version} holds {index.count} vectors of {index.dim} dimensions and "
@@ -216,6 +209,16 @@ class Shard:
         """Let the cache evict the files. The maps end with the last reference to this object."""
         _release(self._cache, self._paths.values())
         self._paths = {}
+
+
+def _open_columns(path: Path | None, manifest: Manifest, count: int) -> Columns | None:
+    """Open the metadata of a shard of so many passages, if it has any. Raises CorruptIndex for another number."""
+    if path is None:
+        return None
+    columns = Columns(path, manifest.fields)
+    if columns.count != count:
+        raise CorruptIndex(f"{path} has {columns.count} rows, its manifest says {count}; activate another version")
+    return columns
 
 
 def _fetch(storage: Storage, version: str, file: FileEntry, cache: ShardCache | None, verify: bool) -> Path:

@@ -46,8 +46,7 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
     a byte of the result; memory holds one block, and for other kinds than `flat` the index.
 
     Args:
-        blocks: Record batches that have at least the columns of PASSAGE_SCHEMA, each with its vectors, float32 (n_i,
-            dim).
+        blocks: Record batches with at least the columns of PASSAGE_SCHEMA, each with its vectors, float32 (n_i, dim).
         kind: The `index_kind` setting.
         trained: What the kind's `train` returned.
         fields: Types of the metadata fields; all values fit them.
@@ -81,16 +80,19 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
         index_kind(kind).build(vectors(), dim, folder / layout.VECTORS, trained, threads)
     info = ShardInfo(shard=shard, count=count, dim=dim, kind=kind, text_bytes=text_bytes)
     (folder / layout.SHARD).write_bytes(info.to_bytes())
-    local, files = Storage(str(folder)), []
-    for name in [
-        *_own_files(kind, fields or {}),
-        *(FILES if lexical else ()),
-        *(LATE_FILES if tokens else ()),
-        *(DOCUMENT_FILES if documents else ()),
-    ]:
+    names = _own_files(kind, fields or {})
+    for beside, written in ((lexical, FILES), (tokens, LATE_FILES), (documents, DOCUMENT_FILES)):
+        names += written if beside is not None else ()
+    return ShardEntry(shard=shard, count=count, files=_file_entries(folder, shard, names))
+
+
+def _file_entries(folder: Path, shard: int, names: Iterable[str]) -> list[FileEntry]:
+    """What the manifest says of files of a shard's folder."""
+    local, entries = Storage(str(folder)), []
+    for name in names:
         digest, size = local.sha256(name)
-        files.append(FileEntry(path=f"{layout.shard_name(shard)}/{name}", bytes=size, sha256=digest))
-    return ShardEntry(shard=shard, count=count, files=files)
+        entries.append(FileEntry(path=f"{layout.shard_name(shard)}/{name}", bytes=size, sha256=digest))
+    return entries
 
 
 def _own_files(kind: str, fields: FieldTypes) -> list[str]:
