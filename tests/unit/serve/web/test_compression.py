@@ -108,9 +108,10 @@ async def test_a_bomb_is_refused_before_it_is_unpacked(server: Server, monkeypat
     assert unpacked <= server.settings.max_body_bytes + 1
 
 
-def test_an_unpacker_holds_no_more_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many members, each of a megabyte: what one call gives and what all give is bounded."""
-    sizes = []
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Bytes that each call of zlib got and gave."""
+    recorded: list[tuple[int, int]] = []
     made = zlib.decompressobj
 
     class Recorded:
@@ -122,14 +123,27 @@ def test_an_unpacker_holds_no_more_than_its_bound(monkeypatch: pytest.MonkeyPatc
 
         def decompress(self, data: bytes, most: int) -> bytes:
             part = self._inner.decompress(data, most)
-            sizes.append(len(part))
+            recorded.append((len(data), len(part)))
             return part
 
     monkeypatch.setattr(zlib, "decompressobj", Recorded)
+    return recorded
+
+
+def test_an_unpacker_holds_no_more_than_its_bound(calls: list[tuple[int, int]]) -> None:
+    """Many members, each of a megabyte: what one call gives and what all give is bounded."""
     unpacker = _Unpacker(10_000)
     with pytest.raises(Exception, match="larger than 10000 bytes when unpacked"):
         unpacker.unpack(gzip.compress(bytes(4000)) * 2 + gzip.compress(bytes(10**6)), is_last=True)
-    assert sizes == [4000, 4000, 2001]
+    assert [given for _, given in calls] == [4000, 4000, 2001]
+
+
+def test_many_empty_members_cost_no_more_than_their_number(calls: list[tuple[int, int]]) -> None:
+    """After each member zlib copies all that it was given beyond it: 50,000 of them make a body of a megabyte."""
+    member = gzip.compress(b"")
+    body = 5000 * member + gzip.compress(QUERY)
+    assert _Unpacker(10_000).unpack(body, is_last=True) == QUERY
+    assert sum(got for got, _ in calls) < 5001 * 4096
 
 
 @pytest.mark.parametrize(
