@@ -15,6 +15,7 @@ from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
 import httpx
 
 from shoal.client.answers import FetchResponse, IndexDescription, ListResponse, SearchResponse
+from shoal.client.bodies import AnswerBody
 from shoal.client.many import CONCURRENCY, Progress, search_many, search_many_async
 from shoal.client.protocol import DIRECT, ClientProtocol, Steps, Wait
 from shoal.errors import InvalidArgument
@@ -63,7 +64,7 @@ class _Base:
         if attempts < 1:
             raise InvalidArgument(f"attempts must be at least 1, not {attempts}", param="attempts")
         api_key = (api_key or os.environ.get("SHOAL_API_KEY", "")).strip()
-        self._headers = {"user-agent": f"shoal/{__version__}"}
+        self._headers = {"user-agent": f"shoal/{__version__}", "accept-encoding": "gzip"}
         if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
             # What httpx says of it would hold the key.
             raise InvalidArgument(
@@ -83,7 +84,7 @@ class Client(_Base):
     Args:
         url, api_key: Of the server; by default SHOAL_URL or http://127.0.0.1:8000, and SHOAL_API_KEY or no key.
         timeout_s: Seconds that a call waits at most, with all its attempts together, for a connection or for the next
-            byte of an answer. An answer that keeps arriving is read to its end.
+            byte of an answer. An answer that keeps arriving is read to its end, or until it has MAX_ANSWER_BYTES (`shoal.client.bodies`).
         attempts: How often a call is sent at most when the server is overloaded, unavailable (429, 503) or out of
             reach.
     """
@@ -183,13 +184,16 @@ class Client(_Base):
                     step = next(steps)
                     continue
                 try:
-                    response = self._http.request(
+                    with self._http.stream(
                         step.method, step.path, content=step.content, headers=step.headers, timeout=step.timeout_s
-                    )
+                    ) as response:
+                        body = AnswerBody(response)
+                        for part in response.iter_bytes():
+                            body.add(part)
                 except httpx.RequestError as failure:
                     step = steps.throw(failure)
                 else:
-                    step = steps.send(response)
+                    step = steps.send(body.whole())
         except StopIteration as end:
             result: T = end.value
             return result
@@ -295,13 +299,16 @@ class AsyncClient(_Base):
                     step = next(steps)
                     continue
                 try:
-                    response = await self._http.request(
+                    async with self._http.stream(
                         step.method, step.path, content=step.content, headers=step.headers, timeout=step.timeout_s
-                    )
+                    ) as response:
+                        body = AnswerBody(response)
+                        async for part in response.aiter_bytes():
+                            body.add(part)
                 except httpx.RequestError as failure:
                     step = steps.throw(failure)
                 else:
-                    step = steps.send(response)
+                    step = steps.send(body.whole())
         except StopIteration as end:
             result: T = end.value
             return result

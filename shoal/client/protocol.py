@@ -161,7 +161,7 @@ class ClientProtocol:
     def _json(self, response: httpx.Response) -> Any:
         try:
             return response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._foreign("it is not JSON") from None
 
     def _read(self, model: type[A], answer: Any) -> A:
@@ -180,7 +180,7 @@ class ClientProtocol:
             body = response.json()
             detail = body["error"]
             code, message, param = str(detail["code"]), str(detail["message"]), detail.get("param")
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             code, param = "", None
             message = f"{self.url} answered {response.status_code} {response.reason_phrase}: {response.text[:200]}"
         kind = _BY_CODE.get(code) or _BY_STATUS.get(response.status_code)
@@ -230,5 +230,5 @@ def _retry_after(header: str | None) -> float | None:
         return float(header)
     try:
         return max(email.utils.parsedate_to_datetime(header).timestamp() - time.time(), 0.0)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

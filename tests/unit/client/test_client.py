@@ -2,16 +2,18 @@
 
 import asyncio
 import email.utils
+import gzip
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 import shoal
+from shoal.client import bodies
 from shoal.errors import (
     Conflict,
     CorruptIndex,
@@ -57,6 +59,29 @@ INDEX = {
     "kind": "flat",
     "models": {},
 }
+
+
+GZIP = {"content-encoding": "gzip"}
+HUGE_DAY = "Mon, 99999999999999999999 Jan 2020 00:00:00 GMT"
+"""No date that a number of days can hold."""
+
+
+class Arriving(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """The body of an answer that arrives part by part; `taken` counts the parts that somebody waited for."""
+
+    def __init__(self, part: bytes, parts: int) -> None:
+        self._part = part
+        self._parts = parts
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for _ in range(self._parts):
+            self.taken += 1
+            yield self._part
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self:
+            yield part
 
 
 class Server:
@@ -255,6 +280,7 @@ def test_a_refusal_becomes_the_error_that_the_server_raised(
         (502, "<html>", ShoalError),
         (400, '{"error": "text"}', InvalidArgument),
         (409, "[]", Conflict),
+        (409, 100_000 * "[", Conflict),
     ],
 )
 def test_a_refusal_by_something_else_names_the_place(
@@ -267,11 +293,49 @@ def test_a_refusal_by_something_else_names_the_place(
     assert caught.value.message.startswith(f"http://127.0.0.1:8000 answered {status}")
 
 
-@pytest.mark.parametrize("body", ["hello", "[]", "{}", '{"id": 1}'])
+@pytest.mark.parametrize("body", ["hello", "[]", "{}", '{"id": 1}', 100_000 * "["])
 def test_an_answer_of_something_else_is_an_error(body: str, server: Server, call: Call) -> None:
     server.answers = [httpx.Response(200, text=body)]
     with pytest.raises(ShoalError, match="not one of a Shoal server"):
         call("search", "fish")
+
+
+@pytest.mark.parametrize("status", [200, 503])
+@pytest.mark.parametrize(("part", "coding"), [(bytes(1000), {}), (gzip.compress(bytes(1000)), GZIP)])
+def test_an_answer_without_end_is_given_up(
+    status: int, part: bytes, coding: dict[str, str], server: Server, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "MAX_ANSWER_BYTES", 999)
+    arriving = Arriving(part, 50)
+    server.answers = [httpx.Response(status, headers=coding, stream=arriving)]
+    with pytest.raises(ShoalError, match="larger than 999 bytes"):
+        call("index")
+    assert arriving.taken == 1
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("coding", ["gzip, gzip", "deflate", "br", "zstd"])
+def test_an_answer_in_another_coding_is_not_unpacked(coding: str, server: Server, call: Call) -> None:
+    """What is packed twice is a million times larger."""
+    arriving = Arriving(gzip.compress(gzip.compress(bytes(10**6))), 1)
+    server.answers = [httpx.Response(200, headers={"content-encoding": coding}, stream=arriving)]
+    with pytest.raises(ShoalError, match="packed with"):
+        call("index")
+    assert arriving.taken == 0
+    assert server.requests[0].headers["accept-encoding"] == "gzip"
+
+
+def test_an_answer_with_gzip_is_read(server: Server, call: Call) -> None:
+    arriving = Arriving(gzip.compress(json.dumps(INDEX).encode()), 1)
+    server.answers = [httpx.Response(200, headers=GZIP, stream=arriving)]
+    assert call("index").version == "v2"
+
+
+@pytest.mark.parametrize("charset", ["hex", "zip", "nonsense"])
+def test_a_refusal_in_an_odd_charset_is_shown(charset: str, server: Server, call: Call) -> None:
+    server.answers = [httpx.Response(404, headers={"content-type": f"text/x; charset={charset}"}, content=b"\xff no")]
+    with pytest.raises(NotFound, match="answered 404"):
+        call("index")
 
 
 @pytest.mark.parametrize(("status", "code"), [(429, "OVERLOADED"), (503, "UNAVAILABLE")])
@@ -293,7 +357,7 @@ def test_retry_after_as_a_date(server: Server, call: Call, monkeypatch: pytest.M
     assert server.waits == [pytest.approx(7.1)]
 
 
-@pytest.mark.parametrize("header", ["soon", "nan", "-3", "", "Fri, 31 Feb"])
+@pytest.mark.parametrize("header", ["soon", "nan", "-3", "", "Fri, 31 Feb", HUGE_DAY])
 def test_an_odd_retry_after_is_ignored(header: str, server: Server, call: Call) -> None:
     server.answers = [refusal(503, "UNAVAILABLE", **{"retry-after": header}), httpx.Response(200, json=INDEX)]
     call("index")
