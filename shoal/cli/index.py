@@ -9,7 +9,7 @@ import typer
 from shoal.cli import tables
 from shoal.cli.errors import FAILURE, guard
 from shoal.cli.options import AsJson
-from shoal.cli.output import console, print_json
+from shoal.cli.output import console, print_json, print_lines
 from shoal.cli.server import connect
 from shoal.client.answers import IndexDescription
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
@@ -68,7 +68,7 @@ def list_(index: Root, as_json: AsJson = False) -> None:
             terminal = console()
             terminal.print(tables.versions(rows, terminal.width))
         else:
-            console().print(f"{storage.place()} holds no published version", markup=False)
+            print_lines(f"{storage.place()} holds no published version")
 
 
 @app.command()
@@ -129,9 +129,9 @@ def verify(index: Root, version: OptionalVersion = None, as_json: AsJson = False
             print_json({"version": name, "whole": not problems, "problems": problems})
         elif problems:
             count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-            console().print(f"version {name} is corrupt, {count}:", *problems, sep="\n  ", markup=False, soft_wrap=True)
+            print_lines(f"version {name} is corrupt, {count}:", *problems)
         else:
-            console().print(f"version {name} is whole", markup=False)
+            print_lines(f"version {name} is whole")
         if problems:
             raise typer.Exit(FAILURE)
 
@@ -149,7 +149,7 @@ def sign(index: Root, version: OptionalVersionToSign = None, as_json: AsJson = F
         if as_json:
             print_json({"signed": signed})
         else:
-            console().print(f"signed {', '.join(signed) or 'nothing'}", markup=False)
+            print_lines(f"signed {', '.join(signed) or 'nothing'}")
 
 
 @app.command()
@@ -173,7 +173,7 @@ def prune(
         if as_json:
             print_json({"removed": removed, "kept": versions.list_versions(storage)})
         else:
-            console().print(f"removed {', '.join(removed) or 'nothing'}", markup=False)
+            print_lines(f"removed {', '.join(removed) or 'nothing'}")
 
 
 def _storage(index: str | None) -> "Storage":
@@ -284,13 +284,11 @@ def _say_current(current: "Current", as_json: bool) -> None:
     if as_json:
         print_json(asdict(current))
         return
-    console().print(f"current version is {current.version}, previous is {current.previous or 'none'}", markup=False)
+    print_lines(f"current version is {current.version}, previous is {current.previous or 'none'}")
 
 
 def _say_served(description: IndexDescription, as_json: bool) -> None:
     if as_json:
         print_json(description.model_dump(mode="json", exclude_unset=True))
         return
-    console().print(
-        f"serving version {description.version}, previous is {description.previous or 'none'}", markup=False
-    )
+    print_lines(f"serving version {description.version}, previous is {description.previous or 'none'}")

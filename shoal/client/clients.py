@@ -84,7 +84,8 @@ class Client(_Base):
     Args:
         url, api_key: Of the server; by default SHOAL_URL or http://127.0.0.1:8000, and SHOAL_API_KEY or no key.
         timeout_s: Seconds that a call waits at most, with all its attempts together, for a connection or for the next
-            byte of an answer. An answer that keeps arriving is read to its end, or until it has MAX_ANSWER_BYTES (`shoal.client.bodies`).
+            byte of an answer. An answer that keeps arriving is read to its end, or until it is too large
+            (`shoal.client.bodies`).
         attempts: How often a call is sent at most when the server is overloaded, unavailable (429, 503) or out of
             reach.
     """

@@ -37,7 +37,8 @@ class RequestLimits:
             self.check_query(query)
             for request in group:
                 self._check_sizes(request)
-        self._check_deadline(max(request.deadline for request in requests))
+        for deadline in {request.deadline for request in requests}:  # the greatest of them and NaN is either
+            self._check_deadline(deadline)
         candidates = sum(request.top_k if request.explain else request.top_n for request in requests)
         vectors = sum(request.top_n for request in requests if request.include_vector)
         check_answer(settings, len(requests), candidates, vectors, explain=any(request.explain for request in requests))
@@ -117,7 +118,7 @@ class RequestLimits:
 
     def _check_deadline(self, deadline: float) -> None:
         most = self._settings.max_timeout_ms
-        if 1000 * (deadline - self._clock()) > most:
+        if not 1000 * (deadline - self._clock()) <= most:  # nor what is no number
             raise InvalidArgument(f"timeout_ms should be at most {most:,}; ask for less time", param="timeout_ms")
 
 

@@ -18,7 +18,7 @@ _MADE = re.compile(r"[0-9]{8}T[0-9]{6,9}-(?P<plan>[0-9a-f]{8})")
 _PLAN_LETTERS = 8
 """Characters of a plan's hash in the name of its version."""
 _MOST_BYTES = 2**16
-"""Bytes of CURRENT, or of a signature, at most: they are read into memory."""
+"""Bytes of CURRENT, a signature or a refusal, at most: they are read into memory."""
 _MOST_MANIFEST_BYTES = 2**28
 """Bytes of a manifest, at most."""
 _MANIFEST = "manifest"
@@ -66,8 +66,8 @@ def read_refusals(storage: Storage) -> dict[str, Refusal]:
     refusals = {}
     for name in storage.list(layout.REFUSALS):
         try:
-            refusal = Refusal(**json.loads(storage.read(f"{layout.REFUSALS}/{name}")))
-        except (NotFound, ValueError, TypeError):
+            refusal = Refusal(**json.loads(storage.read(f"{layout.REFUSALS}/{name}", _MOST_BYTES)))
+        except (CorruptIndex, NotFound, ValueError, TypeError, RecursionError):
             continue
         if isinstance(refusal.reasons, list):
             refusals[name.removesuffix(".json")] = refusal
@@ -99,10 +99,11 @@ def _read_current(storage: Storage) -> tuple[Current, str | None] | None:
         body = json.loads(data)
         signature = body.pop("signature", None)
         current = Current(**body)
-        _check_name(current.version)
+        for name in (current.version, current.previous or current.version):
+            _check_name(name)
         if not isinstance(signature, str | None):
             raise ValueError("its signature is no text")
-    except (ValueError, TypeError, AttributeError, InvalidArgument) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, InvalidArgument) as error:
         raise CorruptIndex(
             f"{storage.place(layout.CURRENT)} cannot be read ({error}); activate a version again"
         ) from error
@@ -155,8 +156,9 @@ def current_manifest(storage: Storage) -> Manifest:
 
 
 def list_versions(storage: Storage) -> list[str]:
-    """Return the published versions, oldest first. A folder without a manifest is an unfinished build, no version."""
-    return [version for version in storage.list(layout.VERSIONS) if storage.exists(layout.manifest(version))]
+    """Return the published versions, oldest first: folders with a manifest, and with a name that a version can have."""
+    names = filter(_NAME.fullmatch, storage.list(layout.VERSIONS))
+    return [version for version in names if storage.exists(layout.manifest(version))]
 
 
 def find_plan(storage: Storage, plan_hash: str) -> str | None:

@@ -7,8 +7,9 @@ Folders without such a file are nobody's business here, whatever their name.
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -61,11 +62,19 @@ def _own(folder: Path) -> int:
     return descriptor
 
 
+def _is_ours(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    """Whether something belongs to this user and is of its kind itself, and no link to such a thing."""
+    status = path.lstat()
+    return status.st_uid == os.geteuid() and is_kind(status.st_mode)
+
+
 @cache
 def sweep(place: str) -> None:
-    """Remove the folders of dead processes, and end what of these still runs, once a process."""
+    """Remove this user's folders of dead processes, and end what of these still runs, once a process."""
     for owner in Path(place).glob(f"{_PREFIX}*/{_OWNER}"):
         try:
+            if not (_is_ours(owner.parent, stat.S_ISDIR) and _is_ours(owner, stat.S_ISREG)):
+                continue  # what another user makes there is neither opened nor believed
             with owner.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 end_group(owner.parent)

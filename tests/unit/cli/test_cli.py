@@ -17,6 +17,7 @@ from shoal import evaluation
 from shoal.cli import application, installation
 from shoal.cli.errors import check_program, guard
 from shoal.cli.main import COMMANDS, main
+from shoal.cli.output import print_json
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound, Overloaded, ShoalError
 from tests.support.command_line import CHECKOUT, run
 
@@ -288,3 +289,11 @@ def test_eval_of_a_server_names_every_extra_that_it_lacks_at_once(
     assert result.exit_code == 2
     assert extras in result.stderr
     assert all(name in result.stderr for name in lacking)
+
+
+def test_json_holds_no_control_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"text": "\x1b \x7f \x9b2J é"})
+    printed = capsys.readouterr().out
+    assert printed.rstrip("\n").isprintable()
+    assert "é" in printed
+    assert json.loads(printed) == {"text": "\x1b \x7f \x9b2J é"}

@@ -204,6 +204,35 @@ def test_verify_of_a_corrupt_version(root: Path) -> None:
     assert parsed(run("verify", "--index", str(root), "--json"))["whole"] is False
 
 
+def test_what_an_index_root_holds_commands_no_terminal(root: Path) -> None:
+    """Names of files and of versions are those of whoever can write there."""
+    folder = root / layout.version_dir(SECOND)
+    (folder / "\x1b[2J.bin").write_bytes(b"")
+    stranger = root / layout.version_dir("\x1b[2J")
+    stranger.mkdir()
+    (stranger / "manifest.json").write_bytes((folder / "manifest.json").read_bytes())
+    results = [run(command, "--index", str(root)) for command in ("verify", "list", "prune")]
+    assert [result.exit_code for result in results] == [1, 0, 0]
+    assert "is not in the manifest" in results[0].stdout
+    assert not [result.stdout for result in results if "\x1b" in result.output]
+
+
+def test_what_a_server_says_commands_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    described = {"version": "\x1b[2J", "previous": "\x9b2J", "passages": 1, "shards": 1, "dim": 8, "metric": "cosine"}
+    answer = httpx.Response(200, json={**described, "kind": "flat", "models": {}})
+
+    def connect(url: str, **options: Any) -> client.Client:
+        return client.Client(url, transport=httpx.MockTransport(lambda request: answer), **options)
+
+    monkeypatch.setattr(shoal.cli.server, "Client", connect)
+    for command in (["activate", SECOND], ["rollback"]):
+        result = run(*command, "--url", "http://127.0.0.1:1")
+        assert result.exit_code == 0
+        assert "serving version" in result.stdout
+        assert "\x1b" not in result.output
+        assert "\x9b" not in result.output
+
+
 def test_activate_and_rollback(root: Path) -> None:
     result = run("activate", THIRD, "--index", str(root))
     assert result.stdout == f"current version is {THIRD}, previous is {SECOND}\n"

@@ -1,4 +1,7 @@
-"""The blocking and the asynchronous client go through the same tests, over httpx.MockTransport."""
+"""The blocking and the asynchronous client go through the same tests, over httpx.MockTransport.
+
+Long because every test asks the one fake server, with a fake clock.
+"""
 
 import asyncio
 import email.utils

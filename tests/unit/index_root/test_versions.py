@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
@@ -117,9 +118,19 @@ def test_a_renamed_version_is_not_believed(storage: Storage) -> None:
         versions.read_manifest(storage, "v2")
 
 
+OF_NO_NAME = json.dumps({"version": "v1", "previous": "\x1b[2J", "activated_at": ""}).encode()
+"""A CURRENT whose previous version has a name that none can have."""
+
+
 def test_a_broken_current_is_reported_and_mended_by_activating(storage: Storage) -> None:
     publish(storage, "v1")
-    for data in (b"", b"[]", b'{"version": 3}', b'{"version": "../x", "previous": null, "activated_at": ""}'):
+    for data in (
+        b"",
+        b"[]",
+        b'{"version": 3}',
+        b'{"version": "../x", "previous": null, "activated_at": ""}',
+        OF_NO_NAME,
+    ):
         storage.write(layout.CURRENT, data)
         with pytest.raises(CorruptIndex, match="activate a version again"):
             versions.read_current(storage)
@@ -380,6 +391,8 @@ def test_what_would_fill_the_memory_is_not_read(storage: Storage, monkeypatch: p
     monkeypatch.setattr(versions, "_MOST_MANIFEST_BYTES", len(storage.read(layout.manifest("v1"))) - 1)
     with pytest.raises(CorruptIndex, match=f"{layout.manifest('v1')} has more than"):
         versions.current_manifest(storage)
+    versions.refuse(storage, "v1", [2**16 * "x"])
+    assert versions.read_refusals(storage) == {}
     storage.write(layout.CURRENT, b" " * 2**16 + storage.read(layout.CURRENT))
     with pytest.raises(CorruptIndex, match="CURRENT has more than 65536 bytes"):
         versions.read_current(storage)

@@ -1,5 +1,6 @@
 """Temporary folders: gone at the end, and swept when their process was killed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,31 @@ def test_folders_that_are_in_use_or_not_ours_stay(tmp_path: Path) -> None:
             assert first.is_dir()
             assert second.is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ["shoal-index"]
+
+
+@pytest.mark.parametrize("what", ["folder", "owner"])
+def test_what_another_user_left_is_not_touched(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner file may be a pipe, or a link to a file that somebody locks."""
+    folder = tmp_path / "shoal-theirs"
+    folder.mkdir()
+    (folder / ".owner").touch()
+    theirs = {"folder": folder, "owner": folder / ".owner"}[what]
+    status = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        real = status(path)
+        return os.stat_result((*real[:4], real.st_uid + 1, *real[5:])) if path == theirs else real
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    sweep(str(tmp_path))
+    assert (folder / ".owner").exists()
+
+
+def test_a_link_to_a_folder_or_an_owner_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / ".owner").touch()
+    (tmp_path / "shoal-link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "shoal-ours").mkdir()
+    (tmp_path / "shoal-ours" / ".owner").symlink_to(tmp_path / "elsewhere" / ".owner")
+    sweep(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "shoal-link", "shoal-ours"]

@@ -1,0 +1,30 @@
+"""What an engine refuses of the time that a request may take; its other limits: tests/contract/test_engine.py."""
+
+import math
+
+import pytest
+
+from shoal.engine.limits import RequestLimits
+from shoal.errors import InvalidArgument
+from shoal.records import SearchRequest
+from shoal.settings import ServeSettings
+
+
+@pytest.mark.parametrize("deadline", [math.nan, math.inf, 31.0])
+def test_a_deadline_beyond_the_longest_or_that_is_no_number_is_refused(deadline: float) -> None:
+    """A dialect makes it out of what a client sends; nothing waits until NaN, and a comparison with it is false."""
+    limits = RequestLimits(ServeSettings(index="index", max_timeout_ms=30_000), clock=lambda: 0.0)
+    limits.check_list("", 1, 30.0)
+    limits.check_list("", 1, -1.0)  # past: whoever waits for it is told so
+    with pytest.raises(InvalidArgument, match="timeout_ms"):
+        limits.check_list("", 1, deadline)
+
+
+def test_each_of_several_deadlines_is_checked() -> None:
+    limits = RequestLimits(ServeSettings(index="index", max_timeout_ms=30_000), clock=lambda: 0.0)
+    requests = [
+        SearchRequest(query="fish", top_k=10, top_n=5, rerank=False, deadline=deadline) for deadline in (1.0, math.nan)
+    ]
+    for order in (requests, requests[::-1]):
+        with pytest.raises(InvalidArgument, match="timeout_ms"):
+            limits.check_search(order)
