@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from serve.telemetry import NullMeter, Telemetry
 from serve.web.access import KeyRing, charge, overloaded_error
 from serve.web.api import create_api
+from serve.web.connections import bounded_connection
 from serve.web.origins import LOOPBACK_NAMES
 from shoal.engine.description import IndexDescription
 from shoal.engine.engine import LocalEngine
@@ -105,6 +106,7 @@ class LocalServer(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
+                http=bounded_connection(settings.body_timeout_s),
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -11,9 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from serve import local
-from serve.local import RAY_ONLY, JsonLines, LocalIngress, check_local, local_api, serve_locally
+from serve.local import RAY_ONLY, JsonLines, LocalIngress, LocalServer, check_local, local_api, serve_locally
 from shoal.engine.engine import LocalEngine
 from shoal.errors import InvalidArgument, NotFound, Overloaded
 from shoal.records import SearchAnswer, SearchRequest
@@ -131,3 +132,10 @@ def test_a_line_of_json_tells_what_failed() -> None:
     line = json.loads(JsonLines().format(record))
     assert line["message"] == "it failed: why"
     assert "ValueError: no" in line["exc_text"]
+
+
+def test_connections_are_bounded(root: Path) -> None:
+    server = LocalServer(FastAPI(), run_settings(root, body_timeout_s=3), lambda: None)
+    server.config.load()
+    connection: Any = server.config.http_protocol_class
+    assert connection.head_timeout_s == 3  # tests/unit/serve/web/test_connections.py says what that does

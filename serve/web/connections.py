@@ -1,0 +1,97 @@
+"""Connections of a server without a proxy before it: heads of requests end, in size and in time, and answers are taken.
+
+uvicorn alone reads a head however long it gets, before any key is looked at, and waits for ever for one to begin and
+for whoever does not read an answer.
+"""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD_BYTES = 65_536
+"""Bytes of the head of a request after which no more is read; HAProxy takes 16 KiB."""
+UNREAD_S = 60.0
+"""Seconds in which a client must take something of its answer."""
+
+
+def bounded_connection(head_timeout_s: float) -> type[HttpToolsProtocol]:
+    """Make the class of connections, for `http` of a `uvicorn.Config`.
+
+    Args:
+        head_timeout_s: seconds within which the head of a request must be there, after a connection was made or an
+            answer given.
+    """
+    return type("BoundedConnection", (_Connection,), {"head_timeout_s": head_timeout_s})
+
+
+class _Connection(HttpToolsProtocol):
+    head_timeout_s: float
+    _awaits_head = True
+    _heads = 0
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # so that `pause_writing` tells of all that is not taken
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel(self._head_timer, self._unread_timer)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        heads, awaited = self._heads, self._awaits_head
+        super().data_received(data)
+        if not (awaited and self._awaits_head and self._heads == heads):  # a head has ended here, or a body
+            self._head_bytes = 0
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too large.")
+
+    def on_headers_complete(self) -> None:
+        self._awaits_head = False
+        self._heads += 1
+        self._cancel(self._head_timer)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._awaits_head = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():  # and no other request waits
+            self._await_head()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reader(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        self._cancel(self._unread_timer)
+        super().resume_writing()
+
+    def _await_head(self) -> None:
+        self._cancel(self._head_timer)
+        self._head_timer = self.loop.call_later(self.head_timeout_s, self.transport.close)
+
+    def _await_reader(self, unread: int) -> None:
+        self._cancel(self._unread_timer)
+        self._unread_timer = self.loop.call_later(UNREAD_S, self._check_reader, unread)
+
+    def _check_reader(self, before: int) -> None:
+        unread = self.transport.get_write_buffer_size()
+        if unread >= before:
+            self.transport.abort()
+        else:
+            self._await_reader(unread)
+
+    @staticmethod
+    def _cancel(*timers: asyncio.TimerHandle | None) -> None:
+        for timer in timers:
+            if timer is not None:
+                timer.cancel()
