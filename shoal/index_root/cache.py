@@ -40,7 +40,8 @@ class ShardCache:
         """
         local = self._folder / sha256
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            # Not for other users of the machine, who may not have the credentials that the root asks for.
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = None
             while descriptor is None:
                 descriptor = self._present(local, sha256, size)
@@ -83,7 +84,7 @@ class ShardCache:
         with exclusive(local.with_name(local.name + _LOCK)):
             if local.exists():
                 return None
-            descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             with _closing_on_error(descriptor):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if is_at(descriptor, part):

@@ -11,7 +11,7 @@ from pathlib import Path
 def exclusive(path: Path) -> Iterator[None]:
     """Hold a lock file; it is removed at the end, so that a folder of a thousand files has no thousand locks."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if is_at(descriptor, path):
             break

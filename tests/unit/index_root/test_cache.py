@@ -1,10 +1,11 @@
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from shoal.errors import CorruptIndex, InvalidArgument
+from shoal.errors import CorruptIndex, InvalidArgument, Unavailable
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.storage import Storage
 
@@ -44,6 +45,32 @@ def source(tmp_path: Path) -> Source:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def usual_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("usual_umask")
+def test_nobody_else_can_read_what_was_fetched_with_credentials(source: Source, folder: Path) -> None:
+    path = ShardCache(folder / "shards", 1000).path(*source.file("a"))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_nothing_is_written_through_a_link(source: Source, folder: Path) -> None:
+    """In a folder that others can write, the names of the next files can be guessed."""
+    file = source.file("a")
+    victim = folder.parent / "victim"
+    victim.write_bytes(b"mine")
+    folder.mkdir()
+    (folder / f"{file[2]}.part").symlink_to(victim)
+    with pytest.raises(Unavailable, match="cannot be used"):
+        ShardCache(folder, 1000).path(*file)
+    assert victim.read_bytes() == b"mine"
 
 
 def test_a_file_is_downloaded_once_and_named_by_its_content(source: Source, folder: Path) -> None:
