@@ -10,7 +10,9 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 65_536
-"""Bytes of the head of a request after which no more is read; HAProxy takes 16 KiB."""
+"""Bytes of the head of a request, or beside its body, after which no more is read; HAProxy takes 16 KiB."""
+CHUNK_FRAME = 9
+"""Bytes that one byte of a body in chunks may take, with its frame; six are enough."""
 UNREAD_S = 60.0
 """Seconds in which a client must take something of its answer."""
 
@@ -27,9 +29,7 @@ def bounded_connection(head_timeout_s: float) -> type[HttpToolsProtocol]:
 
 class _Connection(HttpToolsProtocol):
     head_timeout_s: float
-    _awaits_head = True
-    _heads = 0
-    _head_bytes = 0
+    _beside_bodies = 0
     _head_timer: asyncio.TimerHandle | None = None
     _unread_timer: asyncio.TimerHandle | None = None
 
@@ -43,23 +43,22 @@ class _Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        heads, awaited = self._heads, self._awaits_head
+        self._beside_bodies += len(data)
         super().data_received(data)
-        if not (awaited and self._awaits_head and self._heads == heads):  # a head has ended here, or a body
-            self._head_bytes = 0
-            return
-        self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("The head of the request is too large.")
+        if self._beside_bodies > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request, or what is sent beside its body, is too large.")
 
     def on_headers_complete(self) -> None:
-        self._awaits_head = False
-        self._heads += 1
+        self._beside_bodies = 0
         self._cancel(self._head_timer)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._beside_bodies = max(0, self._beside_bodies - CHUNK_FRAME * len(body))
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
-        self._awaits_head = True
+        self._beside_bodies = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
@@ -11,6 +12,7 @@ from shoal.testing.fakes import virtual_time
 
 HEAD_S = 10.0
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n"
 
 
@@ -136,6 +138,29 @@ async def test_a_body_is_no_head_and_has_more_time() -> None:
     assert transport.closed is None
     assert transport.written.count(b"\r\n\r\n200000") == 3
     assert transport.written.count(b"\r\n\r\n0") == 2
+
+
+@virtual_time
+@pytest.mark.parametrize("part", [b"x-name: %s\r\n" % (b"a" * 1000), b"a" * 1000, b"1;%s\r\na\r\n" % (b"e" * 1000)])
+async def test_what_is_sent_beside_a_body_is_bounded(part: bytes) -> None:
+    """Fields after a body in chunks are kept like those of a head; extensions of a chunk are nobody's."""
+    connection, transport = connect()
+    connection.data_received(CHUNKED + (b"" if part.startswith(b"1") else b"0\r\nx:"))
+    for _ in range(2 * MAX_HEAD_BYTES // len(part)):
+        connection.data_received(part)
+    assert transport.closed == "closed"
+
+
+@virtual_time
+async def test_a_body_in_small_chunks_is_read() -> None:
+    connection, transport = connect()
+    connection.data_received(CHUNKED)
+    for _ in range(100):
+        connection.data_received(1000 * b"1\r\na\r\n")
+    connection.data_received(b"0\r\nx-checksum: 1\r\n\r\n")
+    await asyncio.sleep(0.1)
+    assert transport.closed is None
+    assert transport.written.endswith(b"\r\n\r\n100000")
 
 
 @virtual_time
