@@ -99,7 +99,7 @@ class Summary:
     files_left_out: dict[str, int] = field(default_factory=dict)
     """Files of the source that are no input, by what they are."""
     full: int = 0
-    """Passages that are as long as the encoder reads, or longer."""
+    """Passages that were embedded and are as long as the encoder reads, or longer."""
     remarks: list[str] = field(default_factory=list)
     """What else whoever builds should know, each a sentence."""
     losses: Losses | None = None

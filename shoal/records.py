@@ -21,6 +21,11 @@ Rerank = bool | Literal["late"]
 """What orders the candidates: nothing more, the server's reranker, or the token vectors that the shards hold."""
 
 
+def content_of(title: str | None, text: str) -> str:
+    """What encoders and rerankers read of a passage: the title, if there is one, before the text, if there is one."""
+    return f"{title} {text}" if title and text else title or text
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """What is indexed. `metadata` values are strings, numbers, booleans or lists of strings.
@@ -36,8 +41,8 @@ class Passage:
 
     @property
     def content(self) -> str:
-        """What encoders and rerankers read: the title, if there is one, before the text, if there is one."""
-        return f"{self.title} {self.text}" if self.title and self.text else self.title or self.text
+        """What encoders and rerankers read."""
+        return content_of(self.title, self.text)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What dataclasses generate looks its fields up for every passage, which takes longer than the passage.

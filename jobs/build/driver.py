@@ -22,7 +22,7 @@ from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout, versions
 from shoal.index_root.manifest import Manifest, VectorIndexInfo
 from shoal.index_root.storage import Storage
-from shoal.indexing.base import choose_base, open_base
+from shoal.indexing.base import choose_base, damaged, open_base
 from shoal.indexing.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
 from shoal.indexing.lexical import describe_lexical
 from shoal.indexing.losses import BuildReport, read_report
@@ -236,10 +236,7 @@ class Builder:
                 problems += found
                 stage.advance()
         if problems:
-            raise CorruptIndex(
-                f"vectors cannot be copied from {plan.base}: {problems[0]}; restore it, or embed every passage with "
-                "--reembed"
-            )
+            raise damaged(base.version, problems)
 
     def _index(self, plan: Plan, tally: Tally) -> tuple[list[ShardCommit], VectorIndexInfo]:
         """Train if the kind needs it, index every shard, and tune the search over all of them."""

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal.evaluation.dataset import Judgements
-from shoal.index_root import layout
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
+from shoal.shard.stored_rows import id_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,8 @@ def absent_passages(storage: Storage, manifest: Manifest, judgements: Judgements
     for entry in manifest.shards:
         if not wanted:
             break
-        path = f"{layout.shard_dir(manifest.version, entry.shard)}/{layout.PASSAGES}"
-        with storage.open_input(path) as source, storage.errors(path):
-            # The first column is the id.
-            reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=[0]))
-            for number in range(reader.num_record_batches):
-                wanted -= _held(reader.get_batch(number).column(0), wanted)
+        for ids in id_columns(storage, manifest.version, entry.shard):
+            wanted -= _held(ids, wanted)
     return Absent(sorted(wanted), len(relevant))
 
 

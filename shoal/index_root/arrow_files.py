@@ -4,6 +4,7 @@ Arrow takes lengths and offsets on trust: a file with others would have it read 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,6 +27,20 @@ def open_batches(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptIndex(f"{path} is not an Arrow file ({error}); restore it or activate another version") from error
     raise CorruptIndex(f"{path} does not have the columns {', '.join(schema.names)}; build the index again")
+
+
+@contextmanager
+def damage_of(place: str) -> Iterator[None]:
+    """Turn what Arrow says of the content of a file into CorruptIndex, which names its place.
+
+    A disk or a network that fails stays what it is.
+    """
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise CorruptIndex(
+            f"{place} is not an Arrow file that a build writes ({error}); restore it or activate another version"
+        ) from error
 
 
 def checked(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -5,7 +5,7 @@ record is looked up by its id; whether a copy will do is decided by the text its
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -64,7 +64,8 @@ class Base:
     """
 
     def __init__(self, storage: Storage, version: str, stores_tokens: bool) -> None:
-        self._version = version
+        self._storage = storage
+        self.version = version
         self._stores_tokens = stores_tokens
         try:
             self._manifest = versions.read_manifest(storage, version)
@@ -83,10 +84,13 @@ class Base:
         return len(self._shards)
 
     def codec(self) -> Codec:
-        """What its token vectors were reduced with."""
+        """What its token vectors were reduced with. Raises CorruptIndex for a file that is not as it was published."""
         late = self._manifest.late
         if late is None:
-            raise ValueError(f"{self._version} stores no token vectors")
+            raise ValueError(f"{self.version} stores no token vectors")
+        # What is taken over from a damaged file stays, also when that is restored.
+        if problems := _file_problems(self._storage, self._manifest, 0, {layout.LATE_PROJECTION}):
+            raise damaged(self.version, problems)
         return Codec.from_projection(self._shards[0].projection(), late.bits)
 
     def look_up(self, documents: Digests, passages: Sequence[Passage]) -> Copies:
@@ -146,7 +150,7 @@ class Base:
 
     def _gone(self) -> Conflict:
         return Conflict(
-            f"version {self._version}, whose vectors this build copies, was removed meanwhile; run the same command "
+            f"version {self.version}, whose vectors this build copies, was removed meanwhile; run the same command "
             "again: it goes by the version that is current now"
         )
 
@@ -217,16 +221,23 @@ def check_shard(plan: Plan, shard: int, storage: Storage) -> list[str]:
     except NotFound as error:
         return [error.message]
     names = {layout.PASSAGES, layout.DOCUMENTS, layout.ORDER, layout.EXACT}
-    entry = manifest.shards[shard]
-    copied = {file.path.partition("/")[2]: file for file in entry.files}
-    if layout.EXACT not in copied:
+    if not any(file.path.endswith(f"/{layout.EXACT}") for file in manifest.shards[shard].files):
         names.add(layout.VECTORS)
     if plan.stores_tokens:
         names |= {layout.LATE_PROJECTION, layout.LATE_OFFSETS, layout.LATE_CODES}
-    folder = layout.version_dir(plan.base)
-    problems = (
-        versions.file_problem(storage, f"{folder}/{copied[name].path}", copied[name])
-        for name in copied
-        if name in names
+    return _file_problems(storage, manifest, shard, names)
+
+
+def damaged(version: str, problems: Sequence[str]) -> CorruptIndex:
+    """What is said of a base with problems."""
+    return CorruptIndex(
+        f"vectors cannot be copied from {version}: {problems[0]}; restore it, or embed every passage with --reembed"
     )
+
+
+def _file_problems(storage: Storage, manifest: Manifest, shard: int, names: Container[str]) -> list[str]:
+    """Compare files of one shard with their checksums; return the problems. names: without the folder."""
+    folder = layout.version_dir(manifest.version)
+    files = (file for file in manifest.shards[shard].files if file.path.partition("/")[2] in names)
+    problems = (versions.file_problem(storage, f"{folder}/{file.path}", file) for file in files)
     return [problem for problem in problems if problem]

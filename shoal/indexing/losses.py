@@ -49,7 +49,9 @@ class BuildReport(Record):
     files_left_out: dict[str, int] = Field(default_factory=dict)
     """Files of the source that are no input, by what they are: mostly an extension such as `.pdf`."""
     full: int = 0
-    """Passages that are as long as the encoder reads, or longer."""
+    """Passages that were embedded and are as long as the encoder reads, or longer."""
+    full_copied: int = 0
+    """At most so many of the passages whose vectors were copied, by what the version said that these come from."""
     remarks: list[str] = Field(default_factory=list)
     """What else whoever builds should know, each a sentence, such as fields that filters can do less with."""
 

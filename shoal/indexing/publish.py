@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from shoal.errors import InvalidArgument
-from shoal.index_root import layout
+from shoal.errors import CorruptIndex, InvalidArgument, NotFound
+from shoal.index_root import layout, versions
 from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, LexicalInfo, Manifest, VectorIndexInfo
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import Duplicate, ShardCommit, Tally, read_unit_commit
-from shoal.indexing.losses import BuildReport, LossCounter, count_left_out, location_of, unreadable_share
+from shoal.indexing.losses import BuildReport, LossCounter, count_left_out, location_of, read_report, unreadable_share
 from shoal.indexing.plan import Plan
 from shoal.indexing.tokens import describe_tokens
 from shoal.metadata import FieldType, declared_types
@@ -63,6 +63,7 @@ def write_reports(plan: Plan, tally: Tally, storage: Storage) -> list[FileEntry]
     """
     losses = LossCounter()
     rejected = write_rejected(plan, tally, storage, losses)
+    full_copied = _full_copied(plan, tally, storage)
     report = BuildReport(
         lost=losses.by_frequency(),
         unreadable=unreadable_share(plan),
@@ -70,7 +71,8 @@ def write_reports(plan: Plan, tally: Tally, storage: Storage) -> list[FileEntry]
         files_left_out=plan.left_out,
         documents=tally.documents,
         full=tally.full,
-        remarks=[*plan.remarks, *length_remarks(plan, tally), *field_remarks(plan, tally)],
+        full_copied=full_copied,
+        remarks=[*plan.remarks, *length_remarks(plan, tally, full_copied), *field_remarks(plan, tally)],
     )
     path = layout.report(plan.version)
     storage.write(path, report.model_dump_json(indent=1).encode() + b"\n")
@@ -118,16 +120,36 @@ def field_remarks(plan: Plan, tally: Tally) -> list[str]:
     return [f"metadata field {remark}" for remark in remarks]
 
 
-def length_remarks(plan: Plan, tally: Tally) -> list[str]:
-    """How many passages are longer than the encoder reads, and what to do about it; nothing where none is."""
-    if not tally.full:
+def _full_copied(plan: Plan, tally: Tally, storage: Storage) -> int:
+    """Most of the copied vectors that are of passages as long as the encoder reads; nobody has looked at which."""
+    if plan.base is None:
+        return 0
+    try:
+        base = read_report(storage, versions.read_manifest(storage, plan.base))
+    except (NotFound, CorruptIndex):  # nothing but a remark depends on it
+        return 0
+    return min(base.full + base.full_copied, int(tally.reused.sum()))
+
+
+def length_remarks(plan: Plan, tally: Tally, copied: int = 0) -> list[str]:
+    """How many passages are longer than the encoder reads, and what to do about it; nothing where none is.
+
+    copied: at most so many of those whose vectors were copied.
+    """
+    if not tally.full and not copied:
         return []
     # A token of English is some four characters; the title and the special tokens need room too.
     fitting = max(50, plan.encoder.max_length * 7 // 2 // 50 * 50)
     smaller = "a smaller --chunk-characters" if plan.source.chunk_characters else f"--chunk-characters {fitting}"
-    passages, length = int(tally.passages.sum()), plan.encoder.max_length
+    passages, reused = int(tally.passages.sum()), int(tally.reused.sum())
+    which = f"{tally.full:,} of {passages:,} passages"
+    if reused:
+        which = (
+            f"{tally.full:,} of {passages - reused:,} passages that were embedded, and up to {copied:,} of {reused:,} "
+            "whose vectors were copied,"
+        )
     return [
-        f"{tally.full:,} of {passages:,} passages are as long as the {length:,} tokens that the encoder reads, or "
+        f"{which} are as long as the {plan.encoder.max_length:,} tokens that the encoder reads, or "
         f"longer, and what stands behind these is not in their vectors; {smaller} cuts texts into passages that are "
         "read whole"
     ]

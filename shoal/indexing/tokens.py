@@ -57,7 +57,7 @@ def train_codec(plan: Plan, encoder: PassageEncoder, storage: Storage) -> None:
 def inherit_codec(plan: Plan, storage: Storage) -> None:
     """Take over how the base has reduced its token vectors, once: codes that are copied are read with it.
 
-    Raises Conflict when the base is gone.
+    Raises Conflict when the base is gone, CorruptIndex when it is damaged.
     """
     base = open_base(plan, storage)
     if base is not None and not storage.exists(layout.codec(plan.hash)):

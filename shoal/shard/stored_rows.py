@@ -1,7 +1,7 @@
 """Rows of one shard of a published version, read where they lie, local or remote: nothing is opened for searching."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,11 +11,12 @@ from numpy.lib import format as npy
 
 from shoal.errors import CorruptIndex
 from shoal.index_root import layout
+from shoal.index_root.arrow_files import checked, damage_of
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.indexes import ShardIndex, index_kind, precision
 from shoal.late.codec import Codes, code_width
-from shoal.records import FloatArray, RowArray
+from shoal.records import FloatArray, RowArray, content_of
 from shoal.settings import IndexSettings
 from shoal.shard.documents import Documents, document_digests
 from shoal.shard.writer import BATCH_ROWS
@@ -51,6 +52,7 @@ class StoredRows:
         self._texts: pa.ipc.RecordBatchFileReader | None = None
         self._keep_batch = keep_batch
         self._batch: tuple[int, pa.RecordBatch] | None = None
+        self._checked: set[int] = set()
         self._documents: Documents | None = None
         self._vectors: Callable[[RowArray], FloatArray] | None = None
         self._codes_at = 0
@@ -76,7 +78,9 @@ class StoredRows:
                 names = layout.DOCUMENTS, layout.ORDER
                 self._documents = self._with_local(names, lambda paths: Documents.open(paths[0], paths[1], self.count))
             else:
-                self._documents = Documents.of_rows(document_digests(self._all_ids()))
+                columns = id_columns(self._storage, self._manifest.version, self._entry.shard)
+                ids = (identity for column in columns for identity in column.to_pylist())
+                self._documents = Documents.of_rows(document_digests(ids))
         return self._documents
 
     def passages(self, rows: RowArray) -> tuple[list[str], list[str]]:
@@ -88,7 +92,7 @@ class StoredRows:
             found = self._text_batch(number).take(pa.array(inside))
             ids += found.column(0).to_pylist()
             texts, titles = found.column(1).to_pylist(), found.column(2).to_pylist()
-            contents += [f"{title} {text}" if title else text for text, title in zip(texts, titles, strict=True)]
+            contents += map(content_of, titles, texts)
         return ids, contents
 
     def vectors(self, rows: RowArray) -> FloatArray:
@@ -184,23 +188,18 @@ class StoredRows:
     def _text_batch(self, number: int) -> pa.RecordBatch:
         if self._batch is not None and self._batch[0] == number:
             return self._batch[1]
-        with self._storage.errors(f"{self._folder}/{layout.PASSAGES}"):
+        path = f"{self._folder}/{layout.PASSAGES}"
+        with self._storage.errors(path), damage_of(self._storage.place(path)):
             if self._texts is None:
                 options = pa.ipc.IpcReadOptions(included_fields=[0, 1, 2])
                 self._texts = pa.ipc.open_file(self._source(layout.PASSAGES), options=options)
             batch = self._texts.get_batch(number)
+            if number not in self._checked:  # which reads all of it
+                checked(batch)
+                self._checked.add(number)
         if self._keep_batch:
             self._batch = number, batch
         return batch
-
-    def _all_ids(self) -> list[str]:
-        path = f"{self._folder}/{layout.PASSAGES}"
-        ids: list[str] = []
-        with self._storage.errors(path), self._storage.open_input(path) as source:
-            reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=[0]))
-            for number in range(reader.num_record_batches):
-                ids += reader.get_batch(number).column(0).to_pylist()
-        return ids
 
     def _source(self, name: str) -> pa.NativeFile:
         """An open file of the shard, for reading at any place."""
@@ -225,3 +224,16 @@ class StoredRows:
                     for chunk in self._storage.chunks(f"{self._folder}/{name}"):
                         file.write(chunk)
             return use([folder / name for name in names])
+
+
+def id_columns(storage: Storage, version: str, shard: int) -> Iterator[pa.StringArray]:
+    """Yield the ids of one shard of a published version, a batch of rows at a time, in their order.
+
+    Raises Unavailable when the root cannot be reached, CorruptIndex for a file that no build writes.
+    """
+    path = f"{layout.shard_dir(version, shard)}/{layout.PASSAGES}"
+    with storage.errors(path), damage_of(storage.place(path)), storage.open_input(path) as source:
+        # The first column is the id.
+        reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=[0]))
+        for number in range(reader.num_record_batches):
+            yield checked(reader.get_batch(number)).column(0)

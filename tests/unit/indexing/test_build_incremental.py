@@ -12,14 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.errors import Conflict
+from shoal.errors import Conflict, CorruptIndex
+from shoal.evaluation.absent import absent_passages
 from shoal.index_root import layout, versions
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.indexing.base import check_shard
+from shoal.indexing.losses import BuildReport, read_report
 from shoal.indexing.plan import Plan
 from shoal.indexing.publish import reuse_of
-from shoal.indexing.tokens import read_codec
+from shoal.indexing.tokens import inherit_codec, read_codec
 from shoal.late.writer import FILES as LATE_FILES
 from shoal.shard.stored_rows import StoredRows
 from tests.support.building import DIM, Refusing, jsonl, passages_of, records
@@ -270,6 +272,72 @@ def test_damage_of_the_base_is_found_before_it_is_copied(tmp_path: Path) -> None
         assert [file.path in problem for problem in problems] == [True] * (file.path.partition("/")[2] in read)
         assert check_shard(build.plan, 0, build.storage) == []
         build.storage.write(path, whole)
+
+
+def test_a_damaged_reduction_of_token_vectors_is_not_taken_over(tmp_path: Path) -> None:
+    """It would have stayed in staging: codes of a base that was restored would have been read with it."""
+    first, _ = publish(Build(tmp_path / "index", jsonl(tmp_path / "old.jsonl", records(60)), **STORED))
+    build = Build(tmp_path / "index", jsonl(tmp_path / "new.jsonl", changed(60)), **STORED)
+    build.storage.write(layout.plan(build.plan.hash), build.plan.to_bytes())
+    path = f"{layout.shard_dir(first.version, 0)}/{layout.LATE_PROJECTION}"
+    whole = build.storage.read(path)
+    for damaged in (bytes([whole[0] ^ 1]) + whole[1:], whole[:-1] + bytes([whole[-1] ^ 64])):
+        build.storage.write(path, damaged)
+        with pytest.raises(CorruptIndex, match=f"{layout.LATE_PROJECTION} does not match .*--reembed"):
+            inherit_codec(build.plan, build.storage)
+        assert not build.storage.exists(layout.codec(build.plan.hash))
+    build.storage.write(path, whole)
+    inherit_codec(build.plan, build.storage)
+    assert (
+        read_codec(build.plan, build.storage).axes == StoredRows(build.storage, first, 0).projection()[:, :-2]
+    ).all()
+
+
+def test_a_passage_of_a_title_alone_is_copied(tmp_path: Path) -> None:
+    lines = [
+        {"id": "title", "title": "Only a title", "text": ""},
+        {"id": "both", "title": "Fish", "text": "They swim."},
+    ]
+    publish(Build(tmp_path / "index", jsonl(tmp_path / "old.jsonl", lines)))
+    more = [*lines, {"id": "new", "title": "Another title", "text": ""}]
+    _, encoded = publish(Build(tmp_path / "index", jsonl(tmp_path / "new.jsonl", more)))
+    assert encoded == ["Another title"]
+
+
+def test_texts_of_a_base_are_read_as_if_a_stranger_had_written_them(tmp_path: Path) -> None:
+    """Lengths that lead out of the file, with a checksum that fits, ended the process."""
+    first, _ = publish(Build(tmp_path / "index", jsonl(tmp_path / "old.jsonl", records(60)), shards=1))
+    storage = Storage(str(tmp_path / "index"))
+    path = f"{layout.shard_dir(first.version, 0)}/{layout.PASSAGES}"
+    data = storage.read(path)
+    ends = np.cumsum([0, *(len(one["id"]) for one in records(60))]).astype(np.int32).tobytes()
+    assert data.count(ends) == 1
+    storage.write(path, data.replace(ends, ends[:4] + np.int32(2**30).tobytes() + ends[8:]))
+    rows = StoredRows(storage, first, 0)
+    with pytest.raises(CorruptIndex, match="passages"):
+        rows.passages(np.arange(60))
+    entry = first.shards[0].model_copy(update={"files": []})  # as of a version without look-up files
+    with pytest.raises(CorruptIndex, match="passages"):
+        _ = StoredRows(storage, first.model_copy(update={"shards": [entry]}), 0).documents
+    with pytest.raises(CorruptIndex, match="passages"):
+        absent_passages(storage, first, {"query": {"p59": 1, "gone": 1}})
+
+
+def test_passages_that_are_longer_than_the_encoder_reads_are_told_of_copies_too(tmp_path: Path) -> None:
+    lines = [{"id": str(n), "text": "word " * words} for n, words in enumerate((3, 20, 21, 500))]
+
+    def report_of(name: str, lines: list[dict[str, Any]]) -> BuildReport:
+        build = Build(tmp_path / "index", jsonl(tmp_path / f"{name}.jsonl", lines), max_length=20).embed()
+        version = build.publish()
+        versions.activate(build.storage, version)
+        return read_report(build.storage, versions.read_manifest(build.storage, version))
+
+    assert (report_of("one", lines).full, report_of("two", [*lines, {"id": "n", "text": "new"}]).full) == (3, 0)
+    report = report_of("three", [*lines[:3], {"id": "n", "text": "new"}, {"id": "l", "text": "long " * 30}])
+    assert (report.full, report.full_copied) == (1, 3)
+    (remark,) = report.remarks
+    assert remark.startswith("1 of 1 passages that were embedded, and up to 3 of 4 whose vectors were copied, are as")
+    assert report_of("four", [lines[0], lines[1]]).full_copied == 2
 
 
 def test_a_unit_that_is_embedded_already_is_left_alone(tmp_path: Path) -> None:
