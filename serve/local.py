@@ -68,19 +68,24 @@ async def _serve(settings: RunSettings, say_ready: Callable[[], None]) -> None:
     served = settings.part(ServeSettings)
     engine = LocalEngine(served)
     server = LocalServer(local_api(engine, settings), settings, say_ready)
-    opening = asyncio.ensure_future(engine.open())
+
+    async def open_and_serve() -> None:
+        await engine.open()
+        await server.serve([_listen(settings.host, settings.port)])
+
+    serving = asyncio.ensure_future(open_and_serve())
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
+        if server.should_exit or not server.started:  # a second signal ends the waiting for what has come
+            serving.cancel()
         server.should_exit = True
-        opening.cancel()
 
     for number in STOPS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, stop)
     try:
-        await opening
-        await server.serve([_listen(settings.host, settings.port)])
+        await serving
     except asyncio.CancelledError:
         if not server.should_exit:
             raise

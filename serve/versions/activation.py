@@ -98,7 +98,7 @@ class Activation:
             current = await asyncio.to_thread(versions.read_current, self._storage)
             if current is None or current.previous is None:
                 place = self._storage.place()
-                raise Conflict(f"{place} has no previous version to roll back to; activate one by its name")
+                raise Conflict(f"{place} has no previous version to roll back to; activate one by name")
             ready = await self._prepare(current.previous)
             # By its name: a build may have made another version current while this one was loaded.
             current = await asyncio.to_thread(versions.activate, self._storage, ready.manifest.version)

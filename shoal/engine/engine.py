@@ -86,7 +86,7 @@ class LocalEngine:
         """Return float32 (n,), higher is better, in input order. Raises InvalidArgument without a reranker."""
         reranker = self._loaded().reranker
         if reranker is None:
-            raise InvalidArgument("there is no reranker here; open the index with one (reranker)")
+            raise InvalidArgument("there is no reranker here; open the index, or start the server, with one (reranker)")
         return await reranker.score(query, documents, deadline)
 
     async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
@@ -118,7 +118,7 @@ class LocalEngine:
         current = await asyncio.to_thread(versions.read_current, self._storage)
         if current is None or current.previous is None:
             place = self._storage.place()
-            raise Conflict(f"{place} has no previous version to roll back to; activate one by its name")
+            raise Conflict(f"{place} has no previous version to roll back to; activate one by name")
         await self.activate(current.previous)
 
     async def ready(self) -> list[str]:
@@ -200,7 +200,7 @@ class LocalEngine:
         if not models.fingerprint.matches(manifest.encoder):
             raise EncoderMismatch(
                 f"version {manifest.version} was built with {manifest.encoder}, and queries are encoded here with "
-                f"{models.fingerprint}; close the index and open it again"
+                f"{models.fingerprint}; open the index, or start the server, again"
             )
 
     def _serve(self, version: LocalVersion, previous: str | None) -> None:
