@@ -7,7 +7,7 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -159,8 +159,11 @@ def http() -> str:
 
 
 def _route(title: str, operation: Mapping[str, Any], schemas: "Schemas", described: dict[str | None, str]) -> str:
-    """Body, answers and refusals of a route. described: answers by the route that they are described at; added to."""
+    """What a route takes, answers and refuses. described: answers by the route that they are described at; added to."""
     parts = []
+    if parameters := operation.get("parameters"):
+        rows = schemas.parameters(parameters)
+        parts.append(f"\nIn the query of the URL:\n\n{_table('parameter', rows)}")
     if body := operation.get("requestBody"):
         rows = schemas.fields(_schema(body), required=True)
         parts.append(f"\nThe body:\n\n{_table('field', rows)}" if rows else "\nThe body is an empty object.\n")
@@ -230,6 +233,12 @@ class Schemas:
             if self.name(inner) not in known:
                 rows += self.fields(inner, f"{prefix}{name}{marks}.", known, required)
         return rows
+
+    def parameters(self, parameters: Sequence[Mapping[str, Any]]) -> list[Row]:
+        """Rows of the parameters of a route."""
+        properties = {parameter["name"]: parameter["schema"] for parameter in parameters}
+        required = [parameter["name"] for parameter in parameters if parameter.get("required")]
+        return self.fields({"properties": properties, "required": required}, required=True)
 
     def _resolve(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         name = self.name(schema)

@@ -16,3 +16,8 @@ SPEC.loader.exec_module(reference)
 @pytest.mark.parametrize("page", ["configuration.md", "http.md"])
 def test_generated_pages_are_up_to_date(page: str) -> None:
     assert reference.pages()[page] == (FOLDER / page).read_text("utf-8"), "run: python docs/reference.py"
+
+
+def test_what_a_route_takes_in_its_url_is_described() -> None:
+    section = reference.pages()["http.md"].partition("## GET /v1/passages\n")[2].partition("\n## ")[0]
+    assert [name for name in ("prefix", "limit", "cursor") if f"| `{name}` |" not in section] == []
