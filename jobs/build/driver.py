@@ -25,7 +25,7 @@ from shoal.index_root.storage import Storage
 from shoal.indexing.base import choose_base, damaged, open_base
 from shoal.indexing.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
 from shoal.indexing.lexical import describe_lexical
-from shoal.indexing.losses import BuildReport, read_report
+from shoal.indexing.losses import BuildReport, older_rejections, read_report
 from shoal.indexing.plan import Plan, make_plan
 from shoal.indexing.publish import (
     field_types,
@@ -93,6 +93,8 @@ class Builder:
         published = versions.find_plan(self.storage, plan.content_hash)
         if published and not self.settings.rebuild:
             self._reporter.say(f"{published} was built from the same plan: nothing to do (--rebuild builds it again)")
+            if remark := older_rejections(self.storage, published):
+                self._reporter.say(remark)
             return self._finish(plan.content_hash, published)
         plan = self.with_base(plan)
         version, facts = self._publish(plan, published)

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from shoal.errors import CorruptIndex, NotFound
-from shoal.index_root import layout
+from shoal.index_root import layout, versions
 from shoal.index_root.manifest import Counts, Manifest, Record
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import Tally
@@ -118,6 +118,20 @@ def location_of(record: dict[str, Any]) -> str:
 def unreadable_share(plan: Plan) -> float:
     """Share of the input's bytes in files of which nothing can be read."""
     return sum(file.bytes for file in plan.unreadable) / max(sum(file.bytes for file in plan.files), 1)
+
+
+def older_rejections(storage: Storage, version: str) -> str | None:
+    """What to say of a version from before there were reports, if this Shoal may read more of its input than it holds.
+
+    Raises NotFound if the version is not published.
+    """
+    rejected = versions.read_manifest(storage, version).counts.rejected
+    if not rejected or storage.exists(layout.report(version)):
+        return None
+    return (
+        f"an older Shoal built it and rejected {rejected:,} records; this one reads records with nested values, and "
+        "with a title alone, that were rejected then: --rebuild reads all of them again"
+    )
 
 
 def read_report(storage: Storage, manifest: Manifest) -> BuildReport:

@@ -134,6 +134,22 @@ def test_a_version_that_lost_too_much_is_published_and_not_made_current(tmp_path
     assert not builder(build)._finish(build.plan.hash, version).refused  # it is current already
 
 
+def test_records_that_an_older_shoal_has_rejected_are_told_where_there_is_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [*records(20), {"id": "bad"}]
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", lines), shards=1).embed()
+    version = build.publish()
+    monkeypatch.setattr(Builder, "plan", lambda self: build.plan)
+    newer, older = builder(build), builder(build)
+    assert newer.build().version == version
+    assert "nothing to do" in said(newer)
+    assert "older Shoal" not in said(newer)
+    build.storage.delete(layout.report(version))
+    assert older.build().version == version
+    assert "rejected 1 records; this one reads records with nested values" in said(older)
+
+
 def test_the_root_says_which_version_was_refused_until_nothing_speaks_against_it(tmp_path: Path) -> None:
     build = losing(tmp_path, 1, 29)
     version = build.publish()
