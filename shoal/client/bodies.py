@@ -1,6 +1,7 @@
-"""Bodies: of requests as JSON, and of answers up to a size, whoever sends them."""
+"""What requests say, as JSON and in URLs, and the bodies of answers up to a size, whoever sends them."""
 
 import json
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,14 @@ def render_body(body: Mapping[str, Any]) -> bytes:
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidArgument(f"the request cannot be sent as JSON: {error}") from None
+
+
+def render_query(parameters: Mapping[str, Any]) -> str:
+    """Return the query of a URL. Raises InvalidArgument for text that UTF-8 cannot hold."""
+    try:
+        return urllib.parse.urlencode(parameters)
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"the request cannot be sent in a URL: {error}") from None
 
 
 class AnswerBody:

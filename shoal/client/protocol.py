@@ -8,7 +8,6 @@ import email.utils
 import random
 import re
 import time
-import urllib.parse
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,7 +23,7 @@ from shoal.client.answers import (
     SearchResponse,
     SearchResponses,
 )
-from shoal.client.bodies import render_body
+from shoal.client.bodies import render_body, render_query
 from shoal.errors import (
     Conflict,
     DeadlineExceeded,
@@ -102,7 +101,7 @@ class ClientProtocol:
     def list(self, prefix: str, limit: int | None, cursor: str | None) -> Steps[ListResponse]:
         """GET /v1/passages."""
         given = {"prefix": prefix or None, "limit": limit, "cursor": cursor}
-        query = urllib.parse.urlencode({name: value for name, value in given.items() if value is not None})
+        query = render_query({name: value for name, value in given.items() if value is not None})
         path = "/v1/passages" + (f"?{query}" if query else "")
         return self._read(ListResponse, (yield from self._request("GET", path)))
 

@@ -413,6 +413,12 @@ def test_what_json_cannot_say_is_not_sent(server: Server, call: Call, query: str
     assert server.requests == []
 
 
+def test_what_a_url_cannot_say_is_not_sent(server: Server, call: Call) -> None:
+    with pytest.raises(InvalidArgument, match=r"cannot be sent in a URL: .*surrogates not allowed"):
+        call("list", prefix="a lone \ud800")
+    assert server.requests == []
+
+
 def test_a_broken_connection_is_tried_again(server: Server, call: Call) -> None:
     broken = [httpx.ConnectError("refused"), httpx.ReadError("reset"), httpx.RemoteProtocolError("gone")]
     server.answers = [*broken, httpx.Response(200, json=ANSWER)]
