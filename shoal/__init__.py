@@ -4,6 +4,8 @@ Importing this package is cheap: what asks a server loads httpx, and what search
 libraries, only when it is first asked for.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +25,17 @@ def open(index: str | PathLike[str], **settings: Any) -> "Index":
 
     Raises InvalidArgument where the client alone is installed, and what `Index` raises.
     """
-    try:
+    with _extra_named():
         from shoal.engine.index import Index
 
         return Index(index, **settings)
+
+
+@contextmanager
+def _extra_named() -> Iterator[None]:
+    """Raise InvalidArgument, with what to install, for a module that an extra brings."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         from shoal.cli.installation import lacks_engine
 
@@ -39,7 +48,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(clients, name)
     if name in ("AsyncIndex", "Index"):
-        from shoal.engine import index
+        with _extra_named():
+            from shoal.engine import index
 
         return getattr(index, name)
     raise AttributeError(f"module 'shoal' has no attribute {name!r}")

@@ -183,6 +183,14 @@ def test_settings_that_are_wrong_are_named(root: Path, settings: dict[str, objec
         assert raised.value.param == param
 
 
+@pytest.mark.parametrize("call", ["shoal.open('index')", "shoal.AsyncIndex('index')", "from shoal import Index"])
+def test_what_the_client_alone_lacks_is_named(call: str) -> None:
+    code = f"import sys; sys.modules['numpy'] = None\nimport shoal\n{call}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    last = done.stderr.rstrip().rpartition("\n")[2]
+    assert last.startswith("shoal.errors.InvalidArgument: this needs more than the client (numpy): pip install")
+
+
 def test_another_encoder_than_the_indexes_is_refused(root: Path) -> None:
     with pytest.raises(EncoderMismatch):
         shoal.open(root, encoder="hashing:32", reranker="none")
