@@ -14,8 +14,8 @@ from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 import httpx
 
+from shoal.client.answer_body import AnswerBody
 from shoal.client.answers import FetchResponse, IndexDescription, ListResponse, SearchResponse
-from shoal.client.bodies import AnswerBody
 from shoal.client.many import CONCURRENCY, Progress, search_many, search_many_async
 from shoal.client.protocol import DIRECT, ClientProtocol, Steps, Wait
 from shoal.errors import InvalidArgument
@@ -85,7 +85,7 @@ class Client(_Base):
         url, api_key: Of the server; by default SHOAL_URL or http://127.0.0.1:8000, and SHOAL_API_KEY or no key.
         timeout_s: Seconds that a call waits at most, with all its attempts together, for a connection or for the next
             byte of an answer. An answer that keeps arriving is read to its end, or until it is too large
-            (`shoal.client.bodies`).
+            (`shoal.client.answer_body`).
         attempts: How often a call is sent at most when the server is overloaded, unavailable (429, 503) or out of
             reach.
     """

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 import shoal
-from shoal.client import bodies
+from shoal.client import answer_body
 from shoal.errors import (
     Conflict,
     CorruptIndex,
@@ -308,7 +308,7 @@ def test_an_answer_of_something_else_is_an_error(body: str, server: Server, call
 def test_an_answer_without_end_is_given_up(
     status: int, part: bytes, coding: dict[str, str], server: Server, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "MAX_ANSWER_BYTES", 999)
+    monkeypatch.setattr(answer_body, "MAX_ANSWER_BYTES", 999)
     arriving = Arriving(part, 50)
     server.answers = [httpx.Response(status, headers=coding, stream=arriving)]
     with pytest.raises(ShoalError, match="larger than 999 bytes"):
