@@ -200,7 +200,7 @@ class LocalEngine:
         if not models.fingerprint.matches(manifest.encoder):
             raise EncoderMismatch(
                 f"version {manifest.version} was built with {manifest.encoder}, and queries are encoded here with "
-                f"{models.fingerprint}; open the index, or start the server, again"
+                f"{models.fingerprint}; close the index and open it again, or start the server again"
             )
 
     def _serve(self, version: LocalVersion, previous: str | None) -> None:
