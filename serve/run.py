@@ -38,7 +38,7 @@ from shoal.serving.plan import ServingPlan, plan_serving
 from shoal.settings import RunSettings, ServeSettings
 from shoal.system import log_losses
 from shoal.system.leftovers import mark, start_guard
-from shoal.system.ports import is_free
+from shoal.system.ports import is_free, require_own
 from shoal.system.process_watch import ProcessWatch
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.system.proxies import LOOPBACK
@@ -106,6 +106,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             )
             url = _url(_reached(settings.host), settings.port)
             _wait_until_ready(url, service_sets.follow, partial(_lacking, loop), processes.wait)
+            require_own(_reached(settings.host), settings.port)
             _say_ready(_url(settings.host, settings.port), as_json)
             try:
                 _watch(
@@ -327,8 +328,8 @@ def _missing(url: str) -> str | None:
             return None
     except urllib.error.HTTPError as error:
         try:
-            return str(json.load(error)["message"])
-        except (ValueError, KeyError, TypeError):
+            return str(json.loads(error.read(2**16))["message"])
+        except (ValueError, KeyError, TypeError, RecursionError):
             return "the ingress is starting"
     except OSError:
         return "the proxy is starting"
@@ -346,8 +347,7 @@ def _deployment_problem(name: str | None = None) -> ShoalError | None:
     ]
     if not failed:
         return None
-    application = failed[0]
-    text = "\n".join([*(status.message for status in application.deployments.values()), application.message])
+    text = "\n".join([*(status.message for status in failed[0].deployments.values()), failed[0].message])
     for kind, message in re.findall(r"^(?:shoal\.errors\.)?([A-Z]\w+): (.+)$", text, re.MULTILINE):
         known = getattr(errors, kind, None)
         if isinstance(known, type) and issubclass(known, ShoalError):

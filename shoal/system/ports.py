@@ -1,9 +1,14 @@
 """Ports of this machine that are free."""
 
+import os
 import random
 import socket
+import sys
 from collections.abc import Collection
 from itertools import islice
+from pathlib import Path
+
+from shoal.errors import Unavailable
 
 PORTS = range(20_000, 30_000)
 """Where free ports are looked for: below those that Ray Serve gives to replicas, which begin at 30000, and those that
@@ -22,6 +27,44 @@ def is_free(host: str, port: int) -> bool:
                 return False
             raise
     return True
+
+
+def require_own(host: str, port: int) -> None:
+    """Raise Unavailable if only other users of this machine listen on an address: one was faster than the server.
+
+    Whoever answers there in its place would be sent its keys. Where there is no /proc, nothing is noticed.
+    """
+    users = _listeners(host, port)
+    if users and os.geteuid() not in users:
+        raise Unavailable(
+            f"another user of this machine (uid {min(users)}) listens on port {port} since this server began to "
+            "start; choose another with --port"
+        )
+
+
+def _listeners(host: str, port: int) -> set[int]:
+    """User ids of those who listen on an address, or on all addresses, of this machine."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    packed = socket.inet_pton(family, str(address[0]))
+    wanted = {f"{_hex(place)}:{port:04X}" for place in (packed, bytes(4), bytes(16))}
+    users = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            sockets = [line.split() for line in Path("/proc/net", table).read_text().splitlines()[1:]]
+        except OSError:
+            continue
+        users |= {int(words[7]) for words in sockets if words[3] == _LISTENING and words[1] in wanted}
+    return users
+
+
+_LISTENING = "0A"
+"""How /proc/net/tcp calls the state of a socket that listens."""
+
+
+def _hex(address: bytes) -> str:
+    """An address as /proc/net/tcp has it: words of this machine's byte order."""
+    words = (address[start : start + 4] for start in range(0, len(address), 4))
+    return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
 
 
 def free_ports(count: int, taken: Collection[int | None]) -> list[int]:
