@@ -134,8 +134,10 @@ def _table(leading: int = 0) -> Table:
 
 def _passage(result: SearchResult, *, full: bool = False) -> Text:
     text = without_controls(result.text or "") if full else printable((result.text or "")[:1000])
-    text = text.strip("\n") or printable(result.id)
-    return Text.assemble((f"{printable(result.title)}  ", "bold"), text) if result.title else Text(text)
+    text = text.strip("\n")
+    if not result.title:
+        return Text(text or printable(result.id))
+    return Text.assemble((printable(result.title), "bold"), f"  {text}" if text else "")
 
 
 def _score(score: float | None) -> str:

@@ -206,6 +206,16 @@ def test_whole_texts_are_shown_if_asked_for(server: Server) -> None:
     assert shown.count("word") == 800
 
 
+def test_of_a_passage_without_a_text_the_title_is_shown_and_else_the_id(server: Server) -> None:
+    first, second = answered({})["results"][:2]
+    results = [{**first, "title": "A title alone", "text": ""}, {**second, "text": ""}]
+    server.answer = httpx.Response(200, json={**answered({}), "results": results})
+    for line, words in zip(
+        run("search", "fish", COLUMNS="100").stdout.splitlines()[3:5], ("doc-5", "doc-4"), strict=True
+    ):
+        assert line.count(words) == (1 if "A title alone" in line else 2)
+
+
 def test_that_nothing_was_found_is_said_and_why(server: Server) -> None:
     why = "no passage holds a word of the query; those that count are, as they are indexed: coral"
     server.answer = httpx.Response(200, json={**answered({}), "results": [], "warnings": [why]})
