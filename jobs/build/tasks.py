@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -81,14 +82,15 @@ def read_plan(root: str, plan_hash: str, version: str | None = None) -> tuple[Pl
 
 
 class BusyEncoder:
-    """An encoder for several threads, of which one computes at a time.
+    """An encoder for several threads. It computes in one of its own, for one of them at a time.
 
     busy_s: how long the calling thread has. full_texts: texts of the calling thread that took all that is read.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._turn = threading.Lock()
+        # A thread of Ray's pool that has run OpenVINO crashes its worker when it ends.
+        self._computing = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._mine = threading.local()
 
     @property
@@ -110,12 +112,15 @@ class BusyEncoder:
         return self._timed(require_tokens(self._encoder).encode_passage_tokens, texts)
 
     def _timed(self, encode: Callable[[Sequence[str]], T], texts: Sequence[str]) -> T:
-        with self._turn:
-            started, before = time.perf_counter(), self._counted()
-            encoded = encode(texts)
-            self._mine.busy_s = self.busy_s + time.perf_counter() - started
-            self._mine.full_texts = self.full_texts + self._counted() - before
+        encoded, busy_s, full_texts = self._computing.submit(self._measured, encode, texts).result()
+        self._mine.busy_s, self._mine.full_texts = self.busy_s + busy_s, self.full_texts + full_texts
         return encoded
+
+    def _measured(self, encode: Callable[[Sequence[str]], T], texts: Sequence[str]) -> tuple[T, float, int]:
+        """Encode, and tell the seconds that it took and how many of the texts were read to the limit."""
+        started, before = time.perf_counter(), self._counted()
+        encoded = encode(texts)
+        return encoded, time.perf_counter() - started, self._counted() - before
 
     def _counted(self) -> int:
         return self._encoder.full_texts if isinstance(self._encoder, LengthCounter) else 0

@@ -72,6 +72,15 @@ def content(index: str, version: str) -> dict[str, Any]:
     return body
 
 
+def test_the_worker_of_a_model_ends_in_peace(tmp_path: Path) -> None:
+    """A thread of Ray's that had run OpenVINO crashed it, and Ray said that a worker died."""
+    corpus = tmp_path / "passages.jsonl"
+    corpus.write_text("".join(json.dumps({"id": f"p{n}", "text": f"fish {n} sleeps"}) + "\n" for n in range(9)))
+    done = command("-m", "jobs.build_index", "--source", str(corpus), "--index", str(tmp_path / "index"))
+    assert done.returncode == 0, done.stderr
+    assert "died" not in done.stderr + done.stdout
+
+
 def test_good_records_are_kept_and_each_bad_one_is_reported(built: tuple[dict[str, Any], str]) -> None:
     summary, log = built
     assert (summary["passages"], summary["duplicates"], summary["rejected"]) == (502, 1, 6)

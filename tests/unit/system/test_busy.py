@@ -41,6 +41,25 @@ def test_one_thread_encodes_at_a_time() -> None:
     assert encoder.busy_s == 0  # of this thread
 
 
+def test_all_is_encoded_in_one_thread_of_the_encoder_whoever_asks() -> None:
+    """A thread of Ray's that has run OpenVINO crashes its worker when it ends."""
+    threads: set[threading.Thread] = set()
+
+    class Encoder:
+        def encode_passages(self, texts: Sequence[str]) -> FloatArray:
+            threads.add(threading.current_thread())
+            return np.zeros((len(texts), 2), np.float32)
+
+    encoder = BusyEncoder(Encoder())  # type: ignore[arg-type]
+    asking = [threading.Thread(target=encoder.encode_passages, args=(["a"],)) for _ in range(3)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    assert len(threads) == 1
+    assert not threads & {*asking, threading.main_thread()}
+
+
 def test_texts_that_were_read_to_the_limit_are_counted_for_the_thread_that_asked() -> None:
     encoder = BusyEncoder(load_encoder(EncoderSettings(encoder="hashing:8", max_length=8)))
     long = threading.Thread(target=encoder.encode_passages, args=(["word " * 9] * 7,))
