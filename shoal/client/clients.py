@@ -7,6 +7,7 @@ with shoal.Client("http://127.0.0.1:8000") as client:
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -50,17 +51,22 @@ class SearchOptions(TypedDict, total=False):
     """Conditions on metadata, such as {"year": {"$gte": 2020}}, that every result fulfils."""
 
 
+_USER_INFORMATION = re.compile(r"//[^/@]*@")
+"""A name and password within a URL, which no message repeats."""
+
+
 class _Base:
     """What both clients are made from."""
 
     def __init__(self, url: str | None, api_key: str | None, timeout_s: float, attempts: int) -> None:
-        url = (url or os.environ.get("SHOAL_URL") or DEFAULT_URL).rstrip("/")
+        self._url = url = (url or os.environ.get("SHOAL_URL") or DEFAULT_URL).rstrip("/")
+        shown = _USER_INFORMATION.sub("//", url)
         try:
             valid = httpx.URL(url).scheme in ("http", "https") and httpx.URL(url).host
         except httpx.InvalidURL:
             valid = False
         if not valid:
-            raise InvalidArgument(f"{url!r} is not the URL of a server, such as {DEFAULT_URL}", param="url")
+            raise InvalidArgument(f"{shown!r} is not the URL of a server, such as {DEFAULT_URL}", param="url")
         if attempts < 1:
             raise InvalidArgument(f"attempts must be at least 1, not {attempts}", param="attempts")
         api_key = (api_key or os.environ.get("SHOAL_API_KEY", "")).strip()
@@ -72,7 +78,7 @@ class _Base:
             )
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
-        self._protocol = ClientProtocol(url, timeout_s, attempts)
+        self._protocol = ClientProtocol(shown, timeout_s, attempts)
 
 
 class Client(_Base):
@@ -100,9 +106,7 @@ class Client(_Base):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         super().__init__(url, api_key, timeout_s, attempts)
-        self._http = httpx.Client(
-            base_url=self._protocol.url, headers=self._headers, transport=transport, mounts=DIRECT
-        )
+        self._http = httpx.Client(base_url=self._url, headers=self._headers, transport=transport, mounts=DIRECT)
 
     @overload
     def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResponse: ...
@@ -213,9 +217,7 @@ class AsyncClient(_Base):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         super().__init__(url, api_key, timeout_s, attempts)
-        self._http = httpx.AsyncClient(
-            base_url=self._protocol.url, headers=self._headers, transport=transport, mounts=DIRECT
-        )
+        self._http = httpx.AsyncClient(base_url=self._url, headers=self._headers, transport=transport, mounts=DIRECT)
 
     @overload
     async def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResponse: ...

@@ -413,6 +413,15 @@ def test_what_json_cannot_say_is_not_sent(server: Server, call: Call, query: str
     assert server.requests == []
 
 
+@pytest.mark.parametrize("url", ["http://me:secret@host:1", "ftp://me:secret@host"])
+def test_no_message_repeats_a_password_of_the_url(url: str, server: Server, call: Call) -> None:
+    server.answers = [httpx.Response(404, text="no such page")]
+    with pytest.raises(ShoalError, match="//host") as caught:
+        call("index", client={"url": url})
+    assert "secret" not in str(caught.value)
+    assert all("authorization" in request.headers for request in server.requests)
+
+
 def test_what_a_url_cannot_say_is_not_sent(server: Server, call: Call) -> None:
     with pytest.raises(InvalidArgument, match=r"cannot be sent in a URL: .*surrogates not allowed"):
         call("list", prefix="a lone \ud800")
