@@ -28,9 +28,14 @@ LOOK_S = 0.02
 def finish(loop: asyncio.Runner, within_s: float) -> None:
     """Take no more requests and answer those under way, for so many seconds; a second signal ends the waiting.
 
+    With 0 seconds nothing is asked and waited for.
+
     Args:
         loop: The one of all calls to Serve.
     """
+    if within_s <= 0:
+        ignore_signals()
+        return
     stop_on_signals()
     with suppress(KeyboardInterrupt):
         handle, first_s = serve.get_app_handle(NAME), min(NOTICE_S, within_s)
