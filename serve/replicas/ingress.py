@@ -148,7 +148,7 @@ class Ingress:
         while True:
             if keys is not None:
                 keys.look()  # nobody may ask for a while, and the operator wants to know all the same
-                self._telemetry.key_file(keys.problem is not None)
+            self._telemetry.key_file(keys is not None and keys.problem is not None)
             if self._pipeline is not None:
                 for stage, length in self._pipeline.queues().items():
                     self._telemetry.queue(stage, length)
