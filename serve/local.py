@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from serve.telemetry import NullMeter, Telemetry
-from serve.web.access import KeyRing, charge, overloaded_error
+from serve.web.access import Admission, KeyRing, charge
 from serve.web.api import create_api
 from serve.web.connections import bounded_connection
 from serve.web.origins import LOOPBACK_NAMES
@@ -143,10 +143,9 @@ class LocalIngress:
 
     def __init__(self, engine: LocalEngine, settings: ServeSettings) -> None:
         self._engine = engine
-        self._settings = settings
         self._limits = RequestLimits(settings)
         self._telemetry = Telemetry(NullMeter(), settings.slow_query_ms, settings.log_queries)
-        self._answering = 0
+        self._admission = Admission(settings)
 
     async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer the queries of one HTTP request, in order. Raises Overloaded at once beyond `max_requests`."""
@@ -154,7 +153,7 @@ class LocalIngress:
         try:
             self._limits.check_search(requests)
             charge(len(requests))
-            with self._admit():
+            with self._admission.one_more():
                 answers = await self._engine.search(requests)
         except BaseException as error:
             self._telemetry.ended(requests, error, 1000 * (time.monotonic() - started))
@@ -166,28 +165,28 @@ class LocalIngress:
         """Return float32 (n, dim), L2-normalised, in input order. Raises Overloaded at once beyond `max_requests`."""
         self._limits.check_embed(texts, deadline, are_queries=input_type == "query")
         charge(len(texts))
-        with self._admit():
+        with self._admission.one_more():
             return await self._engine.embed(texts, input_type, deadline)
 
     async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n,), higher is better, in input order. Raises Overloaded at once beyond `max_requests`."""
         self._limits.check_rerank(query, documents, deadline)
         charge(1)
-        with self._admit():
+        with self._admission.one_more():
             return await self._engine.rerank(query, documents, deadline)
 
     async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
         """Return passages by their ids, in the order asked, and the ids that there are none of. Raises as `search`."""
         self._limits.check_fetch(ids, deadline, with_vectors=with_vectors)
         charge(1)
-        with self._admit():
+        with self._admission.one_more():
             return await self._engine.fetch(ids, deadline, with_vectors)
 
     async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
         """Return a page of the ids that begin with a prefix, in order. Raises as `search`."""
         self._limits.check_list(prefix, limit, deadline)
         charge(1)
-        with self._admit():
+        with self._admission.one_more():
             return await self._engine.list_ids(prefix, limit, cursor, deadline)
 
     async def describe(self) -> IndexDescription:
@@ -205,17 +204,6 @@ class LocalIngress:
     async def ready(self) -> list[str]:
         """Name what is missing until the active version can be searched; empty means ready."""
         return await self._engine.ready()
-
-    @contextmanager
-    def _admit(self) -> Iterator[None]:
-        """Count one HTTP request that is being answered. Raises Overloaded beyond `max_requests`."""
-        if self._answering >= self._settings.max_requests:
-            raise overloaded_error(self._settings)
-        self._answering += 1
-        try:
-            yield
-        finally:
-            self._answering -= 1
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from serve.replicas.readiness import Readiness
 from serve.telemetry import SAMPLE_S, Meter, NullMeter, Telemetry
 from serve.versions.activation import Activation
 from serve.versions.discovery import FindServices, ServiceSet, find_no_services
-from serve.web.access import charge, overloaded_error, shared_keys
+from serve.web.access import Admission, charge, shared_keys
 from serve.web.exchanges import Exchanges
 from shoal.engine.description import IndexDescription
 from shoal.engine.limits import RequestLimits
@@ -57,7 +57,7 @@ class Ingress:
         self._telemetry = Telemetry(meter, settings.slow_query_ms, settings.log_queries)
         self._activation = Activation(Storage(settings.index), services, self._switch, find_services)
         self._readiness = Readiness(self._activation.missing, self._service_probes)
-        self._answering = 0
+        self._admission = Admission(settings)
         self.exchanges = Exchanges()
         self._watch = asyncio.create_task(self._activation.watch(settings.watch_s))
         self._sampling = asyncio.create_task(self._sample())
@@ -88,7 +88,7 @@ class Ingress:
         try:
             self._limits.check_search(requests)
             charge(len(requests))
-            with self._admit():
+            with self._admission.one_more():
                 pipeline = self._pipeline or await self._first(min(request.deadline for request in requests))
                 answers = await pipeline.search_all(requests)
         except BaseException as error:
@@ -101,7 +101,7 @@ class Ingress:
         """Return float32 (n, dim), L2-normalised, in input order. Raises as `search`."""
         self._limits.check_embed(texts, deadline, are_queries=input_type == "query")
         charge(len(texts))
-        with self._admit():
+        with self._admission.one_more():
             services = await self._services_in_use(deadline)
             encode = services.encoder.encode if input_type == "query" else services.encoder.encode_passages
             size = self._settings.max_batch  # searches get their turn between two batches
@@ -112,22 +112,11 @@ class Ingress:
         """Return float32 (n,), higher is better, in input order. Raises as `search`."""
         self._limits.check_rerank(query, documents, deadline)
         charge(1)
-        with self._admit():
+        with self._admission.one_more():
             services = await self._services_in_use(deadline)
             if services.reranker is None:
                 raise InvalidArgument("this server has no reranker; start it with one (--reranker)")
             return await services.reranker.score(query, documents, deadline)
-
-    @contextmanager
-    def _admit(self) -> Iterator[None]:
-        """Count one HTTP request that is being answered. Raises Overloaded beyond `max_requests`."""
-        if self._answering >= self._settings.max_requests:
-            raise overloaded_error(self._settings)
-        self._answering += 1
-        try:
-            yield
-        finally:
-            self._answering -= 1
 
     async def _services_in_use(self, deadline: float) -> ServiceSet:
         if self._pipeline is None:
@@ -165,7 +154,7 @@ class Ingress:
         """Return passages by their ids, in the order asked, and the ids that there are none of. Raises as `search`."""
         self._limits.check_fetch(ids, deadline, with_vectors=with_vectors)
         charge(1)
-        with self._admit():
+        with self._admission.one_more():
             pipeline = self._pipeline or await self._first(deadline)
             return await pipeline.fetch(ids, deadline, with_vectors)
 
@@ -173,7 +162,7 @@ class Ingress:
         """Return a page of the ids that begin with a prefix, in order. Raises as `search`."""
         self._limits.check_list(prefix, limit, deadline)
         charge(1)
-        with self._admit():
+        with self._admission.one_more():
             pipeline = self._pipeline or await self._first(deadline)
             return await pipeline.list_ids(prefix, limit, cursor, deadline)
 

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
@@ -253,6 +254,25 @@ def overloaded_error(settings: ServeSettings) -> Overloaded:
         "limit; try again later",
         retry_after_s=1,
     )
+
+
+class Admission:
+    """Counts the HTTP requests that one process answers, and refuses those beyond `max_requests`."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._answering = 0
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Count a request for as long as the block lasts. Raises Overloaded beyond the limit."""
+        if self._answering >= self._settings.max_requests:
+            raise overloaded_error(self._settings)
+        self._answering += 1
+        try:
+            yield
+        finally:
+            self._answering -= 1
 
 
 def check_exposure(host: str, keyed: bool, anonymous: bool) -> None:

@@ -10,6 +10,7 @@ import pytest
 from serve.replicas.encoder import QueryEncoder
 from serve.replicas.ingress import Ingress
 from serve.versions.discovery import ServiceSet
+from serve.web.access import Admission
 from shoal.encoders import load_encoder
 from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, Unavailable
 from shoal.rerankers.overlap import load as load_overlap
@@ -87,8 +88,8 @@ async def test_what_is_over_its_deadline_is_given_up(engine: Ingress) -> None:
 
 
 async def test_all_that_computes_counts_against_one_limit(engine: Ingress, settings: ServeSettings) -> None:
-    engine._settings = settings.model_copy(update={"max_requests": 1})
-    with engine._admit():
+    engine._admission = Admission(settings.model_copy(update={"max_requests": 1}))
+    with engine._admission.one_more():
         with pytest.raises(Overloaded):
             await engine.embed(TEXTS, "query", soon())
         with pytest.raises(Overloaded):
