@@ -12,13 +12,13 @@ from jobs.report import span
 from jobs.session import run
 from shoal.capacity.planner import sizes
 from shoal.index_root import versions
+from shoal.index_root.digests import document_digests
 from shoal.index_root.storage import Storage
 from shoal.indexing.base import open_base
 from shoal.indexing.plan import UNIT_PASSAGES, Plan
 from shoal.indexing.sample import stratified
 from shoal.indexing.unit_input import read_unit
 from shoal.late.codec import code_width
-from shoal.shard.documents import document_digests
 from shoal.sources import Rejected
 from shoal.sources.listing import describe_left_out
 from shoal.system.terminal import format_bytes, printable

@@ -23,7 +23,8 @@ def open_batches(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
         reader = pa.ipc.open_file(file)
         if reader.schema.equals(schema):
             mapped = file.read_buffer(file.size()) if reader.num_record_batches else None
-            return [_mapped(checked(reader.get_batch(number)), mapped) for number in range(reader.num_record_batches)]
+            batches = (checked(reader.get_batch(number)) for number in range(reader.num_record_batches))
+            return [uncompressed(batch, mapped) for batch in batches]
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptIndex(f"{path} is not an Arrow file ({error}); restore it or activate another version") from error
     raise CorruptIndex(f"{path} does not have the columns {', '.join(schema.names)}; build the index again")
@@ -52,8 +53,8 @@ def checked(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch
 
 
-def _mapped(batch: pa.RecordBatch, file: pa.Buffer) -> pa.RecordBatch:
-    """Return a record batch whose values all lie in the mapped file. Raises ValueError where some were unpacked."""
+def uncompressed(batch: pa.RecordBatch, file: pa.Buffer) -> pa.RecordBatch:
+    """Return a record batch whose values all lie in the bytes of its file. Raises ValueError where one was unpacked."""
     end = file.address + file.size
     if not all(file.address <= buffer.address <= buffer.address + buffer.size <= end for buffer in _buffers(batch)):
         raise ValueError("it is compressed")

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from shoal.errors import Conflict, CorruptIndex, InvalidArgument, NotFound
 from shoal.index_root import layout, versions
+from shoal.index_root.digests import Digests
 from shoal.index_root.manifest import LateInfo, Manifest
 from shoal.index_root.storage import Storage
 from shoal.indexes import precision
 from shoal.indexing.plan import Plan
 from shoal.late.codec import Codec, Codes
 from shoal.records import FloatArray, Passage, RowArray
-from shoal.shard.documents import Digests
 from shoal.shard.stored_rows import StoredRows
 from shoal.shard.writer import BATCH_ROWS
 

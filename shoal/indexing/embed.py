@@ -10,6 +10,7 @@ from shoal.encoders import LengthCounter, TextVectors
 from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout
+from shoal.index_root.digests import Digests, document_digests
 from shoal.index_root.storage import Storage
 from shoal.indexing.base import Base, Copies
 from shoal.indexing.commits import RejectedRecord, UnitCommit, read_unit_commit
@@ -20,7 +21,6 @@ from shoal.late.codec import Codec, Codes
 from shoal.late.writer import column_of
 from shoal.metadata import Observed
 from shoal.records import FloatArray, Passage, RowArray
-from shoal.shard.documents import Digests, document_digests
 from shoal.shard.passages import to_batch
 from shoal.sources import Rejected
 

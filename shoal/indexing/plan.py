@@ -19,12 +19,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.fingerprint import Fingerprint
+from shoal.index_root.digests import document_digests
 from shoal.index_root.versions import make_version
 from shoal.indexes import gives_vectors
 from shoal.indexes._auto import AUTO, choose
 from shoal.indexing.source_options import TEXT_CHARACTERS, resolve_source
 from shoal.settings import BuildSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
-from shoal.shard.documents import document_digests
 from shoal.sources.files import InputFile
 from shoal.sources.listing import find_input, remarks_on
 from shoal.sources.sampling import Sample, measure

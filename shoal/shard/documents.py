@@ -1,6 +1,5 @@
 """From a record to the rows of its passages: digests of the records of one shard, ascending, and where each lies."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -11,22 +10,13 @@ from numpy.typing import NDArray
 
 from shoal.errors import CorruptIndex
 from shoal.index_root import layout
+from shoal.index_root.digests import Digests, document_digests
 from shoal.records import RowArray
 
 T = TypeVar("T")
-Digests = NDArray[np.uint64]
 
 FILES = (layout.DOCUMENTS, layout.ORDER)
 """The two files of a shard."""
-
-
-def document_digests(documents: Iterable[str]) -> Digests:
-    """Digests of record ids, uint64 (n,): the first 8 bytes of BLAKE2b, little endian.
-
-    Modulo the number of shards, a digest is the number of the shard that holds the record.
-    """
-    data = b"".join([hashlib.blake2b(document.encode(), digest_size=8).digest() for document in documents])
-    return np.frombuffer(data, "<u8").astype(np.uint64, copy=False)
 
 
 class Documents:

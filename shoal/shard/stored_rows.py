@@ -12,13 +12,14 @@ from numpy.lib import format as npy
 from shoal.errors import CorruptIndex
 from shoal.index_root import layout
 from shoal.index_root.arrow_files import checked, damage_of
+from shoal.index_root.digests import document_digests
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.indexes import ShardIndex, index_kind, precision
 from shoal.late.codec import Codes, code_width
 from shoal.records import FloatArray, RowArray, content_of
 from shoal.settings import IndexSettings
-from shoal.shard.documents import Documents, document_digests
+from shoal.shard.documents import Documents
 from shoal.shard.writer import BATCH_ROWS
 from shoal.system.temporary import temporary_folder
 

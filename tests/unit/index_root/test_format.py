@@ -1,17 +1,21 @@
 """FORMAT.md is the specification of the index root; the code has to agree with its tables."""
 
 import dataclasses
+import json
 import re
 from hashlib import blake2b
 from pathlib import Path
 from typing import get_args
 
 import faiss
+import pyarrow as pa
 import pytest
 
 import shoal
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout
+from shoal.index_root.document_write import DOCUMENT_SCHEMA
+from shoal.index_root.log_entry import MOST_ENTRY_BYTES, LogEntry, LoggedRequest, encode_entry
 from shoal.index_root.manifest import (
     FORMAT_VERSION,
     CorpusStatistics,
@@ -110,6 +114,22 @@ def test_the_columns_are_those_of_the_schema() -> None:
     rows = [[name.strip("`"), kind, nullable] for name, kind, nullable, _ in table("`passages.arrow`")]
     assert rows == [[field.name, str(field.type), "yes" if field.nullable else "no"] for field in PASSAGE_SCHEMA]
     assert f"record batches of {BATCH_ROWS} rows" in TEXT
+
+
+def test_the_columns_of_an_entry_are_those_of_the_schema() -> None:
+    rows = [[name.strip("`"), kind, nullable] for name, kind, nullable, _ in table("Entries of the log")]
+    assert rows == [[field.name, str(field.type), "yes" if field.nullable else "no"] for field in DOCUMENT_SCHEMA]
+    section = TEXT.split("\n## Entries of the log\n", 1)[1]
+    stream = pa.ipc.open_stream(
+        encode_entry(LogEntry(1, "", 0.0, "", None, None, (LoggedRequest("k", "", 0, 0, {}),), ()))
+    )
+    header = json.loads(stream.schema.metadata[b"shoal"])
+    described = section.split("a JSON object with these fields:", 1)[1]
+    assert {name for line in re.findall(r"^- (.*?):", described, re.M) for name in re.findall(r"`(\w+)`", line)} == set(
+        header
+    )
+    assert all(f"`{name}`" in described for name in header["requests"][0])
+    assert f"2^{MOST_ENTRY_BYTES.bit_length() - 1} bytes" in section
 
 
 def test_the_lexical_files_are_those_of_the_layout() -> None:

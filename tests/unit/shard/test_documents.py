@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from shoal.errors import CorruptIndex
 from shoal.index_root import layout
+from shoal.index_root.digests import document_digests
 from shoal.records import Passage
-from shoal.shard.documents import Documents, DocumentWriter, document_digests
+from shoal.shard.documents import Documents, DocumentWriter
 from shoal.shard.passages import to_batch
 
 
