@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -28,7 +28,15 @@ from shoal.engine.description import IndexDescription
 from shoal.engine.engine import LocalEngine
 from shoal.engine.limits import RequestLimits
 from shoal.errors import InvalidArgument
-from shoal.records import FetchedPassages, FloatArray, ListedIds, SearchAnswer, SearchRequest
+from shoal.records import (
+    EmbeddedTexts,
+    FetchedPassages,
+    InputType,
+    ListedIds,
+    RerankedDocuments,
+    SearchAnswer,
+    SearchRequest,
+)
 from shoal.settings import RunSettings, ServeSettings
 from shoal.system.processes import STOPS
 
@@ -161,19 +169,23 @@ class LocalIngress:
         self._telemetry.answered(requests, answers)
         return answers
 
-    async def embed(self, texts: Sequence[str], input_type: Literal["query", "passage"], deadline: float) -> FloatArray:
-        """Return float32 (n, dim), L2-normalised, in input order. Raises Overloaded at once beyond `max_requests`."""
-        self._limits.check_embed(texts, deadline, are_queries=input_type == "query")
-        charge(len(texts))
-        with self._admission.one_more():
-            return await self._engine.embed(texts, input_type, deadline)
+    async def embed(
+        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
+    ) -> EmbeddedTexts:
+        """Return the vectors that the index compares, in input order. Raises as `search`."""
+        with self._telemetry.embedding(len(texts)):
+            self._limits.check_embed(texts, deadline, are_queries=input_type == "query")
+            charge(len(texts))
+            with self._admission.one_more():
+                return await self._engine.embed(texts, input_type, deadline, with_tokens)
 
-    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> FloatArray:
-        """Return float32 (n,), higher is better, in input order. Raises Overloaded at once beyond `max_requests`."""
-        self._limits.check_rerank(query, documents, deadline)
-        charge(1)
-        with self._admission.one_more():
-            return await self._engine.rerank(query, documents, deadline)
+    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> RerankedDocuments:
+        """Return the scores of documents, in input order. Raises as `search`."""
+        with self._telemetry.reranking(len(documents)):
+            self._limits.check_rerank(query, documents, deadline)
+            charge(1)
+            with self._admission.one_more():
+                return await self._engine.rerank(query, documents, deadline)
 
     async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
         """Return passages by their ids, in the order asked, and the ids that there are none of. Raises as `search`."""

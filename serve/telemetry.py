@@ -81,7 +81,7 @@ DEGRADED = Metric(
 BATCHES = Metric(
     "shoal_batch_size",
     "histogram",
-    "Queries of one call, by stage: encode, retrieve, fetch, rerank.",
+    "Queries of one call, by stage: encode, retrieve, fetch, rerank; of embed the slices of texts.",
     ("stage",),
     SIZES,
 )
@@ -93,7 +93,8 @@ SLOW = Metric("shoal_slow_queries", "counter", "Queries that took longer than sl
 COMPUTE = Metric(
     "shoal_compute_seconds",
     "histogram",
-    "Time of a call inside its replica, waiting for a thread included: encode, search, fetch, score, locate, list.",
+    "Time of a call inside its replica, waiting for a thread included: encode, embed, search, fetch, score, locate, "
+    "list.",
     ("call",),
     SECONDS,
 )
@@ -111,9 +112,23 @@ KEY_FILE = Metric(
     "shoal_key_file_problem", "gauge", "1 while something is wrong with the file of API keys, which /v1/index tells."
 )
 
+EMBEDDED = Metric(
+    "shoal_embedded_texts",
+    "counter",
+    "Texts that /v1/embed and its like were sent, by how their request ended: as shoal_queries.",
+    ("outcome",),
+)
+RERANKED = Metric(
+    "shoal_reranked_documents",
+    "counter",
+    "Documents that /v1/rerank and its like were sent, by how their request ended: as shoal_queries.",
+    ("outcome",),
+)
+
 METRICS = (
     *(QUERIES, STAGES, SHARDS, MISSING, COVERAGE, DEGRADED, BATCHES, WAITING, PAIRS, SLOW, COMPUTE),
     *(ENCODED, REMEMBERED, SELECTED, SELECTIONS_REMEMBERED, CLOCK_SKEW, KEY_FILE),
+    *(EMBEDDED, RERANKED),
 )
 """Every metric that there is."""
 
@@ -217,6 +232,27 @@ class Telemetry:
             self._meter.count(SLOW, len(requests))
             for request in requests:
                 self._log(request, ms, {"outcome": outcome})
+
+    @contextmanager
+    def embedding(self, texts: int) -> Iterator[None]:
+        """Count the texts of a request whose vectors are made in this block, by how it ends."""
+        with self._counting(EMBEDDED, texts):
+            yield
+
+    @contextmanager
+    def reranking(self, documents: int) -> Iterator[None]:
+        """Count the documents of a request that are scored in this block, by how it ends."""
+        with self._counting(RERANKED, documents):
+            yield
+
+    @contextmanager
+    def _counting(self, metric: Metric, amount: int) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._meter.count(metric, amount, outcome=_outcome(error))
+            raise
+        self._meter.count(metric, amount, outcome="complete")
 
     def _measure(self, answer: SearchAnswer) -> None:
         meter, timings = self._meter, answer.timings

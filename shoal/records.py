@@ -4,7 +4,7 @@ Plain frozen dataclasses: they pickle cheaply between Ray processes and carry no
 Validation of outside input happens at the edges (`shoal.sources` for corpora, `serve.dialects` for requests).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +17,8 @@ FloatArray = NDArray[np.float32]
 RowArray = NDArray[np.int64]
 MetadataValue = str | int | float | bool | list[str]
 Metadata = Mapping[str, MetadataValue]
+InputType = Literal["query", "passage"]
+"""What a text is to the encoder, which reads queries in another way than passages."""
 Rerank = bool | Literal["late"]
 """What orders the candidates: nothing more, the server's reranker, or the token vectors that the shards hold."""
 
@@ -104,6 +106,71 @@ class Result:
     rerank_score: float | None
     passage: Passage
     vector: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedTexts:
+    """Texts that an encoder has made vectors of, all in input order.
+
+    model: name of the encoder.
+    vectors: float32 (n, dim), L2-normalised: those that the index compares.
+    lengths: tokens of each whole text, prompt and special tokens included; 0 where the encoder reads texts of any
+    length or cannot count.
+    max_length: tokens that the encoder reads of a text at most.
+    token_vectors: of each text, float (t, d), the L2-normalised vectors of its tokens; None if not asked for.
+    """
+
+    model: str
+    vectors: FloatArray
+    lengths: list[int]
+    max_length: int
+    token_vectors: list[NDArray[np.floating]] | None = None
+
+    @property
+    def truncated(self) -> list[bool]:
+        """Of each text, whether the encoder read only its beginning."""
+        return [length > self.max_length for length in self.lengths]
+
+    @property
+    def tokens_used(self) -> int:
+        """Count the tokens that were read, of all texts together; 0 where the encoder cannot count."""
+        return sum(min(length, self.max_length) for length in self.lengths)
+
+    def part(self, rows: slice) -> "EmbeddedTexts":
+        """Return some of the texts."""
+        tokens = None if self.token_vectors is None else self.token_vectors[rows]
+        return EmbeddedTexts(self.model, self.vectors[rows], self.lengths[rows], self.max_length, tokens)
+
+    @classmethod
+    def join(cls, parts: Sequence["EmbeddedTexts"]) -> "EmbeddedTexts":
+        """Put texts that one encoder has made vectors of, at least one part, behind each other."""
+        if len(parts) == 1:
+            return parts[0]
+        tokens: list[NDArray[np.floating]] | None = None
+        if parts[0].token_vectors is not None:
+            tokens = [vectors for part in parts for vectors in part.token_vectors or ()]
+        vectors = np.concatenate([part.vectors for part in parts])
+        lengths = [length for part in parts for length in part.lengths]
+        return cls(parts[0].model, vectors, lengths, parts[0].max_length, tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class RerankedDocuments:
+    """Documents that a reranker has scored for a query.
+
+    model: name of the reranker, as answers to searches give it.
+    scores: float32 (n,), higher is better, in input order.
+    tokens_used: tokens that were read of the query and of all documents; 0 where the reranker cannot count.
+    """
+
+    model: str
+    scores: FloatArray
+    tokens_used: int
+
+    @property
+    def pairs(self) -> int:
+        """Count the (query, document) pairs that were scored."""
+        return len(self.scores)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,18 @@
 """The contract between a dialect and the server behind it."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from shoal.engine.description import IndexDescription
-from shoal.records import FetchedPassages, FloatArray, ListedIds, SearchAnswer, SearchRequest
-
-InputType = Literal["query", "passage"]
-"""What a text is to the encoder, which reads queries in another way than passages."""
+from shoal.records import (
+    EmbeddedTexts,
+    FetchedPassages,
+    InputType,
+    ListedIds,
+    RerankedDocuments,
+    SearchAnswer,
+    SearchRequest,
+)
 
 
 class Engine(Protocol):
@@ -22,14 +27,40 @@ class Engine(Protocol):
         """Answer the queries of one HTTP request, in order."""
         ...
 
-    async def embed(self, texts: Sequence[str], input_type: InputType, deadline: float) -> FloatArray:
-        """Return float32 (n, dim), L2-normalised, in input order: the vectors that the index compares."""
+    async def embed(
+        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
+    ) -> EmbeddedTexts:
+        """Return what the encoder makes of texts, in input order.
+
+        `vectors` is float32 (n, dim), L2-normalised, what the index compares; `truncated` tells of each text whether
+        only its beginning was read; `tokens_used` counts what was read of all; `model` names the encoder. No texts
+        have no vectors.
+
+        Args:
+            texts: As many as `max_vectors`; queries as long as `max_query_bytes` each, passages as `max_body_bytes`
+                together.
+            input_type: What they are; the encoder's prompt for it is applied.
+            deadline: Of the whole.
+            with_tokens: Whether `token_vectors` is wanted, of each text float (t, d).
+
+        Raises:
+            InvalidArgument: With `param` inputs or `inputs[3]`; with include for tokens of an encoder without any.
+        """
         ...
 
-    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> FloatArray:
-        """Return float32 (n,), the reranker's scores in input order, higher is better.
+    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> RerankedDocuments:
+        """Return what the reranker makes of documents, in input order.
 
-        Raises InvalidArgument where there is no reranker.
+        `scores` is float32 (n,), higher is better; `tokens_used` counts what was read of query and documents; `model`
+        names the reranker. No documents have no scores.
+
+        Args:
+            query: As long as `max_query_bytes`.
+            documents: As many as `max_top_k`, as long as `max_body_bytes` together.
+            deadline: Of the whole.
+
+        Raises:
+            InvalidArgument: With `param` query, documents or `documents[3]`; with none where there is no reranker.
         """
         ...
 

@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 
 from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
-from shoal.records import FloatArray
+from shoal.records import EmbeddedTexts, FloatArray, InputType
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.system import tracing
 from shoal.system.deadlines import SentDeadline
@@ -67,6 +67,15 @@ class EncoderHandle(ServiceHandle):
         """Return float32 (n, dim), L2-normalised, in input order: the vectors that a build gives these texts."""
         vectors: FloatArray = await call(self._handle, "encode_passages", list(texts), deadline=deadline)
         return vectors
+
+    async def embed(
+        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
+    ) -> EmbeddedTexts:
+        """Return the vectors of texts, and those of their tokens if asked for, in input order."""
+        embedded: EmbeddedTexts = await call(
+            self._handle, "embed", list(texts), input_type, with_tokens=with_tokens, deadline=deadline
+        )
+        return embedded
 
     async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:
         """Return how many tokens whole queries have, in input order; 0 where that is not known."""
@@ -135,6 +144,11 @@ class RerankerHandle(ServiceHandle):
         """Return float32 (n,), higher is better, in input order."""
         scores: FloatArray = await call(self._handle, "score", query, list(passages), deadline=deadline)
         return scores
+
+    async def count_tokens(self, query: str, passages: Sequence[str], deadline: float) -> int:
+        """Count the tokens that scoring these passages reads; 0 where that is not known."""
+        count: int = await call(self._handle, "count_tokens", query, list(passages), deadline=deadline)
+        return count
 
 
 class IngressHandle(ServiceHandle):

@@ -8,7 +8,8 @@ from serve.versions.discovery import ServiceAnnouncement
 from shoal.encoders import TextVectors, TokenCounter, TokenEncoder, load_encoder
 from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
-from shoal.records import FloatArray
+from shoal.records import EmbeddedTexts, FloatArray, InputType
+from shoal.search.embed_stage import embed_texts
 from shoal.search.query_cache import QueryCache
 from shoal.serving.plan import check_encoder
 from shoal.settings import EncoderSettings
@@ -77,6 +78,20 @@ class QueryEncoder(SystemClock):
         """Return float32 (n, dim), L2-normalised, in input order: the vectors that a build gives these texts."""
         with self._calls.call("encode", len(texts)):
             return await self._thread.run(deadline, self._encoder.encode_passages, texts)
+
+    async def embed(
+        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
+    ) -> EmbeddedTexts:
+        """Return the vectors of texts, and those of their tokens if asked for, in input order."""
+        if input_type == "query" and with_tokens:
+            self._with_tokens += len(texts)
+        try:
+            with self._calls.call("embed", len(texts)):
+                return await self._thread.run(
+                    deadline, embed_texts, self._encoder, self._cache, texts, input_type, with_tokens
+                )
+        finally:
+            self._count()
 
     async def look_up(self, deadline: float) -> ServiceAnnouncement | None:
         """Tell an endpoint what else belongs to the services of this encoder; None if nothing is announced."""

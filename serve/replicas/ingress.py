@@ -6,9 +6,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-import numpy as np
-
-from serve.dialects.base import InputType
 from serve.replicas.clocks import COMPARE_S, ClockComparison
 from serve.replicas.readiness import Readiness
 from serve.telemetry import SAMPLE_S, Meter, NullMeter, Telemetry
@@ -21,8 +18,18 @@ from shoal.engine.limits import RequestLimits
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.records import FetchedPassages, FloatArray, ListedIds, SearchAnswer, SearchRequest
+from shoal.records import (
+    EmbeddedTexts,
+    FetchedPassages,
+    InputType,
+    ListedIds,
+    RerankedDocuments,
+    SearchAnswer,
+    SearchRequest,
+)
+from shoal.search.embed_stage import EmbedStage
 from shoal.search.pipeline import SearchPipeline
+from shoal.search.rerank_documents import rerank_documents
 from shoal.settings import ServeSettings
 
 logger = logging.getLogger("ray.serve")
@@ -54,6 +61,7 @@ class Ingress:
         self._limits = RequestLimits(settings)
         self._services = services
         self._pipeline: SearchPipeline | None = None
+        self._embed_stage: EmbedStage | None = None
         self._telemetry = Telemetry(meter, settings.slow_query_ms, settings.log_queries)
         self._activation = Activation(Storage(settings.index), services, self._switch, find_services)
         self._readiness = Readiness(self._activation.missing, self._service_probes)
@@ -76,6 +84,7 @@ class Ingress:
                 observer=self._telemetry,
                 reranker_kind=services.reranker_kind,
             )
+            self._embed_stage = EmbedStage(services.encoder, self._described, observer=self._telemetry)
         pipeline.switch_to(manifest, absent)
         self._services, self._pipeline = services, pipeline
 
@@ -97,26 +106,28 @@ class Ingress:
         self._telemetry.answered(requests, answers)
         return answers
 
-    async def embed(self, texts: Sequence[str], input_type: InputType, deadline: float) -> FloatArray:
-        """Return float32 (n, dim), L2-normalised, in input order. Raises as `search`."""
-        self._limits.check_embed(texts, deadline, are_queries=input_type == "query")
-        charge(len(texts))
-        with self._admission.one_more():
-            services = await self._services_in_use(deadline)
-            encode = services.encoder.encode if input_type == "query" else services.encoder.encode_passages
-            size = self._settings.max_batch  # searches get their turn between two batches
-            batches = [texts[start : start + size] for start in range(0, max(1, len(texts)), size)]
-            return np.concatenate([await encode(batch, deadline) for batch in batches])
+    async def embed(
+        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
+    ) -> EmbeddedTexts:
+        """Return the vectors that the index compares, in input order. Raises as `search`."""
+        with self._telemetry.embedding(len(texts)):
+            self._limits.check_embed(texts, deadline, are_queries=input_type == "query")
+            charge(len(texts))
+            with self._admission.one_more():
+                await self._services_in_use(deadline)
+                assert self._embed_stage is not None
+                return await self._embed_stage.embed(texts, input_type, deadline, with_tokens)
 
-    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> FloatArray:
-        """Return float32 (n,), higher is better, in input order. Raises as `search`."""
-        self._limits.check_rerank(query, documents, deadline)
-        charge(1)
-        with self._admission.one_more():
-            services = await self._services_in_use(deadline)
-            if services.reranker is None:
-                raise InvalidArgument("this server has no reranker; start it with one (--reranker)")
-            return await services.reranker.score(query, documents, deadline)
+    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> RerankedDocuments:
+        """Return the scores of documents, in input order. Raises as `search`."""
+        with self._telemetry.reranking(len(documents)):
+            self._limits.check_rerank(query, documents, deadline)
+            charge(1)
+            with self._admission.one_more():
+                services = await self._services_in_use(deadline)
+                if services.reranker is None:
+                    raise InvalidArgument("this server has no reranker; start it with one (--reranker)")
+                return await rerank_documents(services.reranker, query, documents, deadline, self._described)
 
     async def _services_in_use(self, deadline: float) -> ServiceSet:
         if self._pipeline is None:

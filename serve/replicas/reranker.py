@@ -1,6 +1,6 @@
 """The reranker of a replica."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from serve.replicas.clocks import SystemClock
@@ -12,7 +12,7 @@ from serve.telemetry import (
     NullMeter,
 )
 from shoal.records import FloatArray
-from shoal.rerankers import load_reranker
+from shoal.rerankers import PairTokenCounter, load_reranker
 from shoal.search.batching import Batcher
 from shoal.settings import RerankerSettings
 from shoal.system.threads import WARM_UP, Threads
@@ -43,6 +43,13 @@ class Reranker(SystemClock):
         pairs = _Pairs([(query, passage) for passage in passages], deadline)
         with self._calls.call("score", 1):
             return await self._batcher.submit(pairs, deadline)
+
+    async def count_tokens(self, query: str, passages: Sequence[str], deadline: float) -> int:
+        """Count the tokens that scoring these passages reads; 0 where that is not known."""
+        if not isinstance(self._reranker, PairTokenCounter):
+            return 0
+        pairs = [(query, passage) for passage in passages]
+        return await self._thread.run(deadline, self._reranker.count_tokens, pairs)
 
     def _batch(self, size: int) -> None:
         self._calls.meter.observe(BATCHES, size, stage="rerank")

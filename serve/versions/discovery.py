@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from shoal.records import FloatArray
-from shoal.search.services import EncodeService, RerankService, ShardService
+from shoal.search.services import EmbedService, EncodeService, RerankService, ShardService
 from shoal.serving.plan import ServingShape
 
 logger = logging.getLogger("ray.serve")
@@ -29,7 +29,7 @@ class Clock(Protocol):
         ...
 
 
-class EncoderServer(EncodeService, Clock, Protocol):
+class EncoderServer(EncodeService, EmbedService, Clock, Protocol):
     """What an ingress asks of the encoder: vectors of queries for its searches, and of passages for who wants them."""
 
     async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:

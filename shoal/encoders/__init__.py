@@ -74,13 +74,17 @@ class TokenEncoder(Encoder, Protocol):
 
 @runtime_checkable
 class TokenCounter(Encoder, Protocol):
-    """An encoder that also tells how long queries are, so that it can be said that one was cut."""
+    """An encoder that also tells how long texts are, so that it can be said that one was cut."""
 
     def count_query_tokens(self, texts: "Sequence[str]") -> list[int]:
         """Count the tokens of whole queries, prompt and special tokens included, however many of them are read.
 
         `Fingerprint.max_length` counts alike. 0 where the model reads texts of any length.
         """
+        ...
+
+    def count_passage_tokens(self, texts: "Sequence[str]") -> list[int]:
+        """Count the tokens of whole passages, as `count_query_tokens` does those of queries."""
         ...
 
 

@@ -55,6 +55,10 @@ class TransformerEncoder:
         """Count the tokens of whole queries, in input order; see `shoal.encoders.TokenCounter`."""
         return self._runner.count_tokens(texts, self._fingerprint.query_prompt)
 
+    def count_passage_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of whole passages, in input order; see `shoal.encoders.TokenCounter`."""
+        return self._runner.count_tokens(texts, self._fingerprint.passage_prompt)
+
     def _vectors(self, texts: Sequence[str], task: Task) -> FloatArray:
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         for rows, made in self._forward(texts, task, tokens=False):

@@ -91,6 +91,10 @@ class HashingEncoder:
             counts.append(count)
         return counts
 
+    def count_passage_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the words of whole texts, in input order."""
+        return self.count_query_tokens(texts)
+
     def encode_query_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
         """Encode queries and their words, in input order."""
         return self.encode_passage_tokens(texts)

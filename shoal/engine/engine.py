@@ -5,8 +5,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from shoal.engine.description import IndexDescription
 from shoal.engine.models import load_models
 from shoal.errors import Conflict, EncoderMismatch, InvalidArgument, NotFound, ShoalError, Unavailable
@@ -14,8 +12,18 @@ from shoal.index_root import versions
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.records import FetchedPassages, FloatArray, ListedIds, SearchAnswer, SearchRequest
+from shoal.records import (
+    EmbeddedTexts,
+    FetchedPassages,
+    InputType,
+    ListedIds,
+    RerankedDocuments,
+    SearchAnswer,
+    SearchRequest,
+)
+from shoal.search.embed_stage import EmbedStage
 from shoal.search.local import LocalModels, LocalVersion
+from shoal.search.rerank_documents import rerank_documents
 from shoal.serving.plan import plan_serving
 from shoal.settings import ServeSettings
 
@@ -43,6 +51,7 @@ class LocalEngine:
         self._cache = None if self._storage.is_local else ShardCache(settings.cache_dir, settings.cache_bytes)
         self._lock = asyncio.Lock()
         self._models: LocalModels | None = None
+        self._embed_stage: EmbedStage | None = None
         self._version: LocalVersion | None = None
         self._previous: str | None = None
         self._problem: str | None = None
@@ -70,24 +79,21 @@ class LocalEngine:
         """Answer several queries at once, in order; see `shoal.search.pipeline.SearchPipeline.search_all`."""
         return await self._opened().search(requests)
 
-    async def embed(self, texts: Sequence[str], input_type: str, deadline: float) -> FloatArray:
-        """Return float32 (n, dim), L2-normalised, in input order: the vectors that the index compares.
+    async def embed(
+        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
+    ) -> EmbeddedTexts:
+        """Return the vectors that the index compares; see `shoal.search.embed_stage.EmbedStage.embed`."""
+        models = self._loaded()
+        if self._embed_stage is None:
+            self._embed_stage = EmbedStage(models.encoder, self.settings)
+        return await self._embed_stage.embed(texts, input_type, deadline, with_tokens)
 
-        Args:
-            input_type: `query` or `passage`, which the encoder reads in different ways.
-        """
-        encoder = self._loaded().encoder
-        encode = encoder.encode if input_type == "query" else encoder.encode_passages
-        size = self.settings.max_batch  # searches get their turn between two batches
-        batches = [texts[start : start + size] for start in range(0, max(1, len(texts)), size)]
-        return np.concatenate([await encode(batch, deadline) for batch in batches])
-
-    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> FloatArray:
-        """Return float32 (n,), higher is better, in input order. Raises InvalidArgument without a reranker."""
+    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> RerankedDocuments:
+        """Return the scores of documents, in input order. Raises InvalidArgument without a reranker."""
         reranker = self._loaded().reranker
         if reranker is None:
             raise InvalidArgument("there is no reranker here; open the index, or start the server, with one (reranker)")
-        return await reranker.score(query, documents, deadline)
+        return await rerank_documents(reranker, query, documents, deadline, self.settings)
 
     async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
         """Return passages by their ids; see `shoal.search.lookup.fetch_passages`."""
@@ -138,7 +144,7 @@ class LocalEngine:
             self._version.close()
         if self._models is not None:
             self._models.close()
-        self._watching = self._version = self._models = None
+        self._watching = self._version = self._models = self._embed_stage = None
 
     async def _watch(self) -> None:
         while True:

@@ -90,8 +90,8 @@ class Network(Protocol):
         """Turn texts or pairs into tokens, the prompt before each."""
         ...
 
-    def count_tokens(self, texts: Sequence[str], prompt: str) -> list[int]:
-        """Count the tokens of whole texts, prompt and special tokens included, also those beyond `max_length`.
+    def count_tokens(self, inputs: Sequence[Input], prompt: str) -> list[int]:
+        """Count the tokens of whole texts or pairs, prompt and special tokens included, also those beyond `max_length`.
 
         0 where the model reads texts of any length. Not while `tokenise` runs.
         """
@@ -104,6 +104,11 @@ class Network(Protocol):
             tokens: Whether the vectors of the tokens are wanted.
         """
         ...
+
+
+def prompted(inputs: Sequence[Input], prompt: str) -> list[Input]:
+    """Set a prompt before texts, or before the first text of pairs."""
+    return [(prompt + text[0], text[1]) if isinstance(text, tuple) else prompt + text for text in inputs]
 
 
 def own_tokens(

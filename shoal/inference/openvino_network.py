@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from tokenizers import Tokenizer
 
 from shoal.errors import ModelUnavailable
-from shoal.inference.network import Input, ModelFacts, Output, Task, own_tokens, unit
+from shoal.inference.network import Input, ModelFacts, Output, Task, own_tokens, prompted, unit
 from shoal.inference.placement import Placement
 from shoal.records import RowArray
 
@@ -129,16 +129,15 @@ class OpenVinoNetwork:
 
     def tokenise(self, inputs: Sequence[Input], prompt: str, task: Task | None) -> _Tokenised:
         """Turn texts or pairs into tokens, the prompt before each."""
-        prompted = [(prompt + text[0], text[1]) if isinstance(text, tuple) else prompt + text for text in inputs]
-        encodings = self._tokenizer.encode_batch_fast(prompted)
+        encodings = self._tokenizer.encode_batch_fast(prompted(inputs, prompt))
         ids, types = [one.ids for one in encodings], [one.type_ids for one in encodings]
         return _Tokenised(self._description, ids, types, self._prompt_length(prompt))
 
-    def count_tokens(self, texts: Sequence[str], prompt: str) -> list[int]:
-        """Count the tokens of whole texts, prompt and special tokens included."""
+    def count_tokens(self, inputs: Sequence[Input], prompt: str) -> list[int]:
+        """Count the tokens of whole texts or pairs, prompt and special tokens included."""
         self._tokenizer.no_truncation()
         try:
-            return [len(one.ids) for one in self._tokenizer.encode_batch_fast([prompt + text for text in texts])]
+            return [len(one.ids) for one in self._tokenizer.encode_batch_fast(prompted(inputs, prompt))]
         finally:
             self._truncate()
 

@@ -100,9 +100,14 @@ class Runner:
             for _, future in pending:
                 future.cancel()
 
-    def count_tokens(self, texts: Sequence[str], prompt: str) -> list[int]:
-        """Count the tokens of whole texts, in input order; see `Network.count_tokens`."""
-        return self._network.count_tokens([_clean(text) for text in texts], prompt)
+    def count_tokens(self, inputs: Sequence[Input], prompt: str) -> list[int]:
+        """Count the tokens of whole texts or pairs, in input order; see `Network.count_tokens`."""
+        return self._network.count_tokens([_encodable(text) for text in inputs], prompt)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens read of a text or pair, special tokens included."""
+        return self._network.max_length
 
     def _batches(self, inputs: Sequence[Input], prompt: str, task: Task | None) -> Iterator[tuple[RowArray, Any]]:
         """Tokenise window by window, longest texts first. Yields the rows and the padded tokens of each batch."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from shoal.errors import ModelUnavailable
-from shoal.inference.network import Input, Kind, ModelFacts, Output, Task, own_tokens
+from shoal.inference.network import Input, Kind, ModelFacts, Output, Task, own_tokens, prompted
 from shoal.inference.placement import Placement
 from shoal.records import RowArray
 
@@ -74,12 +74,12 @@ class TorchNetwork:
         )
         return _Tokenised(self._model, features, task)
 
-    def count_tokens(self, texts: Sequence[str], prompt: str) -> list[int]:
-        """Count the tokens of whole texts, prompt and special tokens included."""
+    def count_tokens(self, inputs: Sequence[Input], prompt: str) -> list[int]:
+        """Count the tokens of whole texts or pairs, prompt and special tokens included."""
         tokenizer = self._model.tokenizer
-        if not texts or not hasattr(tokenizer, "model_max_length"):  # see `limit_length`
-            return [0] * len(texts)
-        whole = tokenizer([prompt + text for text in texts], truncation=False, padding=False, verbose=False)
+        if not inputs or not hasattr(tokenizer, "model_max_length"):  # see `limit_length`
+            return [0] * len(inputs)
+        whole = tokenizer(prompted(inputs, prompt), truncation=False, padding=False, verbose=False)
         return [len(ids) for ids in whole["input_ids"]]
 
     def run(self, batch: tuple[dict[str, Any], Task | None], threads: int, *, tokens: bool = False) -> Output:

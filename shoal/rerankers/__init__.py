@@ -6,7 +6,7 @@ A reranker module defines `load(model: str, settings: RerankerSettings) -> Reran
 import importlib
 import logging
 import pkgutil
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from shoal.errors import InvalidArgument
 from shoal.inference import models
@@ -35,6 +35,15 @@ class Reranker(Protocol):
 
     def name(self) -> str:
         """Name the reranker for /v1/index and for people."""
+        ...
+
+
+@runtime_checkable
+class PairTokenCounter(Reranker, Protocol):
+    """A reranker that also tells how much it reads."""
+
+    def count_tokens(self, pairs: "Sequence[tuple[str, str]]") -> int:
+        """Count the tokens that scoring these pairs reads, what is cut left out."""
         ...
 
 

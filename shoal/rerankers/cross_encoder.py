@@ -34,6 +34,10 @@ class CrossEncoderReranker:
             scores[rows] = made.result
         return scores
 
+    def count_tokens(self, pairs: Sequence[tuple[str, str]]) -> int:
+        """Count the tokens that are read of these pairs."""
+        return sum(min(count, self._runner.max_length) for count in self._runner.count_tokens(pairs, self._prompt))
+
 
 def load(model: str, settings: RerankerSettings) -> CrossEncoderReranker:
     """Load a model by preset, local path or hub name.

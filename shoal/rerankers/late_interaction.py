@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from shoal.encoders import TextVectors, TokenEncoder, load_encoder
+from shoal.encoders import TextVectors, TokenCounter, TokenEncoder, load_encoder
 from shoal.errors import InvalidArgument
 from shoal.records import FloatArray, RowArray
 from shoal.settings import EncoderSettings, RerankerSettings
@@ -55,6 +55,15 @@ class LateInteraction:
                 rows = here[query_of[here] == query]
                 scores[rows] = _interact(query_vectors[query], [passages[row - start] for row in passage_of[rows]])
         return scores
+
+    def count_tokens(self, pairs: Sequence[tuple[str, str]]) -> int:
+        """Count the tokens that are read of these pairs, each distinct text once; 0 if the encoder cannot count."""
+        if not isinstance(self._encoder, TokenCounter):
+            return 0
+        queries, passages = ([*dict.fromkeys(texts)] for texts in zip(*pairs, strict=True)) if pairs else ([], [])
+        counts = self._encoder.count_query_tokens(queries) + self._encoder.count_passage_tokens(passages)
+        most = self._encoder.fingerprint().max_length
+        return sum(min(count, most) for count in counts)
 
     def _passages(self, texts: list[str]) -> list[TextVectors]:
         kept = {text: vectors for text in texts if (vectors := self._cache.get(text)) is not None}

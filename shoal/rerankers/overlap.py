@@ -39,6 +39,10 @@ class OverlapReranker:
         """Return float32 (n,) in input order."""
         return np.array([self.score(query, [passage])[0] for query, passage in pairs], dtype=np.float32)
 
+    def count_tokens(self, pairs: Sequence[tuple[str, str]]) -> int:
+        """Count the words of these pairs."""
+        return sum(len(_words(query)) + len(_words(passage)) for query, passage in pairs)
+
 
 def load(model: str, settings: RerankerSettings) -> OverlapReranker:
     """Load the reranker; there is nothing to configure."""

@@ -15,9 +15,19 @@ from shoal.errors import InvalidArgument
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.records import FetchedPassages, FloatArray, ListedIds, Passage, SearchAnswer, SearchRequest
-from shoal.rerankers import Reranker
+from shoal.records import (
+    EmbeddedTexts,
+    FetchedPassages,
+    FloatArray,
+    InputType,
+    ListedIds,
+    Passage,
+    SearchAnswer,
+    SearchRequest,
+)
+from shoal.rerankers import PairTokenCounter, Reranker
 from shoal.search.batching import Batcher
+from shoal.search.embed_stage import embed_texts
 from shoal.search.pipeline import SearchPipeline
 from shoal.search.query_cache import QueryCache
 from shoal.settings import ServeSettings
@@ -64,6 +74,12 @@ class LocalEncoder:
         """Return float32 (n, dim), L2-normalised, in input order: the vectors that a build gives these texts."""
         return await self._thread.run(deadline, self._encoder.encode_passages, texts)
 
+    async def embed(
+        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
+    ) -> EmbeddedTexts:
+        """Return the vectors of texts, and those of their tokens if asked for, in input order."""
+        return await self._thread.run(deadline, embed_texts, self._encoder, self._cache, texts, input_type, with_tokens)
+
 
 class LocalReranker:
     """A reranker in a thread, which scores the passages of several waiting queries together: a `RerankService`.
@@ -91,6 +107,12 @@ class LocalReranker:
     async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n,), higher is better, in input order."""
         return await self._batcher.submit(_Pairs([(query, passage) for passage in passages], deadline), deadline)
+
+    async def count_tokens(self, query: str, passages: Sequence[str], deadline: float) -> int:
+        """Count the tokens that scoring these passages reads; 0 where that is not known."""
+        if not isinstance(self._reranker, PairTokenCounter):
+            return 0
+        return await self._thread.run(deadline, self._reranker.count_tokens, [(query, text) for text in passages])
 
     async def _score_batch(self, batch: list["_Pairs"]) -> list[FloatArray]:
         pairs = [pair for item in batch for pair in item.pairs]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from shoal.encoders import TextVectors
-from shoal.records import FloatArray
+from shoal.records import EmbeddedTexts, FloatArray, InputType
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 
 
@@ -25,6 +25,16 @@ class EncodeService(Protocol):
 
     async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:
         """Return how many tokens whole queries have, in input order; 0 where that is not known or does not matter."""
+        ...
+
+
+class EmbedService(Protocol):
+    """The encoder, for texts whose vectors somebody wants."""
+
+    async def embed(
+        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
+    ) -> EmbeddedTexts:
+        """Return the vectors of texts, and those of their tokens if asked for, in input order."""
         ...
 
 
@@ -60,6 +70,10 @@ class RerankService(Protocol):
 
     async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n,), higher is better, in input order."""
+        ...
+
+    async def count_tokens(self, query: str, passages: Sequence[str], deadline: float) -> int:
+        """Count the tokens that scoring these passages reads; 0 where that is not known."""
         ...
 
 

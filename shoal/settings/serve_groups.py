@@ -166,6 +166,9 @@ class RequestLimitSettings(Settings):
     max_vectors: int = Field(
         1000, ge=1, le=1_000_000, description="Most results of one request that wants their vectors."
     )
+    max_token_vectors: int = Field(
+        10_000, ge=1, le=10_000_000, description="Most vectors of tokens that one answer of /v1/embed holds."
+    )
     max_body_bytes: int = Field(1_000_000, ge=1_000, le=100_000_000, description="Largest request body accepted.")
     max_ids: int = Field(
         1000, ge=1, le=10_000, description="Most ids of passages that one request may fetch, or one page may list."

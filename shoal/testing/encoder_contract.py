@@ -133,3 +133,14 @@ class TokenCounterContract(_Loaded):
         assert len(counts) == len(TEXTS)
         assert min(counts) >= 0
         assert encoder.count_query_tokens([]) == []
+        assert min(encoder.count_passage_tokens(TEXTS)) >= 0
+        assert encoder.count_passage_tokens([]) == []
+
+    def test_passages_are_counted_as_they_are_read(self, load: Load) -> None:
+        encoder = load(max_length=16)
+        assert isinstance(encoder, TokenCounter)
+        (none,) = encoder.count_passage_tokens([""])
+        fits = "red " * (16 - none)
+        assert encoder.count_passage_tokens([fits, fits + "red"]) == [16, 17]
+        cut, other = encoder.encode_passages([fits + "red", fits + "fish"])
+        assert cut @ other > 0.9999

@@ -15,7 +15,7 @@ from shoal.fingerprint import Fingerprint
 from shoal.index_root.manifest import VectorIndexInfo
 from shoal.metadata import FieldTypes
 from shoal.modes import RETRIEVERS_OF, Mode
-from shoal.records import FloatArray, Passage
+from shoal.records import EmbeddedTexts, FloatArray, InputType, Passage
 from shoal.search.served_version import ServedVersion
 from shoal.settings import ServeSettings
 from shoal.shard.messages import Fetched, Hits, ShardHits, ShardQuery, ShardSearch
@@ -88,6 +88,7 @@ class FakeEncoder:
         self.deadlines: list[float] = []
         self.count_behaviour = Behaviour()
         self.counted: list[list[str]] = []
+        self.embedded: list[list[str]] = []
 
     async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
         self.calls.append(list(queries))
@@ -100,6 +101,16 @@ class FakeEncoder:
         self.counted.append(list(queries))
         await self.count_behaviour()
         return [len(query.split()) for query in queries]
+
+    async def embed(
+        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
+    ) -> EmbeddedTexts:
+        """A token is a word; 8 are read."""
+        self.embedded.append(list(texts))
+        await self.behaviour()
+        vectors = np.stack([vector_of(text) for text in texts]) if texts else np.zeros((0, DIM), np.float32)
+        tokens = [np.stack([vector_of(word) for word in text.split()[:8]]) for text in texts] if with_tokens else None
+        return EmbeddedTexts("fake", vectors, [len(text.split()) for text in texts], 8, tokens)
 
     async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
         return [TextVectors(vector, vector[None]) for vector in await self.encode(queries, deadline)]
@@ -228,6 +239,10 @@ class FakeReranker:
         self.calls.append((query, list(passages), deadline))
         await self.behaviour()
         return np.array([float(passage.split()[-1]) for passage in passages], np.float32)
+
+    async def count_tokens(self, query: str, passages: Sequence[str], deadline: float) -> int:
+        """A token is a word."""
+        return sum(len(query.split()) + len(passage.split()) for passage in passages)
 
 
 def _search_call(batch: ShardSearch, deadline: float) -> SearchCall:

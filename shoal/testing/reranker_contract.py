@@ -11,7 +11,7 @@ Computed in float32: half the precision orders texts that are nearly equal by ho
 import numpy as np
 import pytest
 
-from shoal.rerankers import Reranker
+from shoal.rerankers import PairTokenCounter, Reranker
 
 QUERIES = ["red fish", "what does vitamin d do for bones", "", "日本語 🎉"]
 """Queries that every reranker must take."""
@@ -52,6 +52,14 @@ class RerankerContract:
         assert np.array_equal(reranker.score_pairs(PAIRS), reranker.score_pairs(PAIRS))
         scores = reranker.score("red fish", PASSAGES)
         assert scores[0] == pytest.approx(scores[-1], abs=1e-5)
+
+    def test_what_is_read_is_counted_if_anything_is(self, reranker: Reranker) -> None:
+        if not isinstance(reranker, PairTokenCounter):
+            pytest.skip("this reranker does not count")
+        assert reranker.count_tokens([]) == 0
+        short, long = (reranker.count_tokens([("red fish", "otter " * words)]) for words in (3, 30))
+        assert long - short == 27
+        assert reranker.count_tokens(PAIRS) > 0
 
     def test_a_reranker_has_a_name(self, reranker: Reranker) -> None:
         assert reranker.name()

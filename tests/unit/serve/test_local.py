@@ -110,10 +110,10 @@ async def test_texts_are_embedded_and_documents_scored(root: Path) -> None:
     await engine.open()
     ingress, deadline = LocalIngress(engine, settings), time.monotonic() + 60
     texts = [f"text {number}" for number in range(2 * settings.max_batch + 1)]
-    vectors = await ingress.embed(texts, "passage", deadline)
-    assert vectors.shape == (len(texts), 64)
-    assert (await ingress.embed(texts[:1], "query", deadline)).shape == (1, 64)
-    scores = await ingress.rerank("black otter", ["green snail", "black otter"], deadline)
+    embedded = await ingress.embed(texts, "passage", deadline)
+    assert embedded.vectors.shape == (len(texts), 64)
+    assert (await ingress.embed(texts[:1], "query", deadline)).vectors.shape == (1, 64)
+    scores = (await ingress.rerank("black otter", ["green snail", "black otter"], deadline)).scores
     assert scores[1] > scores[0]
     engine.close()
 

@@ -38,8 +38,8 @@ async def engine(settings: ServeSettings) -> Ingress:
 
 async def test_texts_get_the_vectors_of_queries_or_those_that_a_build_gives_them(engine: Ingress) -> None:
     model = load_encoder(HASHING)
-    np.testing.assert_array_equal(await engine.embed(TEXTS, "query", soon()), model.encode_queries(TEXTS))
-    np.testing.assert_array_equal(await engine.embed(TEXTS, "passage", soon()), model.encode_passages(TEXTS))
+    np.testing.assert_array_equal((await engine.embed(TEXTS, "query", soon())).vectors, model.encode_queries(TEXTS))
+    np.testing.assert_array_equal((await engine.embed(TEXTS, "passage", soon())).vectors, model.encode_passages(TEXTS))
 
 
 async def test_many_texts_are_encoded_a_batch_at_a_time(engine: Ingress, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,21 +53,21 @@ async def test_many_texts_are_encoded_a_batch_at_a_time(engine: Ingress, monkeyp
         return encode(texts)
 
     monkeypatch.setattr(encoder._encoder, "encode_passages", recorded)
-    assert (await engine.embed(TEXTS * 2, "passage", soon())).shape == (8, 64)
+    assert (await engine.embed(TEXTS * 2, "passage", soon())).vectors.shape == (8, 64)
     assert sizes == [3, 3, 2]
 
 
 async def test_no_texts_have_no_vectors(engine: Ingress) -> None:
-    assert (await engine.embed([], "passage", soon())).shape == (0, 64)
-    assert (await engine.embed([], "query", soon())).shape == (0, 64)
+    assert (await engine.embed([], "passage", soon())).vectors.shape == (0, 64)
+    assert (await engine.embed([], "query", soon())).vectors.shape == (0, 64)
 
 
 async def test_documents_get_the_scores_of_the_reranker(engine: Ingress) -> None:
     expected = load_overlap("overlap", RerankerSettings(reranker="overlap")).score_pairs(
         [("red otter", text) for text in TEXTS]
     )
-    np.testing.assert_array_equal(await engine.rerank("red otter", TEXTS, soon()), expected)
-    assert (await engine.rerank("red otter", [], soon())).shape == (0,)
+    np.testing.assert_array_equal((await engine.rerank("red otter", TEXTS, soon())).scores, expected)
+    assert (await engine.rerank("red otter", [], soon())).scores.shape == (0,)
 
 
 async def test_without_a_reranker_nothing_is_reranked(engine: Ingress, settings: ServeSettings) -> None:
@@ -94,7 +94,7 @@ async def test_all_that_computes_counts_against_one_limit(engine: Ingress, setti
             await engine.embed(TEXTS, "query", soon())
         with pytest.raises(Overloaded):
             await engine.rerank("fish", TEXTS, soon())
-    assert (await engine.embed(TEXTS, "query", soon())).shape == (4, 64)
+    assert (await engine.embed(TEXTS, "query", soon())).vectors.shape == (4, 64)
 
 
 async def test_before_a_version_is_served_there_is_nothing_to_ask(settings: ServeSettings, tmp_path: Path) -> None:
