@@ -36,18 +36,19 @@ A server describes itself at `/openapi.json` and, for people, at `/docs`. Defaul
 server without options.
 """
 
-COMMANDS = {
+COMMANDS: dict[str, tuple[str, str | dict[str, str] | None]] = {
     "shoal build": ("shoal.cli.build", "BuildSettings"),
     "shoal serve": ("shoal.cli.serve", "RunSettings"),
     "shoal search": ("shoal.cli.search", None),
     "shoal compare": ("shoal.cli.compare", None),
     "shoal eval": ("shoal.cli.eval", "EvaluateSettings"),
-    "shoal index": ("shoal.cli.index", None),
+    "shoal index": ("shoal.cli.index", {"create": "CreateSettings"}),
     "shoal keys": ("shoal.cli.keys", None),
     "shoal plan": ("shoal.cli.plan", "CapacitySettings"),
     "python -m jobs.train_reranker": ("jobs.train_reranker", "TrainSettings"),
 }
-"""Commands by the module of their typer application and the name of their settings; None for those without."""
+"""Commands by the module of their typer application and the name of their settings, or those of each command below
+them; None for those without."""
 
 NO_OPTIONS = ("help", "install_completion", "show_completion")
 
@@ -65,10 +66,11 @@ def configuration() -> str:
     import typer
 
     parts = [CONFIGURATION]
-    for title, (module, model) in COMMANDS.items():
+    for title, (module, models) in COMMANDS.items():
         found = typer.main.get_command(importlib.import_module(module).app)
         for name, command in getattr(found, "commands", {"": found}).items():
             heading = f"{title} {name}".strip()
+            model = models.get(name) if isinstance(models, dict) else models
             parts.append(
                 f"\n## `{heading}`\n\n{_sentence(command.help)}\n\n{_table('option', _options(command, model))}"
             )

@@ -30,6 +30,7 @@ from shoal.indexing.sample import sample_vectors
 from shoal.indexing.shards import count_shard, index_shard
 from shoal.indexing.spool import spool_file
 from shoal.indexing.tokens import inherit_codec, read_codec, token_width, train_codec
+from shoal.indexing.training import train_index
 from shoal.indexing.verify import verify_shard
 from shoal.metadata import FieldTypes
 from shoal.records import FloatArray
@@ -225,16 +226,7 @@ def index_gpus(name: str, gpus: float) -> float:
 def train(root: str, plan_hash: str, passages: Counts, threads: int) -> None:
     """Train the index kind on a sample of the corpus, once, for all shards."""
     plan, storage = read_plan(root, plan_hash)
-    path = layout.trained_index(plan.hash)
-    if storage.exists(path):
-        return
-    kind = index_kind(plan.index.index_kind)
-    sample = sample_vectors(
-        storage, plan.hash, passages, plan.shards, plan.encoder.dim, plan.index.train_passages, seed=1
-    )
-    trained = kind.train(sample, plan.index, threads)
-    if trained is not None and not storage.exists(path):  # training takes long: another run may have been faster
-        storage.write(path, trained)
+    train_index(plan, storage, passages, threads)
 
 
 @retry_on_unavailable

@@ -6,6 +6,7 @@ from serve.replicas.clocks import SystemClock
 from serve.telemetry import ENCODED, REMEMBERED, Calls, Meter, NullMeter
 from serve.versions.discovery import ServiceAnnouncement
 from shoal.encoders import TextVectors, TokenCounter, TokenEncoder, load_encoder
+from shoal.encoders._absent import is_absent
 from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
 from shoal.records import EmbeddedTexts, FloatArray, InputType
@@ -42,7 +43,8 @@ class QueryEncoder(SystemClock):
         encoder = load_encoder(settings)
         check_encoder(encoder.fingerprint(), expected)
         self._thread = Threads(1, "encoder")  # one: encoders are not re-entrant
-        self._thread.wait(encoder.encode_queries, [WARM_UP])
+        if not is_absent(settings.encoder):
+            self._thread.wait(encoder.encode_queries, [WARM_UP])
         self._encoder = encoder
         self._with_tokens = 0
         self._cache = QueryCache(encoder.encode_queries, remembered)

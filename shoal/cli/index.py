@@ -8,11 +8,13 @@ import typer
 
 from shoal.cli import tables
 from shoal.cli.errors import FAILURE, guard
-from shoal.cli.options import AsJson
+from shoal.cli.installation import require_engine
+from shoal.cli.options import AsJson, settings_command
 from shoal.cli.output import console, print_json, print_lines
 from shoal.cli.server import connect
 from shoal.client.answers import IndexDescription
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
+from shoal.settings import CreateSettings
 from shoal.system.terminal import format_bytes, printable
 
 if TYPE_CHECKING:
@@ -47,6 +49,30 @@ OptionalVersion = Annotated[str | None, typer.Argument(metavar="[VERSION]", help
 OptionalVersionToSign = Annotated[
     str | None, typer.Argument(metavar="[VERSION]", help="Default: every version, and which of them is current.")
 ]
+
+
+@settings_command(app, CreateSettings)
+def create(settings: CreateSettings, as_json: AsJson = False) -> None:
+    """Create an index without passages, which can be served and built over at once.
+
+    A build over it keeps its encoder and the options given here, unless the build names others.
+    """
+    require_engine()
+    from shoal.encoders import is_weightless
+    from shoal.indexing.empty import create_index
+    from shoal.inference.model_cache import require_model_cache
+
+    if settings.dimension is None and not is_weightless(settings.encoder):
+        require_model_cache("encoder", settings.encoder, settings)
+    manifest = create_index(settings)
+    if as_json:
+        created = {"index": settings.index, "version": manifest.version, "shards": len(manifest.shards)}
+        print_json({**created, "encoder": manifest.encoder.model, "dim": manifest.dim, "fields": manifest.fields})
+    else:
+        print_lines(
+            f"created {settings.index}: version {manifest.version} without passages, {manifest.encoder.model}, "
+            f"{manifest.dim} dimensions"
+        )
 
 
 @app.command("list")

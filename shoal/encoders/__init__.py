@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.encoders import _absent
 from shoal.errors import InvalidArgument
 from shoal.records import FloatArray
 
@@ -105,8 +106,8 @@ def backends() -> list[str]:
 
 
 def is_weightless(model: str) -> bool:
-    """Whether the setting `encoder` names a file of this folder, such as `hashing:32`, instead of a model."""
-    return model.partition(":")[0] in backends()
+    """Whether the setting `encoder` names a file of this folder, such as `hashing:32`, or none, instead of a model."""
+    return _absent.is_absent(model) or model.partition(":")[0] in backends()
 
 
 def load_encoder(settings: "EncoderSettings") -> Encoder:
@@ -119,6 +120,8 @@ def load_encoder(settings: "EncoderSettings") -> Encoder:
         raise InvalidArgument(
             f"backend={backend!r} does not exist: use auto or one of {', '.join(backends())}", param="backend"
         )
+    if _absent.is_absent(settings.encoder):
+        return _absent.load(settings.encoder)
     if settings.encoder.split(":")[0] == _WEIGHTLESS:
         backend = _WEIGHTLESS
     elif backend == "auto":

@@ -163,8 +163,8 @@ def open_base(plan: Plan, storage: Storage) -> Base | None:
 def choose_base(plan: Plan, storage: Storage) -> tuple[Plan, str | None]:
     """Return a plan with its base, if the current version may be one, and what is to be said about it.
 
-    Nothing is said where there is no current version, where that is one of this very plan, or where the input brings
-    its vectors.
+    Nothing is said where there is no current version, where that is empty or one of this very plan, or where the input
+    brings its vectors.
     """
     if plan.source.vectors_field is not None:
         return plan, None
@@ -177,7 +177,7 @@ def choose_base(plan: Plan, storage: Storage) -> tuple[Plan, str | None]:
         return plan, None
     except CorruptIndex as error:
         return plan, f"every passage is embedded anew: {error.message}"
-    if manifest.plan == plan.content_hash:
+    if not manifest.counts.passages or manifest.plan == plan.content_hash:
         return plan, None  # whoever builds the same again wants it made anew
     if reason := obstacle(plan, manifest):
         return plan, f"every passage is embedded anew: {reason}"

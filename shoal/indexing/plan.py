@@ -106,9 +106,10 @@ class Plan(BaseModel):
     def settings(self) -> dict[str, Any]:
         """The settings that decide the content of the index, and where it came from, for the manifest."""
         parts = (self.source, self.index, self.lexical, self.late)
-        return {name: value for part in parts for name, value in part.model_dump(mode="json").items()} | {
-            "shards": self.shards
-        }
+        unread = set() if self.files else {"source"}
+        return {
+            name: value for part in parts for name, value in part.model_dump(mode="json", exclude=unread).items()
+        } | {"shards": self.shards}
 
     @property
     def pending(self) -> list[int]:

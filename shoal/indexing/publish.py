@@ -185,7 +185,7 @@ def make_manifest(
         counts=Counts(
             input=passages + duplicates + rejected, passages=passages, duplicates=duplicates, rejected=rejected
         ),
-        statistics=CorpusStatistics(text_bytes=text_bytes, mean_text_bytes=round(text_bytes / passages, 3)),
+        statistics=CorpusStatistics(text_bytes=text_bytes, mean_text_bytes=round(text_bytes / max(passages, 1), 3)),
         fields=field_types(plan, tally),
         build={**plan.settings, **_reuse(plan, tally)},
     )

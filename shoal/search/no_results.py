@@ -10,7 +10,9 @@ _SHOWN_WORDS = 20
 
 
 def explain_no_results(query: str, plan: RequestPlan, results: Iterable[ShardResult]) -> str | None:
-    """Say why no shard found a passage: by the filter, or by the words; None if neither tells."""
+    """Say why no shard found a passage: there is none, or by the filter, or by the words; None if nothing tells."""
+    if not plan.version.count_passages():
+        return "this index version holds no passage"
     if plan.filter is not None:
         matches = [result.hits.matches[result.position] for result in results if result.hits.matches]
         if matches and not any(matches):

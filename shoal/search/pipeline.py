@@ -186,6 +186,7 @@ class SearchPipeline:
         if not plan.needs_vector and not plan.needs_tokens:
             return EncodedQuery.not_encoded(trace.arrived)
         version = plan.version
+        version.require_encoder()
         may_be_cut = version.may_cut(request.query)
         encoded = await self._encode_stage.encode(request.query, request.deadline, plan.needs_tokens, may_be_cut)
         if may_be_cut and (warning := version.cut_warning(encoded.length)):

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shoal.encoders._absent import is_absent
+from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
 from shoal.index_root.manifest import LexicalInfo, Manifest, VectorIndexInfo
 from shoal.metadata import FieldTypes
@@ -53,6 +55,15 @@ class ServedVersion:
     def count_passages(self, shards: Mapping[int, object] | None = None) -> int:
         """Count the passages of these shards, or of all."""
         return sum(self.counts) if shards is None else sum(self.counts[shard] for shard in shards)
+
+    def require_encoder(self) -> None:
+        """Raise InvalidArgument where texts cannot be encoded, because all vectors come with documents and queries."""
+        if self.encoder is not None and is_absent(self.encoder.model):
+            raise InvalidArgument(
+                f"version {self.name} has no encoder: its vectors of {self.encoder.dim} dimensions come from "
+                "elsewhere; search it by words (mode lexical), or build one with an encoder",
+                param="query",
+            )
 
     def may_cut(self, query: str) -> bool:
         """Whether a query may have more tokens than the encoder reads: quickly told, without its tokenizer.

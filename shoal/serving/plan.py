@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from shoal.encoders import is_weightless, load_encoder
+from shoal.encoders._absent import is_absent
 from shoal.errors import EncoderMismatch, InvalidArgument, ModelUnavailable
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import versions
@@ -117,6 +118,8 @@ def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSett
         models.resolve(settings.reranker).fetch()
     # Late interaction reads passages as the index did; a cross-encoder has a limit of its own, for pairs.
     late = settings.reranker == "late_interaction"
+    if late and is_absent(encoder.encoder):
+        return None
     return settings.part(
         RerankerSettings,
         encoder=encoder.encoder,

@@ -12,6 +12,7 @@ from shoal.settings.build import (
     GateSettings,
 )
 from shoal.settings.capacity import CapacitySettings
+from shoal.settings.create import CreateSettings
 from shoal.settings.evaluate import EvaluateSettings
 from shoal.settings.index import (
     AnalyzerSettings,
@@ -43,7 +44,7 @@ from shoal.settings.serve_groups import (
     ServedModelSettings,
     VersionSettings,
 )
-from shoal.settings.sources import MetadataType, SourceSettings
+from shoal.settings.sources import ChunkSettings, MetadataSettings, MetadataType, SourceSettings
 from shoal.settings.train import TrainSettings
 
 __all__ = [
@@ -54,6 +55,8 @@ __all__ = [
     "AutoSettings",
     "BuildSettings",
     "CapacitySettings",
+    "ChunkSettings",
+    "CreateSettings",
     "DeadlineSettings",
     "EncoderSettings",
     "EvaluateSettings",
@@ -68,6 +71,7 @@ __all__ = [
     "LateSettings",
     "LexicalSettings",
     "LoggingSettings",
+    "MetadataSettings",
     "MetadataType",
     "Name",
     "ReplicaResourceSettings",

@@ -12,7 +12,34 @@ MetadataType = Annotated[
 """A metadata field and its type, such as year:integer."""
 
 
-class SourceSettings(Settings):
+class MetadataSettings(Settings):
+    """What filters know of metadata."""
+
+    help_panel = "Source"
+
+    metadata_types: list[MetadataType] | None = Field(
+        None,
+        description="Types of metadata fields for filters, such as year:integer: string, integer, number, boolean, "
+        "timestamp, list, or none for a field not to filter by. A passage whose value does not fit is rejected. "
+        "Default: what fits all values of the field.",
+    )
+
+
+class ChunkSettings(Settings):
+    """How texts are cut into passages."""
+
+    help_panel = "Source"
+
+    chunk_characters: int | None = Field(
+        None,
+        ge=50,
+        le=1_000_000,
+        description="Cut texts into passages of at most this many characters. Default: 1000 for .txt/.md, else none.",
+    )
+    chunk_overlap: int = Field(0, ge=0, description="Characters that neighbouring passages of one text share.")
+
+
+class SourceSettings(MetadataSettings, ChunkSettings):
     """Where passages come from and which fields they have."""
 
     source: Name = Field(
@@ -39,12 +66,6 @@ class SourceSettings(Settings):
     metadata_fields: list[str] | None = Field(
         None, description="Fields kept as metadata. Default: every other field; give an empty list for none."
     )
-    metadata_types: list[MetadataType] | None = Field(
-        None,
-        description="Types of metadata fields for filters, such as year:integer: string, integer, number, boolean, "
-        "timestamp, list, or none for a field not to filter by. A passage whose value does not fit is rejected. "
-        "Default: what fits all values of the field.",
-    )
     list_separator: str | None = Field(
         None,
         min_length=1,
@@ -53,13 +74,6 @@ class SourceSettings(Settings):
         "as ;. JSON lists are read as such. Default: nothing; CSV and TSV values with ; or | in them are rejected.",
     )
     columns: list[str] | None = Field(None, description="Column names of a CSV or TSV file that has no header line.")
-    chunk_characters: int | None = Field(
-        None,
-        ge=50,
-        le=1_000_000,
-        description="Cut texts into passages of at most this many characters. Default: 1000 for .txt/.md, else none.",
-    )
-    chunk_overlap: int = Field(0, ge=0, description="Characters that neighbouring passages of one text share.")
     max_passage_bytes: int = Field(
         1_000_000,
         ge=1_000,

@@ -22,7 +22,9 @@ from shoal.encoders import load_encoder
 from shoal.errors import Conflict, InvalidArgument, NotFound, ShoalError
 from shoal.index_root import versions
 from shoal.index_root.storage import Storage
-from shoal.settings import EncoderSettings, LateSettings, LexicalSettings
+from shoal.indexing.empty import create_index
+from shoal.modes import Mode
+from shoal.settings import CreateSettings, EncoderSettings, LateSettings, LexicalSettings
 from tests.support.indexes import passages, publish
 
 COUNT = 60
@@ -35,7 +37,10 @@ Asker = shoal.Index | shoal.Client
 
 
 def publish_versions(root: Path) -> None:
-    """Publish v1, which is current, v2, and v3 with a file that is broken."""
+    """Publish one without passages, v1, which is current, v2, and v3 with a file that is broken."""
+    create_index(
+        CreateSettings(index=str(root), encoder="hashing:64", shards=2, metadata_types=["number:integer"], threads=1)
+    )
     for version in ("v1", "v2", "v3"):
         content = passages(COUNT, marker=f"of-{version}")
         late = LateSettings(late_interaction="stored", late_dims=32, late_bits=8)
@@ -269,6 +274,23 @@ class EngineContract:
             asker.activate(version)
         assert asker.describe().version == "v1"
         assert asker.search(QUERIES[0]).index_version == "v1"
+
+    @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+    def test_an_index_without_passages_answers_with_none(self, asker: Asker, engine_root: Path, mode: Mode) -> None:
+        storage = Storage(str(engine_root))
+        empty = next(
+            name
+            for name in versions.list_versions(storage)
+            if not versions.read_manifest(storage, name).counts.passages
+        )
+        description = asker.activate(empty)
+        assert (description.passages, description.dim, description.fields) == (0, 64, {"number": "integer"})
+        wanted: list[dict[str, Any]] = [{}, {"rerank": False}, {"filter": {"number": {"$gte": 3}}}]
+        for options in wanted:
+            answer = asker.search(QUERIES[0], mode=mode, **options)
+            assert (answer.results, answer.warnings) == ([], ["this index version holds no passage"])
+            assert (answer.degraded, answer.coverage.answered, answer.coverage.fraction) == (None, 2, 1.0)
+        assert (asker.fetch(["p1"]).missing, asker.list().ids) == (["p1"], [])
 
     def test_what_is_served_is_described(self, asker: Asker) -> None:
         description = asker.describe()

@@ -73,6 +73,27 @@ def parsed(result: Result) -> Any:
     return json.loads(result.stdout)
 
 
+def test_create(tmp_path: Path) -> None:
+    root = str(tmp_path / "index")
+    result = run(
+        "create", "--index", root, "--encoder", "hashing:8", "--metadata-types", "year:integer", "--shards", "2"
+    )
+    (version,) = versions.list_versions(Storage(root))
+    assert result.stdout == f"created {root}: version {version} without passages, hashing:8, 8 dimensions\n"
+    shown = parsed(run("show", "--index", root, "--json"))
+    assert (shown["state"], shown["manifest"]["counts"]["passages"]) == ("current", 0)
+    assert "0 of 0 records" in run("show", "--index", root).stdout
+    assert run("verify", "--index", root).stdout == f"version {version} is whole\n"
+    assert [row["passages"] for row in parsed(run("list", "--index", root, "--json"))["versions"]] == [0]
+    again = run("create", "--index", root, "--dimension", "8", "--json")
+    assert (again.exit_code, json.loads(again.stdout)["error"]["code"]) == (2, "CONFLICT")
+    other = str(tmp_path / "other")
+    created = parsed(run("create", "--index", other, "--dimension", "8", "--json"))
+    assert {**created, "version": None} == {
+        "index": other, "version": None, "shards": 1, "encoder": "none:8", "dim": 8, "fields": {}
+    }  # fmt: skip
+
+
 def test_list(root: Path) -> None:
     result = run("list", "--index", str(root))
     assert result.exit_code == 0

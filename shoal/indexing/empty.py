@@ -1,0 +1,147 @@
+"""An index may begin without passages: a version of empty shards, which says how what comes is encoded and cut."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from shoal.encoders import load_encoder
+from shoal.encoders._absent import is_absent, name_of
+from shoal.errors import Conflict, CorruptIndex, InvalidArgument, NotFound
+from shoal.index_root import layout, versions
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
+from shoal.indexing.commits import Tally
+from shoal.indexing.plan import Plan
+from shoal.indexing.stages import publish_units
+from shoal.lexical.analyzer import Analyzer
+from shoal.settings import BuildSettings, CreateSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
+
+KIND = "flat"
+"""The index kind of no vectors: it needs no training. What is built over it chooses its own."""
+KEPT = (
+    "chunk_characters",
+    "chunk_overlap",
+    "lexical",
+    "lexical_b",
+    "lexical_k1",
+    "lexical_language",
+    "lexical_stopwords",
+    "metadata_types",
+)
+"""Settings of an empty version that a build over it keeps where it names no others; so are those of the encoder."""
+_NO_SOURCE = "-"
+"""What stands for the input of a plan that reads none."""
+
+
+def create_index(settings: CreateSettings) -> Manifest:
+    """Publish a version without passages in a new index root, and make it current.
+
+    Raises:
+        Conflict: The root holds a version already.
+        InvalidArgument: The settings contradict one another.
+        ModelUnavailable: The encoder is not to be had.
+    """
+    storage = Storage(settings.index)
+    _require_new(storage)
+    plan = _plan(settings)
+    storage.write(layout.plan(plan.hash), plan.to_bytes())
+    try:
+        manifest = publish_units(plan, storage, Tally(0, plan.shards), settings.threads, verify_queries=0)
+        versions.activate(storage, manifest.version, verified=True)
+    finally:
+        versions.discard_staging(storage, plan.hash)
+    return manifest
+
+
+def keep_settings(settings: BuildSettings) -> tuple[BuildSettings, str | None]:
+    """The settings of a build over an empty version: that version's own, where the build names no others.
+
+    Returns them with what is to be said about it; the same settings and None over any other version.
+    """
+    storage = Storage(settings.index)
+    try:
+        manifest = versions.current_manifest(storage)
+    except (NotFound, CorruptIndex):
+        return settings, None
+    if manifest.counts.passages:
+        return settings, None
+    kept: dict[str, Any] = {name: manifest.build[name] for name in KEPT if manifest.build.get(name) is not None}
+    kept |= {"encoder": manifest.encoder.model}
+    if len(manifest.shards) > 1:  # one is what nobody asked for: the build goes by the size of its source
+        kept |= {"shards": len(manifest.shards)}
+    if "encoder" not in settings.model_fields_set:
+        kept |= {"max_length": manifest.encoder.max_length}
+    added = {name: value for name, value in kept.items() if name not in settings.model_fields_set}
+    if not added:
+        return settings, None
+    return settings.model_copy(update=added), (
+        f"{manifest.version} is empty, and its settings are kept where this command names no others: encoder "
+        f"{added.get('encoder', settings.encoder)}"
+    )
+
+
+def _require_new(storage: Storage) -> None:
+    """Raise Conflict unless no version was published in a root."""
+    try:
+        current = versions.read_current(storage)
+    except NotFound:
+        return
+    if known := [current.version] if current is not None else versions.list_versions(storage):
+        raise Conflict(
+            f"{storage.place()} holds version {known[-1]} already; create an index in another place, or build over it"
+        )
+
+
+def _plan(settings: CreateSettings) -> Plan:
+    """The plan of a build without input."""
+    encoder = load_encoder(settings.model_copy(update={"encoder": _encoder_name(settings)})).fingerprint()
+    if settings.lexical:
+        Analyzer(settings)
+    _check_chunks(settings)
+    now = datetime.now(UTC)
+    plan = Plan(
+        hash="",
+        version="",
+        created_at=now.isoformat(timespec="milliseconds"),
+        files=[],
+        shards=settings.shards,
+        estimated_passages=0,
+        unit_records=1,
+        unit_bytes=1,
+        source=settings.part(SourceSettings, source=_NO_SOURCE, format="jsonl", id_field="id", unit_passages=1),
+        index=IndexSettings(index_kind=KIND),
+        lexical=settings.part(LexicalSettings),
+        late=LateSettings(),
+        encoder=encoder,
+    )
+    body = [plan.settings, encoder.model_dump(mode="json", exclude={"model"})]
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+    changes = {"hash": digest, "content_hash": digest, "version": versions.make_version(now, digest)}
+    return plan.model_copy(update=changes)
+
+
+def _encoder_name(settings: CreateSettings) -> str:
+    """The encoder that is asked for, or `none` with the dimension."""
+    if settings.dimension is None:
+        return settings.encoder
+    if "encoder" in settings.model_fields_set and not is_absent(settings.encoder):
+        raise InvalidArgument(
+            "an index has an encoder, which decides its dimension, or a dimension alone; leave out --encoder or "
+            "--dimension",
+            param="dimension",
+        )
+    return name_of(settings.dimension)
+
+
+def _check_chunks(settings: CreateSettings) -> None:
+    """Raise InvalidArgument where texts cannot be cut so."""
+    if settings.chunk_overlap >= (settings.chunk_characters or max(1, settings.chunk_overlap + 1)):
+        raise InvalidArgument("chunk_overlap must be less than chunk_characters", param="chunk_overlap")
+    if settings.chunk_overlap and settings.chunk_characters is None:
+        raise InvalidArgument("chunk_overlap needs chunk_characters, which is not set", param="chunk_overlap")
+    if settings.chunk_characters is not None and is_absent(_encoder_name(settings)):
+        raise InvalidArgument(
+            "a document with a vector of its own cannot be cut; leave out --chunk-characters or --dimension",
+            param="chunk_characters",
+        )

@@ -1,0 +1,21 @@
+"""What creating an index without passages takes."""
+
+from pydantic import Field
+
+from shoal.settings.base import Name
+from shoal.settings.index import LexicalSettings
+from shoal.settings.inference import EncoderSettings
+from shoal.settings.sources import ChunkSettings, MetadataSettings
+
+
+class CreateSettings(MetadataSettings, ChunkSettings, EncoderSettings, LexicalSettings):
+    """Everything that `shoal index create` takes."""
+
+    index: Name = Field(description="Index root to create: a local path or a URI such as s3://bucket/prefix.")
+    dimension: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="Dimensions of vectors that documents and queries bring along: the index has no encoder then.",
+    )
+    shards: int = Field(1, ge=1, le=100_000, description="Shards of the index.")

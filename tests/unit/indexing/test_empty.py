@@ -1,0 +1,137 @@
+"""Indexes that begin without passages: they are whole, are searched, and are built over."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shoal
+from serve.replicas.encoder import QueryEncoder
+from shoal.errors import Conflict, InvalidArgument
+from shoal.evaluation.evaluate import evaluate
+from shoal.index_root import layout, versions
+from shoal.index_root.storage import Storage
+from shoal.indexing.empty import create_index, keep_settings
+from shoal.serving.plan import plan_serving
+from shoal.settings import BuildSettings, CreateSettings, EvaluateSettings, ServeSettings
+from tests.support.building import DIM, jsonl, records
+from tests.support.incremental import Build, files_of, publish
+
+
+def create(root: Path, **options: Any) -> str:
+    given = {} if "dimension" in options else {"encoder": f"hashing:{DIM}"}
+    return create_index(CreateSettings.model_validate({"index": str(root), **given, **options})).version
+
+
+def test_the_first_version_is_whole_current_and_alone(tmp_path: Path) -> None:
+    version = create(tmp_path, shards=3, metadata_types=["page:integer"])
+    storage = Storage(str(tmp_path))
+    manifest = versions.current_manifest(storage)
+    assert (manifest.version, manifest.counts.passages, len(manifest.shards)) == (version, 0, 3)
+    assert (manifest.fields, manifest.index.kind, manifest.build.get("source")) == ({"page": "integer"}, "flat", None)
+    assert versions.verify(storage, version) == []
+    assert list(storage.list(layout.STAGING)) == []
+    with pytest.raises(Conflict, match=f"{version} already"):
+        create(tmp_path)
+    versions.prune(storage, 0)
+    assert versions.list_versions(storage) == [version]
+
+
+def test_a_folder_whose_only_version_is_not_current_is_no_new_index(tmp_path: Path) -> None:
+    version = create(tmp_path)
+    (tmp_path / layout.CURRENT).unlink()
+    with pytest.raises(Conflict, match=version):
+        create(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"encoder": "hashing:64", "dimension": 64}, "dimension"),
+        ({"encoder": "hashing", "chunk_overlap": 10}, "chunk_overlap"),
+        ({"encoder": "hashing", "chunk_characters": 50, "chunk_overlap": 50}, "chunk_overlap"),
+        ({"chunk_characters": 50, "dimension": 64}, "chunk_characters"),
+        ({"encoder": "hashing", "lexical_language": "klingon"}, "lexical_language"),
+        ({"encoder": "none:0"}, "encoder"),
+    ],
+)
+def test_settings_that_contradict_one_another_create_nothing(
+    tmp_path: Path, options: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        create_index(CreateSettings.model_validate({"index": str(tmp_path / "index"), **options}))
+    assert refused.value.param == param
+    assert not (tmp_path / "index" / "versions").exists()
+
+
+def test_an_index_of_a_dimension_alone_answers_by_words_and_refuses_to_encode(tmp_path: Path) -> None:
+    create(tmp_path, dimension=8)
+    plan = plan_serving(ServeSettings(index=str(tmp_path)))
+    assert (plan.encoder.encoder, plan.reranker) == ("none:8", None)
+    encoder = QueryEncoder(plan.encoder, plan.manifest.encoder, 10)
+    assert encoder is not None
+    with shoal.open(tmp_path, reranker="overlap") as index:
+        assert index.search("coral", mode="lexical").results == []
+        for ask in (lambda: index.search("coral"), lambda: index.search("coral", mode="dense")):
+            with pytest.raises(InvalidArgument, match="no encoder: its vectors of 8 dimensions") as refused:
+                ask()
+            assert refused.value.param == "query"
+
+
+def test_a_build_over_it_is_one_from_nothing_with_its_settings(tmp_path: Path) -> None:
+    kept = {"lexical_stopwords": False, "metadata_types": ["page:number"], "shards": 3, "chunk_characters": 50}
+    version = create(tmp_path / "index", **kept)
+    source = jsonl(tmp_path / "corpus.jsonl", records(40))
+    given = {"source": str(source), "index": str(tmp_path / "index"), "unit_passages": 10, "title_field": "title"}
+    settings, remark = keep_settings(BuildSettings.model_validate(given))
+    assert remark is not None
+    assert version in remark
+    assert (settings.encoder, settings.shards, settings.chunk_characters) == (f"hashing:{DIM}", 3, 50)
+    over = Build(tmp_path / "index", source, **{name: getattr(settings, name) for name in kept})
+    assert (over.plan.base, over.remark) == (None, None)
+    manifest, encoded = publish(over)
+    fresh, _ = publish(Build(tmp_path / "fresh", source, **kept))
+    assert files_of(manifest) == files_of(fresh)
+    assert len(encoded) == 40
+    assert manifest.fields == {"page": "number"}
+    assert versions.read_current(over.storage).previous == version  # type: ignore[union-attr]
+
+
+def test_what_a_build_names_itself_is_not_kept_nor_is_anything_of_other_versions(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"source": "corpus.jsonl", "index": str(tmp_path), "encoder": "hashing:8", "shards": 2}
+    assert keep_settings(BuildSettings(**given))[1] is None
+    create(tmp_path, lexical_b=0.5, lexical_k1=2.0, max_length=99)
+    settings, _ = keep_settings(BuildSettings(**given, lexical_k1=1.0))
+    assert (settings.encoder, settings.max_length, settings.shards) == ("hashing:8", None, 2)
+    assert (settings.lexical_b, settings.lexical_k1) == (0.5, 1.0)
+    del given["encoder"]
+    assert keep_settings(BuildSettings(**given))[0].max_length == 99
+    publish(Build(tmp_path, jsonl(tmp_path / "corpus.jsonl", records(3))))
+    assert keep_settings(BuildSettings(**given)) == (BuildSettings(**given), None)
+
+
+def test_vectors_from_elsewhere_are_built_over_a_dimension_alone(tmp_path: Path) -> None:
+    create(tmp_path / "index", dimension=DIM)
+    lines = [{"id": f"p{n}", "text": f"text {n}", "vector": [n, 1, *[0] * (DIM - 2)]} for n in range(5)]
+    source = jsonl(tmp_path / "corpus.jsonl", lines)
+    given = {"source": str(source), "index": str(tmp_path / "index"), "vectors_field": "vector"}
+    settings, _ = keep_settings(BuildSettings.model_validate(given))
+    publish(Build(tmp_path / "index", source, encoder=settings.encoder, vectors_field="vector"))
+    with shoal.open(tmp_path / "index") as index:
+        assert [result.id for result in index.search("text 3", mode="lexical", top_n=1).results] == ["p3"]
+        vector = index.fetch(["p3"], include=["vector"]).passages[0].vector
+        np.testing.assert_allclose(vector, np.array([3, 1, *[0] * (DIM - 2)]) / np.sqrt(10), atol=1e-6)
+
+
+def test_it_is_evaluated(tmp_path: Path) -> None:
+    create(tmp_path / "index")
+    dataset = tmp_path / "dataset"
+    (dataset / "qrels").mkdir(parents=True)
+    (dataset / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "coral"}) + "\n")
+    (dataset / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tp1\t1\n")
+    outcome = evaluate(EvaluateSettings(dataset=str(dataset), index=str(tmp_path / "index"), reranker="overlap"))
+    assert [row.values["nDCG@10"] for row in outcome.rows] == [0.0] * 6
+    assert outcome.absent is not None
+    assert set(outcome.absent.ids) == {"p1"}
