@@ -98,6 +98,35 @@ def parse(document: object, types: FieldTypes, max_width: int, max_depth: int) -
     return None if tree == And(()) else tree
 
 
+def field_type(types: FieldTypes, field: str, path: str, purpose: str = "filter by") -> FieldType:
+    """Return the type of a field of an index.
+
+    Args:
+        types: Of all its fields.
+        field: Its name.
+        path: Where a request names it.
+        purpose: What it is for, as a verb.
+
+    Raises:
+        InvalidArgument: There is no such field, or it holds values of several types.
+    """
+    kind = types.get(field)
+    if kind is None:
+        if not types:
+            _fail(path, f"this index has no metadata to {purpose}; build it with metadata fields, anew if it is old")
+        known = [f"{name} ({kind})" for name, kind in types.items()]
+        if len(known) > _SHOWN_FIELDS:
+            known[_SHOWN_FIELDS:] = [f"and {len(known) - _SHOWN_FIELDS} more, see /v1/index"]
+        _fail(path, f"this index has no such field; its fields are {', '.join(known)}")
+    if kind == "mixed":
+        _fail(
+            path,
+            f"this field holds values of several types; build the index with --metadata-types {field}:TYPE "
+            f"(string fits numbers too) to {purpose} it",
+        )
+    return kind
+
+
 class _Parser:
     def __init__(self, types: FieldTypes, max_width: int, max_depth: int) -> None:
         self._types = types
@@ -128,33 +157,16 @@ class _Parser:
                 return _not(self.filter(value, path, depth + 1))
         if key.startswith("$") and key not in self._types:
             if key.startswith("$$") and key[1:] in self._types:
-                return self._field(key[1:], self._type(key[1:], path), value, path, depth)
+                return self._field(key[1:], field_type(self._types, key[1:], path), value, path, depth)
             known = f"{', '.join(OPERATORS)} stand inside a field, $and, $or and $not around fields"
             _fail(path, f"{_shown(key)} is no operator here; {known}")
-        return self._field(key, self._type(key, path), value, path, depth)
+        return self._field(key, field_type(self._types, key, path), value, path, depth)
 
     def _list(self, value: object, path: str, depth: int) -> list[Filter]:
         if not isinstance(value, list) or not value:
             _fail(path, f"should be a list of at least one filter, not {_shown(value)}")
         self._grow(len(value), path)
         return [self.filter(part, f"{path}[{place}]", depth + 1) for place, part in enumerate(value)]
-
-    def _type(self, field: str, path: str) -> FieldType:
-        kind = self._types.get(field)
-        if kind is None:
-            if not self._types:
-                _fail(path, "this index has no metadata to filter by; build it with metadata fields, anew if it is old")
-            known = [f"{name} ({kind})" for name, kind in self._types.items()]
-            if len(known) > _SHOWN_FIELDS:
-                known[_SHOWN_FIELDS:] = [f"and {len(known) - _SHOWN_FIELDS} more, see /v1/index"]
-            _fail(path, f"this index has no such field; its fields are {', '.join(known)}")
-        if kind == "mixed":
-            _fail(
-                path,
-                f"this field holds values of several types; build the index with --metadata-types {field}:TYPE "
-                "(string fits numbers too) to filter by it",
-            )
-        return kind
 
     def _field(self, field: str, kind: FieldType, value: object, path: str, depth: int) -> Filter:
         """Conditions of one field: a bare value, or an object of operators."""

@@ -76,6 +76,24 @@ class Candidate:
     ranks: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """A metadata field whose values are counted, and how many of them are returned at most."""
+
+    field: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerShape:
+    """What an answer holds beside its results, and how these are chosen and put; by default nothing and best first.
+
+    facets: fields whose values are counted over all that the filter lets through.
+    """
+
+    facets: tuple[Facet, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
     """One query, validated. `deadline` is by `time.monotonic` of this process; `mode` None leaves it to the server."""
@@ -92,6 +110,7 @@ class SearchRequest:
     """Conditions on metadata as the client wrote them; the pipeline checks them against the index (`shoal.filters`)."""
     recall: float | None = None
     """Share of the ten nearest passages that stage one shall find; None for what the version was tuned for."""
+    shape: AnswerShape = AnswerShape()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +193,14 @@ class RerankedDocuments:
 
 
 @dataclass(frozen=True, slots=True)
+class FacetCount:
+    """How many passages have a value; a timestamp is in ISO 8601, UTC."""
+
+    value: str | int | float | bool
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class MissingShard:
     """A shard that did not take part in an answer, and why: `deadline`, `overloaded`, `unreachable`, `error`, or
     `suspended`, which is one that was silent for so long that queries do not wait for it until it answers again."""
@@ -250,6 +277,7 @@ class SearchAnswer:
     reranker: what ordered the candidates: the name of the server's reranker, or `late`; None if nothing has.
     explain: the plan, the timing of every shard and the scores of every candidate, when asked for.
     warnings: what of the request was cut, and why nothing was found, in sentences; the answer is not less for it.
+    facets: counts of values by field, the most frequent first; None if none were asked for.
     """
 
     index_version: str
@@ -264,3 +292,4 @@ class SearchAnswer:
     explain: dict[str, Any] | None = None
     degradations: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    facets: Mapping[str, list[FacetCount]] | None = None

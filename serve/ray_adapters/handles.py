@@ -19,6 +19,7 @@ from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 from shoal.records import EmbeddedTexts, FloatArray, InputType
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
+from shoal.shard.questions import ShardQuestion
 from shoal.system import tracing
 from shoal.system.deadlines import SentDeadline
 
@@ -121,6 +122,11 @@ class ShardHandle(ServiceHandle):
         """Return the first ids that begin with a prefix and come after an id, in order."""
         ids: list[str] = await call(self._handle, "list_ids", version, prefix, after, limit, deadline=deadline)
         return ids
+
+    async def ask(self, version: str, question: ShardQuestion[T], deadline: float) -> T:
+        """Return what this shard answers to a question about its rows."""
+        answer: T = await call(self._handle, "ask", version, question, deadline=deadline)
+        return answer
 
     async def holds(self, version: str, deadline: float) -> bool:
         """Whether a replica has the version loaded."""

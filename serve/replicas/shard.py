@@ -23,6 +23,7 @@ from shoal.records import FloatArray
 from shoal.serving.plan import ServingShape
 from shoal.settings import ServeSettings
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
+from shoal.shard.questions import ShardQuestion
 from shoal.shard.reader import Shard
 from shoal.system.threads import Threads
 
@@ -126,6 +127,11 @@ class Retriever(SystemClock):
         with self._calls.call("list", 1):
             await self._order_ids(version, deadline)
             return await self._use(version, deadline, lambda shard: shard.ids.list(prefix, after, limit))
+
+    async def ask(self, version: str, question: ShardQuestion[T], deadline: float) -> T:
+        """Return what this shard answers to a question about the rows of the named version."""
+        with self._calls.call("ask", 1):
+            return await self._use(version, deadline, question.answer)
 
     async def _order_ids(self, version: str, deadline: float) -> None:
         """Let a version know the order of its ids, which takes seconds the first time, beside the threads of searches.

@@ -8,7 +8,20 @@ from shoal.cli import tables
 from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
-from shoal.cli.server import DEFAULT_URL, Filter, IndexRoot, Mode, Query, Recall, TimeoutMs, TopK, TopN, Url, ask
+from shoal.cli.server import (
+    DEFAULT_URL,
+    Facets,
+    Filter,
+    IndexRoot,
+    Mode,
+    Query,
+    Recall,
+    TimeoutMs,
+    TopK,
+    TopN,
+    Url,
+    ask,
+)
 from shoal.errors import InvalidArgument
 
 app = typer.Typer()
@@ -29,6 +42,7 @@ def search(  # noqa: PLR0913 - one parameter for each option
     ] = False,
     mode: Mode = None,
     filter: Filter = None,
+    facet: Facets = None,
     recall: Recall = None,
     timeout_ms: TimeoutMs = None,
     full: Annotated[bool, typer.Option("--full", help="Show whole texts, not their beginnings.")] = False,
@@ -51,6 +65,7 @@ def search(  # noqa: PLR0913 - one parameter for each option
             rerank="late" if late else rerank,
             mode=mode,
             filter=filter,
+            facets=facet or None,
             recall=recall,
             timeout_ms=timeout_ms,
         )

@@ -15,6 +15,7 @@ from shoal.errors import InvalidArgument, Unavailable
 
 __all__ = [
     "DEFAULT_URL",
+    "Facets",
     "Filter",
     "IndexRoot",
     "Mode",
@@ -55,6 +56,14 @@ Filter = Annotated[
     str | None,
     typer.Option(
         metavar="JSON", help='Conditions on metadata that results fulfil, such as \'{"year": {"$gte": 2020}}\'.'
+    ),
+]
+
+
+Facets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--facet", metavar="FIELD", help="Count the values of this metadata field too. May be given several times."
     ),
 ]
 

@@ -1,6 +1,7 @@
 """Answers and index versions as tables for people. Everything from outside is text, never markup or control codes."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -159,16 +160,27 @@ def _moves(response: SearchResponse, rows: int) -> Text:
     return Text(f"{line}; the biggest rise is by {max(rises)}" if moved and max(rises) > 0 else line)
 
 
+def _facets(response: SearchResponse) -> Iterator[Text]:
+    for field, counts in (response.facets or {}).items():
+        shown = ", ".join(f"{_plain(entry.value)} {entry.count:,}" for entry in counts) or "no passage has it"
+        yield Text.assemble((f"{printable(field)}: ", "bold"), shown)
+
+
+def _plain(value: Any) -> str:
+    return printable(value) if isinstance(value, str) else json.dumps(value)
+
+
 def _footer(response: SearchResponse) -> list[Text]:
     coverage = response.coverage
     timings = dict(response.timings_ms)
     total = timings.pop("total", None)
     lines = [
+        *_facets(response),
         Text(
             f"version {printable(response.index_version)}, {printable(response.mode)}, "
             f"{coverage.answered} of {coverage.shards} shards answered ({coverage.fraction:.0%} of the passages)",
             style="dim",
-        )
+        ),
     ]
     if total is not None:
         stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in timings.items())

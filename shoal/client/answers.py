@@ -25,6 +25,13 @@ class SearchResult(Answer):
     vector: list[float] | None = None
 
 
+class FacetCount(Answer):
+    """How many of the passages that fulfil the filter have a value; a timestamp is in ISO 8601, UTC."""
+
+    value: Any
+    count: int
+
+
 class SearchCoverage(Answer):
     """Which part of the index answered; `fraction` is by passages."""
 
@@ -50,6 +57,8 @@ class SearchResponse(Answer):
     """What of the request was cut, such as a query longer than the encoder reads, and why nothing was found."""
     timings_ms: dict[str, float] = {}
     usage: dict[str, Any] = {}
+    facets: dict[str, list[FacetCount]] | None = None
+    """The most frequent values of the fields that were asked for, over all passages that fulfil the filter."""
     explain: dict[str, Any] | None = None
 
 

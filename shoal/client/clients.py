@@ -49,6 +49,8 @@ class SearchOptions(TypedDict, total=False):
     """Share of the ten nearest passages that stage one shall find, such as 0.99; by default as tuned."""
     filter: Mapping[str, Any]
     """Conditions on metadata, such as {"year": {"$gte": 2020}}, that every result fulfils."""
+    facets: Sequence[str | Mapping[str, Any]]
+    """Fields whose values are counted over all that fulfil the filter: names, or {"field": "year", "limit": 5}."""
 
 
 _USER_INFORMATION = re.compile(r"//[^/@]*@")

@@ -64,6 +64,11 @@ def answer_fields(answer: SearchAnswer) -> dict[str, Any]:
         "timings_ms": {stage: round(ms, 3) for stage, ms in timings.stages()},
         "usage": {"queries": 1, "pairs": answer.pairs},
     }
+    if answer.facets is not None:
+        fields["facets"] = {
+            name: [{"value": entry.value, "count": entry.count} for entry in counts]
+            for name, counts in answer.facets.items()
+        }
     if answer.explain is not None:
         fields["explain"] = answer.explain
     return fields

@@ -115,6 +115,19 @@ class RequestLimits:
             if not 1 <= size <= most:
                 raise InvalidArgument(f"{param} should be 1 to {most:,}, not {size:,}", param=param)
         check_order(request.top_k, request.top_n)
+        self._check_facets(request)
+
+    def _check_facets(self, request: SearchRequest) -> None:
+        facets, settings = request.shape.facets, self._settings
+        if len(facets) > settings.max_facets:
+            raise InvalidArgument(
+                f"facets should be at most {settings.max_facets:,}, not {len(facets):,}", param="facets"
+            )
+        most = settings.max_facet_limit
+        for number, facet in enumerate(facets):
+            if not 1 <= facet.limit <= most:
+                param = f"facets[{number}].limit"
+                raise InvalidArgument(f"{param} should be 1 to {most:,}, not {facet.limit:,}", param=param)
 
     def _check_deadline(self, deadline: float) -> None:
         most = self._settings.max_timeout_ms

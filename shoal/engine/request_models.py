@@ -1,7 +1,6 @@
 """What Shoal's own dialect is asked, checked against the limits of a server."""
 
 from collections.abc import Callable
-from itertools import islice
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -10,16 +9,13 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    GetJsonSchemaHandler,
     Tag,
     create_model,
-    model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from shoal.engine.limits import check_answer, check_order, query_problem
-from shoal.engine.mistakes import MAX_MISTAKES, UnknownField
+from shoal.engine.request_body import RequestBody
+from shoal.engine.shape_models import ShapeFields, shape_fields
 from shoal.modes import Mode
 from shoal.records import SearchRequest
 from shoal.settings import ServeSettings
@@ -35,35 +31,6 @@ RerankChoice = Annotated[
     ),
 ]
 """Whether to rerank; the error of another value names all that may stand there."""
-
-
-class RequestBody(BaseModel):
-    """Base of request bodies: unknown fields are refused, a null is the same as leaving the field out."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        fields = cls.model_fields
-        known = {name: data[name] for name in fields if data.get(name) is not None}
-        # Each unknown one is an error, and a body may hold 100,000 of them.
-        unknown = islice((name for name in data if name not in fields), MAX_MISTAKES + 1)
-        return known | dict.fromkeys(unknown, UnknownField(tuple(fields)))
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        described = handler.resolve_ref_schema(handler(schema))
-        for name, field in described.get("properties", {}).items():
-            if name in described.get("required", ()):
-                continue
-            if isinstance(field.get("type"), str):
-                field["type"] = [field["type"], "null"]
-            elif "oneOf" in field:
-                field["oneOf"].append({"type": "null"})
-        return described
 
 
 class ActivateBody(RequestBody):
@@ -95,7 +62,7 @@ class ListFields(BaseModel):
     cursor: str | None = None
 
 
-class SearchFields(RequestBody):
+class SearchFields(ShapeFields):
     """A query, or several at once, and what to return: the fields in order; `search_body` adds a server's limits."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "how do fish sleep", "top_k": 25, "top_n": 5}]})
@@ -165,6 +132,7 @@ class SearchFields(RequestBody):
         top_k, top_n = self.sizes()
         size = self.size(settings, top_k, top_n)
         deadline = started + self.timeout_ms / 1000
+        shape = self.shape()
         requests = [
             SearchRequest(
                 query=query,
@@ -177,6 +145,7 @@ class SearchFields(RequestBody):
                 mode=self.mode,
                 filter=self.filter,
                 recall=self.recall,
+                shape=shape,
             )
             for query in self.queries
         ]
@@ -253,6 +222,7 @@ def search_body(settings: ServeSettings) -> type[SearchFields]:
         rerank=(RerankChoice, rerank),
         mode=(Mode | None, mode),
         timeout_ms=(int, timeout_ms),
+        **shape_fields(settings),
     )
 
 

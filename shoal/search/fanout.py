@@ -13,6 +13,7 @@ from shoal.search.services import NullObserver, Observer, ShardService
 from shoal.search.shard_client import PendingQuery, ShardClient, ShardResult, Suspended
 from shoal.search.trace import describe
 from shoal.settings import ServeSettings
+from shoal.shard.questions import ShardQuestion
 
 T = TypeVar("T")
 
@@ -173,6 +174,21 @@ class FanOut:
             {number: client.list_ids(prefix, after, limit, deadline) for number, client in enumerate(self._clients)}
         )
         return list(calls.values()), missing
+
+    async def ask(
+        self, questions: Mapping[int, ShardQuestion[T]], deadline: float
+    ) -> tuple[dict[int, T], dict[int, str]]:
+        """Ask shards about their rows, each by its number what is meant for it, until a deadline.
+
+        Returns their answers, and why shards are missing, both by shard number.
+        """
+        return await _gather(
+            {number: self._clients[number].ask(asked, deadline) for number, asked in questions.items()}
+        )
+
+    async def ask_all(self, question: ShardQuestion[T], deadline: float) -> tuple[dict[int, T], dict[int, str]]:
+        """Ask every shard the same; otherwise as `ask`."""
+        return await self.ask(dict.fromkeys(range(self.shards), question), deadline)
 
     def coverage(self, missing: Mapping[int, str]) -> Coverage:
         """Name the part of the index that answered."""

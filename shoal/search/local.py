@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -32,10 +33,12 @@ from shoal.search.pipeline import SearchPipeline
 from shoal.search.query_cache import QueryCache
 from shoal.settings import ServeSettings
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
+from shoal.shard.questions import ShardQuestion
 from shoal.shard.reader import Shard
 from shoal.system.machine import usable_cores
 from shoal.system.threads import Threads
 
+T = TypeVar("T")
 RERANK_QUERIES = 8
 """Queries that the reranker scores together at most."""
 SLICE_PAIRS = 32
@@ -157,6 +160,10 @@ class LocalShard:
     async def list_ids(self, version: str, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
         """Return the first ids that begin with a prefix and come after an id, in order."""
         return await self._threads.run(deadline, self._shard.ids.list, prefix, after, limit)
+
+    async def ask(self, version: str, question: ShardQuestion[T], deadline: float) -> T:
+        """Return what this shard answers to a question about its rows."""
+        return await self._threads.run(deadline, question.answer, self._shard)
 
 
 class LocalModels:

@@ -2,16 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
 from shoal.index_root.manifest import Manifest
-from shoal.records import Candidate, FetchedPassages, FloatArray, ListedIds, Result, SearchAnswer, SearchRequest
+from shoal.records import (
+    Candidate,
+    FacetCount,
+    FetchedPassages,
+    FloatArray,
+    ListedIds,
+    Result,
+    SearchAnswer,
+    SearchRequest,
+)
 from shoal.search.encode_stage import EncodedQuery, EncodeStage
 from shoal.search.explain import explain
+from shoal.search.facets import FacetCounting
 from shoal.search.fanout import FanOut
 from shoal.search.fusion import fuse
 from shoal.search.lookup import fetch_passages, list_ids
@@ -40,6 +50,7 @@ class _Search:
     max_lexical_score: the highest BM25 score that a hybrid query has in the index.
     positions_to_fetch: positions of the candidates whose texts are needed; None for all.
     scores: float32 (n,), what the second stage gave the candidates; None if it did not.
+    facets: counts of values by field; None if none were asked for.
     """
 
     request: SearchRequest
@@ -52,6 +63,19 @@ class _Search:
     max_lexical_score: float = 0.0
     positions_to_fetch: Sequence[int] | None = None
     scores: FloatArray | None = None
+    facets: Mapping[str, list[FacetCount]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """What the queries of one call have in common.
+
+    turns: for which they wait, so that a long list does not overrun the reranker's queue.
+    """
+
+    trees: FilterTrees
+    facets: FacetCounting
+    turns: asyncio.Semaphore
 
 
 class SearchPipeline:
@@ -126,19 +150,22 @@ class SearchPipeline:
     async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer several queries at once, in order. The first error is raised and gives up the others."""
         fan_out, arrived, trees = self._current(), self._clock(), FilterTrees()
+        facets = FacetCounting(self._settings.max_facet_values)
         turns = asyncio.Semaphore(RERANKED_AT_ONCE * max(1, self._settings.reranker_min_replicas))
         # What is wrong costs nobody anything.
         plans = [self._plan(request, fan_out.version, trees) for request in requests]
         searches = [
-            self._search(request, plan, fan_out, trees, SearchTrace(self._clock, arrived), turns)
+            self._search(request, plan, fan_out, SearchTrace(self._clock, arrived), _Together(trees, facets, turns))
             for request, plan in zip(requests, plans, strict=True)
         ]
-        if len(searches) == 1:
-            return [await searches[0]]
-        tasks = [asyncio.ensure_future(search) for search in searches]
+        tasks: list[asyncio.Task[SearchAnswer]] = []
         try:
+            if len(searches) == 1:
+                return [await searches[0]]
+            tasks = [asyncio.ensure_future(search) for search in searches]
             return await asyncio.gather(*tasks)
         finally:
+            facets.cancel()
             for task in tasks:
                 task.cancel()
 
@@ -164,21 +191,23 @@ class SearchPipeline:
         request: SearchRequest,
         plan: RequestPlan,
         fan_out: FanOut,
-        trees: FilterTrees,
         trace: SearchTrace,
-        turns: asyncio.Semaphore,
+        together: _Together,
     ) -> SearchAnswer:
         encoded = await self._encode(request, plan, trace)
         current = self._fan_out or fan_out  # read once: an answer never mixes two versions
         if current is not fan_out:
-            plan = self._plan(request, current.version, trees)
+            plan = self._plan(request, current.version, together.trees)
             if plan.second_stage == "shortlist" and encoded.tokens is None:
                 plan = replace(plan, second_stage="reader")  # the version before had no token vectors to compare
         search = _Search(request, plan, current, trace, encoded)
+        facets, fields = together.facets, request.shape.facets
+        facets.start(current, fields, plan.filter, self._share_of(request.deadline))
         await self._retrieve(search)
         await self._shortlist(search)
         await self._fetch(search)
-        await self._rerank(search, turns)
+        await self._rerank(search, together.turns)
+        search.facets = await facets.counts(current, fields, plan.filter, trace)
         return await self._answer(search)
 
     async def _encode(self, request: SearchRequest, plan: RequestPlan, trace: SearchTrace) -> EncodedQuery:
@@ -322,6 +351,7 @@ class SearchPipeline:
             explain=self._explain(search) if request.explain else None,
             degradations=tuple(degradations),
             warnings=tuple(trace.warnings),
+            facets=search.facets,
         )
 
     def _explain(self, search: _Search) -> dict[str, object]:

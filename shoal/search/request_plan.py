@@ -9,6 +9,7 @@ from shoal.errors import InvalidArgument
 from shoal.filters import Filter
 from shoal.modes import RETRIEVERS_OF, Mode, how_to_build, modes_of
 from shoal.records import SearchRequest
+from shoal.search.facets import check_facets
 from shoal.search.served_version import ServedVersion
 from shoal.settings import ServeSettings
 
@@ -80,9 +81,10 @@ class RequestPlan:
             trees: Filters that were parsed for other queries of the same call.
 
         Raises:
-            InvalidArgument: A filter that does not fit the version, a recall that it does not reach, a mode that it
-                has no index for, or token vectors that its shards do not hold.
+            InvalidArgument: A filter or facets that do not fit the version, a recall that it does not reach, a mode
+                that it has no index for, or token vectors that its shards do not hold.
         """
+        check_facets(request.shape.facets, version.fields)
         tree = (trees or FilterTrees()).parse(request.filter, version, settings)
         search_params = version.search_params(request.recall)
         mode = _mode(request, version, settings)

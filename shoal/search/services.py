@@ -5,11 +5,14 @@ All deadlines are by the monotonic clock of this process, in seconds. Between pr
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from shoal.encoders import TextVectors
 from shoal.records import EmbeddedTexts, FloatArray, InputType
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
+from shoal.shard.questions import ShardQuestion
+
+T = TypeVar("T")
 
 
 class EncodeService(Protocol):
@@ -62,6 +65,10 @@ class ShardService(Protocol):
 
     async def list_ids(self, version: str, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
         """Return the first ids, in the order of their UTF-8 bytes, that begin with a prefix and come after an id."""
+        ...
+
+    async def ask(self, version: str, question: ShardQuestion[T], deadline: float) -> T:
+        """Return what this shard answers to a question about its rows."""
         ...
 
 

@@ -20,6 +20,7 @@ from shoal.search.hedging import Attempts, Budget, retried
 from shoal.search.services import Observer, ShardService
 from shoal.settings import ServeSettings
 from shoal.shard.messages import Fetched, ShardHits, ShardQuery, ShardSearch
+from shoal.shard.questions import ShardQuestion
 from shoal.system import tracing
 
 T = TypeVar("T")
@@ -274,6 +275,10 @@ class ShardClient:
         return await self._look_up(
             lambda: self._service.list_ids(self._version, prefix, after, limit, deadline), deadline
         )
+
+    async def ask(self, question: ShardQuestion[T], deadline: float) -> T:
+        """Return what the shard answers to a question about its rows, until a deadline."""
+        return await self._look_up(lambda: self._service.ask(self._version, question, deadline), deadline)
 
     async def _look_up(self, call: Callable[[], Awaitable[T]], deadline: float) -> T:
         """Make a call that says nothing of how long searches take: the first one makes the shard order its ids."""

@@ -21,10 +21,12 @@ from shoal.settings.serve_groups import (
     ServedModelSettings,
     VersionSettings,
 )
+from shoal.settings.serve_shapes import AnswerShapeSettings
 
 
 # The fields of the last base come first in JSON and in --help.
 class ServeSettings(
+    AnswerShapeSettings,
     VersionSettings,
     LoggingSettings,
     AccessSettings,

@@ -88,6 +88,10 @@ class Columns:
         """Number of rows."""
         return int(self._table.num_rows)
 
+    def column(self, field: str) -> pa.ChunkedArray:
+        """Return the values of a field in all rows, null where there is none."""
+        return self._table.column(field)
+
     def mask(self, tree: Filter) -> Mask:
         """Return bool (count,): which rows a filter lets through."""
         match tree:

@@ -6,9 +6,11 @@ from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from shoal.encoders import TextVectors
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
+from shoal.filters import Filter
 from shoal.index_root import layout
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import FileEntry, Manifest
@@ -148,6 +150,16 @@ class Shard:
             raise InvalidArgument("this version has no metadata to filter by; build it again", param="filter")
         kept = {tree: self._selections.get(tree) for tree in trees if tree is not None}
         return [None if tree is None else kept[tree] for tree in trees]
+
+    def values(self, field: str, tree: Filter | None) -> pa.ChunkedArray:
+        """Return the values of a metadata field in the rows that a filter lets through, or all, in their order.
+
+        Raises InvalidArgument for a version without metadata.
+        """
+        if self._selections is None:
+            raise InvalidArgument("this version has no metadata; build it again", param="filter")
+        column = self._selections.columns.column(field)
+        return column if tree is None else self._selections.get(tree).take(column)
 
     def _hits(self, found: RetrieverHits, with_passages: bool) -> Hits:
         other_scores = found.other_scores or None

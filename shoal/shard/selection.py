@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import faiss
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from shoal.filters import Filter
 from shoal.indexes import ShardIndex
 from shoal.records import FloatArray, RowArray
+from shoal.shard.arrays import from_numbers
 from shoal.shard.columns import Columns
 from shoal.shard.cut import PassageIds
 from shoal.shard.nearest import ExactSearch
@@ -45,6 +47,13 @@ class Selection:
         mask[self.rows] = True
         return mask
 
+    def take(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the values of the selected rows, in their order, of a column of all rows."""
+        if self.bits is None:
+            assert self.rows is not None
+            return column.take(from_numbers(self.rows))
+        return column.filter(pa.BooleanArray.from_buffers(pa.bool_(), len(column), [None, pa.py_buffer(self.bits)]))
+
     @property
     def nbytes(self) -> int:
         """Memory that the rows take."""
@@ -58,7 +67,8 @@ class Selections:
     """
 
     def __init__(self, columns: Columns, index: ShardIndex, max_bytes: int) -> None:
-        self._columns = columns
+        self.columns = columns
+        """The metadata that filters are evaluated on."""
         self._index = index
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -75,7 +85,7 @@ class Selections:
                 self.hits += 1
                 self._kept.move_to_end(tree)
                 return self._kept[tree][0]
-        selection = select(self._columns, self._index, tree)
+        selection = select(self.columns, self._index, tree)
         size = selection.nbytes + len(repr(tree)) + _ENTRY_BYTES
         with self._lock:
             if tree not in self._kept:

@@ -5,7 +5,7 @@ import functools
 import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -19,7 +19,10 @@ from shoal.records import EmbeddedTexts, FloatArray, InputType, Passage
 from shoal.search.served_version import ServedVersion
 from shoal.settings import ServeSettings
 from shoal.shard.messages import Fetched, Hits, ShardHits, ShardQuery, ShardSearch
+from shoal.shard.questions import ShardQuestion
 from shoal.testing.virtual_time import VirtualLoop
+
+T = TypeVar("T")
 
 DIM = 8
 """Dimensions of the vectors of the fakes."""
@@ -163,6 +166,9 @@ class FakeShard:
         self.score_behaviour = Behaviour()
         self.lookup_behaviour = Behaviour()
         self.scores: list[list[int]] = []
+        self.questions: list[ShardQuestion[Any]] = []
+        self.answer: Callable[[ShardQuestion[Any]], Any] = lambda question: None
+        """What questions about rows are answered with."""
         self.cancelled = 0
         self.message_rows: int | None = None
         """Passages that fit into one message; None: any number."""
@@ -220,6 +226,11 @@ class FakeShard:
         await self.lookup_behaviour()
         ids = sorted(passage.id for passage in self.passages if passage.id.startswith(prefix))
         return [id_ for id_ in ids if after is None or id_ > after][:limit]
+
+    async def ask(self, version: str, question: ShardQuestion[T], deadline: float) -> T:
+        self.questions.append(question)
+        await self.lookup_behaviour()
+        return cast("T", self.answer(question))
 
     async def score(self, version: str, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
         """Prefers what the reranker prefers: later passages of the corpus."""

@@ -146,6 +146,18 @@ class EngineContract:
                 call()
             assert refused.value.param == param
 
+    def test_values_of_fields_are_counted_over_all_that_fulfil_the_filter(self, asker: Asker) -> None:
+        answer = asker.search("fish", top_n=1, facets=["number"], filter={"number": {"$gte": 55}})
+        assert answer.facets is not None
+        assert [(entry.value, entry.count) for entry in answer.facets["number"]] == [
+            (number, 1) for number in range(55, 60)
+        ]
+        (first, second) = asker.search(["fish", "otter"], facets=[{"field": "number", "limit": 2}])
+        assert first.facets == second.facets
+        assert first.facets is not None
+        assert len(first.facets["number"]) == 2
+        assert asker.search("fish").facets is None
+
     def test_what_is_nearest_is_found(self, asker: Asker) -> None:
         encoder = load_encoder(EncoderSettings(encoder="hashing:64"))
         content = passages(COUNT, marker="of-v1")
@@ -237,6 +249,8 @@ class EngineContract:
             ({"recall": 2}, "recall"),
             ({"timeout_ms": 0}, "timeout_ms"),
             ({"explain": "no"}, "explain"),
+            ({"facets": ["unknown"]}, "facets[0]"),
+            ({"facets": [{"field": "number", "limit": 0}]}, "facets[0].limit"),
             ({"unknown": 1}, "unknown"),
             ({"filter": {"number": float("nan")}}, None),
             ({"query": "\udcff"}, None),

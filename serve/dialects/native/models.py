@@ -65,6 +65,13 @@ class Result(BaseModel):
     vector: list[float] | None = Field(None, description="The passage's L2-normalised vector.")
 
 
+class FacetCount(BaseModel):
+    """A value of a field, and how many passages have it."""
+
+    value: str | int | float | bool = Field(description="As a filter takes it; a timestamp is in ISO 8601, UTC.")
+    count: int
+
+
 class Missing(BaseModel):
     """A shard that is not part of the answer."""
 
@@ -121,6 +128,12 @@ class SearchResponse(BaseModel):
     )
     timings_ms: Timings
     usage: Usage
+    facets: dict[str, list[FacetCount]] | None = Field(
+        None,
+        description="By field, if asked for: its most frequent values over all passages that fulfil the filter, "
+        "equally frequent ones by value. A field with too many values is left out, with a warning.",
+        examples=[{"year": [{"value": 2021, "count": 12}, {"value": 2020, "count": 7}]}],
+    )
     explain: dict[str, Any] | None = Field(None, description="The plan and every shard's part, if asked for.")
 
 

@@ -99,6 +99,15 @@ def test_a_recall_is_sent_as_it_is_asked_for(server: Server) -> None:
     assert server.bodies == [{"query": "fish", "recall": 0.99}]
 
 
+def test_counts_of_values_are_asked_for_and_shown(server: Server) -> None:
+    counts = {"lang": [{"value": "e\x1b[2Jn", "count": 1200}, {"value": "de", "count": 7}], "ok": [], "n": []}
+    counts["n"] = [{"value": 1.5, "count": 2}, {"value": True, "count": 1}]
+    server.answer = httpx.Response(200, json={**answered({}), "facets": counts})
+    shown = run("search", "fish", "--facet", "lang", "--facet", "ok", COLUMNS="200").stdout.splitlines()
+    assert server.bodies == [{"query": "fish", "facets": ["lang", "ok"]}]
+    assert {"lang: e�[2Jn 1,200, de 7", "ok: no passage has it", "n: 1.5 2, true 1"} <= set(shown)
+
+
 def test_search_without_reranking(server: Server) -> None:
     server.answer = httpx.Response(200, json=answered({}, reranked=False, degraded="reranker: deadline"))
     result = run("search", "fish", "--no-rerank", "--mode", "lexical")

@@ -1,0 +1,65 @@
+"""What a search may ask of the shape of its answer, checked against the limits of a server."""
+
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Field, Tag, create_model
+
+from shoal.engine.request_body import RequestBody
+from shoal.records import AnswerShape, Facet
+from shoal.settings import ServeSettings
+
+FACET_LIMIT = 10
+"""Values of a field that are shown when a request does not say how many."""
+MAX_FIELD_NAME = 1024
+"""Characters that the name of a field may have."""
+
+FieldName = Annotated[str, Field(min_length=1, max_length=MAX_FIELD_NAME)]
+
+
+class FacetFields(RequestBody):
+    """A field whose values are counted."""
+
+    field: FieldName
+    limit: int
+
+
+class ShapeFields(RequestBody):
+    """The fields of a search that say what the answer holds beside its results; `shape_fields` adds the limits."""
+
+    facets: list[str | FacetFields] = Field([])
+
+    def shape(self) -> AnswerShape:
+        """Return what the pipeline is asked."""
+        return AnswerShape(
+            facets=tuple(
+                Facet(facet, FACET_LIMIT) if isinstance(facet, str) else Facet(facet.field, facet.limit)
+                for facet in self.facets
+            )
+        )
+
+
+def shape_fields(settings: ServeSettings) -> dict[str, Any]:
+    """Return the fields of a search whose limits come from the settings, for `create_model`."""
+    limit = Field(
+        min(FACET_LIMIT, settings.max_facet_limit),
+        ge=1,
+        le=settings.max_facet_limit,
+        description="Values shown, the most frequent ones.",
+    )
+    facet = create_model("FacetBody", __base__=FacetFields, __doc__=FacetFields.__doc__, limit=(int, limit))
+    item = Annotated[
+        Annotated[FieldName, Tag("<name>")] | Annotated[facet, Tag("<facet>")],
+        Discriminator(
+            lambda value: "<name>" if isinstance(value, str) else "<facet>" if isinstance(value, dict) else None,
+            custom_error_type="facet",
+            custom_error_message="should be the name of a field, or an object with field and limit",
+        ),
+    ]
+    facets: Any = Field(
+        [],
+        max_length=settings.max_facets,
+        description="Metadata fields whose values are counted over all passages that fulfil the filter, each by its "
+        f"name or with the number of values to show ({FACET_LIMIT} if left out).",
+        examples=[["lang", {"field": "year", "limit": 5}]],
+    )
+    return {"facets": (list[item], facets)}

@@ -1,0 +1,22 @@
+"""What a request may ask of the shape of its answer."""
+
+from pydantic import Field
+
+from shoal.settings.base import Settings
+
+
+class AnswerShapeSettings(Settings):
+    """Bounds of facets."""
+
+    help_panel = "Serve"
+
+    max_facets: int = Field(16, ge=1, le=256, description="Most fields whose values one request may have counted.")
+    max_facet_limit: int = Field(
+        1000, ge=1, le=100_000, description="Most values of one field that an answer shows the counts of."
+    )
+    max_facet_values: int = Field(
+        100_000,
+        ge=1,
+        le=10_000_000,
+        description="Values of one field that are counted at most; a field with more, such as a title, is left out.",
+    )
