@@ -26,7 +26,7 @@ from serve.replicas.ingress import Ingress
 from serve.replicas.reranker import RERANK_QUERIES, Reranker
 from serve.replicas.shard import Retriever
 from serve.versions.discovery import SERVICE_SETTINGS, ServiceAnnouncement, ServiceDiscovery
-from serve.web.access import check_exposure, shared_keys
+from serve.web.access import check_exposure, is_loopback, shared_keys
 from serve.web.api import create_api
 from serve.web.exchanges import Exchanges
 from serve.web.origins import LOOPBACK_NAMES
@@ -134,7 +134,15 @@ def _api(settings: ServeSettings, host: str | None) -> FastAPI:
     check_exposure(host, keyed=keys is not None, anonymous=settings.anonymous)
     hosts = settings.allowed_hosts if keys is not None else [*LOOPBACK_NAMES, host, *(settings.allowed_hosts or ())]
     engine = lambda: serve.get_replica_context().servable_object  # noqa: E731
-    return create_api(engine, settings, keys=keys, hosts=hosts, exchanges=_exchanges, adds_request_id=False)
+    return create_api(
+        engine,
+        settings,
+        keys=keys,
+        keyless_writes=is_loopback(host),
+        hosts=hosts,
+        exchanges=_exchanges,
+        adds_request_id=False,
+    )
 
 
 def _exchanges() -> Exchanges:

@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from serve.telemetry import NullMeter, Telemetry
-from serve.web.access import Admission, KeyRing, charge
+from serve.web.access import Admission, KeyRing, charge, is_loopback
 from serve.web.api import create_api
 from serve.web.connections import bounded_connection
 from serve.web.origins import LOOPBACK_NAMES
@@ -107,7 +107,9 @@ def local_api(engine: LocalEngine, settings: RunSettings) -> FastAPI:
     names = [*LOOPBACK_NAMES, settings.host, *(settings.allowed_hosts or ())]
     hosts = settings.allowed_hosts if keys is not None else names
     served = settings.part(ServeSettings)
-    return create_api(LocalIngress(engine, served), served, keys=keys, hosts=hosts)
+    return create_api(
+        LocalIngress(engine, served), served, keys=keys, keyless_writes=is_loopback(settings.host), hosts=hosts
+    )
 
 
 class LocalServer(uvicorn.Server):

@@ -11,11 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.web.errors import response_of
+from serve.web.scopes import RouteScopes, check_key, check_keyless
 from shoal.engine.description import IndexDescription
 from shoal.errors import InvalidArgument, Overloaded, PermissionDenied, RateLimited, ShoalError, Unauthenticated
 from shoal.serving.keys import VARIABLE, ApiKey, find, parse, parse_lines
@@ -79,16 +80,6 @@ def charge(queries: int) -> None:
     """Say how many queries the request that is being answered holds."""
     if (grant := _GRANT.get()) is not None:
         grant.charge(queries - 1)
-
-
-async def _administrates() -> None:
-    grant = _GRANT.get()
-    if grant is not None and grant.key.scope != "admin":
-        raise PermissionDenied(f"the API key {grant.key.name} may read only; use one with the scope admin")
-
-
-ADMIN = Depends(_administrates)
-"""For the `dependencies` of a route that changes what is served. Where no key is asked for it lets everybody in."""
 
 
 class KeyRing:
@@ -206,22 +197,42 @@ def shared_keys(path: str | None, share: float) -> KeyRing | None:
 
 
 class Access:
-    """ASGI layer that lets in who has a key; what it refuses has not been read."""
+    """ASGI layer that lets in who has a key which is good for what is asked; what it refuses has not been read.
 
-    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+    Args:
+        app: The layer inside.
+        keys: The keys; None where nobody needs one to read, and nobody may do more.
+        scopes: Which scope each route wants.
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyRing | None, scopes: RouteScopes) -> None:
         self._app = app
         self._keys = keys
+        self._scopes = scopes
+
+    def _admit(self, scope: Scope, path: str) -> Grant | None:
+        """Let a request in. Raises Unauthenticated, PermissionDenied and RateLimited."""
+        wanted = self._scopes.wanted(scope["method"], path)
+        if self._keys is None:
+            check_keyless(wanted)
+            return None
+        grant = self._keys.admit(list(_presented(Headers(scope=scope))))
+        check_key(grant.key.name, grant.key.scope, wanted)
+        return grant
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one exchange."""
-        if scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) not in OPEN:
+        path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
+        if path and path not in OPEN:
             try:
-                grant = self._keys.admit(list(_presented(Headers(scope=scope))))
+                grant = self._admit(scope, path)
             except ShoalError as error:
                 headers = {}
-                if isinstance(error, Unauthenticated):
+                if isinstance(error, Unauthenticated | PermissionDenied):
                     # Who has no key gets no connection on which to send for ever either.
-                    headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
+                    headers = {"Connection": "close"}
+                if isinstance(error, Unauthenticated):
+                    headers["WWW-Authenticate"] = "Bearer"
                 await response_of(error, headers, scope)(scope, receive, send)
                 return
             tokens = _GRANT.set(grant), _KEYS.set(self._keys)
@@ -275,13 +286,18 @@ class Admission:
             self._answering -= 1
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address that a server listens on."""
+    return host in LOOPBACK or host.startswith("127.")
+
+
 def check_exposure(host: str, keyed: bool, anonymous: bool) -> None:
     """Refuse to be reachable for everybody. Raises InvalidArgument that names what to set."""
-    if keyed or anonymous or host in LOOPBACK or host.startswith("127."):
+    if keyed or anonymous or is_loopback(host):
         return
     raise InvalidArgument(
-        f"will not listen on {host} without API keys, where whoever reaches it could search and choose what is "
-        "served: make keys with `shoal keys --append FILE` and set api_keys_file (--api-keys-file FILE), or set "
+        f"will not listen on {host} without API keys, where whoever reaches it could search: make keys with "
+        "`shoal keys --append FILE` and set api_keys_file (--api-keys-file FILE), or set "
         "anonymous (--anonymous) if something in front of it decides who may connect",
         param="--host",
     )

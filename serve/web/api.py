@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
-from serve.dialects import dialects
+from serve.dialects import Dialect, dialects
 from serve.dialects.base import Engine
 from serve.web import access, errors
 from serve.web.compression import AnswerEncoder, BodyDecoder
@@ -19,6 +19,7 @@ from serve.web.exchanges import ExchangeCounter, Exchanges
 from serve.web.head import HeadAsGet
 from serve.web.middleware import REQUEST_ID, RequestGuard
 from serve.web.origins import OriginGuard
+from serve.web.scopes import RouteScopes
 from shoal import __version__
 from shoal.settings import ServeSettings
 
@@ -59,6 +60,7 @@ def create_api(
     settings: ServeSettings,
     *,
     keys: access.KeyRing | None = None,
+    keyless_writes: bool = True,
     hosts: Sequence[str] | None = None,
     exchanges: Callable[[], Exchanges] | None = None,
     adds_request_id: bool = True,
@@ -67,15 +69,15 @@ def create_api(
 
     Args:
         keys: Who may ask; None lets everybody.
+        keyless_writes: Whether, without keys, everybody may change passages and what is served too.
         hosts: Names by which the server may be asked; None for any.
         exchanges: Gives what counts the exchanges that are under way; None counts none.
         adds_request_id: Whether responses get the header x-request-id; Ray Serve adds it to them anyway.
     """
-    description = DESCRIPTION + (KEYED if keys else "")
     app = FastAPI(
         title="Shoal",
         version=__version__,
-        description=description,
+        description=DESCRIPTION + (KEYED if keys else ""),
         docs_url=None,
         redoc_url=None,
         # A redirect would need a URL made from whatever the client has sent as one.
@@ -87,7 +89,9 @@ def create_api(
     app.add_middleware(HeadAsGet)
     app.add_middleware(BodyDecoder, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(AnswerEncoder, least_bytes=settings.compress_bytes)
-    _add_guards(app, keys, hosts, settings.cors_origin or [])
+    if keys is not None or not keyless_writes:
+        app.add_middleware(access.Access, keys=keys, scopes=_scopes(served))
+    _add_guards(app, hosts, settings.cors_origin or [])
     if exchanges is not None:
         app.add_middleware(ExchangeCounter, exchanges=exchanges)
     # Added last, it is the outermost layer.
@@ -112,10 +116,12 @@ def create_api(
     return app
 
 
-def _add_guards(app: FastAPI, keys: access.KeyRing | None, hosts: Sequence[str] | None, origins: Sequence[str]) -> None:
-    """Add the layers that decide who may ask."""
-    if keys is not None:
-        app.add_middleware(access.Access, keys=keys)
+def _scopes(served: Sequence[Dialect]) -> RouteScopes:
+    return RouteScopes(route for dialect in served for route in dialect.router.routes)
+
+
+def _add_guards(app: FastAPI, hosts: Sequence[str] | None, origins: Sequence[str]) -> None:
+    """Add the layers that decide by which name, and from which pages, may be asked."""
     if origins:
         app.add_middleware(
             CORSMiddleware,

@@ -18,7 +18,11 @@ app = typer.Typer()
 def make(
     name: Annotated[str, typer.Option(metavar="NAME", help="Whose key it is: for logs and metrics.")],
     scope: Annotated[
-        str, typer.Option(metavar="SCOPE", help="read: search. admin: choose the active version too.")
+        str,
+        typer.Option(
+            metavar="SCOPE",
+            help="read: search. write: change passages too. admin: choose the active version too.",
+        ),
     ] = "read",
     rate: Annotated[
         str | None, typer.Option(metavar="RATE", help="Most queries, such as 50/s or 600/min. Default: any number.")

@@ -5,6 +5,7 @@ one line for each key, and never the key itself:
 
     # name      hash             scope   most queries
     search-ui   sha256:3a5f...   read    50/s
+    importer    sha256:77d0...   write
     operator    sha256:90c1...   admin
 
 Several lines may have one name, so that a client changes its key without a moment in which neither works.
@@ -27,8 +28,9 @@ PREFIX = "shoal_"
 MAX_LENGTH = 256
 """Characters of a key that is looked at; ours have 49."""
 
-Scope = Literal["read", "admin"]
-"""What a key is good for: searching and looking at the index, or that and changing which version is served."""
+Scope = Literal["read", "write", "admin"]
+"""What a key is good for, each scope with what those before it allow: searching and looking at the index, changing its
+passages, changing which version is served."""
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """Names of keys."""
@@ -48,6 +50,12 @@ class ApiKey:
     digest: bytes
     scope: Scope = "read"
     per_second: float | None = None
+
+
+def includes(scope: Scope, wanted: Scope) -> bool:
+    """Whether a scope allows what another one does."""
+    scopes = get_args(Scope)
+    return bool(scopes.index(scope) >= scopes.index(wanted))
 
 
 def make() -> str:
@@ -120,7 +128,7 @@ def _entry(words: list[str]) -> ApiKey:
     if not (hashed := _HASH.fullmatch(digest)):
         raise ValueError("the hash should be sha256: and 64 digits, as `shoal keys` prints it; never put a key here")
     if scope not in get_args(Scope):
-        raise ValueError(f"the scope should be {' or '.join(get_args(Scope))}")
+        raise ValueError(f"the scope should be {', '.join(get_args(Scope)[:-1])} or {get_args(Scope)[-1]}")
     return ApiKey(name, bytes.fromhex(hashed[1]), scope, _per_second(rate) if rate else None)  # type: ignore[arg-type]
 
 

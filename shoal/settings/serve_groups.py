@@ -285,7 +285,8 @@ class AccessSettings(Settings):
     )
     anonymous: bool = Field(
         False,
-        description="Serve beyond loopback although there is no API key: whoever reaches the port may do everything.",
+        description="Serve beyond loopback although there is no API key: whoever reaches the port may search. What "
+        "changes passages or the active version needs a key all the same.",
     )
     allowed_hosts: list[Name] | None = Field(
         None,

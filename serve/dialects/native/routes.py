@@ -11,9 +11,10 @@ from starlette.concurrency import run_in_threadpool
 from serve.dialects.base import Engine
 from serve.dialects.native.models import FetchResponse, IndexInfo, ListResponse, SearchResponse, SearchResponses
 from serve.dialects.native.render import render, render_fetched, render_search
-from serve.web.access import ADMIN, with_problem
+from serve.web.access import with_problem
 from serve.web.errors import responses
 from serve.web.json_body import JsonRoute
+from serve.web.scopes import ADMIN
 from shoal.engine.answer_fields import list_fields
 from shoal.engine.request_models import (
     ActivateBody,

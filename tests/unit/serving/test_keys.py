@@ -33,11 +33,18 @@ def test_a_made_key_is_found_by_its_line_and_no_other_is() -> None:
 def test_several_lines_with_comments_from_a_file_or_a_variable() -> None:
     first, second = "0" * 64, "f" * 64
     text = f"# ours\n\nold sha256:{first} # until March\n  new   sha256:{second}\tread 2.5/s;\n"
-    text += f"old sha256:{second} admin 36/h"
+    text += f"old sha256:{second} admin 36/h\nimporter sha256:{first} write"
     found = keys.parse(text, "here")
     assert [(one.name, one.digest.hex(), one.scope, one.per_second) for one in found] == [
         ("old", first, "read", None), ("new", second, "read", 2.5), ("old", second, "admin", 0.01),
+        ("importer", first, "write", None),
     ]  # fmt: skip
+
+
+def test_a_scope_includes_the_ones_before() -> None:
+    scopes: list[keys.Scope] = ["read", "write", "admin"]
+    allowed = [[wanted for wanted in scopes if keys.includes(scope, wanted)] for scope in scopes]
+    assert allowed == [["read"], ["read", "write"], ["read", "write", "admin"]]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +55,7 @@ def test_several_lines_with_comments_from_a_file_or_a_variable() -> None:
         ("a sha256:" + "0" * 63, "never put a key here"),
         ("a md5:" + "0" * 64, "never put a key here"),
         ("a shoal_secret", "never put a key here"),
-        ("a sha256:" + "0" * 64 + " write", "the scope should be read or admin"),
+        ("a sha256:" + "0" * 64 + " writer", "the scope should be read, write or admin"),
         ("a sha256:" + "0" * 64 + " read often", "the rate"),
         ("a sha256:" + "0" * 64 + " read 0/s", "the rate"),
         ("a sha256:" + "0" * 64 + " read 5/s more", "NAME HASH"),
