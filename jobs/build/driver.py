@@ -33,6 +33,7 @@ from shoal.indexing.publish import (
     make_manifest,
     require_passages,
     reuse_of,
+    write_corpus_terms,
     write_reports,
 )
 from shoal.indexing.recall import Tuning
@@ -186,9 +187,9 @@ class Builder:
         self._verify(plan, tally)
         with self._reporter.stage("publish"):
             examples = first_rejected(plan, tally, self.storage, _EXAMPLES)
-            reports = write_reports(plan, tally, self.storage)
+            files = write_reports(plan, tally, self.storage) + write_corpus_terms(plan, self.storage)
             lexical = describe_lexical(plan, self.storage)
-            versions.publish(self.storage, make_manifest(plan, tally, commits, index, reports, lexical))
+            versions.publish(self.storage, make_manifest(plan, tally, commits, index, files, lexical))
         return {
             "built": True,
             "units": len(plan.units),

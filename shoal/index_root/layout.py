@@ -35,6 +35,11 @@ def report(version: str) -> str:
     return f"{version_dir(version)}/report.json"
 
 
+def corpus_terms_of(version: str) -> str:
+    """Terms of the corpus of a version, and in how many passages each occurs."""
+    return f"{version_dir(version)}/terms.arrow"
+
+
 def refusal(version: str) -> str:
     """Why the build of a version did not make it current; removed when it becomes so."""
     return f"{REFUSALS}/{version}.json"
@@ -68,6 +73,10 @@ LEXICAL_ROWS = f"{LEXICAL}/rows.npy"
 """File of a shard: rows of the passages that hold a term, int32."""
 LEXICAL_SCORES = f"{LEXICAL}/scores.npy"
 """File of a shard: BM25 scores of a term in these passages, float32."""
+LEXICAL_LENGTHS = f"{LEXICAL}/lengths.npy"
+"""File of a shard: terms of each passage, int32 (passages,)."""
+LEXICAL_COUNTS = f"{LEXICAL}/counts.npy"
+"""File of a shard: how often a passage holds a term, beside its row; uint16, or uint32 where that is not enough."""
 LATE = "late"
 """Folder of a shard: the token vectors of its passages."""
 LATE_PROJECTION = f"{LATE}/projection.npy"

@@ -93,6 +93,23 @@ def write_rejected(plan: Plan, tally: Tally, storage: Storage, losses: LossCount
     return _entry(plan, storage, path)
 
 
+def write_corpus_terms(plan: Plan, storage: Storage) -> list[FileEntry]:
+    """Copy the terms of the corpus from staging into the version's folder; nothing where no words are indexed.
+
+    With them, searches of a version that documents come to know in how many passages a word occurs.
+    """
+    if not plan.lexical.lexical:
+        return []
+    path = layout.corpus_terms_of(plan.version)
+    with storage.scratch(layout.scratch(plan.hash)) as folder:
+        local = folder / "terms.arrow"
+        with local.open("wb") as file:
+            for chunk in storage.chunks(layout.corpus_terms(plan.hash)):
+                file.write(chunk)
+        storage.put(local, path)
+    return [_entry(plan, storage, path)]
+
+
 def _entry(plan: Plan, storage: Storage, path: str) -> FileEntry:
     """The manifest's entry of a file that lies in the version's folder."""
     sha256, size = storage.sha256(path)

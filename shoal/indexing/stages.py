@@ -7,7 +7,7 @@ from shoal.index_root.storage import Storage
 from shoal.indexing.commits import ShardCommit, Tally, read_shard_commit
 from shoal.indexing.lexical import describe_lexical, merge_shards
 from shoal.indexing.plan import Plan
-from shoal.indexing.publish import field_types, make_manifest, write_reports
+from shoal.indexing.publish import field_types, make_manifest, write_corpus_terms, write_reports
 from shoal.indexing.recall import Tuning
 from shoal.indexing.sample import sample_vectors
 from shoal.indexing.shards import count_shard, index_shard
@@ -36,8 +36,8 @@ def publish_units(plan: Plan, storage: Storage, tally: Tally, threads: int, veri
         merge_shards(plan, storage)
     commits, index = _index(plan, storage, tally, threads, verify_queries)
     _verify(plan, storage, tally)
-    reports = write_reports(plan, tally, storage)
-    manifest = make_manifest(plan, tally, commits, index, reports, describe_lexical(plan, storage))
+    files = write_reports(plan, tally, storage) + write_corpus_terms(plan, storage)
+    manifest = make_manifest(plan, tally, commits, index, files, describe_lexical(plan, storage))
     versions.publish(storage, manifest)
     return manifest
 

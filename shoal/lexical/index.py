@@ -12,6 +12,7 @@ from shoal.index_root import layout
 from shoal.index_root.arrow_files import open_batches
 from shoal.index_root.manifest import LexicalInfo
 from shoal.lexical.analyzer import NAME, Analyzer
+from shoal.lexical.frequencies import TermFrequencies
 from shoal.lexical.statistics import TERM
 from shoal.records import FloatArray
 
@@ -20,7 +21,7 @@ class LexicalIndex:
     """Searches the passages of one shard by their words. Safe for concurrent calls.
 
     Args:
-        paths: Where each file of `shoal.lexical.writer.FILES` lies.
+        paths: Where each file of `shoal.lexical.writer.FILES` lies; older versions lack the last two.
         count: Passages of the shard.
         info: How the index was built.
 
@@ -50,6 +51,8 @@ class LexicalIndex:
                 num_docs=count,
                 mmap=True,
             )
+            # Versions from before December 2026 lack them.
+            self._frequencies = TermFrequencies.open(paths) if layout.LEXICAL_COUNTS in paths else None
         except (OSError, EOFError, ValueError, KeyError, MemoryError) as error:
             raise CorruptIndex(f"the lexical index cannot be read ({error}); activate another version") from error
         if not self._fits():
@@ -66,6 +69,8 @@ class LexicalIndex:
         if offsets.shape != (len(self._terms) + 1,) or not rows.shape == scores.shape == (int(offsets[-1]),):
             return False
         if offsets[0] != 0 or (np.diff(offsets) < 0).any():
+            return False
+        if self._frequencies is not None and not self._frequencies.fit(self._count, len(rows)):
             return False
         if not len(rows):
             return True

@@ -20,7 +20,7 @@ from shoal.lexical.analyzer import Analyzer
 
 TERM = pa.field("term", pa.large_string(), nullable=False)
 """The column of a term."""
-_SCHEMA = pa.schema([TERM, pa.field("passages", pa.int64(), nullable=False)])
+TERM_SCHEMA = pa.schema([TERM, pa.field("passages", pa.int64(), nullable=False)])
 """Columns of a file of document frequencies."""
 _BATCH = 2**20
 """Terms that are held in memory at once where a file streams by."""
@@ -56,13 +56,13 @@ def count_terms(batches: Iterable[pa.RecordBatch], analyzer: Analyzer, path: Pat
             length += len(terms)
         passages += batch.num_rows
     terms = sorted(counter)
-    table = pa.table([pa.array(terms, TERM.type), pa.array([counter[term] for term in terms], pa.int64())], _SCHEMA)
+    table = pa.table([pa.array(terms, TERM.type), pa.array([counter[term] for term in terms], pa.int64())], TERM_SCHEMA)
     _write(path, table, Totals(passages, length))
 
 
 def merge_terms(storage: Storage, paths: Iterable[str], target: Path) -> None:
     """Write the sums over files of terms. Memory: twice the distinct terms of all."""
-    merged, waiting, rows = _SCHEMA.empty_table(), [], 0
+    merged, waiting, rows = TERM_SCHEMA.empty_table(), [], 0
     passages = length = 0
     for path in paths:
         totals, table = _read(storage, path)
@@ -103,11 +103,11 @@ def look_up(storage: Storage, path: str, terms: pa.LargeStringArray) -> tuple[To
 
 def _summed(tables: list[pa.Table]) -> pa.Table:
     summed = pa.concat_tables(tables).group_by("term", use_threads=False).aggregate([("passages", "sum")])
-    return pa.Table.from_arrays([summed.column("term"), summed.column("passages_sum")], schema=_SCHEMA)
+    return pa.Table.from_arrays([summed.column("term"), summed.column("passages_sum")], schema=TERM_SCHEMA)
 
 
 def _write(path: Path, table: pa.Table, totals: Totals) -> None:
-    schema = _SCHEMA.with_metadata({"passages": str(totals.passages), "length": str(totals.length)})
+    schema = TERM_SCHEMA.with_metadata({"passages": str(totals.passages), "length": str(totals.length)})
     with pa.ipc.new_file(str(path), schema) as writer:
         writer.write_table(table.combine_chunks().cast(schema), max_chunksize=_BATCH)
 

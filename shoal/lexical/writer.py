@@ -16,8 +16,17 @@ from shoal.settings import LexicalSettings
 
 T = TypeVar("T")
 
-FILES = (layout.LEXICAL_TERMS, layout.LEXICAL_OFFSETS, layout.LEXICAL_ROWS, layout.LEXICAL_SCORES)
-"""What is stored of the lexical index of one shard."""
+_MOST_COUNT = 2**16 - 1
+"""How often a passage holds a term, at most, where counts have two bytes."""
+FILES = (
+    layout.LEXICAL_TERMS,
+    layout.LEXICAL_OFFSETS,
+    layout.LEXICAL_ROWS,
+    layout.LEXICAL_SCORES,
+    layout.LEXICAL_LENGTHS,
+    layout.LEXICAL_COUNTS,
+)
+"""What is stored of the lexical index of one shard; older versions lack the last two, which no search of them reads."""
 
 
 class LexicalWriter:
@@ -50,13 +59,18 @@ class LexicalWriter:
         self._idf = np.log(1 + (totals.passages - corpus + 0.5) / (corpus + 0.5)).astype(np.float32)
         self._mean_length = totals.mean_length
         self._row = 0
+        self._lengths: list[NDArray[np.int32]] = []
         offsets = np.concatenate([[0], np.cumsum(own)]).astype(np.int64)
         self._ends, self._next = offsets[1:], offsets[:-1].copy()
         (folder / layout.LEXICAL).mkdir(parents=True, exist_ok=True)
         with pa.ipc.new_file(str(folder / layout.LEXICAL_TERMS), pa.schema([TERM])) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays([terms], schema=pa.schema([TERM])))
         _create(folder / layout.LEXICAL_OFFSETS, np.int64, len(offsets))[:] = offsets
-        for name, dtype in ((layout.LEXICAL_ROWS, np.int32), (layout.LEXICAL_SCORES, np.float32)):
+        for name, dtype in (
+            (layout.LEXICAL_ROWS, np.int32),
+            (layout.LEXICAL_SCORES, np.float32),
+            (layout.LEXICAL_COUNTS, np.uint16),
+        ):
             _create(folder / name, dtype, int(offsets[-1]))
 
     def tee(self, blocks: Iterable[tuple[pa.RecordBatch, T]]) -> Iterator[tuple[pa.RecordBatch, T]]:
@@ -66,6 +80,7 @@ class LexicalWriter:
             yield block
         if not np.array_equal(self._next, self._ends):
             raise ValueError("the passages that are indexed are not those whose terms were counted")
+        np.save(self._folder / layout.LEXICAL_LENGTHS, np.concatenate([np.zeros(0, np.int32), *self._lengths]))
 
     def _add(self, texts: list[str]) -> None:
         found = [[self._numbers[term] for term in self._analyzer.terms(text)] for text in texts]
@@ -76,7 +91,8 @@ class LexicalWriter:
         keys, counts = np.unique(terms * len(texts) + places, return_counts=True)
         if len(keys):
             terms, places = np.divmod(keys, len(texts))
-            self._write(terms, places + self._row, self._scores(terms, counts, lengths[places]))
+            self._write(terms, places + self._row, self._scores(terms, counts, lengths[places]), counts)
+        self._lengths.append(lengths.astype(np.int32))
         self._row += len(texts)
 
     def _scores(
@@ -86,13 +102,32 @@ class LexicalWriter:
         scores: NDArray[np.float32] = (self._idf[terms] * saturation).astype(np.float32)
         return scores
 
-    def _write(self, terms: NDArray[np.int64], rows: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
-        distinct, starts, counts = np.unique(terms, return_index=True, return_counts=True)
-        positions = self._next[terms] + np.arange(len(terms)) - np.repeat(starts, counts)
-        self._next[distinct] += counts
-        for name, values in ((layout.LEXICAL_ROWS, rows), (layout.LEXICAL_SCORES, scores)):
+    def _write(
+        self,
+        terms: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        scores: NDArray[np.float32],
+        counts: NDArray[np.int64],
+    ) -> None:
+        distinct, starts, passages = np.unique(terms, return_index=True, return_counts=True)
+        positions = self._next[terms] + np.arange(len(terms)) - np.repeat(starts, passages)
+        self._next[distinct] += passages
+        if counts.max() > _MOST_COUNT:
+            self._widen_counts()
+        for name, values in (
+            (layout.LEXICAL_ROWS, rows),
+            (layout.LEXICAL_SCORES, scores),
+            (layout.LEXICAL_COUNTS, counts),
+        ):
             # Mapped anew for each block, so that no more of the file is resident.
             np.load(self._folder / name, mmap_mode="r+")[positions] = values
+
+    def _widen_counts(self) -> None:
+        """Let the counts have four bytes each: a text of a megabyte may hold one word that often."""
+        path = self._folder / layout.LEXICAL_COUNTS
+        narrow = np.load(path)
+        if narrow.dtype == np.uint16:
+            _create(path, np.uint32, len(narrow))[:] = narrow
 
 
 def _create(path: Path, dtype: type[np.generic], count: int) -> NDArray[Any]:

@@ -30,6 +30,16 @@ from shoal.shard.retrieval import RetrieverHits, retrieve
 from shoal.shard.retriever import ShardRetriever
 from shoal.shard.retrievers import open_retrievers
 
+_COLD = (
+    layout.EXACT,
+    layout.LATE_CODES,
+    layout.DOCUMENTS,
+    layout.ORDER,
+    layout.LEXICAL_LENGTHS,
+    layout.LEXICAL_COUNTS,
+)
+"""Files that are not brought into memory before the first query; see `Shard.warm`."""
+
 
 class Shard:
     """An opened, read-only shard. Safe for concurrent calls; everything lies in mapped files."""
@@ -211,7 +221,7 @@ class Shard:
         """
         # By the names of the layout: in a cache, files have others.
         for name, path in self._paths.items():
-            if name in (layout.EXACT, layout.LATE_CODES, layout.DOCUMENTS, layout.ORDER):
+            if name in _COLD:
                 continue
             for _ in Storage(str(path.parent)).chunks(path.name):
                 pass

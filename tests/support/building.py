@@ -20,6 +20,7 @@ from shoal.indexing.plan import Plan, make_plan
 from shoal.indexing.publish import (
     field_types,
     make_manifest,
+    write_corpus_terms,
     write_rejected,
     write_reports,
 )
@@ -102,10 +103,10 @@ class Build:
 
     def publish(self) -> str:
         commits = self.index()
-        reports = write_reports(self.plan, self.tally, self.storage)
+        files = write_reports(self.plan, self.tally, self.storage) + write_corpus_terms(self.plan, self.storage)
         lexical = describe_lexical(self.plan, self.storage)
         versions.publish(
-            self.storage, make_manifest(self.plan, self.tally, commits, tuned(self.plan, commits), reports, lexical)
+            self.storage, make_manifest(self.plan, self.tally, commits, tuned(self.plan, commits), files, lexical)
         )
         return self.plan.version
 

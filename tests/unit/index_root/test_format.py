@@ -31,6 +31,7 @@ from shoal.index_root.manifest import (
 from shoal.index_root.versions import Current
 from shoal.indexing.plan import shard_of
 from shoal.late.writer import FILES as LATE_FILES
+from shoal.lexical.statistics import TERM_SCHEMA
 from shoal.lexical.writer import FILES
 from shoal.metadata import MAX_FIELDS, FieldType
 from shoal.shard.columns import ARROW_TYPES
@@ -74,6 +75,7 @@ def test_the_paths_are_those_of_the_layout() -> None:
         layout.signature(version),
         layout.rejected(version),
         layout.report(version),
+        layout.corpus_terms_of(version),
         f"{folder}/{layout.VECTORS}",
         f"{folder}/{layout.EXACT}",
         f"{folder}/{layout.PASSAGES}",
@@ -130,6 +132,11 @@ def test_the_columns_of_an_entry_are_those_of_the_schema() -> None:
     )
     assert all(f"`{name}`" in described for name in header["requests"][0])
     assert f"2^{MOST_ENTRY_BYTES.bit_length() - 1} bytes" in section
+
+
+def test_the_columns_of_corpus_terms_are_those_of_the_schema() -> None:
+    rows = [[name.strip("`"), kind, nullable] for name, kind, nullable, _ in table("`terms.arrow`")]
+    assert rows == [[field.name, str(field.type), "yes" if field.nullable else "no"] for field in TERM_SCHEMA]
 
 
 def test_the_lexical_files_are_those_of_the_layout() -> None:

@@ -30,6 +30,7 @@ from shoal.indexing.sample import sample_vectors
 from shoal.indexing.shard_rows import duplicate_rows, id_digests
 from shoal.indexing.units import UnitFile, vectors_of
 from shoal.indexing.verify import count_problems, verify_shard
+from shoal.lexical.statistics import read_terms
 from shoal.records import FloatArray
 from shoal.shard.columns import ColumnWriter
 from shoal.shard.messages import ShardQuery, dense_queries
@@ -268,6 +269,23 @@ def test_duplicate_rows_agree_with_a_plain_loop(numbers: list[int]) -> None:
             first[number] = row
     duplicates, firsts = duplicate_rows(id_digests(map(str, numbers)))
     assert list(zip(duplicates.tolist(), firsts.tolist(), strict=True)) == expected
+
+
+def test_the_terms_of_the_corpus_are_a_file_of_the_version(tmp_path: Path) -> None:
+    build = Build(tmp_path / "index", jsonl(tmp_path / "in.jsonl", records(40))).embed()
+    manifest = versions.read_manifest(build.storage, build.publish())
+    assert manifest.lexical is not None
+    assert "terms.arrow" in [file.path for file in manifest.files]
+    assert versions.verify(build.storage, manifest.version) == []
+    totals, terms, passages = read_terms(build.storage, layout.corpus_terms_of(manifest.version))
+    assert totals.passages == 40
+    assert totals.mean_length == manifest.lexical.mean_length
+    holding = dict(zip(terms.to_pylist(), passages.tolist(), strict=True))
+    assert holding["passag"] == 40
+    assert holding["39"] == 1
+
+    without = Build(tmp_path / "plain", jsonl(tmp_path / "in.jsonl", records(40)), lexical=False).embed()
+    assert "terms.arrow" not in [file.path for file in versions.read_manifest(without.storage, without.publish()).files]
 
 
 def test_the_lexical_index_knows_each_passage_once_and_may_be_left_out(tmp_path: Path) -> None:

@@ -266,6 +266,12 @@ def test_a_damaged_lexical_file_is_named(tmp_path: Path, name: str) -> None:
         (layout.LEXICAL_SCORES, lambda scores: scores.astype(np.float16)),
         (layout.LEXICAL_OFFSETS, lambda offsets: np.concatenate([offsets[:1], offsets[:0:-1][1:], offsets[-1:]])),
         (layout.LEXICAL_OFFSETS, lambda offsets: np.concatenate([[-(2**40)], offsets[1:]])),
+        (layout.LEXICAL_LENGTHS, lambda lengths: lengths[1:]),
+        (layout.LEXICAL_LENGTHS, lambda lengths: lengths - lengths.max() - 1),
+        (layout.LEXICAL_LENGTHS, lambda lengths: lengths.astype(np.int64)),
+        (layout.LEXICAL_COUNTS, lambda counts: counts[1:]),
+        (layout.LEXICAL_COUNTS, lambda counts: counts - counts),
+        (layout.LEXICAL_COUNTS, lambda counts: counts.astype(np.int16)),
     ],
 )
 def test_numbers_that_lead_out_of_the_lexical_index_are_refused(tmp_path: Path, name: str, change: Any) -> None:
@@ -307,6 +313,36 @@ def test_counts_of_shards_add_up_to_those_of_the_corpus(tmp_path: Path, monkeypa
     assert found.to_pylist() == sorted(found.to_pylist())
     asked = pa.array(["b", "nothing", "日本"], pa.large_string())
     assert look_up(storage, "corpus.arrow", asked)[1].tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(("repetitions", "kind"), [(65_535, np.uint16), (65_536, np.uint32)])
+def test_lengths_and_counts_are_those_of_the_texts(tmp_path: Path, repetitions: int, kind: type) -> None:
+    texts = ["newt otter newt", "", "otter " * repetitions, "heron"]
+    batch = to_batch([Passage(str(number), text) for number, text in enumerate(texts)])
+    counted = LexicalTerms(tmp_path / "terms", [batch], PLAIN)
+    folder = tmp_path / "shard"
+    # Two blocks, of which the second one has the text that needs more than two bytes.
+    assert len(list(counted.writer(folder, 0).tee([(batch.slice(0, 2), 1), (batch.slice(2), 2)]))) == 2
+    assert np.load(folder / layout.LEXICAL_LENGTHS).tolist() == [3, 0, repetitions, 1]
+    counts = np.load(folder / layout.LEXICAL_COUNTS)
+    assert counts.dtype == kind
+    # Terms ascend: heron, newt, otter.
+    assert np.load(folder / layout.LEXICAL_ROWS).tolist() == [3, 0, 0, 2]
+    assert counts.tolist() == [1, 2, 1, repetitions]
+    paths = {name: folder / name for name in writer.FILES}
+    assert LexicalIndex(paths, 4, counted.info()).scores("otter")[2] > 0
+
+
+def test_a_version_from_before_counts_were_kept_is_searched_as_ever(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    manifest = publish(root, "v1", content(40), shards=1, encoder="hashing:8", lexical=LEXICAL)
+    before = answers(root, manifest, 9)
+    lacking = (layout.LEXICAL_LENGTHS, layout.LEXICAL_COUNTS)
+    for name in lacking:
+        (root / layout.shard_dir("v1", 0) / name).unlink()
+    files = [file for file in manifest.shards[0].files if not file.path.endswith(lacking)]
+    old = manifest.model_copy(update={"shards": [manifest.shards[0].model_copy(update={"files": files})]})
+    assert answers(root, old, 9) == before
 
 
 def test_passages_that_were_not_counted_are_noticed(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""How often the passages of one shard hold their terms: what scores are computed from when the corpus has changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.index_root import layout
+
+_SMALL = 4096
+"""Bytes of a file that is read and not mapped: one without elements cannot be mapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class TermFrequencies:
+    """Numbers of terms in passages.
+
+    lengths: int32 (passages,), terms of each passage.
+    counts: uint16 or uint32 (n,), how often the passage of each place of `rows.npy` holds the term of that place.
+    """
+
+    lengths: NDArray[np.int32]
+    counts: NDArray[np.unsignedinteger[Any]]
+
+    @classmethod
+    def open(cls, paths: Mapping[str, Path]) -> "TermFrequencies":
+        """Map the two files of a shard. Raises OSError, EOFError or ValueError for what is no array."""
+        return cls(_mapped(paths[layout.LEXICAL_LENGTHS]), _mapped(paths[layout.LEXICAL_COUNTS]))
+
+    def fit(self, passages: int, places: int) -> bool:
+        """Whether they are those of so many passages and places. Reads them once."""
+        if self.lengths.dtype != np.int32 or self.counts.dtype not in (np.uint16, np.uint32):
+            return False
+        if (self.lengths.shape, self.counts.shape) != ((passages,), (places,)):
+            return False
+        return not bool((self.lengths < 0).any() or (self.counts < 1).any())
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode=None if path.stat().st_size < _SMALL else "r", allow_pickle=False)
+    return array
