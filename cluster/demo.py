@@ -57,12 +57,16 @@ def demo(folder: Path, passages: int, keep: bool) -> None:
         for question in QUESTIONS:
             run("shoal", "compare", question, "--top-n", "5", "--url", url)
         say(f"Done in {time.perf_counter() - began:.0f} s.")
+        shoal = command("shoal")[0]
         if keep:
-            shoal = command("shoal")[0]
-            say(f"Still serving at {url} (API: {url}/docs). Ask: {shoal} search 'your question' --url {url}")
+            say(f"Ask it in a terminal: {shoal} search 'your question' --url {url} (API: {url}/docs)")
+            say(f"The page to ask it in a browser: {url}/")
             say("Ctrl-C stops it.")
             with contextlib.suppress(KeyboardInterrupt):  # the end that was announced is no failure
                 signal.pause()
+    if not keep:
+        say("The page to ask it in a browser is at http://127.0.0.1:8000/ after")
+        print(f"{shoal} serve --local --index {shlex.quote(index)}", flush=True)
 
 
 def say(text: str) -> None:

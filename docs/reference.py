@@ -27,13 +27,13 @@ Shoal, as its text tells.
 HTTP = f"""# HTTP: every route
 {GENERATED}
 Bodies are JSON, with the header `Content-Type: application/json`. A server that has keys wants one with every
-request but those for its health and documentation: `Authorization: Bearer KEY`, or the header `api-key` or
-`x-api-key`. `/v1/index/activate` and `/v1/index/rollback` want one of the scope `admin`. Every response has
-`x-request-id`: yours, if you send one. Every route of GET has HEAD too. A body may be packed with gzip
+request but those for its health, its documentation and the files of the page: `Authorization: Bearer KEY`, or the
+header `api-key` or `x-api-key`. `/v1/index/activate` and `/v1/index/rollback` want one of the scope `admin`. Every
+response has `x-request-id`: yours, if you send one. Every route of GET has HEAD too. A body may be packed with gzip
 (`Content-Encoding: gzip`); answers from `compress_bytes` on are, for clients that send `Accept-Encoding: gzip`.
 
-A server describes itself at `/openapi.json` and, for people, at `/docs`. Defaults and bounds below are those of a
-server without options.
+A server describes itself at `/openapi.json` and, for people, at `/docs`; [the page](page.md) at `/`
+is for asking it. Defaults and bounds below are those of a server without options.
 """
 
 COMMANDS: dict[str, tuple[str, str | dict[str, str] | None]] = {

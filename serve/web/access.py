@@ -17,13 +17,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.web.errors import response_of
 from serve.web.scopes import RouteScopes, check_key, check_keyless
+from serve.web.static_page import PATHS as PAGE_PATHS
 from shoal.engine.description import IndexDescription
 from shoal.errors import InvalidArgument, Overloaded, PermissionDenied, RateLimited, ShoalError, Unauthenticated
 from shoal.serving.keys import VARIABLE, ApiKey, find, parse, parse_lines
 from shoal.settings import ServeSettings
 from shoal.system.proxies import LOOPBACK
 
-OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
+OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"}) | PAGE_PATHS
 """Paths that need no key: they tell nothing of what is in the index."""
 LOOK_S = 2.0
 """Seconds between looks at the file of keys."""

@@ -20,6 +20,7 @@ from serve.web.head import HeadAsGet
 from serve.web.middleware import REQUEST_ID, RequestGuard
 from serve.web.origins import OriginGuard
 from serve.web.scopes import RouteScopes
+from serve.web.static_page import add_page
 from shoal import __version__
 from shoal.settings import ServeSettings
 
@@ -106,11 +107,7 @@ def create_api(
     for dialect in served:
         app.include_router(dialect.router)
     _add_health(app, resolve, keyed=keys is not None)
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return _docs(app)
-
+    _add_pages(app, settings)
     if keys is not None:
         access.describe(app)
     return app
@@ -131,6 +128,16 @@ def _add_guards(app: FastAPI, hosts: Sequence[str] | None, origins: Sequence[str
             expose_headers=[REQUEST_ID, "retry-after"],
         )
     app.add_middleware(OriginGuard, hosts=hosts, origins=origins)
+
+
+def _add_pages(app: FastAPI, settings: ServeSettings) -> None:
+    """Add what people open in a browser."""
+    if settings.page:
+        add_page(app)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return _docs(app)
 
 
 def _add_health(app: FastAPI, engine: Callable[[], Engine], keyed: bool) -> None:

@@ -296,6 +296,11 @@ class AccessSettings(Settings):
     cors_origin: list[Origin] | None = Field(
         None, description="Pages of other sites that may ask this server, such as https://search.example.org."
     )
+    page: bool = Field(
+        True,
+        description="Serve a page for people at /. Its files need no API key, as they say nothing of the index; what "
+        "it asks the server for does.",
+    )
 
 
 class LoggingSettings(Settings):

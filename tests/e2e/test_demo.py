@@ -57,6 +57,8 @@ def test_it_builds_serves_asks_and_goes_on_serving_until_it_is_stopped(tmp_path:
         assert len(re.findall(r"\d of 5 moved", printed)) == 5
         [url] = re.findall(r"^ready (\S+)$", printed, re.MULTILINE)
         assert httpx.get(f"{url}/readyz").json() == {"ready": True}
+        assert f"The page to ask it in a browser: {url}/\n" in printed
+        assert "<title>Shoal</title>" in httpx.get(f"{url}/").text
         below = descendants(demo.pid)
         demo.terminate()
         assert demo.wait(60) == 0

@@ -27,7 +27,10 @@ from tests.support.serving import free_port
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("cluster", "jobs", "serve", "shoal")
-DATA = ("cluster/serve.yaml", "cluster/grafana.json", "shoal/index_root/FORMAT.md", "shoal/py.typed")
+DATA = (
+    *("cluster/serve.yaml", "cluster/grafana.json", "shoal/index_root/FORMAT.md", "shoal/py.typed"),
+    *("serve/web/page/index.html", "serve/web/page/main.js", "serve/web/page/page.css", "serve/web/page/mark.svg"),
+)
 CLIENT_BYTES = 60_000_000
 """What the client may take with its dependencies."""
 UNREACHABLE = re.compile("Retrying|Connection|Timeout|Temporary failure")

@@ -92,7 +92,7 @@ async def test_without_a_key_nothing_is_read_and_nothing_told(wrong: str, caplog
     assert pulled == 0
     assert not server.engine.requests
     assert READER not in response.text + caplog.text
-    for path in ("/v1/index", "/v1/nothing", "/", "/healthz/", "//healthz", "/healthz/../v1/index"):
+    for path in ("/v1/index", "/v1/nothing", "/page/", "/healthz/", "http://shoal//healthz", "/healthz/../v1/index"):
         assert (await server.http.get(path)).status_code == 401, path
 
 
