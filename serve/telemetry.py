@@ -81,7 +81,7 @@ DEGRADED = Metric(
 BATCHES = Metric(
     "shoal_batch_size",
     "histogram",
-    "Queries of one call, by stage: encode, retrieve, fetch, rerank; of embed the slices of texts.",
+    "Queries of one call, by stage: encode, retrieve, fetch, rerank; texts of one call: embed.",
     ("stage",),
     SIZES,
 )

@@ -155,6 +155,17 @@ class EmbeddedTexts:
         """Count the tokens that were read, of all texts together; 0 where the encoder cannot count."""
         return sum(min(length, self.max_length) for length in self.lengths)
 
+    def shortened(self, dimensions: int) -> FloatArray:
+        """Return the first dimensions of the vectors, float32 (n, dimensions), L2-normalised anew.
+
+        Only models that were trained for it lose little by that. As many as there are give the vectors as they are.
+        """
+        cut = self.vectors[:, :dimensions]
+        if dimensions >= self.vectors.shape[1]:
+            return cut
+        lengths = np.linalg.norm(cut, axis=1, keepdims=True)
+        return np.asarray(cut / np.where(lengths > 0, lengths, 1), np.float32)
+
     def part(self, rows: slice) -> "EmbeddedTexts":
         """Return some of the texts."""
         tokens = None if self.token_vectors is None else self.token_vectors[rows]

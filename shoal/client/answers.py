@@ -100,6 +100,47 @@ class ListResponse(Answer):
     """The cursor of the next page; None after the last."""
 
 
+class EmbeddedText(Answer):
+    """A text, with the vectors that were asked for."""
+
+    vector: list[float] | None = None
+    tokens: list[list[float]] | None = None
+    """Vectors of its tokens."""
+    truncated: bool
+    """Whether the encoder read only its beginning."""
+
+
+class EmbedResponse(Answer):
+    """Texts with their vectors, in the order asked."""
+
+    model: str
+    dim: int
+    data: list[EmbeddedText]
+    usage: dict[str, Any] = {}
+
+    @property
+    def vectors(self) -> list[list[float]]:
+        """The vector of each text; empty ones if they were not asked for."""
+        return [text.vector or [] for text in self.data]
+
+
+class RerankResult(Answer):
+    """A document of a rerank; `index` is its place among those that were sent."""
+
+    index: int
+    id: str | None = None
+    score: float
+    document: dict[str, Any] | None = None
+
+
+class RerankResponse(Answer):
+    """Documents in the order of their scores, best first."""
+
+    model: str
+    results: list[RerankResult]
+    usage: dict[str, Any] = {}
+
+
 class IndexDescription(Answer):
     """What a server serves: the active version, the one that a rollback would return to, and their size."""
 

@@ -2,7 +2,7 @@
 
 import json
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shoal.errors import InvalidArgument
@@ -14,6 +14,16 @@ def render_body(body: Mapping[str, Any]) -> bytes:
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidArgument(f"the request cannot be sent as JSON: {error}") from None
+
+
+def embed_request(inputs: Sequence[str], input_type: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body that embeds texts. A lone string stays one, which is refused, and does not become its letters."""
+    return {"inputs": inputs if isinstance(inputs, str) else list(inputs), "input_type": input_type, **options}
+
+
+def rerank_request(query: str, documents: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body that reranks documents; as `embed_request`."""
+    return {"query": query, "documents": documents if isinstance(documents, str) else list(documents), **options}
 
 
 def render_query(parameters: Mapping[str, Any]) -> str:

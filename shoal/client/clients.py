@@ -16,8 +16,16 @@ from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
 import httpx
 
 from shoal.client.answer_body import AnswerBody
-from shoal.client.answers import FetchResponse, IndexDescription, ListResponse, SearchResponse
+from shoal.client.answers import (
+    EmbedResponse,
+    FetchResponse,
+    IndexDescription,
+    ListResponse,
+    RerankResponse,
+    SearchResponse,
+)
 from shoal.client.many import CONCURRENCY, Progress, search_many, search_many_async
+from shoal.client.options import Document, EmbedOptions, InputType, RerankOptions
 from shoal.client.protocol import DIRECT, ClientProtocol, Steps, Wait
 from shoal.errors import InvalidArgument
 from shoal.modes import Mode
@@ -141,6 +149,14 @@ class Client(_Base):
         """
         return self._run(self._protocol.fetch(ids, include))
 
+    def embed(self, inputs: Sequence[str], input_type: InputType, **options: Unpack[EmbedOptions]) -> EmbedResponse:
+        """Make vectors of texts with the encoder of the index: of queries or of passages, in their order."""
+        return self._run(self._protocol.embed(inputs, input_type, options))
+
+    def rerank(self, query: str, documents: Sequence[Document], **options: Unpack[RerankOptions]) -> RerankResponse:
+        """Score documents, texts or objects with text, id and title, for a query; the best first."""
+        return self._run(self._protocol.rerank(query, documents, options))
+
     def describe(self) -> IndexDescription:
         """Describe what the server serves."""
         return self._run(self._protocol.index())
@@ -253,6 +269,18 @@ class AsyncClient(_Base):
             include: Parts of each passage, of text, metadata and vector; by default the first two.
         """
         return await self._run(self._protocol.fetch(ids, include))
+
+    async def embed(
+        self, inputs: Sequence[str], input_type: InputType, **options: Unpack[EmbedOptions]
+    ) -> EmbedResponse:
+        """Make vectors of texts with the encoder of the index: of queries or of passages, in their order."""
+        return await self._run(self._protocol.embed(inputs, input_type, options))
+
+    async def rerank(
+        self, query: str, documents: Sequence[Document], **options: Unpack[RerankOptions]
+    ) -> RerankResponse:
+        """Score documents, texts or objects with text, id and title, for a query; the best first."""
+        return await self._run(self._protocol.rerank(query, documents, options))
 
     async def describe(self) -> IndexDescription:
         """Describe what the server serves."""

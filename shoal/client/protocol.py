@@ -17,13 +17,15 @@ from pydantic import ValidationError
 
 from shoal.client.answers import (
     Answer,
+    EmbedResponse,
     FetchResponse,
     IndexDescription,
     ListResponse,
+    RerankResponse,
     SearchResponse,
     SearchResponses,
 )
-from shoal.client.bodies import render_body, render_query
+from shoal.client.bodies import embed_request, render_body, render_query, rerank_request
 from shoal.errors import (
     Conflict,
     DeadlineExceeded,
@@ -104,6 +106,16 @@ class ClientProtocol:
         query = render_query({name: value for name, value in given.items() if value is not None})
         path = "/v1/passages" + (f"?{query}" if query else "")
         return self._read(ListResponse, (yield from self._request("GET", path)))
+
+    def embed(self, inputs: Sequence[str], input_type: str, options: Mapping[str, Any]) -> Steps[EmbedResponse]:
+        """POST /v1/embed."""
+        body = embed_request(inputs, input_type, options)
+        return self._read(EmbedResponse, (yield from self._request("POST", "/v1/embed", body)))
+
+    def rerank(self, query: str, documents: Sequence[Any], options: Mapping[str, Any]) -> Steps[RerankResponse]:
+        """POST /v1/rerank."""
+        body = rerank_request(query, documents, options)
+        return self._read(RerankResponse, (yield from self._request("POST", "/v1/rerank", body)))
 
     def index(self) -> Steps[IndexDescription]:
         """GET /v1/index."""

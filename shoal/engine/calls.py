@@ -10,12 +10,20 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from shoal.client.answers import FetchResponse, IndexDescription, ListResponse, SearchResponse
-from shoal.client.bodies import render_body
+from shoal.client.answers import (
+    EmbedResponse,
+    FetchResponse,
+    IndexDescription,
+    ListResponse,
+    RerankResponse,
+    SearchResponse,
+)
+from shoal.client.bodies import embed_request, render_body, rerank_request
 from shoal.engine.answer_fields import answer_fields, fetch_fields, list_fields, result_fields
 from shoal.engine.engine import LocalEngine
 from shoal.engine.limits import RequestLimits
 from shoal.engine.mistakes import explain_mistakes
+from shoal.engine.model_requests import embed_body, embed_fields, embed_parts, rerank_body, rerank_fields
 from shoal.engine.request_models import Part, fetch_body, list_query, search_body
 from shoal.errors import InvalidArgument
 from shoal.records import SearchAnswer
@@ -43,6 +51,8 @@ class EngineCalls:
         self._search_body = search_body(engine.settings)
         self._fetch_body = fetch_body(engine.settings)
         self._list_query = list_query(engine.settings)
+        self._embed_body = embed_body(engine.settings)
+        self._rerank_body = rerank_body(engine.settings)
 
     async def search(self, query: str | list[str], options: Mapping[str, Any]) -> list[SearchResponse]:
         """Answer one query or several, checked as over HTTP; a response for each."""
@@ -70,9 +80,26 @@ class EngineCalls:
         listed = await self.engine.list_ids(query.prefix, query.limit, query.cursor, self._deadline())
         return ListResponse.model_validate(list_fields(listed))
 
-    def _deadline(self) -> float:
+    async def embed(self, inputs: Sequence[str], input_type: str, options: Mapping[str, Any]) -> EmbedResponse:
+        """Make vectors of texts, checked as over HTTP."""
+        body = self._read(self._embed_body, embed_request(inputs, input_type, options))
+        deadline = self._deadline(body.timeout_ms)
+        self._limits.check_embed(body.inputs, deadline, are_queries=body.input_type == "query")
+        embedded = await self.engine.embed(body.inputs, body.input_type, deadline, body.with_tokens)
+        fields = embed_fields(embedded, body) | {"data": list(embed_parts(embedded, body))}
+        return EmbedResponse.model_validate(fields)
+
+    async def rerank(self, query: str, documents: Sequence[Any], options: Mapping[str, Any]) -> RerankResponse:
+        """Score documents for a query, checked as over HTTP."""
+        body = self._read(self._rerank_body, rerank_request(query, documents, options))
+        deadline = self._deadline(body.timeout_ms)
+        self._limits.check_rerank(body.query, body.texts, deadline)
+        reranked = await self.engine.rerank(body.query, body.texts, deadline)
+        return RerankResponse.model_validate(rerank_fields(reranked, body))
+
+    def _deadline(self, timeout_ms: int | None = None) -> float:
         settings = self.engine.settings
-        return time.monotonic() + min(settings.timeout_ms, settings.max_timeout_ms) / 1000
+        return time.monotonic() + (timeout_ms or min(settings.timeout_ms, settings.max_timeout_ms)) / 1000
 
     async def describe(self) -> IndexDescription:
         """Describe what is served."""

@@ -14,8 +14,16 @@ from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from shoal.client.answers import FetchResponse, IndexDescription, ListResponse, SearchResponse
+from shoal.client.answers import (
+    EmbedResponse,
+    FetchResponse,
+    IndexDescription,
+    ListResponse,
+    RerankResponse,
+    SearchResponse,
+)
 from shoal.client.many import CONCURRENCY, Progress, search_many, search_many_async
+from shoal.client.options import Document, EmbedOptions, InputType, RerankOptions
 from shoal.engine.calls import EngineCalls, read_settings
 from shoal.engine.engine import LocalEngine
 from shoal.engine.loop import LoopThread
@@ -128,6 +136,14 @@ class Index:
             include: Parts of each passage, of text, metadata and vector; by default the first two.
         """
         return self._run(lambda calls: calls.fetch(ids, include))
+
+    def embed(self, inputs: Sequence[str], input_type: InputType, **options: "Unpack[EmbedOptions]") -> EmbedResponse:
+        """Make vectors of texts with the encoder of the index: of queries or of passages, in their order."""
+        return self._run(lambda calls: calls.embed(inputs, input_type, options))
+
+    def rerank(self, query: str, documents: Sequence[Document], **options: "Unpack[RerankOptions]") -> RerankResponse:
+        """Score documents, texts or objects with text, id and title, for a query; the best first."""
+        return self._run(lambda calls: calls.rerank(query, documents, options))
 
     def describe(self) -> IndexDescription:
         """Describe the version that is served; its `problem` says why that is not the current one, if it is not."""
@@ -259,6 +275,18 @@ class AsyncIndex:
             include: Parts of each passage, of text, metadata and vector; by default the first two.
         """
         return await self._run(lambda calls: calls.fetch(ids, include))
+
+    async def embed(
+        self, inputs: Sequence[str], input_type: InputType, **options: "Unpack[EmbedOptions]"
+    ) -> EmbedResponse:
+        """Make vectors of texts with the encoder of the index: of queries or of passages, in their order."""
+        return await self._run(lambda calls: calls.embed(inputs, input_type, options))
+
+    async def rerank(
+        self, query: str, documents: Sequence[Document], **options: "Unpack[RerankOptions]"
+    ) -> RerankResponse:
+        """Score documents, texts or objects with text, id and title, for a query; the best first."""
+        return await self._run(lambda calls: calls.rerank(query, documents, options))
 
     async def describe(self) -> IndexDescription:
         """Describe the version that is served; its `problem` says why that is not the current one, if it is not."""

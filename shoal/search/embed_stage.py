@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -94,6 +93,7 @@ class EmbedStage:
         observer: Observer | None = None,
     ) -> None:
         self._encoder = encoder
+        self._observer = observer or NullObserver()
         self._at_once = max(1, settings.encoder_replicas)
         self._slice_texts = settings.max_batch
         self._most_tokens = settings.max_token_vectors
@@ -106,7 +106,6 @@ class EmbedStage:
             cost=lambda part: part.characters,
             name="encoder",
             clock=clock,
-            observe=partial((observer or NullObserver()).batch, "embed"),
         )
 
     async def embed(
@@ -160,6 +159,7 @@ class EmbedStage:
         tracing.work_for(*(part.requests for part in batch))
         first, latest = batch[0], max(part.deadline for part in batch)
         texts = [text for part in batch for text in part.texts]
+        self._observer.batch("embed", len(texts))
         with failing_as("the encoder failed; the server's log says why"):
             embedded = await retried(
                 lambda: self._encoder.embed(texts, first.input_type, latest, with_tokens=first.with_tokens)

@@ -214,11 +214,46 @@ ADMINISTRATION = st.one_of(
     st.lists(st.tuples(st.just("version") | TEXTS, VERSIONS | ANYTHING), max_size=2).map(Members),
     ANYTHING,
 )
-BODIES = {"/v1/search": SEARCHES, "/v1/index/activate": ADMINISTRATION, "/v1/index/rollback": ADMINISTRATION}
+TYPES_OF_INPUT = st.sampled_from(["query", "passage"]) | ANYTHING
+EMBEDDINGS: st.SearchStrategy[Any] = st.one_of(
+    st.fixed_dictionaries(
+        {"inputs": QUERIES | ANYTHING, "input_type": TYPES_OF_INPUT},
+        optional={
+            "include": st.lists(st.sampled_from(["vector", "tokens", "text"]), max_size=3) | ANYTHING,
+            "dimensions": SIZES,
+            "timeout_ms": FIELDS["timeout_ms"],
+        },
+    ),
+    ANYTHING,
+)
+DOCUMENTS = st.one_of(
+    TEXTS,
+    ANYTHING,
+    st.fixed_dictionaries({"text": TEXTS | ANYTHING}, optional={"id": TEXTS | ANYTHING, "title": TEXTS | ANYTHING}),
+)
+RERANKS: st.SearchStrategy[Any] = st.one_of(
+    st.fixed_dictionaries(
+        {"query": QUERIES | ANYTHING, "documents": st.lists(DOCUMENTS, max_size=5) | ANYTHING},
+        optional={
+            "top_n": SIZES,
+            "return_documents": st.booleans() | ANYTHING,
+            "timeout_ms": FIELDS["timeout_ms"],
+        },
+    ),
+    ANYTHING,
+)
+BODIES = {
+    "/v1/search": SEARCHES,
+    "/v1/embed": EMBEDDINGS,
+    "/v1/rerank": RERANKS,
+    "/v1/index/activate": ADMINISTRATION,
+    "/v1/index/rollback": ADMINISTRATION,
+}
 OTHER_PATHS = ["/v1/index", "/healthz", "/readyz", "/openapi.json", "/docs", "/v1/search/", "/", "//", "/v1/../x"]
 PATHS = st.sampled_from(
     [
         *[st.just("/v1/search")] * 14,
+        *[st.sampled_from(["/v1/embed", "/v1/rerank"])] * 3,
         *[st.sampled_from(["/v1/index/activate", "/v1/index/rollback"])] * 2,
         st.sampled_from(OTHER_PATHS),
         st.text(st.characters(codec="utf-8"), max_size=20).map(lambda text: "/" + text),
@@ -429,16 +464,20 @@ def test_no_input_makes_the_server_fail_hang_or_tell_of_itself(server: Server) -
     print("answers by status:", dict(sorted(server.seen.items())))
     # It has not only refused: what is tried reaches the search.
     assert {200, 400, 401, 404, 413, 415} <= set(server.seen)
-    plain = sent(b'{"query": "n7"}')
-    (reply,) = server.run([plain])
-    assert reply.status == 200
-    check(plain, reply)
+    for plain in (
+        sent(b'{"query": "n7"}'),
+        sent(b'{"inputs": ["n7"], "input_type": "query"}', path="/v1/embed"),
+        sent(b'{"query": "n7", "documents": ["n7"]}', path="/v1/rerank"),
+    ):
+        (reply,) = server.run([plain])
+        assert reply.status == 200
+        check(plain, reply)
 
 
-def sent(body: bytes, pieces: int = 1, end: str = "whole") -> Attack:
-    """A search with the right headers."""
+def sent(body: bytes, pieces: int = 1, end: str = "whole", path: str = "/v1/search") -> Attack:
+    """A request, a search unless another path is named, with the right headers."""
     headers = [("content-type", "application/json"), ("x-api-key", KEY)]
-    return Attack("POST", "/v1/search", b"", headers, body, pieces, end)
+    return Attack("POST", path, b"", headers, body, pieces, end)
 
 
 @pytest.mark.parametrize(

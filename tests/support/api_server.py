@@ -9,11 +9,22 @@ from pydantic import TypeAdapter
 from serve.dialects.native import models as native
 from serve.web.api import create_api
 from shoal.engine.description import IndexDescription, ModelNames
+from shoal.engine.limits import RequestLimits
 from shoal.errors import (
     Conflict,
 )
-from shoal.records import FetchedPassages, ListedIds, SearchAnswer, SearchRequest
+from shoal.records import (
+    EmbeddedTexts,
+    FetchedPassages,
+    InputType,
+    ListedIds,
+    RerankedDocuments,
+    SearchAnswer,
+    SearchRequest,
+)
+from shoal.search.embed_stage import EmbedStage
 from shoal.search.pipeline import SearchPipeline
+from shoal.search.rerank_documents import rerank_documents
 from shoal.testing.fakes import (
     FakeEncoder,
     FakeReranker,
@@ -31,7 +42,10 @@ class FakeEngine:
 
     def __init__(self, settings: Any) -> None:
         self.shards = [FakeShard(PASSAGES[:10]), FakeShard(PASSAGES[10:])]
-        self.pipeline = SearchPipeline(FakeEncoder(), self.shards, FakeReranker(), settings)
+        self.settings, self.limits = settings, RequestLimits(settings)
+        self.encoder, self.reranker = FakeEncoder(), FakeReranker()
+        self.pipeline = SearchPipeline(self.encoder, self.shards, self.reranker, settings)
+        self.embed_stage = EmbedStage(self.encoder, settings)
         self.pipeline.switch(served_version("v1", [10, 30]))
         self.requests: list[SearchRequest] = []
         self.missing: list[str] = []
@@ -43,6 +57,20 @@ class FakeEngine:
         if self.error:
             raise self.error
         return await self.pipeline.search_all(requests)
+
+    async def embed(
+        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
+    ) -> EmbeddedTexts:
+        if self.error:
+            raise self.error
+        self.limits.check_embed(texts, deadline, are_queries=input_type == "query")
+        return await self.embed_stage.embed(texts, input_type, deadline, with_tokens)
+
+    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> RerankedDocuments:
+        if self.error:
+            raise self.error
+        self.limits.check_rerank(query, documents, deadline)
+        return await rerank_documents(self.reranker, query, documents, deadline, self.settings)
 
     async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
         return await self.pipeline.fetch(ids, deadline, with_vectors)

@@ -24,7 +24,8 @@ from shoal.index_root import versions
 from shoal.index_root.storage import Storage
 from shoal.indexing.empty import create_index
 from shoal.modes import Mode
-from shoal.settings import CreateSettings, EncoderSettings, LateSettings, LexicalSettings
+from shoal.rerankers import load_reranker
+from shoal.settings import CreateSettings, EncoderSettings, LateSettings, LexicalSettings, RerankerSettings
 from tests.support.indexes import passages, publish
 
 COUNT = 60
@@ -157,6 +158,72 @@ class EngineContract:
         assert first.facets is not None
         assert len(first.facets["number"]) == 2
         assert asker.search("fish").facets is None
+
+    def test_texts_get_the_vectors_that_the_index_compares(self, asker: Asker) -> None:
+        encoder = load_encoder(EncoderSettings(encoder="hashing:64"))
+        texts = [*QUERIES, "red fish " * 300, "größe 日本 🐟"]
+        embedded = asker.embed(texts, "passage")
+        np.testing.assert_allclose(embedded.vectors, encoder.encode_passages(texts), atol=1e-6)
+        assert (embedded.model, embedded.dim) == ("hashing:64", 64)
+        assert [text.truncated for text in embedded.data] == [False] * 4 + [True, False]
+        words = sum(len(query.split()) for query in QUERIES) + 512 + 3
+        assert embedded.usage == {"texts": 6, "tokens": words}
+        assert all(text.tokens is None for text in embedded.data)
+        query = asker.embed([QUERIES[0]], "query", include=["vector", "tokens"], dimensions=16)
+        (text,) = query.data
+        assert (query.dim, len(text.vector or ())) == (16, 16)
+        cut = encoder.encode_queries(QUERIES[:1])[0, :16]
+        np.testing.assert_allclose(text.vector, cut / np.linalg.norm(cut), atol=1e-6)
+        (both,) = encoder.encode_query_tokens(QUERIES[:1])  # type: ignore[attr-defined]
+        np.testing.assert_allclose(text.tokens, both.tokens, atol=1e-6)
+        (nothing,) = asker.embed(["fish"], "passage", include=[]).data
+        assert (nothing.vector, nothing.tokens, nothing.truncated) == (None, None, False)
+
+    def test_documents_are_ordered_by_the_reranker(self, asker: Asker) -> None:
+        documents = ["the green snail", {"id": "o", "title": "black", "text": "an otter"}, "nothing of it", "an otter"]
+        scores = load_reranker(RerankerSettings(reranker="overlap")).score(
+            "black otter", ["the green snail", "black an otter", "nothing of it", "an otter"]
+        )
+        reranked = asker.rerank("black otter", documents)
+        assert [result.index for result in reranked.results] == [1, 3, 0, 2]
+        assert [result.score for result in reranked.results] == pytest.approx(scores[[1, 3, 0, 2]].tolist())
+        assert [(result.id, result.document) for result in reranked.results] == [("o", None)] + [(None, None)] * 3
+        assert (reranked.model, reranked.usage) == ("overlap", {"pairs": 4, "tokens": 4 * 2 + 3 + 3 + 3 + 2})
+        best, second = asker.rerank("black otter", documents, top_n=2, return_documents=True, timeout_ms=30_000).results
+        assert best.document == {"title": "black", "text": "an otter"}
+        assert second.document == {"text": "an otter"}
+
+    def test_what_cannot_be_embedded_or_reranked_is_refused_with_the_same_words(
+        self, asker: Asker, reference: shoal.Index
+    ) -> None:
+        calls: list[tuple[str, Callable[[Asker], object]]] = [
+            ("inputs", lambda asker: asker.embed([], "query")),
+            ("inputs", lambda asker: asker.embed("fish", "query")),
+            ("inputs", lambda asker: asker.embed(["fish"] * 1001, "passage")),
+            ("inputs[1]", lambda asker: asker.embed(["fish", " "], "passage")),
+            ("inputs[0]", lambda asker: asker.embed(["f" * 8193], "query")),
+            ("input_type", lambda asker: asker.embed(["fish"], "document")),  # type: ignore[arg-type]
+            ("dimensions", lambda asker: asker.embed(["fish"], "query", dimensions=65)),
+            ("include[0]", lambda asker: asker.embed(["fish"], "query", include=["text"])),  # type: ignore[list-item]
+            ("timeout_ms", lambda asker: asker.embed(["fish"], "query", timeout_ms=0)),
+            ("query", lambda asker: asker.rerank(" ", ["fish"])),
+            ("documents", lambda asker: asker.rerank("fish", [])),
+            ("documents", lambda asker: asker.rerank("fish", "one string")),
+            ("documents", lambda asker: asker.rerank("fish", ["fish"] * 51)),
+            ("documents[1]", lambda asker: asker.rerank("fish", ["fish", ""])),
+            ("documents[1]", lambda asker: asker.rerank("fish", ["fish", 7])),  # type: ignore[list-item]
+            ("documents[0].text", lambda asker: asker.rerank("fish", [{"id": "a"}])),
+            ("documents[0].txt", lambda asker: asker.rerank("fish", [{"text": "a", "txt": "b"}])),
+            ("top_n", lambda asker: asker.rerank("fish", ["fish"], top_n=0)),
+        ]
+        for param, call in calls:
+            errors = []
+            for each in (asker, reference):
+                with pytest.raises(InvalidArgument) as refused:
+                    call(each)
+                errors.append((refused.value.message, refused.value.param))
+            assert errors[0] == errors[1]
+            assert errors[0][1] == param, errors[0]
 
     def test_what_is_nearest_is_found(self, asker: Asker) -> None:
         encoder = load_encoder(EncoderSettings(encoder="hashing:64"))

@@ -1,6 +1,6 @@
 """Answers of Shoal's own dialect as JSON, written by hand: what is built here needs no second validation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import Response
@@ -35,6 +35,12 @@ def render_answer(answer: SearchAnswer, id_: str, include: Sequence[Part]) -> by
     head = _json({"id": id_, "index_version": answer.index_version})
     results = b",".join([_json(result_fields(result, include)) for result in answer.results])
     return b"".join((head[:-1], b',"results":[', results, b"],", _json(rest)[1:]))
+
+
+def render_embedded(fields: Mapping[str, Any], parts: Iterable[Mapping[str, Any]]) -> Response:
+    """Build the response of texts and their vectors, text by text, so that the other threads get their turn."""
+    data = b",".join(map(_json, parts))
+    return _response(b"".join((_json(fields)[:-1], b',"data":[', data, b"]}")))
 
 
 def _json(body: Any) -> bytes:

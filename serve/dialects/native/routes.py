@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from serve.dialects.base import Engine
+from serve.dialects.native.model_routes import add_models
 from serve.dialects.native.models import FetchResponse, IndexInfo, ListResponse, SearchResponse, SearchResponses
 from serve.dialects.native.render import render, render_fetched, render_search
 from serve.web.access import with_problem
@@ -37,6 +38,7 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["native"], route_class=JsonRoute)
     _add_search(routes, engine, settings)
     _add_passages(routes, engine, settings)
+    add_models(routes, engine, settings)
     _add_index(routes, engine)
     return routes
 

@@ -1,5 +1,7 @@
 """What a dialect can ask of the server beside searches, over the whole server in this process."""
 
+import asyncio
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +11,17 @@ import pytest
 
 from serve.replicas.encoder import QueryEncoder
 from serve.replicas.ingress import Ingress
+from serve.telemetry import BATCHES, EMBEDDED, RERANKED
 from serve.versions.discovery import ServiceSet
 from serve.web.access import Admission
 from shoal.encoders import load_encoder
 from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, Unavailable
+from shoal.records import SearchRequest
 from shoal.rerankers.overlap import load as load_overlap
 from shoal.settings import RerankerSettings, ServeSettings
 from tests.support.engine import HASHING, local_engine
 from tests.support.indexes import passages, publish
+from tests.support.meters import RecordingMeter
 
 TEXTS = ["a red fish", "an otter", "no word of it", "a red fish"]
 
@@ -111,3 +116,49 @@ async def test_it_describes_what_is_served(engine: Ingress) -> None:
     assert (description.version, description.passages, description.shards) == ("v1", 20, 2)
     assert (description.models.encoder, description.models.reranker) == ("hashing:64", "overlap")
     assert description.problem is None
+
+
+async def test_texts_and_documents_are_counted_by_how_their_request_ended(settings: ServeSettings) -> None:
+    meter = RecordingMeter()
+    engine = await local_engine(settings, meter=meter)
+    await engine.embed(TEXTS, "passage", soon())
+    await engine.rerank("red otter", TEXTS[:3], soon())
+    for wrong in (engine.embed(["", "a"], "query", soon()), engine.rerank("", ["a"], soon())):
+        with pytest.raises(InvalidArgument):
+            await wrong
+    for late in (engine.embed(["a"], "query", 0.0), engine.rerank("a", ["a"], 0.0)):
+        with pytest.raises(DeadlineExceeded):
+            await late
+    for metric, counts in ((EMBEDDED, (4, 2, 1)), (RERANKED, (3, 1, 1))):
+        assert tuple(meter.counted(metric, outcome=end) for end in ("complete", "invalid", "deadline")) == counts
+    assert meter.observed(BATCHES, stage="embed") == [3, 1]
+
+
+async def test_a_search_waits_for_one_slice_of_a_large_request_at_most(
+    engine: Ingress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert engine._services is not None
+    encoder = engine._services.encoder
+    assert isinstance(encoder, QueryEncoder)
+    begun, encoded, release = threading.Event(), [], threading.Event()
+    encode_passages, encode = encoder._encoder.encode_passages, encoder.encode
+
+    def blocked(texts: list[str]) -> object:
+        encoded.append(texts[0])
+        begun.set()
+        assert release.wait(30)
+        return encode_passages(texts)
+
+    async def encode_and_release(queries: list[str], deadline: float) -> object:
+        waiting = asyncio.ensure_future(encode(queries, deadline))
+        await asyncio.sleep(0)  # now it waits for the thread
+        release.set()
+        return await waiting
+
+    monkeypatch.setattr(encoder._encoder, "encode_passages", blocked)
+    monkeypatch.setattr(encoder, "encode", encode_and_release)
+    large = asyncio.ensure_future(engine.embed([f"text {number}" for number in range(12)], "passage", soon()))
+    await asyncio.to_thread(begun.wait, 30)
+    await engine.search([SearchRequest(query="red fish", top_k=3, top_n=3, rerank=False, deadline=soon())])
+    assert len((await large).vectors) == 12
+    assert encoded == ["text 0", "red fish", "text 3", "text 6", "text 9"]

@@ -70,6 +70,20 @@ class TestQueryEncoder:
         assert meter.counted(telemetry.REMEMBERED) == 1
         assert len(meter.observed(telemetry.COMPUTE, call="encode")) == 3
 
+    async def test_embeds_texts_and_measures_it(self) -> None:
+        meter, model = RecordingMeter(), load_encoder(HASHING)
+        encoder = QueryEncoder(HASHING, model.fingerprint(), 10, lambda: meter)
+        queries = await encoder.embed(["red fish", "red fish"], "query", soon())
+        np.testing.assert_array_equal(queries.vectors, model.encode_queries(["red fish"] * 2))
+        assert (meter.counted(telemetry.ENCODED), meter.counted(telemetry.REMEMBERED)) == (2, 1)
+        passages_ = await encoder.embed(["red fish"], "passage", soon(), with_tokens=True)
+        assert passages_.token_vectors is not None
+        assert passages_.tokens_used == len(passages_.token_vectors[0]) == 2
+        assert meter.counted(telemetry.ENCODED) == 2
+        await encoder.embed(["red fish"], "query", soon(), with_tokens=True)
+        assert meter.counted(telemetry.ENCODED) == 3
+        assert len(meter.observed(telemetry.COMPUTE, call="embed")) == 3
+
 
 async def dense(retriever: Retriever, version: str, top_k: int, with_passages: bool) -> Hits:
     hits = await retriever.search(ShardSearch(version, dense_queries(query("n7")), top_k, with_passages), soon())

@@ -125,6 +125,17 @@ async def test_what_is_missing_is_told_to_the_log_and_not_to_those_who_have_no_k
     ]
 
 
+async def test_a_key_that_reads_may_embed_and_rerank_and_nobody_may_without() -> None:
+    server = Server()
+    for path, body in (
+        ("/v1/embed", {"inputs": ["fish"], "input_type": "query"}),
+        ("/v1/rerank", {"query": "fish", "documents": ["document 1"]}),
+    ):
+        check_error(await server.http.post(path, json=body), 401, "UNAUTHENTICATED")
+        allowed = await server.http.post(path, json=body, headers={"x-api-key": READER})
+        assert allowed.status_code == 200, allowed.text
+
+
 async def test_only_an_admin_chooses_what_is_served() -> None:
     server = Server()
     for path, body in (("activate", {"version": "v2"}), ("rollback", {})):
