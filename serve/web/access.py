@@ -211,9 +211,9 @@ class Access:
         self._keys = keys
         self._scopes = scopes
 
-    def _admit(self, scope: Scope, path: str) -> Grant | None:
+    def _admit(self, scope: Scope) -> Grant | None:
         """Let a request in. Raises Unauthenticated, PermissionDenied and RateLimited."""
-        wanted = self._scopes.wanted(scope["method"], path)
+        wanted = self._scopes.wanted(scope)
         if self._keys is None:
             check_keyless(wanted)
             return None
@@ -226,7 +226,7 @@ class Access:
         path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
         if path and path not in OPEN:
             try:
-                grant = self._admit(scope, path)
+                grant = self._admit(scope)
             except ShoalError as error:
                 headers = {}
                 if isinstance(error, Unauthenticated | PermissionDenied):

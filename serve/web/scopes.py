@@ -1,12 +1,12 @@
 """What a key must be good for: routes that want more than reading are marked, and refused before a body is read."""
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from fastapi import Depends
 from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope as ASGIScope
 
 from shoal.errors import PermissionDenied, Unauthenticated
 from shoal.serving.keys import Scope, includes
@@ -35,31 +35,16 @@ class RouteScopes:
     """Which scope each route wants. routes: those of the routers, all that may be marked."""
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        self._fixed: dict[tuple[str, str], Scope] = {}
-        self._patterns: list[tuple[set[str], re.Pattern[str], Scope]] = []
-        for route in routes:
-            if isinstance(route, APIRoute) and (wanted := _marked(route)) is not None:
-                self._add(route, wanted)
+        marked = ((route, _marked(route)) for route in routes if isinstance(route, APIRoute))
+        self._marked = [(route, wanted) for route, wanted in marked if wanted is not None]
 
-    def wanted(self, method: str, path: str) -> Scope:
-        """Return the scope that a request needs; `read` for whatever has no mark.
+    def wanted(self, scope: ASGIScope) -> Scope:
+        """Return the scope that a request needs, given as the router gets it; `read` for whatever has no mark.
 
-        Args:
-            path: Below the root path of the application.
+        The routes match it as the router does, since whoever finds a path on which the two differ needs no key: a
+        route for `/v1/switch` takes `/v1/switch%0A` too.
         """
-        if (wanted := self._fixed.get((method, path))) is not None:
-            return wanted
-        for methods, pattern, scope in self._patterns:
-            if method in methods and pattern.match(path):
-                return scope
-        return "read"
-
-    def _add(self, route: APIRoute, wanted: Scope) -> None:
-        methods = route.methods or set()
-        if route.param_convertors:
-            self._patterns.append((methods, route.path_regex, wanted))
-        else:
-            self._fixed |= {(method, route.path): wanted for method in methods}
+        return next((wanted for route, wanted in self._marked if route.matches(scope)[0] is Match.FULL), "read")
 
 
 def _marked(route: APIRoute) -> Scope | None:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from serve.dialects.native import models as native
 from serve.dialects.native import render
 from serve.web.api import create_api
+from shoal.engine.request_models import SearchFields
 from shoal.errors import (
     Conflict,
     CorruptIndex,
@@ -279,7 +280,7 @@ async def test_a_server_around_the_application_can_add_the_request_id_instead() 
 
 
 async def test_an_unknown_field_is_answered_with_those_that_exist(server: Server) -> None:
-    fields = "query, top_k, top_n, rerank, mode, filter, recall, include, timeout_ms, explain"
+    fields = ", ".join(SearchFields.model_fields)
     response = await server.post({"query": "a", "topk": 5, "n": None, "top_n": 0})
     assert check_error(response, 400, "INVALID_ARGUMENT", "top_n") == (
         "top_n should be greater than or equal to 1; topk is not a known field "

@@ -39,7 +39,7 @@ def router() -> APIRouter:
 
 
 def application(ring: KeyRing | None) -> FastAPI:
-    app = FastAPI()
+    app = FastAPI(redirect_slashes=False)
     routes = router()
     app.add_middleware(Access, keys=ring, scopes=RouteScopes(routes.routes))
     app.include_router(routes)
@@ -72,6 +72,17 @@ async def ask(app: FastAPI, path: str, body: Body, key: str | None) -> httpx.Res
         return await client.post(path, content=body, headers=headers)
 
 
+@pytest.mark.parametrize("end", ["", "%0A", "%0a", "%0D", "/", "?a=1", "#"])
+@pytest.mark.parametrize("wanted", ["write", "admin"])
+async def test_no_spelling_of_a_path_gets_by_with_less(wanted: keys.Scope, end: str) -> None:
+    """Expressions of paths end in `$`, which lets a line feed through."""
+    lines = keys.line(KEYS["read"], "reader", "read")
+    body = Body()
+    response = await ask(application(KeyRing(None, lines)), PATHS[wanted] + end, body, KEYS["read"])
+    assert response.status_code in (403, 404, 405)
+    assert body.pulled == 0
+
+
 @pytest.mark.parametrize("wanted", list(PATHS))
 @pytest.mark.parametrize("scope", list(KEYS))
 async def test_a_key_does_what_its_scope_includes_and_no_more_is_read(scope: keys.Scope, wanted: keys.Scope) -> None:
@@ -96,13 +107,19 @@ async def test_beyond_loopback_whoever_has_no_key_only_reads(wanted: str) -> Non
     assert (await ask(app, PATHS["read"], Body(), None)).status_code == 200
 
 
-def test_the_table_knows_methods_and_names_within_paths() -> None:
-    scopes = RouteScopes(router().routes)
-    assert scopes.wanted("POST", "/v1/indexes/fish/passages") == "write"
-    assert scopes.wanted("GET", "/v1/indexes/fish/passages") == "read"
-    assert scopes.wanted("POST", "/v1/indexes/a/b/passages") == "read"  # no such route
-    assert scopes.wanted("POST", "/v1/switch") == "admin"
-    assert scopes.wanted("PUT", "/v1/switch") == "read"
+@pytest.mark.parametrize(
+    ("method", "path", "wanted"),
+    [
+        ("POST", "/v1/indexes/fish/passages", "write"),
+        ("GET", "/v1/indexes/fish/passages", "read"),
+        ("POST", "/v1/indexes/a/b/passages", "read"),  # no such route
+        ("POST", "/v1/switch", "admin"),
+        ("PUT", "/v1/switch", "read"),
+    ],
+)
+def test_the_table_knows_methods_and_names_within_paths(method: str, path: str, wanted: str) -> None:
+    scope = {"type": "http", "method": method, "path": path}
+    assert RouteScopes(router().routes).wanted(scope) == wanted
 
 
 @pytest.mark.parametrize(
