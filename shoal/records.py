@@ -76,6 +76,12 @@ class Candidate:
     ranks: Mapping[str, int] = field(default_factory=dict)
 
 
+DOCUMENT = "$document"
+"""Stands for the document that a passage is a piece of, where otherwise a metadata field is named."""
+GroupValue = str | int | float | bool | None
+"""What names a group."""
+
+
 @dataclass(frozen=True, slots=True)
 class Facet:
     """A metadata field whose values are counted, and how many of them are returned at most."""
@@ -84,14 +90,40 @@ class Facet:
     limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class GroupBy:
+    """What results are grouped by, a metadata field or DOCUMENT, and how many of a group are returned at most."""
+
+    field: str
+    size: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerShape:
     """What an answer holds beside its results, and how these are chosen and put; by default nothing and best first.
 
     facets: fields whose values are counted over all that the filter lets through.
+    group_by: what results are grouped by; top_n then counts groups. None for no groups.
+    collapse: of passages with equal texts only the best is returned.
+    min_score: results score at least as much; None for any score.
+    diversity: from 0, where scores alone choose the results, to 1 (`shoal.search.diversity`).
     """
 
     facets: tuple[Facet, ...] = ()
+    group_by: GroupBy | None = None
+    collapse: bool = False
+    min_score: float | None = None
+    diversity: float = 0.0
+
+    @property
+    def is_distinct(self) -> bool:
+        """Whether stage one looks for different groups or texts."""
+        return self.collapse or self.group_by is not None
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether results are chosen among all candidates, rather than the first of them."""
+        return self.group_by is not None or self.diversity > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +146,13 @@ class SearchRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """The group that a result belongs to; None for a passage without the field, which is a group of its own."""
+
+    value: GroupValue
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One line of an answer. `score` is what the answer is ordered by: the retrieval score, or that of stage two, which
     is the rerank score or, for a hybrid query, what it was combined to with the scores of stage one."""
@@ -125,6 +164,7 @@ class Result:
     rerank_score: float | None
     passage: Passage
     vector: FloatArray | None = None
+    group: Group | None = None
 
 
 @dataclass(frozen=True, slots=True)

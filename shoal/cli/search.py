@@ -1,6 +1,6 @@
 """`shoal search`: one question, both stages."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,9 +10,14 @@ from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
 from shoal.cli.server import (
     DEFAULT_URL,
+    Collapse,
+    Diversity,
     Facets,
     Filter,
+    GroupBy,
+    GroupSize,
     IndexRoot,
+    MinScore,
     Mode,
     Query,
     Recall,
@@ -43,6 +48,11 @@ def search(  # noqa: PLR0913 - one parameter for each option
     mode: Mode = None,
     filter: Filter = None,
     facet: Facets = None,
+    group_by: GroupBy = None,
+    group_size: GroupSize = None,
+    collapse: Collapse = False,
+    min_score: MinScore = None,
+    diversity: Diversity = None,
     recall: Recall = None,
     timeout_ms: TimeoutMs = None,
     full: Annotated[bool, typer.Option("--full", help="Show whole texts, not their beginnings.")] = False,
@@ -66,6 +76,10 @@ def search(  # noqa: PLR0913 - one parameter for each option
             mode=mode,
             filter=filter,
             facets=facet or None,
+            group_by=_group(group_by, group_size),
+            collapse=collapse or None,
+            min_score=min_score,
+            diversity=diversity,
             recall=recall,
             timeout_ms=timeout_ms,
         )
@@ -74,3 +88,11 @@ def search(  # noqa: PLR0913 - one parameter for each option
         else:
             terminal = console()
             terminal.print(tables.answer(response, terminal.width, full=full))
+
+
+def _group(field: str | None, size: int | None) -> dict[str, Any] | None:
+    if field is None:
+        if size is not None:
+            raise InvalidArgument("--group-size goes with --group-by FIELD", param="--group-size")
+        return None
+    return {"field": field} if size is None else {"field": field, "size": size}

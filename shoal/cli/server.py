@@ -15,9 +15,14 @@ from shoal.errors import InvalidArgument, Unavailable
 
 __all__ = [
     "DEFAULT_URL",
+    "Collapse",
+    "Diversity",
     "Facets",
     "Filter",
+    "GroupBy",
+    "GroupSize",
     "IndexRoot",
+    "MinScore",
     "Mode",
     "Query",
     "Recall",
@@ -65,6 +70,22 @@ Facets = Annotated[
     typer.Option(
         "--facet", metavar="FIELD", help="Count the values of this metadata field too. May be given several times."
     ),
+]
+
+
+GroupBy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FIELD",
+        help="Group the results by this metadata field, or by $document, of whose pieces passages are.",
+    ),
+]
+GroupSize = Annotated[int | None, typer.Option(metavar="INT", help="Results of one group. Default: 1.")]
+Collapse = Annotated[bool, typer.Option("--collapse", help="Show only the best of passages with equal texts.")]
+MinScore = Annotated[float | None, typer.Option(metavar="NUMBER", help="Show only results that score at least this.")]
+Diversity = Annotated[
+    float | None,
+    typer.Option(metavar="NUMBER", help="Choose results that differ: 0 by their scores, 1 by their difference."),
 ]
 
 

@@ -36,13 +36,17 @@ def answer(response: SearchResponse, width: int, *, full: bool = False) -> Rende
     table = _table(leading=1 if full else 0)
     table.add_column("#", justify="right")
     table.add_column("score", justify="right", style="bold")
-    if blended:
-        table.add_column("rerank", justify="right")
-    if response.reranked:
-        table.add_column("was", justify="right")
-        table.add_column("stage one", justify="right")
-    if ids:
-        table.add_column("id", style="dim", overflow="fold", max_width=width // 3)
+    grouped = any("group" in result.model_fields_set for result in response.results)
+    columns: list[tuple[bool, str, dict[str, Any]]] = [
+        (blended, "rerank", {"justify": "right"}),
+        (response.reranked, "was", {"justify": "right"}),
+        (response.reranked, "stage one", {"justify": "right"}),
+        (grouped, "group", {"overflow": "fold", "max_width": width // 4}),
+        (ids, "id", {"style": "dim", "overflow": "fold", "max_width": width // 3}),
+    ]
+    for wanted, name, options in columns:
+        if wanted:
+            table.add_column(name, **options)
     table.add_column("passage", no_wrap=not full, overflow="fold" if full else "ellipsis", ratio=1)
     for rank, result in enumerate(response.results, 1):
         row = [Text(str(rank)), Text(_score(result.score))]
@@ -50,6 +54,8 @@ def answer(response: SearchResponse, width: int, *, full: bool = False) -> Rende
             row.append(Text(_score(result.rerank_score)))
         if response.reranked:
             row += [_moved(rank, result.retrieval_rank), Text(_score(result.retrieval_score))]
+        if grouped:
+            row.append(Text("-" if result.group is None else _plain(result.group)))
         if ids:
             row.append(Text(printable(result.id)))
         table.add_row(*row, _passage(result, full=full))

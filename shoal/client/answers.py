@@ -23,6 +23,8 @@ class SearchResult(Answer):
     text: str | None = None
     metadata: dict[str, Any] | None = None
     vector: list[float] | None = None
+    group: str | int | float | bool | None = None
+    """What the result was grouped by, if that was asked for; None for a passage without the field."""
 
 
 class FacetCount(Answer):

@@ -57,6 +57,14 @@ class SearchOptions(TypedDict, total=False):
     """Share of the ten nearest passages that stage one shall find, such as 0.99; by default as tuned."""
     filter: Mapping[str, Any]
     """Conditions on metadata, such as {"year": {"$gte": 2020}}, that every result fulfils."""
+    group_by: Mapping[str, Any]
+    """{"field": NAME or "$document", "size": 2}: results in groups, which `top_n` then counts."""
+    collapse: bool
+    """Return only the best of passages with equal texts."""
+    min_score: float
+    """What the score of a result is at least."""
+    diversity: float
+    """From 0, where scores alone choose among the candidates, to 1, where difference does."""
     facets: Sequence[str | Mapping[str, Any]]
     """Fields whose values are counted over all that fulfil the filter: names, or {"field": "year", "limit": 5}."""
 

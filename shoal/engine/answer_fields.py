@@ -76,7 +76,7 @@ def answer_fields(answer: SearchAnswer) -> dict[str, Any]:
 
 def result_fields(result: Result, include: Sequence[Part]) -> dict[str, Any]:
     """Return the fields of one result, with those parts of its passage that `include` names."""
-    return {
+    fields = {
         "id": result.id,
         "score": result.score,
         "retrieval_score": result.retrieval_score,
@@ -84,3 +84,6 @@ def result_fields(result: Result, include: Sequence[Part]) -> dict[str, Any]:
         "rerank_score": result.rerank_score,
         **passage_fields(result.passage, result.vector, include),
     }
+    if result.group is not None:
+        fields["group"] = result.group.value
+    return fields

@@ -39,8 +39,10 @@ class RequestLimits:
                 self._check_sizes(request)
         for deadline in {request.deadline for request in requests}:  # the greatest of them and NaN is either
             self._check_deadline(deadline)
-        candidates = sum(request.top_k if request.explain else request.top_n for request in requests)
-        vectors = sum(request.top_n for request in requests if request.include_vector)
+        candidates = sum(
+            max(request.top_k, _results(request)) if request.explain else _results(request) for request in requests
+        )
+        vectors = sum(_results(request) for request in requests if request.include_vector)
         check_answer(settings, len(requests), candidates, vectors, explain=any(request.explain for request in requests))
 
     def check_query(self, query: str, param: str = "query") -> None:
@@ -133,6 +135,11 @@ class RequestLimits:
         most = self._settings.max_timeout_ms
         if not 1000 * (deadline - self._clock()) <= most:  # nor what is no number
             raise InvalidArgument(f"timeout_ms should be at most {most:,}; ask for less time", param="timeout_ms")
+
+
+def _results(request: SearchRequest) -> int:
+    """Count the results that a request has at most."""
+    return request.top_n * (request.shape.group_by.size if request.shape.group_by else 1)
 
 
 def query_problem(query: str, settings: ServeSettings) -> str | None:

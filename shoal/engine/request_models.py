@@ -115,7 +115,8 @@ class SearchFields(ShapeFields):
         Raises InvalidArgument for more than the settings allow.
         """
         queries = len(self.queries)
-        results = queries * (top_k if self.explain else top_n)
+        top_n *= self.group_size
+        results = queries * (max(top_k, top_n) if self.explain else top_n)
         vectors = queries * top_n if "vector" in self.include else 0
         check_answer(settings, queries, results, vectors, explain=self.explain)
         return results

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, create_model
 
 from shoal.engine.request_body import RequestBody
-from shoal.records import AnswerShape, Facet
+from shoal.records import AnswerShape, Facet, GroupBy
 from shoal.settings import ServeSettings
 
 FACET_LIMIT = 10
@@ -23,10 +23,33 @@ class FacetFields(RequestBody):
     limit: int
 
 
+class GroupFields(RequestBody):
+    """What results are grouped by."""
+
+    field: FieldName
+    size: int
+
+
 class ShapeFields(RequestBody):
     """The fields of a search that say what the answer holds beside its results; `shape_fields` adds the limits."""
 
     facets: list[str | FacetFields] = Field([])
+    group_by: GroupFields | None = None
+    collapse: bool = Field(False, description="Return only the best of passages with equal titles and texts.")
+    min_score: float | None = Field(
+        None,
+        description="Return only results whose `score` is at least this. What scores mean depends on what orders the "
+        "answer, so take it from answers of the same kind. An answer that should be reranked and is not ignores it.",
+        examples=[0.25],
+    )
+    diversity: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Choose the results among the candidates so that they differ from each other (maximal marginal "
+        "relevance): 0 by their scores alone, 1 by their difference alone.",
+        examples=[0.3],
+    )
 
     def shape(self) -> AnswerShape:
         """Return what the pipeline is asked."""
@@ -34,8 +57,17 @@ class ShapeFields(RequestBody):
             facets=tuple(
                 Facet(facet, FACET_LIMIT) if isinstance(facet, str) else Facet(facet.field, facet.limit)
                 for facet in self.facets
-            )
+            ),
+            group_by=GroupBy(self.group_by.field, self.group_by.size) if self.group_by else None,
+            collapse=self.collapse,
+            min_score=self.min_score,
+            diversity=self.diversity,
         )
+
+    @property
+    def group_size(self) -> int:
+        """Results that each of `top_n` stands for, at most."""
+        return self.group_by.size if self.group_by else 1
 
 
 def shape_fields(settings: ServeSettings) -> dict[str, Any]:
@@ -62,4 +94,12 @@ def shape_fields(settings: ServeSettings) -> dict[str, Any]:
         f"name or with the number of values to show ({FACET_LIMIT} if left out).",
         examples=[["lang", {"field": "year", "limit": 5}]],
     )
-    return {"facets": (list[item], facets)}
+    size = Field(1, ge=1, le=settings.max_group_size, description="Results of one group at most.")
+    group = create_model("GroupBody", __base__=GroupFields, __doc__=GroupFields.__doc__, size=(int, size))
+    group_by: Any = Field(
+        None,
+        description="Group the results by a metadata field, or by $document: what stands before the # in the ids of "
+        "pieces. top_n then counts groups. Stage one looks at more passages until it has as many.",
+        examples=[{"field": "$document", "size": 2}],
+    )
+    return {"facets": (list[item], facets), "group_by": (group | None, group_by)}

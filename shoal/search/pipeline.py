@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
 from shoal.index_root.manifest import Manifest
 from shoal.records import (
     Candidate,
-    FacetCount,
     FetchedPassages,
     FloatArray,
     ListedIds,
@@ -19,6 +18,8 @@ from shoal.records import (
     SearchAnswer,
     SearchRequest,
 )
+from shoal.search.distinct import Distinct
+from shoal.search.distinct_stage import make_distinct
 from shoal.search.encode_stage import EncodedQuery, EncodeStage
 from shoal.search.explain import explain
 from shoal.search.facets import FacetCounting
@@ -31,7 +32,9 @@ from shoal.search.request_plan import LATE, FilterTrees, RequestPlan
 from shoal.search.rerank_stage import SecondStage, best_first, best_results
 from shoal.search.served_version import ServedVersion
 from shoal.search.services import EncodeService, NullObserver, Observer, RerankService, ShardService
-from shoal.search.shard_client import PendingQuery, ShardResult
+from shoal.search.shape_stage import shape_results
+from shoal.search.shard_client import PendingQuery
+from shoal.search.state import CallState, SearchState
 from shoal.search.trace import SearchTrace, describe
 from shoal.settings import ServeSettings
 from shoal.shard.messages import ShardQuery
@@ -40,42 +43,6 @@ from shoal.system import tracing
 RERANKED_AT_ONCE = 16
 """Queries of one call that each reranker replica has at once: enough to fill its batches and for its pool to grow, and
 less than its queue holds."""
-
-
-@dataclass(slots=True)
-class _Search:
-    """One search on its way through the stages, each of which adds what it found out.
-
-    candidates: what is left of stage one, in its order.
-    max_lexical_score: the highest BM25 score that a hybrid query has in the index.
-    positions_to_fetch: positions of the candidates whose texts are needed; None for all.
-    scores: float32 (n,), what the second stage gave the candidates; None if it did not.
-    facets: counts of values by field; None if none were asked for.
-    """
-
-    request: SearchRequest
-    plan: RequestPlan
-    fan_out: FanOut
-    trace: SearchTrace
-    encoded: EncodedQuery
-    results: dict[int, ShardResult] = field(default_factory=dict)
-    candidates: list[Candidate] = field(default_factory=list)
-    max_lexical_score: float = 0.0
-    positions_to_fetch: Sequence[int] | None = None
-    scores: FloatArray | None = None
-    facets: Mapping[str, list[FacetCount]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Together:
-    """What the queries of one call have in common.
-
-    turns: for which they wait, so that a long list does not overrun the reranker's queue.
-    """
-
-    trees: FilterTrees
-    facets: FacetCounting
-    turns: asyncio.Semaphore
 
 
 class SearchPipeline:
@@ -155,7 +122,7 @@ class SearchPipeline:
         # What is wrong costs nobody anything.
         plans = [self._plan(request, fan_out.version, trees) for request in requests]
         searches = [
-            self._search(request, plan, fan_out, SearchTrace(self._clock, arrived), _Together(trees, facets, turns))
+            self._search(request, plan, fan_out, SearchTrace(self._clock, arrived), CallState(trees, facets, turns))
             for request, plan in zip(requests, plans, strict=True)
         ]
         tasks: list[asyncio.Task[SearchAnswer]] = []
@@ -192,7 +159,7 @@ class SearchPipeline:
         plan: RequestPlan,
         fan_out: FanOut,
         trace: SearchTrace,
-        together: _Together,
+        together: CallState,
     ) -> SearchAnswer:
         encoded = await self._encode(request, plan, trace)
         current = self._fan_out or fan_out  # read once: an answer never mixes two versions
@@ -200,10 +167,12 @@ class SearchPipeline:
             plan = self._plan(request, current.version, together.trees)
             if plan.second_stage == "shortlist" and encoded.tokens is None:
                 plan = replace(plan, second_stage="reader")  # the version before had no token vectors to compare
-        search = _Search(request, plan, current, trace, encoded)
+        distinct = Distinct(current, request.shape) if request.shape.is_distinct else None
+        search = SearchState(request, plan, current, trace, encoded, distinct)
         facets, fields = together.facets, request.shape.facets
         facets.start(current, fields, plan.filter, self._share_of(request.deadline))
         await self._retrieve(search)
+        await make_distinct(search, self._retrieve, self._share_of, self._settings.max_group_window)
         await self._shortlist(search)
         await self._fetch(search)
         await self._rerank(search, together.turns)
@@ -224,14 +193,14 @@ class SearchPipeline:
         trace.add("encode", encoded.finished - encoded.started)
         return encoded
 
-    async def _retrieve(self, search: _Search) -> None:
+    async def _retrieve(self, search: SearchState) -> None:
         """Ask the shards, and make one ranking of their hits."""
         request, plan, trace = search.request, search.plan, search.trace
         with trace.stage("retrieve"):
             vector = search.encoded.vector if plan.needs_vector else None
             query = ShardQuery(request.query, vector, plan.mode, plan.filter, plan.search_params)
             deadline = self._share_of(request.deadline)
-            pending = PendingQuery(query, plan.window, deadline, tracing.requests())
+            pending = PendingQuery(query, plan.window, deadline, tracing.requests(), search.distinct is None)
             search.results, missing = await search.fan_out.search(pending)
             trace.missing |= missing
         with trace.stage("merge"):
@@ -239,14 +208,15 @@ class SearchPipeline:
             if len(rankings) == 1:
                 (search.candidates,) = rankings.values()
             else:
-                search.candidates = fuse(rankings, self._settings)[: plan.depth]
+                fused = fuse(rankings, self._settings)
+                search.candidates = fused[: plan.depth] if search.distinct is None else fused
                 search.max_lexical_score = max(
                     (candidate.score for candidate in rankings.get("lexical", [])[:1]), default=0.0
                 )
         if not search.candidates and (why := explain_no_results(request.query, plan, search.results.values())):
             trace.warnings.append(why)
 
-    async def _shortlist(self, search: _Search) -> None:
+    async def _shortlist(self, search: SearchState) -> None:
         """Let the shards score their candidates, for an answer without a reranker or for the choice of what it reads.
 
         Those of a shard that does not are left out. If none does, the candidates stay as they are, those of all shards.
@@ -276,23 +246,30 @@ class SearchPipeline:
                 self._choose(search, order, unscored)
 
     def _use_shard_scores(
-        self, search: _Search, scores: FloatArray | None, order: Sequence[int], unscored: str | None
+        self, search: SearchState, scores: FloatArray | None, order: Sequence[int], unscored: str | None
     ) -> None:
         """Take the scores of the shards for those of the answer, of which alone texts are read."""
-        search.scores, search.positions_to_fetch = scores, order[: search.request.top_n]
+        search.scores = scores
+        if not search.request.shape.needs_all:
+            search.positions_to_fetch = order[: search.request.top_n]
         if unscored:
             search.trace.degrade("not_scored", f"not reranked: {unscored}")
 
-    def _choose(self, search: _Search, order: Sequence[int], unscored: str | None) -> None:
+    def _choose(self, search: SearchState, order: Sequence[int], unscored: str | None) -> None:
         """Keep the candidates that the reranker reads, in stage-one order."""
-        chosen = sorted(order[: search.plan.shortlist_size])
-        search.candidates = [search.candidates[position] for position in chosen]
+        if search.distinct is not None:
+            best = [search.candidates[position] for position in order]
+            best = search.distinct.choose(best, search.request.top_n, search.plan.shortlist_size)
+            search.candidates = sorted(best, key=lambda candidate: candidate.rank)
+        else:
+            chosen = sorted(order[: search.plan.shortlist_size])
+            search.candidates = [search.candidates[position] for position in chosen]
         if unscored:
             count = len(search.candidates)
             text = f"the reranker read the first {count} of stage one: {unscored}"
             search.trace.degrade("not_shortened", text)
 
-    async def _fetch(self, search: _Search) -> None:
+    async def _fetch(self, search: SearchState) -> None:
         """Fetch the passages that did not come with the hits; candidates without one are left out."""
         trace, plan = search.trace, search.plan
         with trace.stage("fetch"):
@@ -307,7 +284,8 @@ class SearchPipeline:
             candidates = [replace(c, passage=c.passage or passages.get(c.ref)) for c in candidates]
             if not plan.is_late:
                 with_passages = (c for c in candidates if c.passage)
-                candidates = list(with_passages) if plan.second_stage == "shortlist" else _ranked(with_passages)
+                keeps_ranks = plan.second_stage == "shortlist" or search.distinct is not None
+                candidates = list(with_passages) if keeps_ranks else _ranked(with_passages)
             search.candidates = candidates
             if not any(candidate.passage for candidate in candidates):
                 if set(missing.values()) == {"overloaded"}:  # busy and not broken
@@ -316,7 +294,7 @@ class SearchPipeline:
                     raise DeadlineExceeded("no shard sent its passages within the deadline; allow more time")
                 raise Unavailable(f"no shard sent its passages ({describe(trace.missing)}); try again", retry_after_s=1)
 
-    async def _rerank(self, search: _Search, turns: asyncio.Semaphore) -> None:
+    async def _rerank(self, search: SearchState, turns: asyncio.Semaphore) -> None:
         """Let the reranker score the candidates, unless the shards have done so.
 
         Args:
@@ -330,11 +308,13 @@ class SearchPipeline:
         for reason, text in degradations.items():
             search.trace.degrade(reason, text)
 
-    async def _answer(self, search: _Search) -> SearchAnswer:
+    async def _answer(self, search: SearchState) -> SearchAnswer:
         """Order the candidates, and tell how the answer came about."""
         request, plan, trace, scores = search.request, search.plan, search.trace, search.scores
         final_scores = self._second_stage.final_scores(plan, scores, search.candidates, search.max_lexical_score)
-        results = best_results(search.candidates, scores, final_scores, request.top_n)
+        count = len(search.candidates) if request.shape.needs_all else request.top_n
+        results = best_results(search.candidates, scores, final_scores, count)
+        results = await shape_results(search, results)
         if request.include_vector and results:
             results = await self._with_vectors(search, results)
         degradations = trace.degradations(len(self._shards))
@@ -354,11 +334,11 @@ class SearchPipeline:
             facets=search.facets,
         )
 
-    def _explain(self, search: _Search) -> dict[str, object]:
+    def _explain(self, search: SearchState) -> dict[str, object]:
         batch, missing = search.encoded.batch, search.trace.missing
         return explain(search.request, search.plan, batch, search.results, missing, search.candidates, search.scores)
 
-    async def _with_vectors(self, search: _Search, results: list[Result]) -> list[Result]:
+    async def _with_vectors(self, search: SearchState, results: list[Result]) -> list[Result]:
         """Add their vectors to results; some may not be to be had."""
         by_id = {candidate.id: candidate for candidate in search.candidates}
         wanted = [by_id[result.id] for result in results]

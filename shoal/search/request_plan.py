@@ -9,8 +9,8 @@ from shoal.errors import InvalidArgument
 from shoal.filters import Filter
 from shoal.modes import RETRIEVERS_OF, Mode, how_to_build, modes_of
 from shoal.records import SearchRequest
-from shoal.search.facets import check_facets
 from shoal.search.served_version import ServedVersion
+from shoal.search.shape import check_shape
 from shoal.settings import ServeSettings
 
 LATE = "late"
@@ -84,13 +84,13 @@ class RequestPlan:
             InvalidArgument: A filter or facets that do not fit the version, a recall that it does not reach, a mode
                 that it has no index for, or token vectors that its shards do not hold.
         """
-        check_facets(request.shape.facets, version.fields)
+        check_shape(request, version.fields)
         tree = (trees or FilterTrees()).parse(request.filter, version, settings)
         search_params = version.search_params(request.recall)
         mode = _mode(request, version, settings)
         shortlist_size = max(settings.shortlist or request.top_k, request.top_n)
         second_stage = _second_stage(request, version, shortlist_size, has_reranker)
-        depth = min(request.top_k, request.top_n) if second_stage == "none" else request.top_k
+        depth = _depth(request, second_stage)
         window = max(depth, settings.window) if len(RETRIEVERS_OF[mode]) > 1 else depth
         return cls(version, mode, depth, window, second_stage, shortlist_size, tree, search_params)
 
@@ -113,6 +113,14 @@ class RequestPlan:
     def needs_tokens(self) -> bool:
         """Whether the second stage needs the token vectors of the query."""
         return self.second_stage in ("late", "shortlist")
+
+
+def _depth(request: SearchRequest, second_stage: SecondStageKind) -> int:
+    shape = request.shape
+    if second_stage != "none" or shape.diversity > 0:
+        return request.top_k
+    # Each group has a result for each of its passages.
+    return request.top_n * shape.group_by.size if shape.group_by else min(request.top_k, request.top_n)
 
 
 def _mode(request: SearchRequest, version: ServedVersion, settings: ServeSettings) -> Mode:

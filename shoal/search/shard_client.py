@@ -43,12 +43,14 @@ class PendingQuery:
     top_k: rows that each retriever finds at most.
     deadline: by the monotonic clock of this process, in seconds.
     requests: ids of the HTTP request, for log lines.
+    with_passages: whether most of the rows will be read.
     """
 
     query: ShardQuery
     top_k: int
     deadline: float
     requests: tuple[str, ...] = ()
+    with_passages: bool = True
 
     @property
     def rows(self) -> int:
@@ -191,7 +193,7 @@ class ShardClient:
         tracing.work_for(*(pending.requests for pending in batch))
         started = self._clock()
         # Of the windows of several retrievers only top_k passages are read in the end.
-        several = any(len(RETRIEVERS_OF[pending.query.mode]) > 1 for pending in batch)
+        several = any(len(RETRIEVERS_OF[pending.query.mode]) > 1 or not pending.with_passages for pending in batch)
         call = ShardSearch(
             self._version,
             [pending.query for pending in batch],

@@ -6,7 +6,7 @@ from shoal.settings.base import Settings
 
 
 class AnswerShapeSettings(Settings):
-    """Bounds of facets."""
+    """Bounds of facets and groups."""
 
     help_panel = "Serve"
 
@@ -19,4 +19,13 @@ class AnswerShapeSettings(Settings):
         ge=1,
         le=10_000_000,
         description="Values of one field that are counted at most; a field with more, such as a title, is left out.",
+    )
+    max_group_size: int = Field(
+        100, ge=1, le=10_000, description="Most results of one group, where results are grouped."
+    )
+    max_group_window: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Passages that stage one looks at, at most, until it has enough groups or different texts.",
     )

@@ -186,7 +186,7 @@ class Shard:
 
         Those of the first rows, at least one, if all of them do not fit into one message.
         """
-        self._inside(rows)
+        self.inside(rows)
         vector_bytes = 4 * self._index.dim if with_vectors else 0
         ends = list(accumulate(self._passages.size(row) + vector_bytes for row in rows))
         rows = rows[: max(1, bisect_right(ends, MESSAGE_BYTES))]
@@ -203,12 +203,17 @@ class Shard:
             raise InvalidArgument(
                 "this version holds no token vectors; build it with --late-interaction stored", param="rerank"
             )
-        places = self._inside(rows)
+        places = self.inside(rows)
         dense = np.einsum("nd,d->n", self._index.vectors(places), query.vector)
         scores: FloatArray = DENSE_WEIGHT * dense + (1 - DENSE_WEIGHT) * self._tokens.score(query.tokens, places)
         return scores
 
-    def _inside(self, rows: Sequence[int]) -> RowArray:
+    def content(self, row: int) -> str:
+        """Return title and text of a row, as encoders read them."""
+        return self._passages.passage(row).content
+
+    def inside(self, rows: Sequence[int]) -> RowArray:
+        """Return rows of this shard as int64 (n,). Raises InvalidArgument for one outside."""
         if outside := [row for row in rows if not 0 <= row < self.count]:
             raise InvalidArgument(f"row {outside[0]} is outside the {self.count} rows of this shard", param="rows")
         return np.asarray(rows, dtype=np.int64)

@@ -27,6 +27,7 @@ from shoal.modes import Mode
 from shoal.rerankers import load_reranker
 from shoal.settings import CreateSettings, EncoderSettings, LateSettings, LexicalSettings, RerankerSettings
 from tests.support.indexes import passages, publish
+from tests.support.shape_contract import ShapeContract
 
 COUNT = 60
 SETTINGS: dict[str, Any] = {"reranker": "overlap", "watch_s": 0.1, "max_top_k": 50, "max_queries": 4}
@@ -58,7 +59,7 @@ def comparable(response: SearchResponse) -> dict[str, Any]:
     return fields
 
 
-class EngineContract:
+class EngineContract(ShapeContract):
     """The calls of `shoal.Client`, whoever answers them."""
 
     @pytest.fixture(scope="class")
@@ -146,18 +147,6 @@ class EngineContract:
             with pytest.raises(InvalidArgument) as refused:
                 call()
             assert refused.value.param == param
-
-    def test_values_of_fields_are_counted_over_all_that_fulfil_the_filter(self, asker: Asker) -> None:
-        answer = asker.search("fish", top_n=1, facets=["number"], filter={"number": {"$gte": 55}})
-        assert answer.facets is not None
-        assert [(entry.value, entry.count) for entry in answer.facets["number"]] == [
-            (number, 1) for number in range(55, 60)
-        ]
-        (first, second) = asker.search(["fish", "otter"], facets=[{"field": "number", "limit": 2}])
-        assert first.facets == second.facets
-        assert first.facets is not None
-        assert len(first.facets["number"]) == 2
-        assert asker.search("fish").facets is None
 
     def test_texts_get_the_vectors_that_the_index_compares(self, asker: Asker) -> None:
         encoder = load_encoder(EncoderSettings(encoder="hashing:64"))
@@ -250,6 +239,9 @@ class EngineContract:
             {"rerank": False, "mode": "lexical"},
             {"filter": {"number": {"$gte": 30}}, "include": ["metadata", "vector"]},
             {"include": [], "recall": 0.9, "mode": "dense", "timeout_ms": 30_000},
+            {"group_by": {"field": "number", "size": 2}, "top_n": 12, "mode": "hybrid", "rerank": False},
+            {"group_by": {"field": "$document"}, "rerank": "late", "top_n": 4, "min_score": 0.1},
+            {"collapse": True, "diversity": 0.4, "top_n": 5, "facets": ["number"]},
         ],
     )
     def test_every_engine_gives_the_same_answer(
@@ -318,6 +310,9 @@ class EngineContract:
             ({"explain": "no"}, "explain"),
             ({"facets": ["unknown"]}, "facets[0]"),
             ({"facets": [{"field": "number", "limit": 0}]}, "facets[0].limit"),
+            ({"group_by": {"field": "unknown"}}, "group_by.field"),
+            ({"group_by": {"field": "number", "size": 0}}, "group_by.size"),
+            ({"group_by": {"field": "number"}, "diversity": 0.5}, "diversity"),
             ({"unknown": 1}, "unknown"),
             ({"filter": {"number": float("nan")}}, None),
             ({"query": "\udcff"}, None),

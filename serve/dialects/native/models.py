@@ -63,6 +63,9 @@ class Result(BaseModel):
     text: str = ""
     metadata: dict[str, MetadataValue] = {}
     vector: list[float] | None = Field(None, description="The passage's L2-normalised vector.")
+    group: str | int | float | bool | None = Field(
+        None, description="What the result was grouped by, if asked for; null for a passage without the field."
+    )
 
 
 class FacetCount(BaseModel):

@@ -108,6 +108,25 @@ def test_counts_of_values_are_asked_for_and_shown(server: Server) -> None:
     assert {"lang: e�[2Jn 1,200, de 7", "ok: no passage has it", "n: 1.5 2, true 1"} <= set(shown)
 
 
+def test_the_shape_of_an_answer_is_asked_for_and_groups_are_shown(server: Server) -> None:
+    body = answered({})
+    for number, result in enumerate(body["results"]):
+        result["group"] = None if number == 4 else f"group\x1b{number // 2}"
+    server.answer = httpx.Response(200, json=body)
+    result = run(
+        "search", "fish", "--group-by", "lang", "--group-size", "2", "--collapse", "--min-score", "0.25",
+        "--diversity", "0", COLUMNS="200",
+    )  # fmt: skip
+    assert server.bodies == [
+        {"query": "fish", "group_by": {"field": "lang", "size": 2}, "collapse": True, "min_score": 0.25, "diversity": 0}
+    ]
+    rows = [line.split() for line in result.stdout.splitlines() if "doc-" in line]
+    assert [row[5] for row in rows] == [f"group�{place}" for place in (0, 0, 1, 1)] + ["-"]
+    alone = run("search", "fish", "--group-size", "2")
+    assert (alone.exit_code, len(server.bodies)) == (2, 1)
+    assert "--group-size goes with --group-by FIELD" in alone.stderr
+
+
 def test_search_without_reranking(server: Server) -> None:
     server.answer = httpx.Response(200, json=answered({}, reranked=False, degraded="reranker: deadline"))
     result = run("search", "fish", "--no-rerank", "--mode", "lexical")
