@@ -1,5 +1,6 @@
 """What decides which vector a text gets: the contract between an index and its query encoder."""
 
+import hashlib
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -26,6 +27,12 @@ class Fingerprint(BaseModel):
     max_length: int
     """Tokens read of a text, special tokens included."""
     dtype: Literal["float32", "float16", "bfloat16", "int8"]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over what has to be equal for two encoders to match: theirs is equal then."""
+        said = self.model_dump_json(exclude={"model", "dtype"})
+        return f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
 
     def matches(self, other: "Fingerprint") -> bool:
         """Whether vectors of the two encoders may be compared."""

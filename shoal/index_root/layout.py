@@ -89,6 +89,10 @@ DOCUMENTS = "documents.npy"
 """File of a shard: digests of the records that its passages come from, ascending, uint64 (passages,)."""
 ORDER = "order.npy"
 """File of a shard: the row of each of these digests, int32 (passages,)."""
+POSITIONS = "positions.npy"
+"""File of a shard: position of the log at which each passage was written, int64 (passages,); only if one was."""
+DELETED = "deleted.arrow"
+"""File of a shard: records that were deleted while the index was served, and where; only if there are any."""
 SHARD = "shard.json"
 """File of a shard: what it is, should it be found alone."""
 
@@ -141,6 +145,11 @@ def trained_index(plan_hash: str) -> str:
 def codec(plan_hash: str) -> str:
     """How the token vectors of all shards are reduced, learned before anything is embedded."""
     return f"{staging_dir(plan_hash)}/codec.npz"
+
+
+def last_writes(plan_hash: str) -> str:
+    """The last write of each document of the log that a build carries over."""
+    return f"{staging_dir(plan_hash)}/written.arrow"
 
 
 def shard_terms(plan_hash: str, shard: int) -> str:

@@ -14,6 +14,8 @@ from shoal.settings import LexicalSettings
 
 FORMAT_VERSION = 1
 """The version of FORMAT.md that manifests are written in."""
+LOG_FORMAT_VERSION = 2
+"""That of manifests with `log`: a reader that does not know it would serve without what was written since."""
 
 
 MOST_DIMENSIONS = 65_536
@@ -176,6 +178,13 @@ class CorpusStatistics(Record):
     mean_text_bytes: float
 
 
+class LogInfo(Record):
+    """What a version has to do with the log of its root."""
+
+    position: Annotated[int, Field(ge=1, le=_MOST)]
+    """The version holds what was written up to this position; what comes behind is laid over it."""
+
+
 class Manifest(Record):
     """Everything a reader needs to know of a version."""
 
@@ -202,6 +211,8 @@ class Manifest(Record):
     """Types of the metadata fields that filters know, by name: the columns of metadata.arrow, and the mixed ones."""
     build: dict[str, Any]
     """The settings of the build that decide the content of the index."""
+    log: LogInfo | None = None
+    """None when it holds nothing that was written to a served index, and the field is left out then."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -210,9 +221,16 @@ class Manifest(Record):
         paths = [file.path for file in self.all_files()]
         if len(set(paths)) < len(paths):
             raise ValueError("a file is listed twice")
+        if self.format_version != (FORMAT_VERSION if self.log is None else LOG_FORMAT_VERSION):
+            raise ValueError("format_version is not that of a manifest with or without log")
         if self.lexical is not None:
             self.lexical.settings  # noqa: B018 (raises ValidationError, a ValueError)
         return self
+
+    @property
+    def complete_to(self) -> int:
+        """The version holds what was written up to this position of the log; 0 for nothing."""
+        return 0 if self.log is None else self.log.position
 
     def all_files(self) -> list[FileEntry]:
         """Every file of the version except the manifest itself."""
@@ -220,7 +238,7 @@ class Manifest(Record):
 
     def to_bytes(self) -> bytes:
         """Serialise canonically, with a checksum over everything else as the last line of the object."""
-        body = self.model_dump(mode="json")
+        body = self.model_dump(mode="json", exclude={"log"} if self.log is None else None)
         return _canonical({**body, "checksum": hashlib.sha256(_canonical(body)).hexdigest()})
 
     @classmethod
@@ -239,10 +257,10 @@ class Manifest(Record):
             ) from error
         if not whole or hashlib.sha256(_canonical(body)).hexdigest() != checksum:
             raise CorruptIndex(f"{place} does not match its own checksum; restore the version or activate another one")
-        if body.get("format_version") != FORMAT_VERSION:
+        if body.get("format_version") not in (FORMAT_VERSION, LOG_FORMAT_VERSION):
             raise CorruptIndex(
-                f"{place} has format version {body.get('format_version')}, this Shoal reads {FORMAT_VERSION}; "
-                "read it with the Shoal that wrote it, or build again"
+                f"{place} has format version {body.get('format_version')}, this Shoal reads {FORMAT_VERSION} and "
+                f"{LOG_FORMAT_VERSION}; read it with the Shoal that wrote it, or build again"
             )
         try:
             return cls.model_validate(body)

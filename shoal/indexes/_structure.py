@@ -61,6 +61,22 @@ def open_trained(trained: bytes) -> Any:
     return index
 
 
+def emptied(path: Path) -> bytes:
+    """The trained index that the index in a file was filled from, serialised. Memory: the whole file.
+
+    Raises CorruptIndex for a file that no build makes.
+    """
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_ONDISK_SAME_DIR)
+        structure(index)
+        check_content(index)
+        index.reset()
+        data: bytes = faiss.serialize_index(index).tobytes()
+    except (RuntimeError, ValueError) as error:
+        raise CorruptIndex(f"{path} is no index that a build has made ({error}); restore it") from error
+    return data
+
+
 def structure(index: Any) -> tuple[str, ...]:
     """Name the classes that an index is made of, from the outside in; equal for indexes of one factory string.
 

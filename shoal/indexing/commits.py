@@ -43,6 +43,8 @@ class UnitCommit(Record):
     """Records that gave its passages, of which one that was cut gave several; None if that was not counted."""
     full: int = 0
     """Passages that took all the tokens that the encoder reads: what stands behind these was not read."""
+    superseded: int = 0
+    """Passages, or records of a source, that a later write to the served index has hidden."""
 
     @field_validator("fields", mode="before")
     @classmethod
@@ -116,6 +118,7 @@ class Tally:
 
     fields: the types that values of metadata fields have. left_out: metadata values that passages lack, by field and
     reason. documents: records that gave the passages. full: passages that took all the tokens that the encoder reads.
+    superseded: passages and records that a later write to the served index has hidden.
 
     done: bool (units,). lines, passages, rejected: int64 (units,), 0 for a unit that is not embedded yet.
     shard_rows, shard_passages, shard_duplicates: int64 (shards,); rows = passages + duplicates once a shard is indexed.
@@ -127,6 +130,7 @@ class Tally:
         self.left_out: Counter[str] = Counter()
         self.documents = 0
         self.full = 0
+        self.superseded = 0
         self.done: NDArray[np.bool_] = np.zeros(units, np.bool_)
         self.lines: Counts = np.zeros(units, np.int64)
         self.passages: Counts = np.zeros(units, np.int64)
@@ -160,6 +164,7 @@ class Tally:
         self.add_unit(commit.unit, commit.lines, commit.rows, len(commit.rejected), commit.fields, commit.left_out)
         self.documents += sum(commit.rows) if commit.documents is None else commit.documents
         self.full += commit.full
+        self.superseded += commit.superseded
 
     def add_shard(self, commit: ShardCommit) -> None:
         """Count one indexed shard."""

@@ -86,7 +86,7 @@ def embed_unit(
     finite = np.isfinite(vectors).all(axis=1)
     rejected += [Rejected(records[row], reason, passages[row].id) for row in np.flatnonzero(~finite)]
     kept = np.flatnonzero(finite)
-    order, rows = _grouped_by_shard(documents, plan.shards, kept)
+    order, rows = grouped_by_shard(documents, plan.shards, kept)
     with storage.scratch(layout.scratch(plan.hash)) as folder:
         path = folder / "unit.arrow"
         batch = _to_batch(passages, copies).take(pa.array(order))
@@ -124,7 +124,7 @@ def _read_all(
     return records, passages, rejected
 
 
-def _grouped_by_shard(documents: Digests, count: int, kept: RowArray) -> tuple[RowArray, RowArray]:
+def grouped_by_shard(documents: Digests, count: int, kept: RowArray) -> tuple[RowArray, RowArray]:
     """Positions of the passages that are kept, int64 (k,), shard by shard, and how many each shard has, (count,)."""
     shards = (documents % np.uint64(count)).astype(np.int64)
     # Stable: within a shard the input order stays, and with it which of several equal ids is the first.

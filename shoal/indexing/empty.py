@@ -12,7 +12,7 @@ from shoal.index_root import layout, versions
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import Tally
-from shoal.indexing.plan import Plan
+from shoal.indexing.plan import NO_SOURCE, Plan
 from shoal.indexing.stages import publish_units
 from shoal.lexical.analyzer import Analyzer
 from shoal.settings import BuildSettings, CreateSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
@@ -30,8 +30,6 @@ KEPT = (
     "metadata_types",
 )
 """Settings of an empty version that a build over it keeps where it names no others; so are those of the encoder."""
-_NO_SOURCE = "-"
-"""What stands for the input of a plan that reads none."""
 
 
 def create_index(settings: CreateSettings) -> Manifest:
@@ -109,7 +107,7 @@ def _plan(settings: CreateSettings) -> Plan:
         estimated_passages=0,
         unit_records=1,
         unit_bytes=1,
-        source=settings.part(SourceSettings, source=_NO_SOURCE, format="jsonl", id_field="id", unit_passages=1),
+        source=settings.part(SourceSettings, source=NO_SOURCE, format="jsonl", id_field="id", unit_passages=1),
         index=IndexSettings(index_kind=KIND),
         lexical=settings.part(LexicalSettings),
         late=LateSettings(),

@@ -23,12 +23,15 @@ from shoal.index_root.digests import document_digests
 from shoal.index_root.versions import make_version
 from shoal.indexes import gives_vectors
 from shoal.indexes._auto import AUTO, choose
+from shoal.indexing.carried import Carried, Origin
 from shoal.indexing.source_options import TEXT_CHARACTERS, resolve_source
 from shoal.settings import BuildSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
 from shoal.sources.files import InputFile
 from shoal.sources.listing import find_input, remarks_on
 from shoal.sources.sampling import Sample, measure
 
+NO_SOURCE = "-"
+"""What stands for the input of a plan that reads none."""
 PLAN_FORMAT = 1
 """Version of the plan's fields: another one begins a build anew."""
 SHARD_PASSAGES = 1_000_000
@@ -55,12 +58,15 @@ class Unit:
     number: its place in the plan, counted from 0; names its files in staging.
     file: index in `Plan.files` (of the first file, when the unit is a group of text files).
     start, stop: half-open range: bytes of a plain file, rows of Parquet, one piece of a spooled file, or text files.
+    origin: whether it is a part of the input; else `file` is a shard of the base and the range one of its rows, or the
+        range is one of positions of the log.
     """
 
     number: int
     file: int
     start: int
     stop: int
+    origin: Origin = "source"
 
 
 class Plan(BaseModel):
@@ -77,6 +83,8 @@ class Plan(BaseModel):
     """Version that vectors of unchanged texts are copied from."""
     base_passages: int = 0
     """Passages of that version."""
+    carried: Carried | None = None
+    """What is taken over from there and from the log as it is; None for a build of a source alone."""
     version: str
     """Name of the index version to be published; versions sort by time."""
     created_at: str
@@ -106,7 +114,7 @@ class Plan(BaseModel):
     def settings(self) -> dict[str, Any]:
         """The settings that decide the content of the index, and where it came from, for the manifest."""
         parts = (self.source, self.index, self.lexical, self.late)
-        unread = set() if self.files else {"source"}
+        unread = {"source"} if self.source.source == NO_SOURCE else set()
         return {
             name: value for part in parts for name, value in part.model_dump(mode="json", exclude=unread).items()
         } | {"shards": self.shards}
@@ -147,6 +155,9 @@ class Plan(BaseModel):
     @cached_property
     def units(self) -> Sequence[Unit]:
         """The units in input order, each computed when it is asked for. Raises ValueError while files are pending."""
+        if self.carried is not None:
+            ranges = enumerate(self.carried.ranges())
+            return [Unit(number, shard, start, stop, origin) for number, (origin, shard, start, stop) in ranges]
         if self.source.format == "text":
             return _group(self.files, self.source)
         counts = [self._count(file) for file in self.files]

@@ -10,7 +10,16 @@ import numpy as np
 
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
 from shoal.index_root import layout, versions
-from shoal.index_root.manifest import CorpusStatistics, Counts, FileEntry, LexicalInfo, Manifest, VectorIndexInfo
+from shoal.index_root.manifest import (
+    LOG_FORMAT_VERSION,
+    CorpusStatistics,
+    Counts,
+    FileEntry,
+    LexicalInfo,
+    LogInfo,
+    Manifest,
+    VectorIndexInfo,
+)
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import Duplicate, ShardCommit, Tally, read_unit_commit
 from shoal.indexing.losses import BuildReport, LossCounter, count_left_out, location_of, read_report, unreadable_share
@@ -205,6 +214,7 @@ def make_manifest(
         statistics=CorpusStatistics(text_bytes=text_bytes, mean_text_bytes=round(text_bytes / max(passages, 1), 3)),
         fields=field_types(plan, tally),
         build={**plan.settings, **_reuse(plan, tally)},
+        **_log(plan),
     )
 
 
@@ -222,6 +232,13 @@ def reuse_of(manifest: Manifest) -> dict[str, Any]:
         "embedded": base.get("embedded", 0 if given else manifest.counts.passages),
         "removed": base.get("removed"),
     }
+
+
+def _log(plan: Plan) -> dict[str, Any]:
+    """What the version has to do with the log, for the manifest; nothing for one that holds nothing of it."""
+    if plan.carried is None or not plan.carried.position:
+        return {}
+    return {"format_version": LOG_FORMAT_VERSION, "log": LogInfo(position=plan.carried.position)}
 
 
 def _reuse(plan: Plan, tally: Tally) -> dict[str, Any]:

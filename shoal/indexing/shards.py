@@ -3,14 +3,17 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from shoal.errors import Conflict
 from shoal.index_root import layout
+from shoal.index_root.digests import document_digests
 from shoal.index_root.manifest import ShardEntry, ShardInfo
 from shoal.index_root.storage import Storage
 from shoal.indexes import index_kind
 from shoal.indexing.commits import ShardCommit, Trial, read_shard_commit
+from shoal.indexing.last_writes import LastWrites
 from shoal.indexing.lexical import open_writer
 from shoal.indexing.plan import Plan
 from shoal.indexing.recall import ExactSearch, attempt
@@ -24,6 +27,7 @@ from shoal.lexical.statistics import count_terms
 from shoal.metadata import FieldTypes
 from shoal.records import FloatArray
 from shoal.shard.documents import DocumentWriter
+from shoal.shard.positions import PositionWriter
 from shoal.shard.writer import write_shard
 
 Blocks = Iterator[tuple[pa.RecordBatch, FloatArray]]
@@ -136,8 +140,19 @@ def _write_files(
             lexical=open_writer(plan, rows.shard, storage, folder / "shard") if plan.lexical.lexical else None,
             tokens=TokenWriter(folder / "shard", codec) if codec is not None else None,
             documents=DocumentWriter(folder / "shard", plan.document),
+            positions=_position_writer(rows, folder / "shard"),
             fields=fields,
         )
+
+
+def _position_writer(rows: ShardRows, folder: Path) -> PositionWriter | None:
+    """What writes where the log has written the passages of a shard; None for a build that reads no log."""
+    if rows.plan.carried is None:
+        return None
+    deleted = LastWrites.read(rows.storage, rows.plan.hash).deletions()
+    digests = document_digests(document for document, _ in deleted)
+    mine = np.flatnonzero(digests % np.uint64(rows.plan.shards) == rows.shard)
+    return PositionWriter(folder, [deleted[place] for place in mine.tolist()])
 
 
 def _measure(plan: Plan, path: Path, exact: ExactSearch, threads: int) -> list[Trial]:

@@ -12,6 +12,7 @@ from shoal.settings.build import (
     GateSettings,
 )
 from shoal.settings.capacity import CapacitySettings
+from shoal.settings.compact import CompactSettings
 from shoal.settings.create import CreateSettings
 from shoal.settings.evaluate import EvaluateSettings
 from shoal.settings.index import (
@@ -56,6 +57,7 @@ __all__ = [
     "BuildSettings",
     "CapacitySettings",
     "ChunkSettings",
+    "CompactSettings",
     "CreateSettings",
     "DeadlineSettings",
     "EncoderSettings",

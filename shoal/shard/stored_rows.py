@@ -20,6 +20,7 @@ from shoal.late.codec import Codes, code_width
 from shoal.records import FloatArray, RowArray, content_of
 from shoal.settings import IndexSettings
 from shoal.shard.documents import Documents
+from shoal.shard.positions import Deleted, read_deleted
 from shoal.shard.writer import BATCH_ROWS
 from shoal.system.temporary import temporary_folder
 
@@ -51,6 +52,7 @@ class StoredRows:
         self._folder = layout.shard_dir(manifest.version, shard)
         self._sources: dict[str, pa.NativeFile] = {}
         self._texts: pa.ipc.RecordBatchFileReader | None = None
+        self._whole: pa.ipc.RecordBatchFileReader | None = None
         self._keep_batch = keep_batch
         self._batch: tuple[int, pa.RecordBatch] | None = None
         self._checked: set[int] = set()
@@ -66,7 +68,7 @@ class StoredRows:
     @property
     def has_documents(self) -> bool:
         """Whether the shard brings its look-up of records; versions from before it was written do not."""
-        return any(file.path.endswith(f"/{layout.DOCUMENTS}") for file in self._entry.files)
+        return self._has(layout.DOCUMENTS)
 
     @property
     def documents(self) -> Documents:
@@ -96,6 +98,28 @@ class StoredRows:
             contents += map(content_of, titles, texts)
         return ids, contents
 
+    def batch(self, number: int) -> pa.RecordBatch:
+        """All columns of a record batch of passages.arrow: of BATCH_ROWS rows, the last one of the rest."""
+        path = f"{self._folder}/{layout.PASSAGES}"
+        with self._storage.errors(path), damage_of(self._storage.place(path)):
+            if self._whole is None:
+                self._whole = pa.ipc.open_file(self._source(layout.PASSAGES))
+            return checked(self._whole.get_batch(number))
+
+    def positions(self, rows: RowArray) -> RowArray:
+        """Positions of the log at which rows, int64 (n,) ascending and distinct, were written; int64 (n,)."""
+        if not self._has(layout.POSITIONS):
+            return np.zeros(len(rows), np.int64)
+        return self._array(layout.POSITIONS, rows, np.dtype("<i8"), 1)[:, 0]
+
+    def deleted(self) -> Deleted:
+        """Records of the shard that were deleted while it was served."""
+        if not self._has(layout.DELETED):
+            return []
+        path = f"{self._folder}/{layout.DELETED}"
+        with self._storage.errors(path), damage_of(self._storage.place(path)):
+            return read_deleted(self._source(layout.DELETED))
+
     def vectors(self, rows: RowArray) -> FloatArray:
         """Vectors of rows, int64 (n,) ascending and distinct: float32 (n, dim), as exact as the index keeps them.
 
@@ -124,6 +148,9 @@ class StoredRows:
         data = self._storage.read(f"{self._folder}/{layout.LATE_PROJECTION}")
         found: FloatArray = np.load(io.BytesIO(data), allow_pickle=False)
         return found
+
+    def _has(self, name: str) -> bool:
+        return any(file.path.partition("/")[2] == name for file in self._entry.files)
 
     def _vector_reader(self) -> Callable[[RowArray], FloatArray]:
         kind, dim = self._manifest.index.kind, self._manifest.dim

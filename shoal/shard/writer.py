@@ -21,6 +21,7 @@ from shoal.shard.columns import ColumnWriter, column_types
 from shoal.shard.documents import FILES as DOCUMENT_FILES
 from shoal.shard.documents import DocumentWriter
 from shoal.shard.passages import PASSAGE_SCHEMA
+from shoal.shard.positions import PositionWriter
 
 BATCH_ROWS = 4096
 """Rows of one record batch of passages.arrow and metadata.arrow; only the last one is smaller."""
@@ -39,6 +40,7 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
     lexical: LexicalWriter | None = None,
     tokens: TokenWriter | None = None,
     documents: DocumentWriter | None = None,
+    positions: PositionWriter | None = None,
 ) -> ShardEntry:
     """Write one shard into a local folder (created if missing) and return its manifest entry.
 
@@ -53,13 +55,14 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
         lexical: A writer for the same folder, unless the shard shall be searched by vectors only.
         tokens: One of the token vectors, if the shard shall keep them.
         documents: One of the look-up of records, which a later build copies by.
+        positions: One of what the passages have to do with the log, for a build that reads it.
 
     Raises:
         InvalidArgument: Vectors that are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = text_bytes = 0
-    for beside in (lexical, tokens, documents):
+    for beside in (lexical, tokens, documents, positions):
         if beside is not None:
             blocks = beside.tee(blocks)
     with (
@@ -81,8 +84,7 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
     info = ShardInfo(shard=shard, count=count, dim=dim, kind=kind, text_bytes=text_bytes)
     (folder / layout.SHARD).write_bytes(info.to_bytes())
     names = _own_files(kind, fields or {})
-    for beside, written in ((lexical, FILES), (tokens, LATE_FILES), (documents, DOCUMENT_FILES)):
-        names += written if beside is not None else ()
+    names += _files_beside(lexical, tokens, documents, positions)
     return ShardEntry(shard=shard, count=count, files=_file_entries(folder, shard, names))
 
 
@@ -104,6 +106,18 @@ def _own_files(kind: str, fields: FieldTypes) -> list[str]:
         *([layout.METADATA] if column_types(fields) else []),
         layout.SHARD,
     ]
+
+
+def _files_beside(
+    lexical: LexicalWriter | None,
+    tokens: TokenWriter | None,
+    documents: DocumentWriter | None,
+    positions: PositionWriter | None,
+) -> list[str]:
+    """Files that the writers beside the index have written, of those that there are."""
+    written = ((lexical, FILES), (tokens, LATE_FILES), (documents, DOCUMENT_FILES))
+    names = [name for writer, files in written if writer is not None for name in files]
+    return [*names, *(positions.files if positions is not None else ())]
 
 
 def _regular(

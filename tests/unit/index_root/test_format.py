@@ -18,11 +18,13 @@ from shoal.index_root.document_write import DOCUMENT_SCHEMA
 from shoal.index_root.log_entry import MOST_ENTRY_BYTES, LogEntry, LoggedRequest, encode_entry
 from shoal.index_root.manifest import (
     FORMAT_VERSION,
+    LOG_FORMAT_VERSION,
     CorpusStatistics,
     Counts,
     FileEntry,
     LateInfo,
     LexicalInfo,
+    LogInfo,
     Manifest,
     ShardEntry,
     ShardInfo,
@@ -37,6 +39,7 @@ from shoal.metadata import MAX_FIELDS, FieldType
 from shoal.shard.columns import ARROW_TYPES
 from shoal.shard.documents import FILES as DOCUMENT_FILES
 from shoal.shard.passages import PASSAGE_SCHEMA
+from shoal.shard.positions import DELETED_SCHEMA
 from shoal.shard.writer import BATCH_ROWS
 
 TEXT = (Path(shoal.__file__).parent / "index_root" / "FORMAT.md").read_text()
@@ -61,8 +64,12 @@ def mentioned(heading: str, field: str) -> list[str]:
 
 def test_the_title_names_the_format_version() -> None:
     assert TEXT.startswith(f"# The index root, format version {FORMAT_VERSION}\n")
-    for heading in ("`manifest.json`", "`shard.json`"):
-        assert table(heading)[0] == ["`format_version`", "integer", str(FORMAT_VERSION)]
+    numbers = {
+        "`manifest.json`": f"{FORMAT_VERSION}; {LOG_FORMAT_VERSION} with `log`",
+        "`shard.json`": str(FORMAT_VERSION),
+    }
+    for heading, number in numbers.items():
+        assert table(heading)[0] == ["`format_version`", "integer", number]
 
 
 def test_the_paths_are_those_of_the_layout() -> None:
@@ -81,6 +88,8 @@ def test_the_paths_are_those_of_the_layout() -> None:
         f"{folder}/{layout.PASSAGES}",
         f"{folder}/{layout.METADATA}",
         *(f"{folder}/{name}" for name in (*FILES, *LATE_FILES, *DOCUMENT_FILES)),
+        f"{folder}/{layout.POSITIONS}",
+        f"{folder}/{layout.DELETED}",
         f"{folder}/{layout.SHARD}",
         f"{layout.staging_dir('<plan>')}/",
     ]
@@ -101,6 +110,7 @@ def test_the_fields_are_those_of_the_records() -> None:
         ("shards", ShardEntry),
         ("counts", Counts),
         ("statistics", CorpusStatistics),
+        ("log", LogInfo),
     ],
 )
 def test_the_fields_of_inner_objects_are_named(field: str, record: type) -> None:
@@ -116,6 +126,13 @@ def test_the_columns_are_those_of_the_schema() -> None:
     rows = [[name.strip("`"), kind, nullable] for name, kind, nullable, _ in table("`passages.arrow`")]
     assert rows == [[field.name, str(field.type), "yes" if field.nullable else "no"] for field in PASSAGE_SCHEMA]
     assert f"record batches of {BATCH_ROWS} rows" in TEXT
+
+
+def test_the_columns_of_deletions_are_those_of_the_schema() -> None:
+    rows = [
+        [name.strip("`"), kind, nullable] for name, kind, nullable, _ in table("`positions.npy` and `deleted.arrow`")
+    ]
+    assert rows == [[field.name, str(field.type), "yes" if field.nullable else "no"] for field in DELETED_SCHEMA]
 
 
 def test_the_columns_of_an_entry_are_those_of_the_schema() -> None:

@@ -91,7 +91,7 @@ def test_what_is_no_manifest_is_refused(data: bytes) -> None:
 
 def test_a_newer_format_says_who_can_read_it() -> None:
     with pytest.raises(CorruptIndex, match="read it with the Shoal that wrote it"):
-        Manifest.from_bytes(rewritten({**json.loads(DATA), "format_version": 2}), "here")
+        Manifest.from_bytes(rewritten({**json.loads(DATA), "format_version": 3}), "here")
 
 
 def test_an_unknown_field_is_refused() -> None:

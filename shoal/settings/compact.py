@@ -1,0 +1,35 @@
+"""What compacting the log of an index into a new version takes."""
+
+from pydantic import Field
+
+from shoal.settings.base import Name, Settings
+
+
+class CompactSettings(Settings):
+    """Everything that `shoal compact` takes."""
+
+    index: Name = Field(
+        description="Index root whose log is compacted: a local path or a URI such as s3://bucket/prefix."
+    )
+    index_kind: Name | None = Field(
+        None,
+        description="Index kind of the new version. Default: that of the current one, or by size (auto) where that is "
+        "what a build would have chosen.",
+    )
+    retrain: bool = Field(
+        False, description="Train the index kind anew; otherwise what was trained for the current version serves on."
+    )
+    shards: int | None = Field(
+        None, ge=1, le=100_000, description="Shards of the new version. Default: as many as the current one has."
+    )
+    index_memory_gib: float = Field(
+        8.0, gt=0, le=1_000_000, description="Memory that an index kind which is chosen by size stays within, in GiB."
+    )
+    verify_queries: int = Field(
+        100,
+        ge=0,
+        le=10_000,
+        description="Sampled passages for which the index is compared with exact search before publishing.",
+    )
+    threads: int = Field(1, ge=1, le=256, description="CPU threads of the index kind.")
+    activate: bool = Field(True, description="Make the new version current once it is published.")
