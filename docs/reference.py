@@ -163,12 +163,12 @@ def http() -> str:
 def _route(title: str, operation: Mapping[str, Any], schemas: "Schemas", described: dict[str | None, str]) -> str:
     """What a route takes, answers and refuses. described: answers by the route that they are described at; added to."""
     parts = []
-    if parameters := operation.get("parameters"):
-        rows = schemas.parameters(parameters)
-        parts.append(f"\nIn the query of the URL:\n\n{_table('parameter', rows)}")
+    for place in ("path", "query"):
+        if parameters := [each for each in operation.get("parameters", ()) if each["in"] == place]:
+            rows = schemas.parameters(parameters)
+            parts.append(f"\nIn the {place} of the URL:\n\n{_table('parameter', rows)}")
     if body := operation.get("requestBody"):
-        rows = schemas.fields(_schema(body), required=True)
-        parts.append(f"\nThe body:\n\n{_table('field', rows)}" if rows else "\nThe body is an empty object.\n")
+        parts += _body(title, _schema(body), schemas, described)
     for place, answer in enumerate(schemas.alternatives(_schema(operation["responses"]["200"]))):
         name = schemas.name(answer)
         if name in described:
@@ -186,6 +186,20 @@ def _route(title: str, operation: Mapping[str, Any], schemas: "Schemas", describ
     if refusals:
         parts.append("\n| status | when |\n| --- | --- |\n" + "".join(refusals))
     return "".join(parts)
+
+
+def _body(title: str, schema: Mapping[str, Any], schemas: "Schemas", described: dict[str | None, str]) -> Iterator[str]:
+    """The bodies that a route takes, each of which is described once."""
+    for place, body in enumerate(schemas.alternatives(schema)):
+        name = schemas.name(body)
+        if name in described:
+            yield f"\n{'The body' if not place else 'Or it'} is that of {described[name]}.\n"
+            continue
+        rows = schemas.fields(body, required=True)
+        opening = "The body" if not place else "Or"
+        yield f"\n{opening}:\n\n{_table('field', rows)}" if rows else "\nThe body is an empty object.\n"
+        if name and rows:
+            described[name] = title
 
 
 def _schema(content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -223,6 +237,11 @@ class Schemas:
         """
         whole = self._resolve(schema)
         rows: list[Row] = []
+        if whole.get("type") == "array" and not prefix:
+            inner, marks = self._content(whole)
+            text = self._resolve(inner).get("description") or whole.get("description")
+            rows.append((f"`{marks}`", self._type(whole).removeprefix("list of "), "", text or ""))
+            return rows + self.fields(inner, f"{marks}.", known, required)
         for name, field in whole.get("properties", {}).items():
             default = "required" if required and name in whole.get("required", ()) else _json(field.get("default"))
             inner, marks = self._content(field)

@@ -83,6 +83,7 @@ def wire_services(settings: ServeSettings, plan: ServingPlan) -> serve.Applicati
         shards=_shards(settings, shape),
         reranker=_reranker(settings, plan),
         reranker_kind=plan.reranker_kind,
+        reranker_scale=plan.reranker_scale,
         service_settings=settings.model_dump(include=set(SERVICE_SETTINGS)),
     )
     return _encoder(settings, plan, announcement)
@@ -160,6 +161,7 @@ def _own_services(settings: ServeSettings, plan: ServingPlan) -> OwnServices:
         shards=_shards(settings, shape) if settings.retriever_replicas else None,
         reranker=_reranker(settings, plan),
         reranker_kind=plan.reranker_kind,
+        reranker_scale=plan.reranker_scale,
     )
 
 

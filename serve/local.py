@@ -34,6 +34,7 @@ from shoal.records import (
     InputType,
     ListedIds,
     RerankedDocuments,
+    ScoreScale,
     SearchAnswer,
     SearchRequest,
 )
@@ -206,6 +207,10 @@ class LocalIngress:
     async def describe(self) -> IndexDescription:
         """Describe what is served."""
         return await self._engine.describe()
+
+    def reranker_scale(self) -> ScoreScale | None:
+        """Where the scores of the reranker lie; None if that is not known."""
+        return self._engine.reranker_scale()
 
     async def activate(self, version: str) -> None:
         """Load a published version, then serve it and make it CURRENT."""

@@ -19,8 +19,21 @@ MetadataValue = str | int | float | bool | list[str]
 Metadata = Mapping[str, MetadataValue]
 InputType = Literal["query", "passage"]
 """What a text is to the encoder, which reads queries in another way than passages."""
+ScoreScale = Literal["unit", "cosine", "logit"]
+"""Where the scores of a reranker lie: from 0 to 1, from -1 to 1 as cosines do, or anywhere as logarithms of odds."""
 Rerank = bool | Literal["late"]
 """What orders the candidates: nothing more, the server's reranker, or the token vectors that the shards hold."""
+
+
+def relevance_of(scores: FloatArray, scale: ScoreScale | None) -> FloatArray:
+    """Return what scores, float32 (n,), say from 0 to 1: the odds that a logit stands for, a cosine above 0.
+
+    The order stays, but for cosines below 0, which all become 0. None is a scale that is not known, taken for logits.
+    """
+    if scale in ("unit", "cosine"):
+        return np.clip(scores, 0, 1)
+    with np.errstate(over="ignore"):
+        return np.asarray(1 / (1 + np.exp(-scores)), np.float32)
 
 
 def content_of(title: str | None, text: str) -> str:

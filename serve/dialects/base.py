@@ -10,6 +10,7 @@ from shoal.records import (
     InputType,
     ListedIds,
     RerankedDocuments,
+    ScoreScale,
     SearchAnswer,
     SearchRequest,
 )
@@ -78,6 +79,13 @@ class Engine(Protocol):
 
     async def describe(self) -> IndexDescription:
         """Describe what is served."""
+        ...
+
+    def reranker_scale(self) -> ScoreScale | None:
+        """Where the scores of the reranker lie, for those who want them from 0 to 1 (`shoal.records.relevance_of`).
+
+        None if there is no reranker, or if that is not known.
+        """
         ...
 
     async def activate(self, version: str) -> None:

@@ -14,6 +14,7 @@ from serve.replicas.shard import Retriever
 from serve.telemetry import Meter
 from serve.versions.discovery import EncoderServer, ServiceAnnouncement, ServiceSet, ShardServer
 from shoal.errors import Unavailable
+from shoal.records import ScoreScale
 from shoal.serving.plan import ServingShape
 from shoal.settings import EncoderSettings, ServeSettings
 
@@ -34,6 +35,7 @@ class OwnServices:
         shards: The handles of their deployments; None puts all of them into the replica.
         reranker: The handle of its deployment, None if there is none.
         reranker_kind: The kind of the reranker, if its name does not tell.
+        reranker_scale: Where its scores lie.
     """
 
     settings: ServeSettings
@@ -42,6 +44,7 @@ class OwnServices:
     shards: Sequence[DeploymentHandle] | None
     reranker: DeploymentHandle | None
     reranker_kind: str | None
+    reranker_scale: ScoreScale | None = None
 
     def connect(self, meter: Meter) -> ServiceSet:
         """Make the services within a replica: connect to deployments, and load what is inside."""
@@ -51,6 +54,7 @@ class OwnServices:
             self._shards(lambda: meter),
             RerankerHandle(self.reranker) if self.reranker is not None else None,
             self.reranker_kind,
+            reranker_scale=self.reranker_scale,
         )
 
     def _encoder(self, make_meter: Callable[[], Meter]) -> EncoderServer:
@@ -94,4 +98,5 @@ def connect(encoder: DeploymentHandle, announcement: ServiceAnnouncement) -> Ser
         RerankerHandle(announcement.reranker) if announcement.reranker is not None else None,
         announcement.reranker_kind,
         announcement.service_settings,
+        announcement.reranker_scale,
     )

@@ -24,6 +24,7 @@ from shoal.records import (
     InputType,
     ListedIds,
     RerankedDocuments,
+    ScoreScale,
     SearchAnswer,
     SearchRequest,
 )
@@ -181,6 +182,10 @@ class Ingress:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""
         services = self._services
         return self._activation.describe(self._described.reranker if services and services.reranker else None)
+
+    def reranker_scale(self) -> ScoreScale | None:
+        """Where the scores of the reranker lie; None if that is not known."""
+        return self._services.reranker_scale if self._services is not None else None
 
     async def activate(self, version: str) -> None:
         """Load a published version in every retriever, then serve it and make it CURRENT."""

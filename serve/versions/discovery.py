@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from shoal.records import FloatArray
+from shoal.records import FloatArray, ScoreScale
 from shoal.search.services import EmbedService, EncodeService, RerankService, ShardService
 from shoal.serving.plan import ServingShape
 
@@ -72,6 +72,7 @@ class ServiceSet:
         reranker: None if there is none.
         reranker_kind: The kind of the reranker, if its name does not tell.
         service_settings: Those of SERVICE_SETTINGS in which they may differ from the ingress.
+        reranker_scale: Where the scores of the reranker lie, if that is known.
     """
 
     shape: ServingShape
@@ -80,6 +81,7 @@ class ServiceSet:
     reranker: RerankServer | None
     reranker_kind: str | None = None
     service_settings: Mapping[str, Any] = field(default_factory=dict)
+    reranker_scale: ScoreScale | None = None
 
     def clocks(self) -> dict[str, Clock]:
         """The services, each by a name for people."""
@@ -99,6 +101,7 @@ class ServiceAnnouncement:
         reranker: The handle of the reranker, None if there is none.
         reranker_kind: The kind of the reranker, if its name does not tell.
         service_settings: Those of SERVICE_SETTINGS, as the application was started with them.
+        reranker_scale: Where the scores of the reranker lie.
     """
 
     index: str
@@ -107,6 +110,7 @@ class ServiceAnnouncement:
     reranker: Any
     reranker_kind: str | None
     service_settings: Mapping[str, Any]
+    reranker_scale: ScoreScale | None = None
 
 
 class Applications(Protocol):
@@ -182,6 +186,6 @@ class ServiceDiscovery:
         return services
 
 
-def _description(services: ServiceAnnouncement | ServiceSet) -> tuple[ServingShape, str | None, Mapping[str, Any]]:
+def _description(services: ServiceAnnouncement | ServiceSet) -> tuple[Any, ...]:
     """What makes services others than they were."""
-    return services.shape, services.reranker_kind, services.service_settings
+    return services.shape, services.reranker_kind, services.service_settings, services.reranker_scale

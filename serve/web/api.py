@@ -87,9 +87,9 @@ def create_api(
     resolve = engine if callable(engine) else lambda: engine
     served = list(dialects(resolve, settings))
     # Added first, it is the innermost layer.
-    app.add_middleware(HeadAsGet)
     app.add_middleware(BodyDecoder, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(AnswerEncoder, least_bytes=settings.compress_bytes)
+    app.add_middleware(HeadAsGet)  # around what packs answers: a packed one has other headers
     if keys is not None or not keyless_writes:
         app.add_middleware(access.Access, keys=keys, scopes=_scopes(served))
     _add_guards(app, hosts, settings.cors_origin or [])
@@ -101,7 +101,8 @@ def create_api(
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
         labels=adds_request_id,
-        error_bodies={dialect.router.prefix: dialect.error_body for dialect in served if dialect.error_body},
+        error_bodies={d.router.prefix: d.error_body for d in served if d.error_body and d.router.prefix},
+        error_body_choosers=[dialect.choose_error_body for dialect in served if dialect.choose_error_body],
     )
     errors.install(app)
     for dialect in served:

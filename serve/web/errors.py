@@ -1,7 +1,7 @@
 """Errors over HTTP: one table from error classes to statuses, and one body, unless a dialect brings its own."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
@@ -103,6 +104,8 @@ class HttpError:
 
 ErrorBodyMaker: TypeAlias = Callable[[HttpError], Any]
 """Gives the body of an error, as what JSON can hold; it must not raise."""
+ErrorBodyChooser: TypeAlias = Callable[[str, Headers], ErrorBodyMaker | None]
+"""Chooses what makes the body, by the path and the headers of a request; None where it is not its dialect's."""
 
 
 def shoal_error_body(error: HttpError) -> dict[str, Any]:
@@ -116,17 +119,30 @@ def shoal_error_body(error: HttpError) -> dict[str, Any]:
     }
 
 
-def choose_error_body(scope: Scope, makers: Mapping[str, ErrorBodyMaker]) -> None:
+def choose_error_body(
+    scope: Scope, makers: Mapping[str, ErrorBodyMaker], choosers: Sequence[ErrorBodyChooser] = ()
+) -> None:
     """Note in the scope of a request which body its errors have, whichever layer raises them.
 
     Args:
         scope: Of the request.
         makers: What makes bodies, by the prefix of the paths below which it does; the longest one counts.
+        choosers: Are asked where no prefix is that of the path.
     """
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     prefixes = [prefix for prefix in makers if path == prefix or path.startswith(f"{prefix}/")]
     if prefixes:
-        scope.setdefault("state", {})[_MAKER] = makers[max(prefixes, key=len)]
+        use_error_body(scope, makers[max(prefixes, key=len)])
+        return
+    headers = Headers(scope=scope)
+    for chooser in choosers:
+        if maker := chooser(path, headers):
+            use_error_body(scope, maker)
+
+
+def use_error_body(scope: Scope, maker: ErrorBodyMaker) -> None:
+    """Note in the scope of a request what makes the body of its errors from now on."""
+    scope.setdefault("state", {})[_MAKER] = maker
 
 
 _MAKER = "error_body"

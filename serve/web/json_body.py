@@ -20,13 +20,18 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:
-            return await handle(_JsonRequest(request.scope, request.receive))
+            if isinstance(request, JsonRequest):
+                return await handle(request)
+            return await handle(JsonRequest(request.scope, request.receive))
 
         return handle_strictly
 
 
-class _JsonRequest(Request):
+class JsonRequest(Request):
+    """A request whose body is parsed strictly."""
+
     async def json(self) -> Any:
+        """Return the body. Raises HTTPException for a name that stands twice."""
         if not hasattr(self, "_json"):
             self._json = json.loads(await self.body(), object_pairs_hook=_unique)
         return self._json

@@ -4,14 +4,14 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.web.errors import ErrorBodyMaker, choose_error_body, error_response
+from serve.web.errors import ErrorBodyChooser, ErrorBodyMaker, choose_error_body, error_response
 from shoal.system import tracing
 
 REQUEST_ID = "x-request-id"
@@ -33,6 +33,7 @@ class RequestGuard:
         body_timeout_s: Seconds for a body to arrive, after which it is refused with 408.
         labels: False if the server around adds x-request-id to responses.
         error_bodies: What makes the bodies of errors below a path, for dialects that have bodies of their own.
+        error_body_choosers: The same for dialects that share their paths.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class RequestGuard:
         body_timeout_s: float,
         labels: bool,
         error_bodies: Mapping[str, ErrorBodyMaker] = MappingProxyType({}),
+        error_body_choosers: Sequence[ErrorBodyChooser] = (),
     ) -> None:
         self._app = app
+        self._error_body_choosers = error_body_choosers
         self._error_bodies = error_bodies
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
@@ -57,7 +60,7 @@ class RequestGuard:
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id
-        choose_error_body(scope, self._error_bodies)
+        choose_error_body(scope, self._error_bodies, self._error_body_choosers)
         tracing.work_for((request_id,))
         started = False
 

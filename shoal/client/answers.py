@@ -132,6 +132,8 @@ class RerankResult(Answer):
     index: int
     id: str | None = None
     score: float
+    relevance_score: float | None = None
+    """The same from 0 to 1."""
     document: dict[str, Any] | None = None
 
 

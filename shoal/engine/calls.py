@@ -95,7 +95,7 @@ class EngineCalls:
         deadline = self._deadline(body.timeout_ms)
         self._limits.check_rerank(body.query, body.texts, deadline)
         reranked = await self.engine.rerank(body.query, body.texts, deadline)
-        return RerankResponse.model_validate(rerank_fields(reranked, body))
+        return RerankResponse.model_validate(rerank_fields(reranked, body, self.engine.reranker_scale()))
 
     def _deadline(self, timeout_ms: int | None = None) -> float:
         settings = self.engine.settings

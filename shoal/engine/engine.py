@@ -18,6 +18,7 @@ from shoal.records import (
     InputType,
     ListedIds,
     RerankedDocuments,
+    ScoreScale,
     SearchAnswer,
     SearchRequest,
 )
@@ -107,6 +108,10 @@ class LocalEngine:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""
         reranker = self.settings.reranker if self._loaded().reranker else None
         return IndexDescription.of(self._opened().manifest, self._previous, reranker, self._problem)
+
+    def reranker_scale(self) -> ScoreScale | None:
+        """Where the scores of the reranker lie; None if that is not known."""
+        return self._loaded().reranker_scale
 
     async def activate(self, version: str) -> None:
         """Serve a published version and make it CURRENT. Raises NotFound, Conflict, EncoderMismatch, CorruptIndex."""

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, create_model
 
 from shoal.engine.request_body import RequestBody
 from shoal.errors import InvalidArgument
-from shoal.records import EmbeddedTexts, InputType, RerankedDocuments, content_of
+from shoal.records import EmbeddedTexts, InputType, RerankedDocuments, ScoreScale, content_of, relevance_of
 from shoal.settings import ServeSettings
 
 EmbeddedPart = Literal["vector", "tokens"]
@@ -172,13 +172,21 @@ def embed_fields(embedded: EmbeddedTexts, body: EmbedFields) -> dict[str, Any]:
     }
 
 
-def rerank_fields(reranked: RerankedDocuments, body: RerankFields) -> dict[str, Any]:
-    """Return the fields of an answer: the best documents first, those of equal scores in the order given."""
+def rerank_fields(reranked: RerankedDocuments, body: RerankFields, scale: ScoreScale | None) -> dict[str, Any]:
+    """Return the fields of an answer: the best documents first, those of equal scores in the order given.
+
+    scale: where the scores of the reranker lie, None if that is not known.
+    """
+    relevance = relevance_of(reranked.scores, scale)
     order: Sequence[int] = np.argsort(-reranked.scores, kind="stable")[: body.top_n].tolist()
     return {
         "model": reranked.model,
         "results": [
-            {"index": position, **_result(body.documents[position], float(reranked.scores[position]), body)}
+            {
+                "index": position,
+                **_result(body.documents[position], float(reranked.scores[position]), body),
+                "relevance_score": float(relevance[position]),
+            }
             for position in order
         ],
         "usage": {"pairs": reranked.pairs, "tokens": reranked.tokens_used},

@@ -18,7 +18,7 @@ def load_models(plan: ServingPlan, settings: ServeSettings) -> LocalModels:
     shared = reranker is not None
     if reranker is None and plan.reranker is not None:
         reranker = load_reranker(plan.reranker)
-    return LocalModels(encoder, reranker, settings, plan.reranker_kind, shared)
+    return LocalModels(encoder, reranker, settings, plan.reranker_kind, shared, plan.reranker_scale)
 
 
 def _late_interaction(encoder: Encoder, plan: ServingPlan, settings: ServeSettings) -> Reranker | None:

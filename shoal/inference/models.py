@@ -143,6 +143,29 @@ def architecture(folder: Path) -> str:
     return str((config.get("architectures") or [""])[0])
 
 
+def activation(folder: Path) -> str:
+    """Name what a cross-encoder computes last, as sentence-transformers decides it, such as `torch.nn.Identity`."""
+    own, config = (_object(folder / name) for name in ("config_sentence_transformers.json", "config.json"))
+    inner = config.get("sentence_transformers")
+    named = [
+        own.get("activation_fn"),
+        inner.get("activation_fn") if isinstance(inner, dict) else None,
+        config.get("sbert_ce_default_activation_function"),
+    ]
+    # It imports nothing from elsewhere, and takes a model with one score for a probability.
+    trusted = [name for name in named if isinstance(name, str) and name.startswith("torch.")]
+    return trusted[0] if trusted else "torch.nn.Sigmoid"
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """Read a JSON object; empty if there is none."""
+    try:
+        read = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
 def configuration_digest(folder: Path) -> str:
     """Return the hex digest of everything in a folder beside the weights that decides what a model computes."""
     digest = hashlib.sha256()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from shoal.errors import InvalidArgument
 from shoal.inference import models
-from shoal.records import FloatArray
+from shoal.records import FloatArray, ScoreScale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _MODELS = "cross_encoder"
 """The backend of whatever is named as a model rather than as a module here."""
+_SCALES: dict[str, ScoreScale] = {"overlap": "unit", "late_interaction": "cosine"}
+"""Where the scores of the modules here lie; those of others are taken for logits."""
+_ACTIVATIONS: dict[str, ScoreScale] = {"Sigmoid": "unit", "Tanh": "cosine", "Identity": "logit"}
+"""Where the scores of a cross-encoder lie, by the last function that it computes."""
 
 
 class Reranker(Protocol):
@@ -59,6 +63,14 @@ def kind_of(reranker: str) -> str:
     passages instead of the encoder of the index, or else a cross-encoder. Raises ModelUnavailable.
     """
     return reranker if reranker in rerankers() else models.trained_kind(reranker) or _MODELS
+
+
+def scale_of(reranker: str) -> ScoreScale:
+    """Say where the scores of what the setting `reranker` names lie. Raises as `kind_of`."""
+    kind = kind_of(reranker)
+    if kind != _MODELS:
+        return _SCALES.get(kind, "logit")
+    return _ACTIVATIONS.get(models.activation(models.resolve(reranker).fetch()).rpartition(".")[2], "logit")
 
 
 def load_reranker(settings: "RerankerSettings") -> Reranker:

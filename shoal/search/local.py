@@ -23,6 +23,7 @@ from shoal.records import (
     InputType,
     ListedIds,
     Passage,
+    ScoreScale,
     SearchAnswer,
     SearchRequest,
 )
@@ -175,6 +176,7 @@ class LocalModels:
         settings: Of the search.
         reranker_kind: What the reranker is (`shoal.rerankers.kind_of`); None without one.
         shared: The reranker computes with this very encoder, so that both need one thread.
+        reranker_scale: Where its scores lie (`shoal.rerankers.scale_of`).
     """
 
     def __init__(
@@ -184,6 +186,7 @@ class LocalModels:
         settings: ServeSettings,
         reranker_kind: str | None = None,
         shared: bool = False,
+        reranker_scale: ScoreScale | None = None,
     ) -> None:
         # One thread each: models are not safe for concurrent calls.
         self._threads = [Threads(1, "encoder")]
@@ -196,6 +199,7 @@ class LocalModels:
             slice_pairs = SLICE_PAIRS if shared else None
             self.reranker = LocalReranker(reranker, self._threads[-1], settings.max_waiting, slice_pairs)
         self.reranker_kind = reranker_kind
+        self.reranker_scale = reranker_scale
 
     def close(self) -> None:
         """End the threads, once what they compute is done."""

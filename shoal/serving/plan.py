@@ -10,7 +10,8 @@ from shoal.index_root import versions
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.inference import models
-from shoal.rerankers import kind_of, rerankers
+from shoal.records import ScoreScale
+from shoal.rerankers import kind_of, rerankers, scale_of
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 from shoal.system.machine import usable_cores
 
@@ -50,12 +51,14 @@ class ServingPlan:
         reranker: Settings of the reranker, None for stage one alone.
         reranker_kind: The kind of the reranker, found out here because a folder of jobs.train_reranker has to be read
             for it; None without a reranker.
+        reranker_scale: Where its scores lie, found out here too.
     """
 
     manifest: Manifest
     encoder: EncoderSettings
     reranker: RerankerSettings | None
     reranker_kind: str | None
+    reranker_scale: ScoreScale | None = None
 
 
 def plan_serving(settings: ServeSettings, version: str | None = None) -> ServingPlan:
@@ -89,7 +92,8 @@ def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving
             param="encoder",
         ) from error
     reranker = _reranker(settings, encoder)
-    return ServingPlan(manifest, encoder, reranker, kind_of(reranker.reranker) if reranker else None)
+    kind, scale = (kind_of(reranker.reranker), scale_of(reranker.reranker)) if reranker else (None, None)
+    return ServingPlan(manifest, encoder, reranker, kind, scale)
 
 
 def check_encoder(fingerprint: Fingerprint, expected: Fingerprint) -> None:

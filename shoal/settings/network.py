@@ -1,4 +1,4 @@
-"""How settings name networks and web pages."""
+"""How settings name networks, web pages and models."""
 
 from ipaddress import ip_network
 from typing import Annotated
@@ -15,5 +15,9 @@ def _network(text: str) -> str:
 
 Network = Annotated[str, AfterValidator(_network)]
 """An IP address, or a network of them: 10.0.0.0/8."""
+ModelAlias = Annotated[
+    str, StringConstraints(pattern=r"^[^=,]*[^=,\s][^=,]*=[^=,]*[^=,\s][^=,]*$", strip_whitespace=True)
+]
+"""Another name of a model: NAME=SERVED."""
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$", strip_whitespace=True)]
 """A web page's origin as browsers send it: scheme, host, and port if it is not the scheme's own."""

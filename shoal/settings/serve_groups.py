@@ -6,7 +6,7 @@ from pydantic import Field
 
 from shoal.modes import Mode
 from shoal.settings.base import Name, Settings
-from shoal.settings.network import Origin
+from shoal.settings.network import ModelAlias, Origin
 
 
 class FusionSettings(Settings):
@@ -300,6 +300,18 @@ class AccessSettings(Settings):
         True,
         description="Serve a page for people at /. Its files need no API key, as they say nothing of the index; what "
         "it asks the server for does.",
+    )
+
+
+class DialectSettings(Settings):
+    """What clients of other vendors find."""
+
+    help_panel = "Serve"
+
+    model_alias: list[ModelAlias] | None = Field(
+        None,
+        description="Names by which clients of other vendors may ask for the models that are served, as NAME=SERVED: "
+        "rerank-v3.5=bge-reranker-v2-m3. Any other name than those of the models is refused; answers carry their own.",
     )
 
 

@@ -215,7 +215,7 @@ ADMINISTRATION = st.one_of(
     ANYTHING,
 )
 TYPES_OF_INPUT = st.sampled_from(["query", "passage"]) | ANYTHING
-EMBEDDINGS: st.SearchStrategy[Any] = st.one_of(
+OWN_EMBEDDINGS: st.SearchStrategy[Any] = st.one_of(
     st.fixed_dictionaries(
         {"inputs": QUERIES | ANYTHING, "input_type": TYPES_OF_INPUT},
         optional={
@@ -226,14 +226,14 @@ EMBEDDINGS: st.SearchStrategy[Any] = st.one_of(
     ),
     ANYTHING,
 )
-DOCUMENTS = st.one_of(
+OWN_DOCUMENTS = st.one_of(
     TEXTS,
     ANYTHING,
     st.fixed_dictionaries({"text": TEXTS | ANYTHING}, optional={"id": TEXTS | ANYTHING, "title": TEXTS | ANYTHING}),
 )
-RERANKS: st.SearchStrategy[Any] = st.one_of(
+OWN_RERANKS: st.SearchStrategy[Any] = st.one_of(
     st.fixed_dictionaries(
-        {"query": QUERIES | ANYTHING, "documents": st.lists(DOCUMENTS, max_size=5) | ANYTHING},
+        {"query": QUERIES | ANYTHING, "documents": st.lists(OWN_DOCUMENTS, max_size=5) | ANYTHING},
         optional={
             "top_n": SIZES,
             "return_documents": st.booleans() | ANYTHING,
@@ -242,18 +242,106 @@ RERANKS: st.SearchStrategy[Any] = st.one_of(
     ),
     ANYTHING,
 )
-BODIES = {
-    "/v1/search": SEARCHES,
-    "/v1/embed": EMBEDDINGS,
-    "/v1/rerank": RERANKS,
-    "/v1/index/activate": ADMINISTRATION,
-    "/v1/index/rollback": ADMINISTRATION,
+DOCUMENTS: st.SearchStrategy[Any] = st.one_of(
+    st.lists(
+        st.one_of(TEXTS, st.fixed_dictionaries({"text": TEXTS}, optional={"id": ANYTHING, "title": TEXTS})), max_size=5
+    ),
+    st.lists(st.dictionaries(st.sampled_from(["text", "body", "title", "id"]), ANYTHING, max_size=3), max_size=3),
+    st.builds(lambda text, count: [text] * count, TEXTS, st.integers(990, 1010)),
+    ANYTHING,
+)
+MODELS = st.sampled_from(["overlap", "hashing:64", "hashing:64:query", "other", ""]) | ANYTHING
+OPTIONS: dict[str, st.SearchStrategy[Any]] = {
+    "model": MODELS,
+    "top_n": SIZES,
+    "top_k": SIZES,
+    "return_documents": st.booleans() | ANYTHING,
+    "return_text": st.booleans() | ANYTHING,
+    "raw_scores": st.booleans() | ANYTHING,
+    "truncate": st.booleans() | ANYTHING,
+    "rank_fields": st.lists(TEXTS | st.just("text"), max_size=3) | ANYTHING,
+    "parameters": st.fixed_dictionaries({}, optional={"input_type": TEXTS, "truncate": st.just("NONE") | TEXTS})
+    | ANYTHING,
+    "encoding_format": st.sampled_from(["float", "base64"]) | ANYTHING,
+    "dimensions": st.just(64) | SIZES,
+    "input_type": st.sampled_from(["query", "passage"]) | ANYTHING,
+    "prompt_name": st.sampled_from(["query", "passage"]) | ANYTHING,
 }
-OTHER_PATHS = ["/v1/index", "/healthz", "/readyz", "/openapi.json", "/docs", "/v1/search/", "/", "//", "/v1/../x"]
+RERANKS: st.SearchStrategy[Any] = st.one_of(
+    *[
+        st.builds(
+            lambda query, documents, rest, name=name: Members([("query", query), (name, documents), *rest]),
+            QUERIES,
+            DOCUMENTS,
+            st.lists(st.one_of(*(st.tuples(st.just(name), values) for name, values in OPTIONS.items())), max_size=3),
+        )
+        for name in ("documents", "documents", "texts")
+    ],
+    ANYTHING,
+)
+EMBEDDINGS: st.SearchStrategy[Any] = st.one_of(
+    *[
+        st.builds(
+            lambda texts, rest, name=name: Members([(name, texts), *rest]),
+            QUERIES | DOCUMENTS | st.lists(st.lists(st.integers(), max_size=3), max_size=3),
+            st.lists(st.one_of(*(st.tuples(st.just(name), values) for name, values in OPTIONS.items())), max_size=3),
+        )
+        for name in ("input", "inputs")
+    ],
+    ANYTHING,
+)
+CONDITIONS: st.SearchStrategy[Any] = st.lists(
+    st.fixed_dictionaries(
+        {"name": WORDS | ANYTHING},
+        optional={
+            "comparison_operator": st.sampled_from(["is", "in", "empty", "contains", "start with", "≥", "before"])
+            | TEXTS,
+            "value": ANYTHING,
+        },
+    ),
+    max_size=3,
+)
+RETRIEVALS: st.SearchStrategy[Any] = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "knowledge_id": st.just("default") | TEXTS,
+            "query": QUERIES,
+            "retrieval_setting": st.fixed_dictionaries({"top_k": SIZES}, optional={"score_threshold": NUMBERS})
+            | ANYTHING,
+        },
+        optional={
+            "metadata_condition": st.fixed_dictionaries({"conditions": CONDITIONS | ANYTHING}) | ANYTHING,
+        },
+    ),
+    ANYTHING,
+)
+VENDORS = {
+    "/v1/rerank": RERANKS | OWN_RERANKS,
+    "/v1/embed": OWN_EMBEDDINGS,
+    "/v2/rerank": RERANKS,
+    "/rerank": RERANKS,
+    "/embed": EMBEDDINGS,
+    "/v1/embeddings": EMBEDDINGS,
+    "/retrieval": RETRIEVALS,
+}
+BODIES = {"/v1/search": SEARCHES, "/v1/index/activate": ADMINISTRATION, "/v1/index/rollback": ADMINISTRATION} | VENDORS
+OTHER_PATHS = [
+    *(
+        "/v1/models",
+        "/v1/models/",
+        "/v1/models/hashing:64",
+        "/models",
+        "/models/overlap",
+        "/models?type=x",
+        "/info",
+        "/health",
+    ),
+    *("/v1/index", "/healthz", "/readyz", "/openapi.json", "/docs", "/v1/search/", "/", "//", "/v1/../x"),
+]
 PATHS = st.sampled_from(
     [
         *[st.just("/v1/search")] * 14,
-        *[st.sampled_from(["/v1/embed", "/v1/rerank"])] * 3,
+        *[st.sampled_from(list(VENDORS))] * 10,
         *[st.sampled_from(["/v1/index/activate", "/v1/index/rollback"])] * 2,
         st.sampled_from(OTHER_PATHS),
         st.text(st.characters(codec="utf-8"), max_size=20).map(lambda text: "/" + text),
@@ -437,10 +525,14 @@ def check(attack: Attack, reply: Reply) -> None:
         assert not TRACES.search(text.replace(attack.path, "")), text
         assert len(text) < 20_000
         body = json.loads(text)
-        error = body["error"]
-        assert body["status"] == reply.status
-        assert error["message"] == body["message"] == body["detail"] != ""
-        assert error["code"].isupper()
+        if "error_type" in body:  # that of text-embeddings-inference
+            assert attack.path in ("/rerank", "/embed", "/info", "/health")
+            assert body["error"] != ""
+        else:
+            error = body["error"]
+            assert body["status"] == reply.status
+            assert error["message"] == body["message"] == body["detail"] != ""
+            assert error["code"].isupper()
         assert KEY not in text
         assert attack.path != "/v1/search" or tempfile.gettempdir() not in text
         assert reply.header("content-type") == "application/json"

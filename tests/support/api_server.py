@@ -78,6 +78,9 @@ class FakeEngine:
     async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
         return await self.pipeline.list_ids(prefix, limit, cursor, deadline)
 
+    def reranker_scale(self) -> None:
+        """It is not known."""
+
     async def describe(self) -> IndexDescription:
         assert self.pipeline.version is not None
         return IndexDescription(

@@ -1,14 +1,16 @@
-"""The routes that ask the models alone: `/v1/embed` and `/v1/rerank`."""
+"""What asks the models alone: the route `/v1/embed`, and `/v1/rerank`, which others have too (`shared_paths`)."""
 
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from serve.dialects.base import Engine
+from serve.dialects.common.search_units import cohere_meta
 from serve.dialects.native.render import render, render_embedded
 from serve.web.errors import responses
 from shoal.engine.model_requests import (
@@ -17,7 +19,6 @@ from shoal.engine.model_requests import (
     embed_body,
     embed_fields,
     embed_parts,
-    rerank_body,
     rerank_fields,
 )
 from shoal.settings import ServeSettings
@@ -81,6 +82,7 @@ class RerankResult(BaseModel):
     index: int = Field(description="Its place in documents, from 0.")
     id: str = Field("", description="Only if the document has one.")
     score: float = Field(description="Higher is better; of which range depends on the reranker.")
+    relevance_score: float = Field(description="The same from 0 to 1; how it comes of the score, docs/clients.md says.")
     document: DocumentText | None = Field(None, description="If return_documents asks for it.")
 
 
@@ -100,8 +102,16 @@ class RerankResponse(BaseModel):
             "examples": [
                 {
                     "model": "late_interaction",
-                    "results": [{"index": 1, "id": "bats", "score": 0.31}, {"index": 0, "score": 0.12}],
+                    "results": [
+                        {"index": 1, "id": "bats", "score": 0.31, "relevance_score": 0.31},
+                        {"index": 0, "score": 0.12, "relevance_score": 0.12},
+                    ],
                     "usage": {"pairs": 2, "tokens": 21},
+                    "meta": {
+                        "api_version": {"version": "1"},
+                        "billed_units": {"search_units": 1},
+                        "tokens": {"input_tokens": 21, "output_tokens": 0},
+                    },
                 }
             ]
         },
@@ -110,22 +120,18 @@ class RerankResponse(BaseModel):
     model: str = Field(description="The reranker.")
     results: list[RerankResult] = Field(description="Best first; those of equal scores in the order given.")
     usage: RerankUsage
+    meta: dict[str, Any] = Field(description="The same for Cohere's clients: `api_version`, `billed_units`, `tokens`.")
 
 
 def add_models(routes: APIRouter, engine: Callable[[], Engine], settings: ServeSettings) -> None:
     """Add the routes to those of the dialect. All limits come from the settings."""
-    EmbedBody, RerankBody = embed_body(settings), rerank_body(settings)
+    EmbedBody = embed_body(settings)
     refusals = responses(400, 408, 413, 415, 429, 500, 503, 504)
 
     @routes.post("/embed", response_model=EmbedResponse, responses=refusals)
     async def embed(body: EmbedBody) -> Response:  # type: ignore[valid-type]
         """Make vectors of texts with the encoder of the index. Searches get their turn while a long list is done."""
         return await _embed(engine(), body)
-
-    @routes.post("/rerank", response_model=RerankResponse, responses=refusals)
-    async def rerank(body: RerankBody) -> Response:  # type: ignore[valid-type]
-        """Score documents for a query with the server's reranker, which need not be in the index."""
-        return await _rerank(engine(), body)
 
 
 async def _embed(engine: Engine, body: EmbedFields) -> Response:
@@ -136,9 +142,14 @@ async def _embed(engine: Engine, body: EmbedFields) -> Response:
     return response() if few else await run_in_threadpool(response)
 
 
-async def _rerank(engine: Engine, body: RerankFields) -> Response:
+async def rerank(engine: Engine, body: RerankFields) -> Response:
+    """Score documents for a query.
+
+    Cohere's clients, which need not name a model, send such bodies too: `meta` is for them.
+    """
     reranked = await engine.rerank(body.query, body.texts, _deadline(body.timeout_ms))
-    return render(rerank_fields(reranked, body))
+    meta = cohere_meta(len(body.documents), reranked.tokens_used, "1")
+    return render(rerank_fields(reranked, body, engine.reranker_scale()) | {"meta": meta})
 
 
 def _deadline(timeout_ms: int) -> float:

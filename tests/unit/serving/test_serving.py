@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,33 @@ def test_the_kind_of_a_reranker_is_read_from_its_folder(root: Path, tmp_path_fac
         plan_serving(settings(root, reranker=str(name))).reranker_kind for name in (trained, other, "overlap", "none")
     ]
     assert kinds == ["late_interaction", "cross_encoder", "overlap", None]
+
+
+@pytest.mark.parametrize(
+    ("files", "scale"),
+    [
+        ({}, "unit"),  # sentence-transformers takes a single score for a probability
+        ({"config.json": {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}}, "logit"),
+        ({"config.json": {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}}, "logit"),
+        ({"config.json": {"sentence_transformers": {"activation_fn": "somebody.elses.Function"}}}, "unit"),
+        ({"config.json": {"sentence_transformers": {"activation_fn": "torch.nn.Softplus"}}}, "logit"),
+        ({"config_sentence_transformers.json": {"activation_fn": "torch.nn.modules.activation.Tanh"}}, "cosine"),
+        ({"config.json": []}, "unit"),
+    ],
+)
+def test_where_the_scores_of_a_cross_encoder_lie_is_read_from_its_folder(
+    root: Path, tmp_path_factory: Any, files: dict[str, Any], scale: str
+) -> None:
+    folder = tmp_path_factory.mktemp("model")
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    assert plan_serving(settings(root, reranker=str(folder))).reranker_scale == scale
+
+
+def test_where_the_scores_of_other_rerankers_lie_is_known(root: Path) -> None:
+    scales = {name: plan_serving(settings(root, reranker=name)).reranker_scale for name in ("overlap", "none")}
+    assert scales == {"overlap": "unit", "none": None}
+    assert plan_serving(settings(root, reranker="late_interaction")).reranker_scale == "cosine"
 
 
 @pytest.mark.parametrize(

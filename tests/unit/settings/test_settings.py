@@ -25,3 +25,14 @@ def test_a_part_lacks_no_field() -> None:
 def test_a_part_knows_no_other_value() -> None:
     with pytest.raises(ValidationError, match="unknown"):
         RunSettings(index="root").part(ServeSettings, unknown=1)
+
+
+@pytest.mark.parametrize("alias", ["a=b", "rerank-v3.5=BAAI/bge-reranker-v2-m3", " a b = /models/c d "])
+def test_an_alias_of_a_model_has_two_names(alias: str) -> None:
+    assert ServeSettings(index="root", model_alias=[alias]).model_alias == [alias.strip()]
+
+
+@pytest.mark.parametrize("alias", ["a", "=b", "a=", " = ", "a=b=c", ""])
+def test_what_is_no_alias_of_a_model_is_refused(alias: str) -> None:
+    with pytest.raises(ValidationError, match="model_alias"):
+        ServeSettings(index="root", model_alias=[alias])

@@ -147,7 +147,7 @@ async def test_elsewhere_errors_have_the_usual_body(folder: Path) -> None:
     (folder / "throwaway.py").write_text(SOURCE + ERRORS)
     server = Server()
     check_error(await server.client.post("/v1/search", json={}), 400, "INVALID_ARGUMENT", "query")
-    for path in ("/", "/throwaway", "/throwaway/v22", "/throwaway/v2x/ask", "/v1/other"):
+    for path in ("/other", "/throwaway", "/throwaway/v22", "/throwaway/v2x/ask", "/v1/other"):
         check_error(await server.client.get(path), 404, "NOT_FOUND")
 
 

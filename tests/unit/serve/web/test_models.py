@@ -48,9 +48,9 @@ async def test_documents_are_reranked(server: Server) -> None:
     body = TypeAdapter(RerankResponse).validate_json(response.content, strict=True)
     assert [(result.index, result.score) for result in body.results] == [(1, 9), (0, 2), (2, 2)]
     assert response.json()["results"] == [
-        {"index": 1, "id": "best", "score": 9.0},
-        {"index": 0, "score": 2.0},
-        {"index": 2, "score": 2.0},
+        {"index": 1, "id": "best", "score": 9.0, "relevance_score": pytest.approx(1 / (1 + np.exp(-9)))},
+        {"index": 0, "score": 2.0, "relevance_score": pytest.approx(1 / (1 + np.exp(-2)))},
+        {"index": 2, "score": 2.0, "relevance_score": pytest.approx(1 / (1 + np.exp(-2)))},
     ]
     assert server.engine.reranker.calls[0][1][1] == "a title document 9"
     assert (body.model, body.usage.pairs, body.usage.tokens) == (server.settings.reranker, 4, 14)

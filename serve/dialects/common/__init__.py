@@ -1,0 +1,1 @@
+"""What several dialects of other vendors share; no dialect itself."""

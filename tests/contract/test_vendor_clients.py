@@ -1,0 +1,389 @@
+"""The SDKs of other vendors, as they are, against a server with keys; docs/clients.md shows what came of each call.
+
+The page's table is written by `SHOAL_WRITE_CLIENTS=1 python -m pytest tests/contract/test_vendor_clients.py`. The
+versions in it are those that this was run with; what is compared later is the rest.
+"""
+
+import asyncio
+import importlib.metadata
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cohere
+import httpx
+import numpy as np
+import openai
+import pinecone
+import pytest
+from huggingface_hub import AsyncInferenceClient, InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
+
+from shoal.serving import keys
+from tests.support.dialects import (
+    ALIASES,
+    DOCUMENTS,
+    ENCODER,
+    QUERY,
+    RERANKER,
+    publish_articles,
+    scores_of,
+    vectors_of,
+)
+from tests.support.local_server import serving_locally
+
+PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
+BEGIN, END = "<!-- calls -->", "<!-- end of calls -->"
+WRITE = "SHOAL_WRITE_CLIENTS" in os.environ
+KEY = keys.make()
+WORKS = "works"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a client. `run` gets the URL of a server and a key; it returns what a person would see of an error."""
+
+    package: str
+    client: str
+    call: str
+    run: Callable[[str, str], str | None]
+
+    def row(self, outcome: str) -> str:
+        version = importlib.metadata.version(self.package)
+        return f"| {self.package} | {version} | {self.client} | {self.call} | {outcome} |"
+
+
+CALLS: list[Call] = []
+
+
+def call(package: str, client: str, call: str) -> Callable[[Any], Any]:
+    """Make a function one of CALLS; an async one is run."""
+
+    def add(function: Callable[[str, str], Any]) -> Any:
+        def run(url: str, key: str) -> str | None:
+            result = function(url, key)
+            return asyncio.run(result) if isinstance(result, Awaitable) else result  # type: ignore[arg-type]
+
+        CALLS.append(Call(package, client, call, run))
+        return function
+
+    return add
+
+
+def check_order(places: list[int], scores: list[float]) -> None:
+    """The places and scores of the best two documents."""
+    assert places == [2, 3]
+    assert scores == pytest.approx([scores_of(QUERY, DOCUMENTS)[place] for place in places])
+
+
+# --- cohere -----------------------------------------------------------------------------------------------------------
+
+
+@call("cohere", "`ClientV2`", "`rerank`")
+def cohere_v2(url: str, key: str) -> None:
+    client = cohere.ClientV2(base_url=url, api_key=key)
+    answer = client.rerank(model="rerank-v3.5", query=QUERY, documents=DOCUMENTS, top_n=2, max_tokens_per_doc=4096)
+    check_order([one.index for one in answer.results], [one.relevance_score for one in answer.results])
+    assert answer.meta is not None
+    assert answer.meta.billed_units is not None
+    assert answer.meta.billed_units.search_units == 1
+
+
+@call("cohere", "`AsyncClientV2`", "`rerank`")
+async def cohere_v2_async(url: str, key: str) -> None:
+    answer = await cohere.AsyncClientV2(base_url=url, api_key=key).rerank(
+        model=RERANKER, query=QUERY, documents=DOCUMENTS, top_n=2
+    )
+    check_order([one.index for one in answer.results], [one.relevance_score for one in answer.results])
+
+
+@call("cohere", "`Client`", "`rerank` with `return_documents` and `rank_fields`")
+def cohere_v1(url: str, key: str) -> None:
+    client = cohere.Client(base_url=url, api_key=key)
+    answer = client.rerank(query=QUERY, documents=DOCUMENTS, top_n=2, model="rerank-v3.5", return_documents=True)
+    check_order([one.index for one in answer.results], [one.relevance_score for one in answer.results])
+    assert [one.document and one.document.text for one in answer.results] == [DOCUMENTS[2], DOCUMENTS[3]]
+    objects: Any = [{"title": "none", "body": text} for text in DOCUMENTS]
+    fields = client.rerank(query=QUERY, documents=objects, rank_fields=["body"], top_n=2)
+    check_order([one.index for one in fields.results], [one.relevance_score for one in fields.results])
+
+
+@call("cohere", "`AsyncClient`", "`rerank`")
+async def cohere_v1_async(url: str, key: str) -> None:
+    answer = await cohere.AsyncClient(base_url=url, api_key=key).rerank(query=QUERY, documents=DOCUMENTS, top_n=2)
+    check_order([one.index for one in answer.results], [one.relevance_score for one in answer.results])
+
+
+@call("cohere", "`ClientV2`", "`rerank` with a model that is not served")
+def cohere_model(url: str, key: str) -> str:
+    with pytest.raises(cohere.NotFoundError) as refused:
+        cohere.ClientV2(base_url=url, api_key=key).rerank(model="rerank-v4.0", query=QUERY, documents=DOCUMENTS)
+    return str(refused.value.body["message"])
+
+
+@call("cohere", "`ClientV2`", "`rerank` with a wrong key")
+def cohere_key(url: str, key: str) -> str:
+    with pytest.raises(cohere.UnauthorizedError) as refused:
+        cohere.ClientV2(base_url=url, api_key="wrong").rerank(model=RERANKER, query=QUERY, documents=DOCUMENTS)
+    return str(refused.value.body["message"])
+
+
+# --- openai -----------------------------------------------------------------------------------------------------------
+
+
+def openai_client(url: str, key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+
+
+@call("openai", "`OpenAI`", "`embeddings.create` (base64, the SDK's default)")
+def openai_embeddings(url: str, key: str) -> None:
+    answer = openai_client(url, key).embeddings.create(model="multilingual-e5-large", input=DOCUMENTS)
+    np.testing.assert_array_equal(
+        np.array([one.embedding for one in answer.data], np.float32), vectors_of(DOCUMENTS, "passage")
+    )
+    assert answer.model == ENCODER
+    assert answer.usage.total_tokens == sum(len(text.split()) for text in DOCUMENTS)
+
+
+@call("openai", "`OpenAI`", '`embeddings.create` of queries (`extra_body={"input_type": "query"}`, or `MODEL:query`)')
+def openai_queries(url: str, key: str) -> None:
+    client = openai_client(url, key)
+    by_field = client.embeddings.create(
+        model=ENCODER, input=QUERY, encoding_format="float", dimensions=64, extra_body={"input_type": "query"}
+    )
+    by_name = client.embeddings.create(model=f"{ENCODER}:query", input=QUERY)
+    for answer in (by_field, by_name):
+        np.testing.assert_array_equal(np.float32(answer.data[0].embedding), vectors_of([QUERY], "query")[0])
+
+
+@call("openai", "`AsyncOpenAI`", "`embeddings.create`")
+async def openai_async(url: str, key: str) -> None:
+    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+    answer = await client.embeddings.create(model=ENCODER, input=DOCUMENTS)
+    assert np.array([one.embedding for one in answer.data]).shape == (len(DOCUMENTS), 64)
+
+
+@call("openai", "`OpenAI`", "`models.list`, `models.retrieve`")
+def openai_models(url: str, key: str) -> None:
+    client = openai_client(url, key)
+    names = [model.id for model in client.models.list()]
+    assert names[:2] == [ENCODER, "multilingual-e5-large"]
+    assert [client.models.retrieve(name).id for name in names] == names
+
+
+@call("openai", "`OpenAI`", "`embeddings.create` of token ids")
+def openai_tokens(url: str, key: str) -> str:
+    with pytest.raises(openai.BadRequestError) as refused:
+        openai_client(url, key).embeddings.create(model=ENCODER, input=[[1, 2], [3]])
+    assert (refused.value.param, refused.value.code) == ("input", "INVALID_ARGUMENT")
+    return message_of(refused.value)
+
+
+@call("openai", "`OpenAI`", "`embeddings.create` with other `dimensions`")
+def openai_dimensions(url: str, key: str) -> str:
+    with pytest.raises(openai.BadRequestError) as refused:
+        openai_client(url, key).embeddings.create(model=ENCODER, input=QUERY, dimensions=32)
+    return message_of(refused.value)
+
+
+@call("openai", "`OpenAI`", "`chat.completions.create`")
+def openai_chat(url: str, key: str) -> str:
+    with pytest.raises(openai.NotFoundError) as refused:
+        openai_client(url, key).chat.completions.create(model="x", messages=[{"role": "user", "content": "hello"}])
+    return message_of(refused.value)
+
+
+@call("openai", "`OpenAI`", "`models.list` with a wrong key")
+def openai_key(url: str, key: str) -> str:
+    with pytest.raises(openai.AuthenticationError) as refused:
+        openai_client(url, "wrong").models.list()
+    return message_of(refused.value)
+
+
+def message_of(error: openai.APIStatusError) -> str:
+    body: Any = error.body
+    return str(body["message"])
+
+
+# --- pinecone ---------------------------------------------------------------------------------------------------------
+
+
+@call("pinecone", "`Pinecone`", "`inference.embed`")
+def pinecone_embed(url: str, key: str) -> None:
+    client = pinecone.Pinecone(api_key=key, host=url)
+    for kind in ("passage", "query"):
+        parameters = {"input_type": kind, "truncate": "END"}
+        made = client.inference.embed(model="multilingual-e5-large", inputs=DOCUMENTS, parameters=parameters)
+        vectors = np.array([one.values for one in made.data], np.float32)  # type: ignore[union-attr]
+        np.testing.assert_array_equal(vectors, vectors_of(DOCUMENTS, kind))  # type: ignore[arg-type]
+        assert made.model == ENCODER
+        assert made.usage.total_tokens == sum(len(text.split()) for text in DOCUMENTS)
+
+
+@call("pinecone", "`Pinecone`", "`inference.rerank`")
+def pinecone_rerank(url: str, key: str) -> None:
+    client = pinecone.Pinecone(api_key=key, host=url)
+    documents = [{"id": f"d{place}", "chunk_text": text} for place, text in enumerate(DOCUMENTS)]
+    answer = client.inference.rerank(
+        model="bge-reranker-v2-m3", query=QUERY, documents=documents, rank_fields=["chunk_text"], top_n=2
+    )
+    check_order([one.index for one in answer.data], [one.score for one in answer.data])
+    assert [one.document and one.document["id"] for one in answer.data] == ["d2", "d3"]
+    assert answer.model == RERANKER
+
+
+@call("pinecone", "`AsyncPinecone`", "`inference.embed`, `inference.rerank`")
+async def pinecone_async(url: str, key: str) -> None:
+    async with pinecone.AsyncPinecone(api_key=key, host=url) as client:
+        made = await client.inference.embed(model=ENCODER, inputs=DOCUMENTS)
+        assert len(made.data) == len(DOCUMENTS)
+        answer = await client.inference.rerank(model=RERANKER, query=QUERY, documents=DOCUMENTS, top_n=2)
+        check_order([one.index for one in answer.data], [one.score for one in answer.data])
+
+
+@call("pinecone", "`Pinecone`", "`inference.list_models`, `inference.get_model`")
+def pinecone_models(url: str, key: str) -> None:
+    client = pinecone.Pinecone(api_key=key, host=url)
+    names = client.inference.list_models().names()
+    assert {ENCODER, RERANKER, "multilingual-e5-large", "bge-reranker-v2-m3"} <= set(names)
+    assert client.inference.get_model(model="multilingual-e5-large").default_dimension == 64
+
+
+@call("pinecone", "`Pinecone`", "`inference.embed` with a model that is not served")
+def pinecone_model(url: str, key: str) -> str:
+    with pytest.raises(pinecone.NotFoundError) as refused:
+        pinecone.Pinecone(api_key=key, host=url).inference.embed(model="llama-text-embed-v2", inputs=["a"])
+    assert refused.value.error_code == "NOT_FOUND"
+    return refused.value.message
+
+
+@call("pinecone", "`Pinecone`", "`inference.list_models` with a wrong key")
+def pinecone_key(url: str, key: str) -> str:
+    with pytest.raises(pinecone.UnauthorizedError) as refused:
+        pinecone.Pinecone(api_key="wrong", host=url).inference.list_models()
+    return refused.value.message
+
+
+# --- huggingface_hub --------------------------------------------------------------------------------------------------
+
+
+@call("huggingface_hub", '`InferenceClient(model="URL/embed")`', "`feature_extraction`")
+def hub_embed(url: str, key: str) -> None:
+    client = InferenceClient(model=f"{url}/embed", token=key)
+    np.testing.assert_array_equal(client.feature_extraction(DOCUMENTS), vectors_of(DOCUMENTS, "passage"))
+    queries = client.feature_extraction(QUERY, prompt_name="query", normalize=True, truncate=True)
+    np.testing.assert_array_equal(queries, vectors_of([QUERY], "query"))
+
+
+@call("huggingface_hub", '`AsyncInferenceClient(model="URL/embed")`', "`feature_extraction`")
+async def hub_async(url: str, key: str) -> None:
+    made = await AsyncInferenceClient(model=f"{url}/embed", token=key).feature_extraction(DOCUMENTS)
+    np.testing.assert_array_equal(made, vectors_of(DOCUMENTS, "passage"))
+
+
+@call("huggingface_hub", '`InferenceClient(model="URL/embed")`', "`feature_extraction` with `normalize=False`")
+def hub_normalize(url: str, key: str) -> str:
+    with pytest.raises(HfHubHTTPError) as refused:
+        InferenceClient(model=f"{url}/embed", token=key).feature_extraction(DOCUMENTS, normalize=False)
+    return str(refused.value).splitlines()[-1]
+
+
+@call("huggingface_hub", '`InferenceClient(model="URL/embed")`', "`feature_extraction` with a wrong key")
+def hub_key(url: str, key: str) -> str:
+    with pytest.raises(HfHubHTTPError) as refused:
+        InferenceClient(model=f"{url}/embed", token="wrong").feature_extraction(DOCUMENTS)
+    return str(refused.value).splitlines()[-1]
+
+
+# --- the tests --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("vendors")
+    (folder / "keys.txt").write_text(keys.line(KEY, "clients") + "\n")
+    options = {"reranker": RERANKER, "model_alias": ALIASES, "api_keys_file": str(folder / "keys.txt")}
+    with serving_locally(publish_articles(folder), **options) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[httpx.Client]:
+    with httpx.Client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def rows() -> Iterator[list[str]]:
+    """Collects the rows that calls gave; written to the page where that is asked for."""
+    rows: list[str] = []
+    yield rows
+    if WRITE:
+        before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+        head = "| package | version | client | call | what comes of it |\n| --- | --- | --- | --- | --- |"
+        PAGE.write_text(f"{before}{BEGIN}\n" + "\n".join([head, *rows]) + f"\n{END}{rest.partition(END)[2]}", "utf-8")
+
+
+def shown(row: str) -> list[str]:
+    """The cells of a row but for the version."""
+    cells = [cell.strip() for cell in row.strip("|").split(" | ")]
+    return [cells[0].strip("| "), *cells[2:]]
+
+
+def written() -> list[list[str]]:
+    table = PAGE.read_text("utf-8").partition(BEGIN)[2].partition(END)[0]
+    return [shown(row) for row in table.strip().splitlines()[2:]]
+
+
+@pytest.mark.parametrize("each", CALLS, ids=lambda each: re.sub(r"[^\w.]+", "-", f"{each.client} {each.call}"))
+def test_what_comes_of_a_call_is_what_the_page_says(each: Call, url: str, rows: list[str]) -> None:
+    outcome = each.run(url, KEY) or WORKS
+    assert KEY not in outcome
+    row = each.row(outcome)
+    rows.append(row)
+    assert WRITE or shown(row) in written()
+
+
+def test_the_page_shows_no_other_calls() -> None:
+    names = [[each.package, each.client, each.call] for each in CALLS]
+    assert WRITE or [row[:3] for row in written()] == names
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/rerank"),
+        ("POST", "/v2/rerank"),
+        ("POST", "/rerank"),
+        ("POST", "/embed"),
+        ("POST", "/v1/embeddings"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/x"),
+        ("GET", "/models"),
+        ("GET", "/models/x"),
+        ("GET", "/info"),
+        ("GET", "/health"),
+        ("POST", "/retrieval"),
+    ],
+)
+@pytest.mark.parametrize("shape", ["none", "bearer", "raw", "api-key", "x-api-key", "basic"])
+def test_every_path_wants_a_key_in_any_of_its_shapes(
+    method: str, path: str, shape: str, url: str, plain: httpx.Client
+) -> None:
+    headers = {
+        "none": {},
+        "bearer": {"authorization": f"Bearer {KEY}"},
+        "raw": {"authorization": KEY},
+        "api-key": {"api-key": KEY},
+        "x-api-key": {"x-api-key": KEY},
+        "basic": {"authorization": f"Basic {KEY}"},
+    }[shape]
+    response = plain.request(method, url + path, json={} if method == "POST" else None, headers=headers)
+    refused = shape in ("none", "basic")
+    assert (response.status_code == 401) == refused, response.text
+    assert response.headers["x-request-id"]
+    assert ("www-authenticate" in response.headers) == refused
+    assert KEY not in response.text
