@@ -47,6 +47,10 @@ class StoredTokens:
         self._projection, self._axes = projection, np.ascontiguousarray(projection[:, :-2])
         threadpool_limits(threads, user_api="blas")
 
+    def codes(self, row: int) -> Codes:
+        """The codes of the tokens of a row, uint8 (t, width)."""
+        return self._codes[int(self._offsets[row]) : int(self._offsets[row + 1])]
+
     def score(self, tokens: FloatArray, rows: RowArray) -> FloatArray:
         """Return, float32 (n,), the mean over tokens t of a query of max over tokens u of a passage of cos(t, u).
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import bm25s
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from shoal.errors import Conflict, CorruptIndex
 from shoal.index_root import layout
@@ -13,6 +14,8 @@ from shoal.index_root.arrow_files import open_batches
 from shoal.index_root.manifest import LexicalInfo
 from shoal.lexical.analyzer import NAME, Analyzer
 from shoal.lexical.frequencies import TermFrequencies
+from shoal.lexical.postings import Postings
+from shoal.lexical.scoring import TermStatistics, inverse_frequencies, length_norms, term_scores
 from shoal.lexical.statistics import TERM
 from shoal.records import FloatArray
 
@@ -36,7 +39,11 @@ class LexicalIndex:
                 f"the lexical index was built with the analyser {info.analyzer}, this Shoal has {NAME}; build it again"
             )
         settings = info.settings
-        self._analyzer = Analyzer(settings)
+        self.analyzer = Analyzer(settings)
+        """What cut the passages into terms."""
+        self._k1, self._b = settings.lexical_k1, settings.lexical_b
+        self._norms: tuple[float, NDArray[np.float64]] = (0.0, np.zeros(0))
+        """For the mean length that was last asked for."""
         self._count = count
         self._bm25 = bm25s.BM25(k1=settings.lexical_k1, b=settings.lexical_b, method="lucene")
         self._bm25.nonoccurrence_array = None
@@ -79,11 +86,58 @@ class LexicalIndex:
 
     def scores(self, query: str) -> FloatArray:
         """Score every passage of the shard, float32 (count,); 0 where no term of the query occurs."""
-        numbers = [number for term in self._analyzer.terms(query) if (number := self._number(term)) is not None]
+        numbers = [number for term in self.analyzer.terms(query) if (number := self._number(term)) is not None]
         if not numbers:
             return np.zeros(self._count, np.float32)
         scores: FloatArray = self._bm25.get_scores_from_ids(numbers)
         return scores
+
+    @property
+    def has_frequencies(self) -> bool:
+        """Whether it can score with other statistics than those that it was built with."""
+        return self._frequencies is not None
+
+    def current_scores(self, statistics: TermStatistics) -> FloatArray:
+        """Score every passage of the shard with these statistics of the corpus; otherwise as `scores`.
+
+        Each score has the bits that an index has which is built from that corpus. Raises Conflict for a version that
+        does not say how often its passages hold their terms.
+        """
+        if self._frequencies is None:
+            raise Conflict(
+                "this version does not say how often its passages hold their words, which scores need once passages "
+                "come and go; build it again, which embeds nothing anew"
+            )
+        scores = np.zeros(self._count, np.float32)
+        known = [
+            (number, frequency)
+            for term, frequency in zip(statistics.terms, statistics.frequencies, strict=True)
+            if (number := self._number(term)) is not None
+        ]
+        if not known or not statistics.mean_length:  # a corpus without a term, whose passages have all gone
+            return scores
+        weights = inverse_frequencies(statistics.passages, np.array([frequency for _, frequency in known], np.int64))
+        norms = self._length_norms(self._frequencies, statistics.mean_length)
+        offsets, rows = self._bm25.scores["indptr"], self._bm25.scores["indices"]
+        for (number, _), weight in zip(known, weights, strict=True):
+            places = slice(int(offsets[number]), int(offsets[number + 1]))
+            holding = rows[places]
+            scores[holding] += term_scores(weight, self._frequencies.counts[places], norms[holding])
+        return scores
+
+    def _length_norms(self, frequencies: TermFrequencies, mean_length: float) -> NDArray[np.float64]:
+        mean, norms = self._norms  # one reference, so that two threads agree
+        if mean != mean_length:
+            norms = length_norms(frequencies.lengths, mean_length, self._k1, self._b)
+            self._norms = mean_length, norms
+        return norms
+
+    def postings(self) -> Postings:
+        """What it holds of how often terms occur. Raises Conflict as `current_scores` does."""
+        if self._frequencies is None:
+            raise Conflict("this version does not say how often its passages hold their words; build it again")
+        offsets, rows = self._bm25.scores["indptr"], self._bm25.scores["indices"]
+        return Postings(self._terms, offsets, rows, self._frequencies.counts, self._frequencies.lengths)
 
     def _number(self, term: str) -> int | None:
         """Place of a term, found by bisection: the terms stay in their file."""

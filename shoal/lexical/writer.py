@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shoal.index_root import layout
 from shoal.lexical.analyzer import Analyzer
+from shoal.lexical.scoring import inverse_frequencies, length_norms, term_scores
 from shoal.lexical.statistics import TERM, Totals, contents
 from shoal.settings import LexicalSettings
 
@@ -55,8 +56,7 @@ class LexicalWriter:
         self._analyzer = Analyzer(settings)
         self._k1, self._b = settings.lexical_k1, settings.lexical_b
         self._numbers = {term: number for number, term in enumerate(terms.to_pylist())}
-        # As bm25s does it: rounded before it is multiplied.
-        self._idf = np.log(1 + (totals.passages - corpus + 0.5) / (corpus + 0.5)).astype(np.float32)
+        self._weights = inverse_frequencies(totals.passages, corpus)
         self._mean_length = totals.mean_length
         self._row = 0
         self._lengths: list[NDArray[np.int32]] = []
@@ -98,9 +98,7 @@ class LexicalWriter:
     def _scores(
         self, terms: NDArray[np.int64], counts: NDArray[np.int64], lengths: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        saturation = counts / (self._k1 * ((1 - self._b) + self._b * lengths / self._mean_length) + counts)
-        scores: NDArray[np.float32] = (self._idf[terms] * saturation).astype(np.float32)
-        return scores
+        return term_scores(self._weights[terms], counts, length_norms(lengths, self._mean_length, self._k1, self._b))
 
     def _write(
         self,

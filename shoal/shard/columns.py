@@ -1,6 +1,7 @@
 """The typed metadata columns of one shard: written beside its passages, mapped, and turned into masks by filters."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from shoal.filters import And, Compare, Exists, Filter, In, Not, Or
 from shoal.index_root.arrow_files import open_batches
-from shoal.metadata import FieldType, FieldTypes, stored
+from shoal.metadata import LEAST_INTEGER, MOST_INTEGER, FieldType, FieldTypes, stored
 from shoal.shard.arrays import to_mask, to_numbers
 
 Mask = NDArray[np.bool_]
@@ -82,14 +83,24 @@ class Columns:
         """Open. Raises CorruptIndex unless the columns are those of the types, and whole."""
         schema = _schema(column_types(types))
         self._table = pa.Table.from_batches(open_batches(path, schema), schema)
+        self._count = int(self._table.num_rows)
+
+    @classmethod
+    def empty(cls, count: int) -> "Columns":
+        """The columns of so many rows without any field."""
+        columns = cls.__new__(cls)
+        columns._table, columns._count = pa.table({}), count
+        return columns
 
     @property
     def count(self) -> int:
         """Number of rows."""
-        return int(self._table.num_rows)
+        return self._count
 
     def column(self, field: str) -> pa.ChunkedArray:
         """Return the values of a field in all rows, null where there is none."""
+        if field not in self._table.schema.names:  # documents that came later brought it
+            return pa.chunked_array([pa.nulls(self.count)])
         return self._table.column(field)
 
     def mask(self, tree: Filter) -> Mask:
@@ -104,11 +115,13 @@ class Columns:
             case Not(part):
                 return ~self.mask(part)
             case Exists(field):
-                return _flags(pc.is_valid(self._table.column(field)))
+                return _flags(pc.is_valid(self.column(field)))
+            case In(field, _) | Compare(field, _, _) if field not in self._table.schema.names:
+                return np.zeros(self.count, np.bool_)
             case In(field, values):
-                return self._matching(field, lambda column, kind: _is_in(column, pa.array(values, kind)))
+                return self._matching(field, lambda column, kind: _is_in(column, _array(values, kind)))
             case Compare(field, op, value):
-                return self._matching(field, lambda column, kind: _COMPARISONS[op](column, pa.scalar(value, kind)))
+                return self._matching(field, lambda column, kind: _compared(column, op, value, kind))
 
     def _matching(self, field: str, test: Callable[[Any, pa.DataType], Any]) -> Mask:
         """Rows whose value, or one of whose values, passes a test of a column of plain values; no value passes none."""
@@ -121,6 +134,20 @@ class Columns:
             found[start + to_numbers(pc.list_parent_indices(chunk))[hits]] = True
             start += len(chunk)
         return found
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Values to look for in a column; those that none of its values can equal are left out."""
+    if pa.types.is_integer(kind):  # of a field that became one of numbers when documents came later
+        values = [value for value in values if value == math.floor(value) and LEAST_INTEGER <= value <= MOST_INTEGER]
+        values = [int(value) for value in values]
+    return pa.array(values, kind)
+
+
+def _compared(column: Any, op: str, value: Any, kind: pa.DataType) -> Any:
+    if pa.types.is_integer(kind) and isinstance(value, float):
+        return pc.fill_null(_COMPARISONS[op](pc.cast(column, pa.float64(), safe=False), pa.scalar(value)), False)
+    return _COMPARISONS[op](column, pa.scalar(value, kind))
 
 
 def _is_in(column: Any, values: pa.Array) -> Any:

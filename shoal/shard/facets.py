@@ -13,6 +13,7 @@ from shoal.shard.arrays import to_numbers
 from shoal.shard.messages import MESSAGE_BYTES
 
 if TYPE_CHECKING:
+    from shoal.shard.live import LiveShard
     from shoal.shard.reader import Shard
 
 ValueCounts = dict[Value, int]
@@ -31,7 +32,7 @@ class CountValues:
     filter: Filter | None
     max_values: int
 
-    def answer(self, shard: "Shard") -> list[ValueCounts | None]:
+    def answer(self, shard: "Shard | LiveShard") -> list[ValueCounts | None]:
         """Count in an opened shard. Raises InvalidArgument for a version without metadata."""
         return [self._count(shard.values(field, self.filter)) for field in self.fields]
 

@@ -56,19 +56,27 @@ class IdOrder:
         found: list[int] = np.where(equal, rows[places].astype(np.int64), -1).tolist()
         return found
 
-    def list(self, prefix: str, after: str | None, limit: int) -> list[str]:
-        """Return the first ids, at most `limit`, in order, that begin with a prefix and come after an id."""
+    def list(
+        self, prefix: str, after: str | None, limit: int, keep: Callable[[int], bool] = lambda row: True
+    ) -> list[str]:
+        """Return the first ids, at most `limit`, in order, that begin with a prefix and come after an id.
+
+        keep: whether a row counts.
+        """
         rows, id_at = self._ordered(), self._id_at()
         places = range(len(rows))
         start = bisect_left(places, prefix, key=id_at)
         if after is not None:
             start = max(start, bisect_right(places, after, key=id_at))
-        ids = []
-        for place in places[start : start + limit]:
+        ids: list[str] = []
+        for place in places[start:]:
+            if len(ids) == limit:
+                break
             id_ = id_at(place)
             if not id_.startswith(prefix):
                 break
-            ids.append(id_)
+            if keep(int(rows[place])):
+                ids.append(id_)
         return ids
 
     def _ids_at(self, places: RowArray) -> pa.ChunkedArray:

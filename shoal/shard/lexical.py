@@ -24,7 +24,8 @@ class LexicalRetriever:
     """
 
     def __init__(self, paths: Mapping[str, Path], passages: Passages, info: LexicalInfo) -> None:
-        self._index = LexicalIndex(paths, passages.count, info)
+        self.index = LexicalIndex(paths, passages.count, info)
+        """What it searches."""
         self._count, self._passage_ids = passages.count, passages.ids
 
     def search(
@@ -37,7 +38,7 @@ class LexicalRetriever:
         """Score all passages for one query after the other; a passage without a word of the query is not found."""
         hits, known_scores = RawHits.empty(len(queries), top_k), []
         for number, (query, selected, rows) in enumerate(zip(queries, selections, known_rows, strict=True)):
-            scores = self._index.scores(query.text)
+            scores = self._scores(query)
             among = scores if selected is None else np.where(selected.mask(self._count), scores, 0)
             chosen = self._best(among, top_k)
             hits.scores[number, : len(chosen)], hits.rows[number, : len(chosen)] = scores[chosen], chosen
@@ -55,5 +56,10 @@ class LexicalRetriever:
 
     def score(self, query: ShardQuery, rows: RowArray, found: FloatArray) -> FloatArray:
         """Score rows for one query."""
-        scores: FloatArray = self._index.scores(query.text)[rows]
+        scores: FloatArray = self._scores(query)[rows]
         return scores
+
+    def _scores(self, query: ShardQuery) -> FloatArray:
+        if query.statistics is None:
+            return self.index.scores(query.text)
+        return self.index.current_scores(query.statistics)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.filters import Filter
+from shoal.lexical.scoring import TermStatistics
 from shoal.modes import Mode
 from shoal.records import FloatArray, Passage, RowArray
 
@@ -33,6 +34,7 @@ class ShardQuery:
     vector: float32 (dim,), L2-normalised; None in mode `lexical`.
     filter: what passages must match, checked against the fields of the version; None for all passages.
     search_params: parameters of the vector index in the place of those of the version; "" for those.
+    statistics: of the corpus as it is now; None for those that the version was built with.
     """
 
     text: str
@@ -40,6 +42,7 @@ class ShardQuery:
     mode: Mode
     filter: Filter | None = None
     search_params: str = ""
+    statistics: TermStatistics | None = None
 
 
 def dense_queries(vectors: FloatArray, filters: Sequence[Filter | None] | None = None) -> list[ShardQuery]:
@@ -69,6 +72,7 @@ class ShardSearch:
         lacking = None if len(vectors) == len(queries) else [query.vector is None for query in queries]
         filters = [query.filter for query in queries]
         params = [query.search_params for query in queries]
+        statistics = [query.statistics for query in queries]
         return _unpack, (
             self.version,
             self.top_k,
@@ -79,6 +83,7 @@ class ShardSearch:
             lacking,
             filters if any(filters) else None,
             params if any(params) else None,
+            statistics if any(statistics) else None,
         )
 
 
@@ -92,15 +97,15 @@ def _unpack(  # noqa: PLR0913 - the parts of a message as they travel
     lacking: list[bool] | None,
     filters: list[Filter | None] | None,
     params: list[str] | None,
+    statistics: list[TermStatistics | None] | None,
 ) -> ShardSearch:
     none: list[None] = [None] * len(texts)
     rows: Sequence[FloatArray | None] = none
     if vectors is not None:
         given = iter(vectors)
         rows = list(vectors) if lacking is None else [None if lacks else next(given) for lacks in lacking]
-    queries = list(
-        map(ShardQuery, texts, rows, map(_MODES.__getitem__, modes), filters or none, params or [""] * len(texts))
-    )
+    parts = filters or none, params or [""] * len(texts), statistics or none
+    queries = list(map(ShardQuery, texts, rows, map(_MODES.__getitem__, modes), *parts))
     return ShardSearch(version, queries, top_k, with_passages)
 
 
@@ -145,13 +150,15 @@ class ShardHits:
     by_retriever: hits of b rows by the name of the retriever, without a hit for queries whose mode does not use it; a
     retriever that no query uses is not in it.
     matches: how many passages the filter of each query lets through, None for one without; None if no query has one.
+    position: of the log, up to which it has seen all entries.
     """
 
     by_retriever: Mapping[str, Hits]
     matches: list[int | None] | None = None
+    position: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ShardHits, (self.by_retriever, self.matches)
+        return ShardHits, (self.by_retriever, self.matches, self.position)
 
 
 @dataclass(frozen=True, slots=True)

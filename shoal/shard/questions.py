@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from shoal.shard.live import LiveShard
     from shoal.shard.reader import Shard
 
 T_co = TypeVar("T_co", covariant=True)
@@ -11,6 +12,6 @@ T_co = TypeVar("T_co", covariant=True)
 class ShardQuestion(Protocol[T_co]):
     """A question to one shard. It is pickled for the call, as its answer is, so both are small and plain."""
 
-    def answer(self, shard: "Shard") -> T_co:
+    def answer(self, shard: "Shard | LiveShard") -> T_co:
         """Answer from an opened shard, in a thread of it. Raises InvalidArgument for what its version has not."""
         ...

@@ -10,26 +10,32 @@ import pyarrow as pa
 
 from shoal.encoders import TextVectors
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
-from shoal.filters import Filter
+from shoal.filters import Filter, Value
 from shoal.index_root import layout
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import FileEntry, Manifest
 from shoal.index_root.storage import Storage
 from shoal.index_root.versions import file_problem
 from shoal.indexes import ShardIndex, index_kind
+from shoal.late.codec import Codes
 from shoal.late.index import StoredTokens
-from shoal.records import FloatArray, RowArray
+from shoal.lexical.index import LexicalIndex
+from shoal.records import FloatArray, Passage, RowArray
 from shoal.rerankers.late_interaction import DENSE_WEIGHT
 from shoal.settings import IndexSettings
 from shoal.shard import selection
+from shoal.shard.arrays import from_numbers
 from shoal.shard.columns import Columns
 from shoal.shard.id_order import IdOrder
+from shoal.shard.lexical import LexicalRetriever
 from shoal.shard.messages import MESSAGE_BYTES, Fetched, Hits, ShardHits, ShardQuery
 from shoal.shard.passages import Passages
 from shoal.shard.retrieval import RetrieverHits, retrieve
 from shoal.shard.retriever import ShardRetriever
 from shoal.shard.retrievers import open_retrievers
 
+_FILTER_BYTES = 2**20
+"""Bytes for what filters have selected among rows without metadata, which is none or all of them."""
 _COLD = (
     layout.EXACT,
     layout.LATE_CODES,
@@ -131,45 +137,73 @@ class Shard:
         """Filters that were asked for and, of these, those whose rows were remembered."""
         return (self._selections.asked, self._selections.hits) if self._selections else (0, 0)
 
-    def search(self, queries: Sequence[ShardQuery], top_k: int, with_passages: bool) -> ShardHits:
+    def search(
+        self,
+        queries: Sequence[ShardQuery],
+        top_k: int,
+        with_passages: bool,
+        alive: selection.Selection | None = None,
+    ) -> ShardHits:
         """Search for b queries with the retrievers that their modes use; the arrays of the hits are (b, top_k).
 
         Args:
             queries: Each with its own mode and filter.
             top_k: Rows that each retriever finds for each query at most.
             with_passages: Passages come with the hits, unless they would not fit into one message.
+            alive: The rows that are still there, as bits; None for all.
 
         Raises:
             InvalidArgument: A vector has another dimension, the version has no metadata to filter by, or none of a
                 retriever that a mode needs.
         """
-        selections = self._selected(queries)
+        trees = [query.filter for query in queries]
+        selections = self._selected(trees, alive)
         found = retrieve(self._retrievers, queries, top_k, selections)
-        matches = [None if selected is None else selected.count for selected in selections]
         return ShardHits(
             {name: self._hits(hits, with_passages) for name, hits in found.items()},
-            matches if any(selections) else None,
+            _matches(trees, selections) if any(trees) else None,
         )
 
-    def _selected(self, queries: Sequence[ShardQuery]) -> list[selection.Selection | None]:
-        """What the filter of each query lets through; None for a query without one."""
-        trees = [query.filter for query in queries]
+    def _selected(
+        self, trees: Sequence[Filter | None], alive: selection.Selection | None
+    ) -> list[selection.Selection | None]:
+        """Which of the rows that are there each filter lets through; None for all rows."""
         if not any(trees):
-            return [None] * len(queries)
+            return [alive] * len(trees)
         if self._selections is None:
             raise InvalidArgument("this version has no metadata to filter by; build it again", param="filter")
         kept = {tree: self._selections.get(tree) for tree in trees if tree is not None}
-        return [None if tree is None else kept[tree] for tree in trees]
+        if alive is not None:
+            kept = {tree: selected.among(alive) for tree, selected in kept.items()}
+        return [alive if tree is None else kept[tree] for tree in trees]
 
-    def values(self, field: str, tree: Filter | None) -> pa.ChunkedArray:
+    def values(self, field: str, tree: Filter | None, alive: selection.Selection | None = None) -> pa.ChunkedArray:
         """Return the values of a metadata field in the rows that a filter lets through, or all, in their order.
 
-        Raises InvalidArgument for a version without metadata.
+        Args:
+            field: Its name.
+            tree: The filter; None for all rows.
+            alive: The rows that are still there, as bits; None for all.
+
+        Raises:
+            InvalidArgument: The version has no metadata.
         """
         if self._selections is None:
             raise InvalidArgument("this version has no metadata; build it again", param="filter")
         column = self._selections.columns.column(field)
-        return column if tree is None else self._selections.get(tree).take(column)
+        (selected,) = self._selected([tree], alive)
+        return column if selected is None else selected.take(column)
+
+    def values_of(self, field: str, rows: RowArray) -> list[Value | None]:
+        """Return the values of a metadata field in some rows, int64 (n,), a timestamp in microseconds since 1970.
+
+        Raises InvalidArgument for a version without metadata.
+        """
+        column = self.values(field, None).take(from_numbers(rows))
+        values: list[Value | None] = (
+            column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+        ).to_pylist()
+        return values
 
     def _hits(self, found: RetrieverHits, with_passages: bool) -> Hits:
         other_scores = found.other_scores or None
@@ -218,6 +252,44 @@ class Shard:
             raise InvalidArgument(f"row {outside[0]} is outside the {self.count} rows of this shard", param="rows")
         return np.asarray(rows, dtype=np.int64)
 
+    def allow_new_fields(self) -> None:
+        """Let filters name fields that came with documents after the version was built: no row here has one."""
+        if self._selections is None:
+            self._selections = selection.Selections(Columns.empty(self.count), self._index, _FILTER_BYTES)
+
+    def sizes(self, rows: Sequence[int]) -> list[int]:
+        """UTF-8 bytes of text, title and metadata of rows."""
+        return [self._passages.size(row) for row in rows]
+
+    def id(self, row: int) -> str:
+        """Return the id of the passage in a row."""
+        return self._passages.id(row)
+
+    def passage(self, row: int) -> Passage:
+        """Return the passage in a row."""
+        return self._passages.passage(row)
+
+    @property
+    def lexical(self) -> LexicalIndex | None:
+        """Its lexical index; None where passages are not found by their words."""
+        retriever = self._retrievers.get("lexical")
+        return retriever.index if isinstance(retriever, LexicalRetriever) else None
+
+    def path(self, name: str) -> Path | None:
+        """Where a file lies, by its name in `shoal.index_root.layout`; None if the shard has no such file."""
+        return self._paths.get(name)
+
+    def vectors(self, rows: RowArray) -> FloatArray | None:
+        """Vectors of rows, int64 (n,), as near as the index keeps them, float32 (n, dim); None if it gives none."""
+        try:
+            return self._index.vectors(rows)
+        except InvalidArgument:
+            return None
+
+    def codes(self, rows: RowArray) -> list[Codes] | None:
+        """Codes of the tokens of rows, int64 (n,), uint8 (t_i, width) each; None where none are stored."""
+        return None if self._tokens is None else [self._tokens.codes(row) for row in rows.tolist()]
+
     def warm(self) -> None:
         """Bring the files into memory and map their pages, so that the first queries do not wait for the disk.
 
@@ -236,6 +308,12 @@ class Shard:
         """Let the cache evict the files. The maps end with the last reference to this object."""
         _release(self._cache, self._paths.values())
         self._paths = {}
+
+
+def _matches(trees: Sequence[Filter | None], selections: Sequence[selection.Selection | None]) -> list[int | None]:
+    """How many rows each filter lets through; None where there is no filter."""
+    pairs = zip(trees, selections, strict=True)
+    return [None if tree is None or selected is None else selected.count for tree, selected in pairs]
 
 
 def _open_columns(path: Path | None, manifest: Manifest, count: int) -> Columns | None:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from shoal.filters import Value
-from shoal.shard.arrays import from_numbers
 
 if TYPE_CHECKING:
+    from shoal.shard.live import LiveShard
     from shoal.shard.reader import Shard
 
 _DIGEST_BYTES = 16
@@ -38,17 +37,14 @@ class ReadKeys:
     field: str | None
     texts: bool
 
-    def answer(self, shard: "Shard") -> RowKeys:
+    def answer(self, shard: "Shard | LiveShard") -> RowKeys:
         """Read them in an opened shard. Raises InvalidArgument for a version without metadata, or a row outside."""
         rows = shard.inside(self.rows)
         values = None
         if self.field is not None:
-            column = shard.values(self.field, None).take(from_numbers(rows))
-            if pa.types.is_timestamp(column.type):
-                column = column.cast(pa.int64())
-            values = column.to_pylist()
+            values = shard.values_of(self.field, rows)
         texts = [self._digest(shard, row) for row in np.asarray(rows).tolist()] if self.texts else None
         return RowKeys(values, texts)
 
-    def _digest(self, shard: "Shard", row: int) -> bytes:
+    def _digest(self, shard: "Shard | LiveShard", row: int) -> bytes:
         return hashlib.blake2b(shard.content(row).encode(), digest_size=_DIGEST_BYTES).digest()

@@ -33,11 +33,29 @@ class Selection:
 
     rows: int64 (count,), ascending, when they are to be scanned. bits: uint8, bit i % 8 of byte i // 8 for row i, when
     they are not.
+    is_usual: whether most rows are selected wherever a query lies, so that an approximate index need look no further.
     """
 
     count: int
     rows: RowArray | None
     bits: NDArray[np.uint8] | None
+    is_usual: bool = False
+
+    def among(self, others: "Selection") -> "Selection":
+        """The rows that are selected by this one and by another one, which has bits."""
+        assert others.bits is not None
+        if self.bits is not None:
+            bits = self.bits & others.bits
+            return Selection(int(np.bitwise_count(bits).sum()), None, bits)
+        assert self.rows is not None
+        rows = self.rows[others.holds(self.rows)]
+        return Selection(len(rows), rows, None)
+
+    def holds(self, rows: RowArray) -> NDArray[np.bool_]:
+        """Whether each of some rows, int64 (n,), is selected; only where there are bits."""
+        assert self.bits is not None
+        marks: NDArray[np.bool_] = ((self.bits[rows >> 3] >> (rows & 7).astype(np.uint8)) & 1).astype(np.bool_)
+        return marks
 
     def mask(self, rows: int) -> NDArray[np.bool_]:
         """Mark the selected ones of so many rows, bool (rows,)."""
@@ -130,7 +148,8 @@ def search(
         return index.search(queries, top_k, selector, search_params=search_params)
     scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
     rows = np.full((len(queries), top_k), -1, dtype=np.int64)
-    shares = _shares(index, queries, min(top_k, ENOUGH), selection)
+    usual = selection.is_usual
+    shares = np.ones(len(queries)) if usual else _shares(index, queries, min(top_k, ENOUGH), selection)
     for share in np.unique(shares):
         alike = np.flatnonzero(shares == share)
         scores[alike], rows[alike] = index.search(queries[alike], top_k, selector, float(share), search_params)

@@ -14,6 +14,7 @@ from shoal.index_root.storage import Storage
 from shoal.indexes import index_kind
 from shoal.late.writer import FILES as LATE_FILES
 from shoal.late.writer import TokenWriter
+from shoal.lexical.postings import PostingsWriter
 from shoal.lexical.writer import FILES, LexicalWriter
 from shoal.metadata import FieldTypes
 from shoal.records import FloatArray
@@ -37,7 +38,7 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
     trained: bytes | None,
     threads: int,
     fields: FieldTypes | None = None,
-    lexical: LexicalWriter | None = None,
+    lexical: LexicalWriter | PostingsWriter | None = None,
     tokens: TokenWriter | None = None,
     documents: DocumentWriter | None = None,
     positions: PositionWriter | None = None,
@@ -109,7 +110,7 @@ def _own_files(kind: str, fields: FieldTypes) -> list[str]:
 
 
 def _files_beside(
-    lexical: LexicalWriter | None,
+    lexical: LexicalWriter | PostingsWriter | None,
     tokens: TokenWriter | None,
     documents: DocumentWriter | None,
     positions: PositionWriter | None,

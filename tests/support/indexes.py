@@ -1,5 +1,6 @@
 """Small published index versions, written as the build job writes them but without it."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,15 @@ import pyarrow as pa
 
 from shoal.encoders import Encoder, TokenEncoder, load_encoder
 from shoal.index_root import layout, versions
-from shoal.index_root.manifest import CorpusStatistics, Counts, LateInfo, LexicalInfo, Manifest, VectorIndexInfo
+from shoal.index_root.manifest import (
+    CorpusStatistics,
+    Counts,
+    FileEntry,
+    LateInfo,
+    LexicalInfo,
+    Manifest,
+    VectorIndexInfo,
+)
 from shoal.index_root.storage import Storage
 from shoal.indexing.lexical import make_info
 from shoal.indexing.plan import shard_of
@@ -21,6 +30,7 @@ from shoal.lexical.writer import LexicalWriter
 from shoal.metadata import Observed
 from shoal.records import Passage
 from shoal.settings import EncoderSettings, LateSettings, LexicalSettings
+from shoal.shard.documents import DocumentWriter
 from shoal.shard.passages import to_batch
 from shoal.shard.writer import write_shard
 
@@ -71,11 +81,20 @@ def publish(  # noqa: PLR0913 (every test names the few that it needs)
     activate: bool = True,
     lexical: LexicalSettings | None = None,
     late: LateSettings | None = None,
+    codec_of_tokens: Codec | None = None,
+    writable: bool = False,
+    pieces: bool = False,
 ) -> Manifest:
     """Publish a flat index of the passages as a version of a local index root, and make it current.
 
     lexical: how it can be searched by words; late: how token vectors are kept. None leaves that out.
+    codec_of_tokens: what reduces them; learned from the passages if None. writable: whether documents can be
+    written to it later. pieces: whether ids are those of pieces.
     """
+
+    def document_of(passage: str) -> str:
+        return passage.rpartition("#")[0] if pieces else passage
+
     storage, model = Storage(str(root)), load_encoder(EncoderSettings(encoder=encoder))
     entries = []
     observed = Observed()
@@ -83,9 +102,12 @@ def publish(  # noqa: PLR0913 (every test names the few that it needs)
         observed.see(passage.metadata)
     fields = observed.types({})
     parts = [
-        to_batch([passage for passage in content if shard_of(passage.id, shards) == shard]) for shard in range(shards)
+        to_batch([passage for passage in content if shard_of(document_of(passage.id), shards) == shard])
+        for shard in range(shards)
     ]
-    learned = learn(model, [passage.content for passage in content], late) if late else None
+    learned = codec_of_tokens
+    if late and learned is None:
+        learned = learn(model, [passage.content for passage in content], late)
     terms = LexicalTerms(root.parent / f"terms-{version}", parts, lexical) if lexical else None
     for shard, batch in enumerate(parts):
         block = (with_tokens(batch, model, learned), model.encode_passages(contents(batch)))
@@ -101,9 +123,16 @@ def publish(  # noqa: PLR0913 (every test names the few that it needs)
                 threads=1,
                 lexical=terms and terms.writer(folder, shard),
                 tokens=TokenWriter(folder, learned) if learned else None,
+                documents=DocumentWriter(folder, document_of) if writable else None,
                 fields=fields,
             )
         )
+    files = []
+    if lexical and writable:
+        terms_file = layout.corpus_terms_of(version)
+        shutil.copy(root.parent / f"terms-{version}" / "corpus.arrow", storage.local_path(terms_file))
+        digest, size = storage.sha256(terms_file)
+        files.append(FileEntry(path="terms.arrow", bytes=size, sha256=digest))
     text_bytes = sum(len(passage.text.encode()) for passage in content)
     manifest = Manifest(
         version=version,
@@ -115,10 +144,11 @@ def publish(  # noqa: PLR0913 (every test names the few that it needs)
         lexical=terms and terms.info(),
         late=LateInfo(dims=late.late_dims, bits=late.late_bits) if late else None,
         shards=entries,
+        files=files,
         counts=Counts(input=len(content), passages=len(content), duplicates=0, rejected=0),
-        statistics=CorpusStatistics(text_bytes=text_bytes, mean_text_bytes=text_bytes / len(content)),
+        statistics=CorpusStatistics(text_bytes=text_bytes, mean_text_bytes=text_bytes / max(1, len(content))),
         fields=fields,
-        build={},
+        build={"chunk_characters": 1000} if pieces else {},
     )
     versions.publish(storage, manifest)
     if activate:

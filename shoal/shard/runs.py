@@ -1,0 +1,189 @@
+"""Runs: small shards of documents that were written after the version was built, each written in one go.
+
+A run is written as a build writes a shard, with a `flat` index, into a temporary folder that is gone as soon as its
+files are mapped: what lies in it comes from the log, and a restart reads that again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from shoal.index_root import layout
+from shoal.index_root.log_entry import DocumentWrite, WrittenPassage
+from shoal.index_root.manifest import Manifest, VectorIndexInfo
+from shoal.index_root.storage import Storage
+from shoal.late.codec import Codec
+from shoal.late.writer import COLUMN, TokenWriter, column_of
+from shoal.lexical.postings import Postings, PostingsWriter
+from shoal.metadata import FieldTypes
+from shoal.records import FloatArray, Passage, RowArray
+from shoal.shard.passages import to_batch
+from shoal.shard.reader import Shard
+from shoal.shard.selection import Selection
+from shoal.shard.writer import write_shard
+from shoal.system.temporary import temporary_folder
+
+CLASS_ROWS, CLASS_FACTOR = 256, 4
+"""Runs of fewer rows than the first number are of one size class, and each further class takes so many times more."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRows:
+    """Where the passages of a document lie in a run: `count` rows from `first` on, written at `position`."""
+
+    first: int
+    count: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """A shard among those that are searched together: that of the version, or a run.
+
+    start: number of its first row among the rows of all segments.
+    alive: which of its rows are still there, as bits; None for all of them.
+    documents: of a run, by their ids; None for the shard of the version.
+    bytes: of the files of a run.
+    """
+
+    shard: Shard
+    start: int
+    alive: Selection | None
+    documents: Mapping[str, DocumentRows] | None = None
+    bytes: int = 0
+
+    @property
+    def end(self) -> int:
+        """Number of the row behind its last one."""
+        return self.start + self.shard.count
+
+    @property
+    def alive_count(self) -> int:
+        """How many of its rows are still there."""
+        return self.shard.count if self.alive is None else self.alive.count
+
+    @property
+    def size_class(self) -> int:
+        """Which runs it is merged with."""
+        size, rows = 0, CLASS_ROWS
+        while self.shard.count >= rows:
+            size, rows = size + 1, rows * CLASS_FACTOR
+        return size
+
+    def is_alive(self, row: int) -> bool:
+        """Whether one of its own rows is still there."""
+        return self.alive is None or bool(self.alive.holds(np.array([row]))[0])
+
+    def alive_rows(self) -> RowArray:
+        """Its own rows that are still there, int64 (n,) ascending."""
+        if self.alive is None:
+            return np.arange(self.shard.count)
+        return np.flatnonzero(self.alive.mask(self.shard.count))
+
+    def without(self, rows: Sequence[int]) -> "Segment":
+        """The same segment after some of its own rows have gone."""
+        if not rows:
+            return self
+        count = self.shard.count
+        bits = np.packbits(np.ones(count, np.bool_), bitorder="little") if self.alive is None else self.alive.bits
+        assert bits is not None
+        bits, gone = bits.copy(), np.array(rows, np.int64)
+        np.bitwise_and.at(bits, gone >> 3, ~(np.uint8(1) << (gone & 7).astype(np.uint8)))
+        alive = Selection(int(np.bitwise_count(bits).sum()), None, bits, is_usual=True)
+        return Segment(self.shard, self.start, alive, self.documents, self.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class RunMaker:
+    """Makes the runs of one shard of a version.
+
+    codec: what the token vectors of the version are reduced with; None where none are stored.
+    """
+
+    manifest: Manifest
+    shard: int
+    threads: int
+    codec: Codec | None
+
+    def of_documents(self, writes: Sequence[tuple[int, DocumentWrite]], start: int, fields: FieldTypes) -> Segment:
+        """Make a run of documents, each with the position of its write; at least one has passages."""
+        passages: list[WrittenPassage] = []
+        documents: dict[str, DocumentRows] = {}
+        for position, write in writes:
+            if write.passages:
+                documents[write.document] = DocumentRows(len(passages), len(write.passages), position)
+                passages += write.passages
+        batch = to_batch([Passage(one.id, one.text, one.title, one.metadata or {}) for one in passages])
+        if self.codec is not None:
+            none = np.zeros((1, self.codec.width), np.uint8)  # of a passage without text: each has a token at least
+            batch = batch.append_column(
+                COLUMN, column_of([none if one.codes is None else one.codes for one in passages])
+            )
+        postings = Postings.of_passages([(one.terms, one.length) for one in passages])
+        vectors = np.stack([one.vector for one in passages]).astype(np.float32, copy=False)
+        return self._written([(batch, vectors)], postings, documents, start, fields)
+
+    def merged(self, runs: Sequence[Segment], start: int, fields: FieldTypes) -> Segment:
+        """Make one run of the rows of several that are still there; at least one is."""
+        kept = [run.alive_rows() for run in runs]
+        blocks = [self._block(run.shard, rows) for run, rows in zip(runs, kept, strict=True) if len(rows)]
+        indexes = [run.shard.lexical for run in runs]
+        postings = Postings.joined(
+            [(index.postings(), rows) for index, rows in zip(indexes, kept, strict=True) if index is not None]
+        ) if all(indexes) else None  # fmt: skip
+        documents: dict[str, DocumentRows] = {}
+        first = 0
+        for run, rows in zip(runs, kept, strict=True):
+            assert run.documents is not None
+            places = np.full(run.shard.count, -1, np.int64)
+            places[rows] = np.arange(first, first + len(rows))
+            for document, lying in run.documents.items():
+                if places[lying.first] >= 0:  # all rows of a document come and go together, and stay neighbours
+                    documents[document] = DocumentRows(int(places[lying.first]), lying.count, lying.position)
+            first += len(rows)
+        return self._written(blocks, postings, documents, start, fields)
+
+    def _block(self, shard: Shard, rows: RowArray) -> tuple[pa.RecordBatch, FloatArray]:
+        batch = to_batch([shard.passage(row) for row in rows.tolist()])
+        if self.codec is not None:
+            batch = batch.append_column(COLUMN, column_of(shard.codes(rows) or []))
+        vectors = shard.vectors(rows)
+        assert vectors is not None  # a run is flat
+        return batch, vectors
+
+    def _written(
+        self,
+        blocks: Sequence[tuple[pa.RecordBatch, FloatArray]],
+        postings: Postings | None,
+        documents: Mapping[str, DocumentRows],
+        start: int,
+        fields: FieldTypes,
+    ) -> Segment:
+        manifest = self.manifest
+        with temporary_folder("run-") as root:
+            folder = root / layout.shard_dir(manifest.version, self.shard)
+            entry = write_shard(
+                folder,
+                blocks,
+                shard=self.shard,
+                dim=manifest.dim,
+                kind="flat",
+                trained=None,
+                threads=self.threads,
+                fields=fields,
+                lexical=None if manifest.lexical is None or postings is None else PostingsWriter(folder, postings),
+                tokens=None if self.codec is None else TokenWriter(folder, self.codec),
+            )
+            flat = VectorIndexInfo(kind="flat", search="", recall_at_10=None, latency_ms=None)
+            own = manifest.model_copy(update={"index": flat, "shards": [entry], "fields": dict(fields)})
+            shard = Shard.open(Storage(str(root)), own, self.shard, cache=None, threads=self.threads, verify=False)
+        shard.allow_new_fields()
+        return Segment(shard, start, None, documents, sum(file.bytes for file in entry.files))
+
+
+def codec_of(path: Path, bits: int) -> Codec:
+    """The reduction that a shard keeps in a file."""
+    return Codec.from_projection(np.load(path, allow_pickle=False), bits)
