@@ -10,7 +10,7 @@ BENCHES := $(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))
 BIN    := $(VENV)/bin
 COMMA  := ,
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test browser lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help.
@@ -24,6 +24,11 @@ demo: $(VENV)/.run-$(EXTRA) ## Index the docstrings of installed packages, serve
 # A process that crashed is not replaced: pytest-xdist would wait for ever for what it had done already.
 test: $(VENV)/.dev-$(EXTRA) ## Install what the tests need and run all of them, in two processes. ARGS="-k name" picks.
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0 $(ARGS)
+
+# The tests of the page are skipped without it. Debian's package; elsewhere any Chromium on PATH will do.
+browser: ## Install what the tests of the page need beside Python: Chromium (as root, on Debian) and axe-core from npm.
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-core; }
+	npm install --silent --no-audit --no-fund --no-package-lock --prefix tests/browser
 
 lint: $(VENV)/.dev-$(EXTRA) ## Check format, style, types and the import contracts.
 	$(BIN)/ruff format --check .

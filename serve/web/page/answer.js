@@ -5,6 +5,7 @@ import { stages } from "./stages.js";
 import { answerInWords, coverageInWords, milliseconds, remedy, sentence } from "./words.js";
 
 const PARTS = ["queue", "encode", "retrieve", "merge", "fetch", "rerank"];
+const SHARDS = /^\d+ of \d+ shards (is|are) missing/;
 const LEAST_SHARE = 0.004;
 
 /** Says what is going on, in the line that screen readers read out; seen: whether eyes need it, too. */
@@ -68,7 +69,9 @@ function done() {
 function incomplete(answer, lacks) {
   const shards = (answer.explain?.shards ?? []).map((shard) =>
     h("i", { class: shard.missing ? "missing" : null, title: `shard ${shard.shard}${shard.missing ? `: ${shard.missing}` : ""}` }));
-  const told = answer.degraded ? [sentence(answer.degraded)] : [];
+  // That shards are missing, `lacks` has said already, and in plainer words.
+  const parts = (answer.degraded ?? "").split("; ").filter((part) => part && !(lacks.length && SHARDS.test(part)));
+  const told = parts.map(sentence);
   return notice(lacks.length ? "This answer is incomplete" : "This answer is less than was asked for", [...lacks, ...told],
     lacks.length > 0 && h("div", { class: "cells", "aria-hidden": "true" }, shards));
 }

@@ -1,9 +1,13 @@
 // Filters, made of the fields of an index: an input by its type for each, and a chip for each that is in use.
 
 import { byId, fill, h } from "./dom.js";
+import { whole } from "./words.js";
 
 const DAY_ENDS = "T23:59:59.999999Z";
 const FIELD_TYPES = { string: values, list: values, integer: span, number: span, timestamp: days, boolean: choice };
+
+const MOST_FIELDS = 16;
+const MOST_VALUES = 12;
 
 let controls = new Map();
 let beyond = {};
@@ -34,6 +38,17 @@ export function take() {
   return { ...beyond, ...Object.fromEntries(said.filter(([, condition]) => condition !== undefined)) };
 }
 
+/** The fields whose values are worth counting, as a search asks for them. */
+export function facets() {
+  const names = [...controls].filter(([, control]) => control.count).map(([name]) => name);
+  return names.slice(0, MOST_FIELDS).map((field) => ({ field, limit: MOST_VALUES }));
+}
+
+/** Shows the values of fields with their counts, as an answer has them. */
+export function count(counted) {
+  for (const [name, values] of Object.entries(counted)) controls.get(name)?.count?.(values);
+}
+
 function chips(changed) {
   const remove = (name) => {
     delete beyond[name];
@@ -62,16 +77,42 @@ function row(name, type, changed) {
 
 function values(name, changed) {
   const input = h("input", { type: "text", "aria-label": `${name} is one of`, placeholder: "any; several with commas", onchange: changed });
+  const list = h("ul", { class: "values", "aria-label": `Values of ${name}` });
+  const counts = new Map();
+  const draw = () => {
+    const chosen = split(input.value);
+    const known = [...new Set([...counts.keys(), ...chosen])];
+    const focused = list.contains(document.activeElement) ? document.activeElement.dataset.value : null;
+    const buttons = known.map((value) => h("button", { type: "button", "data-value": value, "aria-pressed": String(chosen.includes(value)), onclick: () => press(value) },
+      value, h("small", {}, counts.get(value) ?? "")));
+    fill(list, buttons.map((button) => h("li", {}, button)));
+    buttons.find((button) => button.dataset.value === focused)?.focus();
+  };
+  const press = (value) => {
+    const chosen = split(input.value);
+    const next = chosen.includes(value) ? chosen.filter((each) => each !== value) : [...chosen, value];
+    input.value = next.map(quoted).join(", ");
+    draw();
+    changed();
+  };
   return {
-    element: input,
+    element: h("span", { class: "of" }, input, list),
     get: () => {
       const texts = split(input.value);
       return texts.length > 1 ? { $in: texts } : texts[0];
+    },
+    count: (values) => {
+      // Where the field itself is filtered, values seen before stay on offer, without a number.
+      if (split(input.value).length) for (const value of counts.keys()) counts.set(value, null);
+      else counts.clear();
+      for (const { value, count: number } of values) counts.set(String(value), whole(number));
+      draw();
     },
     set: (condition) => {
       const texts = typeof condition === "string" ? [condition] : only(condition, ["$in"]) ? condition.$in : [];
       if (!Array.isArray(texts) || !texts.every((text) => typeof text === "string")) return false;
       input.value = texts.map(quoted).join(", ");
+      draw();
       return texts.length > 0;
     },
   };

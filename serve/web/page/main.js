@@ -20,11 +20,12 @@ async function follow() {
   document.title = asked.q ? `${asked.q} – Shoal` : "Shoal";
   running.abort();
   running = new AbortController();
+  countValues(asked, running.signal);
   if (!asked.q) {
     answers.clear();
     return;
   }
-  openIndex(false);
+  if (!byId("answer").hasChildNodes()) openIndex(false);
   await search(asked, running.signal);
 }
 
@@ -51,6 +52,19 @@ async function search(asked, signal) {
     } else if (!signal.aborted && document.body.hasAttribute("aria-busy")) {
       answers.fail(failure, { key: askKey, again: follow });
     }
+  }
+}
+
+/** Counts the values that the filter may choose from, while its inputs are open. */
+async function countValues(asked, signal) {
+  const facets = filters.facets();
+  if (byId("filter").hidden || !facets.length) return;
+  const cheap = { top_k: 1, top_n: 1, rerank: false, include: [], ...(index.modes.includes("lexical") ? { mode: "lexical" } : {}) };
+  try {
+    filters.count((await api.search({ query: asked.q || "values", filter: asked.filter, facets, ...cheap }, signal)).facets);
+  } catch (failure) {
+    // A filter can be typed without its values; what is wrong with it, the search itself says.
+    if (!(failure instanceof api.Failure) && failure.name !== "AbortError") throw failure;
   }
 }
 
@@ -149,7 +163,10 @@ function listen() {
     byId(name).addEventListener("change", () => byId("query").value.trim() && submit());
   }
   byId("index-toggle").addEventListener("click", (event) => toggle(event.currentTarget, "index"));
-  byId("filter-toggle").addEventListener("click", (event) => toggle(event.currentTarget, "filter"));
+  byId("filter-toggle").addEventListener("click", (event) => {
+    toggle(event.currentTarget, "filter");
+    countValues(state.read(location.hash), running.signal);
+  });
   byId("key-open").addEventListener("click", askKey);
   addEventListener("popstate", follow);
   document.addEventListener("keydown", keyboard);
