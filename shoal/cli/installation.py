@@ -10,6 +10,7 @@ ENGINE = (
     "bm25s",
     "faiss",
     "numpy",
+    "obstore",
     "pyarrow",
     "ray",
     "regex",

@@ -170,3 +170,30 @@ def shard_commit(plan_hash: str, shard: int) -> str:
 def shard_duplicates(plan_hash: str, shard: int) -> str:
     """Duplicates of one indexed shard, one JSON object a line; written before its commit record."""
     return f"{staging_dir(plan_hash)}/shards/{shard:05d}.duplicates.jsonl"
+
+
+LOG_ENTRIES = "log/entries/"
+"""Folder of the entries of the log, one file each; ends in a slash."""
+LOG_SEGMENTS = "log/segments/"
+"""Folder of copies of many consecutive entries in one file; ends in a slash."""
+LOG_FLOORS = "log/floor/"
+"""Folder of empty files whose names say up to which position entries may be gone; ends in a slash."""
+LOG_PROBES = "log/probes/"
+"""Folder of files by which the store is tried out, removed at once; ends in a slash."""
+_POSITION_DIGITS = 20
+"""Digits of a position in a name, so that names sort by it."""
+
+
+def log_entry(position: int) -> str:
+    """The entry of the log at a position, from 1; created once, never changed."""
+    return f"{LOG_ENTRIES}{position:0{_POSITION_DIGITS}d}.arrow"
+
+
+def log_segment(first: int, last: int) -> str:
+    """A copy of the entries at these positions."""
+    return f"{LOG_SEGMENTS}{first:0{_POSITION_DIGITS}d}-{last:0{_POSITION_DIGITS}d}.arrow"
+
+
+def log_floor(position: int) -> str:
+    """An empty file: entries up to this position may be gone."""
+    return f"{LOG_FLOORS}{position:0{_POSITION_DIGITS}d}"

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -283,7 +284,17 @@ def _shown(uri: str) -> str:
     return _PASSWORD.sub(lambda found: f"{found[1]}@" if found[1] else "", uri.partition("?")[0])
 
 
-def _s3(bucket: str, query: dict[str, str]) -> "pafs.S3FileSystem":
+@dataclass(frozen=True, slots=True)
+class S3Connection:
+    """How a bucket is reached. scheme: of an endpoint that does not name its own, None for that of AWS."""
+
+    endpoint: str | None
+    region: str
+    scheme: str | None
+
+
+def s3_connection(bucket: str, query: dict[str, str]) -> S3Connection:
+    """Read the options of an s3:// URI, and for those it lacks the environment. Raises InvalidArgument."""
     if unknown := sorted(query.keys() - set(_S3_OPTIONS)):
         raise InvalidArgument(f"s3://{bucket}: unknown option {', '.join(unknown)}; known are {', '.join(_S3_OPTIONS)}")
     if not bucket:
@@ -293,10 +304,15 @@ def _s3(bucket: str, query: dict[str, str]) -> "pafs.S3FileSystem":
     region = query.get("region") or environment("AWS_REGION") or environment("AWS_DEFAULT_REGION")
     if region is None:
         region = "us-east-1" if endpoint else pafs.resolve_s3_region(bucket)
-    options = {"scheme": query["scheme"]} if "scheme" in query else {}
+    return S3Connection(endpoint, region, query.get("scheme"))
+
+
+def _s3(bucket: str, query: dict[str, str]) -> "pafs.S3FileSystem":
+    connection = s3_connection(bucket, query)
+    options = {} if connection.scheme is None else {"scheme": connection.scheme}
     return pafs.S3FileSystem(
-        endpoint_override=endpoint,
-        region=region,
+        endpoint_override=connection.endpoint,
+        region=connection.region,
         connect_timeout=5,
         request_timeout=10,
         retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=3),
@@ -307,16 +323,16 @@ def _s3(bucket: str, query: dict[str, str]) -> "pafs.S3FileSystem":
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """Offer a temporary name in the folder of `path`; what was written there becomes `path`, durably, at the end."""
-    _make_folder(path.parent)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _is_temporary(path: str) -> bool:
@@ -324,15 +340,16 @@ def _is_temporary(path: str) -> bool:
     return name.startswith(".") and name.endswith(_TEMPORARY)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably; not an error where it is there."""
     if not folder.is_dir():
-        _make_folder(folder.parent)
+        make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
+        sync(folder.parent)
 
 
-def _sync(path: Path) -> None:
-    """A rename is durable only when the file and the folder that names it have reached the disk."""
+def sync(path: Path) -> None:
+    """Wait until the disk has a file or a folder. A rename is durable when it has both the file and its folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,63 +1,47 @@
-"""Entries of a log for tests, made of documents as a writer makes them, and a log that holds them in memory."""
+"""Logs on a disk, and time that passes only when a test says so."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Iterator
+from itertools import count
 
-from shoal.encoders import Encoder, TokenEncoder
-from shoal.index_root.log_entry import DocumentWrite, LogEntry, RetiredState, WrittenPassage
-from shoal.index_root.manifest import Manifest
-from shoal.late.codec import Codec
-
-NOTHING = RetiredState({}, 0, 0)
-Document = Mapping[str, Any]
-"""A record as a source file holds it: `id`, `text`, perhaps `title`, and metadata."""
-
-
-class MemoryLog:
-    """A log of entries that lie in memory, from position 1 on."""
-
-    def __init__(self) -> None:
-        self.entries: list[LogEntry] = []
-
-    def end(self) -> int:
-        return len(self.entries)
-
-    def read(self, after: int, limit: int | None = None) -> Iterator[LogEntry]:
-        yield from self.entries[after : None if limit is None else after + limit]
+from shoal.index_root.local_entry_store import LocalEntryStore
+from shoal.index_root.log import Log
+from shoal.index_root.log_entry import LogEntry
+from shoal.index_root.log_writer import LogWriter
+from shoal.index_root.storage import Storage
+from tests.support.log_entries import entry, upsert
 
 
-class LogWriter:
-    """Appends writes and deletions to a log, with the vectors and codes that an encoder and a codec make."""
+class Clock:
+    """Time that passes only when a test says so."""
 
-    def __init__(self, log: MemoryLog, manifest: Manifest, encoder: Encoder, codec: Codec | None = None) -> None:
-        self._log = log
-        self._manifest = manifest
-        self._encoder = encoder
-        self._codec = codec
+    now = 1000.0
 
-    def append(self, writes: Sequence[Document | str]) -> None:
-        """Append one entry of records and, as strings, ids of records that are deleted."""
-        entry = LogEntry(
-            position=self._log.end() + 1,
-            nonce="",
-            written_at=0.0,
-            encoder=self._manifest.encoder.digest,
-            codec=None if self._codec is None else self._codec.digest,
-            analyzer=None,
-            requests=(),
-            documents=tuple(map(self._write, writes)),
-        )
-        self._log.entries.append(entry)
+    def __call__(self) -> float:
+        return self.now
 
-    def _write(self, write: Document | str) -> DocumentWrite:
-        if isinstance(write, str):
-            return DocumentWrite(write, NOTHING, ())
-        content = dict(write)
-        id_, text, title = content.pop("id"), content.pop("text"), content.pop("title", None)
-        read = f"{title} {text}" if title else text
-        codes = None
-        if self._codec is not None:
-            assert isinstance(self._encoder, TokenEncoder)
-            codes = self._codec.encode(self._encoder.encode_passage_tokens([read])[0].tokens)
-        vector = self._encoder.encode_passages([read])[0]
-        return DocumentWrite(id_, NOTHING, (WrittenPassage(id_, text, title, content or None, vector, codes, {}, 0),))
+
+def open_log(root: Storage, clock: Callable[[], float]) -> Log:
+    return Log(LocalEntryStore(root), clock)
+
+
+_nonces = count()
+
+
+def make(*keys: str, text: str = "one") -> Callable[[int], LogEntry]:
+    """Makes an entry whose document is named by its position."""
+    return lambda position: entry(position, [upsert(f"d{position}", text)], f"n{next(_nonces)}", keys)
+
+
+def append(writer: LogWriter, number: int = 1, *keys: str) -> list[LogEntry]:
+    return [writer.append(make(*keys), lambda entry: None) for _ in range(number)]
+
+
+def positions(entries: Iterator[LogEntry]) -> list[int]:
+    return [entry.position for entry in entries]
+
+
+def age(root: Storage, name: str, seconds: float) -> None:
+    path = root.local_path(name)
+    written = path.stat().st_mtime - seconds
+    os.utime(path, (written, written))

@@ -15,7 +15,9 @@ import shoal
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout
 from shoal.index_root.document_write import DOCUMENT_SCHEMA
+from shoal.index_root.log import KEY_LIFETIME_S, REMOVAL_DELAY_S
 from shoal.index_root.log_entry import MOST_ENTRY_BYTES, LogEntry, LoggedRequest, encode_entry
+from shoal.index_root.log_segments import SEGMENT_BYTES, SEGMENT_ENTRIES, SEGMENT_SCHEMA
 from shoal.index_root.manifest import (
     FORMAT_VERSION,
     LOG_FORMAT_VERSION,
@@ -91,6 +93,10 @@ def test_the_paths_are_those_of_the_layout() -> None:
         f"{folder}/{layout.POSITIONS}",
         f"{folder}/{layout.DELETED}",
         f"{folder}/{layout.SHARD}",
+        f"{layout.LOG_ENTRIES}<position>.arrow",
+        f"{layout.LOG_SEGMENTS}<first>-<last>.arrow",
+        f"{layout.LOG_FLOORS}<position>",
+        layout.LOG_PROBES,
         f"{layout.staging_dir('<plan>')}/",
     ]
 
@@ -133,6 +139,23 @@ def test_the_columns_of_deletions_are_those_of_the_schema() -> None:
         [name.strip("`"), kind, nullable] for name, kind, nullable, _ in table("`positions.npy` and `deleted.arrow`")
     ]
     assert rows == [[field.name, str(field.type), "yes" if field.nullable else "no"] for field in DELETED_SCHEMA]
+
+
+def test_the_names_of_the_log_have_as_many_digits_as_it_says() -> None:
+    digits = len(layout.log_floor(1).removeprefix(layout.LOG_FLOORS))
+    assert f"with {digits} digits" in TEXT
+    assert layout.log_entry(1) == f"{layout.LOG_ENTRIES}{1:0{digits}d}.arrow"
+    assert layout.log_segment(1, 9) == f"{layout.LOG_SEGMENTS}{1:0{digits}d}-{9:0{digits}d}.arrow"
+
+
+def test_segments_are_as_it_says() -> None:
+    section = TEXT.split("\n## The log\n", 1)[1].split("\n## ", 1)[0]
+    for field in SEGMENT_SCHEMA:
+        assert f"`{field.name}` ({field.type}" in section
+    assert f"2^{SEGMENT_BYTES.bit_length() - 1} bytes" in section
+    assert "a thousand entries" in section
+    assert SEGMENT_ENTRIES == 1000
+    assert KEY_LIFETIME_S == REMOVAL_DELAY_S == 3600
 
 
 def test_the_columns_of_an_entry_are_those_of_the_schema() -> None:
