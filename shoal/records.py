@@ -120,6 +120,8 @@ class AnswerShape:
     collapse: of passages with equal texts only the best is returned.
     min_score: results score at least as much; None for any score.
     diversity: from 0, where scores alone choose the results, to 1 (`shoal.search.diversity`).
+    highlight: whether the best sentence of each result is pointed out.
+    after: the cursor that the page before ended with; None for the first page.
     """
 
     facets: tuple[Facet, ...] = ()
@@ -127,6 +129,8 @@ class AnswerShape:
     collapse: bool = False
     min_score: float | None = None
     diversity: float = 0.0
+    highlight: bool = False
+    after: str | None = None
 
     @property
     def is_distinct(self) -> bool:
@@ -159,6 +163,15 @@ class SearchRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Highlight:
+    """The best sentence of a passage. start, end: where it lies in the text, in characters (Unicode code points)."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """The group that a result belongs to; None for a passage without the field, which is a group of its own."""
 
@@ -178,6 +191,7 @@ class Result:
     passage: Passage
     vector: FloatArray | None = None
     group: Group | None = None
+    highlight: Highlight | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +356,7 @@ class SearchAnswer:
     explain: the plan, the timing of every shard and the scores of every candidate, when asked for.
     warnings: what of the request was cut, and why nothing was found, in sentences; the answer is not less for it.
     facets: counts of values by field, the most frequent first; None if none were asked for.
+    next: the cursor of the next page; None where there is none, and for answers that have no pages.
     """
 
     index_version: str
@@ -357,3 +372,4 @@ class SearchAnswer:
     degradations: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     facets: Mapping[str, list[FacetCount]] | None = None
+    next: str | None = None

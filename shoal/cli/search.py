@@ -10,12 +10,14 @@ from shoal.cli.options import AsJson
 from shoal.cli.output import console, print_json
 from shoal.cli.server import (
     DEFAULT_URL,
+    After,
     Collapse,
     Diversity,
     Facets,
     Filter,
     GroupBy,
     GroupSize,
+    Highlight,
     IndexRoot,
     MinScore,
     Mode,
@@ -53,6 +55,8 @@ def search(  # noqa: PLR0913 - one parameter for each option
     collapse: Collapse = False,
     min_score: MinScore = None,
     diversity: Diversity = None,
+    highlight: Highlight = False,
+    after: After = None,
     recall: Recall = None,
     timeout_ms: TimeoutMs = None,
     full: Annotated[bool, typer.Option("--full", help="Show whole texts, not their beginnings.")] = False,
@@ -80,6 +84,8 @@ def search(  # noqa: PLR0913 - one parameter for each option
             collapse=collapse or None,
             min_score=min_score,
             diversity=diversity,
+            highlight=highlight or None,
+            after=after,
             recall=recall,
             timeout_ms=timeout_ms,
         )

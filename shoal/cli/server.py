@@ -15,12 +15,14 @@ from shoal.errors import InvalidArgument, Unavailable
 
 __all__ = [
     "DEFAULT_URL",
+    "After",
     "Collapse",
     "Diversity",
     "Facets",
     "Filter",
     "GroupBy",
     "GroupSize",
+    "Highlight",
     "IndexRoot",
     "MinScore",
     "Mode",
@@ -87,6 +89,10 @@ Diversity = Annotated[
     float | None,
     typer.Option(metavar="NUMBER", help="Choose results that differ: 0 by their scores, 1 by their difference."),
 ]
+
+
+Highlight = Annotated[bool, typer.Option("--highlight", help="Show the best sentence of each passage.")]
+After = Annotated[str | None, typer.Option(metavar="CURSOR", help="The page behind an answer that ended with this.")]
 
 
 @contextlib.contextmanager

@@ -140,7 +140,8 @@ def _table(leading: int = 0) -> Table:
 
 
 def _passage(result: SearchResult, *, full: bool = False) -> Text:
-    text = without_controls(result.text or "") if full else printable((result.text or "")[:1000])
+    shown = result.highlight.text if result.highlight and not full else result.text or ""
+    text = without_controls(shown) if full else printable(shown[:1000])
     text = text.strip("\n")
     if not result.title:
         return Text(text or printable(result.id))
@@ -192,6 +193,8 @@ def _footer(response: SearchResponse) -> list[Text]:
         stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in timings.items())
         lines.append(Text(f"{total:.1f} ms: {stages}", style="dim"))
     lines += [Text(f"warning: {printable(warning)}", style="yellow") for warning in response.warnings]
+    if response.next:
+        lines.append(Text(f"next page: --after {printable(response.next)}", style="dim"))
     if response.degraded:
         lines.append(Text(f"degraded: {printable(response.degraded)}", style="yellow"))
     return lines

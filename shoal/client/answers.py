@@ -11,6 +11,14 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
 
 
+class SentenceHighlight(Answer):
+    """The best sentence of a passage, and where it lies in `text`, in characters."""
+
+    text: str
+    start: int
+    end: int
+
+
 class SearchResult(Answer):
     """One passage of an answer. `score` is what the answer is ordered by."""
 
@@ -23,6 +31,8 @@ class SearchResult(Answer):
     text: str | None = None
     metadata: dict[str, Any] | None = None
     vector: list[float] | None = None
+    highlight: SentenceHighlight | None = None
+    """The best sentence, if that was asked for; None where no word of the query is in the text."""
     group: str | int | float | bool | None = None
     """What the result was grouped by, if that was asked for; None for a passage without the field."""
 
@@ -61,6 +71,8 @@ class SearchResponse(Answer):
     usage: dict[str, Any] = {}
     facets: dict[str, list[FacetCount]] | None = None
     """The most frequent values of the fields that were asked for, over all passages that fulfil the filter."""
+    next: str | None = None
+    """What `after` takes for the next page; None where there is none, and where the answer is reranked."""
     explain: dict[str, Any] | None = None
 
 

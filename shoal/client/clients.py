@@ -63,6 +63,10 @@ class SearchOptions(TypedDict, total=False):
     """Return only the best of passages with equal texts."""
     min_score: float
     """What the score of a result is at least."""
+    highlight: bool
+    """Point out the best sentence of each result."""
+    after: str
+    """`next` of the page before."""
     diversity: float
     """From 0, where scores alone choose among the candidates, to 1, where difference does."""
     facets: Sequence[str | Mapping[str, Any]]

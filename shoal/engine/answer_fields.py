@@ -69,6 +69,8 @@ def answer_fields(answer: SearchAnswer) -> dict[str, Any]:
             name: [{"value": entry.value, "count": entry.count} for entry in counts]
             for name, counts in answer.facets.items()
         }
+    if answer.next is not None:
+        fields["next"] = answer.next
     if answer.explain is not None:
         fields["explain"] = answer.explain
     return fields
@@ -84,6 +86,12 @@ def result_fields(result: Result, include: Sequence[Part]) -> dict[str, Any]:
         "rerank_score": result.rerank_score,
         **passage_fields(result.passage, result.vector, include),
     }
+    if result.highlight is not None:
+        fields["highlight"] = {
+            "text": result.highlight.text,
+            "start": result.highlight.start,
+            "end": result.highlight.end,
+        }
     if result.group is not None:
         fields["group"] = result.group.value
     return fields

@@ -10,6 +10,8 @@ from shoal.settings import ServeSettings
 
 FACET_LIMIT = 10
 """Values of a field that are shown when a request does not say how many."""
+_CURSOR_CHARACTERS = 1024
+"""Characters of a cursor beside those of the id in it, at most."""
 MAX_FIELD_NAME = 1024
 """Characters that the name of a field may have."""
 
@@ -42,6 +44,12 @@ class ShapeFields(RequestBody):
         "answer, so take it from answers of the same kind. An answer that should be reranked and is not ignores it.",
         examples=[0.25],
     )
+    highlight: bool = Field(
+        False,
+        description="Point out the sentence of each result that has most words of the query, rare ones first; null for "
+        "a text that has none of them.",
+    )
+    after: str | None = None
     diversity: float = Field(
         0.0,
         ge=0,
@@ -62,6 +70,8 @@ class ShapeFields(RequestBody):
             collapse=self.collapse,
             min_score=self.min_score,
             diversity=self.diversity,
+            highlight=self.highlight,
+            after=self.after,
         )
 
     @property
@@ -102,4 +112,11 @@ def shape_fields(settings: ServeSettings) -> dict[str, Any]:
         "pieces. top_n then counts groups. Stage one looks at more passages until it has as many.",
         examples=[{"field": "$document", "size": 2}],
     )
-    return {"facets": (list[item], facets), "group_by": (group | None, group_by)}
+    after = Field(
+        None,
+        min_length=1,
+        max_length=_CURSOR_CHARACTERS + 4 * settings.max_id_bytes,
+        description="`next` of the page before, to go on behind it in the same version. The rest of the request is as "
+        "it was, but for top_n, and not reranked.",
+    )
+    return {"facets": (list[item], facets), "group_by": (group | None, group_by), "after": (str | None, after)}

@@ -28,6 +28,7 @@ from shoal.search.fusion import fuse
 from shoal.search.lookup import fetch_passages, list_ids
 from shoal.search.merge import merge_results
 from shoal.search.no_results import explain_no_results
+from shoal.search.pages import next_cursor
 from shoal.search.request_plan import LATE, FilterTrees, RequestPlan
 from shoal.search.rerank_stage import SecondStage, best_first, best_results
 from shoal.search.served_version import ServedVersion
@@ -173,6 +174,8 @@ class SearchPipeline:
         facets.start(current, fields, plan.filter, self._share_of(request.deadline))
         await self._retrieve(search)
         await make_distinct(search, self._retrieve, self._share_of, self._settings.max_group_window)
+        if (cursor := search.plan.after) is not None:
+            search.candidates = [candidate for candidate in search.candidates if cursor.is_before(candidate)]
         await self._shortlist(search)
         await self._fetch(search)
         await self._rerank(search, together.turns)
@@ -200,7 +203,8 @@ class SearchPipeline:
             vector = search.encoded.vector if plan.needs_vector else None
             query = ShardQuery(request.query, vector, plan.mode, plan.filter, plan.search_params)
             deadline = self._share_of(request.deadline)
-            pending = PendingQuery(query, plan.window, deadline, tracing.requests(), search.distinct is None)
+            with_passages = search.distinct is None and plan.after is None
+            pending = PendingQuery(query, plan.window, deadline, tracing.requests(), with_passages)
             search.results, missing = await search.fan_out.search(pending)
             trace.missing |= missing
         with trace.stage("merge"):
@@ -284,7 +288,7 @@ class SearchPipeline:
             candidates = [replace(c, passage=c.passage or passages.get(c.ref)) for c in candidates]
             if not plan.is_late:
                 with_passages = (c for c in candidates if c.passage)
-                keeps_ranks = plan.second_stage == "shortlist" or search.distinct is not None
+                keeps_ranks = plan.second_stage == "shortlist" or search.distinct is not None or plan.after is not None
                 candidates = list(with_passages) if keeps_ranks else _ranked(with_passages)
             search.candidates = candidates
             if not any(candidate.passage for candidate in candidates):
@@ -314,7 +318,7 @@ class SearchPipeline:
         final_scores = self._second_stage.final_scores(plan, scores, search.candidates, search.max_lexical_score)
         count = len(search.candidates) if request.shape.needs_all else request.top_n
         results = best_results(search.candidates, scores, final_scores, count)
-        results = await shape_results(search, results)
+        results = await shape_results(search, results, self._settings.max_highlight_characters)
         if request.include_vector and results:
             results = await self._with_vectors(search, results)
         degradations = trace.degradations(len(self._shards))
@@ -332,7 +336,14 @@ class SearchPipeline:
             degradations=tuple(degradations),
             warnings=tuple(trace.warnings),
             facets=search.facets,
+            next=self._next_page(search, results),
         )
+
+    def _next_page(self, search: SearchState, results: Sequence[Result]) -> str | None:
+        request, plan = search.request, search.plan
+        if plan.second_stage != "none" or request.shape.needs_all:
+            return None
+        return next_cursor(request, plan.version.name, plan.mode, plan.after, results, plan.last_place)
 
     def _explain(self, search: SearchState) -> dict[str, object]:
         batch, missing = search.encoded.batch, search.trace.missing

@@ -9,6 +9,7 @@ from shoal.errors import InvalidArgument
 from shoal.filters import Filter
 from shoal.modes import RETRIEVERS_OF, Mode, how_to_build, modes_of
 from shoal.records import SearchRequest
+from shoal.search.pages import Cursor, read_cursor
 from shoal.search.served_version import ServedVersion
 from shoal.search.shape import check_shape
 from shoal.settings import ServeSettings
@@ -50,6 +51,8 @@ class RequestPlan:
     shortlist_size: candidates that the reranker reads, if the second stage is `shortlist`.
     filter: what passages must match; None for all.
     search_params: of the vector index, in the place of the version's own; "" for those.
+    after: where the page before ended; None for the first page.
+    last_place: up to which place of the ranking there are pages.
     """
 
     version: ServedVersion
@@ -60,6 +63,8 @@ class RequestPlan:
     shortlist_size: int
     filter: Filter | None
     search_params: str
+    after: Cursor | None = None
+    last_place: int = 0
 
     @classmethod
     def resolve(
@@ -91,8 +96,14 @@ class RequestPlan:
         shortlist_size = max(settings.shortlist or request.top_k, request.top_n)
         second_stage = _second_stage(request, version, shortlist_size, has_reranker)
         depth = _depth(request, second_stage)
+        after = read_cursor(request, version.name, mode, is_reranked=second_stage != "none")
+        last_place = settings.max_page_depth
+        if len(RETRIEVERS_OF[mode]) > 1:
+            last_place = min(last_place, settings.window)  # a larger window has another ranking
+        if after is not None:
+            depth = min(after.count + depth, last_place)
         window = max(depth, settings.window) if len(RETRIEVERS_OF[mode]) > 1 else depth
-        return cls(version, mode, depth, window, second_stage, shortlist_size, tree, search_params)
+        return cls(version, mode, depth, window, second_stage, shortlist_size, tree, search_params, after, last_place)
 
     @property
     def retrievers(self) -> tuple[str, ...]:

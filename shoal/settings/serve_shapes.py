@@ -6,7 +6,7 @@ from shoal.settings.base import Settings
 
 
 class AnswerShapeSettings(Settings):
-    """Bounds of facets and groups."""
+    """Bounds of facets, groups, highlights and pages."""
 
     help_panel = "Serve"
 
@@ -28,4 +28,13 @@ class AnswerShapeSettings(Settings):
         ge=1,
         le=1_000_000,
         description="Passages that stage one looks at, at most, until it has enough groups or different texts.",
+    )
+    max_highlight_characters: int = Field(
+        100_000, ge=1, le=10_000_000, description="Characters of a text in which its best sentence is looked for."
+    )
+    max_page_depth: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Results of all pages of one search together, at most; with hybrid search no more than window.",
     )

@@ -241,6 +241,7 @@ class EngineContract(ShapeContract):
             {"include": [], "recall": 0.9, "mode": "dense", "timeout_ms": 30_000},
             {"group_by": {"field": "number", "size": 2}, "top_n": 12, "mode": "hybrid", "rerank": False},
             {"group_by": {"field": "$document"}, "rerank": "late", "top_n": 4, "min_score": 0.1},
+            {"highlight": True, "rerank": False, "mode": "dense", "top_n": 3},
             {"collapse": True, "diversity": 0.4, "top_n": 5, "facets": ["number"]},
         ],
     )
@@ -313,6 +314,7 @@ class EngineContract(ShapeContract):
             ({"group_by": {"field": "unknown"}}, "group_by.field"),
             ({"group_by": {"field": "number", "size": 0}}, "group_by.size"),
             ({"group_by": {"field": "number"}, "diversity": 0.5}, "diversity"),
+            ({"after": "WzFd"}, "after"),
             ({"unknown": 1}, "unknown"),
             ({"filter": {"number": float("nan")}}, None),
             ({"query": "\udcff"}, None),

@@ -1,6 +1,7 @@
 """What holds of the shape of an answer wherever an index is searched; a part of `tests.support.engine_contract`."""
 
 import shoal
+from shoal.client.answers import SearchResult
 
 Asker = shoal.Index | shoal.Client
 
@@ -19,3 +20,16 @@ class ShapeContract:
         assert first.facets is not None
         assert len(first.facets["number"]) == 2
         assert asker.search("fish").facets is None
+
+    def test_pages_go_on_behind_each_other(self, asker: Asker) -> None:
+        whole = asker.search("black otter", top_n=50, top_k=50, rerank=False, mode="dense", highlight=True)
+        after: dict[str, str] = {}
+        results: list[SearchResult] = []
+        while len(results) < 50:
+            page = asker.search("black otter", top_n=25, rerank=False, mode="dense", highlight=True, **after)  # type: ignore[misc]
+            assert page.next is not None
+            after = {"after": page.next}
+            results += page.results
+        assert [result.id for result in results] == [result.id for result in whole.results]
+        assert results[0].highlight is not None
+        assert results[0].highlight.text == results[0].text

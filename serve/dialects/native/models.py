@@ -44,6 +44,14 @@ _EXAMPLE: JsonDict = {
 """An answer to a search, for the documentation of the API."""
 
 
+class SentenceHighlight(BaseModel):
+    """The best sentence of a passage, and where it lies in `text`, in Unicode characters."""
+
+    text: str
+    start: int
+    end: int
+
+
 class Result(BaseModel):
     """One passage. `text`, `title`, `metadata` and `vector` are there if `include` asks for them."""
 
@@ -63,6 +71,9 @@ class Result(BaseModel):
     text: str = ""
     metadata: dict[str, MetadataValue] = {}
     vector: list[float] | None = Field(None, description="The passage's L2-normalised vector.")
+    highlight: SentenceHighlight | None = Field(
+        None, description="The best sentence, if asked for and if a word of the query is in the text."
+    )
     group: str | int | float | bool | None = Field(
         None, description="What the result was grouped by, if asked for; null for a passage without the field."
     )
@@ -136,6 +147,9 @@ class SearchResponse(BaseModel):
         description="By field, if asked for: its most frequent values over all passages that fulfil the filter, "
         "equally frequent ones by value. A field with too many values is left out, with a warning.",
         examples=[{"year": [{"value": 2021, "count": 12}, {"value": 2020, "count": 7}]}],
+    )
+    next: str | None = Field(
+        None, description="What `after` takes for the next page; not there behind the last one, or if reranked."
     )
     explain: dict[str, Any] | None = Field(None, description="The plan and every shard's part, if asked for.")
 

@@ -127,6 +127,19 @@ def test_the_shape_of_an_answer_is_asked_for_and_groups_are_shown(server: Server
     assert "--group-size goes with --group-by FIELD" in alone.stderr
 
 
+def test_the_best_sentences_and_the_next_page_are_shown(server: Server) -> None:
+    body = answered({}, reranked=False)
+    body["results"][0]["highlight"] = {"text": "the best \x1b sentence", "start": 0, "end": 19}
+    server.answer = httpx.Response(200, json={**body, "next": "WyJ2MSJd"})
+    lines = run("search", "fish", "--highlight", "--after", "WzFd", COLUMNS="200").stdout.splitlines()
+    assert server.bodies == [{"query": "fish", "highlight": True, "after": "WzFd"}]
+    rows = [line for line in lines if "doc-" in line]
+    assert "the best � sentence" in rows[0]
+    assert "text number 2" in rows[1]
+    assert "next page: --after WyJ2MSJd" in lines
+    assert "number 1" in run("search", "fish", "--full", COLUMNS="200").stdout
+
+
 def test_search_without_reranking(server: Server) -> None:
     server.answer = httpx.Response(200, json=answered({}, reranked=False, degraded="reranker: deadline"))
     result = run("search", "fish", "--no-rerank", "--mode", "lexical")

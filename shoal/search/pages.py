@@ -1,0 +1,113 @@
+"""The next page of an answer: a cursor says behind which score and id it begins, of which query of which version."""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from shoal.errors import InvalidArgument
+from shoal.records import AnswerShape, Candidate, Result, SearchRequest
+
+_DIGEST_BYTES = 12
+"""Bytes of the digest of a request in a cursor: it tells mistakes, and keeps no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a page ended. count: results of all pages so far."""
+
+    version: str
+    request: str
+    score: float
+    id: str
+    count: int
+
+    def is_before(self, candidate: Candidate) -> bool:
+        """Whether a candidate stands on a later page."""
+        return (-candidate.score, candidate.id) > (-self.score, self.id)
+
+    def write(self) -> str:
+        """Return the cursor as a client gets it."""
+        parts = [self.version, self.request, self.score, self.id, self.count]
+        text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    @classmethod
+    def read(cls, text: str) -> "Cursor":
+        """Read what a client sends. Raises InvalidArgument for what is no cursor."""
+        try:
+            padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+            parts = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+            version, request, score, id_, count = parts
+            kinds = [type(part) for part in parts] == [str, str, float, str, int]
+            if not kinds or not isfinite(score) or count < 1:
+                raise ValueError
+        except (ValueError, TypeError, binascii.Error, RecursionError):
+            raise InvalidArgument("after should be what `next` of the page before says", param="after") from None
+        return cls(version, request, score, id_, count)
+
+
+def read_cursor(request: SearchRequest, version: str, mode: str, *, is_reranked: bool) -> Cursor | None:
+    """Read the cursor of a request that has one.
+
+    Raises InvalidArgument for one of another request or version, and where what is asked has no pages.
+    """
+    shape = request.shape
+    if shape.after is None:
+        return None
+    if is_reranked:
+        raise InvalidArgument("after goes on in stage-one order; add rerank: false to the request", param="after")
+    if shape.group_by or shape.diversity:
+        other = "group_by" if shape.group_by else "diversity"
+        raise InvalidArgument(f"an answer with {other} has no pages; leave it or after out", param="after")
+    cursor = Cursor.read(shape.after)
+    if cursor.version != version:
+        raise InvalidArgument(
+            f"after belongs to version {cursor.version[:64]!r}, and {version} is served by now; ask for the first page "
+            "again",
+            param="after",
+        )
+    if cursor.request != digest_of(request, mode):
+        raise InvalidArgument(
+            "after belongs to another request; only top_n may differ from page to page", param="after"
+        )
+    return cursor
+
+
+def next_cursor(
+    request: SearchRequest, version: str, mode: str, before: Cursor | None, results: Sequence[Result], last_place: int
+) -> str | None:
+    """Return the cursor of the page behind these results; None behind a page that is not full, and the last one.
+
+    Args:
+        request: What was asked for.
+        version: That answered.
+        mode: How stage one searched.
+        before: The cursor that this page began with.
+        results: Of this page.
+        last_place: Up to which place of the ranking there are pages.
+    """
+    count = (before.count if before else 0) + len(results)
+    if len(results) < request.top_n or count >= last_place:
+        return None
+    last = results[-1]
+    return Cursor(version, digest_of(request, mode), last.retrieval_score, last.id, count).write()
+
+
+def digest_of(request: SearchRequest, mode: str) -> str:
+    """Name what decides the ranking of a request, so that a cursor goes on in the same one."""
+    shape = AnswerShape(collapse=request.shape.collapse, min_score=request.shape.min_score)
+    same = replace(request, top_k=1, top_n=1, deadline=0.0, include_vector=False, explain=False, mode=None, shape=shape)
+    parts = [getattr(same, part.name) for part in fields(same)]
+    text = json.dumps([mode, *parts], sort_keys=True, default=_plain)
+    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _plain(value: Any) -> str:
+    return value.tobytes().hex() if isinstance(value, np.ndarray) else repr(value)
