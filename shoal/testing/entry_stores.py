@@ -42,16 +42,20 @@ class SimulatedObjects:
 
     objects: Content and time of creation, by name.
     first: Content with which each name was created for the first time.
+    created_again: Names that were created again after they had been removed.
     """
 
     threads: VirtualThreads
     objects: dict[str, tuple[bytes, float]] = field(default_factory=dict)
     first: dict[str, bytes] = field(default_factory=dict)
+    created_again: list[str] = field(default_factory=list)
 
     def create(self, name: str, data: bytes) -> bool:
         """Create an object, unless there is one; say whether it was created."""
         if name in self.objects:
             return False
+        if name in self.first:
+            self.created_again.append(name)
         self.objects[name] = (data, self.threads.clock())
         self.first.setdefault(name, data)
         return True

@@ -1,11 +1,11 @@
 """Writers, readers and a compaction over one log in a simulated store, and what has to be true of them in the end."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shoal.errors import DeadlineExceeded, NotFound, Unavailable
 from shoal.index_root import layout
 from shoal.index_root.log import KEY_LIFETIME_S, Log
-from shoal.index_root.log_entry import LogEntry, decode_entry
+from shoal.index_root.log_entry import LogEntry, LoggedRequest, decode_entry
 from shoal.index_root.log_writer import LogWriter
 from shoal.testing.entry_stores import Faults, SimulatedEntryStore, SimulatedObjects, entry_positions
 from shoal.testing.virtual_threads import VirtualThreads
@@ -42,6 +42,11 @@ class State:
         return State(self.position, dict(self.texts))
 
 
+def has_key(request: str) -> bool:
+    """Whether a request has an Idempotency-Key. One without is not repeated where nobody knows if it was written."""
+    return int(request.partition("-")[2]) % 3 != 1
+
+
 class Simulation:
     """The processes of an index. Call `run`, then `check`.
 
@@ -64,7 +69,7 @@ class Simulation:
         self.versions = [State()]
         """What compactions published; the last two are kept."""
         self.acknowledged: dict[str, int] = {}
-        """Positions that clients were told, by key."""
+        """Positions that clients were told, by the name of the request."""
         self.asked: set[str] = set()
         self.readers: list[State] = []
         self.removed: list[str] = []
@@ -88,14 +93,18 @@ class Simulation:
         writer = Writer(self)
         for request in range(self.requests):
             self.threads.sleep(self.threads.random.uniform(0, self.pause_s))
-            key = f"{number}-{request}"
-            self.asked.add(key)
+            name = f"{number}-{request}"
+            self.asked.add(name)
             began = self.threads.clock()
             while self.threads.clock() - began < TRIES_FOR_S:
                 try:
-                    self.acknowledged[key] = writer.write(key)
+                    self.acknowledged[name] = writer.write(name)
                     break
-                except (DeadlineExceeded, Unavailable):
+                except Unavailable:  # certainly nothing was written
+                    self.threads.sleep(self.threads.random.uniform(1, 60))
+                except DeadlineExceeded:
+                    if not has_key(name):
+                        break
                     self.threads.sleep(self.threads.random.uniform(1, 60))
                 if self.threads.random.random() < 0.3:  # a restart, or another process
                     writer = Writer(self)
@@ -139,15 +148,14 @@ class Simulation:
         """Check that positions have no gap, each acknowledged request is there once, and all readers see the same."""
         history = self.history()
         assert [entry.position for entry in history] == list(range(1, len(history) + 1))
-        positions: dict[str, list[int]] = {key: [] for key in self.asked}
+        positions: dict[str, list[int]] = {name: [] for name in self.asked}
         expected = State()
         for entry in history:
             expected.apply(entry)
             for request in entry.requests:
-                assert request.key is not None
-                positions[request.key].append(entry.position)
-        assert {key: [position] for key, position in self.acknowledged.items()} == {
-            key: positions[key] for key in self.acknowledged
+                positions[request.body_digest].append(entry.position)
+        assert {name: [position] for name, position in self.acknowledged.items()} == {
+            name: positions[name] for name in self.acknowledged
         }, "an acknowledged request is not there once"
         assert max(map(len, positions.values())) <= 1, "a request is there twice"
         for state in self.readers:
@@ -166,17 +174,17 @@ class Writer:
         self.log = LogWriter(self._simulation._log(), self.state.position, self._simulation.threads.sleep)
         self._knows_keys = False
 
-    def write(self, key: str) -> int:
+    def write(self, request: str) -> int:
         """Write one document of a few, and return the position. Raises what `LogWriter` raises, but for NotFound."""
         try:
-            return self._write(key)
+            return self._write(request)
         except Answered as answered:
             return int(answered.args[0])
         except NotFound:
             self._open()
             raise Unavailable("opened anew") from None
 
-    def _write(self, key: str) -> int:
+    def _write(self, request: str) -> int:
         threads = self._simulation.threads
         received = threads.clock()
         if not self._knows_keys:
@@ -184,13 +192,15 @@ class Writer:
             self._knows_keys = True
         if threads.clock() - received > DEADLINE_S:
             raise DeadlineExceeded("the writer was paused")
-        name = f"document {int(key.partition('-')[2]) % 3}"
+        name = f"document {int(request.partition('-')[2]) % 3}"
+        key = request if has_key(request) else None
 
         def make(position: int) -> LogEntry:
-            if (found := self.log.answered(key)) is not None:
+            if key is not None and (found := self.log.answered(key)) is not None:
                 raise Answered(found[0])
-            nonce = f"{key} {position} {threads.random.random()}"
-            document = log_entries.delete(name) if key.endswith("5") else log_entries.upsert(name, key)
-            return log_entries.entry(position, [document], nonce, [key])
+            nonce = f"{request} {position} {threads.random.random()}"
+            document = log_entries.delete(name) if request.endswith("5") else log_entries.upsert(name, request)
+            requests = (LoggedRequest(key, request, 0, 1, {"position": position}),)
+            return replace(log_entries.entry(position, [document], nonce), requests=requests)
 
         return self.log.append(make, self.state.apply).position
