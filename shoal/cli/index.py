@@ -164,18 +164,20 @@ def verify(index: Root, version: OptionalVersion = None, as_json: AsJson = False
 
 @app.command()
 def sign(index: Root, version: OptionalVersionToSign = None, as_json: AsJson = False) -> None:
-    """Sign versions that were published without a key, after checking every file of them.
+    """Sign versions that were published without a key, after checking every file of them, and what was written since.
 
     The key is that of SHOAL_SIGNING_KEY or SHOAL_SIGNING_KEY_FILE. Sign only what nobody else can have written.
     """
     with guard(as_json):
         from shoal.index_root import versions
+        from shoal.index_root.log_signing import sign_log
 
         signed = versions.sign(_storage(index), version)
+        entries = sign_log(_storage(index)) if version is None else 0
         if as_json:
-            print_json({"signed": signed})
+            print_json({"signed": signed} | ({"entries": entries} if entries else {}))
         else:
-            print_lines(f"signed {', '.join(signed) or 'nothing'}")
+            print_lines(f"signed {', '.join(signed) or 'nothing'}{f', {entries} entries of the log' * bool(entries)}")
 
 
 @app.command()

@@ -48,6 +48,9 @@ _CHECKSUM_BYTES = len("sha256:") + 64 + 1
 _SIGNED = re.compile(rb"hmac-sha256:[0-9a-f]{64}\n\Z")
 """The line before the last one of a signed entry. The Arrow stream before it ends in a byte that is 0."""
 
+_DAMAGE = (pa.ArrowException, ValueError, KeyError, RecursionError, OSError, MemoryError)
+"""What is raised where a stream is not as it was written."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
@@ -125,14 +128,13 @@ def encode_entry(entry: LogEntry) -> bytes:
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_batch(batch)
     stream: bytes = sink.getvalue().to_pybytes()
-    signature = signatures.sign(_PURPOSE, stream)
-    body = stream if signature is None else stream + f"{signature}\n".encode()
-    if len(body) + _CHECKSUM_BYTES > MOST_ENTRY_BYTES:
+    data = _framed(stream)
+    if len(data) > MOST_ENTRY_BYTES:
         raise InvalidArgument(
-            f"{len(entry.documents)} documents take {len(body)} bytes of the log, and {MOST_ENTRY_BYTES} are the most "
+            f"{len(entry.documents)} documents take {len(data)} bytes of the log, and {MOST_ENTRY_BYTES} are the most "
             "at once; write fewer at once"
         )
-    return body + _checksum(body)
+    return data
 
 
 def decode_entry(data: bytes, place: str) -> LogEntry:
@@ -148,8 +150,25 @@ def decode_entry(data: bytes, place: str) -> LogEntry:
     signatures.check(_PURPOSE, stream, signature, place)
     try:
         return _from_stream(stream)
-    except (pa.ArrowException, ValueError, KeyError, RecursionError, OSError, MemoryError) as error:
+    except _DAMAGE as error:
         raise _damaged(place, error) from error
+
+
+def with_signature(data: bytes, place: str) -> bytes | None:
+    """Sign the file of an entry with the key of this process; None where it is signed with one of its keys already.
+
+    Raises CorruptIndex for what is no entry as it was written.
+    """
+    try:
+        stream, signature = _verified(data)
+        _from_stream(stream)
+    except _DAMAGE as error:
+        raise _damaged(place, error) from error
+    try:
+        signatures.check(_PURPOSE, stream, signature, place)
+    except CorruptIndex:
+        return _framed(stream)
+    return None
 
 
 def _damaged(place: str, error: Exception) -> CorruptIndex:
@@ -157,6 +176,13 @@ def _damaged(place: str, error: Exception) -> CorruptIndex:
         f"{place} is not an entry of the log as it was written ({error}); restore this file: what was written after it "
         "is not served before"
     )
+
+
+def _framed(stream: bytes) -> bytes:
+    """Return an Arrow stream with its signature, where this process has a key, and the checksum of both."""
+    signature = signatures.sign(_PURPOSE, stream)
+    body = stream if signature is None else stream + f"{signature}\n".encode()
+    return body + _checksum(body)
 
 
 def _checksum(body: bytes) -> bytes:

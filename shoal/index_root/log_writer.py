@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 from shoal.errors import DeadlineExceeded, Unavailable
 from shoal.index_root import layout
-from shoal.index_root.entry_store import CreateOutcome
+from shoal.index_root.entry_store import CreateOutcome, check_conditional_create
 from shoal.index_root.log import KEY_LIFETIME_S, Log
 from shoal.index_root.log_entry import LogEntry, LoggedRequest, encode_entry
 from shoal.index_root.log_segments import SEGMENT_ENTRIES, segment_ranges, write_thousand
+from shoal.index_root.storage import Storage
 
 PATIENCE_S = 30.0
 """Seconds after which a writer gives up to find out whether an entry was written."""
@@ -35,6 +36,20 @@ class LogWriter:
         self._sleep = sleep
         self._requests: dict[str, tuple[float, int, LoggedRequest]] = {}
         self._thousands: int | None = None
+
+    @classmethod
+    def open(cls, root: Storage | str, position: int) -> "LogWriter":
+        """Open the log of an index root to write to it: the keys of the last hour are known, leftovers are removed.
+
+        Raises InvalidArgument for a store that does not create files only if absent, NotFound where more than the
+        position may have been removed, and Unavailable.
+        """
+        log = Log.open(root)
+        check_conditional_create(log.store)
+        log.store.clean()
+        writer = cls(log, position)
+        writer.learn_keys()
+        return writer
 
     def catch_up(self, apply: Apply) -> None:
         """Apply every entry behind the last that was applied, in their order. Raises as `Log.read`."""
@@ -63,6 +78,7 @@ class LogWriter:
         self._forget()
         while True:
             position = self.position + 1
+            self.log.require_kept(position)
             entry = make_entry(position)
             if entry.position != position:
                 raise ValueError(f"an entry for position {position} was asked for, and one for {entry.position} made")
@@ -88,6 +104,7 @@ class LogWriter:
     def learn_keys(self) -> None:
         """Read the keys of what was written within the last hour and lies in the version that the caller serves."""
         floor = self.log.floor()
+        self.log.require_kept(self.position + 1)
         if self.position > floor:
             first = self.log.older(KEY_LIFETIME_S, floor, self.position)
             for entry in self.log.read(first, self.position - first):
@@ -149,8 +166,8 @@ class LogWriter:
     def _require_kept(self, position: int) -> None:
         """Raise DeadlineExceeded where a position that was created may be one that had been removed.
 
-        Only a writer that was paused for more than an hour since it had read up to there meets that. Nobody reads what
-        lies below the floor.
+        Only a writer that was paused for hours after it had looked at the floor meets that. Nobody reads what lies
+        below the floor.
         """
         try:
             kept = position > self.log.known_floor()

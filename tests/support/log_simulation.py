@@ -1,9 +1,11 @@
 """Writers, readers and a compaction over one log in a simulated store, and what has to be true of them in the end."""
 
+import threading
 from dataclasses import dataclass, field, replace
 
 from shoal.errors import DeadlineExceeded, NotFound, Unavailable
 from shoal.index_root import layout
+from shoal.index_root.entry_store import CreateOutcome
 from shoal.index_root.log import KEY_LIFETIME_S, Log
 from shoal.index_root.log_entry import LogEntry, LoggedRequest, decode_entry
 from shoal.index_root.log_writer import LogWriter
@@ -66,6 +68,8 @@ class Simulation:
         self.writers = writers
         self.requests = requests
         self.pause_s = pause_s
+        self.pauses_s = [0.0, 0.0]
+        """How long the first writer sleeps before its first attempts to create an entry; not before later ones."""
         self.versions = [State()]
         """What compactions published; the last two are kept."""
         self.acknowledged: dict[str, int] = {}
@@ -84,7 +88,7 @@ class Simulation:
         self.threads.run()
 
     def store(self) -> SimulatedEntryStore:
-        return SimulatedEntryStore(self.objects, self.faults)
+        return PausingStore(self.objects, self.faults, self)
 
     def _log(self) -> Log:
         return Log(self.store(), self.threads.clock)
@@ -160,6 +164,20 @@ class Simulation:
         assert max(map(len, positions.values())) <= 1, "a request is there twice"
         for state in self.readers:
             assert state == expected, "a reader sees something else"
+
+
+class PausingStore(SimulatedEntryStore):
+    """A store before whose answer one writer sleeps, in the middle of an attempt."""
+
+    def __init__(self, objects: SimulatedObjects, faults: Faults, simulation: Simulation) -> None:
+        super().__init__(objects, faults)
+        self._simulation = simulation
+
+    def create(self, name: str, data: bytes) -> CreateOutcome:
+        pauses_s = self._simulation.pauses_s
+        if name.startswith(layout.LOG_ENTRIES) and threading.current_thread().name == "writer 0" and pauses_s:
+            self._simulation.threads.sleep(pauses_s.pop(0))
+        return super().create(name, data)
 
 
 class Writer:

@@ -1,12 +1,14 @@
 """A writer of the log settles what the store leaves in doubt, and never says that it wrote what it did not."""
 
+import os
+
 import pytest
 
 from shoal.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
 from shoal.index_root import layout, log_writer
 from shoal.index_root.entry_store import CreateOutcome
 from shoal.index_root.local_entry_store import LocalEntryStore
-from shoal.index_root.log import KEY_LIFETIME_S, REMOVAL_DELAY_S, Log
+from shoal.index_root.log import FLOOR_VALID_S, KEY_LIFETIME_S, REMOVAL_DELAY_S, Log
 from shoal.index_root.log_entry import LogEntry
 from shoal.index_root.log_writer import LogWriter
 from shoal.index_root.storage import Storage
@@ -118,6 +120,28 @@ def test_a_writer_that_creates_a_removed_position_does_not_say_that_it_wrote(roo
         list(Log.open(root).read(2))
 
 
+def test_a_writer_is_opened_with_the_keys_that_it_needs(writer: LogWriter, root: Storage) -> None:
+    append(writer, 1, "a")
+    leftover = root.local_path(layout.LOG_ENTRIES) / ".x.tmp"
+    leftover.write_bytes(b"half")
+    os.utime(leftover, (1.0, 1.0))
+    opened = LogWriter.open(str(root.uri), 1)
+    assert opened.answered("a") is not None
+    assert append(opened)[0].position == 2
+    assert [name for name in root.files("") if name != layout.log_entry(1)] == [layout.log_entry(2)]
+    assert not leftover.exists()
+
+
+def test_a_writer_below_the_floor_is_not_opened(writer: LogWriter, root: Storage) -> None:
+    append(writer, 3)
+    for position in (1, 2, 3):
+        age(root, layout.log_entry(position), KEY_LIFETIME_S + 60)
+    writer.log.raise_floor(2)
+    assert LogWriter.open(root, 2).position == 2
+    with pytest.raises(NotFound, match="up to 2"):
+        LogWriter.open(root, 1)
+
+
 class Scripted(LocalEntryStore):
     """Creates what it is told to, and answers what it is told to."""
 
@@ -185,8 +209,13 @@ def test_a_floor_that_cannot_be_read_leaves_it_open(
 ) -> None:
     writer = LogWriter(open_log(root, clock), 0, lambda seconds: None)
     with monkeypatch.context() as patched:
-        patched.setattr(LocalEntryStore, "names", lambda self, prefix, after="": (_ for _ in ()).throw(UNREACHABLE))
+
+        def paused(position: int) -> LogEntry:
+            clock.now += FLOOR_VALID_S + 1
+            patched.setattr(LocalEntryStore, "names", lambda self, prefix, after="": (_ for _ in ()).throw(UNREACHABLE))
+            return make("a")(position)
+
         with pytest.raises(DeadlineExceeded):
-            append(writer, 1, "a")
+            writer.append(paused, lambda entry: None)
     assert append(writer)[0].position == 2
     assert writer.answered("a") is not None
