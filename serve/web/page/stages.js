@@ -99,8 +99,8 @@ function resultRow(result, place, answer, candidates) {
     h("div", { class: "passage" },
       h("h3", { class: result.title ? null : "id" }, title),
       h("p", { class: "text" }, result.text ?? ""),
-      h("p", { class: "meta" }, result.title ? h("span", { class: "id" }, result.id) : null, metadata(result).map(([name, value]) =>
-        h("span", {}, h("span", { class: "faint" }, `${name} `), value))),
+      h("p", { class: "meta" }, metadata(result).map(([name, value]) => h("span", {}, h("span", { class: "faint" }, `${name} `), value)),
+        result.title && h("span", { class: "id" }, result.id)),
       more),
     h("dl", { class: "scores" },
       answer.reranked && scoreRow("rerank", result.rerank_score, shareOf(result.rerank_score, candidates.map((each) => each.rerank_score)), "rerank"),
