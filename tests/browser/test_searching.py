@@ -5,13 +5,15 @@ import io
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 
-from tests.browser.conftest import Tab, animals
+from shoal.records import Passage
+from tests.browser.conftest import Tab, animals, served_index
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 expect = playwright.expect
@@ -181,7 +183,7 @@ def test_nothing_found_leads_on(tab: Tab, url: str) -> None:
 def test_what_is_chosen_is_what_is_asked(tab: Tab, url: str) -> None:
     ask(tab, url)
     page = tab.page
-    assert tab.searches()[-1] == {"query": QUERY, "explain": True}
+    assert tab.searches()[-1] == {"query": QUERY, "explain": True, "highlight": True}
     page.locator("#mode").select_option("lexical")
     expect(page.locator("#status")).to_contain_text("found by words")
     page.fill("#depth", "12")
@@ -193,7 +195,8 @@ def test_what_is_chosen_is_what_is_asked(tab: Tab, url: str) -> None:
     page.locator("#rerank").select_option("late")
     expect(page.locator("#status")).to_contain_text("reranked by late")
     assert tab.searches()[-1] == {
-        "query": QUERY, "explain": True, "mode": "lexical", "top_k": 12, "top_n": 4, "rerank": "late",
+        "query": QUERY, "explain": True, "highlight": True,
+        "mode": "lexical", "top_k": 12, "top_n": 4, "rerank": "late",
     }  # fmt: skip
     page.locator("#rerank").select_option("off")
     expect(page.locator("#status")).to_contain_text("not reranked")
@@ -241,6 +244,30 @@ def test_a_candidate_that_fell_out_can_be_read(tab: Tab, url: str) -> None:
     expect(row.locator("p.text")).to_be_hidden()
     row.locator("button").click()
     expect(row.locator("p.text")).to_have_text(text)
+
+
+def rivers(marker: str) -> list[Passage]:
+    """Passages of which each has one sentence about otters, at another place and among characters beyond 16 bits."""
+    filler = "A \U0001f30a river runs there, over stones. "
+    return [Passage(f"r{n}", filler * n + f"Otters swim {marker}, \U0001f9a6 and well. " + filler) for n in range(5)]
+
+
+def test_the_best_sentence_is_marked(tab: Tab, tmp_path: Path) -> None:
+    with served_index(tmp_path, rivers) as url:
+        ask(tab, url, "where do otters swim")
+        rows = tab.page.locator(".two li.result").all()
+        assert len(rows) == 5
+        texts = {passage.id: passage.text for passage in rivers("of-v2")}
+        for row in rows:
+            id_ = row.get_attribute("data-id")
+            assert row.locator("mark").text_content() == "Otters swim of-v2, \U0001f9a6 and well."
+            assert row.locator("p.text").text_content() == texts[id_]
+            row.scroll_into_view_if_needed()
+            expect(row.locator("mark")).to_be_in_viewport()  # also where the text is cut after two lines
+            before = row.locator(".lead")
+            expect(before).to_be_visible(visible=0 < int(id_[1:]) < 3)
+            row.locator("h3 button").click()
+            expect(before).to_be_visible(visible=int(id_[1:]) > 0)
 
 
 QUOTES = 'it\'s "the" $HOME `otter` \\ n8 \u2028 \U0001f9a6'

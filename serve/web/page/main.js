@@ -40,7 +40,7 @@ async function search(asked, signal) {
   const body = state.body(asked);
   answers.wait();
   try {
-    const answer = await api.search({ ...body, explain: true }, signal);
+    const answer = await api.search({ ...body, explain: true, highlight: true }, signal);
     const both = answers.show(answer, { copy: () => dialogs.showCode(body), without: Object.keys(asked.filter).length ? unfilter : null });
     if (answer.explain) controls.suggest(answer.explain.plan);
     if (answer.index_version !== index?.version) await look();

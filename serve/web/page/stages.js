@@ -5,6 +5,7 @@ import { draw } from "./lines.js";
 import { milliseconds, modeInWords, score, several } from "./words.js";
 
 const NAME_LETTERS = 90;
+const LEAD_LETTERS = 100;
 const RETRIEVERS = { dense: "meaning", lexical: "words" };
 
 /**
@@ -98,13 +99,24 @@ function resultRow(result, place, answer, candidates) {
       h("span", { class: "unseen" }, `, place ${result.retrieval_rank} in stage one`)),
     h("div", { class: "passage" },
       h("h3", { class: result.title ? null : "id" }, title),
-      h("p", { class: "text" }, result.text ?? ""),
+      h("p", { class: "text" }, textOf(result)),
       h("p", { class: "meta" }, metadata(result).map(([name, value]) => h("span", {}, h("span", { class: "faint" }, `${name} `), value)),
         result.title && h("span", { class: "id" }, result.id)),
       more),
     h("dl", { class: "scores" },
       answer.reranked && scoreRow("rerank", result.rerank_score, shareOf(result.rerank_score, candidates.map((each) => each.rerank_score)), "rerank"),
       scoreRow("stage one", result.retrieval_score, shareOf(result.retrieval_score, candidates.map((each) => each.score)), "dense")));
+}
+
+/** The text of a result with its best sentence marked; a closed result begins there where much stands before it. */
+function textOf({ text = "", highlight }) {
+  if (!highlight) return text;
+  const letters = Array.from(text); // offsets count characters, not what JavaScript's strings are made of
+  const before = letters.slice(0, highlight.start).join("");
+  return [
+    h("span", { class: highlight.start > LEAD_LETTERS ? "lead long" : "lead" }, before),
+    h("mark", {}, letters.slice(highlight.start, highlight.end).join("")),
+    letters.slice(highlight.end).join("")];
 }
 
 function scoreRow(name, value, part, kind) {

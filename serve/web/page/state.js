@@ -34,7 +34,7 @@ export function write(state) {
   return `#${values}`;
 }
 
-/** The body of the search, as a program would send it; the page itself adds `explain`. */
+/** The body of the search, as a program would send it; the page itself adds `explain` and `highlight`. */
 export function body(state) {
   const asked = { query: state.q };
   if (state.mode) asked.mode = state.mode;
