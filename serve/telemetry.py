@@ -65,7 +65,7 @@ SHARDS = Metric(
 MISSING = Metric(
     "shoal_missing_shards",
     "counter",
-    "Answers that a shard is missing from, by reason: deadline, overloaded, unreachable, error, suspended.",
+    "Answers that a shard is missing from, by reason: deadline, overloaded, unreachable, error, behind, suspended.",
     ("shard", "reason"),
 )
 COVERAGE = Metric(

@@ -159,6 +159,10 @@ class SearchRequest:
     """Conditions on metadata as the client wrote them; the pipeline checks them against the index (`shoal.filters`)."""
     recall: float | None = None
     """Share of the ten nearest passages that stage one shall find; None for what the version was tuned for."""
+    min_position: int = 0
+    """Position of the log up to which all writes are to be seen; 0 for whatever is seen by now."""
+    strong: bool = False
+    """Whether all writes are to be seen that were acknowledged before the request came."""
     shape: AnswerShape = AnswerShape()
 
 
@@ -280,8 +284,9 @@ class FacetCount:
 
 @dataclass(frozen=True, slots=True)
 class MissingShard:
-    """A shard that did not take part in an answer, and why: `deadline`, `overloaded`, `unreachable`, `error`, or
-    `suspended`, which is one that was silent for so long that queries do not wait for it until it answers again."""
+    """A shard that did not take part in an answer, and why: `deadline`, `overloaded`, `unreachable`, `error`, `behind`,
+    which is one that had not seen the writes that were asked for, or `suspended`, which is one that was silent for so
+    long that queries do not wait for it until it answers again."""
 
     shard: int
     reason: str
@@ -357,6 +362,7 @@ class SearchAnswer:
     warnings: what of the request was cut, and why nothing was found, in sentences; the answer is not less for it.
     facets: counts of values by field, the most frequent first; None if none were asked for.
     next: the cursor of the next page; None where there is none, and for answers that have no pages.
+    position: of the log, up to which all shards of the answer have seen what was written; None where nothing was.
     """
 
     index_version: str
@@ -373,3 +379,4 @@ class SearchAnswer:
     warnings: tuple[str, ...] = ()
     facets: Mapping[str, list[FacetCount]] | None = None
     next: str | None = None
+    position: int | None = None

@@ -16,6 +16,7 @@ from serve.web.exchanges import Exchanges
 from shoal.engine.description import IndexDescription
 from shoal.engine.limits import RequestLimits
 from shoal.errors import InvalidArgument, Unavailable
+from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.records import (
@@ -29,6 +30,7 @@ from shoal.records import (
     SearchRequest,
 )
 from shoal.search.embed_stage import EmbedStage
+from shoal.search.live_index import LiveIndex
 from shoal.search.pipeline import SearchPipeline
 from shoal.search.rerank_documents import rerank_documents
 from shoal.settings import ServeSettings
@@ -64,7 +66,14 @@ class Ingress:
         self._pipeline: SearchPipeline | None = None
         self._embed_stage: EmbedStage | None = None
         self._telemetry = Telemetry(meter, settings.slow_query_ms, settings.log_queries)
-        self._activation = Activation(Storage(settings.index), services, self._switch, find_services)
+        self._storage = Storage(settings.index)
+        self._cache = None if self._storage.is_local else ShardCache(settings.cache_dir, settings.cache_bytes)
+        self._prepared: dict[str, LiveIndex] = {}
+        self._live: LiveIndex | None = None
+        self._tailing: asyncio.Task[None] | None = None
+        self._activation = Activation(
+            self._storage, services, self._switch, find_services, prepare_more=self._prepare_live
+        )
         self._readiness = Readiness(self._activation.missing, self._service_probes)
         self._admission = Admission(settings)
         self.exchanges = Exchanges()
@@ -86,8 +95,30 @@ class Ingress:
                 reranker_kind=services.reranker_kind,
             )
             self._embed_stage = EmbedStage(services.encoder, self._described, observer=self._telemetry)
-        pipeline.switch_to(manifest, absent)
+        self._follow_log(manifest.version)
+        pipeline.switch_to(manifest, absent, self._live)
         self._services, self._pipeline = services, pipeline
+
+    async def _prepare_live(self, manifest: Manifest) -> None:
+        """Read what was written since a version was built, before it is served."""
+        self._prepared[manifest.version] = await asyncio.to_thread(self._replayed, manifest)
+
+    def _replayed(self, manifest: Manifest) -> LiveIndex:
+        live = LiveIndex(self._storage, manifest, self._cache)
+        live.replay()
+        return live
+
+    def _follow_log(self, version: str) -> None:
+        """Follow the log for the version that is served from now on, unless that is done already."""
+        prepared = self._prepared.pop(version, None)
+        self._prepared.clear()
+        if prepared is None:
+            return  # the same version by other services
+        if self._tailing is not None:
+            self._tailing.cancel()
+        if self._live is not None:
+            self._live.close()
+        self._live, self._tailing = prepared, prepared.follow()
 
     async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer the queries of one HTTP request, in order.
@@ -181,7 +212,8 @@ class Ingress:
     async def describe(self) -> IndexDescription:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""
         services = self._services
-        return self._activation.describe(self._described.reranker if services and services.reranker else None)
+        reranker = self._described.reranker if services and services.reranker else None
+        return self._activation.describe(reranker, self._live)
 
     def reranker_scale(self) -> ScoreScale | None:
         """Where the scores of the reranker lie; None if that is not known."""

@@ -20,8 +20,10 @@ from shoal.index_root.cache import ShardCache
 from shoal.index_root.storage import Storage
 from shoal.index_root.versions import read_current, read_manifest
 from shoal.records import FloatArray
+from shoal.search.live_index import LiveIndex
 from shoal.serving.plan import ServingShape
 from shoal.settings import ServeSettings
+from shoal.shard.live import LiveShard
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.questions import ShardQuestion
 from shoal.shard.reader import Shard
@@ -53,8 +55,10 @@ class Retriever(SystemClock):
         self._faiss_threads = settings.retriever_threads
         self._filter_cache_bytes = settings.filter_cache_bytes
         self._threads = Threads(2, f"shard {shard}")  # a fetch of texts need not wait for another batch's search
-        self._open: dict[str, Shard] = {}
-        self._loading: dict[str, asyncio.Task[Shard]] = {}
+        self._open: dict[str, LiveShard] = {}
+        self._live: dict[str, LiveIndex] = {}
+        self._tails: dict[str, asyncio.Task[None]] = {}
+        self._loading: dict[str, asyncio.Task[LiveShard]] = {}
         self._ordering: dict[str, asyncio.Task[None]] = {}
         self._load_first()
 
@@ -80,7 +84,8 @@ class Retriever(SystemClock):
     def _is_ours(self, version: str) -> bool:
         return self._shape is None or self._shape.fits(ServingShape.of(read_manifest(self._storage, version)))
 
-    def _load(self, version: str) -> Shard:
+    def _load(self, version: str) -> LiveShard:
+        """Open and warm a version, and lay over it what has been written since."""
         manifest = read_manifest(self._storage, version)
         shard = Shard.open(
             self._storage,
@@ -91,12 +96,18 @@ class Retriever(SystemClock):
             filter_cache_bytes=self._filter_cache_bytes,
         )
         shard.warm()
-        return shard
+        live = LiveIndex(self._storage, manifest, self._cache)
+        opened = live.add_shard(shard, self._number, self._faiss_threads)
+        live.replay()
+        self._live[version] = live
+        return opened
 
     async def search(self, batch: ShardSearch, deadline: float) -> ShardHits:
         """Search the version that a batch of queries names. Raises NotFound if there is no such version."""
         queries = batch.queries
         with self._calls.call("search", len(queries)):
+            if batch.position and batch.version in self._live:
+                self._live[batch.version].tail.advance(batch.position)
             hits = await self._use(
                 batch.version, deadline, lambda shard: shard.search(queries, batch.top_k, batch.with_passages)
             )
@@ -131,7 +142,7 @@ class Retriever(SystemClock):
     async def ask(self, version: str, question: ShardQuestion[T], deadline: float) -> T:
         """Return what this shard answers to a question about the rows of the named version."""
         with self._calls.call("ask", 1):
-            return await self._use(version, deadline, question.answer)
+            return await self._use(version, deadline, lambda shard: question.answer(shard))
 
     async def _order_ids(self, version: str, deadline: float) -> None:
         """Let a version know the order of its ids, which takes seconds the first time, beside the threads of searches.
@@ -174,23 +185,30 @@ class Retriever(SystemClock):
     async def retire(self, keep: Sequence[str], deadline: float) -> None:
         """Forget every version but these; a search that still runs in one keeps it in memory until it ends."""
         for version in self._open.keys() - set(keep):
+            if version in self._tails:
+                self._tails.pop(version).cancel()
+            self._live.pop(version).close()
             self._open.pop(version).close()
 
-    async def _use(self, version: str, deadline: float, work: Callable[[Shard], T]) -> T:
-        shard = self._open.get(version) or await self._get(version)
+    async def _use(self, version: str, deadline: float, work: Callable[[LiveShard], T]) -> T:
+        shard = self._open.get(version)
+        if shard is None or version not in self._tails:
+            shard = await self._get(version)
         return await self._threads.run(deadline, work, shard)
 
-    async def _get(self, version: str) -> Shard:
+    async def _get(self, version: str) -> LiveShard:
         """Return a version, loading it first if need be; however many calls wait for it, it is loaded once."""
         if version in self._open:
+            if version not in self._tails:  # it was loaded before the event loop was there
+                self._tails[version] = self._live[version].follow()
             return self._open[version]
         if version not in self._loading:
             self._loading[version] = asyncio.create_task(self._load_in_thread(version))
         return await asyncio.shield(self._loading[version])
 
-    async def _load_in_thread(self, version: str) -> Shard:
+    async def _load_in_thread(self, version: str) -> LiveShard:
         try:
             self._open[version] = await asyncio.to_thread(self._load, version)
-            return self._open[version]
+            return await self._get(version)
         finally:
             del self._loading[version]

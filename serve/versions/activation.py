@@ -7,7 +7,7 @@ CURRENT is replaced, new queries name it, and what is neither current nor previo
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from serve.versions.discovery import FindServices, ServiceSet
@@ -17,6 +17,7 @@ from shoal.errors import Conflict, DeadlineExceeded, EncoderMismatch, NotFound, 
 from shoal.index_root import versions
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
+from shoal.search.live_index import LiveIndex
 from shoal.serving.plan import ServingShape
 
 logger = logging.getLogger("ray.serve")
@@ -59,6 +60,7 @@ class Activation:
             numbers of shards that do not answer yet.
         find_services: Gives others, the same ones again as long as they are there.
         clock: Seconds, what deadlines are compared with.
+        prepare_more: What else is done before a version is served, once its shards have loaded it.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class Activation:
         switch: Callable[[ServiceSet, Manifest, Sequence[int]], None],
         find_services: FindServices,
         clock: Callable[[], float] = time.monotonic,
+        prepare_more: Callable[[Manifest], Awaitable[None]] | None = None,
     ) -> None:
         self._storage = storage
         self._own_services = self._services = own_services
         self._switch = switch
         self._find_services = find_services
         self._clock = clock
+        self._prepare_more = prepare_more
         self._lock = asyncio.Lock()
         self._liveness = LivenessTracker(clock)
         self._manifest: Manifest | None = None
@@ -179,11 +183,14 @@ class Activation:
             if answer is False or not self._liveness.is_alive((version, number), answer)
         ]
 
-    def describe(self, reranker: str | None) -> IndexDescription:
-        """Describe what is served, by the name of the reranker in use. Raises Unavailable before a version is."""
+    def describe(self, reranker: str | None, live: LiveIndex | None = None) -> IndexDescription:
+        """Describe what is served, by the name of the reranker in use. Raises Unavailable before a version is.
+
+        live: what was written since.
+        """
         if self._manifest is None:
             raise Unavailable(self._problem or "the index version is being loaded; try again", retry_after_s=START_S)
-        return IndexDescription.of(self._manifest, self._previous, reranker, self._problem)
+        return IndexDescription.of(self._manifest, self._previous, reranker, self._problem, live)
 
     def _patience_s(self) -> float:
         """How long a look waits for the shards; while nothing is served, it does not wait for one that hangs."""
@@ -194,7 +201,10 @@ class Activation:
     async def _prepare(self, version: str, patience_s: float = PREPARE_S, partly: bool = False) -> _Ready:
         manifest = await asyncio.to_thread(versions.read_manifest, self._storage, version)
         services = await self._services_for(manifest)
-        return _Ready(services, manifest, await self._load(services, version, patience_s, partly))
+        absent = await self._load(services, version, patience_s, partly)
+        if self._prepare_more is not None:
+            await self._prepare_more(manifest)
+        return _Ready(services, manifest, absent)
 
     async def _load(
         self, services: ServiceSet, version: str, patience_s: float = PREPARE_S, partly: bool = False

@@ -69,6 +69,8 @@ class SearchResponse(Answer):
     """What of the request was cut, such as a query longer than the encoder reads, and why nothing was found."""
     timings_ms: dict[str, float] = {}
     usage: dict[str, Any] = {}
+    position: int | None = None
+    """The answer has seen all writes up to this one; None where nothing was written."""
     facets: dict[str, list[FacetCount]] | None = None
     """The most frequent values of the fields that were asked for, over all passages that fulfil the filter."""
     next: str | None = None
@@ -175,3 +177,5 @@ class IndexDescription(Answer):
     """Metadata fields that filters know, and their types."""
     models: dict[str, str | None]
     """`encoder` and `reranker`; the latter is None if there is none."""
+    live: dict[str, Any] | None = None
+    """What was written since the version was built; None where nothing ever was."""

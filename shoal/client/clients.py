@@ -69,6 +69,10 @@ class SearchOptions(TypedDict, total=False):
     """`next` of the page before."""
     diversity: float
     """From 0, where scores alone choose among the candidates, to 1, where difference does."""
+    min_position: int
+    """Position that a write was answered with: the answer has seen it and all writes before it."""
+    consistency: Literal["strong"]
+    """The answer has seen all writes that were acknowledged before; by default it may be a second behind."""
     facets: Sequence[str | Mapping[str, Any]]
     """Fields whose values are counted over all that fulfil the filter: names, or {"field": "year", "limit": 5}."""
 

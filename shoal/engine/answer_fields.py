@@ -54,7 +54,7 @@ def passage_fields(passage: Passage, vector: FloatArray | None, include: Sequenc
 def answer_fields(answer: SearchAnswer) -> dict[str, Any]:
     """Return the fields of an answer beside `id`, `index_version` and `results`."""
     timings = answer.timings
-    fields = {
+    fields: dict[str, Any] = {
         "mode": answer.mode,
         "reranked": answer.reranked,
         "reranker": answer.reranker,
@@ -64,6 +64,8 @@ def answer_fields(answer: SearchAnswer) -> dict[str, Any]:
         "timings_ms": {stage: round(ms, 3) for stage, ms in timings.stages()},
         "usage": {"queries": 1, "pairs": answer.pairs},
     }
+    if answer.position is not None:
+        fields["position"] = answer.position
     if answer.facets is not None:
         fields["facets"] = {
             name: [{"value": entry.value, "count": entry.count} for entry in counts]

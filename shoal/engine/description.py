@@ -6,6 +6,7 @@ from typing import Literal
 
 from shoal.index_root.manifest import CurvePoint, Manifest
 from shoal.modes import Mode, modes_of
+from shoal.search.live_index import LiveDescription, LiveIndex
 from shoal.shard.retrievers import retriever_names
 
 
@@ -37,6 +38,7 @@ class IndexDescription:
         late_interaction: Whether the shards hold token vectors.
         fields: Metadata fields that filters know, and their types.
         models: The models in use.
+        live: What was written since it was built; None where nothing ever was.
         problem: Why the version that CURRENT names is not the one that is served; None if it is.
     """
 
@@ -55,18 +57,27 @@ class IndexDescription:
     late_interaction: Literal["none", "stored"]
     fields: Mapping[str, str]
     models: ModelNames
+    live: LiveDescription | None = None
     problem: str | None = None
 
     @classmethod
     def of(
-        cls, manifest: Manifest, previous: str | None, reranker: str | None, problem: str | None
+        cls,
+        manifest: Manifest,
+        previous: str | None,
+        reranker: str | None,
+        problem: str | None,
+        live: LiveIndex | None = None,
     ) -> "IndexDescription":
-        """Describe the version of a manifest."""
+        """Describe the version of a manifest, and what was written since."""
+        written = None if live is None or live.position is None else live.describe()
+        if problem is None and live is not None:
+            problem = live.tail.problem
         return cls(
             version=manifest.version,
             previous=previous,
             created_at=manifest.created_at,
-            passages=manifest.counts.passages,
+            passages=manifest.counts.passages if written is None else written.passages,
             shards=len(manifest.shards),
             dim=manifest.dim,
             metric=manifest.metric,
@@ -76,7 +87,8 @@ class IndexDescription:
             curve=manifest.index.curve,
             modes=modes_of(retriever_names(manifest)),
             late_interaction="none" if manifest.late is None else "stored",
-            fields=manifest.fields,
+            fields=manifest.fields if live is None else live.version.fields,
             models=ModelNames(manifest.encoder.model, reranker),
+            live=written,
             problem=problem,
         )

@@ -107,7 +107,8 @@ class LocalEngine:
     async def describe(self) -> IndexDescription:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""
         reranker = self.settings.reranker if self._loaded().reranker else None
-        return IndexDescription.of(self._opened().manifest, self._previous, reranker, self._problem)
+        version = self._opened()
+        return IndexDescription.of(version.manifest, self._previous, reranker, self._problem, version.live)
 
     def reranker_scale(self) -> ScoreScale | None:
         """Where the scores of the reranker lie; None if that is not known."""
@@ -217,6 +218,7 @@ class LocalEngine:
     def _serve(self, version: LocalVersion, previous: str | None) -> None:
         """Answer new searches from a version; those under way end with the one that they have begun with."""
         before, self._version = self._version, version
+        version.follow()
         self._previous, self._problem = previous, None
         if before is not None:
             before.close()

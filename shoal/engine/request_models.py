@@ -89,6 +89,18 @@ class SearchFields(ShapeFields):
         ["text", "metadata"], max_length=len(get_args(Part)), description="Parts of each passage to return."
     )
     timeout_ms: int
+    min_position: int = Field(
+        0,
+        ge=0,
+        le=2**63 - 1,
+        description="Position that a write was answered with: the answer has seen it and all writes before it. A shard "
+        "that has not by the deadline is missing, as behind.",
+    )
+    consistency: Literal["strong"] | None = Field(
+        None,
+        description="`strong`: the answer has seen all writes that were acknowledged before it was asked. Left out: it "
+        "may be a second behind.",
+    )
     explain: bool = Field(False, description="Return the plan and every shard's part.")
 
     @property
@@ -146,6 +158,8 @@ class SearchFields(ShapeFields):
                 mode=self.mode,
                 filter=self.filter,
                 recall=self.recall,
+                min_position=self.min_position,
+                strong=self.consistency == "strong",
                 shape=shape,
             )
             for query in self.queries

@@ -3,15 +3,18 @@
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from shoal.errors import CorruptIndex
 from shoal.index_root.arrow_files import open_batches
 from shoal.index_root.log_entry import DocumentWrite, LogEntry
-from shoal.lexical.analyzer import Analyzer
 from shoal.lexical.scoring import TermStatistics
 from shoal.lexical.statistics import TERM_SCHEMA, Totals
+
+if TYPE_CHECKING:  # a coordinator reads it when documents have come, and not before
+    from shoal.lexical.analyzer import Analyzer
 
 
 class CorpusTerms:
@@ -57,7 +60,7 @@ class LiveStatistics:
         analyzer: What cuts queries into terms.
     """
 
-    def __init__(self, terms: CorpusTerms, analyzer: Analyzer) -> None:
+    def __init__(self, terms: CorpusTerms, analyzer: "Analyzer") -> None:
         self._terms = terms
         self._analyzer = analyzer
         self._frequencies: Counter[str] = Counter()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from shoal.encoders import TextVectors
 from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, Overloaded, Unavailable
@@ -10,10 +10,13 @@ from shoal.records import Candidate, Coverage, FloatArray, MissingShard, Passage
 from shoal.search.hedging import Budget
 from shoal.search.served_version import ServedVersion
 from shoal.search.services import NullObserver, Observer, ShardService
-from shoal.search.shard_client import PendingQuery, ShardClient, ShardResult, Suspended
+from shoal.search.shard_client import Behind, PendingQuery, ShardClient, ShardResult, Suspended
 from shoal.search.trace import describe
 from shoal.settings import ServeSettings
 from shoal.shard.questions import ShardQuestion
+
+if TYPE_CHECKING:
+    from shoal.search.live_index import LiveIndex
 
 T = TypeVar("T")
 
@@ -31,6 +34,7 @@ class FanOut:
         clock: Seconds, what deadlines are compared with.
         observer: Hears of batches and shards.
         absent: Shards that count as suspended from the beginning.
+        live: What the log has changed of the version; None where none is followed.
 
     Raises:
         Conflict: The version has another number of shards.
@@ -44,13 +48,16 @@ class FanOut:
         clock: Callable[[], float],
         observer: Observer | None = None,
         absent: Sequence[int] = (),
+        live: "LiveIndex | None" = None,
     ) -> None:
         if len(version.counts) != len(shards):
             raise Conflict(
                 f"version {version.name} has {len(version.counts)} shards, but this server was started with "
                 f"{len(shards)}; restart it to serve this version"
             )
-        self.version = version
+        self._version = version
+        self.live = live
+        """What the log has changed of the version."""
         budget = Budget(settings.hedge_budget, len(shards))
         observer = observer or NullObserver()
         self._clients: list[ShardClient] = []
@@ -60,6 +67,11 @@ class FanOut:
             )
         for number in absent:
             self._clients[number].suspend()
+
+    @property
+    def version(self) -> ServedVersion:
+        """What the shards hold, as it is now."""
+        return self._version if self.live is None else self.live.version
 
     @property
     def shards(self) -> int:
@@ -104,6 +116,8 @@ class FanOut:
                 raise overloaded[0]
             if set(missing.values()) == {"deadline"}:  # asking again with as little time would end in the same way
                 raise DeadlineExceeded("no shard answered within the deadline; allow more time")
+            if "behind" in missing.values():
+                raise DeadlineExceeded(f"no shard has seen what was asked for ({describe(missing)}); allow more time")
             raise Unavailable(f"no shard answered ({describe(missing)}); try again", retry_after_s=1)
         return results, missing
 
@@ -231,6 +245,8 @@ def _rows_by_shard(refs: Iterable[RowRef]) -> dict[int, list[int]]:
 def _reason(error: BaseException) -> str:
     if isinstance(error, Suspended):
         return "suspended"
+    if isinstance(error, Behind):
+        return "behind"
     if isinstance(error, DeadlineExceeded | TimeoutError):
         return "deadline"
     if isinstance(error, Overloaded):

@@ -3,6 +3,7 @@
 Models and shards compute in threads, so that the event loop goes on meanwhile.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,9 +31,11 @@ from shoal.records import (
 from shoal.rerankers import PairTokenCounter, Reranker
 from shoal.search.batching import Batcher
 from shoal.search.embed_stage import embed_texts
+from shoal.search.live_index import LiveIndex
 from shoal.search.pipeline import SearchPipeline
 from shoal.search.query_cache import QueryCache
 from shoal.settings import ServeSettings
+from shoal.shard.live import LiveShard
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.questions import ShardQuestion
 from shoal.shard.reader import Shard
@@ -138,7 +141,7 @@ class _Pairs:
 class LocalShard:
     """An opened shard, searched in threads: a `ShardService` of the one version that it belongs to."""
 
-    def __init__(self, shard: Shard, threads: Threads) -> None:
+    def __init__(self, shard: LiveShard, threads: Threads) -> None:
         self._shard = shard
         self._threads = threads
 
@@ -233,7 +236,13 @@ class LocalVersion:
         self.manifest = manifest
         self._searches = 0
         self._closed = False
-        self.shards = open_shards(storage, manifest, settings, cache)
+        self.live = LiveIndex(storage, manifest, cache)
+        """What was written since the version was built."""
+        self.shards = [
+            self.live.add_shard(shard, number, settings.retriever_threads)
+            for number, shard in enumerate(open_shards(storage, manifest, settings, cache))
+        ]
+        self._tailing: asyncio.Task[None] | None = None
         # As many as can compute at once, and one more that fetches texts meanwhile.
         self._threads = Threads(min(len(self.shards), usable_cores()) + 1, "shards")
         self._pipeline = SearchPipeline(
@@ -243,7 +252,13 @@ class LocalVersion:
             settings,
             reranker_kind=models.reranker_kind,
         )
-        self._pipeline.switch_to(manifest)
+        self._pipeline.switch_to(manifest, live=self.live)
+        self.live.replay()
+
+    def follow(self) -> None:
+        """Follow the log from now on, in this event loop; until then what was written when it was opened is seen."""
+        if self._tailing is None:
+            self._tailing = self.live.follow()
 
     async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
         """Answer several queries at once, in order; see `SearchPipeline.search_all`."""
@@ -284,7 +299,10 @@ class LocalVersion:
 
     def _release_unused(self) -> None:
         if self._closed and not self._searches:
+            if self._tailing is not None:
+                self._tailing.cancel()
             self._threads.close()
+            self.live.close()
             for shard in self.shards:
                 shard.close()
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from shoal.records import (
     SearchAnswer,
     SearchRequest,
 )
+from shoal.search.consistency import seen_position, with_positions
 from shoal.search.distinct import Distinct
 from shoal.search.distinct_stage import make_distinct
 from shoal.search.encode_stage import EncodedQuery, EncodeStage
@@ -40,6 +42,9 @@ from shoal.search.trace import SearchTrace, describe
 from shoal.settings import ServeSettings
 from shoal.shard.messages import ShardQuery
 from shoal.system import tracing
+
+if TYPE_CHECKING:
+    from shoal.search.live_index import LiveIndex
 
 RERANKED_AT_ONCE = 16
 """Queries of one call that each reranker replica has at once: enough to fill its batches and for its pool to grow, and
@@ -88,20 +93,22 @@ class SearchPipeline:
         """Count the queries that wait for each stage; of the shards, for the one that most wait for."""
         return {"encode": self._encode_stage.waiting, "retrieve": self._fan_out.waiting if self._fan_out else 0}
 
-    def switch(self, version: ServedVersion, absent: Sequence[int] = ()) -> None:
+    def switch(self, version: ServedVersion, absent: Sequence[int] = (), live: "LiveIndex | None" = None) -> None:
         """Answer new searches from this version; those under way finish with theirs.
 
         Args:
+            version: To answer from.
             absent: Shards that are not waited for until they answer.
+            live: What the log has changed of it; None where none is followed.
 
         Raises:
             Conflict: The version has another number of shards.
         """
-        self._fan_out = FanOut(version, self._shards, self._settings, self._clock, self._observer, absent)
+        self._fan_out = FanOut(version, self._shards, self._settings, self._clock, self._observer, absent, live)
 
-    def switch_to(self, manifest: Manifest, absent: Sequence[int] = ()) -> None:
+    def switch_to(self, manifest: Manifest, absent: Sequence[int] = (), live: "LiveIndex | None" = None) -> None:
         """Answer new searches from the version that a manifest describes; see `switch`."""
-        self.switch(ServedVersion.of(manifest), absent)
+        self.switch(ServedVersion.of(manifest), absent, live)
 
     async def search(self, request: SearchRequest) -> SearchAnswer:
         """Answer one query.
@@ -120,6 +127,7 @@ class SearchPipeline:
         fan_out, arrived, trees = self._current(), self._clock(), FilterTrees()
         facets = FacetCounting(self._settings.max_facet_values)
         turns = asyncio.Semaphore(RERANKED_AT_ONCE * max(1, self._settings.reranker_min_replicas))
+        requests = await with_positions(fan_out.live, requests, self._share_of)
         # What is wrong costs nobody anything.
         plans = [self._plan(request, fan_out.version, trees) for request in requests]
         searches = [
@@ -201,10 +209,14 @@ class SearchPipeline:
         request, plan, trace = search.request, search.plan, search.trace
         with trace.stage("retrieve"):
             vector = search.encoded.vector if plan.needs_vector else None
-            query = ShardQuery(request.query, vector, plan.mode, plan.filter, plan.search_params)
+            live = search.fan_out.live if "lexical" in plan.retrievers else None
+            statistics = None if live is None else live.statistics_of(request.query)
+            query = ShardQuery(request.query, vector, plan.mode, plan.filter, plan.search_params, statistics)
             deadline = self._share_of(request.deadline)
             with_passages = search.distinct is None and plan.after is None
-            pending = PendingQuery(query, plan.window, deadline, tracing.requests(), with_passages)
+            pending = PendingQuery(
+                query, plan.window, deadline, tracing.requests(), with_passages, request.min_position
+            )
             search.results, missing = await search.fan_out.search(pending)
             trace.missing |= missing
         with trace.stage("merge"):
@@ -337,6 +349,7 @@ class SearchPipeline:
             warnings=tuple(trace.warnings),
             facets=search.facets,
             next=self._next_page(search, results),
+            position=seen_position(search.fan_out.live, search.results.values()),
         )
 
     def _next_page(self, search: SearchState, results: Sequence[Result]) -> str | None:

@@ -29,11 +29,18 @@ ROWS_PER_CALL = 8192
 """Most rows, queries times the rows of each, that one call asks of a shard. It bounds the message, and keeps one query
 with a large top_k from making all queries of its batch as large."""
 
+BEHIND_S = 0.025
+"""Seconds until a shard is asked once more that had not seen what a query asks for."""
+
 logger = logging.getLogger(__name__)
 
 
 class Suspended(Exception):
     """A shard that has been silent too long, and that queries do not wait for until it answers again."""
+
+
+class Behind(Exception):
+    """A shard that had not seen the writes that a query asks for by its deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class PendingQuery:
     deadline: by the monotonic clock of this process, in seconds.
     requests: ids of the HTTP request, for log lines.
     with_passages: whether most of the rows will be read.
+    position: of the log, up to which the shards have to have seen all.
     """
 
     query: ShardQuery
@@ -51,6 +59,7 @@ class PendingQuery:
     deadline: float
     requests: tuple[str, ...] = ()
     with_passages: bool = True
+    position: int = 0
 
     @property
     def rows(self) -> int:
@@ -164,7 +173,21 @@ class ShardClient:
 
     def search(self, pending: PendingQuery) -> "asyncio.Future[ShardResult]":
         """Queue a query. Raises Overloaded when too many wait; the result raises what became of the call."""
-        return self._searches.submit(pending, pending.deadline)
+        first = self._searches.submit(pending, pending.deadline)
+        return first if not pending.position else asyncio.ensure_future(self._search_until_seen(first, pending))
+
+    async def _search_until_seen(self, first: "asyncio.Future[ShardResult]", pending: PendingQuery) -> ShardResult:
+        """Search once more until the shard has seen what it should. Raises Behind when the time for that is over."""
+        result = await first
+        while result.hits.position < pending.position:
+            if pending.deadline - self._clock() <= BEHIND_S:
+                raise Behind(f"shard {self.number} has seen position {result.hits.position} of the log")
+            await asyncio.sleep(BEHIND_S)
+            try:
+                result = await self._searches.submit(pending, pending.deadline)
+            except DeadlineExceeded:
+                raise Behind(f"shard {self.number} has seen position {result.hits.position} of the log") from None
+        return result
 
     def probe(self, pending: PendingQuery) -> None:
         """Ask a suspended shard, now and then, for what a query would have asked it, with nobody waiting."""
@@ -199,6 +222,7 @@ class ShardClient:
             [pending.query for pending in batch],
             max(pending.top_k for pending in batch),
             with_passages=self._settings.fetch_with_hits and not several,
+            position=max(pending.position for pending in batch),
         )
         deadline = max(pending.deadline for pending in batch)
 

@@ -139,7 +139,8 @@ class LiveShard:
         """Search for b queries, as `Shard.search` does, among what is there now."""
         state = self._state
         if state.position == self._complete_to and all(query.statistics is None for query in queries):
-            return replace(self._base.search(queries, top_k, with_passages), position=state.position)
+            found = self._base.search(queries, top_k, with_passages)
+            return replace(found, position=state.position) if state.position else found
         queries = [self._with_statistics(query) for query in queries]
         parts = [
             (segment.shard.search(queries, top_k, with_passages, segment.alive), segment.start)

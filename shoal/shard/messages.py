@@ -57,12 +57,14 @@ class ShardSearch:
 
     top_k: rows that each retriever finds for each query at most.
     with_passages: passages come with the hits, unless all of them together exceed MESSAGE_BYTES.
+    position: of the log, that some entry has; a shard that has not seen it looks for it at once.
     """
 
     version: str
     queries: Sequence[ShardQuery]
     top_k: int
     with_passages: bool
+    position: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Vectors as one array, a byte for each mode, filters and parameters only if there are any: as objects,
@@ -84,6 +86,7 @@ class ShardSearch:
             filters if any(filters) else None,
             params if any(params) else None,
             statistics if any(statistics) else None,
+            self.position,
         )
 
 
@@ -98,6 +101,7 @@ def _unpack(  # noqa: PLR0913 - the parts of a message as they travel
     filters: list[Filter | None] | None,
     params: list[str] | None,
     statistics: list[TermStatistics | None] | None,
+    position: int,
 ) -> ShardSearch:
     none: list[None] = [None] * len(texts)
     rows: Sequence[FloatArray | None] = none
@@ -106,7 +110,7 @@ def _unpack(  # noqa: PLR0913 - the parts of a message as they travel
         rows = list(vectors) if lacking is None else [None if lacks else next(given) for lacks in lacking]
     parts = filters or none, params or [""] * len(texts), statistics or none
     queries = list(map(ShardQuery, texts, rows, map(_MODES.__getitem__, modes), *parts))
-    return ShardSearch(version, queries, top_k, with_passages)
+    return ShardSearch(version, queries, top_k, with_passages, position)
 
 
 @dataclass(frozen=True, slots=True)

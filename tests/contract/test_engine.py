@@ -9,11 +9,12 @@ import pytest
 
 import shoal
 from shoal.engine.loop import LoopThread
-from tests.support.engine_contract import SETTINGS, EngineContract
+from tests.support.engine_contract import SETTINGS
+from tests.support.live_contract import LiveEngineContract
 from tests.support.servers import running
 
 
-class TestInThisProcess(EngineContract):
+class TestInThisProcess(LiveEngineContract):
     @pytest.fixture(scope="class")
     def engine(self, engine_root: Path) -> Iterator[shoal.Index]:
         with shoal.open(engine_root, **SETTINGS) as index:
@@ -33,7 +34,7 @@ class Blocking:
         return lambda *arguments, **options: self._loop.run(method(*arguments, **options))
 
 
-class TestWithAsyncio(EngineContract):
+class TestWithAsyncio(LiveEngineContract):
     @pytest.fixture(scope="class")
     def engine(self, engine_root: Path) -> Iterator[Blocking]:
         loop = LoopThread("test")
@@ -44,7 +45,7 @@ class TestWithAsyncio(EngineContract):
         loop.close(lambda: None)
 
 
-class TestServedLocally(EngineContract):
+class TestServedLocally(LiveEngineContract):
     """`shoal serve --local`, as a user starts it."""
 
     @pytest.fixture(scope="class")

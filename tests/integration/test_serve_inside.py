@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import shoal
-from tests.support.engine_contract import SETTINGS, EngineContract
+from tests.support.engine_contract import SETTINGS
 from tests.support.indexes import passages, publish
+from tests.support.live_contract import LiveEngineContract
 from tests.support.serving import local_ray, serving
 
 
@@ -25,7 +26,7 @@ def test_it_answers_and_changes_versions(tmp_path: Path) -> None:
         assert client.post("/v1/index/rollback", json={}).json()["version"] == "v1"
 
 
-class TestOnRay(EngineContract):
+class TestOnRay(LiveEngineContract):
     """What an engine in this process promises as well: tests/contract/test_engine.py."""
 
     @pytest.fixture(scope="class")

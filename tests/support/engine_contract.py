@@ -46,7 +46,7 @@ def publish_versions(root: Path) -> None:
     for version in ("v1", "v2", "v3"):
         content = passages(COUNT, marker=f"of-{version}")
         late = LateSettings(late_interaction="stored", late_dims=32, late_bits=8)
-        publish(root, version, content, activate=version == "v1", lexical=LexicalSettings(), late=late)
+        publish(root, version, content, activate=version == "v1", lexical=LexicalSettings(), late=late, writable=True)
     next((root / "versions" / "v3").rglob("passages.arrow")).write_bytes(b"broken")
 
 

@@ -1,5 +1,7 @@
 """Live shards beside a fresh build: documents that come and go, as the log would bring them, and answers to compare."""
 
+import secrets
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from shoal import filters
-from shoal.encoders import TextVectors, TokenEncoder, load_encoder
+from shoal.encoders import Encoder, TextVectors, TokenEncoder, load_encoder
 from shoal.index_root import layout
+from shoal.index_root.log import Log
 from shoal.index_root.log_entry import DocumentWrite, LogEntry, RetiredState, WrittenPassage
+from shoal.index_root.log_writer import LogWriter
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.indexing.plan import shard_of
@@ -103,16 +107,7 @@ class Corpus:
 
     def written(self, passage: Passage) -> WrittenPassage:
         """A passage with its vector, codes and terms."""
-        codes = None
-        if self.codec is not None:
-            assert isinstance(self.model, TokenEncoder)
-            codes = self.codec.encode(self.model.encode_passage_tokens([passage.content])[0].tokens)
-        terms = self.analyzer.terms(passage.content)
-        vector = self.model.encode_passages([passage.content])[0]
-        metadata = dict(passage.metadata) or None
-        return WrittenPassage(
-            passage.id, passage.text, passage.title, metadata, vector, codes, Counter(terms), len(terms)
-        )
+        return written(passage, self.model, self.analyzer, self.codec)
 
     def apply(self, *entries: LogEntry) -> None:
         """Let shards and statistics see entries."""
@@ -134,6 +129,39 @@ class Corpus:
         """The vectors of the tokens of a query."""
         assert isinstance(self.model, TokenEncoder)
         return self.model.encode_query_tokens([text])[0]
+
+
+def written(passage: Passage, model: Encoder, analyzer: Analyzer, codec: Codec | None = None) -> WrittenPassage:
+    """A passage as a writer logs it."""
+    codes = None
+    if codec is not None:
+        assert isinstance(model, TokenEncoder)
+        codes = codec.encode(model.encode_passage_tokens([passage.content])[0].tokens)
+    terms = analyzer.terms(passage.content)
+    vector = model.encode_passages([passage.content])[0]
+    metadata = dict(passage.metadata) or None
+    return WrittenPassage(passage.id, passage.text, passage.title, metadata, vector, codes, Counter(terms), len(terms))
+
+
+def append(root: Path, *documents: DocumentWrite) -> int:
+    """Write documents to the log of an index root in one entry, as any process may; returns its position."""
+
+    def make(position: int) -> LogEntry:
+        return LogEntry(position, secrets.token_hex(8), time.time(), "encoder", None, None, (), documents)
+
+    log = Log.open(str(root))
+    return LogWriter(log, log.end()).append(make, lambda entry: None).position
+
+
+def document(passages: Sequence[Passage], before: Sequence[Passage], model: Encoder, name: str = "") -> DocumentWrite:
+    """A write of a document that consists of these passages, and of others before; none delete it."""
+    analyzer = Analyzer(LexicalSettings())
+    retired = [written(passage, model, analyzer) for passage in before]
+    holding = Counter(term for passage in retired for term in passage.terms)
+    state = RetiredState(dict(holding), sum(passage.length for passage in retired), len(retired))
+    return DocumentWrite(
+        name or passages[0].id, state, tuple(written(passage, model, analyzer) for passage in passages)
+    )
 
 
 def open_shards(root: Path, manifest: Manifest) -> list[Shard]:

@@ -90,7 +90,7 @@ class Missing(BaseModel):
     """A shard that is not part of the answer."""
 
     shard: int
-    reason: Literal["deadline", "overloaded", "unreachable", "error", "suspended"]
+    reason: Literal["deadline", "overloaded", "unreachable", "error", "behind", "suspended"]
 
 
 class Coverage(BaseModel):
@@ -142,6 +142,9 @@ class SearchResponse(BaseModel):
     )
     timings_ms: Timings
     usage: Usage
+    position: int | None = Field(
+        None, description="The answer has seen all writes up to this one; left out where nothing was written."
+    )
     facets: dict[str, list[FacetCount]] | None = Field(
         None,
         description="By field, if asked for: its most frequent values over all passages that fulfil the filter, "
@@ -204,6 +207,19 @@ class Models(BaseModel):
     reranker: str | None
 
 
+class Live(BaseModel):
+    """What was written since a version was built."""
+
+    position: int = Field(description="All writes up to this one are visible.")
+    complete_to: int = Field(description="The version itself holds all writes up to this one.")
+    passages: int = Field(description="Passages that there are now.")
+    rows: int = Field(description="Passages that were written since, those that have gone again among them.")
+    dead: int = Field(description="Passages that have gone since.")
+    bytes: int = Field(description="Texts, vectors and codes that were written since, about.")
+    oldest_s: float | None = Field(description="Seconds since the first of these writes; null without one.")
+    compacting: bool
+
+
 class IndexInfo(BaseModel):
     """What is served."""
 
@@ -227,3 +243,4 @@ class IndexInfo(BaseModel):
     )
     fields: dict[str, str] = Field({}, description="Metadata fields that filters know, and their types.")
     models: Models
+    live: Live | None = Field(None, description="What was written since it was built; null where nothing ever was.")
