@@ -56,6 +56,8 @@ class FanOut:
                 f"{len(shards)}; restart it to serve this version"
             )
         self._version = version
+        self.clock = clock
+        """Seconds, what deadlines are compared with."""
         self.live = live
         """What the log has changed of the version."""
         budget = Budget(settings.hedge_budget, len(shards))

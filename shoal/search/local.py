@@ -14,6 +14,7 @@ import numpy as np
 
 from shoal.encoders import Encoder, TextVectors, TokenCounter, TokenEncoder
 from shoal.errors import InvalidArgument
+from shoal.filters import Filter
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
@@ -34,11 +35,13 @@ from shoal.search.embed_stage import embed_texts
 from shoal.search.live_index import LiveIndex
 from shoal.search.pipeline import SearchPipeline
 from shoal.search.query_cache import QueryCache
+from shoal.search.served_version import ServedVersion
 from shoal.settings import ServeSettings
 from shoal.shard.live import LiveShard
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.questions import ShardQuestion
 from shoal.shard.reader import Shard
+from shoal.shard.stored_documents import StoredDocument
 from shoal.system.machine import usable_cores
 from shoal.system.threads import Threads
 
@@ -274,6 +277,27 @@ class LocalVersion:
         """List ids, a page at a time; see `shoal.search.lookup.list_ids`."""
         with self._use():
             return await self._pipeline.list_ids(prefix, limit, cursor, deadline)
+
+    @property
+    def served(self) -> ServedVersion:
+        """The version as it is now: with the fields that the log has brought."""
+        return self.live.version
+
+    def advance(self, position: int) -> None:
+        """Hear that the log has an entry at a position."""
+        self.live.tail.advance(position)
+
+    async def look_up(self, documents: Sequence[str], min_position: int, deadline: float) -> dict[str, StoredDocument]:
+        """Return documents as they are at a position of the log or later; see `shoal.search.documents.look_up`."""
+        with self._use():
+            await self.live.tail.reach(min_position, deadline)
+            return await self._pipeline.look_up(documents, min_position, deadline)
+
+    async def select(self, tree: Filter | None, limit: int, min_position: int, deadline: float) -> list[str]:
+        """Return ids of passages that fulfil a filter; see `shoal.search.documents.select_ids`."""
+        with self._use():
+            await self.live.tail.reach(min_position, deadline)
+            return await self._pipeline.select_ids(tree, limit, min_position, deadline)
 
     @contextmanager
     def _use(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
+from shoal.filters import Filter
 from shoal.index_root.manifest import Manifest
 from shoal.records import (
     Candidate,
@@ -22,6 +23,7 @@ from shoal.records import (
 from shoal.search.consistency import seen_position, with_positions
 from shoal.search.distinct import Distinct
 from shoal.search.distinct_stage import make_distinct
+from shoal.search.documents import look_up, select_ids
 from shoal.search.encode_stage import EncodedQuery, EncodeStage
 from shoal.search.explain import explain
 from shoal.search.facets import FacetCounting
@@ -41,6 +43,7 @@ from shoal.search.state import CallState, SearchState
 from shoal.search.trace import SearchTrace, describe
 from shoal.settings import ServeSettings
 from shoal.shard.messages import ShardQuery
+from shoal.shard.stored_documents import StoredDocument
 from shoal.system import tracing
 
 if TYPE_CHECKING:
@@ -152,6 +155,14 @@ class SearchPipeline:
     async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
         """List the ids of the version, a page at a time; see `shoal.search.lookup.list_ids`."""
         return await list_ids(self._current(), prefix, limit, cursor, deadline)
+
+    async def look_up(self, documents: Sequence[str], min_position: int, deadline: float) -> dict[str, StoredDocument]:
+        """Return documents as they are at a position of the log or later; see `shoal.search.documents.look_up`."""
+        return await look_up(self._current(), documents, min_position, deadline)
+
+    async def select_ids(self, tree: Filter | None, limit: int, min_position: int, deadline: float) -> list[str]:
+        """Return ids of passages that fulfil a filter; see `shoal.search.documents.select_ids`."""
+        return await select_ids(self._current(), tree, limit, min_position, deadline)
 
     def _current(self) -> FanOut:
         if self._fan_out is None:

@@ -242,6 +242,14 @@ class LiveShard:
             for document in documents
         ]
 
+    def matching_ids(self, tree: Filter | None, limit: int) -> list[str]:
+        """Return the ids of at most so many passages that a filter lets through; of any passages without one."""
+        ids: list[str] = []
+        for segment in self._state.segments:
+            rows = segment.shard.matching(tree, segment.alive)[: limit - len(ids)]
+            ids += [segment.shard.id(row) for row in rows.tolist()]
+        return ids
+
     def apply(self, entries: Sequence[LogEntry]) -> None:
         """Take entries of the log into account, those that follow what is seen already, in their order.
 

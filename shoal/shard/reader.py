@@ -177,6 +177,14 @@ class Shard:
             kept = {tree: selected.among(alive) for tree, selected in kept.items()}
         return [alive if tree is None else kept[tree] for tree in trees]
 
+    def matching(self, tree: Filter | None, alive: selection.Selection | None = None) -> RowArray:
+        """Return the rows that a filter lets through, of those that are still there, int64 (n,) ascending.
+
+        Raises InvalidArgument for a version without metadata.
+        """
+        (selected,) = self._selected([tree], alive)
+        return np.arange(self.count) if selected is None else np.flatnonzero(selected.mask(self.count))
+
     def values(self, field: str, tree: Filter | None, alive: selection.Selection | None = None) -> pa.ChunkedArray:
         """Return the values of a metadata field in the rows that a filter lets through, or all, in their order.
 

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from shoal.encoders import load_encoder
+from shoal.errors import Conflict, DeadlineExceeded
+from shoal.filters import parse
 from shoal.records import Passage, SearchAnswer, SearchRequest
+from shoal.search import documents
 from shoal.settings import LexicalSettings, ServeSettings
 from tests.support.engine import HASHING, local_engine
 from tests.support.indexes import passages, publish
@@ -88,3 +91,45 @@ async def test_a_version_that_goes_is_followed_no_more(root: Path) -> None:
     assert sorted(shard._live) == sorted(shard._open) == ["v2", "v3"]
     await asyncio.sleep(0)
     assert "v1" not in shard._tails
+
+
+async def test_a_writer_looks_up_documents_as_they_are_at_a_position(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "DOCUMENTS_PER_CALL", 2)
+    ingress = await local_engine(ServeSettings(index=str(root), watch_s=0.1))
+    pipeline = ingress._pipeline
+    assert pipeline is not None
+    before = await pipeline.look_up(["p3", "new0"], 0, time.monotonic() + 60)
+    assert [(name, stored.position) for name, stored in before.items()] == [("p3", 0)]
+    names = [f"new{number}" for number in range(7)]
+    position = write(root, *names)
+    found = await pipeline.look_up([*names, "p3", "p3", "nothing"], position, time.monotonic() + 60)
+    assert sorted(found) == [*names, "p3"]
+    assert {stored.position for name, stored in found.items() if name != "p3"} == {position}
+    assert found["new4"].passages[0].passage.text == "the lynx new4"
+    assert found["new4"].retired.passages == 1
+    tree = parse({"number": {"$lt": 3}}, {"number": "integer"}, 9, 9)
+    assert sorted(await pipeline.select_ids(tree, 99, position, time.monotonic() + 60)) == ["p0", "p1", "p2"]
+    assert len(await pipeline.select_ids(None, 5, position, time.monotonic() + 60)) == 5
+    assert len(await pipeline.select_ids(None, 99, position, time.monotonic() + 60)) == 27
+    with pytest.raises(DeadlineExceeded, match="documents cannot be looked up"):
+        await pipeline.look_up(["p3"], position + 1, time.monotonic() + 0.05)
+
+
+async def test_a_writer_is_told_of_a_version_that_takes_no_documents(tmp_path: Path) -> None:
+    publish(tmp_path / "old", "v1", passages(20), lexical=LexicalSettings())
+    ingress = await local_engine(ServeSettings(index=str(tmp_path / "old"), watch_s=0.1))
+    assert ingress._pipeline is not None
+    with pytest.raises(Conflict, match="built before documents could be written to an index; build it again"):
+        await ingress._pipeline.look_up(["p3"], 0, time.monotonic() + 60)
+    write(tmp_path / "old", "new0")
+    (answer,) = await ingress.search([request("lynx otter", mode="lexical")])
+    assert answer.results
+    assert ingress._live is not None
+    ingress._live.tail.advance(1)
+    with pytest.raises(DeadlineExceeded, match="build it again"):
+        await ingress._live.tail.reach(1, time.monotonic() + 1)
+    description = await ingress.describe()
+    assert description.problem is not None
+    assert "build it again" in description.problem
