@@ -40,6 +40,7 @@ from shoal.records import (
 )
 from shoal.settings import RunSettings, ServeSettings
 from shoal.system.processes import STOPS
+from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
 
 RAY_ONLY = (
     *("proxy", "metrics_port", "max_connections_per_source", "trusted_proxies", "log_dir", "replicas_per_node"),
@@ -203,6 +204,24 @@ class LocalIngress:
         charge(1)
         with self._admission.one_more():
             return await self._engine.list_ids(prefix, limit, cursor, deadline)
+
+    async def write(self, request: WriteRequest) -> Written:
+        """Write records; all of them durably, or none."""
+        self._limits.check_write(request)
+        charge(1)
+        return await self._engine.write(request)
+
+    async def delete(self, request: DeleteRequest) -> Deleted:
+        """Delete records."""
+        self._limits.check_write(request)
+        charge(1)
+        return await self._engine.delete(request)
+
+    async def update(self, request: UpdateRequest) -> Updated:
+        """Change the metadata of records."""
+        self._limits.check_write(request)
+        charge(1)
+        return await self._engine.update(request)
 
     async def describe(self) -> IndexDescription:
         """Describe what is served."""

@@ -8,6 +8,7 @@ ShoalError
 ├── Conflict             the request does not fit the present state of the index or the server
 │   ├── EncoderMismatch  an index and an encoder with different fingerprints
 │   └── CorruptIndex     a version whose files do not match its manifest
+├── KeyReused            a request's Idempotency-Key belongs to another request
 ├── ModelUnavailable     a model that cannot be loaded; the message says what to set
 ├── Overloaded           a bounded queue is full; try again after `retry_after_s`
 │   └── RateLimited      the API key has asked as much as it may for now
@@ -15,7 +16,8 @@ ShoalError
 └── DeadlineExceeded     the work was not finished, or not started, because its deadline had passed
 
 `code` is what clients see and never changes. `serve/web/errors.py` maps each class to one HTTP status; the CLI maps
-`InvalidArgument`, `Unauthenticated`, `PermissionDenied`, `NotFound`, `Conflict` and `ModelUnavailable` to exit code 2.
+`InvalidArgument`, `Unauthenticated`, `PermissionDenied`, `NotFound`, `Conflict`, `KeyReused` and `ModelUnavailable` to
+exit code 2.
 Messages name the place and the remedy.
 """
 
@@ -78,6 +80,12 @@ class CorruptIndex(Conflict):
     """A version's files do not match its manifest."""
 
     code = "CORRUPT_INDEX"
+
+
+class KeyReused(ShoalError):
+    """The Idempotency-Key of a request belongs to another request."""
+
+    code = "KEY_REUSED"
 
 
 class ModelUnavailable(ShoalError):

@@ -14,6 +14,7 @@ from shoal.records import (
     SearchAnswer,
     SearchRequest,
 )
+from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
 
 
 class Engine(Protocol):
@@ -75,6 +76,25 @@ class Engine(Protocol):
         Args:
             cursor: `next` of the page before; None for the first page.
         """
+        ...
+
+    async def write(self, request: WriteRequest) -> Written:
+        """Write records, each in the place of the one with its id: all of them durably, or none.
+
+        Raises:
+            InvalidArgument: Names every record at fault.
+            Conflict: A condition does not hold, or the version was built before records could be written.
+            KeyReused: The key belongs to another request.
+            DeadlineExceeded: It may have been written; the same request may be repeated with its key.
+        """
+        ...
+
+    async def delete(self, request: DeleteRequest) -> Deleted:
+        """Delete records. Raises as `write`."""
+        ...
+
+    async def update(self, request: UpdateRequest) -> Updated:
+        """Change the metadata of records. Raises as `write`."""
         ...
 
     async def describe(self) -> IndexDescription:

@@ -10,11 +10,12 @@ from serve.replicas.clocks import COMPARE_S, ClockComparison
 from serve.replicas.readiness import Readiness
 from serve.telemetry import SAMPLE_S, Meter, NullMeter, Telemetry
 from serve.versions.activation import Activation
-from serve.versions.discovery import FindServices, ServiceSet, find_no_services
+from serve.versions.discovery import EncoderServer, FindServices, ServiceSet, find_no_services
 from serve.web.access import Admission, charge, shared_keys
 from serve.web.exchanges import Exchanges
 from shoal.engine.description import IndexDescription
 from shoal.engine.limits import RequestLimits
+from shoal.engine.writing import IndexWriting
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
@@ -34,6 +35,8 @@ from shoal.search.live_index import LiveIndex
 from shoal.search.pipeline import SearchPipeline
 from shoal.search.rerank_documents import rerank_documents
 from shoal.settings import ServeSettings
+from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
+from shoal.writing.served import ServedDocuments
 
 logger = logging.getLogger("ray.serve")
 
@@ -71,6 +74,8 @@ class Ingress:
         self._prepared: dict[str, LiveIndex] = {}
         self._live: LiveIndex | None = None
         self._tailing: asyncio.Task[None] | None = None
+        self._written: ServedDocuments | None = None
+        self._writing = IndexWriting(self._storage, settings, self._documents, self._encoder)
         self._activation = Activation(
             self._storage, services, self._switch, find_services, prepare_more=self._prepare_live
         )
@@ -97,6 +102,8 @@ class Ingress:
             self._embed_stage = EmbedStage(services.encoder, self._described, observer=self._telemetry)
         self._follow_log(manifest.version)
         pipeline.switch_to(manifest, absent, self._live)
+        if self._live is not None:
+            self._written = ServedDocuments(self._storage, manifest, self._live, pipeline.look_up, pipeline.select_ids)
         self._services, self._pipeline = services, pipeline
 
     async def _prepare_live(self, manifest: Manifest) -> None:
@@ -208,6 +215,37 @@ class Ingress:
         with self._admission.one_more():
             pipeline = self._pipeline or await self._first(deadline)
             return await pipeline.list_ids(prefix, limit, cursor, deadline)
+
+    async def write(self, request: WriteRequest) -> Written:
+        """Write records; all of them durably, or none. See `serve.dialects.base.Engine.write`."""
+        await self._admit_write(request)
+        return await self._writing.write(request)
+
+    async def delete(self, request: DeleteRequest) -> Deleted:
+        """Delete records. Raises as `write`."""
+        await self._admit_write(request)
+        return await self._writing.delete(request)
+
+    async def update(self, request: UpdateRequest) -> Updated:
+        """Change the metadata of records. Raises as `write`."""
+        await self._admit_write(request)
+        return await self._writing.update(request)
+
+    async def _admit_write(self, request: WriteRequest | DeleteRequest | UpdateRequest) -> None:
+        self._limits.check_write(request)
+        charge(1)
+        await self._services_in_use(request.deadline)
+
+    def _documents(self) -> ServedDocuments:
+        """The version that is served, for writes. Raises Unavailable before one is."""
+        if self._written is None:
+            raise Unavailable("no index version is served yet; try again", retry_after_s=1)
+        return self._written
+
+    def _encoder(self) -> EncoderServer:
+        if self._services is None:
+            raise Unavailable("no index version is served yet; try again", retry_after_s=1)
+        return self._services.encoder
 
     async def describe(self) -> IndexDescription:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""

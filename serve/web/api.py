@@ -10,10 +10,12 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Scope
 
 from serve.dialects import Dialect, dialects
 from serve.dialects.base import Engine
 from serve.web import access, errors
+from serve.web.body_limits import BodyLimits
 from serve.web.compression import AnswerEncoder, BodyDecoder
 from serve.web.exchanges import ExchangeCounter, Exchanges
 from serve.web.head import HeadAsGet
@@ -86,19 +88,21 @@ def create_api(
     )
     resolve = engine if callable(engine) else lambda: engine
     served = list(dialects(resolve, settings))
+    scopes = _scopes(served)
+    limits = _body_limits(settings, scopes)
     # Added first, it is the innermost layer.
-    app.add_middleware(BodyDecoder, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyDecoder, limits=limits)
     app.add_middleware(AnswerEncoder, least_bytes=settings.compress_bytes)
     app.add_middleware(HeadAsGet)  # around what packs answers: a packed one has other headers
     if keys is not None or not keyless_writes:
-        app.add_middleware(access.Access, keys=keys, scopes=_scopes(served))
+        app.add_middleware(access.Access, keys=keys, scopes=scopes)
     _add_guards(app, hosts, settings.cors_origin or [])
     if exchanges is not None:
         app.add_middleware(ExchangeCounter, exchanges=exchanges)
     # Added last, it is the outermost layer.
     app.add_middleware(
         RequestGuard,
-        max_body_bytes=settings.max_body_bytes,
+        limits=limits,
         body_timeout_s=settings.body_timeout_s,
         labels=adds_request_id,
         error_bodies={d.router.prefix: d.error_body for d in served if d.error_body and d.router.prefix},
@@ -116,6 +120,13 @@ def create_api(
 
 def _scopes(served: Sequence[Dialect]) -> RouteScopes:
     return RouteScopes(route for dialect in served for route in dialect.router.routes)
+
+
+def _body_limits(settings: ServeSettings, scopes: RouteScopes) -> BodyLimits:
+    def of_writes(scope: Scope) -> int:
+        return settings.max_write_body_bytes if scopes.wanted(scope) == "write" else 0
+
+    return BodyLimits(settings.max_body_bytes, of_writes)
 
 
 def _add_guards(app: FastAPI, hosts: Sequence[str] | None, origins: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.web.body_limits import BodyLimits
 from serve.web.errors import CODES, error_response
 
 GZIP_WINDOW = 31
@@ -25,12 +26,12 @@ class BodyDecoder:
 
     Args:
         app: The layer inside, which sees plain bodies.
-        max_body_bytes: Bytes of an unpacked body; beyond them it is refused with 413, and the rest is not unpacked.
+        limits: Of unpacked bodies; one beyond its limit is refused with 413, and the rest is not unpacked.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, limits: BodyLimits) -> None:
         self._app = app
-        self._max_body_bytes = max_body_bytes
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one exchange."""
@@ -39,7 +40,7 @@ class BodyDecoder:
             await self._app(scope, receive, send)
         elif coding in GZIP_NAMES:
             plain = [(name, value) for name, value in scope["headers"] if name != b"content-encoding"]
-            await self._app({**scope, "headers": plain}, self._unpacked(receive), send)
+            await self._app({**scope, "headers": plain}, self._unpacked(receive, self._limits.of(scope)), send)
         else:
             message = f"the body's Content-Encoding is {coding[:40]!r}; send it plain, or with gzip"
             refusal = error_response(
@@ -47,8 +48,8 @@ class BodyDecoder:
             )
             await refusal(scope, receive, send)
 
-    def _unpacked(self, receive: Receive) -> Receive:
-        unpacker = _Unpacker(self._max_body_bytes)
+    def _unpacked(self, receive: Receive, most: int) -> Receive:
+        unpacker = _Unpacker(most)
         complete = False
 
         async def receive_unpacked() -> Message:

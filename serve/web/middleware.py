@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.web.body_limits import BodyLimits
 from serve.web.errors import ErrorBodyChooser, ErrorBodyMaker, choose_error_body, error_response
 from shoal.system import tracing
 
@@ -29,7 +30,7 @@ class RequestGuard:
 
     Args:
         app: The layer inside.
-        max_body_bytes: A body beyond it is refused with 413, as soon as that much has been read.
+        limits: Of bodies. One beyond its limit is refused with 413, as soon as that much has been read.
         body_timeout_s: Seconds for a body to arrive, after which it is refused with 408.
         labels: False if the server around adds x-request-id to responses.
         error_bodies: What makes the bodies of errors below a path, for dialects that have bodies of their own.
@@ -39,7 +40,7 @@ class RequestGuard:
     def __init__(
         self,
         app: ASGIApp,
-        max_body_bytes: int,
+        limits: BodyLimits,
         body_timeout_s: float,
         labels: bool,
         error_bodies: Mapping[str, ErrorBodyMaker] = MappingProxyType({}),
@@ -48,7 +49,7 @@ class RequestGuard:
         self._app = app
         self._error_body_choosers = error_body_choosers
         self._error_bodies = error_bodies
-        self._max_body_bytes = max_body_bytes
+        self._limits = limits
         self._body_timeout_s = body_timeout_s
         self._labels = labels
 
@@ -74,13 +75,14 @@ class RequestGuard:
 
         try:
             declared = headers.get("content-length", "0")
-            if declared.isdecimal() and int(declared) > self._max_body_bytes:
+            exceeded = self._limits.exceeded(int(declared), scope) if declared.isdecimal() else None
+            if exceeded is not None:
                 refusal = error_response(
-                    413, "PAYLOAD_TOO_LARGE", self._too_large, headers={"Connection": "close"}, scope=scope
+                    413, "PAYLOAD_TOO_LARGE", _too_large(exceeded), headers={"Connection": "close"}, scope=scope
                 )
                 await refusal(scope, receive, labelled_send)
             else:
-                await self._app(scope, self._bounded(receive), labelled_send)
+                await self._app(scope, self._bounded(receive, scope), labelled_send)
         except Exception:
             logger.exception(
                 "request %s: %s %s failed", request_id, scope["method"], scope["path"], extra=tracing.fields()
@@ -92,7 +94,7 @@ class RequestGuard:
             )
             await failure(scope, receive, labelled_send)
 
-    def _bounded(self, receive: Receive) -> Receive:
+    def _bounded(self, receive: Receive, scope: Scope) -> Receive:
         """Receive a body within its limits of size and time, and after it what ends the exchange."""
         complete = False
         received = 0
@@ -109,15 +111,15 @@ class RequestGuard:
                 raise HTTPException(408, too_slow(self._body_timeout_s), {"Connection": "close"}) from None
             received += len(message.get("body", b""))
             complete = not message.get("more_body", False)
-            if received > self._max_body_bytes:
-                raise HTTPException(413, self._too_large, {"Connection": "close"})
+            if (exceeded := self._limits.exceeded(received, scope)) is not None:
+                raise HTTPException(413, _too_large(exceeded), {"Connection": "close"})
             return message
 
         return bounded_receive
 
-    @property
-    def _too_large(self) -> str:
-        return f"the body is larger than {self._max_body_bytes} bytes; send fewer or shorter queries"
+
+def _too_large(most: int) -> str:
+    return f"the body is larger than {most} bytes; send fewer or shorter queries or passages"
 
 
 def _request_id(headers: Headers) -> str:

@@ -12,6 +12,7 @@ from shoal.cli.variables import warn_of_misspelt
 from shoal.errors import (
     Conflict,
     InvalidArgument,
+    KeyReused,
     ModelUnavailable,
     NotFound,
     PermissionDenied,
@@ -28,7 +29,7 @@ REFUSED = 3
 """A build whose version did not pass its gate, or that lost too much of its input."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, that of a shell."""
-USER_FAULTS = (InvalidArgument, Unauthenticated, PermissionDenied, NotFound, Conflict, ModelUnavailable)
+USER_FAULTS = (InvalidArgument, Unauthenticated, PermissionDenied, NotFound, Conflict, KeyReused, ModelUnavailable)
 """Errors whose remedy is in the hands of whoever typed the command: exit code 2."""
 
 

@@ -15,6 +15,8 @@ COMMANDS = {
     "serve": "Serve an index over HTTP.",
     "search": "Ask a server one question and show both stages.",
     "compare": "Show the original and the reranked order side by side.",
+    "upsert": "Write passages to an index that is served.",
+    "delete": "Delete passages of an index that is served.",
     "eval": "Measure the answers to judged queries in every mode.",
     "index": "Look at the versions of an index, and choose the active one.",
     "keys": "Make an API key for a server.",

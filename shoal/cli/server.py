@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
 import typer
@@ -12,6 +12,9 @@ import typer
 from shoal.client.answers import SearchResponse
 from shoal.client.clients import DEFAULT_URL, Client
 from shoal.errors import InvalidArgument, Unavailable
+
+if TYPE_CHECKING:
+    from shoal.engine.index import Index
 
 __all__ = [
     "DEFAULT_URL",
@@ -32,9 +35,15 @@ __all__ = [
     "TopK",
     "TopN",
     "Url",
+    "WrittenIndex",
     "ask",
     "connect",
+    "parsed_filter",
+    "writing",
 ]
+
+WRITE_S = 300.0
+"""Seconds that one request which writes may take, with all its attempts."""
 
 Query = Annotated[list[str], typer.Argument(metavar="QUERY", help="The question; several words are one question.")]
 Url = Annotated[str, typer.Option(metavar="URL", envvar="SHOAL_URL", help="The server to ask.")]
@@ -93,6 +102,24 @@ Diversity = Annotated[
 
 Highlight = Annotated[bool, typer.Option("--highlight", help="Show the best sentence of each passage.")]
 After = Annotated[str | None, typer.Option(metavar="CURSOR", help="The page behind an answer that ended with this.")]
+WrittenIndex = Annotated[
+    str | None,
+    typer.Option("--index", metavar="ROOT", help="Write to this index root in this process, without a server."),
+]
+
+
+@contextlib.contextmanager
+def writing(url: str, index: str | None) -> Iterator["Client | Index"]:
+    """Open what a command writes to: a server, or an index root in this process. Raises InvalidArgument for both."""
+    if index is None:
+        with connect(url, WRITE_S) as client:
+            yield client
+        return
+    _require_no_url(url)
+    from shoal.engine.index import Index
+
+    with Index(index, reranker="none") as opened:
+        yield opened
 
 
 @contextlib.contextmanager
@@ -126,7 +153,7 @@ def ask(url: str, words: list[str], index: str | None = None, **options: Any) ->
         raise InvalidArgument("QUERY is not valid UTF-8", param="QUERY") from None
     given: Any = {name: value for name, value in options.items() if value is not None}
     if "filter" in given:
-        given["filter"] = _parsed(given["filter"])
+        given["filter"] = parsed_filter(given["filter"])
     if index is not None:
         return _ask_here(url, index, query, given)
     # A query may take as long as it asks for, and its answer some time to arrive.
@@ -136,8 +163,7 @@ def ask(url: str, words: list[str], index: str | None = None, **options: Any) ->
 
 
 def _ask_here(url: str, index: str, query: str, options: Any) -> SearchResponse:
-    if url not in (DEFAULT_URL, os.environ.get("SHOAL_URL")):
-        raise InvalidArgument("give either --index ROOT or --url URL", param="--index")
+    _require_no_url(url)
     from shoal.engine.index import Index
 
     # A reranker that is not asked need not be loaded.
@@ -146,7 +172,13 @@ def _ask_here(url: str, index: str, query: str, options: Any) -> SearchResponse:
         return opened.search(query, **options)
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _require_no_url(url: str) -> None:
+    if url not in (DEFAULT_URL, os.environ.get("SHOAL_URL")):
+        raise InvalidArgument("give either --index ROOT or --url URL", param="--index")
+
+
+def parsed_filter(text: str) -> dict[str, Any]:
+    """Return a filter that was typed as JSON. Raises InvalidArgument."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:

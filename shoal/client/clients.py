@@ -27,6 +27,7 @@ from shoal.client.answers import (
 from shoal.client.many import CONCURRENCY, Progress, search_many, search_many_async
 from shoal.client.options import Document, EmbedOptions, InputType, RerankOptions
 from shoal.client.protocol import DIRECT, ClientProtocol, Steps, Wait
+from shoal.client.writing import AsyncClientWrites, ClientWrites
 from shoal.errors import InvalidArgument
 from shoal.modes import Mode
 from shoal.system.version import __version__
@@ -107,7 +108,7 @@ class _Base:
         self._protocol = ClientProtocol(shown, timeout_s, attempts)
 
 
-class Client(_Base):
+class Client(ClientWrites, _Base):
     """A client for blocking code; safe for several threads. Close it, or use it in a `with` statement.
 
     Every call raises the classes of `shoal.errors`, with the server's message; InvalidArgument also for what cannot be
@@ -238,7 +239,7 @@ class Client(_Base):
             return result
 
 
-class AsyncClient(_Base):
+class AsyncClient(AsyncClientWrites, _Base):
     """A client for asyncio: the same as `Client`, with `await`. Close it, or use it in an `async with` statement."""
 
     def __init__(

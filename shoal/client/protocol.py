@@ -8,7 +8,7 @@ import email.utils
 import random
 import re
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,10 +26,20 @@ from shoal.client.answers import (
     SearchResponses,
 )
 from shoal.client.bodies import embed_request, render_body, render_query, rerank_request
+from shoal.client.writes import (
+    DeleteSummary,
+    UpdateSummary,
+    WriteCall,
+    WriteProgress,
+    WriteSummary,
+    joined,
+    selection_call,
+)
 from shoal.errors import (
     Conflict,
     DeadlineExceeded,
     InvalidArgument,
+    KeyReused,
     NotFound,
     Overloaded,
     PermissionDenied,
@@ -47,6 +57,7 @@ DIRECT: dict[str, None] = {f"all://{f'[{host}]' if ':' in host else host}": None
 """`mounts` of an httpx client that asks no proxy for this machine, whatever the environment says."""
 T = TypeVar("T")
 A = TypeVar("A", bound=Answer)
+S = TypeVar("S", WriteSummary, DeleteSummary, UpdateSummary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +69,14 @@ class Send:
     content: bytes | None
     """JSON."""
     timeout_s: float
+    key: str | None = None
+    """The Idempotency-Key, if it has one."""
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the content is."""
-        return {} if self.content is None else {"content-type": "application/json"}
+        """What the content is, and its key."""
+        headers = {} if self.content is None else {"content-type": "application/json"}
+        return headers if self.key is None else {**headers, "idempotency-key": self.key}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +131,44 @@ class ClientProtocol:
         body = rerank_request(query, documents, options)
         return self._read(RerankResponse, (yield from self._request("POST", "/v1/rerank", body)))
 
+    def write(self, calls: Iterable[WriteCall], summary: S, progress: WriteProgress | None) -> Steps[S]:
+        """Send requests that write, one after another, and return what all of them did.
+
+        What a request has not been answered is sent again with its key. The error of one that fails says how many
+        passages those before it have done.
+        """
+        done = 0
+        for call in calls:
+            try:
+                answer = yield from self._request("POST", call.path, call.body, key=call.key)
+            except ShoalError as error:
+                if done:
+                    error.add_note(f"{done:,} passages were done by the requests before")
+                raise
+            summary = self._joined(summary, answer)
+            done += call.size
+            if progress is not None:
+                progress(done)
+        return summary
+
+    def delete_selected(self, filter: Mapping[str, Any] | None, progress: WriteProgress | None) -> Steps[DeleteSummary]:
+        """POST /v1/passages/delete with a filter, or None for everything, until nothing is left to delete."""
+        summary, more = DeleteSummary(), True
+        while more:
+            call = selection_call(filter)
+            answer = yield from self._request("POST", call.path, call.body, key=call.key)
+            summary = self._joined(summary, answer)
+            more = bool(answer.get("more"))
+            if progress is not None:
+                progress(summary.deleted)
+        return summary
+
+    def _joined(self, summary: S, answer: Any) -> S:
+        try:
+            return joined(summary, answer)
+        except (AttributeError, TypeError) as error:
+            raise self._foreign(str(error)) from None
+
     def index(self) -> Steps[IndexDescription]:
         """GET /v1/index."""
         return self._read(IndexDescription, (yield from self._request("GET", "/v1/index")))
@@ -142,7 +194,12 @@ class ClientProtocol:
         return response.is_success
 
     def _request(
-        self, method: str, path: str, body: dict[str, Any] | None = None, repeatable: bool = True
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        repeatable: bool = True,
+        key: str | None = None,
     ) -> Steps[Any]:
         """Send until there is an answer, and return its JSON. Raises what the last attempt ended with."""
         content = None if body is None else render_body(body)
@@ -151,7 +208,7 @@ class ClientProtocol:
         while True:
             attempt += 1
             try:
-                response = yield Send(method, path, content, max(deadline - time.monotonic(), 0.001))
+                response = yield Send(method, path, content, max(deadline - time.monotonic(), 0.001), key)
                 assert response is not None
                 if response.is_success:
                     return self._json(response)
@@ -226,6 +283,7 @@ _BY_STATUS: dict[int, type[ShoalError]] = {
     404: NotFound,
     408: DeadlineExceeded,
     409: Conflict,
+    422: KeyReused,
     429: Overloaded,
     503: Unavailable,
     504: DeadlineExceeded,

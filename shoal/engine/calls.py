@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from os import PathLike, fspath
 from typing import Any, TypeVar
 
@@ -19,15 +20,18 @@ from shoal.client.answers import (
     SearchResponse,
 )
 from shoal.client.bodies import embed_request, render_body, rerank_request
+from shoal.client.writes import WriteCall
 from shoal.engine.answer_fields import answer_fields, fetch_fields, list_fields, result_fields
 from shoal.engine.engine import LocalEngine
 from shoal.engine.limits import RequestLimits
 from shoal.engine.mistakes import explain_mistakes
 from shoal.engine.model_requests import embed_body, embed_fields, embed_parts, rerank_body, rerank_fields
 from shoal.engine.request_models import Part, fetch_body, list_query, search_body
+from shoal.engine.write_models import checked_key, delete_body, update_body, upsert_body
 from shoal.errors import InvalidArgument
 from shoal.records import SearchAnswer
 from shoal.settings import ServeSettings
+from shoal.writing.requests import UpdateRequest, WriteRequest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -50,6 +54,11 @@ class EngineCalls:
         self._limits = RequestLimits(engine.settings)
         self._search_body = search_body(engine.settings)
         self._fetch_body = fetch_body(engine.settings)
+        self._write_bodies: dict[str, Any] = {
+            "/v1/passages": upsert_body(engine.settings),
+            "/v1/passages/update": update_body(engine.settings),
+            "/v1/passages/delete": delete_body(engine.settings),
+        }
         self._list_query = list_query(engine.settings)
         self._embed_body = embed_body(engine.settings)
         self._rerank_body = rerank_body(engine.settings)
@@ -96,6 +105,19 @@ class EngineCalls:
         self._limits.check_rerank(body.query, body.texts, deadline)
         reranked = await self.engine.rerank(body.query, body.texts, deadline)
         return RerankResponse.model_validate(rerank_fields(reranked, body, self.engine.reranker_scale()))
+
+    async def write(self, call: WriteCall) -> dict[str, Any]:
+        """Answer a request that writes, checked as over HTTP."""
+        settings, key = self.engine.settings, checked_key(call.key)
+        request = self._read(self._write_bodies[call.path], call.body).request(settings, key)
+        self._limits.check_write(request)
+        match request:
+            case WriteRequest():
+                return asdict(await self.engine.write(request))
+            case UpdateRequest():
+                return asdict(await self.engine.update(request))
+            case _:
+                return asdict(await self.engine.delete(request))
 
     def _deadline(self, timeout_ms: int | None = None) -> float:
         settings = self.engine.settings

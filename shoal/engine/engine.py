@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from shoal.engine.description import IndexDescription
 from shoal.engine.models import load_models
+from shoal.engine.writing import IndexWriting
 from shoal.errors import Conflict, EncoderMismatch, InvalidArgument, NotFound, ShoalError, Unavailable
 from shoal.index_root import versions
 from shoal.index_root.cache import ShardCache
@@ -27,6 +28,8 @@ from shoal.search.local import LocalModels, LocalVersion
 from shoal.search.rerank_documents import rerank_documents
 from shoal.serving.plan import plan_serving
 from shoal.settings import ServeSettings
+from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
+from shoal.writing.served import ServedDocuments
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +57,8 @@ class LocalEngine:
         self._models: LocalModels | None = None
         self._embed_stage: EmbedStage | None = None
         self._version: LocalVersion | None = None
+        self._written: tuple[LocalVersion, ServedDocuments] | None = None
+        self._writing = IndexWriting(self._storage, settings, self._documents, lambda: self._loaded().encoder)
         self._previous: str | None = None
         self._problem: str | None = None
         self._refused: tuple[str | None, float] = (None, 0.0)
@@ -104,6 +109,26 @@ class LocalEngine:
         """Return a page of ids; see `shoal.search.lookup.list_ids`."""
         return await self._opened().list_ids(prefix, limit, cursor, deadline)
 
+    async def write(self, request: WriteRequest) -> Written:
+        """Write records; see `shoal.writing.writer.Writer.write`."""
+        return await self._writing.write(request)
+
+    async def delete(self, request: DeleteRequest) -> Deleted:
+        """Delete records; see `shoal.writing.writer.Writer.delete`."""
+        return await self._writing.delete(request)
+
+    async def update(self, request: UpdateRequest) -> Updated:
+        """Change the metadata of records; see `shoal.writing.writer.Writer.update`."""
+        return await self._writing.update(request)
+
+    def _documents(self) -> ServedDocuments:
+        """The version that is served, for writes: the same object for the same version."""
+        version = self._opened()
+        if self._written is None or self._written[0] is not version:
+            documents = ServedDocuments(self._storage, version.manifest, version.live, version.look_up, version.select)
+            self._written = version, documents
+        return self._written[1]
+
     async def describe(self) -> IndexDescription:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""
         reranker = self.settings.reranker if self._loaded().reranker else None
@@ -146,11 +171,12 @@ class LocalEngine:
         """End the threads, and let go of all files. No search may be under way."""
         if self._watching is not None:
             self._watching.cancel()
+        self._writing.close()
         if self._version is not None:
             self._version.close()
         if self._models is not None:
             self._models.close()
-        self._watching = self._version = self._models = self._embed_stage = None
+        self._watching = self._version = self._models = self._embed_stage = self._written = None
 
     async def _watch(self) -> None:
         while True:

@@ -26,6 +26,7 @@ from shoal.client.many import CONCURRENCY, Progress, search_many, search_many_as
 from shoal.client.options import Document, EmbedOptions, InputType, RerankOptions
 from shoal.engine.calls import EngineCalls, read_settings
 from shoal.engine.engine import LocalEngine
+from shoal.engine.index_writes import AsyncIndexWrites, IndexWrites
 from shoal.engine.loop import LoopThread
 from shoal.engine.request_models import Part
 from shoal.errors import Unavailable
@@ -77,7 +78,7 @@ def closed() -> Unavailable:
     return Unavailable("this index is closed; open it again")
 
 
-class Index:
+class Index(IndexWrites):
     """An index root in this process, with the calls of `shoal.Client`. Safe for several threads.
 
     It searches with the same pipeline and settings as a server, and gives the same answers. Close it, or use it in a
@@ -214,7 +215,7 @@ class Index:
             raise
 
 
-class AsyncIndex:
+class AsyncIndex(AsyncIndexWrites):
     """An index root in this process, for asyncio: the same as `Index`, with `await`.
 
     async with shoal.AsyncIndex("./index") as index:

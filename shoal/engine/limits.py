@@ -11,6 +11,7 @@ from operator import attrgetter
 from shoal.errors import InvalidArgument
 from shoal.records import SearchRequest
 from shoal.settings import ServeSettings
+from shoal.writing.requests import DeleteRequest, UpdateRequest, WriteRequest
 
 
 class RequestLimits:
@@ -61,6 +62,19 @@ class RequestLimits:
             if problem := "should not be empty" if not id_ else self._id_problem(id_):
                 raise InvalidArgument(f"ids[{number}] {problem}", param=f"ids[{number}]")
         self._check_deadline(deadline)
+
+    def check_write(self, request: WriteRequest | DeleteRequest | UpdateRequest) -> None:
+        """Check how much a write writes; what it writes is checked where it is prepared."""
+        most = self._settings.max_passages
+        match request:
+            case WriteRequest():
+                field, count = "passages", len(request.passages)
+            case UpdateRequest():
+                field, count = "updates", len(request.updates)
+            case _:
+                field, count = "ids", 1 if request.ids is None else len(request.ids)
+        if not 1 <= count <= most:
+            raise InvalidArgument(f"{field} should be 1 to {most:,}, not {count:,}", param=field)
 
     def check_list(self, prefix: str, limit: int, deadline: float) -> None:
         """Check what lists ids; its cursor is checked where it is read."""

@@ -42,6 +42,8 @@ def _explain(problem: Mapping[str, Any], body: Any) -> tuple[str | None, str]:
         context, location = problem["ctx"], problem["loc"]
         return None, f"the body is not JSON: {context['error']} at character {location[-1]}"
     path = _field_path(problem["loc"], body, missing=kind == "missing")
+    if not path and kind == "value_error":  # of the body as a whole
+        return None, f"the body {message.removeprefix('Value error, ')}"
     if not path:
         return None, "the body should be a JSON object" if body is not None else "the body is empty; send a JSON object"
     if kind == "missing":

@@ -170,6 +170,16 @@ class RequestLimitSettings(Settings):
         10_000, ge=1, le=10_000_000, description="Most vectors of tokens that one answer of /v1/embed holds."
     )
     max_body_bytes: int = Field(1_000_000, ge=1_000, le=100_000_000, description="Largest request body accepted.")
+    max_write_body_bytes: int = Field(
+        16 * 2**20,
+        ge=1_000,
+        le=2**28,
+        description="Largest body of a request that writes passages. About ten times as much memory is taken while it "
+        "is read.",
+    )
+    max_passages: int = Field(
+        1000, ge=1, le=10_000, description="Most passages that one request may write, delete by their ids or update."
+    )
     max_ids: int = Field(
         1000, ge=1, le=10_000, description="Most ids of passages that one request may fetch, or one page may list."
     )
@@ -197,6 +207,12 @@ class DeadlineSettings(Settings):
         description="Deadline of a request that names none; a CPU reranker needs seconds, a GPU milliseconds.",
     )
     max_timeout_ms: int = Field(60_000, ge=10, le=600_000, description="Longest deadline a request may ask for.")
+    write_timeout_ms: int = Field(
+        30_000,
+        ge=10,
+        le=600_000,
+        description="Deadline of a request that writes passages; most of it goes into encoding their texts.",
+    )
     drain_s: float = Field(
         20.0,
         ge=0,
@@ -215,6 +231,9 @@ class AdmissionSettings(Settings):
     )
     max_waiting: int = Field(
         256, ge=1, le=100_000, description="Queries that may wait in one ingress replica; more get 429."
+    )
+    max_writes: int = Field(
+        16, ge=1, le=10_000, description="Requests that one ingress replica writes for at once; more get 429."
     )
     max_batch: int = Field(32, ge=1, le=1024, description="Queries that one fan-out serves together.")
 

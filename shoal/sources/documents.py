@@ -11,6 +11,11 @@ MAX_BYTES = 64 * 2**20
 """A longer file is rejected: it is held in memory while it is cut."""
 
 
+def is_markdown(name: str) -> bool:
+    """Whether a file of this name is cut at headings."""
+    return name.lower().endswith(MARKDOWN)
+
+
 def records(files: Iterable[InputFile]) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield (file, record) or (file, reason why it is none), files counted from 1."""
     for number, file in enumerate(files, 1):

@@ -121,7 +121,8 @@ class PassageReader:
                     if self._chunker is None:
                         yield record, passage
                     else:
-                        for piece in list(self._pieces(passage)):
+                        is_markdown = self._source.format == "text" and documents.is_markdown(passage.id)
+                        for piece in cut(passage, self._chunker, is_markdown):
                             yield record, piece
                 except BadRecord as bad:
                     yield Rejected(record, bad.reason, bad.id)
@@ -183,13 +184,19 @@ class PassageReader:
             self.lines += len(lines)
             yield lines
 
-    def _pieces(self, passage: Passage) -> Iterator[Passage]:
-        assert self._chunker is not None
-        markdown = self._source.format == "text" and passage.id.lower().endswith(documents.MARKDOWN)
-        # Of a record that has only a title, the title is the one passage.
-        for number, text in enumerate(self._chunker.chunks(passage.text, markdown=markdown) or [""], 1):
-            identity = check_id(f"{passage.id}#{number}", "id")
-            yield Passage(identity, text, passage.title, passage.metadata)
+
+def cut(passage: Passage, chunker: Chunker, is_markdown: bool) -> list[Passage]:
+    """Cut a record into passages, whose ids are its own and their number. Raises BadRecord for ids that get too long.
+
+    Args:
+        passage: The record, with its whole text.
+        chunker: Cuts the text.
+        is_markdown: Whether the text is cut at the headings of Markdown.
+    """
+    # Of a record that has only a title, the title is the one passage.
+    texts = chunker.chunks(passage.text, markdown=is_markdown) or [""]
+    ids = [check_id(f"{passage.id}#{number}", "id") for number in range(1, len(texts) + 1)]
+    return [Passage(id_, text, passage.title, passage.metadata) for id_, text in zip(ids, texts, strict=True)]
 
 
 def _without_mark(blocks: Iterable[bytes]) -> Iterator[bytes]:

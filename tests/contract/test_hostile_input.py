@@ -324,7 +324,52 @@ VENDORS = {
     "/v1/embeddings": EMBEDDINGS,
     "/retrieval": RETRIEVALS,
 }
-BODIES = {"/v1/search": SEARCHES, "/v1/index/activate": ADMINISTRATION, "/v1/index/rollback": ADMINISTRATION} | VENDORS
+IDS = st.sampled_from(["p1", "p2", "new", "", " ", "a#1", "../x", "x" * 513, "\ud800"]) | TEXTS
+VECTORS = st.one_of(
+    st.lists(st.floats(-1e38, 1e38) | NUMBERS, min_size=62, max_size=66),
+    st.sampled_from([[0.0] * 64, [1.0] * 64, "AACAPw==" * 64, "AACAPw==", "@", ""]),
+    ANYTHING,
+)
+METADATA: st.SearchStrategy[Any] = st.one_of(
+    st.dictionaries(WORDS | TEXTS, SCALARS | st.lists(TEXTS, max_size=3), max_size=4),
+    ANYTHING,
+)
+PASSAGES: st.SearchStrategy[Any] = st.one_of(
+    st.fixed_dictionaries(
+        {"id": IDS},
+        optional={
+            "text": TEXTS,
+            "title": TEXTS,
+            "metadata": METADATA,
+            "vector": VECTORS,
+            "if": st.sampled_from([{"absent": True}, {"position": 0}, {}, {"position": -1}]) | ANYTHING,
+        },
+    ),
+    ANYTHING,
+)
+WRITES = {
+    "/v1/passages": st.fixed_dictionaries({"passages": st.lists(PASSAGES, max_size=4)}) | ANYTHING,
+    "/v1/passages/delete": st.one_of(
+        st.fixed_dictionaries({}, optional={"ids": st.lists(IDS, max_size=4), "filter": FILTERS}),
+        ANYTHING,
+    ),
+    "/v1/passages/update": st.one_of(
+        st.fixed_dictionaries(
+            {
+                "updates": st.lists(
+                    st.fixed_dictionaries({"id": IDS, "metadata": METADATA}, optional={"merge": st.booleans()}),
+                    max_size=4,
+                )
+            }
+        ),
+        ANYTHING,
+    ),
+}
+BODIES = (
+    {"/v1/search": SEARCHES, "/v1/index/activate": ADMINISTRATION, "/v1/index/rollback": ADMINISTRATION}
+    | VENDORS
+    | WRITES
+)
 OTHER_PATHS = [
     *(
         "/v1/models",
@@ -342,6 +387,7 @@ PATHS = st.sampled_from(
     [
         *[st.just("/v1/search")] * 14,
         *[st.sampled_from(list(VENDORS))] * 10,
+        *[st.sampled_from(list(WRITES))] * 6,
         *[st.sampled_from(["/v1/index/activate", "/v1/index/rollback"])] * 2,
         st.sampled_from(OTHER_PATHS),
         st.text(st.characters(codec="utf-8"), max_size=20).map(lambda text: "/" + text),
@@ -436,7 +482,14 @@ class Server:
                 metadata["tags"] = [metadata["tags"]]  # type: ignore[index]
         root = folder / "index"
         for version in ("v1", "v2"):
-            publish(root, version, content, lexical=LexicalSettings(lexical_language="none"), activate=version == "v1")
+            publish(
+                root,
+                version,
+                content,
+                lexical=LexicalSettings(lexical_language="none"),
+                activate=version == "v1",
+                writable=True,
+            )
         limits = ServeSettings(
             index=str(root),
             encoder="hashing:64",
@@ -560,6 +613,7 @@ def test_no_input_makes_the_server_fail_hang_or_tell_of_itself(server: Server) -
         sent(b'{"query": "n7"}'),
         sent(b'{"inputs": ["n7"], "input_type": "query"}', path="/v1/embed"),
         sent(b'{"query": "n7", "documents": ["n7"]}', path="/v1/rerank"),
+        sent(b'{"passages": [{"id": "p7", "text": "the otter number n7"}]}', path="/v1/passages"),
     ):
         (reply,) = server.run([plain])
         assert reply.status == 200

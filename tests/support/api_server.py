@@ -1,6 +1,7 @@
 """The HTTP application over the real pipeline and fake services, and what holds for its answers."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -33,6 +34,8 @@ from shoal.testing.fakes import (
     serve_settings,
     served_version,
 )
+from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
+from tests.support.writing import Writing
 
 PASSAGES = corpus(40, title=True)
 
@@ -80,6 +83,23 @@ class FakeEngine:
 
     def reranker_scale(self) -> None:
         """It is not known."""
+
+    @cached_property
+    def writing(self) -> Writing:
+        """A writer, for what is written; searches see nothing of it."""
+        return Writing(PASSAGES)
+
+    async def write(self, request: WriteRequest) -> Written:
+        if self.error:
+            raise self.error
+        return await self.writing.writer.write(request)
+
+    async def delete(self, request: DeleteRequest) -> Deleted:
+        tree = next(iter(request.filter.items())) if request.filter else None
+        return await self.writing.writer.delete(request, tree)  # type: ignore[arg-type]
+
+    async def update(self, request: UpdateRequest) -> Updated:
+        return await self.writing.writer.update(request)
 
     async def describe(self) -> IndexDescription:
         assert self.pipeline.version is not None

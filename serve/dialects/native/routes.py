@@ -12,6 +12,7 @@ from serve.dialects.base import Engine
 from serve.dialects.native.model_routes import add_models
 from serve.dialects.native.models import FetchResponse, IndexInfo, ListResponse, SearchResponse, SearchResponses
 from serve.dialects.native.render import render, render_fetched, render_search
+from serve.dialects.native.write_routes import add_writes
 from serve.web.access import with_problem
 from serve.web.errors import responses
 from serve.web.json_body import JsonRoute
@@ -38,6 +39,7 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["native"], route_class=JsonRoute)
     _add_search(routes, engine, settings)
     _add_passages(routes, engine, settings)
+    add_writes(routes, engine, settings)
     add_models(routes, engine, settings)
     _add_index(routes, engine)
     return routes

@@ -1,0 +1,157 @@
+"""`shoal upsert`: writes passages to an index that is served, or to one in this process."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shoal.cli.errors import REFUSED, guard
+from shoal.cli.options import AsJson
+from shoal.cli.output import print_json, print_lines
+from shoal.cli.server import DEFAULT_URL, Url, WrittenIndex, writing
+from shoal.client.writes import BATCH_PASSAGES
+from shoal.errors import InvalidArgument
+from shoal.settings import SourceSettings
+from shoal.system.terminal import printable, say
+
+if TYPE_CHECKING:
+    from shoal.sources.passages import BadInput
+
+STDIN = "-"
+"""What stands for standard input."""
+_SUFFIXES = {"auto": ".jsonl", "beir": ".jsonl", "text": ".txt"}
+"""How a file is called that standard input is kept in, by its format, where not by the format itself."""
+
+app = typer.Typer()
+
+
+def _option(field: str, metavar: str, name: str | None = None) -> Any:
+    """An option of the command that is one of a build."""
+    description = SourceSettings.model_fields[field].description
+    return typer.Option(name or f"--{field.replace('_', '-')}", metavar=metavar, help=description)
+
+
+@app.command()
+def upsert(  # noqa: PLR0913 - one parameter for each option
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="Input as of a build: a file, a folder, a glob or a URI; - for stdin.")
+    ],
+    url: Url = DEFAULT_URL,
+    index: WrittenIndex = None,
+    format: Annotated[str, _option("format", "FORMAT")] = "auto",
+    id_field: Annotated[str | None, _option("id_field", "FIELD")] = None,
+    text_field: Annotated[str, _option("text_field", "FIELD")] = "text",
+    title_field: Annotated[str | None, _option("title_field", "FIELD")] = None,
+    vectors_field: Annotated[str | None, _option("vectors_field", "FIELD")] = None,
+    metadata_fields: Annotated[str | None, _option("metadata_fields", "FIELDS")] = None,
+    columns: Annotated[str | None, _option("columns", "NAMES")] = None,
+    batch: Annotated[int, typer.Option(metavar="INT", min=1, help="Passages of one request.")] = BATCH_PASSAGES,
+    as_json: AsJson = False,
+) -> None:
+    """Write passages to an index: each in the place of the one with its id, at once and durably.
+
+    Reads what `shoal build` reads. Records that give no passage are named, and the rest is written; exit code 3 then.
+    """
+    with guard(as_json), _as_file(source, format) as path:
+        settings = {
+            "source": path,
+            "format": format,
+            "id_field": id_field,
+            "text_field": text_field,
+            "title_field": title_field,
+            "vectors_field": vectors_field,
+            "metadata_fields": _listed(metadata_fields),
+            "columns": _listed(columns),
+        }
+        course = _Course(as_json)
+        with writing(url, index) as target:
+            passages = course.passages(settings, target.describe().dim)
+            summary = target.upsert(passages, batch_passages=batch, progress=course.progress)
+        course.end()
+        counts = {"position": summary.position, "written": summary.written, "unchanged": summary.unchanged}
+        if as_json:
+            print_json({**counts, "rejected": course.rejected})
+        else:
+            print_lines(
+                f"{summary.written:,} passages written, {summary.unchanged:,} unchanged, {course.rejected:,} rejected; "
+                f"position {summary.position}"
+            )
+        if course.rejected:
+            raise SystemExit(REFUSED)
+
+
+class _Course:
+    """What a run has read and written so far, told on stderr."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.rejected = 0
+        self._shows = sys.stderr.isatty() and not as_json
+        self._shown = False
+
+    def passages(self, settings: dict[str, Any], dim: int) -> Iterator[dict[str, Any]]:
+        """Read the input, and name what gives no passage."""
+        from shoal.sources.passages import BadInput, read_source
+
+        for item in read_source(_validated(settings), dim):
+            if isinstance(item, BadInput):
+                self._reject(item)
+            else:
+                fields: dict[str, Any] = {"id": item.id, "text": item.text, "metadata": dict(item.metadata)}
+                if item.title is not None:
+                    fields["title"] = item.title
+                if item.vector is not None:
+                    fields["vector"] = item.vector
+                yield fields
+
+    def progress(self, done: int) -> None:
+        """Show how many passages are done."""
+        if self._shows:
+            self._shown = True
+            sys.stderr.write(f"\r{done:,} passages")
+            sys.stderr.flush()
+
+    def end(self) -> None:
+        """End the line that shows the progress."""
+        if self._shown:
+            sys.stderr.write("\n")
+            self._shown = False
+
+    def _reject(self, bad: "BadInput") -> None:
+        self.end()
+        self.rejected += bad.records
+        say(printable(f"{bad.place}: {bad.reason}"))
+
+
+def _validated(settings: dict[str, Any]) -> SourceSettings:
+    from pydantic import ValidationError
+
+    try:
+        return SourceSettings.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = f"--{'.'.join(map(str, problem['loc'])).replace('_', '-')}"
+        raise InvalidArgument(f"{option}: {problem['msg']}", param=option) from None
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+@contextlib.contextmanager
+def _as_file(source: str, source_format: str) -> Iterator[str]:
+    """Give the path of the input; standard input is kept in a file, of the name that its format has."""
+    if source != STDIN:
+        yield source
+        return
+    suffix = _SUFFIXES.get(source_format, f".{source_format}")
+    with tempfile.TemporaryDirectory(prefix="shoal-upsert-") as folder:
+        path = Path(folder) / f"stdin{suffix}"
+        with path.open("wb") as file:
+            while block := os.read(sys.stdin.fileno(), 2**20):
+                file.write(block)
+        yield str(path)
