@@ -20,6 +20,8 @@ from tests.support.indexes import publish
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+PATIENCE_MS = 60_000
+"""How long something may take to appear on a busy machine. Nothing here is a goal."""
 COLOURS, ANIMALS = ("red", "green", "blue", "black", "white"), ("fish", "heron", "otter", "snail", "newt", "frog")
 
 
@@ -97,12 +99,13 @@ def url(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 def chromium() -> Iterator[Any]:
     """A browser for the tests of one file: Playwright keeps an event loop that tests of asyncio could not share."""
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import expect, sync_playwright
     except ModuleNotFoundError:
         pytest.skip("there is no Playwright here: pip install playwright")
     program = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     if program is None:
         pytest.skip("there is no Chromium here: apt-get install chromium, or make browser")
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser
@@ -131,6 +134,7 @@ class Tab:
 def tab(chromium: Any) -> Iterator[Tab]:
     """A tab of a desktop; nothing may go wrong in it but refusals of the server, which tests of these ask for."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE_MS)
     opened = Tab(context.new_page())
     yield opened
     context.close()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import AXE
+from tests.browser.conftest import AXE, PATIENCE_MS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 expect = playwright.expect
@@ -87,6 +87,7 @@ def axe() -> str:
 def test_axe_finds_nothing(chromium: Any, url: str, axe: str, state: Callable[[Any, str], None]) -> None:
     # axe makes elements in ways that Trusted Types refuse; the page without them is tested everywhere else.
     context = chromium.new_context(viewport={"width": 1280, "height": 800}, bypass_csp=True, reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE_MS)
     try:
         page = context.new_page()
         state(page, url)
