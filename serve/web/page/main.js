@@ -117,9 +117,11 @@ function changeVersion(version) {
 
 /** Asks again what is asked, without closing the index. */
 async function again() {
+  const asked = state.read(location.hash);
   running.abort();
   running = new AbortController();
-  await search(state.read(location.hash), running.signal);
+  countValues(asked, running.signal);
+  await search(asked, running.signal);
 }
 
 function askKey() {
