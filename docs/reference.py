@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str | dict[str, str] | None]] = {
     "shoal search": ("shoal.cli.search", None),
     "shoal compare": ("shoal.cli.compare", None),
     "shoal eval": ("shoal.cli.eval", "EvaluateSettings"),
+    "shoal compact": ("shoal.cli.compact", "CompactSettings"),
     "shoal index": ("shoal.cli.index", {"create": "CreateSettings"}),
     "shoal keys": ("shoal.cli.keys", None),
     "shoal plan": ("shoal.cli.plan", "CapacitySettings"),

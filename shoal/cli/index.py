@@ -195,9 +195,11 @@ def prune(
     """Remove old versions, and what dead builds left. The current and the previous version always stay."""
     with guard(as_json):
         from shoal.index_root import versions
+        from shoal.index_root.log_pruning import prune_log
 
         storage = _storage(index)
         removed = versions.prune(storage, keep, 86_400 * idle_days)
+        prune_log(storage)
         if as_json:
             print_json({"removed": removed, "kept": versions.list_versions(storage)})
         else:

@@ -18,6 +18,7 @@ COMMANDS = {
     "upsert": "Write passages to an index that is served.",
     "delete": "Delete passages of an index that is served.",
     "eval": "Measure the answers to judged queries in every mode.",
+    "compact": "Make a version of what was written to an index while it was served.",
     "index": "Look at the versions of an index, and choose the active one.",
     "keys": "Make an API key for a server.",
 }

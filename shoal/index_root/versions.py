@@ -1,4 +1,7 @@
-"""Index versions of a root: which there are, which is current, and whether they are whole."""
+"""Index versions of a root: which there are, which is current, and whether they are whole.
+
+Long because who makes a version current and who removes one have to be read side by side.
+"""
 
 import json
 import re
@@ -8,6 +11,7 @@ from datetime import UTC, datetime
 
 from shoal.errors import Conflict, CorruptIndex, InvalidArgument, NotFound
 from shoal.index_root import layout, signatures
+from shoal.index_root.log_cover import require_cover
 from shoal.index_root.manifest import FileEntry, Manifest
 from shoal.index_root.storage import Storage
 
@@ -274,7 +278,8 @@ def file_problem(storage: Storage, path: str, file: FileEntry) -> str | None:
 def activate(storage: Storage, version: str, *, verified: bool = False) -> Current:
     """Verify a version completely, unless the caller has just done so (`verified`), and make it current.
 
-    Raises NotFound, CorruptIndex naming what does not match, and Conflict when `prune` has removed it meanwhile.
+    Raises NotFound, CorruptIndex naming what does not match, and Conflict when `prune` has removed it meanwhile, or
+    when it would serve without something that was written to the index.
     """
     if not verified and (problems := verify(storage, version)):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -293,6 +298,7 @@ def activate(storage: Storage, version: str, *, verified: bool = False) -> Curre
     )
     if not storage.exists(layout.manifest(version)):
         raise removed
+    require_cover(storage, read_manifest(storage, version))
     current = Current(version, before.version if before else None, datetime.now(UTC).isoformat(timespec="seconds"))
     _write_current(storage, current)
     storage.delete(layout.refusal(version))

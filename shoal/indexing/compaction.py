@@ -62,9 +62,20 @@ def compact(settings: CompactSettings, log: LogReader) -> Manifest | None:
         return None
     compacted = _run(settings, plan, storage, log)
     if settings.activate:
-        versions.activate(storage, compacted.version, verified=True)
+        _activate(storage, plan, compacted)
     versions.discard_staging(storage, plan.hash)
     return compacted
+
+
+def _activate(storage: Storage, plan: Plan, compacted: Manifest) -> None:
+    """Make a compacted version current. Raises Conflict when what it was made of is not current any more."""
+    current = versions.read_current(storage)
+    if current is not None and current.version not in (plan.base, compacted.version):
+        raise Conflict(
+            f"{compacted.version} is published, but not current: {current.version} has become so since it was begun; "
+            "run it again"
+        )
+    versions.activate(storage, compacted.version, verified=True)
 
 
 def plan_compaction(settings: CompactSettings, base: Manifest, carried: Carried, passages: int) -> Plan:

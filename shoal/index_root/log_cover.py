@@ -1,0 +1,37 @@
+"""Which versions hold, together with the log, all that was written: the others are not made current."""
+
+from shoal.errors import Conflict
+from shoal.index_root import layout
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
+
+
+def require_cover(storage: Storage, manifest: Manifest) -> None:
+    """Raise Conflict for a version that would serve without something that was written to the index."""
+    floors = [int(name) for name in storage.list(layout.LOG_FLOORS.rstrip("/")) if name.isdecimal()]
+    if manifest.complete_to < (floor := max(floors, default=0)):
+        raise Conflict(
+            f"version {manifest.version} holds what was written to the index up to position {manifest.complete_to} of "
+            f"its log, and entries up to {floor} may be gone: serving it would lose writes; activate a later version, "
+            "or build its source again, which takes over what was written"
+        )
+    if (missing := missing_file(manifest)) and storage.exists(layout.log_entry(manifest.complete_to + 1)):
+        raise Conflict(
+            f"version {manifest.version} was built before documents could be written to an index that is served (it "
+            f"lacks {missing}), and something was written since; build it again: nothing is embedded anew"
+        )
+
+
+def missing_file(manifest: Manifest) -> str | None:
+    """Name a file that a version lacks to have documents written to it; None if it has all."""
+    needed = [layout.DOCUMENTS, layout.ORDER]
+    if manifest.lexical is not None:
+        needed += [layout.LEXICAL_LENGTHS, layout.LEXICAL_COUNTS]
+        terms = layout.corpus_terms_of(manifest.version).removeprefix(f"{layout.version_dir(manifest.version)}/")
+        if terms not in [file.path for file in manifest.files]:
+            return terms
+    for entry in manifest.shards:
+        names = {file.path.partition("/")[2] for file in entry.files}
+        if lacking := [name for name in needed if name not in names]:
+            return f"{layout.shard_name(entry.shard)}/{lacking[0]}"
+    return None
