@@ -1,4 +1,7 @@
-"""The course of a build: which stage follows which, what is done already, and what becomes of it."""
+"""The course of a build: which stage follows which, what is done already, and what becomes of it.
+
+Long because the stages of a build are read from top to bottom.
+"""
 
 import math
 import time
@@ -24,8 +27,10 @@ from shoal.index_root.manifest import Manifest, VectorIndexInfo
 from shoal.index_root.storage import Storage
 from shoal.indexing.base import choose_base, damaged, open_base
 from shoal.indexing.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
+from shoal.indexing.last_writes import LastWrites
 from shoal.indexing.lexical import describe_lexical
 from shoal.indexing.losses import BuildReport, older_rejections, read_report
+from shoal.indexing.over_log import over_log
 from shoal.indexing.plan import Plan, make_plan
 from shoal.indexing.publish import (
     field_types,
@@ -61,6 +66,7 @@ class Builder:
         self._reporter = reporter
         self._started = time.monotonic()
         self._busy = Busy()
+        self._written = LastWrites()
         self._gpus = cluster.gpus
         self._gate = read_gate(settings)
         self._limit = 2 * max(1, math.floor(cluster.cpus / settings.threads))
@@ -90,7 +96,7 @@ class Builder:
 
     def build(self) -> Summary:
         """Build, verify and publish; or only activate, when the same plan has been published already."""
-        plan = self.plan()
+        plan = self.over_log(self.plan())
         published = versions.find_plan(self.storage, plan.content_hash)
         if published and not self.settings.rebuild:
             self._reporter.say(f"{published} was built from the same plan: nothing to do (--rebuild builds it again)")
@@ -113,6 +119,13 @@ class Builder:
         if remark is not None:
             self._reporter.say(remark)
         return based
+
+    def over_log(self, plan: Plan) -> Plan:
+        """The plan as one that takes over what was written to the index while it was served."""
+        plan, self._written, remark = over_log(plan, self.storage, self.settings.drop_live)
+        if remark is not None:
+            self._reporter.say(remark)
+        return plan
 
     def _publish(self, plan: Plan, published: str | None) -> tuple[str, dict[str, Any]]:
         """Publish what the plan says, unless another run of the same build is faster.
@@ -168,6 +181,8 @@ class Builder:
                     for _ in spread(tasks.spool, calls, self._limit, num_cpus=1):
                         stage.advance(0)
             final = spool(plan, self.storage).to_bytes()
+            if plan.carried is not None:
+                self._written.stage(self.storage, plan.hash)
             if not self.storage.exists(path):  # spooling takes long: another run may have been faster
                 self.storage.write(path, final)
         data = self.storage.read(path)

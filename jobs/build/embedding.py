@@ -73,6 +73,7 @@ def embed(
                 lines, rejected = int(batch["lines"][row]), int(batch["rejected"][row])
                 tally.documents += int(batch["documents"][row])
                 tally.full += int(batch["full"][row])
+                tally.superseded += int(batch["superseded"][row])
                 tally.add_unit(unit, lines, batch["rows"][row], rejected, fields, left_out)
                 busy.add(*(batch[name][row] for name in ("worker", "started", "ended", "busy_s")))
                 yield unit

@@ -19,11 +19,14 @@ from shoal.encoders import Encoder, LengthCounter, TextVectors, load_encoder
 from shoal.errors import Conflict, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout
+from shoal.index_root.log import Log
 from shoal.index_root.storage import Storage
 from shoal.indexes import index_kind
 from shoal.indexing.base import check_shard, open_base
-from shoal.indexing.commits import Counts, read_shard_commit
+from shoal.indexing.carry import Carrier
+from shoal.indexing.commits import Counts, UnitCommit, read_shard_commit
 from shoal.indexing.embed import embed_unit, require_tokens
+from shoal.indexing.last_writes import LastWrites
 from shoal.indexing.lexical import merge_shards
 from shoal.indexing.plan import Plan
 from shoal.indexing.sample import sample_vectors
@@ -139,6 +142,10 @@ class Embedder:
         self._encoder = BusyEncoder(encoder)
         self._codec = read_codec(self._plan, self._storage) if self._plan.stores_tokens else None
         self._base = open_base(self._plan, self._storage)
+        carries = self._plan.carried is not None
+        self._written = LastWrites.read(self._storage, self._plan.hash) if carries else None
+        self._carrying = threading.Lock()
+        self._carrier: Carrier | None = None
         self._worker = uuid.uuid4().hex
         mine, planned = encoder.fingerprint(), self._plan.encoder
         if not mine.matches(planned) or mine.dtype != planned.dtype:
@@ -155,7 +162,11 @@ class Embedder:
         (unit,) = batch["item"].tolist()
         started, busy_s = time.time(), self._encoder.busy_s
         plan, storage = self._plan, self._storage
-        commit = embed_unit(plan, plan.units[unit], self._encoder, storage, self._codec, self._base)
+        if plan.units[unit].origin == "source":
+            known = self._base, self._written
+            commit = embed_unit(plan, plan.units[unit], self._encoder, storage, self._codec, *known)
+        else:
+            commit = self._carry(unit)
         return {
             "unit": [unit],
             "lines": [commit.lines],
@@ -165,11 +176,19 @@ class Embedder:
             "left_out": [json.dumps(commit.left_out)],
             "documents": [sum(commit.rows) if commit.documents is None else commit.documents],
             "full": [commit.full],
+            "superseded": [commit.superseded],
             "worker": [self._worker],
             "started": [started],
             "ended": [time.time()],
             "busy_s": [self._encoder.busy_s - busy_s],
         }
+
+    def _carry(self, unit: int) -> UnitCommit:
+        """Carry a unit of the base or of the log over: one at a time."""
+        with self._carrying:
+            if self._carrier is None:
+                self._carrier = Carrier(self._plan, self._storage, Log.open(self._storage))
+            return self._carrier.carry(self._plan.units[unit])
 
 
 def fingerprint(settings: BuildSettings) -> Fingerprint:

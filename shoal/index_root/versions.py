@@ -345,7 +345,7 @@ def prune(storage: Storage, keep: int, idle_s: float = IDLE_S) -> list[str]:
     for plan in storage.list(layout.STAGING):
         if storage.idle_s(layout.staging_dir(plan)) < idle_s:
             running.add(plan[:_PLAN_LETTERS])
-            bases.add(_base(storage, plan))
+            bases |= _bases(storage, plan)
         else:
             discard_staging(storage, plan)
     published = list_versions(storage)
@@ -361,14 +361,16 @@ def prune(storage: Storage, keep: int, idle_s: float = IDLE_S) -> list[str]:
     return removed
 
 
-def _base(storage: Storage, plan: str) -> str | None:
-    """Version that a build in staging copies vectors from; None if it copies none, or has not begun."""
+def _bases(storage: Storage, plan: str) -> set[str]:
+    """Versions that a build in staging copies or takes anything over from; none if it has not begun."""
     try:
         body = json.loads(storage.read(layout.plan(plan)))
     except (NotFound, ValueError):
-        return None
-    base = body.get("base") if isinstance(body, dict) else None
-    return base if isinstance(base, str) else None
+        return set()
+    body = body if isinstance(body, dict) else {}
+    carried = body.get("carried")
+    named = (body.get("base"), carried.get("version") if isinstance(carried, dict) else None)
+    return {name for name in named if isinstance(name, str)}
 
 
 def _in_use(storage: Storage) -> set[str]:

@@ -2,14 +2,11 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from shoal.indexing.work_units import Origin, Unit
 from shoal.shard.writer import BATCH_ROWS
-
-Origin = Literal["source", "base", "log"]
-"""Where the passages of a unit come from."""
 
 
 class Carried(BaseModel):
@@ -21,6 +18,10 @@ class Carried(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    version: str
+    """The base: the version that rows are taken over from."""
+    live_only: bool = False
+    """Whether only rows count that were written to the served index: the others come from a source again."""
     after: int
     """Position of the log that the base is complete to."""
     position: int
@@ -30,10 +31,21 @@ class Carried(BaseModel):
     entries: list[int]
     """Borders of the units of the log: unit i holds the positions from entries[i] + 1 to entries[i + 1]."""
 
-    def ranges(self) -> Iterator[tuple[Origin, int, int, int]]:
-        """Origin, shard of the base (0 for the log) and half-open range, of rows or positions, of each unit."""
+    def units(self) -> Iterator[Unit]:
+        """The units, whose ranges are of rows of the base or of positions of the log.
+
+        Files are negative and ascend, before those of a source: shards of the base, then -1 for the log.
+        """
+        for number, (origin, file, start, stop) in enumerate(self._ranges()):
+            yield Unit(number, file, start, stop, origin)
+
+    def shard(self, file: int) -> int:
+        """The shard of the base that a unit of this file holds rows of."""
+        return file + len(self.rows) + 1
+
+    def _ranges(self) -> Iterator[tuple[Origin, int, int, int]]:
         for shard, count in enumerate(self.rows):
             for start in range(0, count, BATCH_ROWS):
-                yield "base", shard, start, min(start + BATCH_ROWS, count)
+                yield "base", shard - len(self.rows) - 1, start, min(start + BATCH_ROWS, count)
         for before, last in pairwise(self.entries):
-            yield "log", 0, before + 1, last + 1
+            yield "log", -1, before + 1, last + 1

@@ -16,9 +16,10 @@ from shoal.index_root.storage import Storage
 from shoal.indexing.commits import UnitCommit, committed_units, read_unit_commit
 from shoal.indexing.embed import grouped_by_shard
 from shoal.indexing.last_writes import EntryReader, LastWrites, in_order
-from shoal.indexing.plan import Plan, Unit
+from shoal.indexing.plan import Plan
 from shoal.indexing.tokens import codec_digest
 from shoal.indexing.units import KNOWN, REUSED, write_unit
+from shoal.indexing.work_units import Unit
 from shoal.late.codec import Codes
 from shoal.late.writer import column_of
 from shoal.metadata import Observed
@@ -57,12 +58,14 @@ class Carrier:
     """
 
     def __init__(self, plan: Plan, storage: Storage, log: EntryReader) -> None:
-        if plan.carried is None or plan.base is None:
+        if plan.carried is None:
             raise ValueError("this plan carries nothing over")
+        self._carried = plan.carried
         self._plan = plan
         self._storage = storage
         self._log = log
-        self._base = versions.read_manifest(storage, plan.base)
+        self._base = versions.read_manifest(storage, plan.carried.version)
+        self._dim = plan.encoder.dim
         self._last = LastWrites.read(storage, plan.hash)
         self._codec = codec_digest(plan, storage)
         self._encoder = plan.encoder.digest
@@ -105,18 +108,23 @@ class Carrier:
 
     def _from_base(self, unit: Unit) -> _Passages:
         """Rows of a shard whose documents the log has not written."""
-        if self._rows is None or self._shard != unit.file:
-            self._rows, self._shard = StoredRows(self._storage, self._base, unit.file), unit.file
+        shard = self._carried.shard(unit.file)
+        if self._rows is None or self._shard != shard:
+            self._rows, self._shard = StoredRows(self._storage, self._base, shard), shard
         batch = self._rows.batch(unit.start // BATCH_ROWS)
         documents = map(self._plan.document, batch.column("id").to_pylist())
-        kept = np.flatnonzero([document not in self._last.places for document in documents])
+        hidden = np.array([self._last.is_written_since(document) for document in documents], np.bool_)
+        wanted = np.ones(batch.num_rows, np.bool_)
+        if self._carried.live_only:
+            wanted = self._rows.positions(np.arange(unit.start, unit.stop)) > 0
+        kept = np.flatnonzero(wanted & ~hidden)
         rows = unit.start + kept
         return _Passages(
             batch=batch.take(pa.array(kept)),
-            vectors=self._rows.vectors(rows) if len(rows) else np.empty((0, self._base.dim), np.float32),
+            vectors=self._rows.vectors(rows) if len(rows) else np.empty((0, self._dim), np.float32),
             codes=None if self._codec is None else self._rows.codes(rows) if len(rows) else [],
             positions=self._rows.positions(rows),
-            superseded=batch.num_rows - len(rows),
+            superseded=int((wanted & hidden).sum()),
         )
 
     def _from_log(self, unit: Unit) -> _Passages:
@@ -138,7 +146,7 @@ class Carrier:
             raise CorruptIndex(f"entries of the log behind position {unit.start - 1} lack the codes of their tokens")
         return _Passages(
             batch=to_batch([Passage(p.id, p.text, p.title, p.metadata or {}) for p in passages]),
-            vectors=np.stack(vectors) if vectors else np.empty((0, self._base.dim), np.float32),
+            vectors=np.stack(vectors) if vectors else np.empty((0, self._dim), np.float32),
             codes=None if self._codec is None else codes,
             positions=np.array(positions, np.int64),
             superseded=superseded,

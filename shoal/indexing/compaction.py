@@ -142,27 +142,26 @@ def _planned(settings: CompactSettings, storage: Storage, base: Manifest, log: L
     position = log.end()
     if position <= base.complete_to:
         return None
-    last, borders = LastWrites(), _Borders(base.complete_to)
+    last, borders = LastWrites(), Borders(base.complete_to)
     for entry in base.shards:
         last.add_deleted(StoredRows(storage, base, entry.shard).deleted())
     for logged in in_order(log, base.complete_to, position):
         last.add(logged)
         borders.add(logged)
     carried = Carried(
+        version=base.version,
         after=base.complete_to,
         position=position,
         rows=[entry.count for entry in base.shards],
         entries=borders.positions(),
     )
     plan = plan_compaction(settings, base, carried, borders.passages)
-    with storage.scratch(layout.scratch(plan.hash)) as folder:
-        last.save(folder / "written.arrow")
-        storage.put(folder / "written.arrow", layout.last_writes(plan.hash))
+    last.stage(storage, plan.hash)
     storage.write(layout.plan(plan.hash), plan.to_bytes())
     return plan
 
 
-class _Borders:
+class Borders:
     """Cuts a log into units of about UNIT_PASSAGES passages. after: the position that it is read from."""
 
     def __init__(self, after: int) -> None:

@@ -14,14 +14,17 @@ from shoal.index_root.digests import Digests, document_digests
 from shoal.index_root.storage import Storage
 from shoal.indexing.base import Base, Copies
 from shoal.indexing.commits import RejectedRecord, UnitCommit, read_unit_commit
-from shoal.indexing.plan import Plan, Unit
+from shoal.indexing.last_writes import LastWrites
+from shoal.indexing.plan import Plan
 from shoal.indexing.unit_input import read_unit
 from shoal.indexing.units import KNOWN, REUSED, write_unit
+from shoal.indexing.work_units import Unit
 from shoal.late.codec import Codec, Codes
 from shoal.late.writer import column_of
 from shoal.metadata import Observed
 from shoal.records import FloatArray, Passage, RowArray
 from shoal.shard.passages import to_batch
+from shoal.shard.positions import POSITION
 from shoal.sources import Rejected
 
 
@@ -53,6 +56,7 @@ def embed_unit(
     storage: Storage,
     codec: Codec | None = None,
     base: Base | None = None,
+    written: LastWrites | None = None,
 ) -> UnitCommit:
     """Embed one unit and commit it; a unit that is committed already is only looked up.
 
@@ -66,6 +70,7 @@ def embed_unit(
         codec: Rounds the token vectors, for a plan that stores them. A unit that another codec has rounded is embedded
             anew: two runs of one build may have learned one each.
         base: The version that the plan copies from, if it does.
+        written: What was written to the index: records of these documents are left out of the source.
 
     Raises:
         InvalidArgument: Token vectors are wanted of an encoder that has none.
@@ -80,6 +85,10 @@ def embed_unit(
     full = _full_texts(encoder)
     reader = read_unit(plan, unit, storage)
     records, passages, rejected = _read_all(reader)
+    read = len(passages)
+    if written is not None:
+        kept_places = [place for place in range(read) if plan.document(passages[place].id) not in written.places]
+        records, passages = [records[place] for place in kept_places], [passages[place] for place in kept_places]
     documents = document_digests(plan.document(passage.id) for passage in passages)
     copies = None if base is None else base.look_up(documents, passages)
     vectors, tokens, reason = _vectors_of(plan, passages, encoder, codec, copies)
@@ -89,7 +98,7 @@ def embed_unit(
     order, rows = grouped_by_shard(documents, plan.shards, kept)
     with storage.scratch(layout.scratch(plan.hash)) as folder:
         path = folder / "unit.arrow"
-        batch = _to_batch(passages, copies).take(pa.array(order))
+        batch = _to_batch(plan, passages, copies).take(pa.array(order))
         column = None if tokens is None else column_of([tokens[row] for row in order])
         write_unit(path, batch, np.asarray(records, np.int64)[order], vectors[order], rows, column, digest)
         storage.put(path, layout.unit_data(plan.hash, unit.number))
@@ -103,6 +112,7 @@ def embed_unit(
         left_out=dict(reader.left_out),
         documents=len({records[row] for row in kept.tolist()}),
         full=_full_texts(encoder) - full,
+        superseded=read - len(passages),
     )
     storage.write(layout.unit_commit(plan.hash, unit.number), commit.model_dump_json().encode())
     return commit
@@ -132,13 +142,17 @@ def grouped_by_shard(documents: Digests, count: int, kept: RowArray) -> tuple[Ro
     return order, np.bincount(shards[kept], minlength=count)
 
 
-def _to_batch(passages: Sequence[Passage], copies: Copies | None) -> pa.RecordBatch:
-    """The passages, with what they have to do with the base if there is one."""
+def _to_batch(plan: Plan, passages: Sequence[Passage], copies: Copies | None) -> pa.RecordBatch:
+    """The passages, with what they have to do with the base if there is one, and with the log if that is read."""
     batch = to_batch(passages)
-    if copies is None:
-        return batch
-    columns = [*batch.columns, pa.array(copies.known), pa.array(copies.copied)]
-    return pa.RecordBatch.from_arrays(columns, schema=pa.schema([*batch.schema, KNOWN, REUSED]))
+    columns, fields = list(batch.columns), list(batch.schema)
+    if copies is not None:
+        columns += [pa.array(copies.known), pa.array(copies.copied)]
+        fields += [KNOWN, REUSED]
+    if plan.carried is not None:
+        columns.append(pa.array(np.zeros(len(passages), np.int64)))
+        fields.append(POSITION)
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 
 def _observed(passages: Sequence[Passage], kept: RowArray) -> Observed:

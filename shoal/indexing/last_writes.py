@@ -25,7 +25,7 @@ _SCHEMA = pa.schema(
 )
 """Columns of the file in staging. `number`: the place of the write in its entry."""
 _BEFORE = -1
-"""Number of a deletion that the base holds: no entry that is read has it."""
+"""Number of what the base holds of the log: no entry that is read has it."""
 
 
 class EntryReader(Protocol):
@@ -62,6 +62,16 @@ class LastWrites:
             self.places[document] = position, _BEFORE
             self.deleted.add(document)
 
+    def add_rows(self, documents: Iterable[str], positions: Iterable[int]) -> None:
+        """Take documents into account that a row of the base holds, as they were written at these positions."""
+        for document, position in zip(documents, positions, strict=True):
+            self.places[document] = position, _BEFORE
+
+    def is_written_since(self, document: str) -> bool:
+        """Whether the log has a later state of a document than the base."""
+        place = self.places.get(document)
+        return place is not None and place[1] != _BEFORE
+
     def is_last(self, document: str, position: int, number: int) -> bool:
         """Whether a write of a document is its last one."""
         return self.places.get(document) == (position, number)
@@ -69,6 +79,12 @@ class LastWrites:
     def deletions(self) -> Deleted:
         """The deleted documents, ascending, with the positions that they were deleted at."""
         return [(document, self.places[document][0]) for document in sorted(self.deleted)]
+
+    def stage(self, storage: Storage, plan_hash: str) -> None:
+        """Leave them beside a plan, for whoever works on it."""
+        with storage.scratch(layout.scratch(plan_hash)) as folder:
+            self.save(folder / "written.arrow")
+            storage.put(folder / "written.arrow", layout.last_writes(plan_hash))
 
     def save(self, path: Path) -> None:
         """Write them to a local file."""

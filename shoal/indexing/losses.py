@@ -48,6 +48,8 @@ class BuildReport(Record):
     """Metadata values that passages lack because they cannot be metadata, by field and reason."""
     files_left_out: dict[str, int] = Field(default_factory=dict)
     """Files of the source that are no input, by what they are: mostly an extension such as `.pdf`."""
+    superseded: int = 0
+    """Passages of the source, or of the version before, that a later write to the served index has replaced."""
     full: int = 0
     """Passages that were embedded and are as long as the encoder reads, or longer."""
     full_copied: int = 0

@@ -8,7 +8,6 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import accumulate
@@ -23,8 +22,9 @@ from shoal.index_root.digests import document_digests
 from shoal.index_root.versions import make_version
 from shoal.indexes import gives_vectors
 from shoal.indexes._auto import AUTO, choose
-from shoal.indexing.carried import Carried, Origin
+from shoal.indexing.carried import Carried
 from shoal.indexing.source_options import TEXT_CHARACTERS, resolve_source
+from shoal.indexing.work_units import Behind, Unit
 from shoal.settings import BuildSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
 from shoal.sources.files import InputFile
 from shoal.sources.listing import find_input, remarks_on
@@ -49,24 +49,6 @@ _LATER_OPTIONS = ("list_separator",)
 """Options that are no part of a plan where they are not set, so that versions of before they were are found."""
 LEAST_UNIT = 128
 """Passages of a unit that are worth the cost of its commit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One piece of work.
-
-    number: its place in the plan, counted from 0; names its files in staging.
-    file: index in `Plan.files` (of the first file, when the unit is a group of text files).
-    start, stop: half-open range: bytes of a plain file, rows of Parquet, one piece of a spooled file, or text files.
-    origin: whether it is a part of the input; else `file` is a shard of the base and the range one of its rows, or the
-        range is one of positions of the log.
-    """
-
-    number: int
-    file: int
-    start: int
-    stop: int
-    origin: Origin = "source"
 
 
 class Plan(BaseModel):
@@ -155,9 +137,13 @@ class Plan(BaseModel):
     @cached_property
     def units(self) -> Sequence[Unit]:
         """The units in input order, each computed when it is asked for. Raises ValueError while files are pending."""
-        if self.carried is not None:
-            ranges = enumerate(self.carried.ranges())
-            return [Unit(number, shard, start, stop, origin) for number, (origin, shard, start, stop) in ranges]
+        if self.carried is None:
+            return self._source_units
+        carried = list(self.carried.units())
+        return Behind(carried, self._source_units) if self.files else carried
+
+    @cached_property
+    def _source_units(self) -> Sequence[Unit]:
         if self.source.format == "text":
             return _group(self.files, self.source)
         counts = [self._count(file) for file in self.files]
@@ -210,6 +196,17 @@ class Plan(BaseModel):
         digest = hashlib.sha256(f"{self.content_hash} {version}".encode()).hexdigest()
         changes = {"base": version, "base_passages": passages, "hash": self.content_hash[:8] + digest[:8]}
         return self.model_copy(update=changes)
+
+    def with_carried(self, carried: Carried) -> "Plan":
+        """Return this plan as one that takes over what was written to the index up to a position of its log.
+
+        Everything written comes from the log, so that its position decides the content, whatever the base.
+        """
+        body = f"{self.content_hash} log {carried.position} {bool(carried.version)}"
+        digest = hashlib.sha256(body.encode()).hexdigest()[:16]
+        changes = {"carried": carried, "hash": digest, "content_hash": digest}
+        version = self.version.rpartition("-")[0]
+        return self.model_copy(update={**changes, "version": f"{version}-{digest[:8]}"})
 
     def to_bytes(self) -> bytes:
         """Serialise."""

@@ -79,6 +79,7 @@ def write_reports(plan: Plan, tally: Tally, storage: Storage) -> list[FileEntry]
         left_out=count_left_out(plan, tally),
         files_left_out=plan.left_out,
         documents=tally.documents,
+        superseded=tally.superseded,
         full=tally.full,
         full_copied=full_copied,
         remarks=[*plan.remarks, *length_remarks(plan, tally, full_copied), *field_remarks(plan, tally)],

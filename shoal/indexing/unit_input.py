@@ -3,8 +3,9 @@
 from functools import partial
 
 from shoal.index_root.storage import Storage
-from shoal.indexing.plan import Plan, Unit
+from shoal.indexing.plan import Plan
 from shoal.indexing.spool import open_piece
+from shoal.indexing.work_units import Unit
 from shoal.sources import InputPart, PassageReader
 
 

@@ -65,4 +65,9 @@ class BuildSettings(
         description="Embed every passage. Otherwise texts that have not changed since the current version keep its "
         "vectors, if its encoder is the same.",
     )
+    drop_live: bool = Field(
+        False,
+        description="Leave out all that was written to the index while it was served. Otherwise that wins over the "
+        "source, and what was deleted stays so.",
+    )
     dry_run: bool = Field(False, description="Print the plan with its memory and time estimate, and stop.")

@@ -1,57 +1,21 @@
 """Nothing that was written is lost when versions are compacted, made current, rolled back to and removed."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from shoal.cli.main import app
-from shoal.encoders import load_encoder
 from shoal.errors import Conflict
 from shoal.index_root import layout, log, versions
 from shoal.index_root.log import Log
 from shoal.index_root.log_cover import missing_file, require_cover
-from shoal.index_root.log_entry import LogEntry
 from shoal.index_root.log_pruning import prune_log
-from shoal.index_root.log_writer import LogWriter
-from shoal.index_root.manifest import LOG_FORMAT_VERSION, LogInfo, Manifest
+from shoal.index_root.manifest import LOG_FORMAT_VERSION, LogInfo
 from shoal.index_root.storage import Storage
-from shoal.indexing.compaction import compact
-from shoal.settings import CompactSettings, EncoderSettings
-from tests.support.building import DIM, jsonl, records
+from tests.support.building import jsonl, records
 from tests.support.incremental import Build, forget_documents, publish
-from tests.support.logs import Document, MemoryLog
-from tests.support.logs import LogWriter as EntryMaker
-
-
-class Root:
-    """An index root with five passages and a log on the disk."""
-
-    def __init__(self, folder: Path) -> None:
-        self.build = Build(folder / "index", jsonl(folder / "corpus.jsonl", records(5)))
-        self.manifest, _ = publish(self.build)
-        self.storage = self.build.storage
-        versions.discard_staging(self.storage, self.build.plan.hash)
-        self.writer = LogWriter(Log.open(self.storage), 0)
-
-    def write(self, writes: Sequence[Document | str]) -> None:
-        made = MemoryLog()
-        maker = EntryMaker(made, self.manifest, load_encoder(EncoderSettings(encoder=f"hashing:{DIM}")))
-
-        def entry(position: int) -> LogEntry:
-            made.entries = made.entries[:0]
-            maker.append(writes)
-            (only,) = made.entries
-            fields = {name: getattr(only, name) for name in LogEntry.__slots__}
-            return LogEntry(**{**fields, "position": position, "nonce": f"n{position}"})
-
-        self.writer.append(entry, lambda _: None)
-
-    def compact(self) -> Manifest:
-        manifest = compact(CompactSettings(index=self.storage.uri), Log.open(self.storage))
-        assert manifest is not None
-        return manifest
+from tests.support.written import Root
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ from shoal.shard.reader import Shard
 from shoal.shard.stored_rows import StoredRows
 from tests.support.building import DIM, jsonl, records
 from tests.support.incremental import STORED, Build, files_of, publish, train
-from tests.support.logs import NOTHING, Document, LogWriter, MemoryLog
 from tests.support.manifests import describe
+from tests.support.written import NOTHING, Document, LogWriter, MemoryLog
 
 MEMORY = Path("/dev/shm")
 POSITIONAL = (layout.POSITIONS, layout.DELETED)
@@ -259,7 +259,8 @@ def test_the_kind_grows_with_the_index_unless_another_was_asked_for() -> None:
 
 
 def kind_for(manifest: Manifest, written: int, **options: Any) -> str:
-    carried = Carried(after=0, position=1, rows=[entry.count for entry in manifest.shards], entries=[0, 1])
+    rows = [entry.count for entry in manifest.shards]
+    carried = Carried(version=manifest.version, after=0, position=1, rows=rows, entries=[0, 1])
     plan = compaction.plan_compaction(CompactSettings(index="index", **options), manifest, carried, written)
     return plan.index.index_kind
 

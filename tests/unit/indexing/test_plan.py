@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.fingerprint import Fingerprint
-from shoal.indexing.plan import Plan, Unit, make_plan, plan_sample, shard_of
+from shoal.indexing.plan import Plan, make_plan, plan_sample, shard_of
+from shoal.indexing.work_units import Unit
 from shoal.settings import BuildSettings, SourceSettings
 from shoal.sources.files import InputFile
 from shoal.sources.sampling import Sample

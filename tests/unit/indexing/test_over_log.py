@@ -1,0 +1,197 @@
+"""Builds of a source over an index that was written to: nothing that was written is lost, unless that is asked for."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shoal.errors import InvalidArgument
+from shoal.index_root import layout, versions
+from shoal.index_root.log import Log
+from shoal.index_root.manifest import Manifest
+from shoal.indexing.base import choose_base, open_base
+from shoal.indexing.carry import Carrier
+from shoal.indexing.commits import Tally
+from shoal.indexing.embed import embed_unit
+from shoal.indexing.losses import read_report
+from shoal.indexing.over_log import over_log
+from shoal.indexing.plan import make_plan
+from shoal.indexing.spool import spool
+from shoal.records import Passage
+from shoal.shard.reader import Shard
+from shoal.shard.stored_rows import StoredRows
+from tests.support.building import jsonl, records
+from tests.support.incremental import STORED, Build, files_of, publish
+from tests.support.written import Document, Root
+
+MEMORY = Path("/dev/shm")
+POSITIONAL = (layout.POSITIONS, layout.DELETED)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory where that can be had."""
+    with tempfile.TemporaryDirectory(prefix="shoal-test-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+class LiveBuild(Build):
+    """A build of a source that takes over what was written."""
+
+    def __init__(self, root: Root, source: Sequence[Document], **options: Any) -> None:
+        path = Path(root.storage.uri).parent / f"source-{len(source)}.jsonl"
+        if not path.exists():  # another time of the file is another plan
+            jsonl(path, [dict(line) for line in source])
+        super().__init__(root.storage.uri, path, **{**root.options, **options})
+        plan = make_plan(self.settings, self.encoder.fingerprint())
+        plan, self.written, self.remark = over_log(plan, self.storage, self.settings.drop_live)
+        self.plan = spool(choose_base(plan, self.storage)[0], self.storage)
+        self.tally = Tally(len(self.plan.units), self.plan.shards)
+
+    def embed(self) -> "LiveBuild":
+        self.written.stage(self.storage, self.plan.hash)
+        codec, base = self.codec(), open_base(self.plan, self.storage)
+        carrier: Carrier | None = None
+        for unit in self.plan.units:
+            if unit.origin == "source":
+                commit = embed_unit(self.plan, unit, self.encoder, self.storage, codec, base, self.written)
+            else:
+                carrier = carrier or Carrier(self.plan, self.storage, Log.open(self.storage))
+                commit = carrier.carry(unit)
+            self.tally.add_commit(commit)
+        return self
+
+
+def texts(root: Root, manifest: Manifest) -> dict[str, str]:
+    return {passage.id: passage.text for passage in passages(root, manifest)}
+
+
+def passages(root: Root, manifest: Manifest) -> list[Passage]:
+    found: list[Passage] = []
+    for entry in manifest.shards:
+        shard = Shard.open(root.storage, manifest, entry.shard, cache=None, threads=1)
+        found += shard.fetch(list(range(shard.count))).passages
+        shard.close()
+    return found
+
+
+def changed() -> list[dict[str, Any]]:
+    """The records of the source as it is later: p1 and p3 have other texts, p4 is gone, p5 is new."""
+    lines = records(6)
+    lines[1]["text"], lines[3]["text"] = "of the source", "changed in the source"
+    return [line for line in lines if line["id"] != "p4"]
+
+
+@pytest.mark.parametrize("options", [{}, STORED], ids=["vectors", "tokens"])
+@pytest.mark.parametrize("compacted", [False, True], ids=["log", "compacted"])
+def test_what_was_written_wins_over_the_source_and_what_was_deleted_stays_so(
+    tmp_path: Path, options: dict[str, Any], compacted: bool
+) -> None:
+    root = Root(tmp_path, **options)
+    root.write([{"id": "p1", "text": "written"}, {"id": "n1", "text": "new"}, {"id": "n2", "text": "new too"}])
+    root.write(["p2", "n2"])
+    if compacted:
+        root.compact()
+    root.write([{"id": "n1", "text": "written again", "page": 5}])
+    build = LiveBuild(root, changed())
+    manifest, encoded = publish(build)
+    assert texts(root, manifest) == {
+        "p0": "passage 0 about topic 0", "p1": "written",
+        "p3": "changed in the source", "p5": "passage 5 about topic 5",
+        "n1": "written again",
+    }  # fmt: skip
+    assert sorted(encoded) == ["changed in the source", "passage 5 about topic 5"]
+    assert manifest.complete_to == 3
+    assert versions.verify(root.storage, manifest.version) == []
+    assert (manifest.counts.duplicates, manifest.counts.rejected) == (0, 0)
+    # p1 and p2 of the source; what the version or the log had of n1, and n2 where it came and went within the log.
+    assert read_report(root.storage, manifest).superseded == 2 + 1 + (not compacted)
+    deleted = [pair for entry in manifest.shards for pair in StoredRows(root.storage, manifest, entry.shard).deleted()]
+    assert sorted(deleted) == [("n2", 2), ("p2", 2)]
+
+
+def test_the_version_is_a_fresh_build_of_the_same_documents(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    written = [{"id": "p1", "text": "written", "page": 1}, {"id": "n1", "text": "new"}]
+    root.write(written)
+    root.write(["p2"])
+    manifest, _ = publish(LiveBuild(root, changed()))
+    rest = [line for line in changed() if line["id"] not in ("p1", "p2")]
+    fresh, _ = publish(Build(tmp_path / "fresh", jsonl(tmp_path / "fresh.jsonl", [*written, *rest])))
+    own = {
+        path: digest
+        for path, digest in files_of(manifest).items()
+        if not path.endswith(("positions.npy", "deleted.arrow"))
+    }
+    theirs = files_of(fresh)
+    del own["report.json"], theirs["report.json"]
+    assert own == theirs
+
+
+def test_the_same_source_at_the_same_position_is_the_same_build(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    root.write(["p1"])
+    manifest, _ = publish(LiveBuild(root, changed()))
+    again = LiveBuild(root, changed())
+    assert again.plan.content_hash == manifest.plan
+    assert versions.find_plan(root.storage, again.plan.content_hash) == manifest.version
+    root.write(["p3"])
+    assert LiveBuild(root, changed()).plan.content_hash != manifest.plan
+
+
+def test_what_was_written_can_be_left_out(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    root.write([{"id": "p1", "text": "written"}, {"id": "n1", "text": "new"}])
+    root.compact()
+    root.write(["p0"])
+    build = LiveBuild(root, changed(), drop_live=True)
+    assert build.remark == "all that was written up to position 2 is left out"
+    manifest, _ = publish(build)
+    assert texts(root, manifest) == {line["id"]: line["text"] for line in changed()}
+    assert manifest.complete_to == 2
+    assert texts(root, publish(LiveBuild(root, records(2)))[0]) == {
+        "p0": "passage 0 about topic 0", "p1": "passage 1 about topic 1"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"encoder": "hashing:32"}, "was built with another encoder"),
+        ({"chunk_characters": 50}, "cuts its texts, or does not"),
+        (STORED, "has other token vectors"),
+    ],
+)
+def test_what_cannot_lie_beside_the_build_is_refused_with_the_remedy(
+    tmp_path: Path, options: dict[str, Any], reason: str
+) -> None:
+    root = Root(tmp_path)
+    root.write(["p1"])
+    for _ in ("log", "compacted"):
+        with pytest.raises(InvalidArgument, match=f"{reason}.*--drop-live"):
+            LiveBuild(root, changed(), **options)
+        root.write([{"id": "n", "text": "new"}])
+        root.compact()
+    LiveBuild(root, changed(), drop_live=True, **options)
+
+
+def test_an_index_that_nobody_wrote_to_is_built_as_ever(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    plan = make_plan(root.build.settings, root.manifest.encoder)
+    assert over_log(plan, root.storage, drop=False)[0] is plan
+    assert not (Path(root.storage.uri) / "log").exists()
+
+
+def test_prune_leaves_what_a_build_takes_over_from(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    root.write(["p1"])
+    root.compact()
+    build = LiveBuild(root, changed(), reembed=True)
+    root.storage.write(f"staging/{build.plan.hash}/plan.json", build.plan.model_copy(update={"base": None}).to_bytes())
+    kept = versions.current_manifest(root.storage).version
+    publish(Build(root.storage.uri, jsonl(tmp_path / "other.jsonl", records(2)), reembed=True))
+    publish(Build(root.storage.uri, jsonl(tmp_path / "more.jsonl", records(3)), reembed=True))
+    versions.prune(root.storage, 0)
+    assert kept in versions.list_versions(root.storage)
