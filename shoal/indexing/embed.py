@@ -63,8 +63,7 @@ def embed_unit(
     The result depends on the plan, its base and the encoder alone. Raises what a `PassageReader` raises too.
 
     Args:
-        plan: What is built.
-        unit: One of its units.
+        plan, unit: What is built, and one of its units.
         encoder: Encodes the texts; it is not asked for vectors that the source brings or the base holds.
         storage: The index root.
         codec: Rounds the token vectors, for a plan that stores them. A unit that another codec has rounded is embedded
@@ -76,19 +75,13 @@ def embed_unit(
         InvalidArgument: Token vectors are wanted of an encoder that has none.
         Conflict: The base was removed meanwhile.
     """
-    files = layout.unit_commit(plan.hash, unit.number), layout.unit_data(plan.hash, unit.number)
     digest = None if codec is None else codec.digest
-    if all(storage.exists(path) for path in files):
-        commit = read_unit_commit(storage, plan.hash, unit.number)
-        if commit.codec == digest:
-            return commit
+    if commit := _committed(plan, unit, storage, digest):
+        return commit
     full = _full_texts(encoder)
     reader = read_unit(plan, unit, storage)
     records, passages, rejected = _read_all(reader)
-    read = len(passages)
-    if written is not None:
-        kept_places = [place for place in range(read) if plan.document(passages[place].id) not in written.places]
-        records, passages = [records[place] for place in kept_places], [passages[place] for place in kept_places]
+    read, (records, passages) = len(passages), _unwritten(plan, records, passages, written)
     documents = document_digests(plan.document(passage.id) for passage in passages)
     copies = None if base is None else base.look_up(documents, passages)
     vectors, tokens, reason = _vectors_of(plan, passages, encoder, codec, copies)
@@ -132,6 +125,25 @@ def _read_all(
             records.append(item[0])
             passages.append(item[1])
     return records, passages, rejected
+
+
+def _committed(plan: Plan, unit: Unit, storage: Storage, codec: str | None) -> UnitCommit | None:
+    """The commit record of a unit whose token vectors this codec has rounded; None if it is not there as a whole."""
+    files = layout.unit_commit(plan.hash, unit.number), layout.unit_data(plan.hash, unit.number)
+    if not all(storage.exists(path) for path in files):
+        return None
+    commit = read_unit_commit(storage, plan.hash, unit.number)
+    return commit if commit.codec == codec else None
+
+
+def _unwritten(
+    plan: Plan, records: list[int], passages: list[Passage], written: LastWrites | None
+) -> tuple[list[int], list[Passage]]:
+    """The records of a unit, and their passages, that nobody has written to the index as well."""
+    if written is None:
+        return records, passages
+    kept = [place for place, passage in enumerate(passages) if plan.document(passage.id) not in written.places]
+    return [records[place] for place in kept], [passages[place] for place in kept]
 
 
 def grouped_by_shard(documents: Digests, count: int, kept: RowArray) -> tuple[RowArray, RowArray]:

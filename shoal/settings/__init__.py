@@ -12,7 +12,7 @@ from shoal.settings.build import (
     GateSettings,
 )
 from shoal.settings.capacity import CapacitySettings
-from shoal.settings.compact import CompactSettings
+from shoal.settings.compact import CompactSettings, DueSettings
 from shoal.settings.create import CreateSettings
 from shoal.settings.evaluate import EvaluateSettings
 from shoal.settings.index import (
@@ -62,6 +62,7 @@ __all__ = [
     "CreateSettings",
     "DeadlineSettings",
     "DialectSettings",
+    "DueSettings",
     "EncoderSettings",
     "EvaluateSettings",
     "FanOutSettings",

@@ -5,7 +5,21 @@ from pydantic import Field
 from shoal.settings.base import Name, Settings
 
 
-class CompactSettings(Settings):
+class DueSettings(Settings):
+    """When what was written is worth a compaction: whatever comes first."""
+
+    if_due: bool = Field(
+        False, description="Compact only what is worth it by the other options of this group, and else do nothing."
+    )
+    due_rows: int = Field(20_000, ge=1, description="Passages that were written to one shard.")
+    due_mib: int = Field(512, ge=1, description="MiB of texts, vectors and token codes that were written.")
+    due_replaced: float = Field(
+        0.1, gt=0, le=1, description="Share of the version's passages that were replaced or deleted."
+    )
+    due_hours: float = Field(24.0, ge=0, description="Hours that the oldest write has waited.")
+
+
+class CompactSettings(DueSettings):
     """Everything that `shoal compact` takes."""
 
     index: Name = Field(

@@ -16,7 +16,9 @@ from ray.serve.schema import ServeDeploySchema
 
 from jobs.build_index import app as build_app
 from serve.app import NAME, validated
-from shoal.settings import BuildSettings
+from shoal.cli.compact import app as compact_app
+from shoal.cli.index import app as index_app
+from shoal.settings import BuildSettings, CompactSettings
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -342,3 +344,43 @@ def test_the_second_application_of_the_documentation_is_one_that_the_endpoint_fi
     arguments = dict(beside["args"])
     assert arguments.pop("version")
     assert validated(arguments).index == validated(config["applications"][0]["args"]).index
+
+
+class TestCompaction:
+    """The CronJob that compacts what was written to the served index."""
+
+    def pod(self) -> dict[str, Any]:
+        job = documents("kuberay/cronjob-compact.yaml")[0]
+        assert (job["apiVersion"], job["kind"], job["spec"]["concurrencyPolicy"]) == ("batch/v1", "CronJob", "Forbid")
+        template = job["spec"]["jobTemplate"]["spec"]["template"]
+        assert template["metadata"]["labels"] == {"app.kubernetes.io/name": "shoal-compact"}
+        return template["spec"]
+
+    def test_it_compacts_the_served_index_and_then_prunes_it(self):
+        served = application(serve_config())["args"]["index"]
+        [compacting], [pruning] = self.pod()["initContainers"], self.pod()["containers"]
+        assert compacting["command"][:2] == ["shoal", "compact"]
+        given = typer.main.get_command(compact_app).make_context("compact", compacting["command"][2:]).params
+        fields = {name: given[name] for name in CompactSettings.model_fields if given[name] is not None}
+        assert CompactSettings.model_validate(fields).index == served
+        assert pruning["command"][:3] == ["shoal", "index", "prune"]
+        commands = typer.main.get_command(index_app)
+        assert commands.commands["prune"].make_context("prune", pruning["command"][3:]).params["index"] == served
+
+    def test_its_pod_may_do_no_more_than_it_needs(self):
+        pod = self.pod()
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["automountServiceAccountToken"] is False
+        for container in (*pod["initContainers"], *pod["containers"]):
+            security = container["securityContext"]
+            assert security == {
+                "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}
+            }  # fmt: skip
+            assert container["resources"]["requests"] == container["resources"]["limits"]
+            assert re.fullmatch(r"\S+/shoal:[0-9.]+-cpu@sha256:[0-9a-f]{64}", container["image"])
+            secrets = [source["secretRef"]["name"] for source in container["envFrom"]]
+            assert secrets == ["shoal-storage", "shoal-signing-key"]
+        policy = documents("kuberay/cronjob-compact.yaml")[1]["spec"]
+        assert (policy["policyTypes"], policy["ingress"]) == (["Ingress", "Egress"], [])
+        _, store = policy["egress"]
+        assert store["to"][0]["ipBlock"]["except"] == ["169.254.0.0/16"]
