@@ -26,6 +26,7 @@ import typer
 from serve.preflight import check_disk
 from serve.ray_adapters import private_ray
 from serve.ray_adapters.haproxy import serve_host
+from serve.ray_adapters.statuses import application_statuses
 from serve.versions.service_sets import ServiceSets
 from serve.web.access import KeyRing, check_exposure
 from serve.worker_setup import import_without_pandas
@@ -337,17 +338,15 @@ def _missing(url: str) -> str | None:
 
 def _deployment_problem(name: str | None = None) -> ShoalError | None:
     """Why an application cannot start, or any, as the error that a replica raised; None while it may still start."""
-    from ray import serve
-
-    applications = serve.status().applications
     failed = [
         application
-        for each, application in applications.items()
-        if application.status == "DEPLOY_FAILED" and name in (None, each)
+        for application in application_statuses()
+        if application.app_status.status.value == "DEPLOY_FAILED" and name in (None, application.name)
     ]
     if not failed:
         return None
-    text = "\n".join([*(status.message for status in failed[0].deployments.values()), failed[0].message])
+    messages = [*(status.message for status in failed[0].deployment_statuses), failed[0].app_status.message]
+    text = "\n".join(messages)
     for kind, message in re.findall(r"^(?:shoal\.errors\.)?([A-Z]\w+): (.+)$", text, re.MULTILINE):
         known = getattr(errors, kind, None)
         if isinstance(known, type) and issubclass(known, ShoalError):

@@ -9,6 +9,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from serve.ray_adapters.handles import RETRY_AFTER_S, EncoderHandle, RerankerHandle, ShardHandle, call
+from serve.ray_adapters.statuses import application_statuses
 from serve.replicas.encoder import QueryEncoder
 from serve.replicas.shard import Retriever
 from serve.telemetry import Meter
@@ -76,10 +77,10 @@ class ServeApplications:
         prefix = f"{serve.get_replica_context().app_name}-"
         try:
             async with asyncio.timeout(CONTROLLER_S):  # Serve answers from its controller, and blocks for as long
-                applications = (await asyncio.to_thread(serve.status)).applications
+                applications = await asyncio.to_thread(application_statuses)
         except Exception as error:
             raise Unavailable("Serve's controller does not answer; try again", retry_after_s=RETRY_AFTER_S) from error
-        return {name: application.status for name, application in applications.items() if name.startswith(prefix)}
+        return {each.name: each.app_status.status.value for each in applications if each.name.startswith(prefix)}
 
     async def look_up(self, name: str) -> tuple[ServiceAnnouncement, Callable[[], ServiceSet]]:
         """Return what an application announces, and what connects to it. Raises if it announces nothing."""

@@ -31,11 +31,11 @@ async def test_an_endpoint_learns_what_services_were_started_with(monkeypatch: p
     running = SimpleNamespace(
         get_app_handle=lambda name: handle,
         get_replica_context=lambda: SimpleNamespace(app_name="shoal"),
-        status=lambda: SimpleNamespace(
-            applications={name: SimpleNamespace(status="RUNNING") for name in ("shoal", "shoal-green", "other")}
-        ),
     )
+    status = SimpleNamespace(status=SimpleNamespace(value="RUNNING"))
+    statuses = [SimpleNamespace(name=name, app_status=status) for name in ("shoal", "shoal-green", "other")]
     monkeypatch.setattr("serve.ray_adapters.services.serve", running)
+    monkeypatch.setattr("serve.ray_adapters.services.application_statuses", lambda: statuses)
     monkeypatch.setattr("serve.ray_adapters.services.call", call)
     applications = ServeApplications()
     assert await applications.statuses() == {"shoal-green": "RUNNING"}
