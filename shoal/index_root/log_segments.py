@@ -5,6 +5,7 @@ A segment is a pure function of its entries, so that whoever writes it writes th
 
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
@@ -32,29 +33,43 @@ def segment_ranges(store: EntryStore) -> list[tuple[int, int]]:
 
 
 def write_thousand(store: EntryStore, number: int) -> list[tuple[int, int]]:
-    """Write the segments of a thousand of entries, counted from 0; return their positions, none if an entry is gone."""
-    first = number * SEGMENT_ENTRIES + 1
-    files = []
-    for position in range(first, first + SEGMENT_ENTRIES):
-        data = store.read(layout.log_entry(position))
-        if data is None:
-            return []
-        files.append(data)
-    ranges = list(_cut(first, files))
-    for start, last in ranges:
-        store.create(layout.log_segment(start, last), encode_segment(start, files[start - first : last + 1 - first]))
-    return ranges
+    """Write the segments of a thousand of entries, counted from 0; return their positions, up to an entry that is gone.
+
+    Memory: the entries of one segment, and as many more as are read at once.
+    """
+    begin, end = number * SEGMENT_ENTRIES + 1, (number + 1) * SEGMENT_ENTRIES
+    ranges: list[tuple[int, int]] = []
+    first, files, size = begin, list[bytes](), 0
+    for position, data in enumerate(_read(store, begin, end), begin):
+        if size + len(data) > SEGMENT_BYTES:
+            ranges += _write(store, first, files)
+            first, files, size = position, [], 0
+        if len(data) > SEGMENT_BYTES:
+            first = position + 1
+        else:
+            files.append(data)
+            size += len(data)
+    return ranges + _write(store, first, files)
 
 
-def _cut(first: int, files: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Cut entries into runs of several, each of up to SEGMENT_BYTES."""
-    start, size = first, 0
-    for position, data in enumerate([*files, bytes(SEGMENT_BYTES + 1)], first):
-        size += len(data)
-        if size > SEGMENT_BYTES:
-            if position - start > 1:
-                yield start, position - 1
-            start, size = (position, len(data)) if len(data) <= SEGMENT_BYTES else (position + 1, 0)
+def _read(store: EntryStore, begin: int, end: int) -> Iterator[bytes]:
+    """Read the files of entries, until one is gone."""
+    with ThreadPoolExecutor(store.read_ahead) as pool:
+        for start in range(begin, end + 1, store.read_ahead):
+            positions = range(start, min(start + store.read_ahead, end + 1))
+            for data in pool.map(store.read, map(layout.log_entry, positions)):
+                if data is None:
+                    return
+                yield data
+
+
+def _write(store: EntryStore, first: int, files: Sequence[bytes]) -> list[tuple[int, int]]:
+    """Write a segment of several entries; one entry alone needs none."""
+    if len(files) < 2:
+        return []
+    last = first + len(files) - 1
+    store.create(layout.log_segment(first, last), encode_segment(first, files))
+    return [(first, last)]
 
 
 def encode_segment(first: int, files: Sequence[bytes]) -> bytes:

@@ -111,11 +111,16 @@ class LogWriter:
                 self._learn(entry)
 
     def write_segments(self) -> list[tuple[int, int]]:
-        """Copy the thousands of entries that are full by now, unless that was done; return their positions."""
+        """Copy the thousands of entries that are full by now, unless that was done; return their positions.
+
+        Reads as many entries, so call it where nobody waits: any one thread may, beside the one that appends.
+        """
+        full = self.position // SEGMENT_ENTRIES
         if self._thousands is None:
             self._thousands = max((last for _, last in segment_ranges(self.log.store)), default=0) // SEGMENT_ENTRIES
-        full = self.position // SEGMENT_ENTRIES
-        first = max(self._thousands, self.log.known_floor() // SEGMENT_ENTRIES)
+        if full <= self._thousands:
+            return []
+        first = max(self._thousands, Log(self.log.store, self.log.clock).floor() // SEGMENT_ENTRIES)
         written = [each for number in range(first, full) for each in write_thousand(self.log.store, number)]
         self._thousands = max(full, self._thousands)
         return written

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from shoal.errors import DeadlineExceeded
@@ -35,6 +35,10 @@ class Threads:
                 return await asyncio.get_running_loop().run_in_executor(self._pool, guarded)
         except TimeoutError:
             raise late from None
+
+    def begin(self, work: Callable[..., T], *args: Any) -> "Future[T]":
+        """Begin `work(*args)` in a thread, for which nobody waits."""
+        return self._pool.submit(work, *args)
 
     def wait(self, work: Callable[..., Any], *args: Any) -> None:
         """Run `work(*args)` in a thread and wait: to warm up, because what torch prepares is kept for each thread."""

@@ -9,6 +9,7 @@ import logging
 import math
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
@@ -115,6 +116,8 @@ class Writer:
         self._switching = threading.Lock()
         self._preparing = Threads(1, "writer")
         self._appending = Threads(1, "log")  # one: positions are tried in their order
+        self._copying = Threads(1, "segments")
+        self._copies: Future[None] | None = None
         self._groups: Batcher[PreparedRequest, Outcome] = Batcher(
             self._append_group,
             max_batch=max_requests,
@@ -153,6 +156,7 @@ class Writer:
         """End the threads, once what they append is there."""
         self._preparing.close()
         self._appending.close()
+        self._copying.close()
 
     async def _deletion(
         self, preparation: Preparation, request: DeleteRequest, tree: Filter | None, position: int
@@ -215,7 +219,10 @@ class Writer:
             return self._current
 
     async def _append_group(self, group: list[PreparedRequest]) -> Sequence[Outcome]:
-        return await self._appending.run(math.inf, self._append, group)
+        outcomes = await self._appending.run(math.inf, self._append, group)
+        if self._copies is None or self._copies.done():
+            self._copies = self._copying.begin(self._write_segments)  # which may read a thousand entries
+        return outcomes
 
     def _append(self, group: Sequence[PreparedRequest]) -> Sequence[Outcome]:
         """Append an entry for those of a group that change anything, and return what became of each."""
@@ -231,7 +238,6 @@ class Writer:
 
         with suppress(_NothingToWriteError):
             self._log.append(make_entry, self._apply)
-            self._write_segments()
         return outcomes
 
     def _write_segments(self) -> None:

@@ -1,6 +1,7 @@
 """The course of a write: what is logged, what is answered, and what others do meanwhile."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -302,6 +303,28 @@ async def test_a_log_that_is_not_reached_is_said_and_nothing_lost(writing: Writi
     with pytest.raises(Unavailable, match="no disk"):
         await writing.write(write("a"))
     assert await writing.write(write("a")) == Written(1, 1, 0)
+
+
+async def test_nobody_waits_for_copies_of_the_log_and_one_is_made_at_a_time(
+    writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = [], threading.Event()
+
+    def copy() -> None:
+        begun.append(len(writing.log.entries))
+        may_end.wait()
+
+    monkeypatch.setattr(writing.log, "write_segments", copy)
+    assert await writing.write(write("a")) == Written(1, 1, 0)
+    await until(lambda: begun == [1])
+    assert await writing.write(write("b")) == Written(2, 1, 0)
+    assert begun == [1]
+    may_end.set()
+    copies = writing.writer._copies
+    assert copies is not None
+    await asyncio.wrap_future(copies)
+    await writing.write(write("c"))
+    await until(lambda: begun == [1, 3])
 
 
 async def test_a_write_that_was_not_confirmed_in_time_is_told_how_to_be_repeated(
