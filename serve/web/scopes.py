@@ -32,10 +32,18 @@ _MARKS: dict[Any, Scope] = {_writes: "write", _administers: "admin"}
 
 
 class RouteScopes:
-    """Which scope each route wants. routes: those of the routers, all that may be marked."""
+    """Which scope each route wants.
+
+    routes: those of the routers, all that may be marked. Raises ValueError for a router within a router, or another
+    thing that is no route: marks inside it would be seen by nobody.
+    """
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        marked = ((route, _marked(route)) for route in routes if isinstance(route, APIRoute))
+        listed = list(routes)
+        for route in listed:
+            if not isinstance(route, APIRoute):
+                raise ValueError(f"{route!r} is no route: put its routes into the router itself, where marks are seen")
+        marked = ((route, _marked(route)) for route in listed if isinstance(route, APIRoute))
         self._marked = [(route, wanted) for route, wanted in marked if wanted is not None]
 
     def wanted(self, scope: ASGIScope) -> Scope:

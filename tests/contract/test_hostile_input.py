@@ -315,7 +315,35 @@ RETRIEVALS: st.SearchStrategy[Any] = st.one_of(
     ),
     ANYTHING,
 )
+RECORDS: st.SearchStrategy[Any] = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "query": st.fixed_dictionaries(
+                {"top_k": SIZES},
+                optional={
+                    "inputs": st.fixed_dictionaries({"text": TEXTS}) | ANYTHING,
+                    "id": st.just("p1") | TEXTS,
+                    "filter": FILTERS,
+                },
+            )
+            | ANYTHING
+        },
+        optional={
+            "fields": st.lists(TEXTS | st.just("text"), max_size=3) | ANYTHING,
+            "rerank": st.fixed_dictionaries(
+                {"model": st.just("overlap") | MODELS, "rank_fields": st.just(["text"]) | ANYTHING},
+                optional={"top_n": SIZES, "query": TEXTS},
+            )
+            | ANYTHING,
+        },
+    ),
+    ANYTHING,
+)
 VENDORS = {
+    "/i/index/describe_index_stats": ANYTHING | st.just({}),
+    "/i/index/records/namespaces/__default__/search": RECORDS,
+    "/i/index/vectors/upsert": ANYTHING,
+    "/indexes": ANYTHING,
     "/v1/rerank": RERANKS | OWN_RERANKS,
     "/v1/embed": OWN_EMBEDDINGS,
     "/v2/rerank": RERANKS,
@@ -380,16 +408,22 @@ OTHER_PATHS = [
         "/models?type=x",
         "/info",
         "/health",
+        "/indexes",
+        "/indexes/index",
+        "/i/index/vectors/fetch",
+        "/i/index/vectors/list",
+        "/i/index/namespaces/x",
+        "/i/x/vectors/list",
     ),
     *("/v1/index", "/healthz", "/readyz", "/openapi.json", "/docs", "/v1/search/", "/", "//", "/v1/../x"),
 ]
 PATHS = st.sampled_from(
     [
         *[st.just("/v1/search")] * 14,
-        *[st.sampled_from(list(VENDORS))] * 10,
+        *[st.sampled_from(list(VENDORS))] * 14,
         *[st.sampled_from(list(WRITES))] * 6,
         *[st.sampled_from(["/v1/index/activate", "/v1/index/rollback"])] * 2,
-        st.sampled_from(OTHER_PATHS),
+        *[st.sampled_from(OTHER_PATHS)] * 3,
         st.text(st.characters(codec="utf-8"), max_size=20).map(lambda text: "/" + text),
     ]
 ).flatmap(lambda chosen: chosen)

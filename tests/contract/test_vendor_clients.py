@@ -2,6 +2,8 @@
 
 The page's table is written by `SHOAL_WRITE_CLIENTS=1 python -m pytest tests/contract/test_vendor_clients.py`. The
 versions in it are those that this was run with; what is compared later is the rest.
+
+Long because every call of every client stands here, beside the one table that all of them make.
 """
 
 import asyncio
@@ -33,6 +35,7 @@ from tests.support.dialects import (
     scores_of,
     vectors_of,
 )
+from tests.support.indexes import passages
 from tests.support.local_server import serving_locally
 
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
@@ -267,6 +270,98 @@ def pinecone_key(url: str, key: str) -> str:
     return refused.value.message
 
 
+def vectors() -> dict[str, Any]:
+    """The vectors of the index by the ids of its passages, from the encoder."""
+    content = passages(60)
+    made = vectors_of([passage.content for passage in content], "passage")
+    return {passage.id: vector for passage, vector in zip(content, made, strict=True)}
+
+
+@call("pinecone", "`Pinecone`", "`list_indexes`, `describe_index`, `has_index`")
+def pinecone_indexes(url: str, key: str) -> None:
+    client = pinecone.Pinecone(api_key=key, host=url)
+    assert client.list_indexes().names() == ["articles"]
+    model = client.describe_index("articles")
+    assert (model.host, model.dimension, model.metric) == (f"{url}/i/articles", 64, "cosine")
+    assert model.status.ready
+    assert model.spec.serverless is not None
+    assert client.has_index("articles")
+    assert not client.has_index("movies")
+
+
+@call("pinecone", "`Index`", "`fetch`, `list`, `list_paginated`, `describe_index_stats`")
+def pinecone_reading(url: str, key: str) -> None:
+    index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
+    fetched = index.fetch(ids=["p3", "none", "p8"]).vectors
+    assert list(fetched) == ["p3", "p8"]
+    np.testing.assert_allclose(fetched["p8"].values, vectors()["p8"], atol=1e-6)
+    ids = [item.id for page in index.list(prefix="p", limit=25) for item in page.vectors]
+    assert ids == sorted(vectors())
+    assert len(index.list_paginated(limit=7).vectors) == 7
+    stats = index.describe_index_stats()
+    assert (stats.total_vector_count, stats.dimension, stats.namespaces[""].vector_count) == (60, 64, 60)
+
+
+@call("pinecone", "`Index`", "`search` (records) with `rerank`, `list_namespaces`, `describe_namespace`")
+def pinecone_records(url: str, key: str) -> None:
+    index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
+    rerank = {"model": "bge-reranker-v2-m3", "rank_fields": ["text"], "top_n": 3}
+    answer = index.search(
+        namespace="__default__", top_k=25, inputs={"text": "black otter n8"}, fields=["text"], rerank=rerank
+    )
+    hits = answer.result.hits
+    assert (hits[0].id_, len(hits), answer.usage.rerank_units) == ("p8", 3, 1)
+    texts = [hit.fields["text"] for hit in hits]
+    assert [hit.score_ for hit in hits] == pytest.approx(scores_of("black otter n8", texts))
+    assert [each.name for page in index.list_namespaces() for each in page.namespaces] == ["__default__"]
+    assert index.describe_namespace(name="__default__").record_count == 60
+
+
+@call("pinecone", "`AsyncPinecone`, `AsyncIndex`", "`describe_index`, `fetch`, `search`")
+async def pinecone_async_index(url: str, key: str) -> None:
+    async with pinecone.AsyncPinecone(api_key=key, host=url) as client:
+        model = await client.indexes.describe("articles")
+        async with await client.index(host=model.host) as index:
+            assert list((await index.fetch(ids=["p3"])).vectors) == ["p3"]
+            answer = await index.search(namespace="__default__", top_k=3, inputs={"text": "black otter n8"})
+            assert answer.result.hits[0].id_ == "p8"
+
+
+@call("pinecone", "`Pinecone`", "`create_index` of another name")
+def pinecone_create(url: str, key: str) -> str:
+    client = pinecone.Pinecone(api_key=key, host=url)
+    with pytest.raises(pinecone.ForbiddenError) as refused:
+        client.create_index(
+            name="movies", dimension=64, metric="cosine", spec=pinecone.ServerlessSpec(cloud="aws", region="us-east-1")
+        )
+    return refused.value.message
+
+
+@call("pinecone", "`Index`", "`upsert` with a key that may read")
+def pinecone_upsert(url: str, key: str) -> str:
+    index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
+    with pytest.raises(pinecone.ForbiddenError) as refused:
+        index.upsert(vectors=[{"id": "a", "values": [0.1] * 64}])
+    return refused.value.message
+
+
+@call("pinecone", "`Index`", "`fetch` from a namespace that is not there")
+def pinecone_namespace(url: str, key: str) -> str:
+    index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
+    with pytest.raises(pinecone.NotFoundError) as refused:
+        index.fetch(ids=["p8"], namespace="movies")
+    return refused.value.message
+
+
+@call("pinecone", "`Index`", "`search` with a filter on a field that is not there")
+def pinecone_filter(url: str, key: str) -> str:
+    index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
+    with pytest.raises(pinecone.ApiError) as refused:
+        index.search(namespace="__default__", top_k=1, inputs={"text": "otter"}, filter={"genre": {"$eq": "drama"}})
+    assert refused.value.status_code == 400
+    return refused.value.message
+
+
 # --- huggingface_hub --------------------------------------------------------------------------------------------------
 
 
@@ -367,6 +462,15 @@ def test_the_page_shows_no_other_calls() -> None:
         ("GET", "/info"),
         ("GET", "/health"),
         ("POST", "/retrieval"),
+        ("GET", "/indexes"),
+        ("POST", "/indexes"),
+        ("DELETE", "/indexes/articles"),
+        ("POST", "/i/articles/describe_index_stats"),
+        ("GET", "/i/articles/vectors/fetch"),
+        ("GET", "/i/articles/vectors/list"),
+        ("GET", "/i/articles/namespaces"),
+        ("POST", "/i/articles/vectors/upsert"),
+        ("POST", "/i/articles/records/namespaces/x/search"),
     ],
 )
 @pytest.mark.parametrize("shape", ["none", "bearer", "raw", "api-key", "x-api-key", "basic"])

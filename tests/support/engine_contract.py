@@ -176,6 +176,8 @@ class EngineContract(ShapeContract):
         reranked = asker.rerank("black otter", documents)
         assert [result.index for result in reranked.results] == [1, 3, 0, 2]
         assert [result.score for result in reranked.results] == pytest.approx(scores[[1, 3, 0, 2]].tolist())
+        # The scores of this reranker lie between 0 and 1 already.
+        assert [result.relevance_score for result in reranked.results] == [result.score for result in reranked.results]
         assert [(result.id, result.document) for result in reranked.results] == [("o", None)] + [(None, None)] * 3
         assert (reranked.model, reranked.usage) == ("overlap", {"pairs": 4, "tokens": 4 * 2 + 3 + 3 + 3 + 2})
         best, second = asker.rerank("black otter", documents, top_n=2, return_documents=True, timeout_ms=30_000).results

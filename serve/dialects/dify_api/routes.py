@@ -3,22 +3,22 @@
 The id of the knowledge is the name of the index, its folder's, or `default`. Dify shows people `error_msg`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 from starlette.datastructures import Headers
 
 from serve.dialects.base import Engine
 from serve.dialects.common.calls import deadline_of, fields_named, json_answer
+from serve.dialects.common.relevance import relevance_of_results
 from serve.dialects.dify_api.conditions import MetadataCondition, filter_of
 from serve.web.errors import ErrorBody, ErrorBodyMaker, HttpError, responses, shoal_error_body
 from serve.web.json_body import JsonRoute
 from shoal.engine.request_body import RequestBody
 from shoal.errors import NotFound
-from shoal.records import FloatArray, Result, ScoreScale, SearchAnswer, SearchRequest, relevance_of
+from shoal.records import ScoreScale, SearchAnswer, SearchRequest
 from shoal.serving.index_name import DEFAULT_NAME, index_name
 from shoal.settings import ServeSettings
 
@@ -135,20 +135,3 @@ def _body(answer: SearchAnswer, threshold: float, scale: ScoreScale | None) -> d
         "degraded": answer.degraded,
         "warnings": list(answer.warnings),
     }
-
-
-def relevance_of_results(answer: SearchAnswer, scale: ScoreScale | None) -> FloatArray:
-    """Return, float32 (n,), how relevant the results are from 0 to 1.
-
-    That is what the reranker says, or if it has not read them, the score of stage one: a cosine, that of the fusion,
-    or BM25 b as b / (1 + b).
-    """
-    if answer.reranked:
-        return relevance_of(_array(answer.results, "rerank_score"), scale)
-    scores = _array(answer.results, "retrieval_score")
-    return scores / (1 + scores) if answer.mode == "lexical" else relevance_of(scores, "cosine")
-
-
-def _array(results: Sequence[Result], name: str) -> FloatArray:
-    # What a shortlist kept from the reranker has no score of its.
-    return np.array([getattr(result, name) or 0.0 for result in results], dtype=np.float32)

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from fastapi import APIRouter
 
 from serve.dialects.base import Engine
+from serve.dialects.pinecone_api.control import ServedIndex, add_control
+from serve.dialects.pinecone_api.data import add_data
 from serve.dialects.pinecone_api.inference import Inference
+from serve.dialects.pinecone_api.records import add_records, add_refused_changes
 from serve.web.json_body import JsonRoute
 from shoal.settings import ServeSettings
 
@@ -13,5 +16,11 @@ from shoal.settings import ServeSettings
 def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     """Build the routes of this dialect."""
     routes = APIRouter(tags=["pinecone"], route_class=JsonRoute)
+    index = ServedIndex(engine, settings)
     Inference(engine, settings).add_models(routes)
+    add_control(routes, index)
+    # In one router, not in a nested one, whose marks of scopes nobody would see.
+    add_data(routes, index)
+    add_records(routes, index)
+    add_refused_changes(routes, index)
     return routes

@@ -7,7 +7,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from serve.web.connections import MAX_HEAD_BYTES, UNREAD_S, bounded_connection
+from serve.web.connections import LINGER_S, MAX_HEAD_BYTES, UNREAD_S, bounded_connection
 from shoal.testing.fakes import virtual_time
 
 HEAD_S = 10.0
@@ -196,3 +196,66 @@ async def test_who_has_taken_an_answer_is_not_given_up() -> None:
     await asyncio.sleep(2 * UNREAD_S)
     assert transport.closed == "closed"
     connection.connection_lost(None)
+
+
+class HalfClosing(Transport):
+    """A transport that can end what it writes."""
+
+    ended = False
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+
+async def refuse(scope: Any, receive: Any, send: Any) -> None:
+    """Refuse before the body is read, as whoever has no key is."""
+    headers = [(b"content-length", b"2"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.body", "body": b"no"})
+
+
+def connect_refusing() -> tuple[Any, HalfClosing]:
+    connection, _ = connect()
+    connection.app = refuse
+    transport = HalfClosing()
+    connection.connection_made(transport)
+    return connection, transport
+
+
+@virtual_time
+async def test_what_remains_of_a_refused_request_is_forgotten_before_the_connection_is_closed() -> None:
+    connection, transport = connect_refusing()
+    connection.data_received(POST)
+    await asyncio.sleep(0.1)
+    assert transport.written.endswith(b"\r\n\r\nno")
+    assert (transport.ended, transport.closed) == (True, None)
+    connection.data_received(bytes(1000))
+    await asyncio.sleep(LINGER_S / 2)
+    assert transport.closed is None
+    await asyncio.sleep(LINGER_S)
+    assert transport.closed == "closed"
+    assert transport.written.count(b"HTTP/1.1") == 1
+
+
+@virtual_time
+async def test_no_more_of_it_is_read_than_of_a_head() -> None:
+    connection, transport = connect_refusing()
+    connection.data_received(POST)
+    await asyncio.sleep(0.1)
+    for _ in range(MAX_HEAD_BYTES // 1000):
+        connection.data_received(bytes(1000))
+    assert transport.closed is None
+    connection.data_received(bytes(1000))
+    assert transport.closed == "closed"
+
+
+@virtual_time
+async def test_a_request_that_has_come_whole_is_refused_at_once() -> None:
+    connection, transport = connect_refusing()
+    connection.data_received(GET)
+    await asyncio.sleep(0.1)
+    assert transport.written.endswith(b"no")
+    assert (transport.ended, transport.closed) == (False, "closed")

@@ -38,6 +38,13 @@ def router() -> APIRouter:
     return routes
 
 
+def test_a_router_within_a_router_is_refused_since_its_marks_would_not_be_seen() -> None:
+    outer = APIRouter()
+    outer.include_router(router())
+    with pytest.raises(ValueError, match="into the router itself"):
+        RouteScopes(outer.routes)
+
+
 def application(ring: KeyRing | None) -> FastAPI:
     app = FastAPI(redirect_slashes=False)
     routes = router()

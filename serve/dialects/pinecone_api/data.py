@@ -1,0 +1,158 @@
+"""Pinecone's data plane below `/i/NAME`: the passages of the index that is served are read, not changed."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve.dialects.common.calls import deadline_of, fields_named, json_answer, large_json_answer
+from serve.dialects.pinecone_api.bodies import StatsFields
+from serve.dialects.pinecone_api.control import DATA_PLANE, IndexName, ServedIndex
+from serve.web.errors import responses
+from shoal.errors import InvalidArgument, NotFound
+from shoal.records import Passage
+
+DEFAULT_NAMESPACE = "__default__"
+"""Another name of the default namespace, whose own is empty."""
+READ_UNITS = {"readUnits": 1}
+"""What every call is said to have cost."""
+REFUSALS = (400, 404, 408, 413, 415, 429, 500, 503, 504)
+"""Statuses of errors of these routes."""
+PAGE = 100
+"""Ids of a page where a request names no limit."""
+
+
+class PineconeVector(BaseModel):
+    """A passage with its vector."""
+
+    id: str
+    values: list[float] = Field([], description="Only if asked for; L2-normalised.")
+    metadata: dict[str, Any] | None = Field(None, description="Of the passage, with its `text` and `title`.")
+
+
+class PineconeAnswer(BaseModel):
+    """What all answers have."""
+
+    model_config = ConfigDict(extra="allow")
+
+    namespace: str
+    usage: dict[str, int]
+
+
+class FetchResponse(PineconeAnswer):
+    """Passages by their ids. `degraded` says why they are less than what was asked for."""
+
+    vectors: dict[str, PineconeVector]
+
+
+class PineconeId(BaseModel):
+    """An id."""
+
+    id: str
+
+
+class PineconeListResponse(PineconeAnswer):
+    """A page of ids."""
+
+    vectors: list[PineconeId]
+    pagination: dict[str, str] | None = Field(None, description="`next`, the token of the page after this one.")
+
+
+class StatsResponse(BaseModel):
+    """How large the index is."""
+
+    namespaces: dict[str, dict[str, int]]
+    dimension: int
+    indexFullness: float
+    totalVectorCount: int
+    metric: str
+    vectorType: str
+
+
+def check_namespace(namespace: str) -> None:
+    """Raise NotFound for another namespace than the default one."""
+    if namespace not in ("", DEFAULT_NAMESPACE):
+        raise NotFound(
+            f"there is no namespace {namespace[:100]!r} here; leave it out, this index has the default one alone",
+            param="namespace",
+        )
+
+
+def metadata_of(passage: Passage) -> dict[str, Any]:
+    """Return what Pinecone's clients keep in metadata: also the text and the title, unless fields have these names."""
+    own = {"text": passage.text, "title": passage.title}
+    return {name: value for name, value in own.items() if value} | dict(passage.metadata or {})
+
+
+def add_data(routes: APIRouter, index: ServedIndex) -> None:
+    """Add the routes that read passages."""
+
+    @routes.post(f"{DATA_PLANE}/describe_index_stats", response_model=StatsResponse, responses=responses(*REFUSALS))
+    async def describe_index_stats(name: IndexName, body: StatsFields) -> Response:
+        """Say how large the index is, as Pinecone does."""
+        index.check(name)
+        if body.filter:
+            raise InvalidArgument("filter should be left out: all passages are counted", param="filter")
+        described = await index.engine().describe()
+        return json_answer(
+            {
+                "namespaces": {"": {"vectorCount": described.passages}},
+                "dimension": described.dim,
+                "indexFullness": 0.0,
+                "totalVectorCount": described.passages,
+                "metric": described.metric,
+                "vectorType": "dense",
+            }
+        )
+
+    @routes.get(f"{DATA_PLANE}/vectors/fetch", response_model=FetchResponse, responses=responses(*REFUSALS))
+    async def fetch(
+        name: IndexName,
+        ids: Annotated[list[str], Query(min_length=1, description="Of passages; the parameter is repeated.")],
+        namespace: str = "",
+    ) -> Response:
+        """Fetch passages with their vectors, as Pinecone does."""
+        index.check(name)
+        check_namespace(namespace)
+        return await _fetch(index, ids)
+
+    @routes.get(f"{DATA_PLANE}/vectors/list", response_model=PineconeListResponse, responses=responses(*REFUSALS))
+    async def list_ids(
+        name: IndexName,
+        namespace: str = "",
+        prefix: str = "",
+        limit: Annotated[int, Query(ge=1, description="Most ids of the page; max_ids bounds it.")] = PAGE,
+        token: Annotated[str | None, Query(alias="paginationToken", description="`next` of the page before.")] = None,
+    ) -> Response:
+        """List the ids of passages, a page at a time, as Pinecone does."""
+        index.check(name)
+        check_namespace(namespace)
+        with fields_named(cursor="paginationToken"):
+            listed = await index.engine().list_ids(prefix, limit, token, deadline_of(index.settings))
+        return json_answer(
+            {
+                "vectors": [{"id": id_} for id_ in listed.ids],
+                "pagination": {"next": listed.next} if listed.next is not None else None,
+                "namespace": "",
+                "usage": READ_UNITS,
+            }
+        )
+
+
+async def _fetch(index: ServedIndex, ids: Sequence[str]) -> Response:
+    fetched = await index.engine().fetch(list(dict.fromkeys(ids)), deadline_of(index.settings), with_vectors=True)
+    vectors = {
+        passage.id: {"id": passage.id, "values": vector, "metadata": metadata_of(passage)}
+        for passage, vector in fetched.passages
+    }
+    missing = f"shards that may hold {len(fetched.unknown)} of the ids do not answer" if fetched.unknown else None
+    size = sum(len(vector) for _, vector in fetched.passages if vector is not None)
+    return await large_json_answer(
+        {"vectors": vectors, "namespace": "", "usage": READ_UNITS, **degraded(missing)}, size
+    )
+
+
+def degraded(reason: str | None) -> dict[str, str]:
+    """The field that says why an answer is less than what was asked for, if it is."""
+    return {} if reason is None else {"degraded": reason}

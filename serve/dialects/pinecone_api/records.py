@@ -1,0 +1,186 @@
+"""Pinecone's records: a search with both stages in one call, namespaces, and what would change passages."""
+
+from collections.abc import Collection
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve.dialects.common.calls import deadline_of, fields_named, json_answer
+from serve.dialects.common.model_names import ServedModels
+from serve.dialects.common.relevance import relevance_of_results
+from serve.dialects.common.search_units import search_units
+from serve.dialects.pinecone_api.bodies import RecordSearchFields, SearchQuery, SearchRerank
+from serve.dialects.pinecone_api.control import DATA_PLANE, IndexName, ServedIndex
+from serve.dialects.pinecone_api.data import (
+    DEFAULT_NAMESPACE,
+    REFUSALS,
+    check_namespace,
+    degraded,
+    metadata_of,
+)
+from serve.web.errors import responses
+from serve.web.scopes import WRITE
+from shoal.errors import InvalidArgument
+from shoal.records import SearchAnswer, SearchRequest
+
+TEXT = "text"
+"""The field that holds the text of a passage, which the reranker reads."""
+CHANGES = (
+    "/vectors/upsert",
+    "/vectors/update",
+    "/vectors/delete",
+    "/records/namespaces/{namespace}/upsert",
+)
+"""Paths of Pinecone's that change passages."""
+
+
+class Hit(BaseModel):
+    """A record that was found."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    id: str = Field(alias="_id")
+    score: float = Field(alias="_score", description="From 0 to 1; how it comes of the scores, docs/clients.md says.")
+    fields: dict[str, Any]
+
+
+class Hits(BaseModel):
+    """Records, best first."""
+
+    hits: list[Hit]
+
+
+class RecordSearchResponse(BaseModel):
+    """Records, best first. `degraded` says why they are less than what was asked for."""
+
+    model_config = ConfigDict(extra="allow")
+
+    result: Hits
+    usage: dict[str, int]
+
+
+class Namespace(BaseModel):
+    """A namespace."""
+
+    name: str
+    record_count: int
+
+
+class Namespaces(BaseModel):
+    """The namespaces of the index: the default one."""
+
+    namespaces: list[Namespace]
+    pagination: dict[str, str] | None = None
+
+
+def add_records(routes: APIRouter, index: ServedIndex) -> None:
+    """Add the routes of records and namespaces."""
+    models = ServedModels(index.settings.model_alias or ())
+
+    @routes.post(
+        DATA_PLANE + "/records/namespaces/{namespace}/search",
+        response_model=RecordSearchResponse,
+        responses=responses(*REFUSALS),
+    )
+    async def search(name: IndexName, namespace: str, body: RecordSearchFields) -> Response:
+        """Search with a text and rerank what was found, as Pinecone does."""
+        index.check(name)
+        check_namespace(namespace)
+        if body.rerank is not None:
+            models.check_reranker(body.rerank.model, await index.engine().describe())
+        return await _search(index, body)
+
+    @routes.get(f"{DATA_PLANE}/namespaces", response_model=Namespaces, responses=responses(404, 503))
+    async def list_namespaces(name: IndexName) -> Response:
+        """List the namespaces, as Pinecone does."""
+        index.check(name)
+        return json_answer({"namespaces": [await _namespace(index)], "pagination": None})
+
+    @routes.get(DATA_PLANE + "/namespaces/{namespace}", response_model=Namespace, responses=responses(404, 503))
+    async def describe_namespace(name: IndexName, namespace: str) -> Response:
+        """Describe a namespace, as Pinecone does."""
+        index.check(name)
+        check_namespace(namespace)
+        return json_answer(await _namespace(index))
+
+
+def add_refused_changes(routes: APIRouter, index: ServedIndex) -> None:
+    """Add the paths that change passages, for an answer that says how they are changed."""
+
+    async def change(name: IndexName, request: Request) -> Response:
+        """Refuse to change passages."""
+        index.check(name)
+        raise InvalidArgument(
+            "passages are written and deleted by POST /v1/passages and /v1/passages/delete here, or by building the "
+            "index anew (docs/updating.md); it is read-only for Pinecone's clients"
+        )
+
+    for path in CHANGES:
+        routes.add_api_route(DATA_PLANE + path, change, methods=["POST"], dependencies=[WRITE], include_in_schema=False)
+
+
+async def _namespace(index: ServedIndex) -> dict[str, Any]:
+    return {"name": DEFAULT_NAMESPACE, "record_count": (await index.engine().describe()).passages}
+
+
+async def _search(index: ServedIndex, body: RecordSearchFields) -> Response:
+    query, rerank = body.query, body.rerank
+    _check_query(query)
+    if rerank is not None:
+        _check_rerank(query, rerank)
+    request = _request(index, query, rerank)
+    with fields_named(top_k="query.top_k", top_n="rerank.top_n", query="query.inputs.text"):
+        (answer,) = await index.engine().search([request])
+    usage = {"read_units": 1} | ({"rerank_units": search_units(answer.pairs)} if rerank is not None else {})
+    hits = _hits(index, answer, body.fields)
+    return json_answer({"result": {"hits": hits}, "usage": usage, **degraded(answer.degraded)})
+
+
+def _check_query(query: SearchQuery) -> None:
+    for name in ("vector", "id", "match_terms"):
+        if getattr(query, name) is not None:
+            raise InvalidArgument(
+                f"query.{name} should be left out: records are searched by a text", param=f"query.{name}"
+            )
+
+
+def _check_rerank(query: SearchQuery, rerank: SearchRerank) -> None:
+    if rerank.rank_fields != [TEXT]:
+        raise InvalidArgument(
+            f"rerank.rank_fields should be [{TEXT!r}]: the reranker reads the texts of passages",
+            param="rerank.rank_fields",
+        )
+    if rerank.parameters:
+        raise InvalidArgument("rerank.parameters should be left out", param="rerank.parameters")
+    if rerank.query not in (None, query.inputs.text):
+        raise InvalidArgument("rerank.query should be left out: it is the text of the query", param="rerank.query")
+    if rerank.top_n is not None and rerank.top_n > query.top_k:
+        raise InvalidArgument(f"rerank.top_n should be at most query.top_k ({query.top_k})", param="rerank.top_n")
+
+
+def _request(index: ServedIndex, query: SearchQuery, rerank: SearchRerank | None) -> SearchRequest:
+    return SearchRequest(
+        query=query.inputs.text,
+        rerank=rerank is not None,
+        top_k=query.top_k,
+        top_n=rerank.top_n if rerank is not None and rerank.top_n is not None else query.top_k,
+        deadline=deadline_of(index.settings),
+        filter=query.filter,
+    )
+
+
+def _hits(index: ServedIndex, answer: SearchAnswer, wanted: Collection[str] | None) -> list[dict[str, Any]]:
+    scores = relevance_of_results(answer, index.engine().reranker_scale())
+    return [
+        {
+            "_id": result.id,
+            "_score": score,
+            "fields": {
+                field: value
+                for field, value in metadata_of(result.passage).items()
+                if wanted is None or field in wanted
+            },
+        }
+        for result, score in zip(answer.results, scores, strict=True)
+    ]

@@ -1,0 +1,83 @@
+"""Pinecone's records: both stages in one call; namespaces; changes that are refused."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.api_server import check_error
+from tests.support.dialects import scores_of
+from tests.support.indexes import passages
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SEARCH = "/i/articles/records/namespaces/__default__/search"
+QUERY = "black otter n8"
+RERANK = {"model": "bge-reranker-v2-m3", "rank_fields": ["text"]}
+TEXTS = {passage.id: passage.text for passage in passages(60)}
+
+
+async def search(client: httpx.AsyncClient, query: Any, **body: Any) -> httpx.Response:
+    return await client.post(SEARCH, json={"query": {"top_k": 20} | query} | body)
+
+
+async def test_both_stages_in_one_call(client: httpx.AsyncClient) -> None:
+    answer = (await search(client, {"inputs": {"text": QUERY}}, rerank=RERANK | {"top_n": 3}, fields=["text"])).json()
+    hits = answer["result"]["hits"]
+    assert (hits[0]["_id"], len(hits)) == ("p8", 3)
+    for hit in hits:
+        assert hit["fields"] == {"text": TEXTS[hit["_id"]]}
+        assert hit["_score"] == pytest.approx(scores_of(QUERY, [TEXTS[hit["_id"]]])[0])
+    assert answer["usage"] == {"read_units": 1, "rerank_units": 1}
+
+
+async def test_stage_one_alone_is_that_of_the_server(client: httpx.AsyncClient) -> None:
+    answer = (await search(client, {"inputs": {"text": QUERY}, "top_k": 5})).json()
+    own = await client.post("/v1/search", json={"query": QUERY, "top_k": 5, "rerank": False})
+    assert [hit["_id"] for hit in answer["result"]["hits"]] == [result["id"] for result in own.json()["results"]]
+    assert answer["result"]["hits"][0]["fields"] == {"text": TEXTS["p8"], "number": 8}
+    assert answer["usage"] == {"read_units": 1}
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "param"),
+    [
+        ({}, {}, "query.inputs"),
+        ({"inputs": {"text": "a"}, "id": "p1"}, {}, "query.id"),
+        ({"inputs": {"text": "a"}, "vector": {"values": [1]}}, {}, "query.vector"),
+        ({"inputs": {"text": ""}}, {}, "query.inputs.text"),
+        ({"inputs": {"text": " "}}, {}, "query.inputs.text"),
+        ({"inputs": {"text": "a"}, "top_k": 0}, {}, "query.top_k"),
+        ({"inputs": {"text": "a"}, "top_k": 5000}, {}, "query.top_k"),
+        ({"inputs": {"text": "a"}, "match_terms": {"terms": ["a"]}}, {}, "query.match_terms"),
+        ({"inputs": {"text": "a"}, "filter": {"none": 1}}, {}, "filter.none"),
+        ({"inputs": {"text": "a"}}, {"rerank": RERANK | {"rank_fields": ["chunk_text"]}}, "rerank.rank_fields"),
+        ({"inputs": {"text": "a"}}, {"rerank": RERANK | {"top_n": 21}}, "rerank.top_n"),
+        ({"inputs": {"text": "a"}}, {"rerank": RERANK | {"parameters": {"truncate": "NONE"}}}, "rerank.parameters"),
+        ({"inputs": {"text": "a"}}, {"rerank": RERANK | {"query": "b"}}, "rerank.query"),
+    ],
+)
+async def test_what_is_wrong_is_named(client: httpx.AsyncClient, query: Any, body: Any, param: str) -> None:
+    check_error(await search(client, query, **body), 400, "INVALID_ARGUMENT", param)
+
+
+async def test_another_model_or_namespace_is_not_found(client: httpx.AsyncClient) -> None:
+    wrong = await search(client, {"inputs": {"text": "a"}}, rerank=RERANK | {"model": "cohere-rerank-3.5"})
+    check_error(wrong, 404, "NOT_FOUND", "model")
+    path = SEARCH.replace("__default__", "movies")
+    body = {"query": {"top_k": 1, "inputs": {"text": "a"}}}
+    check_error(await client.post(path, json=body), 404, "NOT_FOUND", "namespace")
+
+
+async def test_the_default_namespace_is_the_only_one(client: httpx.AsyncClient) -> None:
+    namespace = {"name": "__default__", "record_count": 60}
+    assert (await client.get("/i/articles/namespaces")).json() == {"namespaces": [namespace], "pagination": None}
+    assert (await client.get("/i/articles/namespaces/__default__")).json() == namespace
+
+
+@pytest.mark.parametrize(
+    "path", ["vectors/upsert", "vectors/update", "vectors/delete", "records/namespaces/__default__/upsert"]
+)
+async def test_changes_are_refused_with_what_to_do(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.post(f"/i/articles/{path}", content=b'{"vectors": []}\n{}')
+    assert "POST /v1/passages" in check_error(response, 400, "INVALID_ARGUMENT")
