@@ -5,15 +5,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from jobs.build.tasks import Embedder
 from shoal.errors import InvalidArgument
 from shoal.index_root import layout, versions
 from shoal.index_root.log import Log
 from shoal.index_root.manifest import Manifest
 from shoal.indexing.base import choose_base, open_base
 from shoal.indexing.carry import Carrier
-from shoal.indexing.commits import Tally
+from shoal.indexing.commits import Tally, read_unit_commit
 from shoal.indexing.embed import embed_unit
 from shoal.indexing.losses import read_report
 from shoal.indexing.over_log import over_log
@@ -195,3 +197,21 @@ def test_prune_leaves_what_a_build_takes_over_from(tmp_path: Path) -> None:
     publish(Build(root.storage.uri, jsonl(tmp_path / "more.jsonl", records(3)), reembed=True))
     versions.prune(root.storage, 0)
     assert kept in versions.list_versions(root.storage)
+
+
+def test_workers_of_a_build_carry_over_and_embed_alike(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    root.write([{"id": "p1", "text": "written"}, {"id": "n1", "text": "new"}])
+    root.compact()
+    root.write(["p3"])
+    build = LiveBuild(root, changed())
+    build.written.stage(build.storage, build.plan.hash)
+    build.storage.write(layout.plan(build.plan.hash), build.plan.to_bytes())
+    worker = Embedder(build.settings, build.storage.uri, build.plan.hash)
+    done = [worker({"item": np.array([unit.number])}) for unit in build.plan.units]
+    superseded = [(unit.origin, *counts["superseded"]) for unit, counts in zip(build.plan.units, done, strict=True)]
+    assert [count for count in superseded if count[0] != "base"] == [("log", 0), ("source", 2)]
+    for unit in build.plan.units:
+        build.tally.add_commit(read_unit_commit(build.storage, build.plan.hash, unit.number))
+    manifest = versions.read_manifest(build.storage, build.publish())
+    assert set(texts(root, manifest)) == {"p0", "p1", "p2", "p5", "n1"}
