@@ -28,17 +28,16 @@ from shoal.modes import RETRIEVERS_OF
 from shoal.records import FloatArray, Passage, RowArray
 from shoal.shard import live_fields
 from shoal.shard.documents import Documents
-from shoal.shard.live_hits import joined
+from shoal.shard.live_hits import joined, joined_matches
 from shoal.shard.live_ids import LiveIds
 from shoal.shard.messages import MESSAGE_BYTES, Fetched, ShardHits, ShardQuery
 from shoal.shard.reader import Shard
-from shoal.shard.runs import RunMaker, Segment, codec_of
+from shoal.shard.runs import RunMaker, Segment, codec_of, runs_to_merge
+from shoal.shard.segments import hits_of, ids_of
 from shoal.shard.stored_documents import StoredDocument, stored_document
 
 KEPT_S = 60.0
 """Seconds for which rows of merged runs can still be fetched, by searches that found them before."""
-MERGED = 4
-"""So many runs of one size class become one."""
 
 Writes = dict[str, tuple[int, DocumentWrite]]
 """The last write of each document, with its position."""
@@ -142,12 +141,22 @@ class LiveShard:
             found = self._base.search(queries, top_k, with_passages)
             return replace(found, position=state.position) if state.position else found
         queries = [self._with_statistics(query) for query in queries]
-        parts = [
-            (segment.shard.search(queries, top_k, with_passages, segment.alive), segment.start)
-            for segment in state.segments
-        ]
-        hits = parts[0][0] if len(parts) == 1 else joined(parts, len(queries), top_k)
-        return replace(hits, position=state.position)
+        if len(state.segments) == 1:
+            (base,) = state.segments
+            found = base.shard.search(queries, top_k, with_passages, base.alive)
+            return replace(found, position=state.position)
+        parts = [segment.shard.retrieve(queries, top_k, segment.alive) for segment in state.segments]
+        starts = [segment.start for segment in state.segments]
+        hits = {
+            name: joined(
+                [(hits[name], start) for (hits, _), start in zip(parts, starts, strict=True)],
+                top_k,
+                lambda rows: ids_of(state.segments, rows),
+            )
+            for name in parts[0][0]
+        }
+        by_retriever = {name: hits_of(state.segments, one, with_passages) for name, one in hits.items()}
+        return ShardHits(by_retriever, joined_matches([matches for _, matches in parts]), state.position)
 
     def _with_statistics(self, query: ShardQuery) -> ShardQuery:
         if query.statistics is not None or "lexical" not in RETRIEVERS_OF[query.mode] or self._statistics is None:
@@ -300,7 +309,7 @@ class LiveShard:
         retired = [(segment, until) for segment, until in state.retired if until > now]
         base, *runs = state.segments
         next_row = state.next_row
-        while old := _to_merge(runs):
+        while old := runs_to_merge(runs):
             runs = [run for run in runs if run not in old]
             retired += [(run, now + KEPT_S) for run in old]
             if any(run.alive_count for run in old):
@@ -373,17 +382,6 @@ class LiveShard:
     def close(self) -> None:
         """Let the cache evict the files of the version's shard; see `Shard.close`."""
         self._base.close()
-
-
-def _to_merge(runs: Sequence[Segment]) -> list[Segment]:
-    """Runs that become one: some of which nothing is left, or as many of one size class as are merged."""
-    empty = [run for run in runs if not run.alive_count]
-    if empty:
-        return empty
-    classes: dict[int, list[Segment]] = {}
-    for run in runs:
-        classes.setdefault(run.size_class, []).append(run)
-    return next((alike for _, alike in sorted(classes.items()) if len(alike) >= MERGED), [])
 
 
 def _by_segment(places: Sequence[tuple[Segment, int]]) -> list[tuple[Segment, list[int]]]:

@@ -156,13 +156,21 @@ class Shard:
             InvalidArgument: A vector has another dimension, the version has no metadata to filter by, or none of a
                 retriever that a mode needs.
         """
+        found, matches = self.retrieve(queries, top_k, alive)
+        return ShardHits({name: self._hits(hits, with_passages) for name, hits in found.items()}, matches)
+
+    def retrieve(
+        self, queries: Sequence[ShardQuery], top_k: int, alive: selection.Selection | None
+    ) -> tuple[dict[str, RetrieverHits], list[int | None] | None]:
+        """Search as `search` does; returns rows and scores by retriever, and what is in `ShardHits.matches`."""
         trees = [query.filter for query in queries]
         selections = self._selected(trees, alive)
         found = retrieve(self._retrievers, queries, top_k, selections)
-        return ShardHits(
-            {name: self._hits(hits, with_passages) for name, hits in found.items()},
-            _matches(trees, selections) if any(trees) else None,
-        )
+        return found, _matches(trees, selections) if any(trees) else None
+
+    def ids_of(self, rows: RowArray) -> pa.StringArray:
+        """Return the ids of rows, int64 (n,) ascending."""
+        return self._passages.ids(rows)
 
     def _selected(
         self, trees: Sequence[Filter | None], alive: selection.Selection | None

@@ -26,6 +26,8 @@ from shoal.shard.selection import Selection
 from shoal.shard.writer import write_shard
 from shoal.system.temporary import temporary_folder
 
+MERGED = 4
+"""So many runs of one size class become one."""
 CLASS_ROWS, CLASS_FACTOR = 256, 4
 """Runs of fewer rows than the first number are of one size class, and each further class takes so many times more."""
 
@@ -187,3 +189,14 @@ class RunMaker:
 def codec_of(path: Path, bits: int) -> Codec:
     """The reduction that a shard keeps in a file."""
     return Codec.from_projection(np.load(path, allow_pickle=False), bits)
+
+
+def runs_to_merge(runs: Sequence[Segment]) -> list[Segment]:
+    """Runs that become one: some of which nothing is left, or as many of one size class as are merged."""
+    empty = [run for run in runs if not run.alive_count]
+    if empty:
+        return empty
+    classes: dict[int, list[Segment]] = {}
+    for run in runs:
+        classes.setdefault(run.size_class, []).append(run)
+    return next((alike for _, alike in sorted(classes.items()) if len(alike) >= MERGED), [])
