@@ -95,7 +95,8 @@ class LiveShard:
         self._applying = threading.Lock()
         self._maker: RunMaker | None = None
         self._documents: Documents | None = None
-        self._state = _State(position, (Segment(shard, 0, None),), shard.count, manifest.fields)
+        # No run begins at the row 0 of a version without passages: segments are told apart by their first rows.
+        self._state = _State(position, (Segment(shard, 0, None),), max(1, shard.count), manifest.fields)
         self.ids = LiveIds(lambda: self._state.segments)
         """Where ids are, and their order."""
 

@@ -12,6 +12,7 @@ from shoal.index_root import layout
 from shoal.index_root.manifest import VectorIndexInfo
 from shoal.index_root.storage import Storage
 from shoal.indexes import index_kind
+from shoal.indexing.plan import shard_of
 from shoal.lexical.scoring import TermStatistics
 from shoal.records import Passage
 from shoal.settings import IndexSettings
@@ -97,6 +98,20 @@ def test_runs_are_merged_and_what_has_gone_is_dropped(tmp_path: Path) -> None:
         len(ids)
         for ids in shard.search([corpus.query("lynx", "lexical", None, {})], 5, False).by_retriever["lexical"].ids
     ] == [0]
+
+
+def test_documents_of_a_shard_that_began_empty_change_and_go(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path, 1, shards=8)
+    (empty, *_) = (shard for shard in corpus.live if not shard.count)
+    number = corpus.live.index(empty)
+    name = next(name for name in (f"new{place}" for place in range(99)) if shard_of(name, 8) == number)
+    for text in ("lynx", "lynx otter"):
+        corpus.write({name: one(name, text)})
+        (row,) = empty.ids.find([f"{name}#1"])
+        assert empty.fetch([row]).passages[0].text == text
+    assert empty.count == 1
+    corpus.write({name: []})
+    assert (empty.count, empty.ids.list("", None, 9)) == (0, [])
 
 
 def test_passages_come_with_hits_and_in_the_order_that_they_were_asked_for(tmp_path: Path) -> None:
