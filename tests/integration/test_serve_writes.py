@@ -1,4 +1,4 @@
-"""Writing to a server on Ray: the same contract, with the writer in the ingress and shards in replicas of their own."""
+"""Writing to a server on Ray: a writer in each of two ingress replicas, encoder and shards in replicas of their own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,16 +6,15 @@ from pathlib import Path
 import pytest
 
 import shoal
-from tests.support.servers import running
+from tests.support.serving import local_ray, serving
 from tests.support.write_contract import SETTINGS, WriteContract
 
 
-class TestServedOnRay(WriteContract):
+class TestOnRay(WriteContract):
+    """What an index in this process promises as well: tests/contract/test_writes.py."""
+
     @pytest.fixture(scope="class")
-    def engine(self, written_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[shoal.Client]:
-        options = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
-        options += ["--encoder-replicas=1", "--retriever-replicas=2", "--ingress-replicas=2"]
-        with running(tmp_path_factory.mktemp("server"), written_root, *options) as server:
-            server.wait_ready()
-            with shoal.Client(server.url) as client:
-                yield client
+    def engine(self, written_root: Path) -> Iterator[shoal.Client]:
+        options = {**SETTINGS, "ingress_replicas": 2, "encoder_replicas": 1, "retriever_replicas": 1}
+        with local_ray(), serving(written_root, **options) as http, shoal.Client(str(http.base_url)) as client:
+            yield client

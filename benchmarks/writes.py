@@ -1,0 +1,122 @@
+"""What writing to an index that is served costs, over one index in this process and without HTTP, all in one run.
+
+    python -m benchmarks.writes [--passages 10000] [--batch 100] [--requests 200] [--folder DIR]
+
+Passages bring their vectors, so that no line holds the time of an encoder. Each line has a median and a 99th percentile
+in milliseconds, or a rate:
+
+* acknowledged: from the call until one passage is on disk; on a disk that is busy elsewhere most of it is fsync
+* seen: from there until a search with its position is answered
+* written: passages a second, in batches
+* searches by vectors and words, alone and beside a stream of writes, over the index with all of its writes
+* replay: seconds until an index opens that has all of it in its log
+"""
+
+import argparse
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import shoal
+from shoal.indexing.empty import create_index
+from shoal.settings import CreateSettings
+
+DIM = 384
+"""Numbers of a vector: those of all-MiniLM-L6-v2."""
+WORDS = [f"w{number}" for number in range(5000)]
+"""What texts are made of, each word as rare as it stands late."""
+SETTINGS: dict[str, Any] = {"reranker": "none", "timeout_ms": 60_000}
+
+
+def main() -> None:
+    """Measure, and print a line for each figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--passages", type=int, default=10_000, help="written before searches are measured")
+    parser.add_argument("--batch", type=int, default=100, help="passages of one request")
+    parser.add_argument("--requests", type=int, default=200, help="single writes, and searches of each line")
+    parser.add_argument("--folder", help="where the index lies; by default among the temporary files")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        root = Path(folder) / "index"
+        create_index(CreateSettings(index=str(root), encoder=f"hashing:{DIM}", shards=1, threads=1))
+        measure(root, options.passages, options.batch, options.requests)
+
+
+def measure(root: Path, count: int, batch: int, requests: int) -> None:
+    """Write to an empty index and search it."""
+    source = made(np.random.default_rng(0))
+    with shoal.open(root, **SETTINGS) as index:
+        began = time.perf_counter()
+        index.upsert((next(source) for _ in range(count)), batch_passages=batch)
+        print(f"written           {count / (time.perf_counter() - began):,.0f} passages a second, {batch} a request")
+        acknowledged, seen = [], []
+        for _ in range(requests):
+            began = time.perf_counter()
+            position = index.upsert([next(source)]).position
+            acknowledged.append(time.perf_counter() - began)
+            index.search(WORDS[0], mode="lexical", top_n=1, min_position=position)
+            seen.append(time.perf_counter() - began - acknowledged[-1])
+        show("acknowledged", acknowledged)
+        show("seen", seen)
+        show("search, alone", searches(index, requests))
+        with writing(index, source, batch):
+            show("search, beside", searches(index, requests))
+    began = time.perf_counter()
+    with shoal.open(root, **SETTINGS) as index:
+        rows = index.describe().passages
+        print(f"replay            {time.perf_counter() - began:.1f} s for {rows:,} passages")
+
+
+def made(random: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """Make passages of thirty words without end."""
+    number = 0
+    while True:
+        words = (random.pareto(1.0, 30) * 10).astype(int) % len(WORDS)
+        vector = random.standard_normal(DIM).astype(np.float32)
+        yield {"id": f"p{number}", "text": " ".join(WORDS[word] for word in words), "vector": vector}
+        number += 1
+
+
+def searches(index: shoal.Index, requests: int) -> list[float]:
+    """Seconds of searches by vectors and words, one after another."""
+    taken = []
+    for number in range(requests):
+        began = time.perf_counter()
+        index.search(f"{WORDS[number % 50]} {WORDS[100 + number]}", mode="hybrid", top_n=10)
+        taken.append(time.perf_counter() - began)
+    return taken
+
+
+class writing:
+    """Write batches one after another in a thread, for as long as the block lasts."""
+
+    def __init__(self, index: shoal.Index, source: Iterator[dict[str, Any]], batch: int) -> None:
+        self._ended = threading.Event()
+        self._write: Callable[[], object] = lambda: index.upsert([next(source) for _ in range(batch)])
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.1):
+            self._write()
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+def show(name: str, seconds: list[float]) -> None:
+    """Print a line of milliseconds."""
+    median, last = (1000 * float(np.percentile(seconds, part)) for part in (50, 99))
+    print(f"{name:<17} p50 {median:.1f} ms, p99 {last:.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
