@@ -2,6 +2,8 @@
 
 Plain frozen dataclasses: they pickle cheaply between Ray processes and carry no behaviour beyond what names them.
 Validation of outside input happens at the edges (`shoal.sources` for corpora, `serve.dialects` for requests).
+
+Long because what travels between the parts is declared in one place.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -145,7 +147,12 @@ class AnswerShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
-    """One query, validated. `deadline` is by `time.monotonic` of this process; `mode` None leaves it to the server."""
+    """One query, validated. `deadline` is by `time.monotonic` of this process; `mode` None leaves it to the server.
+
+    query: its text; "" for a query by a vector alone.
+    vector: float32 (dim,), L2-normalised: what stage one searches by in the place of the text's vector.
+    passage_id: of a passage by whose vector stage one searches, and which is no result itself.
+    """
 
     query: str
     top_k: int
@@ -163,7 +170,14 @@ class SearchRequest:
     """Position of the log up to which all writes are to be seen; 0 for whatever is seen by now."""
     strong: bool = False
     """Whether all writes are to be seen that were acknowledged before the request came."""
+    vector: FloatArray | None = field(default=None, compare=False, repr=False)
+    passage_id: str | None = None
     shape: AnswerShape = AnswerShape()
+
+    @property
+    def brings_vector(self) -> bool:
+        """Whether stage one searches by another vector than that of the text."""
+        return self.vector is not None or self.passage_id is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,32 +21,38 @@ from shoal.cli.server import (
     IndexRoot,
     MinScore,
     Mode,
-    Query,
+    OptionalQuery,
+    PassageId,
     Recall,
     TimeoutMs,
     TopK,
     TopN,
     Url,
+    Vector,
     ask,
 )
+from shoal.cli.vectors import read_vector_file
 from shoal.errors import InvalidArgument
 
 app = typer.Typer()
 
+Rerank = Annotated[
+    bool | None, typer.Option("--rerank/--no-rerank", help="Rerank what stage one found. Default: the server's.")
+]
+Late = Annotated[
+    bool, typer.Option("--late", help="Rerank by the token vectors that the shards hold of their passages.")
+]
+
 
 @app.command()
 def search(  # noqa: PLR0913 - one parameter for each option
-    query: Query,
+    query: OptionalQuery = None,
     url: Url = DEFAULT_URL,
     index: IndexRoot = None,
     top_k: TopK = None,
     top_n: TopN = None,
-    rerank: Annotated[
-        bool | None, typer.Option("--rerank/--no-rerank", help="Rerank what stage one found. Default: the server's.")
-    ] = None,
-    late: Annotated[
-        bool, typer.Option("--late", help="Rerank by the token vectors that the shards hold of their passages.")
-    ] = False,
+    rerank: Rerank = None,
+    late: Late = False,
     mode: Mode = None,
     filter: Filter = None,
     facet: Facets = None,
@@ -59,6 +65,8 @@ def search(  # noqa: PLR0913 - one parameter for each option
     after: After = None,
     recall: Recall = None,
     timeout_ms: TimeoutMs = None,
+    vector: Vector = None,
+    id: PassageId = None,
     full: Annotated[bool, typer.Option("--full", help="Show whole texts, not their beginnings.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -88,6 +96,8 @@ def search(  # noqa: PLR0913 - one parameter for each option
             after=after,
             recall=recall,
             timeout_ms=timeout_ms,
+            vector=None if vector is None else read_vector_file(vector),
+            id=id,
         )
         if as_json:
             print_json(response.model_dump(mode="json", exclude_unset=True))

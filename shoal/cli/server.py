@@ -29,12 +29,15 @@ __all__ = [
     "IndexRoot",
     "MinScore",
     "Mode",
+    "OptionalQuery",
+    "PassageId",
     "Query",
     "Recall",
     "TimeoutMs",
     "TopK",
     "TopN",
     "Url",
+    "Vector",
     "WrittenIndex",
     "ask",
     "connect",
@@ -46,6 +49,26 @@ WRITE_S = 300.0
 """Seconds that one request which writes may take, with all its attempts."""
 
 Query = Annotated[list[str], typer.Argument(metavar="QUERY", help="The question; several words are one question.")]
+OptionalQuery = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[QUERY]",
+        show_default=False,
+        help="The question; several words are one question. May be left out with --vector or --id.",
+    ),
+]
+Vector = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Search by the vector in this file, a list of numbers in JSON or a NumPy array (.npy), instead of the "
+        "question's.",
+    ),
+]
+PassageId = Annotated[
+    str | None,
+    typer.Option("--id", metavar="ID", help="Search by the vector of this passage, for others like it."),
+]
 Url = Annotated[str, typer.Option(metavar="URL", envvar="SHOAL_URL", help="The server to ask.")]
 # No variable: who has set SHOAL_INDEX for `shoal serve` goes on asking that server.
 IndexRoot = Annotated[
@@ -137,21 +160,18 @@ def connect(url: str, timeout_s: float = 60.0) -> Iterator[Client]:
             raise
 
 
-def ask(url: str, words: list[str], index: str | None = None, **options: Any) -> SearchResponse:
+def ask(url: str, words: list[str] | None, index: str | None = None, **options: Any) -> SearchResponse:
     """Search for one question; options that are None are left to the server, or to its defaults.
 
     Args:
+        words: Of the question; none where the options say by which vector or passage to search.
         index: The index root that is searched in this process, instead of a server.
 
     Raises:
         InvalidArgument: Both.
     """
-    query = " ".join(words)
-    try:
-        query.encode()
-    except UnicodeEncodeError:
-        raise InvalidArgument("QUERY is not valid UTF-8", param="QUERY") from None
     given: Any = {name: value for name, value in options.items() if value is not None}
+    query = _question(words, needed=not given.keys() & {"vector", "id"})
     if "filter" in given:
         given["filter"] = parsed_filter(given["filter"])
     if index is not None:
@@ -159,17 +179,32 @@ def ask(url: str, words: list[str], index: str | None = None, **options: Any) ->
     # A query may take as long as it asks for, and its answer some time to arrive.
     timeout_s = max(60.0, given.get("timeout_ms", 0) / 1000 + 10)
     with connect(url, timeout_s) as client:
-        return client.search(query, **given)
+        answer: SearchResponse = client.search(query, **given)
+        return answer
 
 
-def _ask_here(url: str, index: str, query: str, options: Any) -> SearchResponse:
+def _question(words: list[str] | None, *, needed: bool) -> str | None:
+    if not words:
+        if needed:
+            raise InvalidArgument("QUERY is missing; ask something, or give --vector FILE or --id ID", param="QUERY")
+        return None
+    query = " ".join(words)
+    try:
+        query.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument("QUERY is not valid UTF-8", param="QUERY") from None
+    return query
+
+
+def _ask_here(url: str, index: str, query: str | None, options: Any) -> SearchResponse:
     _require_no_url(url)
     from shoal.engine.index import Index
 
     # A reranker that is not asked need not be loaded.
-    settings = {} if options.get("rerank", True) is True else {"reranker": "none"}
+    settings = {} if options.get("rerank", query is not None) is True else {"reranker": "none"}
     with Index(index, **settings) as opened:
-        return opened.search(query, **options)
+        answer: SearchResponse = opened.search(query, **options)
+        return answer
 
 
 def _require_no_url(url: str) -> None:

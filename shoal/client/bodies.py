@@ -1,5 +1,6 @@
 """What requests say, as JSON and in URLs. Free of httpx, which an index in the process does without."""
 
+import base64
 import json
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,26 @@ def embed_request(inputs: Sequence[str], input_type: str, options: Mapping[str, 
 def rerank_request(query: str, documents: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the body that reranks documents; as `embed_request`."""
     return {"query": query, "documents": documents if isinstance(documents, str) else list(documents), **options}
+
+
+def search_request(query: str | list[str] | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body of a search. Arrays, of NumPy and its like, become base64 of float32 numbers."""
+    body = {} if query is None else {"query": query}
+    if (vector := options.get("vector")) is not None:
+        return body | {**options, "vector": _vector(vector)}
+    return body | {**options}
+
+
+def _vector(vector: Any) -> Any:
+    if hasattr(vector, "astype") and hasattr(vector, "ndim"):
+        return list(map(_vector, vector)) if vector.ndim > 1 else _packed(vector)
+    if isinstance(vector, Sequence) and not isinstance(vector, str):
+        return [_vector(each) if getattr(each, "ndim", 0) else each for each in vector]
+    return vector
+
+
+def _packed(array: Any) -> str:
+    return base64.b64encode(array.astype("<f4").tobytes()).decode()
 
 
 def render_query(parameters: Mapping[str, Any]) -> str:

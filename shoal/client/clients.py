@@ -56,6 +56,11 @@ class SearchOptions(TypedDict, total=False):
     explain: bool
     recall: float
     """Share of the ten nearest passages that stage one shall find, such as 0.99; by default as tuned."""
+    vector: Any
+    """What stage one searches by, instead of a query or of the query's own vector: a list of numbers, an array, base64
+    of float32 numbers, or a list of these, which gives a list of responses."""
+    id: str
+    """Passages like the one with this id: stage one searches by its vector, and itself it is no result."""
     filter: Mapping[str, Any]
     """Conditions on metadata, such as {"year": {"$gte": 2020}}, that every result fulfils."""
     group_by: Mapping[str, Any]
@@ -139,8 +144,15 @@ class Client(ClientWrites, _Base):
     def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResponse: ...
     @overload
     def search(self, query: list[str], **options: Unpack[SearchOptions]) -> list[SearchResponse]: ...
-    def search(self, query: str | list[str], **options: Unpack[SearchOptions]) -> SearchResponse | list[SearchResponse]:
-        """Search for one query, or for several at once; one response for each query, in their order."""
+    @overload
+    def search(self, query: None = None, **options: Unpack[SearchOptions]) -> Any: ...
+    def search(
+        self, query: str | list[str] | None = None, **options: Unpack[SearchOptions]
+    ) -> SearchResponse | list[SearchResponse]:
+        """Search for one query, or for several at once; one response for each query, in their order.
+
+        Without a query `vector` or `id` says what to look for, and nothing is searched by words or reranked.
+        """
         return self._run(self._protocol.search(query, options))
 
     def search_many(
@@ -258,10 +270,15 @@ class AsyncClient(AsyncClientWrites, _Base):
     async def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResponse: ...
     @overload
     async def search(self, query: list[str], **options: Unpack[SearchOptions]) -> list[SearchResponse]: ...
+    @overload
+    async def search(self, query: None = None, **options: Unpack[SearchOptions]) -> Any: ...
     async def search(
-        self, query: str | list[str], **options: Unpack[SearchOptions]
+        self, query: str | list[str] | None = None, **options: Unpack[SearchOptions]
     ) -> SearchResponse | list[SearchResponse]:
-        """Search for one query, or for several at once; one response for each query, in their order."""
+        """Search for one query, or for several at once; one response for each query, in their order.
+
+        Without a query `vector` or `id` says what to look for, and nothing is searched by words or reranked.
+        """
         return await self._run(self._protocol.search(query, options))
 
     async def search_many(

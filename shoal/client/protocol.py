@@ -25,7 +25,7 @@ from shoal.client.answers import (
     SearchResponse,
     SearchResponses,
 )
-from shoal.client.bodies import embed_request, render_body, render_query, rerank_request
+from shoal.client.bodies import embed_request, render_body, render_query, rerank_request, search_request
 from shoal.client.writes import (
     DeleteSummary,
     UpdateSummary,
@@ -101,13 +101,13 @@ class ClientProtocol:
         self.attempts = attempts
 
     def search(
-        self, query: str | list[str], options: Mapping[str, Any]
+        self, query: str | list[str] | None, options: Mapping[str, Any]
     ) -> Steps[SearchResponse | list[SearchResponse]]:
-        """POST /v1/search: one response for a string, a list of them for a list."""
-        answer = yield from self._request("POST", "/v1/search", {"query": query, **options})
-        if isinstance(query, str):
-            return self._read(SearchResponse, answer)
-        return self._read(SearchResponses, answer).responses
+        """POST /v1/search: one response for a query, a list of them for a list of queries or of vectors."""
+        answer = yield from self._request("POST", "/v1/search", search_request(query, options))
+        if isinstance(answer, dict) and "responses" in answer:
+            return self._read(SearchResponses, answer).responses
+        return self._read(SearchResponse, answer)
 
     def fetch(self, ids: Sequence[str], include: Sequence[str] | None) -> Steps[FetchResponse]:
         """POST /v1/passages/fetch."""

@@ -19,7 +19,7 @@ from shoal.client.answers import (
     RerankResponse,
     SearchResponse,
 )
-from shoal.client.bodies import embed_request, render_body, rerank_request
+from shoal.client.bodies import embed_request, render_body, rerank_request, search_request
 from shoal.client.writes import WriteCall
 from shoal.engine.answer_fields import answer_fields, fetch_fields, list_fields, result_fields
 from shoal.engine.engine import LocalEngine
@@ -63,14 +63,16 @@ class EngineCalls:
         self._embed_body = embed_body(engine.settings)
         self._rerank_body = rerank_body(engine.settings)
 
-    async def search(self, query: str | list[str], options: Mapping[str, Any]) -> list[SearchResponse]:
-        """Answer one query or several, checked as over HTTP; a response for each."""
-        body = self._read(self._search_body, {"query": query, **options})
+    async def search(
+        self, query: str | list[str] | None, options: Mapping[str, Any]
+    ) -> SearchResponse | list[SearchResponse]:
+        """Answer one query or several, checked as over HTTP; a response, or a list with one for each."""
+        body = self._read(self._search_body, search_request(query, options))
         requests, _ = body.requests(self.engine.settings, time.monotonic())
         answers = await self.engine.search(requests)
         request_id = uuid.uuid4().hex
-        if isinstance(query, str):
-            return [_response(answers[0], request_id, body.include)]
+        if not body.is_several:
+            return _response(answers[0], request_id, body.include)
         return [_response(answer, f"{request_id}-{number}", body.include) for number, answer in enumerate(answers)]
 
     async def fetch(self, ids: Sequence[str], include: Sequence[str] | None) -> FetchResponse:

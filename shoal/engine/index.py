@@ -108,12 +108,16 @@ class Index(IndexWrites):
     def search(self, query: str, **options: "Unpack[SearchOptions]") -> SearchResponse: ...
     @overload
     def search(self, query: list[str], **options: "Unpack[SearchOptions]") -> list[SearchResponse]: ...
+    @overload
+    def search(self, query: None = None, **options: "Unpack[SearchOptions]") -> Any: ...
     def search(
-        self, query: str | list[str], **options: "Unpack[SearchOptions]"
+        self, query: str | list[str] | None = None, **options: "Unpack[SearchOptions]"
     ) -> SearchResponse | list[SearchResponse]:
-        """Search for one query, or for several at once; one response for each query, in their order."""
-        responses = self._run(lambda calls: calls.search(query, options))
-        return responses[0] if isinstance(query, str) else responses
+        """Search for one query, or for several at once; one response for each query, in their order.
+
+        Without a query `vector` or `id` says what to look for, and nothing is searched by words or reranked.
+        """
+        return self._run(lambda calls: calls.search(query, options))
 
     def search_many(
         self,
@@ -247,12 +251,16 @@ class AsyncIndex(AsyncIndexWrites):
     async def search(self, query: str, **options: "Unpack[SearchOptions]") -> SearchResponse: ...
     @overload
     async def search(self, query: list[str], **options: "Unpack[SearchOptions]") -> list[SearchResponse]: ...
+    @overload
+    async def search(self, query: None = None, **options: "Unpack[SearchOptions]") -> Any: ...
     async def search(
-        self, query: str | list[str], **options: "Unpack[SearchOptions]"
+        self, query: str | list[str] | None = None, **options: "Unpack[SearchOptions]"
     ) -> SearchResponse | list[SearchResponse]:
-        """Search for one query, or for several at once; one response for each query, in their order."""
-        responses = await self._run(lambda calls: calls.search(query, options))
-        return responses[0] if isinstance(query, str) else responses
+        """Search for one query, or for several at once; one response for each query, in their order.
+
+        Without a query `vector` or `id` says what to look for, and nothing is searched by words or reranked.
+        """
+        return await self._run(lambda calls: calls.search(query, options))
 
     async def search_many(
         self,

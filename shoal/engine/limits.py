@@ -29,14 +29,17 @@ class RequestLimits:
     def check_search(self, requests: Sequence[SearchRequest]) -> None:
         """Check the queries of one request: texts, sizes, the answer as a whole, and the time."""
         settings = self._settings
-        most = min(settings.max_queries, settings.max_waiting)
+        most = most_queries(settings)
         if not requests:
             return
         if len(requests) > most:
             raise InvalidArgument(f"query should have at most {most:,} texts, not {len(requests):,}", param="query")
         for query, group in groupby(requests, attrgetter("query")):
-            self.check_query(query)
-            for request in group:
+            of_query = list(group)
+            if query or not all(request.brings_vector for request in of_query):
+                self.check_query(query)
+            for request in of_query:
+                self._check_passage(request.passage_id)
                 self._check_sizes(request)
         for deadline in {request.deadline for request in requests}:  # the greatest of them and NaN is either
             self._check_deadline(deadline)
@@ -125,6 +128,10 @@ class RequestLimits:
         most = self._settings.max_top_k
         self._check_texts(documents, deadline, are_queries=False, most=most, param="documents")
 
+    def _check_passage(self, passage_id: str | None) -> None:
+        if passage_id is not None and (problem := self._id_problem(passage_id)):
+            raise InvalidArgument(f"id {problem}", param="id")
+
     def _check_sizes(self, request: SearchRequest) -> None:
         most = self._settings.max_top_k
         for param, size in (("top_k", request.top_k), ("top_n", request.top_n)):
@@ -154,6 +161,11 @@ class RequestLimits:
 def _results(request: SearchRequest) -> int:
     """Count the results that a request has at most."""
     return request.top_n * (request.shape.group_by.size if request.shape.group_by else 1)
+
+
+def most_queries(settings: ServeSettings) -> int:
+    """How many queries one request may hold."""
+    return min(settings.max_queries, settings.max_waiting)
 
 
 def query_problem(query: str, settings: ServeSettings) -> str | None:

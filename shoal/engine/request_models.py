@@ -13,11 +13,13 @@ from pydantic import (
     create_model,
 )
 
-from shoal.engine.limits import check_answer, check_order, query_problem
+from shoal.engine.limits import check_answer, check_order, most_queries, query_problem
 from shoal.engine.request_body import RequestBody
 from shoal.engine.shape_models import ShapeFields, shape_fields
+from shoal.engine.subjects import read_subjects
+from shoal.engine.vectors import holds_several, vector_type
 from shoal.modes import Mode
-from shoal.records import SearchRequest
+from shoal.records import Rerank, SearchRequest
 from shoal.settings import ServeSettings
 
 Part = Literal["text", "metadata", "vector"]
@@ -67,7 +69,9 @@ class SearchFields(ShapeFields):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "how do fish sleep", "top_k": 25, "top_n": 5}]})
 
-    query: str | list[str]
+    query: str | list[str] | None
+    vector: list[float] | str | list[list[float] | str] | None
+    id: str | None
     top_k: int
     top_n: int
     rerank: RerankChoice
@@ -104,16 +108,21 @@ class SearchFields(ShapeFields):
     explain: bool = Field(False, description="Return the plan and every shard's part.")
 
     @property
-    def queries(self) -> list[str]:
-        """The query, or all of them."""
-        return self.query if isinstance(self.query, list) else [self.query]
+    def is_several(self) -> bool:
+        """Whether a list of queries is asked for, which is answered with a list."""
+        return isinstance(self.query, list) or (isinstance(self.vector, list) and holds_several(self.vector))
+
+    @property
+    def reranks(self) -> Rerank:
+        """Whether to rerank: what was left out is not, where there is no text that a reranker could read."""
+        return self.rerank if self.query is not None or "rerank" in self.model_fields_set else False
 
     def sizes(self) -> tuple[int, int]:
         """Resolve (top_k, top_n), where what was left out follows what was given."""
         given = self.model_fields_set
         top_k, top_n = self.top_k, self.top_n
         if "top_n" not in given:
-            all_candidates = "top_k" in given and not self.rerank
+            all_candidates = "top_k" in given and not self.reranks
             top_n = top_k if all_candidates else min(top_n, top_k)
         elif "top_k" not in given:
             top_k = max(top_k, top_n)
@@ -121,12 +130,11 @@ class SearchFields(ShapeFields):
             check_order(top_k, top_n)
         return top_k, top_n
 
-    def size(self, settings: ServeSettings, top_k: int, top_n: int) -> int:
-        """Count the results of the answer at most; or the candidates, which `explain` lists.
+    def size(self, settings: ServeSettings, queries: int, top_k: int, top_n: int) -> int:
+        """Count the results of the answer to so many queries at most; or the candidates, which `explain` lists.
 
         Raises InvalidArgument for more than the settings allow.
         """
-        queries = len(self.queries)
         top_n *= self.group_size
         results = queries * (max(top_k, top_n) if self.explain else top_n)
         vectors = queries * top_n if "vector" in self.include else 0
@@ -140,18 +148,20 @@ class SearchFields(ShapeFields):
             started: When the deadline begins, by `time.monotonic`.
 
         Raises:
-            InvalidArgument: Sizes that do not fit each other, or more than the settings allow.
+            InvalidArgument: Sizes that do not fit each other, more than the settings allow, nothing to look for, or a
+                vector that is none.
         """
         top_k, top_n = self.sizes()
-        size = self.size(settings, top_k, top_n)
+        subjects = read_subjects(self.query, self.vector, self.id)
+        size = self.size(settings, len(subjects), top_k, top_n)
         deadline = started + self.timeout_ms / 1000
         shape = self.shape()
         requests = [
             SearchRequest(
-                query=query,
+                **subject.fields(),
                 top_k=top_k,
                 top_n=top_n,
-                rerank=self.rerank,
+                rerank=self.reranks,
                 deadline=deadline,
                 include_vector="vector" in self.include,
                 explain=self.explain,
@@ -162,7 +172,7 @@ class SearchFields(ShapeFields):
                 strong=self.consistency == "strong",
                 shape=shape,
             )
-            for query in self.queries
+            for subject in subjects
         ]
         return requests, size
 
@@ -226,12 +236,11 @@ def search_body(settings: ServeSettings) -> type[SearchFields]:
         le=settings.max_timeout_ms,
         description="Deadline. What is not there by then is left out, and the answer says so.",
     )
-    query = Field(description="One query, or a list that is answered with a list.", examples=["how do fish sleep"])
     return create_model(
         "SearchBody",
         __base__=SearchFields,
         __doc__="A query, or several at once, and what to return.",
-        query=(_query_type(settings), query),
+        **_subject_fields(settings),
         top_k=(int, top_k),
         top_n=(int, top_n),
         rerank=(RerankChoice, rerank),
@@ -241,12 +250,38 @@ def search_body(settings: ServeSettings) -> type[SearchFields]:
     )
 
 
+def _subject_fields(settings: ServeSettings) -> dict[str, Any]:
+    """The fields that say what a search looks for."""
+    query = Field(
+        None, description="One query, or a list that is answered with a list.", examples=["how do fish sleep"]
+    )
+    vector = Field(
+        None,
+        description="What stage one searches by, instead of a query or of the query's own vector: as many numbers as "
+        "the index has dimensions, of any length, as a list or as base64 of float32 numbers with the least byte first; "
+        "or a list of these. Without a query nothing is searched by words and nothing reranked.",
+        examples=[[0.6, 0.0, 0.8]],
+    )
+    id_ = Field(
+        None,
+        min_length=1,
+        max_length=settings.max_id_bytes,
+        description="Passages like the one with this id, itself left out: stage one searches by its vector.",
+        examples=["fish-7"],
+    )
+    return {
+        "query": (_query_type(settings) | None, query),
+        "vector": (vector_type(most_queries(settings)) | None, vector),
+        "id": (str | None, id_),
+    }
+
+
 def _query_type(settings: ServeSettings) -> Any:
     """A text or a list of texts, within the limits of the settings."""
     text = Annotated[str, Field(min_length=1, max_length=settings.max_query_bytes), AfterValidator(_bounded(settings))]
     texts = Annotated[
         list[text],
-        Field(min_length=1, max_length=min(settings.max_queries, settings.max_waiting)),
+        Field(min_length=1, max_length=most_queries(settings)),
     ]
     return Annotated[
         Annotated[text, Tag("<text>")] | Annotated[texts, Tag("<texts>")],

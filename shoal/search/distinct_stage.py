@@ -32,7 +32,8 @@ async def make_distinct(
     while True:
         with trace.stage("retrieve"):
             candidates, missing = await distinct.look_up(search.candidates, share_of(request.deadline))
-        seen_all = len(search.candidates) < search.plan.window
+        left_out = request.passage_id is not None  # of the window, though it may not have been in it
+        seen_all = len(search.candidates) + left_out < search.plan.window
         if seen_all or distinct.count(candidates) >= wanted:
             break
         if search.plan.window >= max_window:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.encoders import Encoder, TokenCounter, TokenEncoder
+from shoal.encoders._absent import is_absent
 from shoal.errors import InvalidArgument
 from shoal.records import EmbeddedTexts, InputType
 from shoal.search.batching import Batcher
@@ -37,8 +38,13 @@ def embed_texts(
         with_tokens: Whether the vectors of their tokens are wanted too.
 
     Raises:
-        InvalidArgument: The encoder has no vectors of tokens.
+        InvalidArgument: The encoder has no vectors of tokens, or there is none.
     """
+    if is_absent(encoder.fingerprint().model):
+        raise InvalidArgument(
+            f"this index has no encoder: its vectors of {encoder.dim} dimensions come from elsewhere",
+            param="inputs",
+        )
     fingerprint, are_queries = encoder.fingerprint(), input_type == "query"
     lengths = [0] * len(texts)
     if isinstance(encoder, TokenCounter):

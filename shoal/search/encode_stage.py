@@ -43,9 +43,9 @@ class EncodedQuery:
     length: int | None = None
 
     @classmethod
-    def not_encoded(cls, moment: float) -> "EncodedQuery":
-        """A query that needs no vector."""
-        return cls(None, None, moment, moment, 0)
+    def not_encoded(cls, moment: float, vector: FloatArray | None = None) -> "EncodedQuery":
+        """A query that needs no vector, or brings its own, float32 (dim,), L2-normalised."""
+        return cls(vector, None, moment, moment, 0)
 
 
 @dataclass(frozen=True, slots=True)

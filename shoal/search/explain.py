@@ -45,6 +45,7 @@ def explain(
             "top_n": request.top_n,
             "rerank": request.rerank,
             "encoded_together": encoded_together,
+            **({"searched_by": "vector" if request.vector is not None else "id"} if request.brings_vector else {}),
         },
         "shards": sorted(shards, key=lambda shard: shard["shard"]),
         "candidates": [

@@ -1,6 +1,7 @@
 """Merging what the shards found for one query into one ranking for each retriever."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import isfinite
 from operator import itemgetter
 
@@ -63,3 +64,8 @@ def merge(hits_of_shards: Sequence[tuple[int, Hits, int]], top_k: int, retriever
                 scores[name] = others[position]
         candidates.append(Candidate(passage_id, score, rank, RowRef(shard, row), passage, scores, {retriever: rank}))
     return candidates
+
+
+def ranked(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Candidates in their order, numbered anew."""
+    return [replace(candidate, rank=rank) for rank, candidate in enumerate(candidates, 1)]

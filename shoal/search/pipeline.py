@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
 from shoal.filters import Filter
 from shoal.index_root.manifest import Manifest
 from shoal.records import (
-    Candidate,
     FetchedPassages,
     FloatArray,
     ListedIds,
@@ -29,8 +28,9 @@ from shoal.search.explain import explain
 from shoal.search.facets import FacetCounting
 from shoal.search.fanout import FanOut
 from shoal.search.fusion import fuse
+from shoal.search.like_passage import given_vector, leave_out
 from shoal.search.lookup import fetch_passages, list_ids
-from shoal.search.merge import merge_results
+from shoal.search.merge import merge_results, ranked
 from shoal.search.no_results import explain_no_results
 from shoal.search.pages import next_cursor
 from shoal.search.request_plan import LATE, FilterTrees, RequestPlan
@@ -181,7 +181,7 @@ class SearchPipeline:
         trace: SearchTrace,
         together: CallState,
     ) -> SearchAnswer:
-        encoded = await self._encode(request, plan, trace)
+        encoded = await self._encode(request, plan, fan_out, trace)
         current = self._fan_out or fan_out  # read once: an answer never mixes two versions
         if current is not fan_out:
             plan = self._plan(request, current.version, together.trees)
@@ -201,10 +201,17 @@ class SearchPipeline:
         search.facets = await facets.counts(current, fields, plan.filter, trace)
         return await self._answer(search)
 
-    async def _encode(self, request: SearchRequest, plan: RequestPlan, trace: SearchTrace) -> EncodedQuery:
-        """Encode what stage one or the second stage needs as vectors."""
-        if not plan.needs_vector and not plan.needs_tokens:
-            return EncodedQuery.not_encoded(trace.arrived)
+    async def _encode(
+        self, request: SearchRequest, plan: RequestPlan, fan_out: FanOut, trace: SearchTrace
+    ) -> EncodedQuery:
+        """Encode what stage one or the second stage needs as vectors; those that are given are not waited for."""
+        vector = await given_vector(request, fan_out, trace, self._share_of)
+        if not plan.needs_tokens and (vector is not None or not plan.needs_vector):
+            return EncodedQuery.not_encoded(trace.arrived, vector)
+        encoded = await self._encode_text(request, plan, trace)
+        return encoded if vector is None else replace(encoded, vector=vector)
+
+    async def _encode_text(self, request: SearchRequest, plan: RequestPlan, trace: SearchTrace) -> EncodedQuery:
         version = plan.version
         version.require_encoder()
         may_be_cut = version.may_cut(request.query)
@@ -232,8 +239,10 @@ class SearchPipeline:
             trace.missing |= missing
         with trace.stage("merge"):
             rankings = merge_results(search.results, plan.retrievers, plan.window)
+            rankings = leave_out(rankings, request.passage_id)
             if len(rankings) == 1:
-                (search.candidates,) = rankings.values()
+                (ranking,) = rankings.values()
+                search.candidates = ranking[: plan.depth] if search.distinct is None else ranking
             else:
                 fused = fuse(rankings, self._settings)
                 search.candidates = fused[: plan.depth] if search.distinct is None else fused
@@ -257,7 +266,7 @@ class SearchPipeline:
             scores: FloatArray | None = None
             unscored = None
             if scores_by_row:
-                search.candidates = _ranked(c for c in search.candidates if c.ref in scores_by_row)
+                search.candidates = ranked(c for c in search.candidates if c.ref in scores_by_row)
                 scores = np.array([scores_by_row[c.ref] for c in search.candidates], np.float32)
             elif search.candidates:
                 unscored = f"no shard scored its passages ({describe(missing)})"
@@ -312,7 +321,7 @@ class SearchPipeline:
             if not plan.is_late:
                 with_passages = (c for c in candidates if c.passage)
                 keeps_ranks = plan.second_stage == "shortlist" or search.distinct is not None or plan.after is not None
-                candidates = list(with_passages) if keeps_ranks else _ranked(with_passages)
+                candidates = list(with_passages) if keeps_ranks else ranked(with_passages)
             search.candidates = candidates
             if not any(candidate.passage for candidate in candidates):
                 if set(missing.values()) == {"overloaded"}:  # busy and not broken
@@ -387,8 +396,3 @@ class SearchPipeline:
         """The part of the time until a deadline that a call to the shards may take."""
         now = self._clock()
         return now + self._settings.retrieve_share * (deadline - now)
-
-
-def _ranked(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Candidates in their order, numbered anew."""
-    return [replace(candidate, rank=rank) for rank, candidate in enumerate(candidates, 1)]

@@ -89,6 +89,7 @@ class RequestPlan:
             InvalidArgument: A filter or facets that do not fit the version, a recall that it does not reach, a mode
                 that it has no index for, or token vectors that its shards do not hold.
         """
+        _check_subject(request, version)
         check_shape(request, version.fields)
         tree = (trees or FilterTrees()).parse(request.filter, version, settings)
         search_params = version.search_params(request.recall)
@@ -103,6 +104,7 @@ class RequestPlan:
         if after is not None:
             depth = min(after.count + depth, last_place)
         window = max(depth, settings.window) if len(RETRIEVERS_OF[mode]) > 1 else depth
+        window += request.passage_id is not None  # which is found too, and left out
         return cls(version, mode, depth, window, second_stage, shortlist_size, tree, search_params, after, last_place)
 
     @property
@@ -134,9 +136,28 @@ def _depth(request: SearchRequest, second_stage: SecondStageKind) -> int:
     return request.top_n * shape.group_by.size if shape.group_by else min(request.top_k, request.top_n)
 
 
+def _check_subject(request: SearchRequest, version: ServedVersion) -> None:
+    """Check that what is looked for and how go together."""
+    if request.vector is not None:
+        version.check_dimensions(request.vector)
+    if not request.brings_vector:
+        return
+    given = "vector" if request.vector is not None else "id"
+    if request.mode == "lexical" or (request.mode == "hybrid" and not request.query):
+        reason = "reads no vector" if request.query else "needs words, and there is no query"
+        remedy = f"leave {given} out, or use another mode" if request.query else "add one, or leave mode out"
+        raise InvalidArgument(f"mode {request.mode} {reason}; {remedy}", param="mode")
+    if request.rerank and not request.query:
+        raise InvalidArgument(
+            "rerank needs a text to compare with, and there is no query; add one, or leave rerank out", param="rerank"
+        )
+
+
 def _mode(request: SearchRequest, version: ServedVersion, settings: ServeSettings) -> Mode:
     """The mode of a request, or else of this server, which is one that the version can answer."""
     preferred = request.mode or settings.mode
+    if request.brings_vector and request.mode is None:  # a server that searches by words reads vectors that are sent
+        preferred = "auto" if request.query else "dense"
     if preferred == "auto":
         return "hybrid" if set(RETRIEVERS_OF["hybrid"]) <= set(version.retrievers) else "dense"
     for name in RETRIEVERS_OF[preferred]:

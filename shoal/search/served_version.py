@@ -8,6 +8,7 @@ from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
 from shoal.index_root.manifest import LexicalInfo, Manifest, VectorIndexInfo
 from shoal.metadata import FieldTypes
+from shoal.records import FloatArray
 from shoal.shard.retrievers import retriever_names
 
 _SPECIAL_TOKENS = 8
@@ -56,12 +57,21 @@ class ServedVersion:
         """Count the passages of these shards, or of all."""
         return sum(self.counts) if shards is None else sum(self.counts[shard] for shard in shards)
 
+    def check_dimensions(self, vector: FloatArray) -> None:
+        """Raise InvalidArgument for a vector that has not the dimensions of the index."""
+        if self.encoder is not None and len(vector) != self.encoder.dim:
+            raise InvalidArgument(
+                f"vector should have {self.encoder.dim} numbers, as the vectors of version {self.name} have, not "
+                f"{len(vector)}",
+                param="vector",
+            )
+
     def require_encoder(self) -> None:
         """Raise InvalidArgument where texts cannot be encoded, because all vectors come with documents and queries."""
         if self.encoder is not None and is_absent(self.encoder.model):
             raise InvalidArgument(
                 f"version {self.name} has no encoder: its vectors of {self.encoder.dim} dimensions come from "
-                "elsewhere; search it by words (mode lexical), or build one with an encoder",
+                "elsewhere; send one (vector), search by words (mode lexical), or build one with an encoder",
                 param="query",
             )
 

@@ -7,6 +7,7 @@ Long because the inputs stand beside the one server and the one judgement of ans
 """
 
 import asyncio
+import base64
 import collections
 import json
 import os
@@ -166,6 +167,13 @@ QUERIES: st.SearchStrategy[Any] = st.one_of(
     st.builds(lambda count: ["fish"] * count, st.integers(0, 80)),
 )
 SIZES: st.SearchStrategy[Any] = st.integers(1, 60) | NUMBERS | ANYTHING
+VECTORS: st.SearchStrategy[Any] = st.one_of(
+    st.builds(lambda number, dim: [number] * dim, NUMBERS, st.sampled_from([64] * 5 + [0, 1, 63, 65, 5000])),
+    st.binary(max_size=300).map(lambda content: base64.b64encode(content).decode()),
+    st.binary(min_size=256, max_size=256).map(lambda content: base64.b64encode(content).decode()),
+    st.lists(st.builds(lambda number: [number] * 64, NUMBERS), max_size=4),
+    ANYTHING,
+)
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "top_k": SIZES,
     "top_n": SIZES,
@@ -176,11 +184,14 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     # Every deadline that is accepted is ample, so that even a 504 would be a fault.
     "timeout_ms": st.integers(PATIENT_MS, 600_001) | st.integers(max_value=0) | st.floats() | st.text(max_size=3),
     "explain": st.booleans() | ANYTHING,
+    "vector": VECTORS,
+    "id": st.sampled_from(["p1", "nothing", ""]) | ANYTHING,
 }
 MEMBERS = st.one_of(*(st.tuples(st.just(name), values) for name, values in FIELDS.items()))
 SEARCHES: st.SearchStrategy[Any] = st.one_of(
     st.fixed_dictionaries({"query": QUERIES}, optional=FIELDS),
     st.builds(lambda query, rest: Members([("query", query), *rest]), QUERIES, st.lists(MEMBERS, max_size=3)),
+    st.fixed_dictionaries({"vector": VECTORS}, optional={name: FIELDS[name] for name in ("top_k", "mode", "explain")}),
     st.builds(
         lambda query, rest, more: Members([("query", query), *rest, *more]),
         QUERIES,

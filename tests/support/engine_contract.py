@@ -5,8 +5,11 @@ class TestMine(EngineContract):
     def engine(self, engine_root: Path) -> Iterator[Asker]:
         with shoal.open(engine_root, **SETTINGS) as index:
             yield index
+
+Long because the calls of one contract stand together.
 """
 
+import base64
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -216,6 +219,54 @@ class EngineContract(ShapeContract):
             assert errors[0] == errors[1]
             assert errors[0][1] == param, errors[0]
 
+    def test_a_vector_finds_what_its_text_finds(self, asker: Asker) -> None:
+        vectors = asker.embed(QUERIES, "query").vectors
+        for query, vector in zip(QUERIES, vectors, strict=True):
+            by_text = asker.search(query, mode="dense", rerank=False, top_k=20)
+            packed = base64.b64encode(np.array(vector, "<f4").tobytes()).decode()
+            doubled = [2 * number for number in vector]
+            for given in (vector, packed, doubled, np.array(vector, np.float32)):
+                found = asker.search(vector=given, top_k=20)
+                assert (found.mode, found.reranked, found.degraded) == ("dense", False, None)
+                assert [result.id for result in found.results] == [result.id for result in by_text.results]
+                np.testing.assert_allclose(
+                    [result.score for result in found.results], [result.score for result in by_text.results], atol=1e-6
+                )
+        several = asker.search(vector=vectors, top_k=3)
+        assert [answer.results[0].id for answer in several] == [
+            asker.search(vector=vector, top_k=3).results[0].id for vector in vectors
+        ]
+        assert len({answer.id for answer in several}) == len(QUERIES)
+
+    def test_a_query_beside_its_vector_is_answered_by_both(self, asker: Asker) -> None:
+        vectors = asker.embed(QUERIES, "query").vectors
+        both = asker.search(QUERIES, vector=vectors)
+        assert [comparable(answer) for answer in both] == [comparable(answer) for answer in asker.search(QUERIES)]
+        for options in ({"rerank": "late"}, {"mode": "dense"}, {"explain": True, "rerank": False}):
+            by_both = asker.search(QUERIES[0], vector=vectors[0], **options)
+            assert comparable(by_both) == comparable(asker.search(QUERIES[0], **options))
+        other = asker.search("green snail", vector=vectors[0], explain=True, top_k=10)
+        assert other.explain is not None
+        assert other.explain["plan"]["searched_by"] == "vector"
+        assert (other.mode, other.reranked) == ("hybrid", True)
+
+    def test_passages_like_one_are_found_without_itself(self, asker: Asker) -> None:
+        (stored,) = asker.fetch(["p8"], include=["vector"]).passages
+        like = asker.search(id="p8", top_k=10)
+        near = asker.search(vector=stored.vector, top_k=11)
+        assert near.results[0].id == "p8"
+        assert [result.id for result in like.results] == [result.id for result in near.results[1:]]
+        assert [result.retrieval_rank for result in like.results] == list(range(1, 11))
+        assert (like.mode, like.reranked) == ("dense", False)
+        even = asker.search(id="p8", top_k=5, filter={"number": {"$gte": 30}})
+        assert len(even.results) == 5
+        both = asker.search("otter", id="p8", top_k=30, top_n=30)
+        assert (both.mode, both.reranked, len(both.results)) == ("hybrid", True, 30)
+        assert "p8" not in {result.id for result in both.results}
+        with pytest.raises(NotFound, match="no passage 'nothing'") as missing:
+            asker.search(id="nothing")
+        assert missing.value.param == "id"
+
     def test_what_is_nearest_is_found(self, asker: Asker) -> None:
         encoder = load_encoder(EncoderSettings(encoder="hashing:64"))
         content = passages(COUNT, marker="of-v1")
@@ -319,6 +370,25 @@ class EngineContract(ShapeContract):
             ({"after": "WzFd"}, "after"),
             ({"unknown": 1}, "unknown"),
             ({"filter": {"number": float("nan")}}, None),
+            ({"query": None}, "query"),
+            ({"query": None, "vector": [1.0] * 63}, "vector"),
+            ({"query": None, "vector": [0.0] * 64}, "vector"),
+            ({"query": None, "vector": []}, "vector"),
+            ({"query": None, "vector": "AAAA!"}, "vector"),
+            ({"query": None, "vector": "AAAA"}, "vector"),
+            ({"query": None, "vector": [1e39] * 64}, "vector"),
+            ({"query": None, "vector": [1.0, True]}, "vector[1]"),
+            ({"query": None, "vector": [[1.0] * 64, [1.0]]}, "vector[1]"),
+            ({"query": None, "vector": [[1.0] * 64] * 5}, "vector"),
+            ({"query": None, "vector": [1.0] * 64, "mode": "hybrid"}, "mode"),
+            ({"query": None, "vector": [1.0] * 64, "rerank": True}, "rerank"),
+            ({"query": None, "id": "p1", "rerank": "late"}, "rerank"),
+            ({"query": None, "id": "p1", "vector": [1.0] * 64}, "id"),
+            ({"query": None, "id": ""}, "id"),
+            ({"vector": [1.0] * 64, "mode": "lexical"}, "mode"),
+            ({"vector": [[1.0] * 64]}, "vector"),
+            ({"query": ["fish", "otter"], "vector": [1.0] * 64}, "vector"),
+            ({"query": ["fish"], "id": "p1"}, "id"),
             ({"query": "\udcff"}, None),
         ],
     )

@@ -51,7 +51,7 @@ def _add_search(routes: APIRouter, engine: Callable[[], Engine], settings: Serve
     @routes.post(
         "/search",
         response_model=SearchResponse | SearchResponses,
-        responses=responses(400, 408, 413, 415, 429, 500, 503, 504),
+        responses=responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
     )
     async def search(body: SearchBody, request: Request) -> Response:  # type: ignore[valid-type]
         """Search with both stages.
@@ -65,7 +65,7 @@ def _add_search(routes: APIRouter, engine: Callable[[], Engine], settings: Serve
 async def _search(engine: Engine, settings: ServeSettings, body: SearchFields, request_id: str) -> Response:
     requests, size = body.requests(settings, time.monotonic())
     answers = await engine.search(requests)
-    response = partial(render_search, answers, request_id, body.include, several=isinstance(body.query, list))
+    response = partial(render_search, answers, request_id, body.include, several=body.is_several)
     return await run_in_threadpool(response) if size > FEW_RESULTS else response()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 import shoal.cli.server
@@ -92,6 +93,46 @@ def test_a_filter_is_sent_and_must_be_a_json_object(command: str, server: Server
         assert result.exit_code == 2
         assert "--filter" in result.stderr
     assert len(server.bodies) == 1
+
+
+def test_a_search_by_a_vector_or_for_passages_like_one_needs_no_question(server: Server, tmp_path: Path) -> None:
+    np.save(tmp_path / "vector.npy", np.array([0.5, 1.5], np.float32))
+    np.save(tmp_path / "row.npy", np.array([[0.5, 1.5]]))
+    (tmp_path / "vector.json").write_text("[0.5, 1.5]")
+    for name in ("vector.npy", "row.npy", "vector.json"):
+        assert run("search", "--vector", str(tmp_path / name)).exit_code == 0
+    assert run("search", "fish", "eat", "--id", "p1").exit_code == 0
+    assert server.bodies == [{"vector": [0.5, 1.5]}] * 3 + [{"query": "fish eat", "id": "p1"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.json", None, "cannot be read"),
+        ("a.json", b"{", "holds no vector"),
+        ("a.json", b"[[1], [2]]", "should hold one vector"),
+        ("a.json", b"[]", "should hold one vector"),
+        ("a.json", b'{"vector": [1]}', "should hold one vector"),
+        ("a.npy", b"no array", "holds no vector"),
+        ("b.json", b"\xff\xfe", "holds no vector"),
+    ],
+)
+def test_a_file_without_a_vector_is_named(
+    name: str, content: bytes | None, message: str, server: Server, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    refused = run("search", "--vector", str(tmp_path / name))
+    assert refused.exit_code == 2
+    assert message in " ".join(refused.stderr.split())
+    assert not server.bodies
+
+
+def test_a_search_for_nothing_is_refused(server: Server) -> None:
+    refused = run("search")
+    assert refused.exit_code == 2
+    assert "QUERY is missing" in refused.stderr
+    assert not server.bodies
 
 
 def test_a_recall_is_sent_as_it_is_asked_for(server: Server) -> None:

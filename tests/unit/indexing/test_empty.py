@@ -125,6 +125,39 @@ def test_vectors_from_elsewhere_are_built_over_a_dimension_alone(tmp_path: Path)
         np.testing.assert_allclose(vector, np.array([3, 1, *[0] * (DIM - 2)]) / np.sqrt(10), atol=1e-6)
 
 
+def test_an_index_of_vectors_from_elsewhere_is_searched_by_vectors_ids_and_words(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    vectors = rng.standard_normal((40, DIM))
+    lines = [{"id": f"p{n}", "text": f"text of {n}", "vector": vectors[n].tolist()} for n in range(40)]
+    source = jsonl(tmp_path / "corpus.jsonl", lines)
+    publish(Build(tmp_path / "index", source, encoder=f"none:{DIM}", vectors_field="vector"))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    query = rng.standard_normal(DIM)
+    cosines = unit @ query / np.linalg.norm(query)
+    with shoal.open(tmp_path / "index", reranker="overlap") as index:
+        found = index.search(vector=query, top_k=12).results
+        assert [result.id for result in found] == [f"p{n}" for n in np.argsort(-cosines)[:12]]
+        np.testing.assert_allclose([result.score for result in found], np.sort(cosines)[::-1][:12], atol=1e-5)
+        nearest = [n for n in np.argsort(-(unit @ unit[7])) if n != 7][:5]
+        assert [result.id for result in index.search(id="p7", top_k=5).results] == [f"p{n}" for n in nearest]
+        both = index.search("text 3", vector=query, top_k=40, top_n=40)
+        assert (both.mode, both.reranked, both.results[0].id) == ("hybrid", True, "p3")
+        assert index.rerank("text 3", ["a 2", "a 3"]).results[0].index == 1
+        for ask, param, message in (
+            (lambda: index.search("text 3"), "query", "send one [(]vector[)], search by words"),
+            (
+                lambda: index.embed(["text 3"], "query"),
+                "inputs",
+                f"its vectors of {DIM} dimensions come from elsewhere",
+            ),
+            (lambda: index.embed(["text 3"], "passage"), "inputs", "this index has no encoder"),
+            (lambda: index.search("text 3", vector=query[1:]), "vector", f"should have {DIM} numbers"),
+        ):
+            with pytest.raises(InvalidArgument, match=message) as refused:
+                ask()
+            assert refused.value.param == param
+
+
 def test_it_is_evaluated(tmp_path: Path) -> None:
     create(tmp_path / "index")
     dataset = tmp_path / "dataset"

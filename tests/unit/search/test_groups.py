@@ -65,6 +65,17 @@ def ranking(index: shoal.Index, query: str, mode: Any, condition: dict[str, Any]
     return index.search(query, top_k=COUNT, top_n=COUNT, rerank=False, mode=mode, filter=condition).results
 
 
+@given(id_=st.sampled_from(sorted(CORPUS)), field=st.sampled_from(FIELDS), groups=st.integers(1, 60))
+def test_groups_of_passages_like_one_are_those_of_the_whole_ranking_without_it(
+    index: shoal.Index, id_: str, field: str, groups: int
+) -> None:
+    whole = [result.id for result in index.search(id=id_, top_k=COUNT, top_n=COUNT).results]
+    assert len(whole) == COUNT - 1
+    assert id_ not in whole
+    answer = index.search(id=id_, top_n=groups, top_k=groups, group_by={"field": field, "size": 1})
+    assert [result.id for result in answer.results] == grouped(whole, field, 1, groups)
+
+
 @given(
     query=st.sampled_from(QUERIES),
     mode=st.sampled_from(["dense", "lexical"]),

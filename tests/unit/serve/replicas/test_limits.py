@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from serve import telemetry
@@ -62,6 +63,10 @@ def request(**changes: Any) -> SearchRequest:
         ([request(top_k=30, top_n=30)] * 3, "top_n", "top_n 30 of 3 queries makes 90 results, more than the 60"),
         ([request(top_k=30, explain=True)] * 3, "top_k", "top_k 30 of 3 queries makes 90 results"),
         ([request(top_k=21, top_n=21, include_vector=True)], "top_n", "21 results with vectors, more than the 20"),
+        ([request(query="", passage_id="x" * 1025)], "id", "id should be at most 1024 bytes of UTF-8, not 1025"),
+        ([request(query="", passage_id="\ud800")], "id", "id should be Unicode text"),
+        ([request(query="f" * 41, vector=np.ones(64, np.float32))], "query", "at most 40 bytes of UTF-8, not 41"),
+        ([request(query="", passage_id="p1"), request(query="")], "query", "query should not be blank"),
         ([request(deadline=time.monotonic() + 10**6)], "timeout_ms", "timeout_ms should be at most 40,000"),
     ],
 )
