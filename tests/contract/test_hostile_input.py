@@ -326,6 +326,22 @@ RETRIEVALS: st.SearchStrategy[Any] = st.one_of(
     ),
     ANYTHING,
 )
+GIVEN_VECTORS = st.lists(st.floats(-1, 1), min_size=64, max_size=64) | st.lists(NUMBERS, max_size=3) | ANYTHING
+NEAREST: st.SearchStrategy[Any] = st.one_of(
+    *[
+        st.fixed_dictionaries(
+            {"topK": SIZES, name: values},
+            optional={
+                "filter": FILTERS,
+                "namespace": st.sampled_from(["", "__default__", "x"]) | ANYTHING,
+                "includeMetadata": st.booleans() | ANYTHING,
+                "includeValues": st.booleans() | ANYTHING,
+            },
+        )
+        for name, values in (("vector", GIVEN_VECTORS), ("id", st.sampled_from(["p1", "none"]) | ANYTHING))
+    ],
+    ANYTHING,
+)
 RECORDS: st.SearchStrategy[Any] = st.one_of(
     st.fixed_dictionaries(
         {
@@ -333,6 +349,7 @@ RECORDS: st.SearchStrategy[Any] = st.one_of(
                 {"top_k": SIZES},
                 optional={
                     "inputs": st.fixed_dictionaries({"text": TEXTS}) | ANYTHING,
+                    "vector": st.fixed_dictionaries({"values": GIVEN_VECTORS}) | ANYTHING,
                     "id": st.just("p1") | TEXTS,
                     "filter": FILTERS,
                 },
@@ -351,6 +368,7 @@ RECORDS: st.SearchStrategy[Any] = st.one_of(
     ANYTHING,
 )
 VENDORS = {
+    "/i/index/query": NEAREST,
     "/i/index/describe_index_stats": ANYTHING | st.just({}),
     "/i/index/records/namespaces/__default__/search": RECORDS,
     "/i/index/vectors/upsert": ANYTHING,

@@ -289,6 +289,28 @@ def pinecone_indexes(url: str, key: str) -> None:
     assert not client.has_index("movies")
 
 
+@call("pinecone", "`Index`", "`query` by vector and by id, with `filter`, `include_metadata`, `include_values`")
+def pinecone_query(url: str, key: str) -> None:
+    index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
+    vector = vectors_of([QUERY], "query")[0]
+    cosines = {id_: float(each @ vector) for id_, each in vectors().items() if int(id_[1:]) >= 30}
+    answer = index.query(
+        vector=vector.tolist(),
+        top_k=25,
+        filter={"number": {"$gte": 30}},
+        include_metadata=True,
+        include_values=True,
+        namespace="__default__",
+    )
+    scores = [match.score for match in answer.matches]
+    np.testing.assert_allclose(scores, sorted(cosines.values(), reverse=True)[:25], atol=1e-5)
+    for match in answer.matches:
+        assert match.metadata is not None
+        assert match.metadata["number"] == int(match.id[1:])
+        np.testing.assert_allclose(match.values, vectors()[match.id], atol=1e-6)
+    assert index.query(id="p8", top_k=1).matches[0].id == "p8"
+
+
 @call("pinecone", "`Index`", "`fetch`, `list`, `list_paginated`, `describe_index_stats`")
 def pinecone_reading(url: str, key: str) -> None:
     index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
@@ -317,11 +339,12 @@ def pinecone_records(url: str, key: str) -> None:
     assert index.describe_namespace(name="__default__").record_count == 60
 
 
-@call("pinecone", "`AsyncPinecone`, `AsyncIndex`", "`describe_index`, `fetch`, `search`")
+@call("pinecone", "`AsyncPinecone`, `AsyncIndex`", "`describe_index`, `query`, `fetch`, `search`")
 async def pinecone_async_index(url: str, key: str) -> None:
     async with pinecone.AsyncPinecone(api_key=key, host=url) as client:
         model = await client.indexes.describe("articles")
         async with await client.index(host=model.host) as index:
+            assert (await index.query(id="p8", top_k=1)).matches[0].id == "p8"
             assert list((await index.fetch(ids=["p3"])).vectors) == ["p3"]
             answer = await index.search(namespace="__default__", top_k=3, inputs={"text": "black otter n8"})
             assert answer.result.hits[0].id_ == "p8"
@@ -345,19 +368,19 @@ def pinecone_upsert(url: str, key: str) -> str:
     return refused.value.message
 
 
-@call("pinecone", "`Index`", "`fetch` from a namespace that is not there")
+@call("pinecone", "`Index`", "`query` in a namespace that is not there")
 def pinecone_namespace(url: str, key: str) -> str:
     index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
     with pytest.raises(pinecone.NotFoundError) as refused:
-        index.fetch(ids=["p8"], namespace="movies")
+        index.query(id="p8", top_k=1, namespace="movies")
     return refused.value.message
 
 
-@call("pinecone", "`Index`", "`search` with a filter on a field that is not there")
+@call("pinecone", "`Index`", "`query` with a filter on a field that is not there")
 def pinecone_filter(url: str, key: str) -> str:
     index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
     with pytest.raises(pinecone.ApiError) as refused:
-        index.search(namespace="__default__", top_k=1, inputs={"text": "otter"}, filter={"genre": {"$eq": "drama"}})
+        index.query(id="p8", top_k=1, filter={"genre": {"$eq": "drama"}})
     assert refused.value.status_code == 400
     return refused.value.message
 
@@ -465,6 +488,7 @@ def test_the_page_shows_no_other_calls() -> None:
         ("GET", "/indexes"),
         ("POST", "/indexes"),
         ("DELETE", "/indexes/articles"),
+        ("POST", "/i/articles/query"),
         ("POST", "/i/articles/describe_index_stats"),
         ("GET", "/i/articles/vectors/fetch"),
         ("GET", "/i/articles/vectors/list"),

@@ -1,13 +1,31 @@
 """What Pinecone's data plane is asked."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from shoal.engine.request_body import RequestBody
+from shoal.engine.vectors import MAX_DIMENSIONS
 
+Numbers = Annotated[list[float], Field(min_length=1, max_length=MAX_DIMENSIONS, fail_fast=True)]
+"""A vector of a request."""
 FILTER: Any = Field({}, description="Conditions on metadata: $eq $ne $gt $gte $lt $lte $in $nin $exists $and $or.")
 """The field of a filter."""
+
+
+class QueryFields(RequestBody):
+    """What is near a vector, or near a passage of the index."""
+
+    topK: int = Field(ge=1, description="Matches returned; max_top_k bounds it.", examples=[25])
+    vector: Numbers | None = Field(None, description="As many numbers as the index has dimensions.")
+    id: str | None = Field(None, min_length=1, description="Of a passage by whose vector is searched.")
+    namespace: str = Field("", description="The default one alone: left out, empty or `__default__`.")
+    filter: dict[str, Any] = FILTER
+    includeMetadata: bool = False
+    includeValues: bool = False
+    sparseVector: dict[str, Any] | None = Field(None, description="Refused.")
+    scanFactor: float | None = Field(None, description="Refused.")
+    maxCandidates: int | None = Field(None, description="Refused.")
 
 
 class StatsFields(RequestBody):
@@ -22,12 +40,18 @@ class SearchInputs(RequestBody):
     text: str = Field(min_length=1)
 
 
-class SearchQuery(RequestBody):
-    """What records are searched by: a text."""
+class SearchVector(RequestBody):
+    """The vector of a query."""
 
-    inputs: SearchInputs
-    vector: dict[str, Any] | None = Field(None, description="Refused.")
-    id: str | None = Field(None, description="Refused.")
+    values: Numbers
+
+
+class SearchQuery(RequestBody):
+    """What records are searched by: a text, a vector or a record."""
+
+    inputs: SearchInputs | None = None
+    vector: SearchVector | None = None
+    id: str | None = Field(None, min_length=1)
     top_k: int = Field(ge=1, examples=[25])
     filter: dict[str, Any] = FILTER
     match_terms: dict[str, Any] | None = Field(None, description="Refused.")
@@ -39,7 +63,7 @@ class SearchRerank(RequestBody):
     model: str
     rank_fields: list[str] = Field(min_length=1, description="`text`: what the reranker reads is a passage's text.")
     top_n: int | None = Field(None, ge=1, description="Hits returned. Left out: top_k.")
-    query: str | None = Field(None, description="Left out, or the text of the query; another is refused.")
+    query: str | None = Field(None, min_length=1, description="Left out: the text of the query.")
     parameters: dict[str, Any] = Field({}, description="Refused unless it is empty.")
 
 

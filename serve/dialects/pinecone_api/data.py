@@ -1,17 +1,18 @@
 """Pinecone's data plane below `/i/NAME`: the passages of the index that is served are read, not changed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve.dialects.common.calls import deadline_of, fields_named, json_answer, large_json_answer
-from serve.dialects.pinecone_api.bodies import StatsFields
+from serve.dialects.pinecone_api.bodies import QueryFields, StatsFields
 from serve.dialects.pinecone_api.control import DATA_PLANE, IndexName, ServedIndex
 from serve.web.errors import responses
-from shoal.errors import InvalidArgument, NotFound
-from shoal.records import Passage
+from shoal.engine.vectors import read_vector
+from shoal.errors import InvalidArgument, NotFound, Unavailable
+from shoal.records import FloatArray, Passage, SearchAnswer, SearchRequest
 
 DEFAULT_NAMESPACE = "__default__"
 """Another name of the default namespace, whose own is empty."""
@@ -31,6 +32,12 @@ class PineconeVector(BaseModel):
     metadata: dict[str, Any] | None = Field(None, description="Of the passage, with its `text` and `title`.")
 
 
+class PineconeMatch(PineconeVector):
+    """A passage that is near."""
+
+    score: float = Field(description="The cosine of both vectors.")
+
+
 class PineconeAnswer(BaseModel):
     """What all answers have."""
 
@@ -38,6 +45,12 @@ class PineconeAnswer(BaseModel):
 
     namespace: str
     usage: dict[str, int]
+
+
+class QueryResponse(PineconeAnswer):
+    """The nearest passages, best first. `degraded` says why they are less than what was asked for."""
+
+    matches: list[PineconeMatch]
 
 
 class FetchResponse(PineconeAnswer):
@@ -87,6 +100,12 @@ def metadata_of(passage: Passage) -> dict[str, Any]:
 
 def add_data(routes: APIRouter, index: ServedIndex) -> None:
     """Add the routes that read passages."""
+
+    @routes.post(f"{DATA_PLANE}/query", response_model=QueryResponse, responses=responses(*REFUSALS))
+    async def query(name: IndexName, body: QueryFields) -> Response:
+        """Find the passages nearest to a vector, as Pinecone does."""
+        index.check(name)
+        return await _query(index, body)
 
     @routes.post(f"{DATA_PLANE}/describe_index_stats", response_model=StatsResponse, responses=responses(*REFUSALS))
     async def describe_index_stats(name: IndexName, body: StatsFields) -> Response:
@@ -138,6 +157,71 @@ def add_data(routes: APIRouter, index: ServedIndex) -> None:
                 "usage": READ_UNITS,
             }
         )
+
+
+async def _query(index: ServedIndex, body: QueryFields) -> Response:
+    _check_query(body)
+    deadline = deadline_of(index.settings)
+    vector = await vector_by(index, body.vector, body.id, deadline, "vector")
+    if vector is None:
+        return json_answer({"matches": [], "namespace": "", "usage": READ_UNITS})
+    request = SearchRequest(
+        query="",
+        vector=vector,
+        mode="dense",
+        rerank=False,
+        top_k=body.topK,
+        top_n=body.topK,
+        deadline=deadline,
+        filter=body.filter,
+        include_vector=body.includeValues,
+    )
+    with fields_named(top_k="topK", top_n="topK"):
+        (answer,) = await index.engine().search([request])
+    matches = _matches(answer, body.includeMetadata)
+    values = len(matches) * len(vector) if body.includeValues else len(matches)
+    return await large_json_answer(
+        {"matches": matches, "namespace": "", "usage": READ_UNITS, **degraded(answer.degraded)}, values
+    )
+
+
+def _check_query(body: QueryFields) -> None:
+    check_namespace(body.namespace)
+    if (body.vector is None) == (body.id is None):
+        raise InvalidArgument("vector or id is required, one of them", param="vector")
+    for name in ("sparseVector", "scanFactor", "maxCandidates"):
+        if getattr(body, name) is not None:
+            raise InvalidArgument(f"{name} should be left out: this index is searched by dense vectors", param=name)
+
+
+async def vector_by(
+    index: ServedIndex, values: Sequence[float] | None, id_: str | None, deadline: float, param: str
+) -> FloatArray | None:
+    """Return the vector to search by, float32 (dim,): the one given, or that of a passage; None without the passage.
+
+    Raises InvalidArgument, with `param`, for a vector that is none, and Unavailable where the passage's shard did not
+    answer.
+    """
+    if values is not None:
+        return read_vector(list(values), param)
+    assert id_ is not None
+    with fields_named(ids="id"):
+        fetched = await index.engine().fetch([id_], deadline, with_vectors=True)
+    if fetched.unknown:
+        raise Unavailable(f"the shard that may hold {id_[:100]!r} does not answer; try again", retry_after_s=1)
+    return fetched.passages[0][1] if fetched.passages else None
+
+
+def _matches(answer: SearchAnswer, with_metadata: bool) -> list[Mapping[str, Any]]:
+    matches: list[Mapping[str, Any]] = []
+    for result in answer.results:
+        match: dict[str, Any] = {"id": result.id, "score": result.score}
+        if result.vector is not None:
+            match["values"] = result.vector
+        if with_metadata:
+            match["metadata"] = metadata_of(result.passage)
+        matches.append(match)
+    return matches
 
 
 async def _fetch(index: ServedIndex, ids: Sequence[str]) -> Response:

@@ -18,6 +18,7 @@ from serve.dialects.pinecone_api.data import (
     check_namespace,
     degraded,
     metadata_of,
+    vector_by,
 )
 from serve.web.errors import responses
 from serve.web.scopes import WRITE
@@ -129,7 +130,9 @@ async def _search(index: ServedIndex, body: RecordSearchFields) -> Response:
     _check_query(query)
     if rerank is not None:
         _check_rerank(query, rerank)
-    request = _request(index, query, rerank)
+    request = await _request(index, query, rerank)
+    if request is None:
+        return json_answer({"result": {"hits": []}, "usage": {"read_units": 1}})
     with fields_named(top_k="query.top_k", top_n="rerank.top_n", query="query.inputs.text"):
         (answer,) = await index.engine().search([request])
     usage = {"read_units": 1} | ({"rerank_units": search_units(answer.pairs)} if rerank is not None else {})
@@ -138,11 +141,13 @@ async def _search(index: ServedIndex, body: RecordSearchFields) -> Response:
 
 
 def _check_query(query: SearchQuery) -> None:
-    for name in ("vector", "id", "match_terms"):
-        if getattr(query, name) is not None:
-            raise InvalidArgument(
-                f"query.{name} should be left out: records are searched by a text", param=f"query.{name}"
-            )
+    given = [name for name in ("inputs", "vector", "id") if getattr(query, name) is not None]
+    if len(given) != 1:
+        raise InvalidArgument("query should have one of inputs, vector and id", param="query")
+    if query.match_terms is not None:
+        raise InvalidArgument(
+            "query.match_terms should be left out: put the words in the text", param="query.match_terms"
+        )
 
 
 def _check_rerank(query: SearchQuery, rerank: SearchRerank) -> None:
@@ -153,19 +158,36 @@ def _check_rerank(query: SearchQuery, rerank: SearchRerank) -> None:
         )
     if rerank.parameters:
         raise InvalidArgument("rerank.parameters should be left out", param="rerank.parameters")
-    if rerank.query not in (None, query.inputs.text):
-        raise InvalidArgument("rerank.query should be left out: it is the text of the query", param="rerank.query")
+    if query.inputs is None and rerank.query is None:
+        raise InvalidArgument("rerank.query is required where the query has no text", param="rerank.query")
     if rerank.top_n is not None and rerank.top_n > query.top_k:
         raise InvalidArgument(f"rerank.top_n should be at most query.top_k ({query.top_k})", param="rerank.top_n")
 
 
-def _request(index: ServedIndex, query: SearchQuery, rerank: SearchRerank | None) -> SearchRequest:
+async def _request(index: ServedIndex, query: SearchQuery, rerank: SearchRerank | None) -> SearchRequest | None:
+    """What the engine is asked; None where the record to search by is not there.
+
+    A query for the reranker alone leaves stage one to the vector of the query's own text.
+    """
+    deadline = deadline_of(index.settings)
+    text = query.inputs.text if query.inputs is not None else ""
+    vector = None
+    if query.inputs is None:
+        values = query.vector.values if query.vector is not None else None
+        vector = await vector_by(index, values, query.id, deadline, "query.vector.values")
+        if vector is None:
+            return None
+    elif rerank is not None and rerank.query not in (None, text):
+        with fields_named(inputs="query.inputs.text"):
+            vector = (await index.engine().embed([text], "query", deadline)).vectors[0]
     return SearchRequest(
-        query=query.inputs.text,
+        query=(rerank.query or text) if rerank is not None else text,
+        vector=vector,
+        mode="dense" if vector is not None else None,
         rerank=rerank is not None,
         top_k=query.top_k,
         top_n=rerank.top_n if rerank is not None and rerank.top_n is not None else query.top_k,
-        deadline=deadline_of(index.settings),
+        deadline=deadline,
         filter=query.filter,
     )
 

@@ -22,8 +22,10 @@ async def test_the_index_is_listed_and_described_under_the_address_that_was_aske
 
 async def test_another_index_is_not_found(client: httpx.AsyncClient) -> None:
     assert "'articles'" in check_error(await client.get("/indexes/movies"), 404, "NOT_FOUND", "name")
-    check_error(await client.post("/i/movies/describe_index_stats", json={}), 404, "NOT_FOUND", "name")
-    check_error(await client.get("/i/movies/vectors/list"), 404, "NOT_FOUND", "name")
+    for path in ("/i/movies/query", "/i/movies/describe_index_stats"):
+        check_error(
+            await client.post(path, json={"topK": 1, "id": "a"} if "query" in path else {}), 404, "NOT_FOUND", "name"
+        )
 
 
 @pytest.mark.parametrize(

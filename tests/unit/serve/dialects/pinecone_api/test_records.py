@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.support.api_server import check_error
-from tests.support.dialects import scores_of
+from tests.support.dialects import scores_of, vectors_of
 from tests.support.indexes import passages
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -39,12 +39,26 @@ async def test_stage_one_alone_is_that_of_the_server(client: httpx.AsyncClient) 
     assert answer["usage"] == {"read_units": 1}
 
 
+async def test_records_are_found_by_vector_by_record_and_with_a_query_for_the_reranker_alone(
+    client: httpx.AsyncClient,
+) -> None:
+    values = vectors_of([QUERY], "query")[0].tolist()
+    by_vector = (await search(client, {"vector": {"values": values}, "top_k": 5})).json()["result"]["hits"]
+    own = await client.post("/i/articles/query", json={"topK": 5, "vector": values})
+    assert [hit["_id"] for hit in by_vector] == [match["id"] for match in own.json()["matches"]]
+    assert (await search(client, {"id": "p8"})).json()["result"]["hits"][0]["_id"] == "p8"
+    assert (await search(client, {"id": "none"})).json()["result"]["hits"] == []
+    other = {"inputs": {"text": QUERY}, "top_k": 10, "filter": {"number": {"$lt": 30}}}
+    answer = await search(client, other, rerank=RERANK | {"query": "heron", "top_n": 1})
+    (hit,) = answer.json()["result"]["hits"]
+    assert hit["_score"] == pytest.approx(scores_of("heron", [hit["fields"]["text"]])[0])
+
+
 @pytest.mark.parametrize(
     ("query", "body", "param"),
     [
-        ({}, {}, "query.inputs"),
-        ({"inputs": {"text": "a"}, "id": "p1"}, {}, "query.id"),
-        ({"inputs": {"text": "a"}, "vector": {"values": [1]}}, {}, "query.vector"),
+        ({}, {}, "query"),
+        ({"inputs": {"text": "a"}, "id": "p1"}, {}, "query"),
         ({"inputs": {"text": ""}}, {}, "query.inputs.text"),
         ({"inputs": {"text": " "}}, {}, "query.inputs.text"),
         ({"inputs": {"text": "a"}, "top_k": 0}, {}, "query.top_k"),
@@ -54,7 +68,7 @@ async def test_stage_one_alone_is_that_of_the_server(client: httpx.AsyncClient) 
         ({"inputs": {"text": "a"}}, {"rerank": RERANK | {"rank_fields": ["chunk_text"]}}, "rerank.rank_fields"),
         ({"inputs": {"text": "a"}}, {"rerank": RERANK | {"top_n": 21}}, "rerank.top_n"),
         ({"inputs": {"text": "a"}}, {"rerank": RERANK | {"parameters": {"truncate": "NONE"}}}, "rerank.parameters"),
-        ({"inputs": {"text": "a"}}, {"rerank": RERANK | {"query": "b"}}, "rerank.query"),
+        ({"id": "p1"}, {"rerank": RERANK}, "rerank.query"),
     ],
 )
 async def test_what_is_wrong_is_named(client: httpx.AsyncClient, query: Any, body: Any, param: str) -> None:
