@@ -67,17 +67,22 @@ class RequestLimits:
         self._check_deadline(deadline)
 
     def check_write(self, request: WriteRequest | DeleteRequest | UpdateRequest) -> None:
-        """Check how much a write writes; what it writes is checked where it is prepared."""
+        """Check how much a write writes, and ids that are looked up; what it writes is checked where it is prepared."""
         most = self._settings.max_passages
+        ids: Sequence[str] = ()
         match request:
             case WriteRequest():
                 field, count = "passages", len(request.passages)
             case UpdateRequest():
-                field, count = "updates", len(request.updates)
+                field, count, ids = "updates", len(request.updates), [update.id for update in request.updates]
             case _:
-                field, count = "ids", 1 if request.ids is None else len(request.ids)
+                field, count, ids = "ids", 1 if request.ids is None else len(request.ids), request.ids or ()
         if not 1 <= count <= most:
             raise InvalidArgument(f"{field} should be 1 to {most:,}, not {count:,}", param=field)
+        for number, id_ in enumerate(ids):
+            if problem := _encoding_problem(id_):
+                param = f"{field}[{number}]" + (".id" if isinstance(request, UpdateRequest) else "")
+                raise InvalidArgument(f"{param} {problem}", param=param)
 
     def check_list(self, prefix: str, limit: int, deadline: float) -> None:
         """Check what lists ids; its cursor is checked where it is read."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 MAX_CHARACTERS = 400
 """Characters of a sentence at most; a longer one is cut at spaces."""
-_ENDS = re.compile(r"[.!?\u2026]+[\"'\u201d\u2019\u00bb)\]]*(?=\s)|[\u3002\uff01\uff1f]+|\n")
-"""Where a sentence ends: behind its signs, or with its line."""
+_ENDS = re.compile(r"(?<![.!?\u2026])[.!?\u2026]++[\"'\u201d\u2019\u00bb)\]]*+(?=\s)|[\u3002\uff01\uff1f]+|\n")
+"""Where a sentence ends: behind its signs, or with its line. It reads no run of signs twice, however long it is."""
 
 
 def sentences(text: str) -> Iterator[tuple[int, int]]:

@@ -8,6 +8,7 @@ from shoal.engine.limits import RequestLimits
 from shoal.errors import InvalidArgument
 from shoal.records import SearchRequest
 from shoal.settings import ServeSettings
+from shoal.writing.requests import DeleteRequest, MetadataUpdate, UpdateRequest
 
 
 @pytest.mark.parametrize("deadline", [math.nan, math.inf, 31.0])
@@ -28,3 +29,18 @@ def test_each_of_several_deadlines_is_checked() -> None:
     for order in (requests, requests[::-1]):
         with pytest.raises(InvalidArgument, match="timeout_ms"):
             limits.check_search(order)
+
+
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        (DeleteRequest(deadline=1.0, ids=["a", "\ud800"]), "ids[1]"),
+        (UpdateRequest(deadline=1.0, updates=[MetadataUpdate("\udfff", {"year": 1})]), "updates[0].id"),
+    ],
+    ids=["delete", "update"],
+)
+def test_an_id_of_a_write_that_is_no_text_is_named(request_: DeleteRequest | UpdateRequest, param: str) -> None:
+    """JSON can say a lone surrogate, and no digest can be made of it: the server failed with 500."""
+    with pytest.raises(InvalidArgument, match="surrogates") as refused:
+        RequestLimits(ServeSettings(index="index")).check_write(request_)
+    assert refused.value.param == param

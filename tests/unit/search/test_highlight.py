@@ -58,6 +58,14 @@ def test_stop_words_choose_nothing_and_of_equal_sentences_the_first_is_chosen() 
     assert highlight("fish", ["Some text. A fish."], None, 10) == [None]
 
 
+@pytest.mark.parametrize("signs", ["." * 400_000, '."' * 200_000, "." + '"' * 400_000, "?!\u2026" * 130_000])
+def test_signs_without_end_are_read_once(signs: str) -> None:
+    """Read anew from each of them, this takes hours, and whoever writes a passage stops the server that shows it."""
+    found = highlight("quokka", [f"A quokka {signs}"], None, len(signs) + 100)
+    assert found[0] is not None
+    assert found[0].start == 0
+
+
 def test_a_sentence_lies_where_it_says(tmp_path: Path) -> None:
     with opened(tmp_path) as index:
         results = index.search("black otter", highlight=True, top_n=20, group_by={"field": "$document"}).results
