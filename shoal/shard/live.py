@@ -86,6 +86,8 @@ class LiveShard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._base = shard
+        # At once: fields come with writes to other shards too, and a coordinator may know them before this one does.
+        shard.allow_new_fields()
         self._manifest = manifest
         self._number = number
         self._threads = threads
@@ -278,7 +280,6 @@ class LiveShard:
             fields = live_fields.after(state.fields, entries)
             if writes:
                 self._require_look_up()
-                self._base.allow_new_fields()
                 state = self._merged(self._changed(state, writes, fields), fields)
             self._state = replace(state, position=entries[-1].position, fields=fields)
 

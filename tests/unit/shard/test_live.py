@@ -180,6 +180,19 @@ def test_entries_are_seen_once_and_those_of_other_shards_move_the_position_alone
     assert [found.position for found in hits] == [1, 1, 1]
 
 
+def test_shards_that_nothing_was_written_to_answer_filters_by_fields_that_came_to_others(tmp_path: Path) -> None:
+    corpus = Corpus(tmp_path, shards=3, late=False)
+    corpus.documents = {f"d{number}": [Passage(f"d{number}#1", "otter")] for number in range(6)}
+    corpus.open()
+    corpus.write({"new": one("new", "lynx", year=2020)})
+    query = corpus.query("lynx", "lexical", {"year": {"$gte": 2000}}, {"year": "integer"})
+    assert [name for name, _, _ in ranking(corpus.live, query, 9)["lexical"]] == ["new#1"]
+    # A coordinator may have seen an entry before a shard has.
+    behind = LiveShard(corpus.base[0], corpus.manifest, 0, threads=1)
+    assert behind.search([query], 9, False).matches == [0]
+    assert len(behind.values("year", query.filter)) == 0
+
+
 def test_a_version_that_lacks_what_writes_need_says_how_to_get_it(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path, 3)
     entry = corpus.entry({"new": one("new", "lynx")})
