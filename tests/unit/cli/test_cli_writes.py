@@ -1,0 +1,91 @@
+"""The commands that write: upsert and delete, to an index root in this process."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import shoal
+from shoal.cli.main import app
+from shoal.settings import LexicalSettings
+from tests.support.command_line import run
+from tests.support.indexes import passages, publish
+
+COUNT = 20
+"""Passages of the index before anything is written."""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    publish(tmp_path / "index", "v1", passages(COUNT), lexical=LexicalSettings(), writable=True)
+    return str(tmp_path / "index")
+
+
+def lines(*records: dict[str, Any]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def texts(root: str, *ids: str) -> dict[str, str]:
+    with shoal.open(root, reranker="none") as index:
+        return {passage.id: passage.text for passage in index.fetch(list(ids)).passages}
+
+
+def test_upsert_writes_the_records_of_a_file(root: str, tmp_path: Path) -> None:
+    source = tmp_path / "new.jsonl"
+    source.write_text(lines({"id": "a", "text": "a heron"}, {"id": "b", "text": "an otter", "colour": "brown"}))
+    result = run("upsert", str(source), "--index", root)
+    assert (result.exit_code, result.stdout) == (0, "2 passages written, 0 unchanged, 0 rejected; position 1\n")
+    assert texts(root, "a", "b") == {"a": "a heron", "b": "an otter"}
+    again = run("upsert", str(source), "--index", root, "--json")
+    assert json.loads(again.stdout) | {"position": 1} == {"position": 1, "written": 0, "unchanged": 2, "rejected": 0}
+
+
+def test_upsert_names_what_is_no_passage_and_writes_the_rest(root: str, tmp_path: Path) -> None:
+    source = tmp_path / "new.jsonl"
+    source.write_text(lines({"id": "a", "text": "a heron"}, {"id": "b"}) + "no JSON\n")
+    result = run("upsert", str(source), "--index", root)
+    assert result.exit_code == 3
+    assert "1 passages written, 0 unchanged, 2 rejected" in result.stdout
+    assert "new.jsonl:2: " in result.stderr
+    assert "new.jsonl:3: " in result.stderr
+    assert texts(root, "a", "b") == {"a": "a heron"}
+
+
+def test_upsert_reads_standard_input_from_a_pipe(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    piped = tmp_path / "piped"
+    piped.write_text(lines({"key": "a", "body": "a heron"}))
+    with piped.open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        with pytest.raises(SystemExit) as ended:
+            app(["upsert", "-", "--index", root, "--id-field", "key", "--text-field", "body"])
+    assert ended.value.code == 0
+    assert texts(root, "a") == {"a": "a heron"}
+
+
+def test_delete_takes_ids_a_filter_or_all(root: str) -> None:
+    known = [passage.id for passage in passages(COUNT)]
+    result = run("delete", *known[:2], "--index", root)
+    assert (result.exit_code, result.stdout) == (0, "2 passages deleted; position 1\n")
+    assert set(texts(root, *known)) == set(known[2:])
+    from_stdin = CliRunner().invoke(app, ["delete", "-", "--index", root, "--json"], input=f"{known[2]}\nnobody\n")
+    assert json.loads(from_stdin.stdout) == {"position": 2, "deleted": 1}
+    everything = run("delete", "--all", "--index", root, "--json")
+    assert json.loads(everything.stdout)["deleted"] == COUNT - 3
+    assert texts(root, *known) == {}
+
+
+@pytest.mark.parametrize("words", [[], ["a", "--all"], ["--all", "--filter", '{"n": 1}']])
+def test_delete_wants_to_be_told_what_in_one_way(words: list[str], root: str) -> None:
+    result = run("delete", *words, "--index", root)
+    assert result.exit_code == 2
+    assert "ids, --filter or --all" in result.stderr
+    assert len(texts(root, *(passage.id for passage in passages(COUNT)))) == COUNT
+
+
+@pytest.mark.parametrize("command", [["upsert", "new.jsonl"], ["delete", "a"]])
+def test_writing_goes_to_a_server_or_to_a_root(command: list[str], root: str) -> None:
+    result = run(*command, "--index", root, "--url", "http://127.0.0.1:9")
+    assert result.exit_code == 2
+    assert "--index" in result.stderr
