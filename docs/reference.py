@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str | dict[str, str] | None]] = {
     "shoal compact": ("shoal.cli.compact", "CompactSettings"),
     "shoal index": ("shoal.cli.index", {"create": "CreateSettings"}),
     "shoal keys": ("shoal.cli.keys", None),
+    "shoal mcp": ("shoal.cli.mcp", None),
     "shoal plan": ("shoal.cli.plan", "CapacitySettings"),
     "python -m jobs.train_reranker": ("jobs.train_reranker", "TrainSettings"),
 }

@@ -19,6 +19,7 @@ from serve.web.body_limits import BodyLimits
 from serve.web.compression import AnswerEncoder, BodyDecoder
 from serve.web.exchanges import ExchangeCounter, Exchanges
 from serve.web.head import HeadAsGet
+from serve.web.mcp_endpoint import add_mcp
 from serve.web.middleware import REQUEST_ID, RequestGuard
 from serve.web.origins import OriginGuard
 from serve.web.scopes import RouteScopes
@@ -113,6 +114,8 @@ def create_api(
         app.include_router(dialect.router)
     _add_health(app, resolve, keyed=keys is not None)
     _add_pages(app, settings)
+    if settings.mcp:
+        add_mcp(app, resolve, settings)
     if keys is not None:
         access.describe(app)
     return app

@@ -21,6 +21,7 @@ COMMANDS = {
     "compact": "Make a version of what was written to an index while it was served.",
     "index": "Look at the versions of an index, and choose the active one.",
     "keys": "Make an API key for a server.",
+    "mcp": "Give an assistant tools to search with, by MCP.",
 }
 """Every command, and the module and attribute that it is imported from when it is called."""
 

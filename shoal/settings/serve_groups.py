@@ -320,6 +320,7 @@ class AccessSettings(Settings):
         description="Serve a page for people at /. Its files need no API key, as they say nothing of the index; what "
         "it asks the server for does.",
     )
+    mcp: bool = Field(True, description="Answer assistants at /mcp, if the extra `mcp` is installed.")
 
 
 class DialectSettings(Settings):
