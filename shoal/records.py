@@ -113,6 +113,14 @@ class GroupBy:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class OrderBy:
+    """The metadata field by which results are put, and whether its greatest values come first."""
+
+    field: str
+    descending: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerShape:
     """What an answer holds beside its results, and how these are chosen and put; by default nothing and best first.
@@ -124,6 +132,7 @@ class AnswerShape:
     diversity: from 0, where scores alone choose the results, to 1 (`shoal.search.diversity`).
     highlight: whether the best sentence of each result is pointed out.
     after: the cursor that the page before ended with; None for the first page.
+    order_by: the field by which all passages that the filter lets through are put; None for the order of the query.
     """
 
     facets: tuple[Facet, ...] = ()
@@ -133,6 +142,7 @@ class AnswerShape:
     diversity: float = 0.0
     highlight: bool = False
     after: str | None = None
+    order_by: OrderBy | None = None
 
     @property
     def is_distinct(self) -> bool:

@@ -22,6 +22,7 @@ from shoal.cli.server import (
     MinScore,
     Mode,
     OptionalQuery,
+    OrderBy,
     PassageId,
     Recall,
     TimeoutMs,
@@ -63,6 +64,7 @@ def search(  # noqa: PLR0913 - one parameter for each option
     diversity: Diversity = None,
     highlight: Highlight = False,
     after: After = None,
+    order_by: OrderBy = None,
     recall: Recall = None,
     timeout_ms: TimeoutMs = None,
     vector: Vector = None,
@@ -94,6 +96,7 @@ def search(  # noqa: PLR0913 - one parameter for each option
             diversity=diversity,
             highlight=highlight or None,
             after=after,
+            order_by=_order(order_by),
             recall=recall,
             timeout_ms=timeout_ms,
             vector=None if vector is None else read_vector_file(vector),
@@ -112,3 +115,10 @@ def _group(field: str | None, size: int | None) -> dict[str, Any] | None:
             raise InvalidArgument("--group-size goes with --group-by FIELD", param="--group-size")
         return None
     return {"field": field} if size is None else {"field": field, "size": size}
+
+
+def _order(field: str | None) -> dict[str, Any] | None:
+    if field is None:
+        return None
+    name = field.removesuffix(":desc")
+    return {"field": name, "descending": name != field}

@@ -30,6 +30,7 @@ __all__ = [
     "MinScore",
     "Mode",
     "OptionalQuery",
+    "OrderBy",
     "PassageId",
     "Query",
     "Recall",
@@ -123,6 +124,12 @@ Diversity = Annotated[
 ]
 
 
+OrderBy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FIELD", help="Show what fulfils the filter by this field; FIELD:desc begins with the greatest."
+    ),
+]
 Highlight = Annotated[bool, typer.Option("--highlight", help="Show the best sentence of each passage.")]
 After = Annotated[str | None, typer.Option(metavar="CURSOR", help="The page behind an answer that ended with this.")]
 WrittenIndex = Annotated[

@@ -71,6 +71,8 @@ class SearchOptions(TypedDict, total=False):
     """What the score of a result is at least."""
     highlight: bool
     """Point out the best sentence of each result."""
+    order_by: Mapping[str, Any]
+    """{"field": "year", "descending": True}: all that fulfil the filter in the order of a field, whatever the query."""
     after: str
     """`next` of the page before."""
     diversity: float

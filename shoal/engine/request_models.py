@@ -114,8 +114,9 @@ class SearchFields(ShapeFields):
 
     @property
     def reranks(self) -> Rerank:
-        """Whether to rerank: what was left out is not, where there is no text that a reranker could read."""
-        return self.rerank if self.query is not None or "rerank" in self.model_fields_set else False
+        """Whether to rerank: what was left out is not, where no reranker could read a text, or a field puts passages."""
+        may_rerank = self.query is not None and self.order_by is None
+        return self.rerank if may_rerank or "rerank" in self.model_fields_set else False
 
     def sizes(self) -> tuple[int, int]:
         """Resolve (top_k, top_n), where what was left out follows what was given."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, create_model
 
 from shoal.engine.request_body import RequestBody
-from shoal.records import AnswerShape, Facet, GroupBy
+from shoal.records import AnswerShape, Facet, GroupBy, OrderBy
 from shoal.settings import ServeSettings
 
 FACET_LIMIT = 10
@@ -32,6 +32,13 @@ class GroupFields(RequestBody):
     size: int
 
 
+class OrderFields(RequestBody):
+    """The metadata field by which passages are put; equal values stand by id, passages without the field come last."""
+
+    field: FieldName
+    descending: bool = Field(False, description="Greatest values first.")
+
+
 class ShapeFields(RequestBody):
     """The fields of a search that say what the answer holds beside its results; `shape_fields` adds the limits."""
 
@@ -50,6 +57,12 @@ class ShapeFields(RequestBody):
         "a text that has none of them.",
     )
     after: str | None = None
+    order_by: OrderFields | None = Field(
+        None,
+        description="Put all passages that fulfil the filter by a metadata field, whatever the query; their scores are "
+        "0, and nothing is reranked.",
+        examples=[{"field": "year", "descending": True}],
+    )
     diversity: float = Field(
         0.0,
         ge=0,
@@ -72,6 +85,7 @@ class ShapeFields(RequestBody):
             diversity=self.diversity,
             highlight=self.highlight,
             after=self.after,
+            order_by=OrderBy(self.order_by.field, self.order_by.descending) if self.order_by else None,
         )
 
     @property

@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from shoal.errors import InvalidArgument
+from shoal.filters import Value
 from shoal.records import AnswerShape, Candidate, Result, SearchRequest
 
 _DIGEST_BYTES = 12
@@ -20,21 +21,22 @@ _DIGEST_BYTES = 12
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a page ended. count: results of all pages so far."""
+    """Where a page ended. key: the score there, or the value that results are put by. count: results of all pages."""
 
     version: str
     request: str
-    score: float
+    key: Value | None
     id: str
     count: int
 
     def is_before(self, candidate: Candidate) -> bool:
         """Whether a candidate stands on a later page."""
-        return (-candidate.score, candidate.id) > (-self.score, self.id)
+        assert isinstance(self.key, float)
+        return (-candidate.score, candidate.id) > (-self.key, self.id)
 
     def write(self) -> str:
         """Return the cursor as a client gets it."""
-        parts = [self.version, self.request, self.score, self.id, self.count]
+        parts = [self.version, self.request, self.key, self.id, self.count]
         text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
@@ -44,13 +46,17 @@ class Cursor:
         try:
             padded = text.encode("ascii") + b"=" * (-len(text) % 4)
             parts = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-            version, request, score, id_, count = parts
-            kinds = [type(part) for part in parts] == [str, str, float, str, int]
-            if not kinds or not isfinite(score) or count < 1:
+            version, request, key, id_, count = parts
+            kinds = [type(part) for part in (version, request, id_, count)] == [str, str, str, int]
+            if not kinds or count < 1 or isinstance(key, list | dict) or (isinstance(key, float) and not isfinite(key)):
                 raise ValueError
         except (ValueError, TypeError, binascii.Error, RecursionError):
-            raise InvalidArgument("after should be what `next` of the page before says", param="after") from None
-        return cls(version, request, score, id_, count)
+            raise _no_cursor() from None
+        return cls(version, request, key, id_, count)
+
+
+def _no_cursor() -> InvalidArgument:
+    return InvalidArgument("after should be what `next` of the page before says", param="after")
 
 
 def read_cursor(request: SearchRequest, version: str, mode: str, *, is_reranked: bool) -> Cursor | None:
@@ -77,11 +83,19 @@ def read_cursor(request: SearchRequest, version: str, mode: str, *, is_reranked:
         raise InvalidArgument(
             "after belongs to another request; only top_n may differ from page to page", param="after"
         )
+    if shape.order_by is None and not isinstance(cursor.key, float):
+        raise _no_cursor()
     return cursor
 
 
 def next_cursor(
-    request: SearchRequest, version: str, mode: str, before: Cursor | None, results: Sequence[Result], last_place: int
+    request: SearchRequest,
+    version: str,
+    mode: str,
+    before: Cursor | None,
+    results: Sequence[Result],
+    last_place: int,
+    order_values: Mapping[str, Value | None] | None,
 ) -> str | None:
     """Return the cursor of the page behind these results; None behind a page that is not full, and the last one.
 
@@ -92,17 +106,20 @@ def next_cursor(
         before: The cursor that this page began with.
         results: Of this page.
         last_place: Up to which place of the ranking there are pages.
+        order_values: The values that passages are put by, by their ids; None if they are put by their scores.
     """
     count = (before.count if before else 0) + len(results)
     if len(results) < request.top_n or count >= last_place:
         return None
     last = results[-1]
-    return Cursor(version, digest_of(request, mode), last.retrieval_score, last.id, count).write()
+    key = last.retrieval_score if order_values is None else order_values[last.id]
+    return Cursor(version, digest_of(request, mode), key, last.id, count).write()
 
 
 def digest_of(request: SearchRequest, mode: str) -> str:
     """Name what decides the ranking of a request, so that a cursor goes on in the same one."""
-    shape = AnswerShape(collapse=request.shape.collapse, min_score=request.shape.min_score)
+    asked = request.shape
+    shape = AnswerShape(collapse=asked.collapse, min_score=asked.min_score, order_by=asked.order_by)
     same = replace(request, top_k=1, top_n=1, deadline=0.0, include_vector=False, explain=False, mode=None, shape=shape)
     parts = [getattr(same, part.name) for part in fields(same)]
     text = json.dumps([mode, *parts], sort_keys=True, default=_plain)

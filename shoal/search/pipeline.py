@@ -32,6 +32,7 @@ from shoal.search.like_passage import given_vector, leave_out
 from shoal.search.lookup import fetch_passages, list_ids
 from shoal.search.merge import merge_results, ranked
 from shoal.search.no_results import explain_no_results
+from shoal.search.ordered import retrieve_ordered
 from shoal.search.pages import next_cursor
 from shoal.search.request_plan import LATE, FilterTrees, RequestPlan
 from shoal.search.rerank_stage import SecondStage, best_first, best_results
@@ -191,10 +192,7 @@ class SearchPipeline:
         search = SearchState(request, plan, current, trace, encoded, distinct)
         facets, fields = together.facets, request.shape.facets
         facets.start(current, fields, plan.filter, self._share_of(request.deadline))
-        await self._retrieve(search)
-        await make_distinct(search, self._retrieve, self._share_of, self._settings.max_group_window)
-        if (cursor := search.plan.after) is not None:
-            search.candidates = [candidate for candidate in search.candidates if cursor.is_before(candidate)]
+        await self._find(search)
         await self._shortlist(search)
         await self._fetch(search)
         await self._rerank(search, together.turns)
@@ -221,6 +219,16 @@ class SearchPipeline:
         trace.add("queue", encoded.started - trace.arrived)
         trace.add("encode", encoded.finished - encoded.started)
         return encoded
+
+    async def _find(self, search: SearchState) -> None:
+        """Find the candidates: by the query, different ones and behind the page before; or by the order of a field."""
+        if (order_by := search.request.shape.order_by) is not None:
+            await retrieve_ordered(search, order_by, self._share_of)
+            return
+        await self._retrieve(search)
+        await make_distinct(search, self._retrieve, self._share_of, self._settings.max_group_window)
+        if (cursor := search.plan.after) is not None:
+            search.candidates = [candidate for candidate in search.candidates if cursor.is_before(candidate)]
 
     async def _retrieve(self, search: SearchState) -> None:
         """Ask the shards, and make one ranking of their hits."""
@@ -374,9 +382,10 @@ class SearchPipeline:
 
     def _next_page(self, search: SearchState, results: Sequence[Result]) -> str | None:
         request, plan = search.request, search.plan
-        if plan.second_stage != "none" or request.shape.needs_all:
+        if plan.second_stage != "none" or request.shape.needs_all or (plan.is_ordered and not search.has_more):
             return None
-        return next_cursor(request, plan.version.name, plan.mode, plan.after, results, plan.last_place)
+        version, values = plan.version.name, search.order_values
+        return next_cursor(request, version, plan.mode, plan.after, results, plan.last_place, values)
 
     def _explain(self, search: SearchState) -> dict[str, object]:
         batch, missing = search.encoded.batch, search.trace.missing

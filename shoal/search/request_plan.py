@@ -1,5 +1,6 @@
 """What is to be done for a request, worked out against a version before any of it is done."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -53,6 +54,7 @@ class RequestPlan:
     search_params: of the vector index, in the place of the version's own; "" for those.
     after: where the page before ended; None for the first page.
     last_place: up to which place of the ranking there are pages.
+    is_ordered: whether a field puts the passages, and no query.
     """
 
     version: ServedVersion
@@ -65,6 +67,7 @@ class RequestPlan:
     search_params: str
     after: Cursor | None = None
     last_place: int = 0
+    is_ordered: bool = False
 
     @classmethod
     def resolve(
@@ -99,13 +102,28 @@ class RequestPlan:
         depth = _depth(request, second_stage)
         after = read_cursor(request, version.name, mode, is_reranked=second_stage != "none")
         last_place = settings.max_page_depth
-        if len(RETRIEVERS_OF[mode]) > 1:
+        is_ordered = request.shape.order_by is not None
+        if is_ordered:
+            last_place = sys.maxsize  # a page costs no more the deeper it lies
+        elif len(RETRIEVERS_OF[mode]) > 1:
             last_place = min(last_place, settings.window)  # a larger window has another ranking
-        if after is not None:
+        if after is not None and not is_ordered:
             depth = min(after.count + depth, last_place)
         window = max(depth, settings.window) if len(RETRIEVERS_OF[mode]) > 1 else depth
         window += request.passage_id is not None  # which is found too, and left out
-        return cls(version, mode, depth, window, second_stage, shortlist_size, tree, search_params, after, last_place)
+        return cls(
+            version,
+            mode,
+            depth,
+            window,
+            second_stage,
+            shortlist_size,
+            tree,
+            search_params,
+            after,
+            last_place,
+            is_ordered,
+        )
 
     @property
     def retrievers(self) -> tuple[str, ...]:
@@ -120,7 +138,7 @@ class RequestPlan:
     @property
     def needs_vector(self) -> bool:
         """Whether stage one needs the vector of the query."""
-        return "dense" in self.retrievers
+        return not self.is_ordered and "dense" in self.retrievers
 
     @property
     def needs_tokens(self) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from shoal.filters import Value
 from shoal.records import Candidate, FacetCount, FloatArray, SearchRequest
 from shoal.search.distinct import Distinct
 from shoal.search.encode_stage import EncodedQuery
@@ -24,6 +25,8 @@ class SearchState:
     positions_to_fetch: positions of the candidates whose texts are needed; None for all.
     scores: float32 (n,), what the second stage gave the candidates; None if it did not.
     facets: counts of values by field; None if none were asked for.
+    order_values: the values that candidates are put by, by their ids; None if they are put by a query.
+    has_more: whether there are further passages behind those.
     """
 
     request: SearchRequest
@@ -38,6 +41,8 @@ class SearchState:
     positions_to_fetch: Sequence[int] | None = None
     scores: FloatArray | None = None
     facets: Mapping[str, list[FacetCount]] | None = None
+    order_values: Mapping[str, Value | None] | None = None
+    has_more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,14 @@ and does not depend on how the passages are spread over shards.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from shoal.records import FloatArray, RowArray
+from shoal.records import RowArray
 from shoal.shard.arrays import to_numbers
 
 PassageIds = Callable[[RowArray], pa.StringArray]
@@ -20,13 +21,14 @@ _BLOCK = 8192
 """Ids that are compared at a time: of equal scores there may be as many as passages."""
 
 Positions = NDArray[np.intp]
+Scores = NDArray[np.floating[Any]]
 
 
-def best(scores: FloatArray, rows: RowArray, top_k: int, passage_ids: PassageIds) -> Positions:
+def best(scores: Scores, rows: RowArray, top_k: int, passage_ids: PassageIds) -> Positions:
     """Find the `top_k` highest scores, equal ones by id. Ids of no more than top_k and a block of rows are held.
 
     Args:
-        scores: float32 (n,), finite.
+        scores: float (n,), finite.
         rows: int64 (n,), ascending, what is scored.
         top_k: Positions at most.
         passage_ids: Asked only for rows whose score others have too.
@@ -55,7 +57,7 @@ def _first_by_id(positions: Positions, rows: RowArray, count: int, passage_ids: 
     return kept
 
 
-def _in_order(positions: Positions, scores: FloatArray, rows: RowArray, passage_ids: PassageIds) -> Positions:
+def _in_order(positions: Positions, scores: Scores, rows: RowArray, passage_ids: PassageIds) -> Positions:
     """Sort ascending positions by score, equal ones by id."""
     chosen = scores[positions]
     order = np.argsort(-chosen, kind="stable")

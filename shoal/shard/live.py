@@ -31,7 +31,7 @@ from shoal.shard.documents import Documents
 from shoal.shard.live_hits import joined, joined_matches
 from shoal.shard.live_ids import LiveIds
 from shoal.shard.messages import MESSAGE_BYTES, Fetched, ShardHits, ShardQuery
-from shoal.shard.reader import Shard
+from shoal.shard.reader import Shard, ShardPart
 from shoal.shard.runs import RunMaker, Segment, codec_of, runs_to_merge
 from shoal.shard.segments import hits_of, ids_of
 from shoal.shard.stored_documents import StoredDocument, stored_document
@@ -177,6 +177,10 @@ class LiveShard:
             return pa.chunked_array([], pa.string())
         widest = max((column.type for column in columns), key=pa.types.is_floating)
         return pa.chunked_array([chunk.cast(widest) for column in columns for chunk in column.chunks], widest)
+
+    def parts(self) -> list[ShardPart]:
+        """Return what is searched together now; as `Shard.parts`."""
+        return [(segment.shard, segment.alive, segment.start) for segment in self._state.segments]
 
     def fetch(self, rows: Sequence[int], with_vectors: bool = False) -> Fetched:
         """Return the passages, and if asked for the vectors, of rows of this shard, in the order asked.

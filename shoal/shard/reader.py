@@ -210,6 +210,19 @@ class Shard:
         (selected,) = self._selected([tree], alive)
         return column if selected is None else selected.take(column)
 
+    def parts(self) -> "list[ShardPart]":
+        """Return what the shard consists of."""
+        return [(self, None, 0)]
+
+    def rows(self, tree: Filter | None, alive: selection.Selection | None = None) -> RowArray:
+        """Return the rows whose values `values` returns, int64 (n,)."""
+        (selected,) = self._selected([tree], alive)
+        return np.arange(self.count) if selected is None else np.flatnonzero(selected.mask(self.count))
+
+    def ids_of(self, rows: RowArray) -> pa.StringArray:
+        """Return the ids of the passages in rows, int64 (n,) ascending."""
+        return self._passages.ids(rows)
+
     def values_of(self, field: str, rows: RowArray) -> list[Value | None]:
         """Return the values of a metadata field in some rows, int64 (n,), a timestamp in microseconds since 1970.
 
@@ -330,6 +343,10 @@ def _matches(trees: Sequence[Filter | None], selections: Sequence[selection.Sele
     """How many rows each filter lets through; None where there is no filter."""
     pairs = zip(trees, selections, strict=True)
     return [None if tree is None or selected is None else selected.count for tree, selected in pairs]
+
+
+ShardPart = tuple[Shard, selection.Selection | None, int]
+"""A shard that is searched as a part of another: itself, which of its rows are there, and the number of its first."""
 
 
 def _open_columns(path: Path | None, manifest: Manifest, count: int) -> Columns | None:

@@ -15,6 +15,8 @@ from tests.support.indexes import passages, publish
 
 COUNT = 240
 """Passages of the corpus."""
+PATIENT: dict[str, Any] = {"shard_patience_ms": 600_000, "timeout_ms": 60_000}
+"""Settings by which no shard is given up on a machine that has much else to do."""
 SHARDS = 3
 """Shards that they lie in."""
 
@@ -37,7 +39,7 @@ def corpus() -> list[Passage]:
 def opened(folder: Path, **settings: Any) -> Iterator[shoal.Index]:
     """Publish the corpus and open it in this process."""
     publish(folder / "index", "v1", corpus(), shards=SHARDS, lexical=LexicalSettings())
-    with shoal.open(folder / "index", **{"reranker": "none", "max_filter_width": 1000, **settings}) as index:
+    with shoal.open(folder / "index", **{"reranker": "none", **PATIENT, **settings}) as index:
         yield index
 
 

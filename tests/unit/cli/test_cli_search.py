@@ -181,6 +181,15 @@ def test_the_best_sentences_and_the_next_page_are_shown(server: Server) -> None:
     assert "number 1" in run("search", "fish", "--full", COLUMNS="200").stdout
 
 
+def test_an_order_is_asked_for_by_the_name_of_a_field(server: Server) -> None:
+    run("search", "fish", "--order-by", "year")
+    run("search", "fish", "--order-by", "year:desc")
+    assert [body["order_by"] for body in server.bodies] == [
+        {"field": "year", "descending": False},
+        {"field": "year", "descending": True},
+    ]
+
+
 def test_search_without_reranking(server: Server) -> None:
     server.answer = httpx.Response(200, json=answered({}, reranked=False, degraded="reranker: deadline"))
     result = run("search", "fish", "--no-rerank", "--mode", "lexical")

@@ -45,7 +45,7 @@ def pages(index: shoal.Index, query: str, sizes: list[int], **options: Any) -> l
     query=st.sampled_from(["the black otter n8", "green snail", "the"]),
     mode=st.sampled_from(["dense", "lexical", "hybrid"]),
     condition=documents(),
-    sizes=st.lists(st.integers(7, 60), min_size=1, max_size=3),
+    sizes=st.lists(st.integers(25, 60), min_size=1, max_size=3),
     collapse=st.booleans(),
 )
 def test_pages_behind_each_other_are_the_whole_ranking(

@@ -1,0 +1,124 @@
+"""Passages in the order of a field against sorting all of them: over several shards, filtered, page by page."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import shoal
+from shoal.errors import DeadlineExceeded, InvalidArgument, Unavailable
+from shoal.records import AnswerShape, OrderBy
+from shoal.shard.order import OrderedRow
+from shoal.testing.fakes import served_version, virtual_time
+from tests.support.filtering import documents, matches
+from tests.support.search_system import SIZES, System, request
+from tests.support.shaping import COUNT, column_value, corpus, opened
+
+CORPUS = corpus()
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[shoal.Index]:
+    with opened(tmp_path_factory.mktemp("ordered")) as index:
+        yield index
+
+
+def ordered(field: str, condition: dict[str, Any], descending: bool) -> list[str]:
+    """All ids, those without the field last; equal values by id."""
+    chosen = sorted((p for p in CORPUS if matches(condition, dict(p.metadata))), key=lambda passage: passage.id)
+    having = [passage for passage in chosen if field in passage.metadata]
+    having.sort(key=lambda passage: column_value(field, passage.metadata[field]), reverse=descending)
+    return [passage.id for passage in [*having, *(p for p in chosen if field not in p.metadata)]]
+
+
+@given(
+    field=st.sampled_from(["at", "lang", "ok", "price", "year"]),
+    condition=documents(),
+    descending=st.booleans(),
+    sizes=st.lists(st.integers(30, 90), min_size=1, max_size=3),
+)
+def test_pages_behind_each_other_are_all_that_the_filter_lets_through_by_the_field(
+    index: shoal.Index, field: str, condition: dict[str, Any], descending: bool, sizes: list[int]
+) -> None:
+    expected = ordered(field, condition, descending)
+    ids: list[str] = []
+    after: dict[str, Any] = {}
+    for turn in range(COUNT + 1):
+        answer = index.search(
+            "fish",
+            order_by={"field": field, "descending": descending},
+            filter=condition,
+            top_n=sizes[turn % len(sizes)],
+            **after,
+        )
+        assert [result.retrieval_rank for result in answer.results] == [
+            len(ids) + place for place in range(1, len(answer.results) + 1)
+        ]
+        ids += [result.id for result in answer.results]
+        if answer.next is None:
+            break
+        after = {"after": answer.next}
+    assert ids == expected
+    assert answer.warnings == ([] if expected else ["no passage fulfils the filter"])
+    assert not answer.reranked
+    assert answer.timings_ms["encode"] == 0
+
+
+def test_what_is_counted_and_pointed_out_goes_with_an_order(index: shoal.Index) -> None:
+    answer = index.search("otter", order_by={"field": "year"}, filter={"lang": "en"}, facets=["year"], highlight=True)
+    assert answer.facets is not None
+    assert answer.facets["year"]
+    assert [result.text for result in answer.results if result.highlight] == [
+        result.text for result in answer.results if "otter" in (result.text or "").split()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"order_by": {"field": "tags"}}, "order_by.field"),
+        ({"order_by": {"field": "unknown"}}, "order_by.field"),
+        ({"order_by": {"field": "year", "descending": "no"}}, "order_by.descending"),
+        ({"order_by": "year"}, "order_by"),
+        ({"order_by": {"field": "year"}, "rerank": True}, "rerank"),
+        ({"order_by": {"field": "year"}, "diversity": 0.1}, "diversity"),
+        ({"order_by": {"field": "year"}, "collapse": True}, "collapse"),
+        ({"order_by": {"field": "year"}, "min_score": 0.1}, "min_score"),
+        ({"order_by": {"field": "year"}, "group_by": {"field": "lang"}}, "group_by"),
+    ],
+)
+def test_what_else_would_put_passages_is_refused(index: shoal.Index, options: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        index.search("fish", **options)
+    assert refused.value.param == param
+
+
+def test_a_cursor_of_scores_is_none_of_an_order(index: shoal.Index) -> None:
+    by_score = index.search("fish", rerank=False, mode="dense", top_n=5).next
+    by_field = index.search("fish", order_by={"field": "year"}, top_n=5).next
+    for options in ({"order_by": {"field": "year"}, "after": by_score}, {"after": by_field, "rerank": False}):
+        with pytest.raises(InvalidArgument) as refused:
+            index.search("fish", mode="dense", **options)  # type: ignore[arg-type]
+        assert refused.value.param == "after"
+
+
+@virtual_time
+async def test_what_silent_shards_hold_is_missing_and_none_at_all_is_an_error() -> None:
+    system = System()
+    system.pipeline.switch(served_version("v1", SIZES, fields={"year": "integer"}))
+    for number, shard in enumerate(system.shards):
+        shard.answer = lambda question, number=number: [  # type: ignore[misc]
+            OrderedRow(10 * row + number, system.shards[number].passages[row].id, row) for row in range(5)
+        ]
+    shape = AnswerShape(order_by=OrderBy("year", False))
+    system.shards[1].lookup_behaviour.errors = [Unavailable("gone")] * 2
+    answer = await system.pipeline.search(request(shape=shape))
+    assert [result.id for result in answer.results] == ["p0000", "p0030", "p0001", "p0031", "p0002"]
+    assert answer.degradations == ("shards",)
+    for error in (Unavailable, DeadlineExceeded):
+        for shard in system.shards:
+            shard.lookup_behaviour.errors = [error("gone")] * 2
+        with pytest.raises(error):
+            await system.pipeline.search(request(shape=shape))
