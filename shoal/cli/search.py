@@ -43,6 +43,7 @@ Rerank = Annotated[
 Late = Annotated[
     bool, typer.Option("--late", help="Rerank by the token vectors that the shards hold of their passages.")
 ]
+Full = Annotated[bool, typer.Option("--full", help="Show whole texts, not their beginnings.")]
 
 
 @app.command()
@@ -69,7 +70,7 @@ def search(  # noqa: PLR0913 - one parameter for each option
     timeout_ms: TimeoutMs = None,
     vector: Vector = None,
     id: PassageId = None,
-    full: Annotated[bool, typer.Option("--full", help="Show whole texts, not their beginnings.")] = False,
+    full: Full = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask a server, or an index in this process, one question and show both stages.

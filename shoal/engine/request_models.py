@@ -114,7 +114,7 @@ class SearchFields(ShapeFields):
 
     @property
     def reranks(self) -> Rerank:
-        """Whether to rerank: what was left out is not, where no reranker could read a text, or a field puts passages."""
+        """Whether to rerank: what was left out is not, where there is no text to read, or a field puts the passages."""
         may_rerank = self.query is not None and self.order_by is None
         return self.rerank if may_rerank or "rerank" in self.model_fields_set else False
 

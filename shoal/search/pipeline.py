@@ -33,12 +33,11 @@ from shoal.search.lookup import fetch_passages, list_ids
 from shoal.search.merge import merge_results, ranked
 from shoal.search.no_results import explain_no_results
 from shoal.search.ordered import retrieve_ordered
-from shoal.search.pages import next_cursor
 from shoal.search.request_plan import LATE, FilterTrees, RequestPlan
 from shoal.search.rerank_stage import SecondStage, best_first, best_results
 from shoal.search.served_version import ServedVersion
 from shoal.search.services import EncodeService, NullObserver, Observer, RerankService, ShardService
-from shoal.search.shape_stage import shape_results
+from shoal.search.shape_stage import next_page, shape_results
 from shoal.search.shard_client import PendingQuery
 from shoal.search.state import CallState, SearchState
 from shoal.search.trace import SearchTrace, describe
@@ -376,16 +375,9 @@ class SearchPipeline:
             degradations=tuple(degradations),
             warnings=tuple(trace.warnings),
             facets=search.facets,
-            next=self._next_page(search, results),
+            next=next_page(search, results),
             position=seen_position(search.fan_out.live, search.results.values()),
         )
-
-    def _next_page(self, search: SearchState, results: Sequence[Result]) -> str | None:
-        request, plan = search.request, search.plan
-        if plan.second_stage != "none" or request.shape.needs_all or (plan.is_ordered and not search.has_more):
-            return None
-        version, values = plan.version.name, search.order_values
-        return next_cursor(request, version, plan.mode, plan.after, results, plan.last_place, values)
 
     def _explain(self, search: SearchState) -> dict[str, object]:
         batch, missing = search.encoded.batch, search.trace.missing

@@ -10,6 +10,7 @@ from shoal.errors import InvalidArgument
 from shoal.records import Group, Result
 from shoal.search.diversity import most_different
 from shoal.search.highlight import highlight
+from shoal.search.pages import next_cursor
 from shoal.search.state import SearchState
 from shoal.search.trace import describe
 
@@ -28,6 +29,15 @@ async def shape_results(search: SearchState, results: list[Result], max_characte
     if search.request.shape.highlight and results:
         results = await _highlighted(search, results, max_characters)
     return results
+
+
+def next_page(search: SearchState, results: Sequence[Result]) -> str | None:
+    """Return the cursor of the page behind these results; None where there is none, and for an answer without pages."""
+    request, plan = search.request, search.plan
+    if plan.second_stage != "none" or request.shape.needs_all or (plan.is_ordered and not search.has_more):
+        return None
+    version, values = plan.version.name, search.order_values
+    return next_cursor(request, version, plan.mode, plan.after, results, plan.last_place, values)
 
 
 async def _chosen(search: SearchState, results: list[Result]) -> list[Result]:

@@ -66,5 +66,6 @@ def _count_elements(lists: pa.LargeListArray) -> ValueCounts:
         return {}
     parents = to_numbers(pc.list_parent_indices(lists)).astype(np.int64)
     # A list that names a value twice is one row all the same.
-    pairs = np.unique(parents * len(values) + to_numbers(encoded.indices))
-    return dict(zip(values, np.bincount(pairs % len(values), minlength=len(values)).tolist(), strict=True))
+    pairs = np.sort(parents * len(values) + to_numbers(encoded.indices))
+    different = np.concatenate([pairs[:1], pairs[1:][pairs[1:] != pairs[:-1]]])
+    return dict(zip(values, np.bincount(different % len(values), minlength=len(values)).tolist(), strict=True))

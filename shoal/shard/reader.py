@@ -219,10 +219,6 @@ class Shard:
         (selected,) = self._selected([tree], alive)
         return np.arange(self.count) if selected is None else np.flatnonzero(selected.mask(self.count))
 
-    def ids_of(self, rows: RowArray) -> pa.StringArray:
-        """Return the ids of the passages in rows, int64 (n,) ascending."""
-        return self._passages.ids(rows)
-
     def values_of(self, field: str, rows: RowArray) -> list[Value | None]:
         """Return the values of a metadata field in some rows, int64 (n,), a timestamp in microseconds since 1970.
 
