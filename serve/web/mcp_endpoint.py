@@ -29,9 +29,10 @@ class EngineAsker:
     def __init__(self, engine: Callable[[], Engine], settings: ServeSettings) -> None:
         self._calls = EngineCalls(_EngineOfServer(engine, settings))  # type: ignore[arg-type]  # the calls that are used
 
-    async def search(self, query: str, /, **options: Any) -> SearchResponse:
-        """Search for one query."""
-        (response,) = await self._calls.search(query, options)
+    async def search(self, query: str | None, /, **options: Any) -> SearchResponse:
+        """Search for one query, or for passages like one."""
+        response = await self._calls.search(query, options)
+        assert isinstance(response, SearchResponse)  # of one query
         return response
 
     async def fetch(self, ids: Sequence[str], /) -> FetchResponse:

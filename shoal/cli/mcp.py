@@ -23,7 +23,7 @@ def mcp(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Give an assistant the tools search, get and describe_index by MCP: of a server, or of an index in this process.
+    """Give an assistant tools to search with by MCP: those of a server, or of an index in this process.
 
     It speaks on its standard input and output, as assistants start it, and ends when the input does.
     """

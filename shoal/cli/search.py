@@ -1,5 +1,6 @@
 """`shoal search`: one question, both stages."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -36,6 +37,9 @@ from shoal.cli.vectors import read_vector_file
 from shoal.errors import InvalidArgument
 
 app = typer.Typer()
+
+_SENT = ("top_k", "top_n", "mode", "filter", "min_score", "diversity", "after", "recall", "timeout_ms", "id")
+"""Parameters that a search is asked as they are."""
 
 Rerank = Annotated[
     bool | None, typer.Option("--rerank/--no-rerank", help="Rerank what stage one found. Default: the server's.")
@@ -78,36 +82,30 @@ def search(  # noqa: PLR0913 - one parameter for each option
     A row is a passage: its final rank, the score that it stands there by, the rank it had in stage one, and its score
     there. With hybrid search the score may be blended of several; then the reranker's own stands beside it.
     """
+    given = dict(locals())
     with guard(as_json):
-        if late and rerank is not None:
-            raise InvalidArgument("--late is a way of reranking; leave --rerank and --no-rerank out", param="late")
-        response = ask(
-            url,
-            query,
-            index,
-            top_k=top_k,
-            top_n=top_n,
-            rerank="late" if late else rerank,
-            mode=mode,
-            filter=filter,
-            facets=facet or None,
-            group_by=_group(group_by, group_size),
-            collapse=collapse or None,
-            min_score=min_score,
-            diversity=diversity,
-            highlight=highlight or None,
-            after=after,
-            order_by=_order(order_by),
-            recall=recall,
-            timeout_ms=timeout_ms,
-            vector=None if vector is None else read_vector_file(vector),
-            id=id,
-        )
+        response = ask(url, query, index, **_options(given))
         if as_json:
             print_json(response.model_dump(mode="json", exclude_unset=True))
         else:
             terminal = console()
             terminal.print(tables.answer(response, terminal.width, full=full))
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a search is asked, out of the parameters of the command."""
+    if given["late"] and given["rerank"] is not None:
+        raise InvalidArgument("--late is a way of reranking; leave --rerank and --no-rerank out", param="late")
+    return {
+        **{name: given[name] for name in _SENT},
+        "rerank": "late" if given["late"] else given["rerank"],
+        "facets": given["facet"] or None,
+        "group_by": _group(given["group_by"], given["group_size"]),
+        "collapse": given["collapse"] or None,
+        "highlight": given["highlight"] or None,
+        "order_by": _order(given["order_by"]),
+        "vector": None if given["vector"] is None else read_vector_file(given["vector"]),
+    }
 
 
 def _group(field: str | None, size: int | None) -> dict[str, Any] | None:

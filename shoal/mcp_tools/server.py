@@ -1,4 +1,4 @@
-"""The MCP server: search, get and describe_index, none of which changes anything."""
+"""The MCP server: search, similar, get and describe_index, none of which changes anything."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
-from shoal.client.answers import FetchResponse, IndexDescription, SearchResponse
+from shoal.client.answers import FetchResponse, IndexDescription
 from shoal.errors import InvalidArgument, ShoalError
 from shoal.mcp_tools.answers import ToolIndex, ToolPassages, ToolResults
 from shoal.modes import Mode
@@ -19,8 +19,8 @@ MAX_IDS = 100
 """Passages that one call of `get` returns at most."""
 INSTRUCTIONS = (
     "Searches a collection of text passages by meaning and by words. Begin with `search`; ask in a full sentence. "
-    "`describe_index` names the metadata fields that `filter` may use. `get` returns passages by the ids that results "
-    "have. Nothing is changed."
+    "`describe_index` names the metadata fields that `filter` may use. `similar` finds passages like one, and `get` "
+    "returns passages, by the ids that results have. Nothing is changed."
 )
 """What an assistant is told of all tools together."""
 
@@ -28,8 +28,8 @@ INSTRUCTIONS = (
 class Asker(Protocol):
     """What answers the tools: `shoal.AsyncClient`, `shoal.AsyncIndex`, or the server that the tools are part of."""
 
-    async def search(self, query: str, /, **options: Any) -> SearchResponse:
-        """Search for one query."""
+    async def search(self, query: str | None, /, **options: Any) -> Any:
+        """Search for one query, or with the option `id` for passages like one; returns a SearchResponse."""
         ...
 
     async def fetch(self, ids: Sequence[str], /) -> FetchResponse:
@@ -81,6 +81,15 @@ def make_server(asker: Asker) -> Any:
         options = {name: value for name, value in given.items() if value is not None}
         with _told():
             return ToolResults.of(await asker.search(query, **options))
+
+    @server.tool(title="Find passages like one", annotations=reading)
+    async def similar(
+        id: Annotated[str, Field(min_length=1, description="Id of the passage, which is left out.")],
+        top_n: Annotated[int, Field(ge=1, le=MAX_RESULTS, description="Passages to return.")] = 5,
+    ) -> ToolResults:
+        """Find the passages that are nearest in meaning to one that is known by its id."""
+        with _told():
+            return ToolResults.of(await asker.search(None, id=id, top_n=top_n))
 
     @server.tool(title="Get passages by their ids", annotations=reading)
     async def get(

@@ -21,7 +21,7 @@ from tests.support.servers import ROOT, Server, running
 
 KEY = keys.make()
 COUNT = 60
-TOOLS = ["describe_index", "get", "search"]
+TOOLS = ["describe_index", "get", "search", "similar"]
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,12 @@ async def test_an_assistant_searches_gets_and_is_told_what_there_is(transport: A
         assert all(result["metadata"]["number"] >= 30 for result in results)
         assert results[0]["best_sentence"] == results[0]["text"]
         assert [result["score"] for result in results] == sorted((r["score"] for r in results), reverse=True)
+
+        like = await client.call_tool("similar", {"id": "p8", "top_n": 4})
+        assert like.structured_content is not None
+        assert len(like.structured_content["results"]) == 4
+        assert "p8" not in [result["id"] for result in like.structured_content["results"]]
+        assert (await client.call_tool("similar", {"id": "nothing"})).is_error
 
         got = await client.call_tool("get", {"ids": ["p7", "nothing"]})
         assert got.structured_content is not None

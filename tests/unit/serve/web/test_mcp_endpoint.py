@@ -27,7 +27,7 @@ async def post(server: Server, body: Any, **headers: str) -> httpx.Response:
 async def test_tools_are_listed_and_called_with_json(started: Server) -> None:
     listed = await post(started, LIST)
     assert listed.status_code == 200
-    assert {tool["name"] for tool in listed.json()["result"]["tools"]} == {"search", "get", "describe_index"}
+    assert {tool["name"] for tool in listed.json()["result"]["tools"]} == {"search", "similar", "get", "describe_index"}
     call = {"name": "get", "arguments": {"ids": ["p0003"]}}
     got = (await post(started, {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call})).json()["result"]
     assert got["structuredContent"]["passages"][0]["text"] == PASSAGES[3].text
