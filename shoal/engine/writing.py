@@ -8,9 +8,11 @@ from typing import Protocol, TypeVar
 
 from shoal.errors import DeadlineExceeded, NotFound, Unavailable
 from shoal.filters import Filter
+from shoal.index_root.log import Log
 from shoal.index_root.log_entry import LogEntry
 from shoal.index_root.log_writer import LogWriter
 from shoal.index_root.storage import Storage
+from shoal.indexing.backlog import Backlog
 from shoal.search.request_plan import FilterTrees
 from shoal.search.served_version import ServedVersion
 from shoal.search.services import EmbedService
@@ -59,6 +61,8 @@ class IndexWriting:
         self._encoder = encoder
         self._opening = asyncio.Lock()
         self._writer: Writer | None = None
+        self._backlog = Backlog()
+        self._counted: LiveVersion | None = None
 
     async def write(self, request: WriteRequest) -> Written:
         """Write records; see `shoal.writing.writer.Writer.write`."""
@@ -83,37 +87,53 @@ class IndexWriting:
         return FilterTrees().parse(request.filter, self._version().served, self._settings)
 
     async def _use(self, deadline: float, work: Callable[[Writer], Awaitable[T]]) -> T:
-        writer = None
+        writer = self._writer
         try:
-            writer = self._writer or await self._open(deadline)
+            writer = await self._ready(deadline)
             return await work(writer)
         except NotFound as error:  # the log goes on from a version that this writer has not begun with
             if self._writer is writer:
                 self.close()
             raise Unavailable(f"the log has to be read anew ({error}); try again", retry_after_s=1) from error
 
-    async def _open(self, deadline: float) -> Writer:
-        """Read what was written since the version was built, once, whoever waits for it."""
+    async def _ready(self, deadline: float) -> Writer:
+        """The writer, once what was written since the version that is served was read, whoever waits for it."""
+        version = self._version()
+        if self._writer is not None and self._counted is version:
+            return self._writer
         try:
             async with asyncio.timeout(deadline - time.monotonic()), self._opening:
                 if self._writer is None:
-                    self._writer = await asyncio.shield(self._opened())
+                    self._writer = await asyncio.shield(self._opened(version))
+                elif self._counted is not version:
+                    await asyncio.to_thread(self._backlog.follow, version.manifest, Log.open(self._storage))
+                self._counted = version
                 return self._writer
         except TimeoutError:
             raise DeadlineExceeded(
                 "the deadline passed before the log had been read, and nothing was written; try again"
             ) from None
 
-    async def _opened(self) -> Writer:
-        loop, version = asyncio.get_running_loop(), self._version()
+    async def _opened(self, version: LiveVersion) -> Writer:
+        loop, backlog = asyncio.get_running_loop(), Backlog()
+        backlog.begin(version.manifest)
 
-        def advance(entry: LogEntry) -> None:
+        def count(entry: LogEntry) -> None:
+            backlog.add(entry)
             loop.call_soon_threadsafe(self._advance, entry.position)
 
         log = await asyncio.to_thread(LogWriter.open, self._storage, version.manifest.complete_to)
-        writer = Writer(log, self._encoder(), self._version, max_requests=self._settings.max_writes, on_entry=advance)
+        writer = Writer(
+            log,
+            self._encoder(),
+            self._version,
+            max_requests=self._settings.max_writes,
+            on_entry=count,
+            excess=lambda: backlog.excess(self._settings),
+        )
         await asyncio.to_thread(writer.catch_up)
         logger.info("writing to %s behind position %d", self._storage.place(), writer.position)
+        self._backlog = backlog
         return writer
 
     def _advance(self, position: int) -> None:

@@ -33,6 +33,7 @@ from shoal.settings.serve import RunSettings, ServeSettings
 from shoal.settings.serve_groups import (
     AccessSettings,
     AdmissionSettings,
+    BacklogSettings,
     DeadlineSettings,
     DialectSettings,
     FanOutSettings,
@@ -55,6 +56,7 @@ __all__ = [
     "AdmissionSettings",
     "AnalyzerSettings",
     "AutoSettings",
+    "BacklogSettings",
     "BuildSettings",
     "CapacitySettings",
     "ChunkSettings",

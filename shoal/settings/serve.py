@@ -9,6 +9,7 @@ from shoal.settings.network import Network
 from shoal.settings.serve_groups import (
     AccessSettings,
     AdmissionSettings,
+    BacklogSettings,
     DeadlineSettings,
     DialectSettings,
     FanOutSettings,
@@ -34,6 +35,7 @@ class ServeSettings(
     AccessSettings,
     FanOutSettings,
     FilterLimitSettings,
+    BacklogSettings,
     AdmissionSettings,
     DeadlineSettings,
     RequestLimitSettings,

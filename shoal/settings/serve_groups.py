@@ -238,6 +238,24 @@ class AdmissionSettings(Settings):
     max_batch: int = Field(32, ge=1, le=1024, description="Queries that one fan-out serves together.")
 
 
+class BacklogSettings(Settings):
+    """How much may be written before something is compacted."""
+
+    help_panel = "Serve"
+
+    max_backlog_rows: int = Field(
+        100_000,
+        ge=1,
+        description="Passages that were written to one shard since its version was built, from which on writes get 429 "
+        "until they are compacted (`shoal compact`).",
+    )
+    max_backlog_mib: int = Field(
+        2048,
+        ge=1,
+        description="MiB of texts, vectors and token codes that were written, from which on writes get 429 too.",
+    )
+
+
 class FilterLimitSettings(Settings):
     """How large a filter may be, and what is remembered of it."""
 

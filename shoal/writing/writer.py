@@ -42,6 +42,8 @@ GROUP_DOCUMENTS = 2_000
 """Documents of the requests of one entry, unless one alone has more."""
 MOST_REPEATS = 20
 """How often a request is prepared, because others have written what it was made from, before it is refused."""
+COMPACT_S = 10.0
+"""Seconds after which a request may be repeated that was refused because too much is not compacted."""
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +94,7 @@ class Writer:
         max_requests: Requests that may be under way; more are refused.
         recent_bytes: Bytes of the latest writes that it keeps.
         on_entry: Hears of every entry, in the thread that appends.
+        excess: Says why no more should be taken until something is compacted; None if there is room.
     """
 
     def __init__(
@@ -103,11 +106,13 @@ class Writer:
         max_requests: int,
         recent_bytes: int = RECENT_BYTES,
         on_entry: Callable[[LogEntry], None] = lambda entry: None,
+        excess: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._log = log
         self._recent = RecentWrites(log.position, recent_bytes)
         self._version = version
         self._on_entry = on_entry
+        self._excess = excess
         self._max_requests = max_requests
         self._under_way = 0
         self._fields: FieldTypes = {}
@@ -194,6 +199,11 @@ class Writer:
             known = await self._appending.run(attempt.deadline, self._answered, attempt.key)
             if known is not None:
                 return repeated(known, attempt.body_digest, kind)
+        if (excess := self._excess()) is not None:  # after the keys: what was written is answered
+            raise Overloaded(
+                f"{excess}; run `shoal compact` on the index root of this server, and try again",
+                retry_after_s=COMPACT_S,
+            )
         preparation = self._preparation()
         with self._recent.hold() as position:
             prepared = await prepare(preparation, position)

@@ -16,12 +16,17 @@ import pytest
 
 import shoal
 from shoal.encoders import load_encoder
-from shoal.errors import Conflict, InvalidArgument
-from shoal.settings import EncoderSettings, LateSettings, LexicalSettings
+from shoal.errors import Conflict, InvalidArgument, Overloaded
+from shoal.index_root.log import Log
+from shoal.indexing.compaction import compact
+from shoal.settings import CompactSettings, EncoderSettings, LateSettings, LexicalSettings
 from tests.support.indexes import passages, publish
+from tests.support.servers import wait
 
 COUNT = 60
-SETTINGS: dict[str, Any] = {"reranker": "none", "watch_s": 0.1}
+MOST_ROWS = 600
+"""Passages that may be written to a shard before something is compacted: more than the other tests write."""
+SETTINGS: dict[str, Any] = {"reranker": "none", "watch_s": 0.1, "max_backlog_rows": MOST_ROWS}
 """How every engine is opened."""
 
 Asker = shoal.Index | shoal.Client
@@ -154,3 +159,33 @@ class WriteContract:
         with pytest.raises(InvalidArgument) as refused:
             engine.upsert([{"id": "many-a", "text": "x"}, {"id": "many-b", "text": ""}], batch_passages=1)
         assert refused.value.__notes__ == ["1 passages were done by the requests before"]
+
+    def test_nothing_is_taken_beyond_the_limit_until_it_is_compacted(
+        self, engine: Asker, written_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The last of this class, as it fills the log."""
+        if isinstance(engine, shoal.Client):
+            monkeypatch.setattr(engine._protocol, "attempts", 1)  # it would wait for the compaction
+        written, refusals = 0, list[Overloaded]()
+
+        def upsert() -> bool:
+            nonlocal written
+            records = [{"id": f"full-{number}", "text": f"a coati {written + number}"} for number in range(200)]
+            try:
+                engine.upsert(records, batch_passages=200)
+            except Overloaded as refused:
+                refusals.append(refused)
+                return False
+            written += 200
+            return True
+
+        while upsert():
+            assert written < 10 * MOST_ROWS
+        assert written
+        assert "max_backlog_rows" in refusals[0].message
+        assert "shoal compact" in refusals[0].message
+        assert refusals[0].retry_after_s
+        manifest = compact(CompactSettings(index=str(written_root)), Log.open(str(written_root)))
+        assert manifest is not None
+        wait(upsert)
+        assert engine.describe().version == manifest.version

@@ -10,10 +10,9 @@ from shoal.encoders import load_encoder
 from shoal.index_root import versions
 from shoal.index_root.log import Log
 from shoal.index_root.manifest import ShardEntry
-from shoal.indexing import backlog
 from shoal.indexing.backlog import Backlog
 from shoal.indexing.plan import shard_of
-from shoal.settings import DueSettings, EncoderSettings
+from shoal.settings import BacklogSettings, DueSettings, EncoderSettings
 from tests.support.building import DIM
 from tests.support.manifests import describe
 from tests.support.written import LogWriter, MemoryLog, Root
@@ -32,6 +31,10 @@ class Written:
 
     def write(self, *ids: str) -> None:
         self._writer.append([{"id": id_, "text": "four"} for id_ in ids])
+        self.backlog.follow(self.manifest, self.log)
+
+    def write_text(self, id_: str, text: str) -> None:
+        self._writer.append([{"id": id_, "text": text}])
         self.backlog.follow(self.manifest, self.log)
 
 
@@ -78,14 +81,44 @@ def test_what_a_later_version_holds_is_not_counted_any_more(tmp_path: Path) -> N
     assert (counted.rows, counted.bytes) == (1, 3 + 4 * DIM)
 
 
-def test_too_much_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_rollback_all_is_counted_that_the_older_version_lacks(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    root.write([{"id": "a", "text": "one"}, {"id": "b", "text": "two"}])
+    compacted = root.compact()
+    root.write([{"id": "c", "text": "three"}])
+    counted, log = Backlog(), Log.open(root.storage)
+    counted.follow(compacted, log)
+    assert counted.bytes == 5 + 4 * DIM
+    counted.follow(root.manifest, log)
+    assert counted.bytes == 11 + 3 * 4 * DIM
+    counted.follow(compacted, log)
+    assert counted.bytes == 5 + 4 * DIM
+
+
+def test_entries_are_added_once_behind_the_version_that_is_counted_from() -> None:
+    written = Written()
+    written.write("a", "b")
+    counted = Backlog()
+    counted.begin(written.manifest)
+    for entry in [*written.log.entries, *written.log.entries]:
+        counted.add(entry)
+    counted.follow(written.manifest, written.log)
+    assert counted.bytes == written.backlog.bytes == 2 * (4 + 4 * DIM)
+
+
+def test_too_much_is_said_so() -> None:
     written = Written()
     written.write("a", "b", "c")
-    assert written.backlog.excess() is None
-    monkeypatch.setattr(backlog, "MOST_BYTES", 3 * (4 + 4 * DIM))
-    assert written.backlog.excess() == "0 MiB that were written are not compacted yet"
-    monkeypatch.setattr(backlog, "MOST_ROWS", 1)
-    assert "passages that were written to one shard are not compacted yet" in str(written.backlog.excess())
+    written.write_text("d", "x" * 2**20)
+    assert written.backlog.excess(BacklogSettings(max_backlog_mib=2)) is None
+    assert written.backlog.excess(BacklogSettings(max_backlog_mib=1)) == (
+        "1 MiB that were written are not compacted yet (max_backlog_mib)"
+    )
+    rows = written.backlog.rows
+    assert written.backlog.excess(BacklogSettings(max_backlog_rows=rows + 1)) is None
+    assert written.backlog.excess(BacklogSettings(max_backlog_rows=rows)) == (
+        f"{rows:,} passages that were written to one shard are not compacted yet (max_backlog_rows)"
+    )
 
 
 def test_the_command_waits_until_it_is_worth_it(tmp_path: Path) -> None:

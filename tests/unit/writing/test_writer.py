@@ -359,3 +359,18 @@ async def test_token_codes_are_made_and_copied() -> None:
     await writing.update(MetadataUpdate("new", {"a": 1}))
     np.testing.assert_array_equal(writing.log.read()[1].documents[0].passages[0].codes, first.codes)
     assert len(writing.encoder.calls) == calls
+
+
+async def test_too_much_that_is_not_compacted_is_refused_but_what_was_written_is_answered() -> None:
+    excess: str | None = None
+    writing = Writing([RED, BLUE], excess=lambda: excess)
+    first = await writing.write(write("a"), key="k", body_digest="b")
+    excess = "7 passages are not compacted yet"
+    for refused in (writing.write(write("c")), writing.delete("red"), writing.update(MetadataUpdate("red", {"a": 1}))):
+        with pytest.raises(Overloaded, match="7 passages are not compacted yet; run `shoal compact`") as error:
+            await refused
+        assert error.value.retry_after_s
+    assert await writing.write(write("a"), key="k", body_digest="b") == first
+    excess = None
+    assert (await writing.write(write("c"))).written == 1
+    writing.writer.close()
