@@ -139,7 +139,15 @@ def _add_guards(app: FastAPI, hosts: Sequence[str] | None, origins: Sequence[str
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
-            allow_headers=["authorization", "api-key", "x-api-key", "content-type", "content-encoding", REQUEST_ID],
+            allow_headers=[
+                "authorization",
+                "api-key",
+                "x-api-key",
+                "content-type",
+                "content-encoding",
+                "idempotency-key",
+                REQUEST_ID,
+            ],
             expose_headers=[REQUEST_ID, "retry-after"],
         )
     app.add_middleware(OriginGuard, hosts=hosts, origins=origins)

@@ -47,6 +47,7 @@ class ShapeFields(RequestBody):
     collapse: bool = Field(False, description="Return only the best of passages with equal titles and texts.")
     min_score: float | None = Field(
         None,
+        allow_inf_nan=False,
         description="Return only results whose `score` is at least this. What scores mean depends on what orders the "
         "answer, so take it from answers of the same kind. An answer that should be reranked and is not ignores it.",
         examples=[0.25],

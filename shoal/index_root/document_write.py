@@ -58,6 +58,20 @@ class WrittenPassage:
     terms: Mapping[str, int]
     length: int
 
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory or in an entry, about; metadata may be most of it."""
+        codes = 0 if self.codes is None else self.codes.nbytes
+        metadata = sum(len(name) + _length(value) for name, value in (self.metadata or {}).items())
+        return 64 * len(self.terms) + self.vector.nbytes + 2 * (len(self.text) + metadata) + codes
+
+
+def _length(value: Any) -> int:
+    """Characters of a value of metadata, about."""
+    if isinstance(value, list):
+        return 8 + sum(8 + len(item) for item in value)
+    return 8 + (len(value) if isinstance(value, str) else 0)
+
 
 @dataclass(frozen=True, slots=True)
 class RetiredState:

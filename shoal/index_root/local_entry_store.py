@@ -3,11 +3,12 @@
 import errno
 import os
 import secrets
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from shoal.errors import InvalidArgument
+from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.index_root import layout
 from shoal.index_root.entry_store import CreateOutcome, bounded
 from shoal.index_root.log_entry import MOST_ENTRY_BYTES
@@ -19,6 +20,11 @@ _ABANDONED_S = 3600.0
 """Seconds after which a file that is being written is taken for one whose writer died."""
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 """What file systems say that know no links."""
+
+
+def _open_file(path: Path) -> int:
+    """Open a file to read it, but not what a link leads to, and without waiting for the writer of a pipe."""
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 class LocalEntryStore:
@@ -58,13 +64,17 @@ class LocalEntryStore:
         return outcome
 
     def read(self, name: str) -> bytes | None:
-        """Read a file; None if there is none."""
+        """Read a file; None if there is none. Raises CorruptIndex for a link, a pipe and the like: a log has none."""
         try:
-            with self._path(name).open("rb") as file:
+            with os.fdopen(_open_file(self._path(name)), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise self._no_file(name)
                 data = file.read(MOST_ENTRY_BYTES + 1)
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise self._no_file(name) from error
             raise translate(error, self.place(name), writing=False) from error
         return bounded(data, self.place(name))
 
@@ -92,7 +102,7 @@ class LocalEntryStore:
     def written_at(self, name: str) -> float | None:
         """When a file was created, in seconds; None if there is none."""
         try:
-            return self._path(name).stat().st_mtime
+            return self._path(name).lstat().st_mtime
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -142,6 +152,9 @@ class LocalEntryStore:
                 ) from error
             raise
         return CreateOutcome.CREATED
+
+    def _no_file(self, name: str) -> CorruptIndex:
+        return CorruptIndex(f"{self.place(name)} is a link or no file, as nothing in a log is; remove or restore it")
 
     def _error(self, error: OSError, name: str) -> Exception:
         return translate(error, self.place(name), writing=True)

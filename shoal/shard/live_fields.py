@@ -1,6 +1,7 @@
 """Types of the metadata fields of an index that documents come to.
 
 The fields of the version keep their types. The first value of a new field fixes its type; integers widen to numbers.
+Beyond MAX_FIELDS a new field gets none: each takes a column in every run, and names without end would take all memory.
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,7 +9,7 @@ from typing import Any
 
 from shoal.errors import InvalidArgument
 from shoal.index_root.log_entry import LogEntry
-from shoal.metadata import FieldType, FieldTypes, Observed, convert
+from shoal.metadata import MAX_FIELDS, FieldType, FieldTypes, Observed, convert
 
 _AS_THEY_ARE: dict[FieldType, frozenset[FieldType]] = {
     "string": frozenset({"string", "timestamp"}),
@@ -24,17 +25,19 @@ _AS_THEY_ARE: dict[FieldType, frozenset[FieldType]] = {
 def widened(types: FieldTypes, metadata: Mapping[str, Any]) -> FieldTypes:
     """Return the types of an index after a passage with this metadata has come; the same object if none changes.
 
+    Of several new fields the first by name get the types that are left, in whatever order the metadata has them.
+
     Raises InvalidArgument, naming the field, for a value that does not fit.
     """
     changed: dict[str, Any] = {}
+    if len(types) < MAX_FIELDS and (new := metadata.keys() - types.keys()):
+        changed = {name: _type_of(metadata[name]) for name in sorted(new)[: MAX_FIELDS - len(types)]}
     for name, value in metadata.items():
         known = types.get(name)
-        if known == "mixed":
+        if known is None or known == "mixed":
             continue
         kind = _type_of(value)
-        if known is None:
-            changed[name] = kind
-        elif kind in _AS_THEY_ARE[known] and convert(value, known) is not None:
+        if kind in _AS_THEY_ARE[known] and convert(value, known) is not None:
             continue
         elif (known, kind) == ("integer", "number"):
             changed[name] = "number"

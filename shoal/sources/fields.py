@@ -15,7 +15,7 @@ from shoal.sources.arrow_values import Unfit
 MAX_ID_BYTES = 512
 """Bytes of an id in UTF-8, at most."""
 MAX_METADATA = 1_000_000
-"""Characters of all metadata of a passage, names included: they travel with every hit."""
+"""Characters of all metadata of a passage, names included, and one for each item: they travel with every hit."""
 
 MAX_LEFT_OUT = 256
 """Fields and reasons for which values that were left out are counted apart."""
@@ -257,10 +257,13 @@ def _is_blank(value: object) -> bool:
 
 
 def _list_size(name: str, items: list[str]) -> int:
-    """Characters of a list of strings. Raises BadRecord for one that UTF-8 cannot hold."""
+    """Characters of a list of strings, and one for each, or empty ones would be for nothing.
+
+    Raises BadRecord for one that UTF-8 cannot hold.
+    """
     for item in items:
         _encodable(name, item)
-    return sum(map(len, items))
+    return sum(map(len, items)) + len(items)
 
 
 def _present_strings(items: list[Any]) -> list[str] | None:

@@ -66,11 +66,7 @@ class PreparedRequest:
     @property
     def nbytes(self) -> int:
         """What it takes in an entry, about."""
-        passages = (passage for change in self.changes for passage in change.passages)
-        return sum(
-            64 + passage.vector.nbytes + 2 * len(passage.text) + (0 if passage.codes is None else passage.codes.nbytes)
-            for passage in passages
-        )
+        return sum(passage.nbytes for change in self.changes for passage in change.passages)
 
 
 class Outdated:

@@ -43,7 +43,7 @@ class RecentWrites:
 
     Args:
         position: The last position before the first entry that will come.
-        max_bytes: Of vectors and texts; what is needed for a write that is under way stays beyond them.
+        max_bytes: Of their passages; what is needed for a write that is under way stays beyond them.
     """
 
     def __init__(self, position: int, max_bytes: int = RECENT_BYTES) -> None:
@@ -133,10 +133,4 @@ def written_document(write: DocumentWrite, position: int) -> StoredDocument:
 
 
 def _size(write: DocumentWrite) -> int:
-    return sum(
-        passage.vector.nbytes
-        + len(passage.text)
-        + 64 * len(passage.terms)
-        + (0 if passage.codes is None else passage.codes.nbytes)
-        for passage in write.passages
-    )
+    return sum(passage.nbytes for passage in write.passages)

@@ -3,8 +3,10 @@
 import math
 
 import pytest
+from pydantic import ValidationError
 
 from shoal.engine.limits import RequestLimits
+from shoal.engine.request_models import search_body
 from shoal.errors import InvalidArgument
 from shoal.records import SearchRequest
 from shoal.settings import ServeSettings
@@ -44,3 +46,12 @@ def test_an_id_of_a_write_that_is_no_text_is_named(request_: DeleteRequest | Upd
     with pytest.raises(InvalidArgument, match="surrogates") as refused:
         RequestLimits(ServeSettings(index="index")).check_write(request_)
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize("least", [math.nan, math.inf])
+def test_a_least_score_is_a_number(least: float) -> None:
+    """No score is at least NaN: the answer was empty, and did not say why."""
+    body = search_body(ServeSettings(index="index"))
+    assert body.model_validate({"query": "fish", "min_score": -1.5}).min_score == -1.5
+    with pytest.raises(ValidationError, match="min_score"):
+        body.model_validate({"query": "fish", "min_score": least})

@@ -1,5 +1,8 @@
 """The log on a disk: what is written is read back in order, by whoever; what is removed is removed safely."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
@@ -185,6 +188,38 @@ def test_a_damaged_segment_is_named(writer: LogWriter, root: Storage) -> None:
         list(Log.open(root).read(0))
     path.with_name(layout.log_segment(1, 11).rpartition("/")[2]).unlink()
     assert positions(Log.open(root).read(0)) == list(range(1, 13))
+
+
+@pytest.mark.usefixtures("short_segments")
+@pytest.mark.parametrize("last", [10**13, 10**20 - 1])
+def test_the_name_of_a_segment_may_say_anything(writer: LogWriter, root: Storage, last: int) -> None:
+    """A stranger's name must not decide how much memory is taken."""
+    append(writer, 12)
+    writer.write_segments()
+    path = root.local_path(layout.log_segment(1, 10))
+    path.rename(path.with_name(layout.log_segment(1, last).rpartition("/")[2]))
+    with pytest.raises(CorruptIndex, match="other positions"):
+        list(Log.open(root).read(0))
+
+
+@pytest.mark.parametrize("sort", ["link", "lost link", "pipe"])
+def test_what_is_no_file_is_no_entry(writer: LogWriter, root: Storage, clock: Clock, tmp_path: Path, sort: str) -> None:
+    """A link may lead out of the root, and who opens a pipe waits for ever."""
+    append(writer, 2)
+    path = root.local_path(layout.log_entry(2))
+    if sort == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    else:
+        path.rename(tmp_path / "elsewhere") if sort == "link" else path.unlink()
+        path.symlink_to(tmp_path / "elsewhere")
+    read = Log.open(root)
+    assert read.end() == 2
+    assert positions(read.read(0, limit=1)) == [1]
+    with pytest.raises(CorruptIndex, match="is a link or no file"):
+        list(read.read(0))
+    with pytest.raises(CorruptIndex, match="is a link or no file"):
+        append(LogWriter(open_log(root, clock), 1))
 
 
 def test_the_clock_does_not_stop_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from shoal.index_root.storage import Storage
 from shoal.indexes import index_kind
 from shoal.indexing.plan import shard_of
 from shoal.lexical.scoring import TermStatistics
+from shoal.metadata import MAX_FIELDS
 from shoal.records import Passage
 from shoal.settings import IndexSettings
 from shoal.shard import live_fields
@@ -245,6 +246,30 @@ def test_new_fields_get_the_type_of_their_first_value_and_integers_widen() -> No
     for metadata in ({"rank": "x"}, {"day": "someday"}, {"year": True}, {"year": ["x"]}):
         with pytest.raises(InvalidArgument, match=f"metadata field {next(iter(metadata))} has type"):
             live_fields.widened(types, metadata)
+
+
+def test_fields_beyond_the_most_get_no_type_the_same_ones_wherever_they_are_read() -> None:
+    """Each has a column in every run: passages that bring ever new names would take all memory, at each start again."""
+    metadata = {f"field-{number:03}": number for number in range(MAX_FIELDS)}
+    types = live_fields.widened({"year": "integer"}, dict(reversed(metadata.items())))
+    assert len(types) == MAX_FIELDS
+    assert types == live_fields.widened({"year": "integer"}, metadata)
+    assert set(metadata) - set(types) == {f"field-{MAX_FIELDS - 1:03}"}
+    assert live_fields.widened(types, {"other": "red", "year": 2020}) is types
+    with pytest.raises(InvalidArgument, match="year"):
+        live_fields.widened(types, {"other": "red", "year": "red"})
+
+
+def test_passages_whose_names_are_data_make_a_run_of_few_columns(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path, 5)
+    shard = LiveShard(corpus.base[0], corpus.manifest, 0, threads=1)
+    metadata = {f"new-{number}": {f"{number}-{field}": field for field in range(50)} for number in range(20)}
+    shard.apply([corpus.entry({name: one(name, "otter", **fields) for name, fields in metadata.items()})])
+    assert len(shard.fields) == MAX_FIELDS
+    rows = range(corpus.base[0].count, shard.count)
+    assert {passage.id: passage.metadata for passage in shard.fetch(rows).passages} == {
+        f"{name}#1": fields for name, fields in metadata.items()
+    }
 
 
 def test_statistics_and_positions_travel() -> None:

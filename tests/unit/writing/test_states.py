@@ -1,5 +1,7 @@
 """What a writer keeps of the latest entries, and for how long."""
 
+from dataclasses import replace
+
 from shoal.index_root.log_entry import RetiredState
 from shoal.shard.stored_documents import StoredDocument
 from shoal.writing.states import RecentWrites, written_document
@@ -44,6 +46,15 @@ def test_the_oldest_go_first_once_there_is_too_much() -> None:
     assert texts(recent.get("always")) == ["text of 5"]
     with recent.hold() as position:
         assert position == 3
+
+
+def test_metadata_count_too() -> None:
+    recent = RecentWrites(0, max_bytes=10_000)
+    for position in range(1, 4):
+        (written,) = upsert(f"d{position}").passages
+        large = replace(written, metadata={"note": "n" * 2000, "tags": [""] * 250})
+        recent.add(entry(position, [replace(upsert(f"d{position}"), passages=(large,))]))
+    assert [position for position in range(1, 4) if recent.get(f"d{position}") is not None] == [3]
 
 
 def test_what_a_write_under_way_needs_stays() -> None:

@@ -217,6 +217,29 @@ async def test_requests_that_wait_together_share_an_entry_in_their_order(writing
     assert [list(document.retired.terms) for document in documents] == [["zero"], ["one"], ["two"], []]
 
 
+async def test_requests_of_much_metadata_do_not_share_an_entry(writing: Writing) -> None:
+    """An entry has a greatest size, and beyond it all that share it were refused, for what others had sent."""
+    started, release = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold() -> None:
+        writing.log.before_create = lambda: None
+        loop.call_soon_threadsafe(started.set)
+        asyncio.run_coroutine_threadsafe(release.wait(), loop).result()
+
+    writing.log.before_create = hold
+    first = asyncio.ensure_future(writing.write(write("a")))
+    await started.wait()
+    note = "n" * 900_000
+    rest = [
+        asyncio.ensure_future(writing.write(*(write(f"{name}{part}", metadata={"note": note}) for part in range(5))))
+        for name in "bc"
+    ]
+    await until(lambda: writing.writer._groups.waiting == len(rest))
+    release.set()
+    assert [answer.position for answer in await asyncio.gather(first, *rest)] == [1, 2, 3]
+
+
 async def test_after_a_lost_race_everything_is_decided_again(writing: Writing) -> None:
     other = Writing([RED, BLUE], writing.log.entries)
 

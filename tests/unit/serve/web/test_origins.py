@@ -99,6 +99,7 @@ async def test_a_named_page_is_let_in_and_no_other() -> None:
         preflight = await http.options("/v1/search", headers={**page, **asked})
         assert preflight.status_code == 200
         assert "x-api-key" in preflight.headers["access-control-allow-headers"]
+        assert "idempotency-key" in preflight.headers["access-control-allow-headers"]
         for origin in ("https://evil.example", f"{PAGE}.evil.example", "http://search.example.org"):
             other = await http.options("/v1/search", headers={**page, **asked, "origin": origin})
             check_error(other, 403, "PERMISSION_DENIED")
