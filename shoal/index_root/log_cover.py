@@ -2,12 +2,20 @@
 
 from shoal.errors import Conflict
 from shoal.index_root import layout
+from shoal.index_root.log import Log
+from shoal.index_root.log_entry import LogEntry
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 
 
-def require_cover(storage: Storage, manifest: Manifest) -> None:
-    """Raise Conflict for a version that would serve without something that was written to the index."""
+def require_cover(storage: Storage, manifest: Manifest, current: Manifest | None = None) -> None:
+    """Raise Conflict for a version that would serve without something that was written to the index.
+
+    Args:
+        storage: The index root.
+        manifest: Of the version.
+        current: Of the one that is current now: what was written for it need not be read if its models are the same.
+    """
     floors = [int(name) for name in storage.list(layout.LOG_FLOORS.rstrip("/")) if name.isdecimal()]
     if manifest.complete_to < (floor := max(floors, default=0)):
         raise Conflict(
@@ -20,6 +28,37 @@ def require_cover(storage: Storage, manifest: Manifest) -> None:
             f"version {manifest.version} was built before documents could be written to an index that is served (it "
             f"lacks {missing}), and something was written since; build it again: nothing is embedded anew"
         )
+    if current is not None and _models(current) == _models(manifest):
+        return
+    for entry in Log.open(storage).read(manifest.complete_to):
+        require_models(manifest, entry)
+
+
+def require_models(manifest: Manifest, entry: LogEntry) -> None:
+    """Raise Conflict for an entry whose vectors or terms others have made than those of a version."""
+    if (other := other_models(manifest, entry)) is not None:
+        raise Conflict(
+            f"entry {entry.position} of the log was written for a version with another {other} than "
+            f"{manifest.version}, which would serve without it; activate a version with those models, or build this "
+            "one's source again while nothing is written, with --drop-live"
+        )
+
+
+def other_models(manifest: Manifest, entry: LogEntry) -> str | None:
+    """Name what made an entry and is another in a version; None if the entry can be laid over the version."""
+    encoder, analyzer, has_codes = _models(manifest)
+    others = {
+        "encoder": entry.encoder != encoder,
+        "lexical index": entry.analyzer != analyzer,
+        "kind of token vectors": (entry.codec is not None) != has_codes,
+    }
+    return next((name for name, is_so in others.items() if is_so), None)
+
+
+def _models(manifest: Manifest) -> tuple[str, str | None, bool]:
+    """What entries have to agree with."""
+    analyzer = None if manifest.lexical is None else manifest.lexical.analyzer_digest
+    return manifest.encoder.digest, analyzer, manifest.late is not None
 
 
 def missing_file(manifest: Manifest) -> str | None:

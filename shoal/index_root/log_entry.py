@@ -75,6 +75,8 @@ class LogEntry:
     nonce: of the attempt to append it, by which its writer knows it again.
     written_at: seconds since 1970, by the clock of the writer; for people.
     encoder, codec, analyzer: digests of what made the vectors, codes and terms; None where there are none.
+    index_version: the version beside which it was made, which held the earlier states of documents that the log had not
+    written before; None if that is not known.
     """
 
     position: int
@@ -85,6 +87,7 @@ class LogEntry:
     analyzer: str | None
     requests: tuple[LoggedRequest, ...]
     documents: tuple[DocumentWrite, ...]
+    index_version: str | None = None
 
 
 class _Request(BaseModel):
@@ -113,6 +116,7 @@ class _Header(BaseModel):
     """Numbers of a vector; 0 where there is none."""
     width: Annotated[int, Field(ge=0)]
     """Bytes of the codes of a token; 0 where there are none."""
+    index_version: str | None = None
     requests: list[_Request]
 
 
@@ -217,6 +221,7 @@ def _header(entry: LogEntry, dim: int, width: int) -> bytes:
         analyzer=entry.analyzer,
         dim=dim,
         width=width,
+        index_version=entry.index_version,
         requests=requests,
     )
     return json.dumps(header.model_dump(), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
@@ -249,4 +254,5 @@ def _from_stream(stream: bytes) -> LogEntry:
         analyzer=header.analyzer,
         requests=tuple(LoggedRequest(**request.model_dump()) for request in header.requests),
         documents=documents,
+        index_version=header.index_version,
     )

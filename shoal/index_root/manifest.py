@@ -152,6 +152,12 @@ class LexicalInfo(Record):
             lexical_language=self.language, lexical_stopwords=self.stopwords, lexical_k1=self.k1, lexical_b=self.b
         )
 
+    @property
+    def analyzer_digest(self) -> str:
+        """SHA-256 over what has to be equal for two versions to cut a text into the same terms."""
+        said = f"{self.analyzer} {self.language} {self.stopwords}"
+        return f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
+
 
 class LateInfo(Record):
     """The stored token vectors: how they were reduced."""

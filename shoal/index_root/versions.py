@@ -298,7 +298,7 @@ def activate(storage: Storage, version: str, *, verified: bool = False) -> Curre
     )
     if not storage.exists(layout.manifest(version)):
         raise removed
-    require_cover(storage, read_manifest(storage, version))
+    require_cover(storage, read_manifest(storage, version), _served(storage, before))
     current = Current(version, before.version if before else None, datetime.now(UTC).isoformat(timespec="seconds"))
     _write_current(storage, current)
     storage.delete(layout.refusal(version))
@@ -309,6 +309,14 @@ def activate(storage: Storage, version: str, *, verified: bool = False) -> Curre
             _write_current(storage, before)
         raise removed
     return current
+
+
+def _served(storage: Storage, current: Current | None) -> Manifest | None:
+    """The manifest of the current version; None where it cannot be read, and another one mends that."""
+    try:
+        return None if current is None else read_manifest(storage, current.version)
+    except (NotFound, CorruptIndex):
+        return None
 
 
 def _write_current(storage: Storage, current: Current) -> None:

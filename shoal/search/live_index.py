@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,14 @@ from shoal.index_root import layout
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.digests import document_digests
 from shoal.index_root.log import Log
+from shoal.index_root.log_cover import other_models, require_models
 from shoal.index_root.log_entry import DocumentWrite, LogEntry
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.index_root.versions import file_problem
 from shoal.lexical.live_statistics import CorpusTerms, LiveStatistics
 from shoal.lexical.scoring import TermStatistics
+from shoal.search.earlier_states import EarlierStates
 from shoal.search.served_version import ServedVersion
 from shoal.search.tail import IDLE_S, POLL_LOCAL_S, POLL_REMOTE_S, Tail
 from shoal.shard import live_fields
@@ -83,6 +85,7 @@ class LiveIndex:
         self._clock = clock
         self._lock = threading.Lock()
         self._log = Log.open(storage)
+        self._earlier = EarlierStates(storage, manifest)
         self._statistics: LiveStatistics | None = None
         self._terms_path: Path | None = None
         self._complete_to = self._applied = manifest.complete_to
@@ -131,19 +134,27 @@ class LiveIndex:
     def apply(self, entries: Sequence[LogEntry]) -> None:
         """Apply entries to the statistics and to the shards that lie here; those that were applied are left alone.
 
-        Raises Conflict for a version that was built before documents could be written to an index.
+        Raises Conflict for a version that was built before documents could be written to an index, and for an entry
+        that was written with other models, once all before it are applied.
         """
         with self._lock:
-            entries = [entry for entry in entries if entry.position > self._applied]
-            if not entries:
-                return
-            statistics = None if self._manifest.lexical is None else self._opened_statistics()
-            for shard in self.shards:
-                shard.apply(entries)
-            if statistics is not None:
-                statistics.apply(entries)
-            self._count(entries)
-            self._applied = entries[-1].position
+            new = [entry for entry in entries if entry.position > self._applied]
+            fitting = list(takewhile(lambda entry: other_models(self._manifest, entry) is None, new))
+            if fitting:
+                self._apply(fitting)
+            if len(fitting) < len(new):
+                require_models(self._manifest, new[len(fitting)])
+
+    def _apply(self, entries: Sequence[LogEntry]) -> None:
+        statistics = None if self._manifest.lexical is None else self._opened_statistics()
+        entries = self._earlier.corrected(entries)
+        for shard in self.shards:
+            shard.apply(entries)
+        if statistics is not None:
+            statistics.apply(entries)
+        self._count(entries)
+        self._earlier.take(entries)
+        self._applied = entries[-1].position
 
     def _count(self, entries: Sequence[LogEntry]) -> None:
         counts = list(self.version.counts)

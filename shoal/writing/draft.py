@@ -33,11 +33,12 @@ class Change:
 class Basis:
     """The version that requests are prepared for.
 
-    encoder, codec, analyzer: digests of what makes vectors, codes and terms; None
+    name: of the version. encoder, codec, analyzer: digests of what makes vectors, codes and terms; None
     where there are none.
     """
 
     version: object
+    name: str
     encoder: str
     codec: str | None
     analyzer: str | None
@@ -137,6 +138,7 @@ class EntryDraft:
             analyzer=self.basis.analyzer,
             requests=tuple(self._requests),
             documents=tuple(self._documents),
+            index_version=self.basis.name,
         )
 
     def _known(self, key: str) -> LoggedRequest | None:

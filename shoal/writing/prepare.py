@@ -1,6 +1,5 @@
 """From a request to documents as the log shall hold them: checked, looked up, encoded, and cut into terms."""
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import Protocol
 from shoal.filters import Filter
 from shoal.index_root.log import clock
 from shoal.index_root.log_entry import WrittenPassage
-from shoal.index_root.manifest import LexicalInfo, Manifest
+from shoal.index_root.manifest import Manifest
 from shoal.late.codec import Codec, Codes
 from shoal.lexical.analyzer import Analyzer
 from shoal.metadata import FieldTypes
@@ -235,12 +234,8 @@ def basis_of(version: WritableVersion) -> Basis:
     manifest, codec = version.manifest, version.codec
     return Basis(
         version=version,
+        name=manifest.version,
         encoder=manifest.encoder.digest,
         codec=None if codec is None else codec.digest,
-        analyzer=None if manifest.lexical is None else _analyzer_digest(manifest.lexical),
+        analyzer=None if manifest.lexical is None else manifest.lexical.analyzer_digest,
     )
-
-
-def _analyzer_digest(lexical: LexicalInfo) -> str:
-    said = f"{lexical.analyzer} {lexical.language} {lexical.stopwords}"
-    return f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"

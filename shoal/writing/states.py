@@ -56,6 +56,7 @@ class RecentWrites:
         self._floor = position
         self._documents: dict[str, StoredDocument] = {}
         self._held: Counter[int] = Counter()
+        self._begin = 0
 
     @contextmanager
     def hold(self) -> Iterator[int]:
@@ -70,6 +71,15 @@ class RecentWrites:
                 self._held[position] -= 1
                 self._held += Counter()  # leaves out what is 0
                 self._drop()
+
+    def begin_behind(self, position: int) -> None:
+        """Forget what was written up to a position, and keep no more of it: the shards know better.
+
+        A version that is complete to a position may have left some of it out.
+        """
+        with self._lock:
+            self._begin = position
+            self._drop()
 
     def add(self, entry: LogEntry) -> None:
         """Take an entry into account."""
@@ -106,7 +116,7 @@ class RecentWrites:
         return position
 
     def _drop(self) -> None:
-        limit = min([self._spare(), *self._held])
+        limit = max(self._begin, min([self._spare(), *self._held]))
         while self._entries and self._entries[0][0].position <= limit:
             entry, size = self._entries.popleft()
             self._bytes -= size

@@ -225,6 +225,7 @@ class Writer:
         with self._switching:
             if self._current is None or self._current.version is not version:
                 self._fields = {**self._fields, **version.manifest.fields}
+                self._recent.begin_behind(version.manifest.complete_to)
                 self._current = Preparation(version, self._encoder, self._recent, self._preparing, lambda: self._fields)
             return self._current
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from shoal import filters
 from shoal.encoders import Encoder, TextVectors, TokenEncoder, load_encoder
-from shoal.index_root import layout
+from shoal.index_root import layout, versions
 from shoal.index_root.log import Log
 from shoal.index_root.log_entry import DocumentWrite, LogEntry, RetiredState, WrittenPassage
 from shoal.index_root.log_writer import LogWriter
@@ -146,8 +146,13 @@ def written(passage: Passage, model: Encoder, analyzer: Analyzer, codec: Codec |
 def append(root: Path, *documents: DocumentWrite) -> int:
     """Write documents to the log of an index root in one entry, as any process may; returns its position."""
 
+    manifest = versions.current_manifest(Storage(str(root)))
+    analyzer = None if manifest.lexical is None else manifest.lexical.analyzer_digest
+    codec = None if manifest.late is None else "codec"
+
     def make(position: int) -> LogEntry:
-        return LogEntry(position, secrets.token_hex(8), time.time(), "encoder", None, None, (), documents)
+        encoder, nonce = manifest.encoder.digest, secrets.token_hex(8)
+        return LogEntry(position, nonce, time.time(), encoder, codec, analyzer, (), documents, manifest.version)
 
     log = Log.open(str(root))
     return LogWriter(log, log.end()).append(make, lambda entry: None).position

@@ -53,7 +53,7 @@ class LogWriter:
             written_at=0.0,
             encoder=self._manifest.encoder.digest,
             codec=None if self._codec is None else self._codec.digest,
-            analyzer=None,
+            analyzer=None if self._manifest.lexical is None else self._manifest.lexical.analyzer_digest,
             requests=(),
             documents=tuple(map(self._write, writes)),
         )

@@ -13,6 +13,7 @@ from shoal.index_root.log_cover import missing_file, require_cover
 from shoal.index_root.log_pruning import prune_log
 from shoal.index_root.manifest import LOG_FORMAT_VERSION, LogInfo
 from shoal.index_root.storage import Storage
+from shoal.search.live_index import LiveIndex
 from tests.support.building import jsonl, records
 from tests.support.incremental import Build, forget_documents, publish
 from tests.support.written import Root
@@ -92,6 +93,36 @@ def test_a_version_without_the_files_for_writes_is_not_made_current_over_a_log(r
         require_cover(root.storage, old)
     complete = {"log": LogInfo(position=1), "format_version": LOG_FORMAT_VERSION}
     require_cover(root.storage, old.model_copy(update=complete))
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"encoder": "hashing:24"}, "encoder"),
+        ({"lexical_language": "german"}, "lexical index"),
+        ({"lexical": False}, "lexical index"),
+        ({"late_interaction": "stored", "late_dims": 8}, "kind of token vectors"),
+    ],
+)
+def test_a_version_of_other_models_is_not_made_current_over_what_was_written_for_those_before(
+    root: Root, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], name: str
+) -> None:
+    monkeypatch.setattr("tests.support.building.DIM", int(str(changes.get("encoder", "hashing:16")).split(":")[1]))
+    other = Build(root.storage.uri, Path(root.build.settings.source), **changes)
+    if other.plan.stores_tokens:
+        other.codec()
+    other.embed().publish()
+    versions.activate(root.storage, other.plan.version)
+    versions.rollback(root.storage)
+    root.write([{"id": "a", "text": "one"}])
+    with pytest.raises(Conflict, match=f"entry 1 of the log was written for a version with another {name} than"):
+        versions.activate(root.storage, other.plan.version)
+    # Where another process made it current, what was written for it is seen, and the rest said to be missing.
+    served = LiveIndex(root.storage, versions.read_manifest(root.storage, other.plan.version))
+    served.replay()
+    assert served.position is None
+    assert served.tail.problem is not None
+    assert f"with another {name}" in served.tail.problem
 
 
 def test_what_became_current_meanwhile_stays_so(root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
