@@ -118,7 +118,10 @@ class McpEndpoint:
 
 
 def add_mcp(app: FastAPI, engine: Callable[[], Engine], settings: ServeSettings) -> None:
-    """Answer assistants at PATH, until the application ends."""
+    """Answer assistants at PATH, until the application ends.
+
+    With POST alone: GET would open a stream on which nothing ever comes, and which a server that stops waits for.
+    """
     endpoint = McpEndpoint(EngineAsker(engine, settings), settings.max_body_bytes)
-    app.router.routes.append(Route(PATH, endpoint=endpoint, methods=["GET", "POST", "DELETE"]))
+    app.router.routes.append(Route(PATH, endpoint=endpoint, methods=["POST"]))
     app.router.lifespan_context = endpoint.lifespan

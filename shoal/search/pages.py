@@ -13,10 +13,19 @@ import numpy as np
 
 from shoal.errors import InvalidArgument
 from shoal.filters import Value
+from shoal.metadata import FieldTypes
 from shoal.records import AnswerShape, Candidate, Result, SearchRequest
 
 _DIGEST_BYTES = 12
 """Bytes of the digest of a request in a cursor: it tells mistakes, and keeps no secret."""
+_KEY_TYPES: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "timestamp": (int,),
+}
+"""What a cursor holds of a field of each type; a shard can compare nothing else with its values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,8 @@ class Cursor:
             parts = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
             version, request, key, id_, count = parts
             kinds = [type(part) for part in (version, request, id_, count)] == [str, str, str, int]
+            for part in (key, id_):
+                str(part).encode()  # a lone surrogate is no text that a shard could compare
             if not kinds or count < 1 or isinstance(key, list | dict) or (isinstance(key, float) and not isfinite(key)):
                 raise ValueError
         except (ValueError, TypeError, binascii.Error, RecursionError):
@@ -59,8 +70,10 @@ def _no_cursor() -> InvalidArgument:
     return InvalidArgument("after should be what `next` of the page before says", param="after")
 
 
-def read_cursor(request: SearchRequest, version: str, mode: str, *, is_reranked: bool) -> Cursor | None:
-    """Read the cursor of a request that has one.
+def read_cursor(
+    request: SearchRequest, version: str, mode: str, types: FieldTypes, *, is_reranked: bool
+) -> Cursor | None:
+    """Read the cursor of a request that has one. types: of the metadata fields.
 
     Raises InvalidArgument for one of another request or version, and where what is asked has no pages.
     """
@@ -83,9 +96,16 @@ def read_cursor(request: SearchRequest, version: str, mode: str, *, is_reranked:
         raise InvalidArgument(
             "after belongs to another request; only top_n may differ from page to page", param="after"
         )
-    if shape.order_by is None and not isinstance(cursor.key, float):
+    if not _is_key(cursor.key, None if shape.order_by is None else types[shape.order_by.field]):
         raise _no_cursor()
     return cursor
+
+
+def _is_key(key: Value | None, kind: str | None) -> bool:
+    """Whether passages can be put by it: a score, or of a field of a type its value, None for those without one."""
+    if kind is None:
+        return isinstance(key, float)
+    return key is None or type(key) in _KEY_TYPES[kind]
 
 
 def next_cursor(

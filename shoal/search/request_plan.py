@@ -100,7 +100,7 @@ class RequestPlan:
         shortlist_size = max(settings.shortlist or request.top_k, request.top_n)
         second_stage = _second_stage(request, version, shortlist_size, has_reranker)
         depth = _depth(request, second_stage)
-        after = read_cursor(request, version.name, mode, is_reranked=second_stage != "none")
+        after = read_cursor(request, version.name, mode, version.fields, is_reranked=second_stage != "none")
         last_place = settings.max_page_depth
         is_ordered = request.shape.order_by is not None
         if is_ordered:

@@ -1,5 +1,7 @@
 """Passages in the order of a field against sorting all of them: over several shards, filtered, page by page."""
 
+import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 import shoal
 from shoal.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from shoal.records import AnswerShape, OrderBy
+from shoal.search.pages import Cursor
 from shoal.shard.order import OrderedRow
 from shoal.testing.fakes import served_version, virtual_time
 from tests.support.filtering import documents, matches
@@ -102,6 +105,35 @@ def test_a_cursor_of_scores_is_none_of_an_order(index: shoal.Index) -> None:
         with pytest.raises(InvalidArgument) as refused:
             index.search("fish", mode="dense", **options)  # type: ignore[arg-type]
         assert refused.value.param == "after"
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("year", ["2020", 1.5, True, "\ud800"]),
+        ("price", ["1.5", True]),
+        ("lang", [1, 1.5, False]),
+        ("ok", [1, "true"]),
+        ("at", ["2020-01-01", 1.5]),
+    ],
+)
+def test_what_a_cursor_cannot_hold_reaches_no_shard(index: shoal.Index, field: str, wrong: list[Any]) -> None:
+    """Who makes a cursor up would make every shard fail, and a server takes shards that fail for broken."""
+    options: dict[str, Any] = {"order_by": {"field": field}, "top_n": 5}
+    after = index.search("fish", **options).next
+    assert after is not None
+    cursor = Cursor.read(after)
+    for key in [*wrong, [1], {}, float("nan")]:
+        with pytest.raises(InvalidArgument) as refused:
+            index.search("fish", after=_written([cursor.version, cursor.request, key, cursor.id, 5]), **options)
+        assert refused.value.param == "after"
+    with pytest.raises(InvalidArgument):
+        index.search("fish", after=_written([cursor.version, cursor.request, cursor.key, "\udfff", 5]), **options)
+    assert index.search("fish", after=_written([cursor.version, cursor.request, None, "", 5]), **options).results
+
+
+def _written(parts: list[Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
 
 
 @virtual_time

@@ -46,6 +46,13 @@ async def test_pages_of_other_sites_may_not_ask(started: Server) -> None:
     assert (await post(started, LIST, origin="http://shoal")).status_code == 200
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+async def test_nothing_opens_a_stream_that_never_ends(started: Server, method: str) -> None:
+    answer = await started.client.request(method, "/mcp", headers=HEADERS)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "POST"
+
+
 async def test_a_body_that_is_too_large_is_refused(started: Server) -> None:
     answer = await post(started, {**LIST, "params": {"x": "y" * started.settings.max_body_bytes}})
     assert answer.status_code == 413
