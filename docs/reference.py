@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 FOLDER = Path(__file__).resolve().parent
+JSON = "application/json"
 GENERATED = "<!-- Written by `python docs/reference.py`. -->\n"
 
 CONFIGURATION = f"""# Configuration: every option
@@ -170,20 +171,23 @@ def _route(title: str, operation: Mapping[str, Any], schemas: "Schemas", describ
             rows = schemas.parameters(parameters)
             parts.append(f"\nIn the {place} of the URL:\n\n{_table('parameter', rows)}")
     if body := operation.get("requestBody"):
-        parts += _body(title, _schema(body), schemas, described)
-    for place, answer in enumerate(schemas.alternatives(_schema(operation["responses"]["200"]))):
+        parts += _body(title, _schema(body), schemas, described) if JSON in body["content"] else _lines(body)
+    done = next(status for status in operation["responses"] if status.startswith("2"))
+    for place, answer in enumerate(schemas.alternatives(_schema(operation["responses"][done]))):
         name = schemas.name(answer)
         if name in described:
             parts.append(f"\nThe answer is that of {described[name]}.\n")
             continue
         rows = schemas.fields(answer, known=described)
-        parts.append(f"\n{'The answer' if not place else 'Or'}:\n\n{_table('field', rows, defaults=False)}")
+        opening = "The answer" if not place else "Or"
+        shown = f"{opening}:\n\n{_table('field', rows, defaults=False)}" if rows else f"{opening} is an empty object.\n"
+        parts.append(f"\n{shown}")
         if name:
             described[name] = title
     refusals = [
         f"| {status} | {response['description']} |\n"
         for status, response in operation["responses"].items()
-        if status not in ("200", "default", "422")
+        if status not in (done, "default", "422")
     ]
     if refusals:
         parts.append("\n| status | when |\n| --- | --- |\n" + "".join(refusals))
@@ -204,8 +208,14 @@ def _body(title: str, schema: Mapping[str, Any], schemas: "Schemas", described: 
             described[name] = title
 
 
+def _lines(body: Mapping[str, Any]) -> Iterator[str]:
+    """A body that is no JSON by itself."""
+    for media_type, content in body["content"].items():
+        yield f"\nThe body, as `{media_type}`: {content['schema']['description']}\n"
+
+
 def _schema(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    schema: Mapping[str, Any] = content["content"]["application/json"]["schema"]
+    schema: Mapping[str, Any] = content["content"][JSON]["schema"]
     return schema
 
 

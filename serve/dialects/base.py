@@ -94,7 +94,7 @@ class Engine(Protocol):
         ...
 
     async def update(self, request: UpdateRequest) -> Updated:
-        """Change the metadata of records. Raises as `write`."""
+        """Change metadata or vectors of records. Raises as `write`."""
         ...
 
     async def describe(self) -> IndexDescription:

@@ -33,11 +33,12 @@ class JsonRequest(Request):
     async def json(self) -> Any:
         """Return the body. Raises HTTPException for a name that stands twice."""
         if not hasattr(self, "_json"):
-            self._json = json.loads(await self.body(), object_pairs_hook=_unique)
+            self._json = json.loads(await self.body(), object_pairs_hook=unique_names)
         return self._json
 
 
-def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_names(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON by its members. Raises HTTPException for a name that stands twice."""
     found = dict(members)
     if len(found) < len(members):
         seen: set[str] = set()

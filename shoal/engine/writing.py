@@ -74,7 +74,7 @@ class IndexWriting:
         return await self._use(request.deadline, lambda writer: writer.delete(request, tree))
 
     async def update(self, request: UpdateRequest) -> Updated:
-        """Change the metadata of records."""
+        """Change metadata or vectors of records."""
         return await self._use(request.deadline, lambda writer: writer.update(request))
 
     def close(self) -> None:

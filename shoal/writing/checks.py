@@ -86,11 +86,12 @@ class RecordChecks:
         return checked
 
     def check_updates(self, updates: Sequence[MetadataUpdate]) -> None:
-        """Check the metadata of updates by themselves. Raises InvalidArgument as `check_passages`."""
+        """Check what updates bring, by itself. Raises InvalidArgument as `check_passages`."""
         problems = Problems("updates")
         for number, update in enumerate(updates):
             try:
                 self.checked_metadata({name: value for name, value in update.metadata.items() if value is not None})
+                self.checked_vector(update.vector)
             except BadRecord as bad:
                 problems.add(number, update.id, bad.reason)
         problems.add_repeated([update.id for update in updates])
@@ -100,17 +101,21 @@ class RecordChecks:
         """Return metadata as they are stored. Raises BadRecord."""
         return self._converted(self._passage(PassageWrite("id", "text", metadata=metadata)).metadata)
 
+    def checked_vector(self, vector: Sequence[float] | FloatArray | None) -> FloatArray | None:
+        """Return a vector as the index compares it, float32 (dim,) of length 1; None for none. Raises BadRecord."""
+        return None if vector is None else normalised(vector, self._dim)
+
     def _checked(self, write: PassageWrite) -> CheckedRecord:
         passage = self._passage(write)
-        vector = None if write.vector is None else normalised(write.vector, self._dim)
+        vector = self.checked_vector(write.vector)
         metadata = self._converted(passage.metadata)
         passage = Passage(passage.id, passage.text, passage.title, metadata)
         if self._chunker is None:
             return CheckedRecord(passage.id, [passage], vector, write.condition)
         is_markdown = self._cuts_markdown and documents.is_markdown(passage.id)
         pieces = cut(passage, self._chunker, is_markdown)
-        if vector is not None and len(pieces) > 1:
-            raise BadRecord(f"the text is cut into {len(pieces)} passages, which one vector cannot stand for")
+        if vector is not None:
+            check_uncut(pieces)
         return CheckedRecord(passage.id, pieces, vector, write.condition)
 
     def _passage(self, write: PassageWrite) -> Passage:
@@ -182,6 +187,12 @@ class Problems:
         """Raise InvalidArgument if anything is wrong."""
         if self._problems:
             raise InvalidArgument(f"nothing was written: {self}", param=self.param)
+
+
+def check_uncut(pieces: Sequence[Passage]) -> None:
+    """Raise BadRecord where a record with a vector of its own is several passages."""
+    if len(pieces) > 1:
+        raise BadRecord(f"the text is cut into {len(pieces)} passages, which one vector cannot stand for")
 
 
 def normalised(vector: Sequence[float] | FloatArray, dim: int) -> FloatArray:

@@ -16,7 +16,7 @@ from shoal.records import FloatArray, Passage
 from shoal.shard.stored_documents import StoredDocument, StoredPassage
 from shoal.sources.fields import BadRecord
 from shoal.system.threads import Threads
-from shoal.writing.checks import CheckedRecord, Problems, RecordChecks
+from shoal.writing.checks import CheckedRecord, Problems, RecordChecks, check_uncut
 from shoal.writing.draft import Basis, Change, PreparedRequest
 from shoal.writing.encoding import PassageEncoder
 from shoal.writing.requests import Deleted, DeleteRequest, MetadataUpdate, Updated, UpdateRequest, WriteRequest, Written
@@ -102,7 +102,7 @@ class Preparation:
         return self._prepared(request, changes, settled, Deleted, field="filter", more=more)
 
     async def update(self, request: UpdateRequest, position: int) -> PreparedRequest:
-        """Prepare other metadata for records, which are read as they are at a position or later."""
+        """Prepare other metadata or vectors for records, which are read as they are at a position or later."""
         deadline = request.deadline
         await self._thread.run(deadline, self._checks.check_updates, request.updates)
         states = await self._states([update.id for update in request.updates], position, deadline)
@@ -140,7 +140,7 @@ class Preparation:
         return self._recent.overlay(documents, stored)
 
     def _updated(self, updates: Sequence[MetadataUpdate], states: Mapping[str, StoredDocument]) -> list[CheckedRecord]:
-        """The records that there are, with their new metadata. Raises InvalidArgument that names those at fault."""
+        """The records that there are, with what is new of them. Raises InvalidArgument that names those at fault."""
         problems = Problems("updates")
         records: list[CheckedRecord] = []
         for number, update in enumerate(updates):
@@ -148,7 +148,10 @@ class Preparation:
                 continue
             try:
                 passages = [self._with_metadata(stored.passage, update) for stored in states[update.id].passages]
-                records.append(CheckedRecord(update.id, passages, None, None))
+                vector = self._checks.checked_vector(update.vector)
+                if vector is not None:
+                    check_uncut(passages)
+                records.append(CheckedRecord(update.id, passages, vector, None))
             except BadRecord as bad:
                 problems.add(number, update.id, bad.reason)
         problems.raise_any()

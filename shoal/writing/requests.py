@@ -34,11 +34,16 @@ class PassageWrite:
 
 @dataclass(frozen=True, slots=True)
 class MetadataUpdate:
-    """Other metadata for a record. merge: fields that are not named stay, and one that is null goes."""
+    """Other metadata for a record.
+
+    merge: fields that are not named stay, and one that is null goes. vector: another one for it, dim numbers; None
+    leaves its own.
+    """
 
     id: str
     metadata: Mapping[str, Any]
     merge: bool = True
+    vector: Sequence[float] | FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +76,7 @@ class DeleteRequest(Attempt):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateRequest(Attempt):
-    """Records whose metadata changes."""
+    """Records whose metadata or vectors change."""
 
     updates: Sequence[MetadataUpdate]
 

@@ -154,7 +154,7 @@ class Writer:
         return await self._run(request, Deleted, lambda made, position: self._deletion(made, request, tree, position))
 
     async def update(self, request: UpdateRequest) -> Updated:
-        """Change the metadata of records, which stay as they are otherwise. Raises as `write`."""
+        """Change metadata or vectors of records, which stay as they are otherwise. Raises as `write`."""
         return await self._run(request, Updated, lambda made, position: made.update(request, position))
 
     def close(self) -> None:

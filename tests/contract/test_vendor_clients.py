@@ -10,6 +10,7 @@ import asyncio
 import importlib.metadata
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,9 @@ import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
+from shoal.indexing.empty import create_index
 from shoal.serving import keys
+from shoal.settings import CreateSettings
 from tests.support.dialects import (
     ALIASES,
     DOCUMENTS,
@@ -41,18 +44,23 @@ from tests.support.local_server import serving_locally
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
 BEGIN, END = "<!-- calls -->", "<!-- end of calls -->"
 WRITE = "SHOAL_WRITE_CLIENTS" in os.environ
-KEY = keys.make()
+KEY, WRITE_KEY = keys.make(), keys.make()
+PATIENCE_S = 60.0
 WORKS = "works"
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a client. `run` gets the URL of a server and a key; it returns what a person would see of an error."""
+    """A call of a client. `run` gets the URL of a server and a key; it returns what a person would see of an error.
+
+    writes: whether it wants the server whose index began empty, and a key that may write to it.
+    """
 
     package: str
     client: str
     call: str
     run: Callable[[str, str], str | None]
+    writes: bool = False
 
     def row(self, outcome: str) -> str:
         version = importlib.metadata.version(self.package)
@@ -62,7 +70,7 @@ class Call:
 CALLS: list[Call] = []
 
 
-def call(package: str, client: str, call: str) -> Callable[[Any], Any]:
+def call(package: str, client: str, call: str, *, writes: bool = False) -> Callable[[Any], Any]:
     """Make a function one of CALLS; an async one is run."""
 
     def add(function: Callable[[str, str], Any]) -> Any:
@@ -70,7 +78,7 @@ def call(package: str, client: str, call: str) -> Callable[[Any], Any]:
             result = function(url, key)
             return asyncio.run(result) if isinstance(result, Awaitable) else result  # type: ignore[arg-type]
 
-        CALLS.append(Call(package, client, call, run))
+        CALLS.append(Call(package, client, call, run, writes))
         return function
 
     return add
@@ -385,6 +393,129 @@ def pinecone_filter(url: str, key: str) -> str:
     return refused.value.message
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Ask until what was written is seen, as Pinecone's own examples do."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "what was written is not seen"
+
+
+def reconciled(index: Any, written: Any) -> None:
+    """Wait until searches have seen a write, by the positions that the SDK reads from both answers."""
+    committed = written.response_info.lsn_committed
+    wait_until(lambda: index.query(vector=[1.0] * 64, top_k=1).response_info.is_reconciled(committed))
+
+
+@call(
+    "pinecone",
+    "`Pinecone`, `Index`",
+    "an index that began empty: `inference.embed` and `upsert` in batches of 96, `query` with `top_k=25`, "
+    "`inference.rerank` with `top_n=3`",
+    writes=True,
+)
+def pinecone_article(url: str, key: str) -> None:
+    client = pinecone.Pinecone(api_key=key, host=url)
+    index = client.Index("articles")
+    content = passages(200)
+    for start in range(0, len(content), 96):
+        batch = content[start : start + 96]
+        made = client.inference.embed(
+            model="multilingual-e5-large",
+            inputs=[passage.content for passage in batch],
+            parameters={"input_type": "passage", "truncate": "END"},
+        )
+        vectors = [
+            {"id": passage.id, "values": one.values, "metadata": {**passage.metadata, "text": passage.content}}  # type: ignore[union-attr]
+            for passage, one in zip(batch, made.data, strict=True)
+        ]
+        written = index.upsert(vectors=vectors, namespace="")
+        assert written.upserted_count == len(batch)
+    reconciled(index, written)
+    assert index.describe_index_stats().total_vector_count == 200
+    question = "black otter n8"
+    made = client.inference.embed(model=ENCODER, inputs=[question], parameters={"input_type": "query"})
+    asked = made.data[0].values  # type: ignore[union-attr]
+    matches = index.query(vector=asked, top_k=25, include_metadata=True).matches
+    cosines = vectors_of([passage.content for passage in content], "passage") @ np.array(asked, np.float32)
+    assert [match.score for match in matches] == pytest.approx(sorted(cosines.tolist(), reverse=True)[:25], abs=1e-6)
+    documents = [{"id": match.id, "text": match.metadata["text"]} for match in matches]  # type: ignore[index]
+    ranked = client.inference.rerank(
+        model="bge-reranker-v2-m3", query=question, documents=documents, rank_fields=["text"], top_n=3
+    )
+    scores = scores_of(question, [document["text"] for document in documents])
+    assert [one.score for one in ranked.data] == pytest.approx(sorted(scores, reverse=True)[:3])
+    assert ranked.data[0].document["id"] == "p8"  # type: ignore[index]
+
+
+@call("pinecone", "`Index`", "`update`, `delete` by ids, by a filter, and all", writes=True)
+def pinecone_changes(url: str, key: str) -> None:
+    index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
+    made: list[Any] = [{"id": f"u{n}", "values": [1.0, n] * 32, "metadata": {"number": n}} for n in range(9)]
+    index.upsert(vectors=made, batch_size=4)
+    reconciled(index, index.update(id="u3", values=[5.0] * 64, set_metadata={"number": 33}))
+    changed = index.fetch(ids=["u3"]).vectors["u3"]
+    assert (changed.metadata, changed.values) == ({"number": 33}, pytest.approx([0.125] * 64))
+
+    def ids() -> list[str]:
+        return [item.id for page in index.list(prefix="u") for item in page.vectors]
+
+    index.delete(ids=["u0", "u1", "none"])
+    wait_until(lambda: ids() == [f"u{n}" for n in range(2, 9)])
+    index.delete(filter={"number": {"$gte": 6}})
+    wait_until(lambda: ids() == ["u2", "u4", "u5"])
+    index.delete(delete_all=True)
+    wait_until(lambda: index.describe_index_stats().total_vector_count == 0)
+
+
+@call("pinecone", "`Index`", "`upsert_records`, and `search` with `rerank`", writes=True)
+def pinecone_upsert_records(url: str, key: str) -> None:
+    index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
+    records = [{"_id": f"r{place}", "text": text, "place": place} for place, text in enumerate(DOCUMENTS)]
+    reconciled(index, index.upsert_records(namespace="__default__", records=records))
+    rerank = {"model": RERANKER, "rank_fields": ["text"], "top_n": 2}
+    answer = index.search(
+        namespace="__default__", top_k=4, inputs={"text": QUERY}, filter={"place": {"$gte": 0}}, rerank=rerank
+    )
+    hits = answer.result.hits
+    assert [(hit.id_, hit.fields["place"]) for hit in hits] == [("r2", 2), ("r3", 3)]
+
+
+@call("pinecone", "`AsyncIndex`", "`upsert`, `update`, `delete`", writes=True)
+async def pinecone_async_writes(url: str, key: str) -> None:
+    async with pinecone.AsyncPinecone(api_key=key, host=url) as client, await client.index(name="articles") as index:
+        written = await index.upsert(vectors=[("async", [2.0] * 64)])
+        assert written.upserted_count == 1
+        await index.update(id="async", set_metadata={"year": 2020})
+
+        async def years() -> list[Any]:
+            fetched = (await index.fetch(ids=["async"])).vectors
+            return [vector.metadata for vector in fetched.values()]
+
+        async with asyncio.timeout(PATIENCE_S):
+            while await years() != [{"year": 2020}]:
+                pass
+            await index.delete(ids=["async"])
+            while await years():
+                pass
+
+
+@call("pinecone", "`Index`", "`upsert` of vectors with another dimension", writes=True)
+def pinecone_upsert_dimension(url: str, key: str) -> str:
+    index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
+    with pytest.raises(pinecone.ApiError) as refused:
+        index.upsert(vectors=[("a", [0.1] * 1024)])
+    assert refused.value.status_code == 400
+    return refused.value.message
+
+
+@call("pinecone", "`Index`", "`upsert` into a namespace that is not there", writes=True)
+def pinecone_upsert_namespace(url: str, key: str) -> str:
+    index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
+    with pytest.raises(pinecone.NotFoundError) as refused:
+        index.upsert(vectors=[("a", [0.1] * 64)], namespace="movies")
+    return refused.value.message
+
+
 # --- huggingface_hub --------------------------------------------------------------------------------------------------
 
 
@@ -429,6 +560,17 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def writable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server whose index began empty."""
+    folder = tmp_path_factory.mktemp("writable")
+    create_index(CreateSettings(index=str(folder / "articles"), encoder=ENCODER))
+    (folder / "keys.txt").write_text(keys.line(WRITE_KEY, "writers", "write") + "\n")
+    options = {"reranker": RERANKER, "model_alias": ALIASES, "api_keys_file": str(folder / "keys.txt")}
+    with serving_locally(folder / "articles", **options) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
 def plain() -> Iterator[httpx.Client]:
     with httpx.Client() as client:
         yield client
@@ -457,9 +599,10 @@ def written() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("each", CALLS, ids=lambda each: re.sub(r"[^\w.]+", "-", f"{each.client} {each.call}"))
-def test_what_comes_of_a_call_is_what_the_page_says(each: Call, url: str, rows: list[str]) -> None:
-    outcome = each.run(url, KEY) or WORKS
+def test_what_comes_of_a_call_is_what_the_page_says(each: Call, url: str, writable: str, rows: list[str]) -> None:
+    outcome = (each.run(writable, WRITE_KEY) if each.writes else each.run(url, KEY)) or WORKS
     assert KEY not in outcome
+    assert WRITE_KEY not in outcome
     row = each.row(outcome)
     rows.append(row)
     assert WRITE or shown(row) in written()
@@ -494,6 +637,9 @@ def test_the_page_shows_no_other_calls() -> None:
         ("GET", "/i/articles/vectors/list"),
         ("GET", "/i/articles/namespaces"),
         ("POST", "/i/articles/vectors/upsert"),
+        ("POST", "/i/articles/vectors/update"),
+        ("POST", "/i/articles/vectors/delete"),
+        ("POST", "/i/articles/records/namespaces/x/upsert"),
         ("POST", "/i/articles/records/namespaces/x/search"),
     ],
 )

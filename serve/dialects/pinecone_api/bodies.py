@@ -11,6 +11,8 @@ Numbers = Annotated[list[float], Field(min_length=1, max_length=MAX_DIMENSIONS, 
 """A vector of a request."""
 FILTER: Any = Field({}, description="Conditions on metadata: $eq $ne $gt $gte $lt $lte $in $nin $exists $and $or.")
 """The field of a filter."""
+NAMESPACE: Any = Field("", description="The default one alone: left out, empty or `__default__`.")
+"""The field of a namespace."""
 
 
 class QueryFields(RequestBody):
@@ -19,7 +21,7 @@ class QueryFields(RequestBody):
     topK: int = Field(ge=1, description="Matches returned; max_top_k bounds it.", examples=[25])
     vector: Numbers | None = Field(None, description="As many numbers as the index has dimensions.")
     id: str | None = Field(None, min_length=1, description="Of a passage by whose vector is searched.")
-    namespace: str = Field("", description="The default one alone: left out, empty or `__default__`.")
+    namespace: str = NAMESPACE
     filter: dict[str, Any] = FILTER
     includeMetadata: bool = False
     includeValues: bool = False
@@ -73,3 +75,40 @@ class RecordSearchFields(RequestBody):
     query: SearchQuery
     fields: list[str] | None = Field(None, description="Fields of each hit: `text`, `title`, those of the metadata.")
     rerank: SearchRerank | None = None
+
+
+class VectorFields(RequestBody):
+    """A passage with its vector."""
+
+    id: str
+    values: Numbers = Field(description="As many as the index has dimensions.")
+    metadata: dict[str, Any] = Field({}, description="Of these `text` and `title` become those of the passage.")
+    sparseValues: dict[str, Any] | None = Field(None, description="Refused.")
+
+
+class VectorUpsertFields(RequestBody):
+    """Passages with their vectors, each in the place of the one with its id."""
+
+    vectors: list[VectorFields] = Field(min_length=1, description="All are written, or none; max_passages bounds them.")
+    namespace: str = NAMESPACE
+
+
+class VectorUpdateFields(RequestBody):
+    """What is to change of a passage."""
+
+    id: str | None = Field(None, description="Of the passage.")
+    values: Numbers | None = Field(None, description="Another vector for it.")
+    setMetadata: dict[str, Any] = Field({}, description="Fields and their values; others stay as they are.")
+    namespace: str = NAMESPACE
+    sparseValues: dict[str, Any] | None = Field(None, description="Refused.")
+    filter: dict[str, Any] | None = Field(None, description="Refused.")
+    dryRun: bool = Field(False, description="Refused with a filter.")
+
+
+class VectorDeleteFields(RequestBody):
+    """Passages to be deleted: by their ids, by a filter, or all."""
+
+    ids: list[str] | None = Field(None, min_length=1, description="max_passages bounds them; others are nothing to it.")
+    filter: dict[str, Any] | None = Field(None, min_length=1, description="Conditions as those of a query.")
+    deleteAll: bool = False
+    namespace: str = NAMESPACE

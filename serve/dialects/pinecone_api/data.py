@@ -1,4 +1,4 @@
-"""Pinecone's data plane below `/i/NAME`: the passages of the index that is served are read, not changed."""
+"""Pinecone's data plane below `/i/NAME`: the passages of the index that is served are read (`writes` changes them)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -16,6 +16,8 @@ from shoal.records import FloatArray, Passage, SearchAnswer, SearchRequest
 
 DEFAULT_NAMESPACE = "__default__"
 """Another name of the default namespace, whose own is empty."""
+RECONCILED = "x-pinecone-lsn-reconciled"
+"""The header in which Pinecone's clients find up to which position of the log a search has seen all writes."""
 READ_UNITS = {"readUnits": 1}
 """What every call is said to have cost."""
 REFUSALS = (400, 404, 408, 413, 415, 429, 500, 503, 504)
@@ -180,9 +182,17 @@ async def _query(index: ServedIndex, body: QueryFields) -> Response:
         (answer,) = await index.engine().search([request])
     matches = _matches(answer, body.includeMetadata)
     values = len(matches) * len(vector) if body.includeValues else len(matches)
-    return await large_json_answer(
+    response = await large_json_answer(
         {"matches": matches, "namespace": "", "usage": READ_UNITS, **degraded(answer.degraded)}, values
     )
+    return reconciled(response, answer)
+
+
+def reconciled(response: Response, answer: SearchAnswer) -> Response:
+    """Let a response say up to which position of the log its answer has seen all writes; that of a write is its own."""
+    if answer.position is not None:
+        response.headers[RECONCILED] = str(answer.position)
+    return response
 
 
 def _check_query(body: QueryFields) -> None:

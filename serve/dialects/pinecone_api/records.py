@@ -1,9 +1,9 @@
-"""Pinecone's records: a search with both stages in one call, namespaces, and what would change passages."""
+"""Pinecone's records: a search with both stages in one call, and namespaces."""
 
 from collections.abc import Collection
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve.dialects.common.calls import deadline_of, fields_named, json_answer
@@ -18,22 +18,15 @@ from serve.dialects.pinecone_api.data import (
     check_namespace,
     degraded,
     metadata_of,
+    reconciled,
     vector_by,
 )
 from serve.web.errors import responses
-from serve.web.scopes import WRITE
 from shoal.errors import InvalidArgument
 from shoal.records import SearchAnswer, SearchRequest
 
 TEXT = "text"
 """The field that holds the text of a passage, which the reranker reads."""
-CHANGES = (
-    "/vectors/upsert",
-    "/vectors/update",
-    "/vectors/delete",
-    "/records/namespaces/{namespace}/upsert",
-)
-"""Paths of Pinecone's that change passages."""
 
 
 class Hit(BaseModel):
@@ -106,21 +99,6 @@ def add_records(routes: APIRouter, index: ServedIndex) -> None:
         return json_answer(await _namespace(index))
 
 
-def add_refused_changes(routes: APIRouter, index: ServedIndex) -> None:
-    """Add the paths that change passages, for an answer that says how they are changed."""
-
-    async def change(name: IndexName, request: Request) -> Response:
-        """Refuse to change passages."""
-        index.check(name)
-        raise InvalidArgument(
-            "passages are written and deleted by POST /v1/passages and /v1/passages/delete here, or by building the "
-            "index anew (docs/updating.md); it is read-only for Pinecone's clients"
-        )
-
-    for path in CHANGES:
-        routes.add_api_route(DATA_PLANE + path, change, methods=["POST"], dependencies=[WRITE], include_in_schema=False)
-
-
 async def _namespace(index: ServedIndex) -> dict[str, Any]:
     return {"name": DEFAULT_NAMESPACE, "record_count": (await index.engine().describe()).passages}
 
@@ -137,7 +115,8 @@ async def _search(index: ServedIndex, body: RecordSearchFields) -> Response:
         (answer,) = await index.engine().search([request])
     usage = {"read_units": 1} | ({"rerank_units": search_units(answer.pairs)} if rerank is not None else {})
     hits = _hits(index, answer, body.fields)
-    return json_answer({"result": {"hits": hits}, "usage": usage, **degraded(answer.degraded)})
+    response = json_answer({"result": {"hits": hits}, "usage": usage, **degraded(answer.degraded)})
+    return reconciled(response, answer)
 
 
 def _check_query(query: SearchQuery) -> None:

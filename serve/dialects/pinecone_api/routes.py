@@ -8,7 +8,8 @@ from serve.dialects.base import Engine
 from serve.dialects.pinecone_api.control import ServedIndex, add_control
 from serve.dialects.pinecone_api.data import add_data
 from serve.dialects.pinecone_api.inference import Inference
-from serve.dialects.pinecone_api.records import add_records, add_refused_changes
+from serve.dialects.pinecone_api.records import add_records
+from serve.dialects.pinecone_api.writes import add_writes
 from serve.web.json_body import JsonRoute
 from shoal.settings import ServeSettings
 
@@ -22,5 +23,5 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     # In one router, not in a nested one, whose marks of scopes nobody would see.
     add_data(routes, index)
     add_records(routes, index)
-    add_refused_changes(routes, index)
+    add_writes(routes, index)
     return routes

@@ -3,7 +3,7 @@
 import pytest
 from starlette.exceptions import HTTPException
 
-from serve.web.json_body import _unique
+from serve.web.json_body import unique_names
 
 
 class Compared(str):
@@ -24,5 +24,5 @@ def test_the_search_for_a_name_that_stands_twice_is_linear() -> None:
     names = [Compared(number) for number in [*range(2000), 1999]]
     Compared.comparisons = 0
     with pytest.raises(HTTPException, match="'1999' twice"):
-        _unique([(name, None) for name in names])
+        unique_names([(name, None) for name in names])
     assert Compared.comparisons < 2 * len(names)

@@ -1,4 +1,4 @@
-"""Pinecone's records: both stages in one call; namespaces; changes that are refused."""
+"""Pinecone's records: both stages in one call, and namespaces."""
 
 from typing import Any
 
@@ -87,11 +87,3 @@ async def test_the_default_namespace_is_the_only_one(client: httpx.AsyncClient) 
     namespace = {"name": "__default__", "record_count": 60}
     assert (await client.get("/i/articles/namespaces")).json() == {"namespaces": [namespace], "pagination": None}
     assert (await client.get("/i/articles/namespaces/__default__")).json() == namespace
-
-
-@pytest.mark.parametrize(
-    "path", ["vectors/upsert", "vectors/update", "vectors/delete", "records/namespaces/__default__/upsert"]
-)
-async def test_changes_are_refused_with_what_to_do(client: httpx.AsyncClient, path: str) -> None:
-    response = await client.post(f"/i/articles/{path}", content=b'{"vectors": []}\n{}')
-    assert "POST /v1/passages" in check_error(response, 400, "INVALID_ARGUMENT")
