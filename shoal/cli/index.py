@@ -259,8 +259,9 @@ def _left_out(report: "BuildReport") -> list[tuple[str, str]]:
     return [(name, printable(text)) for name, text in [*files, *values, *(("note", note) for note in report.remarks)]]
 
 
-def _copied(base: Mapping[str, Any]) -> str:
-    counts = f"{base['reused']:,} reused, {base['embedded']:,} embedded, {base['removed']:,} of its passages removed"
+def _copied(base: Mapping[str, Any], has_log: bool) -> str:
+    new = "from the log or embedded" if has_log else "embedded"
+    counts = f"{base['reused']:,} reused, {base['embedded']:,} {new}, {base['removed']:,} of its passages removed"
     return f"{base['version']}: {counts}"
 
 
@@ -276,7 +277,7 @@ def _facts(manifest: "Manifest", state: str | None, report: "BuildReport") -> li
         ("version", f"{manifest.version} ({state})" if state else manifest.version),
         ("created", manifest.created_at),
         ("passages", f"{counts.passages:,} of {counts.input:,} records"),
-        *([] if base is None else [("copied from", _copied(base))]),
+        *([] if base is None else [("copied from", _copied(base, manifest.log is not None))]),
         ("left out", f"{counts.duplicates:,} duplicates, {counts.rejected:,} rejected"),
         *_left_out(report),
         (

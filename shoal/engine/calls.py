@@ -121,6 +121,10 @@ class EngineCalls:
             case _:
                 return asdict(await self.engine.delete(request))
 
+    async def see(self, position: int) -> None:
+        """Wait until searches see what was written up to a position, no longer than a search may take."""
+        await self.engine.see(position, self._deadline())
+
     def _deadline(self, timeout_ms: int | None = None) -> float:
         settings = self.engine.settings
         return time.monotonic() + (timeout_ms or min(settings.timeout_ms, settings.max_timeout_ms)) / 1000

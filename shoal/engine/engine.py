@@ -4,11 +4,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from shoal.engine.description import IndexDescription
 from shoal.engine.models import load_models
 from shoal.engine.writing import IndexWriting
-from shoal.errors import Conflict, EncoderMismatch, InvalidArgument, NotFound, ShoalError, Unavailable
+from shoal.errors import Conflict, DeadlineExceeded, EncoderMismatch, InvalidArgument, NotFound, ShoalError, Unavailable
 from shoal.index_root import versions
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
@@ -120,6 +121,11 @@ class LocalEngine:
     async def update(self, request: UpdateRequest) -> Updated:
         """Change the metadata of records; see `shoal.writing.writer.Writer.update`."""
         return await self._writing.update(request)
+
+    async def see(self, position: int, deadline: float) -> None:
+        """Wait until searches see what was written up to a position of the log, or until the deadline."""
+        with suppress(DeadlineExceeded):
+            await self._opened().live.tail.reach(position, deadline)
 
     def _documents(self) -> ServedDocuments:
         """The version that is served, for writes: the same object for the same version."""

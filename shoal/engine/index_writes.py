@@ -118,6 +118,8 @@ class IndexWrites:
             summary = course.answered(summary, call, answer)
             if has_more is not None:
                 has_more[0] = bool(answer.get("more"))
+        if summary.position:
+            self._run(_seeing(summary.position))
         return summary
 
 
@@ -180,8 +182,14 @@ class AsyncIndexWrites:
             summary = course.answered(summary, call, answer)
             if has_more is not None:
                 has_more[0] = bool(answer.get("more"))
+        if summary.position:
+            await self._run(_seeing(summary.position))
         return summary
 
 
 def _asking(call: WriteCall) -> Call[dict[str, Any]]:
     return lambda calls: calls.write(call)
+
+
+def _seeing(position: int) -> Call[None]:
+    return lambda calls: calls.see(position)

@@ -46,6 +46,8 @@ def test_the_command_says_what_became_of_the_log(root: Root) -> None:
         f"version {current.version} holds all that was written up to position 2: 5 passages, 3 of "
         f"{root.manifest.version}, 2 of the log; 2 were replaced or deleted\n"
     )
+    shown = CliRunner().invoke(app, ["index", "show", "--index", root.storage.uri]).stdout
+    assert " ".join(shown.split()).count("3 reused, 2 from the log or embedded, 2 of its passages removed") == 1
     assert f'"version": "{current.version}", "compacted": false, "position": 2, "passages": 5' in run("--json")
 
 
