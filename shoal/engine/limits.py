@@ -80,7 +80,7 @@ class RequestLimits:
         if not 1 <= count <= most:
             raise InvalidArgument(f"{field} should be 1 to {most:,}, not {count:,}", param=field)
         for number, id_ in enumerate(ids):
-            if problem := _encoding_problem(id_):
+            if problem := self._id_problem(id_):
                 param = f"{field}[{number}]" + (".id" if isinstance(request, UpdateRequest) else "")
                 raise InvalidArgument(f"{param} {problem}", param=param)
 

@@ -38,12 +38,14 @@ def test_each_of_several_deadlines_is_checked() -> None:
     [
         (DeleteRequest(deadline=1.0, ids=["a", "\ud800"]), "ids[1]"),
         (UpdateRequest(deadline=1.0, updates=[MetadataUpdate("\udfff", {"year": 1})]), "updates[0].id"),
+        (DeleteRequest(deadline=1.0, ids=["i" * 1025]), "ids[0]"),
+        (UpdateRequest(deadline=1.0, updates=[MetadataUpdate("i" * 1025, {"year": 1})]), "updates[0].id"),
     ],
-    ids=["delete", "update"],
+    ids=["delete", "update", "long delete", "long update"],
 )
-def test_an_id_of_a_write_that_is_no_text_is_named(request_: DeleteRequest | UpdateRequest, param: str) -> None:
-    """JSON can say a lone surrogate, and no digest can be made of it: the server failed with 500."""
-    with pytest.raises(InvalidArgument, match="surrogates") as refused:
+def test_an_id_of_a_write_that_no_record_can_have_is_named(request_: DeleteRequest | UpdateRequest, param: str) -> None:
+    """No digest can be made of a lone surrogate; and ids that are missing are kept for an hour with their key."""
+    with pytest.raises(InvalidArgument, match=r"surrogates|at most 1024 bytes") as refused:
         RequestLimits(ServeSettings(index="index")).check_write(request_)
     assert refused.value.param == param
 
