@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from serve.telemetry import NullMeter, Telemetry
+from serve.versions.compacting import compacting
 from serve.web.access import Admission, KeyRing, charge, is_loopback
 from serve.web.api import create_api
 from serve.web.connections import bounded_connection
@@ -41,6 +43,8 @@ from shoal.records import (
 from shoal.settings import RunSettings, ServeSettings
 from shoal.system.processes import STOPS
 from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
+
+logger = logging.getLogger(__name__)
 
 RAY_ONLY = (
     *("proxy", "metrics_port", "max_connections_per_source", "trusted_proxies", "log_dir", "replicas_per_node"),
@@ -70,14 +74,14 @@ def serve_locally(settings: RunSettings, say_ready: Callable[[], None]) -> None:
     """
     check_local(settings)
     _log_to_stderr(settings)
-    with asyncio.Runner() as runner:
-        runner.run(_serve(settings, say_ready))
+    with compacting(settings, logger.info) as problem, asyncio.Runner() as runner:
+        runner.run(_serve(settings, say_ready, problem))
 
 
-async def _serve(settings: RunSettings, say_ready: Callable[[], None]) -> None:
+async def _serve(settings: RunSettings, say_ready: Callable[[], None], problem: Callable[[], str | None]) -> None:
     served = settings.part(ServeSettings)
     engine = LocalEngine(served)
-    server = LocalServer(local_api(engine, settings), settings, say_ready)
+    server = LocalServer(local_api(engine, settings, problem), settings, say_ready)
 
     async def open_and_serve() -> None:
         await engine.open()
@@ -103,14 +107,17 @@ async def _serve(settings: RunSettings, say_ready: Callable[[], None]) -> None:
         engine.close()
 
 
-def local_api(engine: LocalEngine, settings: RunSettings) -> FastAPI:
-    """Build the HTTP application over an engine, with the keys and names of the settings."""
+def local_api(engine: LocalEngine, settings: RunSettings, problem: Callable[[], str | None] = lambda: None) -> FastAPI:
+    """Build the HTTP application over an engine, with the keys and names of the settings.
+
+    problem: says what keeps the server from compacting by itself, if something does.
+    """
     keys = KeyRing.of(settings.api_keys_file)
     names = [*LOOPBACK_NAMES, settings.host, *(settings.allowed_hosts or ())]
     hosts = settings.allowed_hosts if keys is not None else names
     served = settings.part(ServeSettings)
     return create_api(
-        LocalIngress(engine, served), served, keys=keys, keyless_writes=is_loopback(settings.host), hosts=hosts
+        LocalIngress(engine, served, problem), served, keys=keys, keyless_writes=is_loopback(settings.host), hosts=hosts
     )
 
 
@@ -153,8 +160,11 @@ class LocalServer(uvicorn.Server):
 class LocalIngress:
     """A `serve.dialects.base.Engine` over an engine in this process: with the limits and the log of an ingress."""
 
-    def __init__(self, engine: LocalEngine, settings: ServeSettings) -> None:
+    def __init__(
+        self, engine: LocalEngine, settings: ServeSettings, problem: Callable[[], str | None] = lambda: None
+    ) -> None:
         self._engine = engine
+        self._problem = problem
         self._limits = RequestLimits(settings)
         self._telemetry = Telemetry(NullMeter(), settings.slow_query_ms, settings.log_queries)
         self._admission = Admission(settings)
@@ -225,7 +235,8 @@ class LocalIngress:
 
     async def describe(self) -> IndexDescription:
         """Describe what is served."""
-        return await self._engine.describe()
+        description = await self._engine.describe()
+        return replace(description, problem=description.problem or self._problem())
 
     def reranker_scale(self) -> ScoreScale | None:
         """Where the scores of the reranker lie; None if that is not known."""

@@ -27,6 +27,7 @@ from serve.preflight import check_disk
 from serve.ray_adapters import private_ray
 from serve.ray_adapters.haproxy import serve_host
 from serve.ray_adapters.statuses import application_statuses
+from serve.versions.compacting import compacting
 from serve.versions.service_sets import ServiceSets
 from serve.web.access import KeyRing, check_exposure
 from serve.worker_setup import import_without_pandas
@@ -95,6 +96,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             _ray(settings) as processes,
             _serve(settings, served, plan, processes),
             asyncio.Runner() as loop,
+            compacting(settings, say) as problem,
         ):
             service_sets = ServiceSets(
                 served,
@@ -109,14 +111,13 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             _wait_until_ready(url, service_sets.follow, partial(_lacking, loop), processes.wait)
             require_own(_reached(settings.host), settings.port)
             _say_ready(_url(settings.host, settings.port), as_json)
-            try:
-                _watch(
-                    url, service_sets.follow, partial(_replies, loop), min(WATCH_S, settings.watch_s), processes.wait
-                )
-            except KeyboardInterrupt:
-                from serve.ray_adapters.finishing import finish
+            from serve.ray_adapters import finishing, noting
 
-                finish(loop, settings.drain_s)
+            try:
+                follow = partial(noting.follow_and_note, loop, service_sets.follow, problem)
+                _watch(url, follow, partial(_replies, loop), min(WATCH_S, settings.watch_s), processes.wait)
+            except KeyboardInterrupt:
+                finishing.finish(loop, settings.drain_s)
                 raise
     except KeyboardInterrupt:
         pass  # the end that was asked for, by Ctrl-C or SIGTERM

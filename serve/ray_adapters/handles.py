@@ -158,11 +158,15 @@ class RerankerHandle(ServiceHandle):
 
 
 class IngressHandle(ServiceHandle):
-    """The ingress, for whoever stops the server."""
+    """The ingress, for whoever runs the server."""
 
     async def finish(self, deadline: float) -> int:
         """Let every replica refuse requests and finish those under way; returns how many still are at the deadline."""
         return sum(await self._broadcast("finish", deadline=deadline))
+
+    async def note(self, problem: str, deadline: float) -> None:
+        """Let every replica tell a problem of the server for a while."""
+        await self._broadcast("note", problem, deadline=deadline)
 
 
 def readable(error: Exception, name: str) -> ShoalError:

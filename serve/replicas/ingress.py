@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from serve.replicas.clocks import COMPARE_S, ClockComparison
 from serve.replicas.readiness import Readiness
@@ -42,6 +43,8 @@ logger = logging.getLogger("ray.serve")
 
 REPLY_S = 0.1
 """Seconds for the way back of what a call returns that waits until its deadline."""
+NOTED_S = 30.0
+"""Seconds for which a problem is told that the server has noted; it repeats what lasts every five seconds."""
 
 
 class Ingress:
@@ -81,6 +84,8 @@ class Ingress:
         )
         self._readiness = Readiness(self._activation.missing, self._service_probes)
         self._admission = Admission(settings)
+        self._noted: str | None = None
+        self._noted_until = 0.0
         self.exchanges = Exchanges()
         self._watch = asyncio.create_task(self._activation.watch(settings.watch_s))
         self._sampling = asyncio.create_task(self._sample())
@@ -251,7 +256,13 @@ class Ingress:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""
         services = self._services
         reranker = self._described.reranker if services and services.reranker else None
-        return self._activation.describe(reranker, self._live)
+        description = self._activation.describe(reranker, self._live)
+        noted = self._noted if time.monotonic() < self._noted_until else None
+        return replace(description, problem=description.problem or noted)
+
+    async def note(self, problem: str, deadline: float) -> None:
+        """Tell a problem of the server that runs this ingress, until that has not repeated it for NOTED_S."""
+        self._noted, self._noted_until = problem, time.monotonic() + NOTED_S
 
     def reranker_scale(self) -> ScoreScale | None:
         """Where the scores of the reranker lie; None if that is not known."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shoal.index_root.digests import document_digests
 from shoal.index_root.log_entry import LogEntry
 from shoal.index_root.manifest import Manifest
-from shoal.settings import BacklogSettings, DueSettings
+from shoal.settings import BacklogSettings, DueLimitSettings
 
 
 class EntryReader(Protocol):
@@ -130,7 +130,7 @@ class Backlog:
         """Passages that later writes have replaced or deleted."""
         return self._replaced
 
-    def due(self, limits: DueSettings) -> str | None:
+    def due(self, limits: DueLimitSettings) -> str | None:
         """Say why it is worth compacting now; None if it is not."""
         if not self._entries:
             return None

@@ -78,6 +78,12 @@ def _activate(storage: Storage, plan: Plan, compacted: Manifest) -> None:
     versions.activate(storage, compacted.version, verified=True)
 
 
+def is_under_way(storage: Storage, manifest: Manifest, idle_s: float) -> bool:
+    """Whether somebody compacts a version: a compaction in staging was written to within so many seconds."""
+    plan = _staged(storage, manifest)
+    return plan is not None and storage.idle_s(layout.staging_dir(plan.hash)) < idle_s
+
+
 def plan_compaction(settings: CompactSettings, base: Manifest, carried: Carried, passages: int) -> Plan:
     """Decide what a compaction makes of a version.
 

@@ -12,7 +12,7 @@ from shoal.settings.build import (
     GateSettings,
 )
 from shoal.settings.capacity import CapacitySettings
-from shoal.settings.compact import CompactSettings, DueSettings
+from shoal.settings.compact import CompactSettings, DueLimitSettings, DueSettings, SelfCompactionSettings
 from shoal.settings.create import CreateSettings
 from shoal.settings.evaluate import EvaluateSettings
 from shoal.settings.index import (
@@ -64,6 +64,7 @@ __all__ = [
     "CreateSettings",
     "DeadlineSettings",
     "DialectSettings",
+    "DueLimitSettings",
     "DueSettings",
     "EncoderSettings",
     "EvaluateSettings",
@@ -86,6 +87,7 @@ __all__ = [
     "RequestLimitSettings",
     "RerankerSettings",
     "RunSettings",
+    "SelfCompactionSettings",
     "ServeSettings",
     "ServedModelSettings",
     "Settings",

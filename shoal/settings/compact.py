@@ -5,18 +5,40 @@ from pydantic import Field
 from shoal.settings.base import Name, Settings
 
 
-class DueSettings(Settings):
+class DueLimitSettings(Settings):
     """When what was written is worth a compaction: whatever comes first."""
 
-    if_due: bool = Field(
-        False, description="Compact only what is worth it by the other options of this group, and else do nothing."
-    )
+    help_panel = "Due"
+
     due_rows: int = Field(20_000, ge=1, description="Passages that were written to one shard.")
     due_mib: int = Field(512, ge=1, description="MiB of texts, vectors and token codes that were written.")
     due_replaced: float = Field(
         0.1, gt=0, le=1, description="Share of the version's passages that were replaced or deleted."
     )
     due_hours: float = Field(24.0, ge=0, description="Hours that the oldest write has waited.")
+
+
+class DueSettings(DueLimitSettings):
+    """Whether it has to be worth it."""
+
+    help_panel = "Due"
+
+    if_due: bool = Field(
+        False, description="Compact only what is worth it by the other options of this group, and else do nothing."
+    )
+
+
+class SelfCompactionSettings(DueLimitSettings):
+    """How a server compacts by itself."""
+
+    help_panel = "Due"
+
+    compact: bool = Field(
+        True,
+        description="Compact what was written once it is worth it by the other options of this group, in a process of "
+        "its own with one thread and low priority.",
+    )
+    compact_check_s: float = Field(60.0, ge=0.1, le=86_400, description="Seconds between looks whether it is worth it.")
 
 
 class CompactSettings(DueSettings):

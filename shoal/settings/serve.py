@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from shoal.settings.compact import SelfCompactionSettings
 from shoal.settings.inference import InferenceSettings, TokenCacheSettings
 from shoal.settings.network import Network
 from shoal.settings.serve_groups import (
@@ -50,8 +51,10 @@ class ServeSettings(
     """Everything that `serve.app:build_app`, `python -m serve.run` and `shoal serve` take."""
 
 
-class RunSettings(ServeSettings):
+class RunSettings(SelfCompactionSettings, ServeSettings):
     """What `python -m serve.run` and `shoal serve` take on top: how the application is run on this machine."""
+
+    help_panel = "Run"
 
     host: str = Field("127.0.0.1", description="Address to listen on; nothing listens beyond loopback unless asked.")
     local: bool = Field(

@@ -5,10 +5,12 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from shoal.settings import LexicalSettings
 from tests.support.indexes import passages, publish
 from tests.support.servers import Server, running, wait
 
@@ -59,3 +61,32 @@ def test_what_cannot_be_served_is_named(root: Path, tmp_path: Path, options: tup
         assert server.process.wait() == 2
         assert words in server.errors()
         assert "Traceback" not in server.errors()
+
+
+def test_it_compacts_by_itself_and_ends_its_compaction(tmp_path: Path) -> None:
+    root = tmp_path / "index"
+    publish(root, "v1", passages(40), lexical=LexicalSettings(), writable=True)
+    options = ("--local", "--reranker=none", "--watch-s=0.1", "--compact", "--compact-check-s=0.1", "--due-rows=3")
+    with running(tmp_path, root, *options, "--due-replaced=1") as server:
+        server.wait_ready()
+
+        def write(*ids: str) -> None:
+            body = {"passages": [{"id": id_, "text": f"an axolotl {id_}"} for id_ in ids]}
+            httpx.post(f"{server.url}/v1/passages", json=body, timeout=60).raise_for_status()
+
+        def described() -> Any:
+            return httpx.get(f"{server.url}/v1/index", timeout=60).json()
+
+        write("a")
+        assert described()["version"] == "v1"
+        write(*(f"n{number}" for number in range(20)))
+        wait(lambda: described()["version"] != "v1")
+        assert described()["live"]["complete_to"] == 2
+        assert described()["passages"] == 61
+        assert described()["problem"] is None
+        wait(lambda: "holds all that was written up to position 2" in server.errors())
+        assert "compacting what was written" in server.errors()
+        server.process.terminate()
+        assert server.process.wait() == 0
+        assert "Traceback" not in server.errors()
+        server.assert_nothing_is_left(within_s=20)

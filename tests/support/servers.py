@@ -83,6 +83,7 @@ def running(folder: Path, root: Path, *options: str) -> Iterator[Server]:
     # The server never asks a proxy for itself.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {mark: "1", "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9"}
+    environment.setdefault("SHOAL_COMPACT", "no")  # for those that ask for it
     command = [sys.executable, "-m", "serve.run", "--index", str(root), "--port", str(port), *options]
     with (folder / "stderr").open("w") as stderr:
         process = subprocess.Popen(

@@ -139,3 +139,12 @@ def test_connections_are_bounded(root: Path) -> None:
     server.config.load()
     connection: Any = server.config.http_protocol_class
     assert connection.head_timeout_s == 3  # tests/unit/serve/web/test_connections.py says what that does
+
+
+async def test_what_keeps_the_server_from_compacting_is_told_as_its_problem(root: Path) -> None:
+    settings, problem = run_settings(root), "what was written cannot be compacted"
+    engine = LocalEngine(settings.part(ServeSettings))
+    await engine.open()
+    ingress = LocalIngress(engine, settings.part(ServeSettings), lambda: problem)
+    assert (await ingress.describe()).problem == problem
+    engine.close()

@@ -270,3 +270,19 @@ async def test_a_busy_server_stays_ready_and_one_without_an_encoder_does_not(set
     assert await told(None, gone) == ["gone"]
     ingress._readiness._liveness._clock = lambda: time.monotonic() + 2 * BUSY_S
     assert await told(busy, busy) == ["busy"], "an encoder that is silent for long is gone, a reranker may be"
+
+
+async def test_a_problem_that_the_server_notes_is_told_for_a_while(
+    root: Path, settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards: list[Any] = [Retriever(settings, shard) for shard in (0, 1)]
+    fingerprint = load_encoder(HASHING).fingerprint()
+    services = ServiceSet(ServingShape(fingerprint, 2), QueryEncoder(HASHING, fingerprint, 10), shards, None)
+    ingress = Ingress(settings, lambda _: services)
+    await ingress._activation.follow()
+    assert (await ingress.describe()).problem is None
+    await ingress.note("it cannot be compacted", soon())
+    assert (await ingress.describe()).problem == "it cannot be compacted"
+    monkeypatch.setattr("serve.replicas.ingress.NOTED_S", -1.0)
+    await ingress.note("it cannot be compacted", soon())
+    assert (await ingress.describe()).problem is None
