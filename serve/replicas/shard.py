@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -31,6 +32,8 @@ from shoal.system.threads import Threads
 
 logger = logging.getLogger("ray.serve")
 T = TypeVar("T")
+MOST_REPLICAS = 2**20
+"""Numbers of which a replica of a shard takes one by chance."""
 
 
 class Retriever(SystemClock):
@@ -97,7 +100,8 @@ class Retriever(SystemClock):
         )
         shard.warm()
         live = LiveIndex(self._storage, manifest, self._cache)
-        opened = live.add_shard(shard, self._number, self._faiss_threads)
+        replica = 1 + secrets.randbelow(MOST_REPLICAS)
+        opened = live.add_shard(shard, self._number, self._faiss_threads, replica)
         live.replay()
         self._live[version] = live
         return opened

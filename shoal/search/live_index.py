@@ -197,10 +197,10 @@ class LiveIndex:
             raise CorruptIndex(f"{problem}; restore it or activate another version")
         return self._storage.local_path(path)
 
-    def add_shard(self, shard: "Shard", number: int, threads: int) -> "LiveShard":
+    def add_shard(self, shard: "Shard", number: int, threads: int, replica: int = 0) -> "LiveShard":
         """Lay what is written over an opened shard of the version, before anything is applied; returns what to search.
 
-        threads: of one search.
+        threads: of one search. replica: of the shard, as in `LiveShard`.
         """
         from shoal.shard.live import LiveShard
 
@@ -211,6 +211,7 @@ class LiveIndex:
             threads=threads,
             statistics=None if self._manifest.lexical is None else self._current_statistics,
             position=self._complete_to,
+            replica=replica,
         )
         self.shards.append(live)
         return live

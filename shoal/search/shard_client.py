@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from shoal.encoders import TextVectors
-from shoal.errors import DeadlineExceeded, ShoalError, Unavailable
+from shoal.errors import Conflict, DeadlineExceeded, ShoalError, Unavailable
 from shoal.modes import RETRIEVERS_OF
 from shoal.records import FloatArray, Passage
 from shoal.search.batching import Batcher
@@ -19,7 +19,7 @@ from shoal.search.breaker import PROBE_S, Breaker
 from shoal.search.hedging import Attempts, Budget, retried
 from shoal.search.services import Observer, ShardService
 from shoal.settings import ServeSettings
-from shoal.shard.messages import Fetched, ShardHits, ShardQuery, ShardSearch
+from shoal.shard.messages import Fetched, ShardHits, ShardQuery, ShardSearch, replica_of
 from shoal.shard.questions import ShardQuestion
 from shoal.system import tracing
 
@@ -29,6 +29,8 @@ ROWS_PER_CALL = 8192
 """Most rows, queries times the rows of each, that one call asks of a shard. It bounds the message, and keeps one query
 with a large top_k from making all queries of its batch as large."""
 
+ASKED_REPLICAS = 16
+"""How often replicas are asked about rows that only one of them knows."""
 BEHIND_S = 0.025
 """Seconds until a shard is asked once more that had not seen what a query asks for."""
 
@@ -268,7 +270,7 @@ class ShardClient:
             raise Suspended
 
         async def attempt() -> Fetched:
-            fetched = await self._service.fetch(self._version, rows, deadline, with_vectors)
+            fetched = await _at_replica(lambda: self._service.fetch(self._version, rows, deadline, with_vectors))
             if not 0 < len(fetched.passages) <= len(rows):
                 raise RuntimeError(f"fetched {len(fetched.passages)} passages for {len(rows)} rows")
             return fetched
@@ -281,7 +283,8 @@ class ShardClient:
             raise Suspended
 
         async def attempt() -> FloatArray:
-            scores = np.asarray(await self._service.score(self._version, query, rows, deadline))
+            call = _at_replica(lambda: self._service.score(self._version, query, rows, deadline))
+            scores = np.asarray(await call)
             if scores.shape != (len(rows),) or not np.isfinite(scores).all():
                 raise RuntimeError(f"scores of {len(rows)} rows are {scores!r}")
             return scores
@@ -304,7 +307,9 @@ class ShardClient:
 
     async def ask(self, question: ShardQuestion[T], deadline: float) -> T:
         """Return what the shard answers to a question about its rows, until a deadline."""
-        return await self._look_up(lambda: self._service.ask(self._version, question, deadline), deadline)
+        return await self._look_up(
+            lambda: _at_replica(lambda: self._service.ask(self._version, question, deadline)), deadline
+        )
 
     async def _look_up(self, call: Callable[[], Awaitable[T]], deadline: float) -> T:
         """Make a call that says nothing of how long searches take: the first one makes the shard order its ids."""
@@ -366,4 +371,15 @@ def _fits(batch: list[PendingQuery], pending: PendingQuery) -> bool:
 
 def _fits_fetch(batch: list[FetchRequest], request: FetchRequest) -> bool:
     rows = len(request.rows) + sum(len(other.rows) for other in batch)
-    return request.with_vectors == batch[0].with_vectors and rows <= ROWS_PER_CALL
+    if request.with_vectors != batch[0].with_vectors or rows > ROWS_PER_CALL:
+        return False
+    replicas = {replica_of(max(other.rows, default=0)) for other in (*batch, request)}
+    return len(replicas - {0}) <= 1
+
+
+async def _at_replica(call: Callable[[], Awaitable[R]]) -> R:
+    """Ask about rows until the replica answers that has found them: the others refuse, and any may be asked."""
+    for _ in range(ASKED_REPLICAS):
+        with contextlib.suppress(Conflict):
+            return await call()
+    return await call()

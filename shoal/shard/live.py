@@ -3,6 +3,8 @@
 What has gone is marked in bitmaps; what has come lies in runs, small shards of their own (`shoal.shard.runs`). A search
 asks each of them and joins what they found. Entries of the log change all of it at once: searches see what was before
 or what is after.
+
+Long because all of it reads one state, which entries replace.
 """
 
 import threading
@@ -30,7 +32,7 @@ from shoal.shard import live_fields
 from shoal.shard.documents import Documents
 from shoal.shard.live_hits import joined, joined_matches
 from shoal.shard.live_ids import LiveIds
-from shoal.shard.messages import MESSAGE_BYTES, Fetched, ShardHits, ShardQuery
+from shoal.shard.messages import MESSAGE_BYTES, REPLICA_ROWS, Fetched, ShardHits, ShardQuery, replica_of
 from shoal.shard.reader import Shard, ShardPart
 from shoal.shard.runs import RunMaker, Segment, codec_of, runs_to_merge
 from shoal.shard.segments import hits_of, ids_of
@@ -71,10 +73,11 @@ class LiveShard:
         statistics: Gives those of a query that brings none, as the coordinator of a search does that knows of no entry
             yet; None where none can come before it.
         position: Up to which position of the log the version is complete.
+        replica: Of the shard, a number that no other one has; 0 where there is one.
         clock: Seconds from any start.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place, `LiveIndex`
         self,
         shard: Shard,
         manifest: Manifest,
@@ -83,11 +86,11 @@ class LiveShard:
         threads: int,
         statistics: Callable[[str], TermStatistics] | None = None,
         position: int = 0,
+        replica: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._base = shard
-        # At once: fields come with writes to other shards too, and a coordinator may know them before this one does.
-        shard.allow_new_fields()
+        shard.allow_new_fields()  # at once: others get fields too, and a coordinator may know them earlier
         self._manifest = manifest
         self._number = number
         self._threads = threads
@@ -98,7 +101,8 @@ class LiveShard:
         self._maker: RunMaker | None = None
         self._documents: Documents | None = None
         # No run begins at the row 0 of a version without passages: segments are told apart by their first rows.
-        self._state = _State(position, (Segment(shard, 0, None),), max(1, shard.count), manifest.fields)
+        next_row = replica * REPLICA_ROWS + max(1, shard.count)
+        self._state = _State(position, (Segment(shard, 0, None),), next_row, manifest.fields)
         self.ids = LiveIds(lambda: self._state.segments)
         """Where ids are, and their order."""
 
@@ -239,6 +243,8 @@ class LiveShard:
         for row in rows:
             segment = segments[max(0, bisect_right(starts, row) - 1)]
             if not segment.start <= row < segment.end:
+                if replica_of(max(0, row)) not in (0, replica_of(state.next_row)):
+                    raise Conflict(f"row {row} was found in another replica of this shard")
                 if 0 <= row < state.next_row:
                     raise Unavailable("what was found has been merged since; search again", retry_after_s=1)
                 raise InvalidArgument(f"row {row} is outside the {state.next_row} rows of this shard", param="rows")

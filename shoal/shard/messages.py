@@ -113,6 +113,16 @@ def _unpack(  # noqa: PLR0913 - the parts of a message as they travel
     return ShardSearch(version, queries, top_k, with_passages, position)
 
 
+REPLICA_ROWS = 2**32
+"""Rows that came with the log are numbered by each replica of a shard for itself, from a multiple of this that only it
+has: which of them lie together depends on when it looked at the log. Rows of the version are the same everywhere."""
+
+
+def replica_of(row: int) -> int:
+    """Which replica has numbered a row; 0 for a row that all of them know."""
+    return row // REPLICA_ROWS
+
+
 @dataclass(frozen=True, slots=True)
 class Hits:
     """What one retriever of a shard found for a batch of b queries.
