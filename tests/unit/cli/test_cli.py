@@ -109,7 +109,7 @@ def test_guard_shows_where_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["search"], "'QUERY'"),
+        (["compare"], "'QUERY'"),
         (["search", "fish", "--top-k", "abc"], "'--top-k'"),
         (["index", "show"], "'--index'"),
         (["search", "fish", "--no-such"], "--no-such"),
