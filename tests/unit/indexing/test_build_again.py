@@ -12,6 +12,7 @@ import pytest
 from jobs.build import tasks
 from shoal.errors import Conflict, NotFound, Unavailable
 from shoal.index_root import layout, versions
+from shoal.indexing import training
 from shoal.indexing.commits import (
     Trial,
     committed_units,
@@ -151,7 +152,7 @@ def test_a_trained_index_that_another_run_has_stored_meanwhile_stays(
         build.storage.write(path, b"theirs")
         return b"mine"
 
-    monkeypatch.setattr(tasks, "index_kind", lambda name: SimpleNamespace(train=train))
+    monkeypatch.setattr(training, "index_kind", lambda name: SimpleNamespace(train=train, TRAINED=True))
     tasks.train(build.storage.uri, build.plan.hash, build.tally.passages, 1)
     assert build.storage.read(path) == b"theirs"
 
