@@ -267,10 +267,12 @@ async def test_openapi_is_complete_and_true(server: Server) -> None:
     schemas = document["components"]["schemas"]
     for name, operation in operations.items():
         assert operation["description"], name
-        assert "422" not in operation["responses"], name
+        # FastAPI names 422 for every route with a body; here it is that of a retry key alone.
+        keyed = any(parameter["name"] == "Idempotency-Key" for parameter in operation.get("parameters", ()))
+        assert ("422" in operation["responses"]) == keyed, name
         for status, response in operation["responses"].items():
             schema = response["content"]["application/json"]["schema"]
-            if status != "200":
+            if status >= "400":
                 bodies = {body["$ref"].split("/")[-1] for body in schema.get("anyOf", [schema])}
                 assert bodies <= {"ErrorBody", "NotReady", "DifyError", "TeiError"}, (name, status)
             if status in ("429", "503"):
