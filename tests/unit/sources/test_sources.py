@@ -62,7 +62,7 @@ BAD = {
         "the metadata field 'n' is an integer beyond",
     ),
     "long metadata": (
-        json_lines({"id": "1", "text": "x", "n": "m" * 600_000, "l": ["m" * 399_999]}),
+        json_lines({"id": "1", "text": "x", "n": "m" * 600_000, "l": ["m" * 399_998]}),  # names and items count too
         "the metadata are 1,000,001 characters long, more than 1,000,000; choose the fields to keep",
     ),
     "surrogate value": (b'{"id": "1", "text": "x", "n": "\\ud800"}', "the metadata field 'n' holds a lone surrogate"),
