@@ -1,6 +1,6 @@
 """What writing to an index that is served costs, over one index in this process and without HTTP, all in one run.
 
-    python -m benchmarks.writes [--passages 10000] [--batch 100] [--requests 200] [--folder DIR]
+    python -m benchmarks.writes [--passages 10000] [--batch 100] [--requests 200] [--folder DIR] [--json FILE]
 
 Passages bring their vectors, so that no line holds the time of an encoder. Each line has a median and a 99th percentile
 in milliseconds, or a rate:
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 import shoal
+from benchmarks.support.report import Figure, report
 from shoal.indexing.empty import create_index
 from shoal.settings import CreateSettings
 
@@ -34,26 +35,29 @@ SETTINGS: dict[str, Any] = {"reranker": "none", "timeout_ms": 60_000}
 
 
 def main() -> None:
-    """Measure, and print a line for each figure."""
+    """Measure, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passages", type=int, default=10_000, help="written before searches are measured")
     parser.add_argument("--batch", type=int, default=100, help="passages of one request")
     parser.add_argument("--requests", type=int, default=200, help="single writes, and searches of each line")
     parser.add_argument("--folder", help="where the index lies; by default among the temporary files")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         root = Path(folder) / "index"
         create_index(CreateSettings(index=str(root), encoder=f"hashing:{DIM}", shards=1, threads=1))
-        measure(root, options.passages, options.batch, options.requests)
+        figures = measure(root, options.passages, options.batch, options.requests)
+    report(f"Writes to one index, {options.passages:,} passages, {options.batch} a request", figures, options.json)
 
 
-def measure(root: Path, count: int, batch: int, requests: int) -> None:
+def measure(root: Path, count: int, batch: int, requests: int) -> list[Figure]:
     """Write to an empty index and search it."""
+    figures = []
     source = made(np.random.default_rng(0))
     with shoal.open(root, **SETTINGS) as index:
         began = time.perf_counter()
         index.upsert((next(source) for _ in range(count)), batch_passages=batch)
-        print(f"written           {count / (time.perf_counter() - began):,.0f} passages a second, {batch} a request")
+        figures.append(Figure("written", count / (time.perf_counter() - began), "1/s"))
         acknowledged, seen = [], []
         for _ in range(requests):
             began = time.perf_counter()
@@ -61,15 +65,16 @@ def measure(root: Path, count: int, batch: int, requests: int) -> None:
             acknowledged.append(time.perf_counter() - began)
             index.search(WORDS[0], mode="lexical", top_n=1, min_position=position)
             seen.append(time.perf_counter() - began - acknowledged[-1])
-        show("acknowledged", acknowledged)
-        show("seen", seen)
-        show("search, alone", searches(index, requests))
+        figures += percentiles("acknowledged", acknowledged)
+        figures += percentiles("seen", seen)
+        figures += percentiles("search, alone", searches(index, requests))
         with writing(index, source, batch):
-            show("search, beside", searches(index, requests))
+            figures += percentiles("search, beside writes", searches(index, requests))
     began = time.perf_counter()
     with shoal.open(root, **SETTINGS) as index:
         rows = index.describe().passages
-        print(f"replay            {time.perf_counter() - began:.1f} s for {rows:,} passages")
+        figures.append(Figure(f"replay of {rows:,} passages", time.perf_counter() - began, "s"))
+    return figures
 
 
 def made(random: np.random.Generator) -> Iterator[dict[str, Any]]:
@@ -112,10 +117,10 @@ class writing:
         self._thread.join()
 
 
-def show(name: str, seconds: list[float]) -> None:
-    """Print a line of milliseconds."""
-    median, last = (1000 * float(np.percentile(seconds, part)) for part in (50, 99))
-    print(f"{name:<17} p50 {median:.1f} ms, p99 {last:.1f} ms")
+def percentiles(name: str, seconds: list[float]) -> list[Figure]:
+    """Name the median and the 99th percentile of times."""
+    median, last = 1000 * np.percentile(seconds, [50, 99])
+    return [Figure(f"{name}: p50", median, "ms"), Figure(f"{name}: p99", last, "ms")]
 
 
 if __name__ == "__main__":
