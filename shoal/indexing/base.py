@@ -231,7 +231,8 @@ def check_shard(plan: Plan, shard: int, storage: Storage) -> list[str]:
 def damaged(version: str, problems: Sequence[str]) -> CorruptIndex:
     """What is said of a base with problems."""
     return CorruptIndex(
-        f"vectors cannot be copied from {version}: {problems[0]}; restore it, or embed every passage with --reembed"
+        f"vectors cannot be copied from {version}: {problems[0]}; restore it or activate another version, or build "
+        "from the source with --reembed, which copies none"
     )
 
 

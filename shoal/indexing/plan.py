@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import accumulate
 from math import ceil
-from typing import Any, overload
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,7 +24,7 @@ from shoal.indexes import gives_vectors
 from shoal.indexes._auto import AUTO, choose
 from shoal.indexing.carried import Carried
 from shoal.indexing.source_options import TEXT_CHARACTERS, resolve_source
-from shoal.indexing.work_units import Behind, Unit
+from shoal.indexing.work_units import Behind, ComputedUnits, Unit
 from shoal.settings import BuildSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
 from shoal.sources.files import InputFile
 from shoal.sources.listing import find_input, remarks_on
@@ -250,8 +250,8 @@ class Plan(BaseModel):
         return start, min(start + self.unit_bytes, file.bytes)
 
 
-class _Units(Sequence[Unit]):
-    """Units computed from the sizes of files, so that a plan of millions of units takes no memory for them."""
+class _Units(ComputedUnits):
+    """Units computed from the sizes of files."""
 
     def __init__(self, plan: Plan, counts: list[int]) -> None:
         self._plan = plan
@@ -260,16 +260,8 @@ class _Units(Sequence[Unit]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @overload
-    def __getitem__(self, number: int) -> Unit: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Unit]: ...
-    def __getitem__(self, number: int | slice) -> Unit | list[Unit]:
-        if isinstance(number, slice):
-            return [self[place] for place in range(*number.indices(len(self)))]
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"unit {number} of {len(self)}")
-        number %= len(self)
+    def unit(self, number: int) -> Unit:
+        """Make the unit of a number from 0 to len - 1."""
         file = bisect_right(self._ends, number)
         start, stop = self._plan._bounds(self._plan.files[file], number - (self._ends[file - 1] if file else 0))
         return Unit(number, file, start, stop)

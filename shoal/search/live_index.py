@@ -48,7 +48,6 @@ class LiveDescription:
         dead: Passages that have gone since.
         bytes: Of the texts, vectors and codes that were written since, about.
         oldest_s: Seconds since the first of these entries was written; None without one.
-        compacting: Whether a version is being built that holds all of it.
     """
 
     position: int
@@ -58,7 +57,6 @@ class LiveDescription:
     dead: int
     bytes: int
     oldest_s: float | None
-    compacting: bool = False
 
 
 class LiveIndex:

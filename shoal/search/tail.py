@@ -68,7 +68,9 @@ class Tail:
             self._tell()
             pause = FAILED_S if self._failure else self._poll_s if self.position else self._idle_s
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+                # Not `wait_for`, in which Python 3.11 loses a cancellation that comes together with the event.
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
 
     def advance(self, position: int) -> None:
         """Look at once, unless all entries up to a position are applied."""
@@ -77,8 +79,8 @@ class Tail:
 
     async def reach(self, position: int, deadline: float) -> None:
         """Wait until all entries up to a position are applied. Raises DeadlineExceeded."""
+        self.advance(position)
         while self.position < position:
-            self._wake.set()
             if not await self._changes(deadline):
                 reason = f" ({self.problem})" if self.problem else ""
                 raise DeadlineExceeded(
@@ -91,8 +93,8 @@ class Tail:
         Raises DeadlineExceeded when the deadline passes before, and Unavailable when the log cannot be read.
         """
         wanted = self._started + 1
+        self._wake.set()
         while self._finished < wanted:
-            self._wake.set()
             if not await self._changes(deadline):
                 raise DeadlineExceeded(f"the end of the log is not reached yet, only position {self.position}")
         if self._failure is not None:

@@ -217,7 +217,6 @@ class Live(BaseModel):
     dead: int = Field(description="Passages that have gone since.")
     bytes: int = Field(description="Texts, vectors and codes that were written since, about.")
     oldest_s: float | None = Field(description="Seconds since the first of these writes; null without one.")
-    compacting: bool
 
 
 class IndexInfo(BaseModel):

@@ -84,6 +84,41 @@ def test_a_position_that_is_not_reached_is_waited_for_until_the_deadline() -> No
     asyncio.run(check())
 
 
+def test_a_tail_ends_although_it_is_told_to_look_at_the_same_moment() -> None:
+    async def check() -> None:
+        tail = Writes().tail(3)
+        running = asyncio.create_task(tail.run())
+        await tail.catch_up(time.monotonic() + 60)
+        await asyncio.sleep(0)  # it pauses now
+        tail.advance(9)
+        running.cancel()
+        done, _ = await asyncio.wait([running], timeout=5)
+        assert done == {running}
+
+    asyncio.run(check())
+
+
+def test_who_waits_for_a_position_does_not_make_the_tail_look_without_a_pause() -> None:
+    async def check() -> None:
+        looks = 0
+
+        def read(position: int) -> list[LogEntry]:
+            nonlocal looks
+            looks += 1
+            return []
+
+        tail = Tail(read, lambda entries: None, 3, poll_s=60, idle_s=60)
+        running = asyncio.create_task(tail.run())
+        await tail.catch_up(time.monotonic() + 60)
+        before = looks
+        with pytest.raises(DeadlineExceeded):
+            await tail.reach(9, time.monotonic() + 0.1)
+        assert looks <= before + 1
+        running.cancel()
+
+    asyncio.run(check())
+
+
 def test_damage_stops_the_tail_loudly_and_it_goes_on_once_that_is_repaired() -> None:
     async def check() -> None:
         writes = Writes()
