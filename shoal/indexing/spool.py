@@ -65,7 +65,7 @@ class Cutter:
                     continue
                 for end, line in enumerate(lines, 1):
                     if framing is not None and framing.may_hold(line):
-                        ended, is_open = len(framing.add(line)), framing.is_open
+                        ended, is_open = sum(not frame.is_blank for frame in framing.add(line)), framing.is_open
                     else:
                         ended, is_open = int(not is_blank(line)), False
                     if ended:

@@ -42,6 +42,11 @@ class Frame(NamedTuple):
     line_count: int
     reason: str | None = None
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether it is neither a record nor a rejected one: a blank line."""
+        return self.reason is None and not any(map(bytes.strip, self.lines))
+
 
 class Framing:
     """Follows the lines of a file and puts those of one record together.

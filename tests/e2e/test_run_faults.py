@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -36,9 +36,19 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         yield disk
 
 
-def kill(processes: dict[int, str], program: str) -> int:
-    """Kill the one process whose program is so called, a regular expression, and tell which it was."""
-    (pid,) = (pid for pid, command in processes.items() if re.search(program, command.split(" --")[0]))
+def kill(processes: Callable[[], dict[int, str]], program: str) -> int:
+    """Kill the one process whose program is so called, a regular expression, and tell which it was.
+
+    It is waited for: while a process names itself anew, it has no name.
+    """
+    pids: list[int] = []
+
+    def is_there() -> bool:
+        pids[:] = [pid for pid, command in processes().items() if re.search(program, command.split(" --")[0])]
+        return bool(pids)
+
+    wait(is_there)
+    (pid,) = pids
     os.kill(pid, signal.SIGKILL)
     return pid
 
@@ -57,7 +67,7 @@ def test_a_server_ends_with_the_processes_that_it_cannot_do_without(
     with running(tmp_path, root, "--reranker=none") as server:
         server.wait_ready()
         (folder,) = server.temporary_folders()
-        kill(server.descendants(), program)
+        kill(server.descendants, program)
         assert server.process.wait(STOP_S) == 1
         server.assert_nothing_is_left(within_s=10)
         assert not folder.exists()
@@ -78,7 +88,7 @@ def test_a_build_ends_with_its_ray_and_the_same_command_goes_on(tmp_path: Path) 
     build = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         wait(lambda: any(index.rglob("units/*.json")) or build.poll() is not None)
-        kill(marked(mark), "gcs/gcs_server")
+        kill(lambda: marked(mark), "gcs/gcs_server")
         output, errors = build.communicate(timeout=STOP_S)
     finally:
         for pid in marked(mark):
@@ -97,7 +107,7 @@ def test_a_build_ends_with_its_ray_and_the_same_command_goes_on(tmp_path: Path) 
 def test_a_proxy_that_is_killed_is_started_again_and_the_server_goes_on(tmp_path: Path, root: Path) -> None:
     with running(tmp_path, root, "--reranker=none") as server:
         server.wait_ready()
-        killed = kill(server.descendants(), "/haproxy")
+        killed = kill(server.descendants, "/haproxy")
 
         def answers() -> bool:
             try:

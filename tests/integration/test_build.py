@@ -338,6 +338,7 @@ def test_workers_get_a_gpu_each(
                 "left_out": ["{}"],
                 "documents": [1],
                 "full": [0],
+                "superseded": [0],
                 "worker": ["w"],
                 "started": [0.0],
                 "ended": [1.0],

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shoal.indexing.spool import Cutter
@@ -140,6 +140,7 @@ def test_units_end_behind_the_record_that_fills_them_with_records_or_bytes(
 
 
 @given(st.lists(st.sampled_from(["", " ", "\r", '"', "", "a,b", '"x', 'y"', 'a,"b"']), max_size=80), st.integers(1, 5))
+@example(['"', "a,b", "", "", '"'], 4)
 def test_blank_lines_fill_no_unit(lines: list[str], records: int) -> None:
     data = "".join(f"{line}\n" for line in lines).encode()
     for framing in (None, Framing(2, BLOCK)):
