@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from serve.ray_adapters import private_ray
+from serve.ray_adapters.haproxy import haproxy_environment
 from shoal.settings import RunSettings
 from tests.support.marks import marked, new_mark
 from tests.support.serving import free_port
@@ -78,7 +79,7 @@ def node(folder: Path, port: int, environment: dict[str, str], **parameters: Any
 
 def _haproxy(folder: Path, port: int) -> tuple[int, dict[str, str]]:
     """Set up HAProxy as `shoal serve` does, on a free port, since all nodes have one address."""
-    environment = private_ray._haproxy(folder, RunSettings(index="unused", ingress_replicas=2))
+    environment = haproxy_environment(folder, RunSettings(index="unused", ingress_replicas=2))
     own, wrapper = free_port(), Path(environment["RAY_SERVE_HAPROXY_BINARY_PATH"])
     other_port = f"sed -i -E 's/^( *bind 127.0.0.1):{port}$/\\1:{own}/' \"$3\"\n"
     wrapper.write_text(wrapper.read_text().replace("exec ", f"{other_port}exec "))
