@@ -150,6 +150,8 @@ class EntryDraft:
         return state if state is not None and state.passages else None
 
     def _problem(self, request: PreparedRequest) -> Conflict | Outdated | None:
+        if any(self._current(document, request) is not None for document in request.missing):
+            return Outdated()
         problems = Problems(request.field)
         for number, change in enumerate(request.changes):
             current = self._current(change.document, request)

@@ -247,9 +247,16 @@ class Writer:
                 raise _NothingToWriteError
             return draft.entry()
 
-        with suppress(_NothingToWriteError):
-            self._log.append(make_entry, self._apply)
-        return outcomes
+        while True:
+            try:
+                self._log.append(make_entry, self._apply)
+            except _NothingToWriteError:
+                # Others may have written what nothing of this group has seen, and no lost race tells of it.
+                decided_at = self.position
+                self._log.catch_up(self._apply)
+                if self.position > decided_at:
+                    continue
+            return outcomes
 
     def _write_segments(self) -> None:
         """Copy entries that belong together, for whoever replays the log. Nothing depends on it."""
