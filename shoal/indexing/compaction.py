@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -57,6 +57,9 @@ def compact(settings: CompactSettings, log: LogReader) -> Manifest | None:
     """
     storage = Storage(settings.index)
     manifest = versions.current_manifest(storage)
+    for staged in _staged_plans(storage):
+        if staged.version == manifest.version:  # it was killed when nothing else was left to do
+            versions.discard_staging(storage, staged.hash)
     plan = _staged(storage, manifest) or _planned(settings, storage, manifest, log)
     if plan is None:
         return None
@@ -133,14 +136,18 @@ def plan_compaction(settings: CompactSettings, base: Manifest, carried: Carried,
 
 def _staged(storage: Storage, manifest: Manifest) -> Plan | None:
     """The plan of a compaction of the current version that was interrupted, if there is one."""
+    return next((plan for plan in _staged_plans(storage) if plan.base == manifest.version), None)
+
+
+def _staged_plans(storage: Storage) -> Iterator[Plan]:
+    """The plans of all compactions in staging."""
     for name in storage.list(layout.STAGING):
         try:
             plan = Plan.from_bytes(storage.read(layout.plan(name)))
         except (NotFound, CorruptIndex):  # none, or one of another Shoal
             continue
-        if plan.carried is not None and not plan.files and plan.base == manifest.version:
-            return plan
-    return None
+        if plan.carried is not None and not plan.files:
+            yield plan
 
 
 def _planned(settings: CompactSettings, storage: Storage, base: Manifest, log: LogReader) -> Plan | None:
