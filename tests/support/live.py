@@ -57,6 +57,7 @@ class Corpus:
         self.analyzer = Analyzer(LEXICAL)
         self.codec: Codec | None = None
         self.builds = 0
+        self.entries: list[LogEntry] = []
 
     def open(self) -> "Corpus":
         """Build a version of the documents that there are, and open it for more to come."""
@@ -64,14 +65,25 @@ class Corpus:
             texts = [passage.content for document in self.documents.values() for passage in document]
             self.codec = learn(self.model, texts, LATE)
         self.manifest = self.build()
-        self.base = open_shards(self.folder / f"{self.builds}", self.manifest)
-        path = self.folder / f"{self.builds}" / layout.corpus_terms_of(self.manifest.version)
+        self.root = self.folder / f"{self.builds}"
+        self._open()
+        return self
+
+    def restart(self) -> None:
+        """Open the version anew, and let shards and statistics see all entries at once."""
+        for shard in self.base:
+            shard.close()
+        self._open()
+        self.apply(*self.entries)
+
+    def _open(self) -> None:
+        self.base = open_shards(self.root, self.manifest)
+        path = self.root / layout.corpus_terms_of(self.manifest.version)
         self.statistics = LiveStatistics(CorpusTerms(path), self.analyzer)
         self.live = [
             LiveShard(shard, self.manifest, number, threads=1, statistics=self.statistics.of_query)
             for number, shard in enumerate(self.base)
         ]
-        return self
 
     def build(self) -> Manifest:
         """Publish a version of the documents in a root of its own."""
@@ -103,7 +115,9 @@ class Corpus:
             retired = RetiredState({}, 0, 0) if stored is None else stored.retired
             documents.append(DocumentWrite(name, retired, tuple(self.written(passage) for passage in passages)))
         self.documents = {name: document for name, document in {**self.documents, **writes}.items() if document}
-        return LogEntry(self.position, "nonce", 0.0, "encoder", None, None, (), tuple(documents))
+        made = LogEntry(self.position, "nonce", 0.0, "encoder", None, None, (), tuple(documents))
+        self.entries.append(made)
+        return made
 
     def written(self, passage: Passage) -> WrittenPassage:
         """A passage with its vector, codes and terms."""

@@ -91,6 +91,12 @@ class Equality(RuleBasedStateMachine):
                 shard.apply([entry])
         self.changed = True
 
+    @rule()
+    def restart(self) -> None:
+        """Open everything anew, as a server that starts: entries are replayed together."""
+        self.corpus.restart()
+        self.changed = True
+
     @invariant()
     def equal(self) -> None:
         if getattr(self, "changed", False):
