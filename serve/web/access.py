@@ -21,6 +21,7 @@ from serve.web.static_page import PATHS as PAGE_PATHS
 from shoal.engine.description import IndexDescription
 from shoal.errors import InvalidArgument, Overloaded, PermissionDenied, RateLimited, ShoalError, Unauthenticated
 from shoal.serving.keys import VARIABLE, ApiKey, find, parse, parse_lines
+from shoal.serving.keys import Scope as KeyScope
 from shoal.settings import ServeSettings
 from shoal.system.proxies import LOOPBACK
 
@@ -197,6 +198,33 @@ def shared_keys(path: str | None, share: float) -> KeyRing | None:
     return KeyRing.of(path, share)
 
 
+def admit(keys: KeyRing | None, headers: Headers, wanted: KeyScope) -> Grant | None:
+    """Let a request in. Raises Unauthenticated, PermissionDenied and RateLimited.
+
+    Args:
+        keys: The keys; None where nobody needs one to read, and nobody may do more.
+        headers: Of the request.
+        wanted: What it does.
+    """
+    if keys is None:
+        check_keyless(wanted)
+        return None
+    grant = keys.admit(list(_presented(headers)))
+    check_key(grant.key.name, grant.key.scope, wanted)
+    return grant
+
+
+@contextmanager
+def granted(grant: Grant | None, keys: KeyRing | None) -> Iterator[None]:
+    """Answer a request that was let in for as long as the block lasts."""
+    tokens = _GRANT.set(grant), _KEYS.set(keys)
+    try:
+        yield
+    finally:
+        _GRANT.reset(tokens[0])
+        _KEYS.reset(tokens[1])
+
+
 class Access:
     """ASGI layer that lets in who has a key which is good for what is asked; what it refuses has not been read.
 
@@ -211,22 +239,12 @@ class Access:
         self._keys = keys
         self._scopes = scopes
 
-    def _admit(self, scope: Scope) -> Grant | None:
-        """Let a request in. Raises Unauthenticated, PermissionDenied and RateLimited."""
-        wanted = self._scopes.wanted(scope)
-        if self._keys is None:
-            check_keyless(wanted)
-            return None
-        grant = self._keys.admit(list(_presented(Headers(scope=scope))))
-        check_key(grant.key.name, grant.key.scope, wanted)
-        return grant
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one exchange."""
         path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
         if path and path not in OPEN:
             try:
-                grant = self._admit(scope)
+                grant = admit(self._keys, Headers(scope=scope), self._scopes.wanted(scope))
             except ShoalError as error:
                 headers = {}
                 if isinstance(error, Unauthenticated | PermissionDenied):
@@ -236,12 +254,8 @@ class Access:
                     headers["WWW-Authenticate"] = "Bearer"
                 await response_of(error, headers, scope)(scope, receive, send)
                 return
-            tokens = _GRANT.set(grant), _KEYS.set(self._keys)
-            try:
+            with granted(grant, self._keys):
                 await self._app(scope, receive, send)
-            finally:
-                _GRANT.reset(tokens[0])
-                _KEYS.reset(tokens[1])
         else:
             await self._app(scope, receive, send)
 

@@ -14,6 +14,29 @@ FILTER: Any = Field({}, description="Conditions on metadata: $eq $ne $gt $gte $l
 NAMESPACE: Any = Field("", description="The default one alone: left out, empty or `__default__`.")
 """The field of a namespace."""
 
+PAGE = 100
+"""Ids of a page where a request names no limit."""
+Ids = Annotated[list[str], Field(min_length=1)]
+"""Ids of passages that are fetched."""
+PageSize = Annotated[int, Field(ge=1)]
+"""How many ids a page has at most."""
+
+
+class FetchFields(RequestBody):
+    """Passages by their ids."""
+
+    ids: Ids
+    namespace: str = NAMESPACE
+
+
+class ListFields(RequestBody):
+    """A page of ids."""
+
+    prefix: str = ""
+    limit: PageSize = PAGE
+    paginationToken: str | None = None
+    namespace: str = NAMESPACE
+
 
 class QueryFields(RequestBody):
     """What is near a vector, or near a passage of the index."""

@@ -6,8 +6,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve.dialects.common.calls import deadline_of, fields_named, json_answer, large_json_answer
-from serve.dialects.pinecone_api.bodies import QueryFields, StatsFields
+from serve.dialects.common.calls import deadline_of, fields_named
+from serve.dialects.pinecone_api.answers import RECONCILED, DataAnswer, http_response
+from serve.dialects.pinecone_api.bodies import (
+    PAGE,
+    FetchFields,
+    Ids,
+    ListFields,
+    PageSize,
+    QueryFields,
+    StatsFields,
+)
 from serve.dialects.pinecone_api.control import DATA_PLANE, IndexName, ServedIndex
 from serve.web.errors import responses
 from shoal.engine.vectors import read_vector
@@ -16,14 +25,10 @@ from shoal.records import FloatArray, Passage, SearchAnswer, SearchRequest
 
 DEFAULT_NAMESPACE = "__default__"
 """Another name of the default namespace, whose own is empty."""
-RECONCILED = "x-pinecone-lsn-reconciled"
-"""The header in which Pinecone's clients find up to which position of the log a search has seen all writes."""
 READ_UNITS = {"readUnits": 1}
 """What every call is said to have cost."""
 REFUSALS = (400, 404, 408, 413, 415, 429, 500, 503, 504)
 """Statuses of errors of these routes."""
-PAGE = 100
-"""Ids of a page where a request names no limit."""
 
 
 class PineconeVector(BaseModel):
@@ -107,66 +112,77 @@ def add_data(routes: APIRouter, index: ServedIndex) -> None:
     async def query(name: IndexName, body: QueryFields) -> Response:
         """Find the passages nearest to a vector, as Pinecone does."""
         index.check(name)
-        return await _query(index, body)
+        return await http_response(await query_passages(index, body, deadline_of(index.settings)))
 
     @routes.post(f"{DATA_PLANE}/describe_index_stats", response_model=StatsResponse, responses=responses(*REFUSALS))
     async def describe_index_stats(name: IndexName, body: StatsFields) -> Response:
         """Say how large the index is, as Pinecone does."""
         index.check(name)
-        if body.filter:
-            raise InvalidArgument("filter should be left out: all passages are counted", param="filter")
-        described = await index.engine().describe()
-        return json_answer(
-            {
-                "namespaces": {"": {"vectorCount": described.passages}},
-                "dimension": described.dim,
-                "indexFullness": 0.0,
-                "totalVectorCount": described.passages,
-                "metric": described.metric,
-                "vectorType": "dense",
-            }
-        )
+        return await http_response(await describe_passages(index, body))
 
     @routes.get(f"{DATA_PLANE}/vectors/fetch", response_model=FetchResponse, responses=responses(*REFUSALS))
     async def fetch(
         name: IndexName,
-        ids: Annotated[list[str], Query(min_length=1, description="Of passages; the parameter is repeated.")],
+        ids: Annotated[Ids, Query(description="Of passages; the parameter is repeated.")],
         namespace: str = "",
     ) -> Response:
         """Fetch passages with their vectors, as Pinecone does."""
         index.check(name)
-        check_namespace(namespace)
-        return await _fetch(index, ids)
+        body = FetchFields(ids=ids, namespace=namespace)
+        return await http_response(await fetch_passages(index, body, deadline_of(index.settings)))
 
     @routes.get(f"{DATA_PLANE}/vectors/list", response_model=PineconeListResponse, responses=responses(*REFUSALS))
     async def list_ids(
         name: IndexName,
         namespace: str = "",
         prefix: str = "",
-        limit: Annotated[int, Query(ge=1, description="Most ids of the page; max_ids bounds it.")] = PAGE,
+        limit: Annotated[PageSize, Query(description="Most ids of the page; max_ids bounds it.")] = PAGE,
         token: Annotated[str | None, Query(alias="paginationToken", description="`next` of the page before.")] = None,
     ) -> Response:
         """List the ids of passages, a page at a time, as Pinecone does."""
         index.check(name)
-        check_namespace(namespace)
-        with fields_named(cursor="paginationToken"):
-            listed = await index.engine().list_ids(prefix, limit, token, deadline_of(index.settings))
-        return json_answer(
-            {
-                "vectors": [{"id": id_} for id_ in listed.ids],
-                "pagination": {"next": listed.next} if listed.next is not None else None,
-                "namespace": "",
-                "usage": READ_UNITS,
-            }
-        )
+        body = ListFields(prefix=prefix, limit=limit, paginationToken=token, namespace=namespace)
+        return await http_response(await list_passages(index, body, deadline_of(index.settings)))
 
 
-async def _query(index: ServedIndex, body: QueryFields) -> Response:
+async def describe_passages(index: ServedIndex, body: StatsFields) -> DataAnswer:
+    """Say how large the index is."""
+    if body.filter:
+        raise InvalidArgument("filter should be left out: all passages are counted", param="filter")
+    described = await index.engine().describe()
+    return DataAnswer(
+        {
+            "namespaces": {"": {"vectorCount": described.passages}},
+            "dimension": described.dim,
+            "indexFullness": 0.0,
+            "totalVectorCount": described.passages,
+            "metric": described.metric,
+            "vectorType": "dense",
+        }
+    )
+
+
+async def list_passages(index: ServedIndex, body: ListFields, deadline: float) -> DataAnswer:
+    """List a page of ids."""
+    check_namespace(body.namespace)
+    with fields_named(cursor="paginationToken"):
+        listed = await index.engine().list_ids(body.prefix, body.limit, body.paginationToken, deadline)
+    return DataAnswer(
+        {
+            "vectors": [{"id": id_} for id_ in listed.ids],
+            "pagination": {"next": listed.next} if listed.next is not None else None,
+            "namespace": "",
+            "usage": READ_UNITS,
+        }
+    )
+
+
+async def query_passages(index: ServedIndex, body: QueryFields, deadline: float) -> DataAnswer:
+    """Find the passages nearest to a vector, or to a passage."""
     _check_query(body)
-    deadline = deadline_of(index.settings)
     vector = await vector_by(index, body.vector, body.id, deadline, "vector")
     if vector is None:
-        return json_answer({"matches": [], "namespace": "", "usage": READ_UNITS})
+        return DataAnswer({"matches": [], "namespace": "", "usage": READ_UNITS})
     request = SearchRequest(
         query="",
         vector=vector,
@@ -182,17 +198,13 @@ async def _query(index: ServedIndex, body: QueryFields) -> Response:
         (answer,) = await index.engine().search([request])
     matches = _matches(answer, body.includeMetadata)
     values = len(matches) * len(vector) if body.includeValues else len(matches)
-    response = await large_json_answer(
-        {"matches": matches, "namespace": "", "usage": READ_UNITS, **degraded(answer.degraded)}, values
-    )
-    return reconciled(response, answer)
+    fields = {"matches": matches, "namespace": "", "usage": READ_UNITS, **degraded(answer.degraded)}
+    return DataAnswer(fields, values, reconciled(answer))
 
 
-def reconciled(response: Response, answer: SearchAnswer) -> Response:
-    """Let a response say up to which position of the log its answer has seen all writes; that of a write is its own."""
-    if answer.position is not None:
-        response.headers[RECONCILED] = str(answer.position)
-    return response
+def reconciled(answer: SearchAnswer) -> dict[str, str]:
+    """The header that says up to which position of the log an answer has seen all writes; a write is at its own."""
+    return {} if answer.position is None else {RECONCILED: str(answer.position)}
 
 
 def _check_query(body: QueryFields) -> None:
@@ -234,17 +246,17 @@ def _matches(answer: SearchAnswer, with_metadata: bool) -> list[Mapping[str, Any
     return matches
 
 
-async def _fetch(index: ServedIndex, ids: Sequence[str]) -> Response:
-    fetched = await index.engine().fetch(list(dict.fromkeys(ids)), deadline_of(index.settings), with_vectors=True)
+async def fetch_passages(index: ServedIndex, body: FetchFields, deadline: float) -> DataAnswer:
+    """Fetch passages with their vectors."""
+    check_namespace(body.namespace)
+    fetched = await index.engine().fetch(list(dict.fromkeys(body.ids)), deadline, with_vectors=True)
     vectors = {
         passage.id: {"id": passage.id, "values": vector, "metadata": metadata_of(passage)}
         for passage, vector in fetched.passages
     }
     missing = f"shards that may hold {len(fetched.unknown)} of the ids do not answer" if fetched.unknown else None
-    size = sum(len(vector) for _, vector in fetched.passages if vector is not None)
-    return await large_json_answer(
-        {"vectors": vectors, "namespace": "", "usage": READ_UNITS, **degraded(missing)}, size
-    )
+    values = sum(len(vector) for _, vector in fetched.passages if vector is not None)
+    return DataAnswer({"vectors": vectors, "namespace": "", "usage": READ_UNITS, **degraded(missing)}, values)
 
 
 def degraded(reason: str | None) -> dict[str, str]:

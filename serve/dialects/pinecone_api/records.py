@@ -116,7 +116,8 @@ async def _search(index: ServedIndex, body: RecordSearchFields) -> Response:
     usage = {"read_units": 1} | ({"rerank_units": search_units(answer.pairs)} if rerank is not None else {})
     hits = _hits(index, answer, body.fields)
     response = json_answer({"result": {"hits": hits}, "usage": usage, **degraded(answer.degraded)})
-    return reconciled(response, answer)
+    response.headers.update(reconciled(answer))
+    return response
 
 
 def _check_query(query: SearchQuery) -> None:

@@ -12,7 +12,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from serve.dialects.common.calls import fields_named, json_answer
+from serve.dialects.common.calls import fields_named
+from serve.dialects.pinecone_api.answers import COMMITTED, DataAnswer, http_response
 from serve.dialects.pinecone_api.bodies import (
     VectorDeleteFields,
     VectorFields,
@@ -25,12 +26,11 @@ from serve.web.errors import responses
 from serve.web.json_body import unique_names
 from serve.web.scopes import WRITE
 from shoal.errors import InvalidArgument
+from shoal.settings import ServeSettings
 from shoal.writing.requests import DeleteRequest, MetadataUpdate, PassageWrite, UpdateRequest, WriteRequest
 
 PASSAGE_FIELDS = ("text", "title")
 """Metadata fields that become those of the passage, as `data.metadata_of` puts them back."""
-COMMITTED = "x-pinecone-lsn-committed"
-"""The header in which Pinecone's clients find the position of a write in the log."""
 RECORD_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/json")
 """Types of a body of records."""
 _RECORDS = "on each line an object with `_id` and `text`, which the server encodes, a `title` or not, and metadata."
@@ -65,21 +65,19 @@ def add_writes(routes: APIRouter, index: ServedIndex) -> None:
     async def upsert(name: IndexName, body: VectorUpsertFields) -> Response:
         """Write passages with their vectors, as Pinecone does. All are on disk with the answer, or none is written."""
         index.check(name)
-        check_namespace(body.namespace)
-        passages = [_passage(vector, f"vectors[{place}]") for place, vector in enumerate(body.vectors)]
-        return await _write(index, passages, "vectors")
+        return await http_response(await upsert_vectors(index, body, write_deadline(index.settings)))
 
     @routes.post(f"{DATA_PLANE}/vectors/update", response_model=UpdateResponse, **options)
     async def update(name: IndexName, body: VectorUpdateFields) -> Response:
         """Change the metadata or the vector of a passage, as Pinecone does."""
         index.check(name)
-        return await _update(index, body)
+        return await http_response(await update_passage(index, body, write_deadline(index.settings)))
 
     @routes.post(f"{DATA_PLANE}/vectors/delete", response_model=EmptyResponse, **options)
     async def delete(name: IndexName, body: VectorDeleteFields) -> Response:
         """Delete passages by their ids, those that fulfil a filter, or all, as Pinecone does."""
         index.check(name)
-        return await _delete(index, body)
+        return await http_response(await delete_passages(index, body, write_deadline(index.settings)))
 
     @routes.post(
         DATA_PLANE + "/records/namespaces/{namespace}/upsert",
@@ -101,7 +99,9 @@ def add_writes(routes: APIRouter, index: ServedIndex) -> None:
         index.check(name)
         check_namespace(namespace)
         records = await run_in_threadpool(records_of, await _body_of_records(request), index.settings.max_passages)
-        return await _write(index, records, "records", status=201)
+        response = await http_response(await _write(index, records, "records", write_deadline(index.settings)))
+        response.status_code = 201
+        return response
 
 
 async def _body_of_records(request: Request) -> bytes:
@@ -172,14 +172,22 @@ def _check_count(count: int, most: int, field: str) -> None:
         )
 
 
-async def _write(index: ServedIndex, passages: list[PassageWrite], field: str, status: int = 200) -> Response:
+async def upsert_vectors(index: ServedIndex, body: VectorUpsertFields, deadline: float) -> DataAnswer:
+    """Write passages with their vectors."""
+    check_namespace(body.namespace)
+    passages = [_passage(vector, f"vectors[{place}]") for place, vector in enumerate(body.vectors)]
+    return await _write(index, passages, "vectors", deadline)
+
+
+async def _write(index: ServedIndex, passages: list[PassageWrite], field: str, deadline: float) -> DataAnswer:
     _check_count(len(passages), index.settings.max_passages, field)
     with _named("passages[", f"{field}["), fields_named(inputs=field):
-        written = await index.engine().write(WriteRequest(passages=passages, deadline=_deadline(index)))
-    return _answer({"upsertedCount": len(passages)}, written.position, status)
+        written = await index.engine().write(WriteRequest(passages=passages, deadline=deadline))
+    return _answer({"upsertedCount": len(passages)}, written.position)
 
 
-async def _update(index: ServedIndex, body: VectorUpdateFields) -> Response:
+async def update_passage(index: ServedIndex, body: VectorUpdateFields, deadline: float) -> DataAnswer:
+    """Change metadata or vector of a passage."""
     check_namespace(body.namespace)
     if body.id is None or body.filter is not None or body.dryRun:
         raise InvalidArgument("id is required, and filter and dryRun are not there: update one passage", param="id")
@@ -192,31 +200,30 @@ async def _update(index: ServedIndex, body: VectorUpdateFields) -> Response:
         )
     update = MetadataUpdate(body.id, body.setMetadata, vector=body.values)
     with _named("updates[0]", "the update", is_param=False):
-        updated = await index.engine().update(UpdateRequest(updates=[update], deadline=_deadline(index)))
+        updated = await index.engine().update(UpdateRequest(updates=[update], deadline=deadline))
     return _answer({"matchedRecords": 1 - len(updated.missing)}, updated.position)
 
 
-async def _delete(index: ServedIndex, body: VectorDeleteFields) -> Response:
+async def delete_passages(index: ServedIndex, body: VectorDeleteFields, deadline: float) -> DataAnswer:
     """Delete what a request names; in several steps where it is more than one deletion takes in."""
     check_namespace(body.namespace)
     if (body.ids is not None) + (body.filter is not None) + body.deleteAll != 1:
         raise InvalidArgument("one of ids, filter and deleteAll is required")
     if body.ids is not None:
         _check_count(len(body.ids), index.settings.max_passages, "ids")
-    request = DeleteRequest(ids=body.ids, filter=body.filter, deadline=_deadline(index))
+    request = DeleteRequest(ids=body.ids, filter=body.filter, deadline=deadline)
     while (deleted := await index.engine().delete(request)).more:
         pass
     return _answer({}, deleted.position)
 
 
-def _deadline(index: ServedIndex) -> float:
-    return time.monotonic() + index.settings.write_timeout_ms / 1000
+def write_deadline(settings: ServeSettings) -> float:
+    """When a request that writes must be answered, by `time.monotonic`."""
+    return time.monotonic() + settings.write_timeout_ms / 1000
 
 
-def _answer(body: dict[str, int], position: int, status: int = 200) -> Response:
-    response = json_answer(body, status)
-    response.headers[COMMITTED] = str(position)
-    return response
+def _answer(body: dict[str, int], position: int) -> DataAnswer:
+    return DataAnswer(body, headers={COMMITTED: str(position)})
 
 
 @contextmanager
