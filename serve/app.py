@@ -11,14 +11,15 @@ for services that are started before their version is current: changing an argum
 version does not.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic import ValidationError
 from ray import serve
-from ray.serve.context import _get_global_client
 
+from serve.ray_adapters.grpc_ingress import GrpcIngress, make_grpc_server, serve_address
 from serve.ray_adapters.metrics import ReplicaMeter
 from serve.ray_adapters.services import OwnServices, ServeApplications
 from serve.replicas.encoder import QueryEncoder
@@ -35,7 +36,6 @@ from shoal.index_root import layout
 from shoal.index_root.storage import Storage
 from shoal.serving.plan import ServingPlan, ServingShape, plan_serving
 from shoal.settings import ServeSettings
-from shoal.system.proxies import LOOPBACK
 
 NAME = "shoal"
 """Name of the application in Serve."""
@@ -106,7 +106,7 @@ def wire_endpoint(
     # More than the ingress works on, so that it is the ingress that refuses; Serve's own refusals look like that too.
     ingress: Any = _deployment(
         settings,
-        serve.ingress(api)(Ingress),
+        serve.ingress(api)(Ingress if settings.grpc_port is None else GrpcIngress),
         "ingress",
         num_replicas=settings.ingress_replicas,
         max_replicas_per_node=settings.replicas_per_node,
@@ -121,6 +121,7 @@ def wire_endpoint(
         _own_services(settings, plan).connect if plan is not None else None,
         discovery.find_services,
         ReplicaMeter,
+        None if settings.grpc_port is None else partial(make_grpc_server, settings, host),
     )
     return application
 
@@ -128,10 +129,7 @@ def wire_endpoint(
 def _api(settings: ServeSettings, host: str | None) -> FastAPI:
     """The HTTP application of an ingress replica, made within it."""
     keys = shared_keys(settings.api_keys_file, 1 / settings.ingress_replicas)
-    if host is None:
-        client = _get_global_client()
-        assert client is not None
-        host = client.http_config.host or LOOPBACK[0]
+    host = host or serve_address()
     check_exposure(host, keyed=keys is not None, anonymous=settings.anonymous)
     hosts = settings.allowed_hosts if keys is not None else [*LOOPBACK_NAMES, host, *(settings.allowed_hosts or ())]
     engine = lambda: serve.get_replica_context().servable_object  # noqa: E731
@@ -227,7 +225,8 @@ def validated(args: dict[str, Any] | ServeSettings) -> ServeSettings:
 
 def _anywhere(settings: ServeSettings) -> ServeSettings:
     """The settings as replicas need them, which may run in another folder."""
-    folders = {name: absolute(path) for name in ("api_keys_file", "log_dir") if (path := getattr(settings, name))}
+    names = ("api_keys_file", "log_dir", "grpc_certificate", "grpc_key")
+    folders = {name: absolute(path) for name in names if (path := getattr(settings, name))}
     return settings.model_copy(update={"index": Storage(settings.index).uri, **folders})
 
 

@@ -11,8 +11,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -81,11 +81,13 @@ def serve_locally(settings: RunSettings, say_ready: Callable[[], None]) -> None:
 async def _serve(settings: RunSettings, say_ready: Callable[[], None], problem: Callable[[], str | None]) -> None:
     served = settings.part(ServeSettings)
     engine = LocalEngine(served)
-    server = LocalServer(local_api(engine, settings, problem), settings, say_ready)
+    ingress, keys = LocalIngress(engine, served, problem), KeyRing.of(settings.api_keys_file)
+    server = LocalServer(ingress_api(ingress, keys, settings), settings, say_ready)
 
     async def open_and_serve() -> None:
         await engine.open()
-        await server.serve([_listen(settings.host, settings.port)])
+        async with grpc_beside(ingress, keys, settings):
+            await server.serve([_listen(settings.host, settings.port)])
 
     serving = asyncio.ensure_future(open_and_serve())
     loop = asyncio.get_running_loop()
@@ -112,13 +114,32 @@ def local_api(engine: LocalEngine, settings: RunSettings, problem: Callable[[], 
 
     problem: says what keeps the server from compacting by itself, if something does.
     """
-    keys = KeyRing.of(settings.api_keys_file)
+    ingress = LocalIngress(engine, settings.part(ServeSettings), problem)
+    return ingress_api(ingress, KeyRing.of(settings.api_keys_file), settings)
+
+
+def ingress_api(ingress: "LocalIngress", keys: KeyRing | None, settings: RunSettings) -> FastAPI:
+    """Build the HTTP application over an ingress. keys: who may ask; None lets everybody."""
     names = [*LOOPBACK_NAMES, settings.host, *(settings.allowed_hosts or ())]
     hosts = settings.allowed_hosts if keys is not None else names
     served = settings.part(ServeSettings)
-    return create_api(
-        LocalIngress(engine, served, problem), served, keys=keys, keyless_writes=is_loopback(settings.host), hosts=hosts
-    )
+    return create_api(ingress, served, keys=keys, keyless_writes=is_loopback(settings.host), hosts=hosts)
+
+
+@asynccontextmanager
+async def grpc_beside(ingress: "LocalIngress", keys: KeyRing | None, settings: RunSettings) -> AsyncIterator[None]:
+    """Answer over gRPC too for as long as the block lasts, where there is a port for it."""
+    if settings.grpc_port is None:
+        yield
+        return
+    from serve.grpc_server.server import GrpcServer
+
+    server = GrpcServer(lambda: ingress, settings.part(ServeSettings), settings.host, keys=keys)
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(settings.drain_s)
 
 
 class LocalServer(uvicorn.Server):

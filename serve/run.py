@@ -23,7 +23,7 @@ from typing import Any
 
 import typer
 
-from serve.preflight import check_disk
+from serve.preflight import check_disk, check_ports
 from serve.ray_adapters import private_ray
 from serve.ray_adapters.haproxy import serve_host
 from serve.ray_adapters.statuses import application_statuses
@@ -35,15 +35,14 @@ from shoal import errors
 from shoal.cli.application import application_folder, search_path
 from shoal.cli.errors import run as start
 from shoal.cli.options import AsJson, settings_command
-from shoal.errors import InvalidArgument, ShoalError, Unavailable
+from shoal.errors import ShoalError, Unavailable
 from shoal.serving.plan import ServingPlan, plan_serving
 from shoal.settings import RunSettings, ServeSettings
 from shoal.system import log_losses
 from shoal.system.leftovers import mark, start_guard
-from shoal.system.ports import is_free, require_own
+from shoal.system.ports import require_own
 from shoal.system.process_watch import ProcessWatch
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
-from shoal.system.proxies import LOOPBACK
 from shoal.system.ray_processes import essential_processes, start_ray
 from shoal.system.temporary import ray_folder, ray_parent, sweep, temporary_folder
 from shoal.system.terminal import say
@@ -78,9 +77,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
         stop_on_signals()
         log_losses.tolerate()
         sweep(ray_parent())  # a server that was killed may have left what holds the ports
-        _require_free(settings.host, settings.port)
-        if settings.metrics_port is not None:
-            _require_free(LOOPBACK[0], settings.metrics_port, "--metrics-port")
+        check_ports(settings)
         check_exposure(settings.host, KeyRing.of(settings.api_keys_file) is not None, settings.anonymous)
         if settings.local:
             from serve.local import serve_locally
@@ -185,19 +182,6 @@ def _ray(settings: RunSettings) -> Iterator[ProcessWatch]:
                 ray.shutdown()
                 processes.close()
                 kill_descendants()  # Ray's node agents outlive a raylet that was stopped while it started
-
-
-def _require_free(host: str, port: int, param: str = "--port") -> None:
-    try:
-        free = is_free(host, port)
-    except PermissionError:
-        message = f"port {port} is reserved for the system's own servers; choose one from 1024 with {param}"
-        raise InvalidArgument(message, param=param) from None
-    except OSError as error:
-        message = f"cannot listen on {host}:{port} ({error.strerror}); correct --host"
-        raise InvalidArgument(message, param="--host") from None
-    if not free:
-        raise InvalidArgument(f"port {port} is in use on {host}; choose another with {param}", param=param)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Protocol
 
 from serve.replicas.clocks import COMPARE_S, ClockComparison
 from serve.replicas.readiness import Readiness
@@ -47,6 +48,21 @@ NOTED_S = 30.0
 """Seconds for which a problem is told that the server has noted; it repeats what lasts every five seconds."""
 
 
+class PortServer(Protocol):
+    """What answers on a port of its own beside HTTP."""
+
+    listening: bool
+    """Whether clients can connect."""
+
+    async def start_after(self, event: asyncio.Event) -> None:
+        """Listen once something has happened."""
+        ...
+
+    async def stop(self, within_s: float) -> None:
+        """Take nothing more, and end what is not answered within so many seconds."""
+        ...
+
+
 class Ingress:
     """The engine behind the HTTP dialects, `serve.dialects.base.Engine`: a search pipeline over the version it serves.
 
@@ -55,6 +71,7 @@ class Ingress:
         connect_services: Makes the services that belong to this ingress; None if it has none of its own.
         find_services: Gives services of others for versions of another shape (`ServiceDiscovery.find_services`).
         make_meter: Makes what measures.
+        make_grpc_server: Makes what answers over gRPC too, from the ingress; None where nothing does.
     """
 
     def __init__(
@@ -63,6 +80,7 @@ class Ingress:
         connect_services: Callable[[Meter], ServiceSet] | None,
         find_services: FindServices = find_no_services,
         make_meter: Callable[[], Meter] = NullMeter,
+        make_grpc_server: Callable[["Ingress"], PortServer] | None = None,
     ) -> None:
         meter = make_meter()
         services = connect_services(meter) if connect_services is not None else None
@@ -90,6 +108,9 @@ class Ingress:
         self._watch = asyncio.create_task(self._activation.watch(settings.watch_s))
         self._sampling = asyncio.create_task(self._sample())
         self._comparing = asyncio.create_task(self._compare_clocks())
+        self._grpc_server = make_grpc_server(self) if make_grpc_server is not None else None
+        if self._grpc_server is not None:  # a replica that cannot answer yet takes no connections from one that can
+            self._opening_grpc = asyncio.create_task(self._grpc_server.start_after(self._activation.settled))
 
     def _switch(self, services: ServiceSet, manifest: Manifest, absent: Sequence[int]) -> None:
         """Answer new searches from a version; those under way end with the replicas that they have begun with."""
@@ -278,7 +299,10 @@ class Ingress:
 
     async def ready(self) -> list[str]:
         """Name what is missing until every shard of the active version can be searched; empty means ready."""
-        return await self._readiness.missing()
+        missing = await self._readiness.missing()
+        if self._grpc_server is not None and not self._grpc_server.listening:
+            missing = [*missing, "the port of gRPC"]
+        return missing
 
     async def finish(self, deadline: float) -> int:
         """Refuse HTTP exchanges from now on, and wait until none is under way, or until shortly before the deadline.
@@ -287,6 +311,12 @@ class Ingress:
         """
         self.exchanges.closed = True
         return await self.exchanges.finish(deadline - REPLY_S)
+
+    async def stop_grpc(self) -> None:
+        """Answer the calls over gRPC that are under way, and take no more; for a replica that is stopped."""
+        if self._grpc_server is not None:
+            self._opening_grpc.cancel()
+            await self._grpc_server.stop(self._settings.drain_s)
 
     def _service_probes(self, deadline: float) -> dict[str, Awaitable[object]]:
         services, probes = self._services, dict[str, Awaitable[object]]()

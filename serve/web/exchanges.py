@@ -42,6 +42,11 @@ class Exchanges:
         return self.count
 
 
+def stopping_error() -> Unavailable:
+    """What a request is told that comes when no more are let in."""
+    return Unavailable("this server is stopping; ask another, or again when it is back", retry_after_s=1)
+
+
 class ExchangeCounter:
     """ASGI layer that counts exchanges, and refuses them with 503 once they are closed.
 
@@ -61,8 +66,7 @@ class ExchangeCounter:
             return
         exchanges = self._exchanges()
         if exchanges.closed:
-            stopping = Unavailable("this server is stopping; ask another, or again when it is back", retry_after_s=1)
-            await response_of(stopping, {"Connection": "close"}, scope)(scope, receive, send)
+            await response_of(stopping_error(), {"Connection": "close"}, scope)(scope, receive, send)
             return
         with exchanges.one_more():
             await self._app(scope, receive, send)

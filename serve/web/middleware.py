@@ -59,7 +59,7 @@ class RequestGuard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        request_id = _request_id(headers)
+        request_id = request_id_of(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         choose_error_body(scope, self._error_bodies, self._error_body_choosers)
         tracing.work_for((request_id,))
@@ -122,7 +122,8 @@ def _too_large(most: int) -> str:
     return f"the body is larger than {most} bytes; send fewer or shorter queries or passages"
 
 
-def _request_id(headers: Headers) -> str:
+def request_id_of(headers: Headers) -> str:
+    """The id of a request: its client's, if that is sane, or a new one."""
     given = headers.get(REQUEST_ID, "")
     return given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
 

@@ -24,6 +24,7 @@ from shoal.settings.serve_groups import (
     ServedModelSettings,
     VersionSettings,
 )
+from shoal.settings.serve_grpc import GrpcSettings
 from shoal.settings.serve_shapes import AnswerShapeSettings
 
 
@@ -32,6 +33,7 @@ class ServeSettings(
     AnswerShapeSettings,
     VersionSettings,
     LoggingSettings,
+    GrpcSettings,
     DialectSettings,
     AccessSettings,
     FanOutSettings,

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from serve.local import LocalServer, _listen, local_api
+from serve.local import LocalIngress, LocalServer, _listen, grpc_beside, ingress_api
+from serve.web.access import KeyRing
 from shoal.engine.engine import LocalEngine
 from shoal.settings import RunSettings, ServeSettings
 from tests.support.serving import free_port
@@ -44,9 +45,11 @@ def serving_locally(root: Path, **options: Any) -> Iterator[str]:
 async def _serve(settings: RunSettings, ready: threading.Event, stop: threading.Event) -> None:
     engine = LocalEngine(settings.part(ServeSettings))
     await engine.open()
-    server = LocalServer(local_api(engine, settings), settings, ready.set)
-    serving = asyncio.ensure_future(server.serve([_listen(settings.host, settings.port)]))
-    await asyncio.to_thread(stop.wait)
-    server.should_exit = True
-    await serving
+    ingress, keys = LocalIngress(engine, settings.part(ServeSettings)), KeyRing.of(settings.api_keys_file)
+    server = LocalServer(ingress_api(ingress, keys, settings), settings, ready.set)
+    async with grpc_beside(ingress, keys, settings):
+        serving = asyncio.ensure_future(server.serve([_listen(settings.host, settings.port)]))
+        await asyncio.to_thread(stop.wait)
+        server.should_exit = True
+        await serving
     engine.close()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from serve.run import SILENCE_S, _missing, _reached, _require_free, _start_serve, _url, _watch
+from serve.preflight import require_free
+from serve.run import SILENCE_S, _missing, _reached, _start_serve, _url, _watch
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.settings import RunSettings
 
@@ -111,8 +112,8 @@ def test_an_address_that_cannot_be_had(
             raise found
         return found
 
-    monkeypatch.setattr("serve.run.is_free", is_free)
+    monkeypatch.setattr("serve.preflight.is_free", is_free)
     with pytest.raises(InvalidArgument) as caught:
-        _require_free("127.0.0.1", 80)
+        require_free("127.0.0.1", 80)
     assert words in caught.value.message
     assert caught.value.param == param
