@@ -163,6 +163,12 @@ def stored(value: MetadataValue, kind: FieldType) -> Any:
             return value
 
 
+def type_of(value: MetadataValue) -> FieldType:
+    """Return the type of a field that has only this value."""
+    kind = _kind(value)
+    return "integer" if kind == "large integer" else kind
+
+
 def timestamp(text: str) -> int | None:
     """Return microseconds since 1970, UTC, of an ISO 8601 date or time, or None if it is none.
 

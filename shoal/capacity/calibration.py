@@ -31,6 +31,7 @@ from shoal.indexes import ShardIndex, index_kind
 from shoal.indexes._auto import CHOICES, compressed, lists
 from shoal.indexing.lexical import make_info
 from shoal.lexical.analyzer import Analyzer
+from shoal.lexical.index import LexicalIndex
 from shoal.lexical.statistics import count_terms, look_up, merge_terms, read_terms, read_totals
 from shoal.lexical.writer import FILES, LexicalWriter
 from shoal.records import FloatArray, Passage
@@ -267,11 +268,10 @@ def _words(folder: Path, texts: Sequence[str]) -> dict[str, object]:
             place, [(batch, vectors)], shard=0, dim=DIM, kind="ivf_sq8", trained=trained, threads=1, lexical=writer
         )
         index_us = 1e6 * (time.process_time() - began) / count
-        retriever = LexicalRetriever(
-            {name: place / name for name in FILES},
-            Passages(place / layout.PASSAGES),
-            make_info(settings, read_totals(storage, "corpus.arrow")),
+        index = LexicalIndex(
+            {name: place / name for name in FILES}, count, make_info(settings, read_totals(storage, "corpus.arrow"))
         )
+        retriever = LexicalRetriever(index, Passages(place / layout.PASSAGES))
         asked = [" ".join(text.split()[:12]) for text in texts[:: max(1, len(texts) // QUERIES)]]
         medians[count] = 1e6 * _by_words(retriever, asked)
     few, many = LEXICAL_ROWS

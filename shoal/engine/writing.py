@@ -33,8 +33,8 @@ class LiveVersion(WritableVersion, Protocol):
         """It, as filters need to know it: with the fields that the log has brought."""
         ...
 
-    def advance(self, position: int) -> None:
-        """Hear that the log has an entry at a position."""
+    def offer(self, entry: LogEntry) -> None:
+        """Hear of an entry of the log."""
         ...
 
 
@@ -120,7 +120,7 @@ class IndexWriting:
 
         def count(entry: LogEntry) -> None:
             backlog.add(entry)
-            loop.call_soon_threadsafe(self._advance, entry.position)
+            loop.call_soon_threadsafe(self._offer, entry)
 
         log = await asyncio.to_thread(LogWriter.open, self._storage, version.manifest.complete_to)
         writer = Writer(
@@ -136,8 +136,8 @@ class IndexWriting:
         self._backlog = backlog
         return writer
 
-    def _advance(self, position: int) -> None:
+    def _offer(self, entry: LogEntry) -> None:
         try:
-            self._version().advance(position)
+            self._version().offer(entry)
         except Unavailable:  # closed meanwhile
-            logger.debug("nobody looks for position %d", position)
+            logger.debug("nobody looks for position %d", entry.position)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from shoal.index_root.arrow_files import checked, uncompressed
 from shoal.index_root.digests import document_digests
+from shoal.index_root.term_counts import EntryTerms, TermCounts
 from shoal.records import FloatArray
 
 _RETIRE, _PASSAGE = 0, 1
@@ -219,13 +220,14 @@ def _passages(
     rows = np.flatnonzero(batch.column("op").to_numpy() == _PASSAGE).tolist()
     ids, texts, titles, metadata = (batch.column(name).to_pylist() for name in ("id", "text", "title", "metadata"))
     vectors, tokens = _vector_rows(batch, rows, dim), batch.column("tokens")
+    has_tokens = tokens.null_count < len(tokens)
     for number, row in enumerate(rows):
         if ids[row] is None or texts[row] is None:
             raise ValueError("a passage has no id or no text")
         fields = None if metadata[row] is None else json.loads(metadata[row])
         if not isinstance(fields, dict | None):
             raise ValueError("the metadata of a passage is no object")
-        codes = tokens[row].as_buffer() if tokens[row].is_valid else None
+        codes = tokens[row].as_buffer() if has_tokens and tokens[row].is_valid else None
         yield WrittenPassage(
             id=ids[row],
             text=texts[row],
@@ -248,14 +250,22 @@ def _vector_rows(batch: pa.RecordBatch, rows: Sequence[int], dim: int) -> FloatA
     return vectors
 
 
-def _terms(batch: pa.RecordBatch, dictionary: Sequence[str | None]) -> list[Mapping[str, int]]:
+def _terms(batch: pa.RecordBatch, dictionary: Sequence[str | None]) -> list[TermCounts]:
     """Return the terms of each row, and how often each occurs."""
     terms, counts = batch.column("terms"), batch.column("counts")
-    offsets = terms.offsets.to_pylist()
-    if counts.offsets.to_pylist() != offsets or terms.values.null_count or counts.values.null_count:
+    offsets = terms.offsets.to_numpy()
+    if not np.array_equal(counts.offsets.to_numpy(), offsets) or terms.values.null_count or counts.values.null_count:
         raise ValueError("terms and their counts do not belong together")
-    if None in dictionary:
-        raise ValueError("a term is missing")
-    names = [dictionary[index] for index in terms.values.indices.to_pylist()]
-    numbers = counts.values.to_pylist()
-    return [dict(zip(names[first:end], numbers[first:end], strict=True)) for first, end in pairwise(offsets)]
+    names = [name for name in dictionary if name is not None]
+    if len(set(names)) < len(dictionary):
+        raise ValueError("a term is missing, or stands twice")
+    numbers = terms.values.indices.to_numpy()
+    # One key for each term of each row.
+    keys = (
+        np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)) * max(1, len(names))
+        + numbers[offsets[0] : offsets[-1]]
+    )
+    if len(np.unique(keys)) < len(keys):
+        raise ValueError("a term of a passage stands twice")
+    entry = EntryTerms(names, numbers.copy(), counts.values.to_numpy().copy())
+    return [TermCounts(entry, first, end) for first, end in pairwise(offsets.tolist())]

@@ -57,6 +57,13 @@ def build(blocks: Iterable[FloatArray], dim: int, path: Path, trained: bytes | N
         file.write((count * dim).to_bytes(8, "little"))
 
 
+def of_vectors(vectors: FloatArray, threads: int) -> _faiss.FaissIndex:
+    """Make an index in memory of float32 (n, dim)."""
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+    return _faiss.FaissIndex(index, threads)
+
+
 def open(
     path: Path, settings: "IndexSettings", threads: int, mmap: bool = True, exact: Path | None = None
 ) -> _faiss.FaissIndex:

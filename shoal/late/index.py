@@ -1,6 +1,6 @@
 """The token vectors of one shard, opened: files that are mapped into memory, compared with those of a query."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.index_root import layout
 from shoal.index_root.manifest import LateInfo
-from shoal.late.codec import Codes, code_width, levels_of, project
+from shoal.late.codec import Codec, Codes, code_width, levels_of, project
 from shoal.records import FloatArray, RowArray
 
 _CHUNK = 64
@@ -32,7 +32,7 @@ class StoredTokens:
     """
 
     def __init__(self, paths: Mapping[str, Path], count: int, info: LateInfo, threads: int) -> None:
-        self._bits = info.bits
+        self._bits: int = info.bits
         place = paths[layout.LATE_CODES].parent
         try:
             projection: FloatArray = np.load(paths[layout.LATE_PROJECTION], allow_pickle=False)
@@ -44,8 +44,21 @@ class StoredTokens:
             ) from error
         if not _fits(projection, self._offsets, self._codes, count, info):
             raise CorruptIndex(f"the token vectors in {place} do not fit together; activate another version")
-        self._projection, self._axes = projection, np.ascontiguousarray(projection[:, :-2])
+        self._reduce_by(projection)
         threadpool_limits(threads, user_api="blas")
+
+    @classmethod
+    def of_codes(cls, codec: Codec, codes: Sequence[Codes]) -> "StoredTokens":
+        """Those of passages whose tokens have these codes, uint8 (t, width) each; they stay in memory."""
+        tokens = cls.__new__(cls)
+        tokens._bits = codec.bits
+        tokens._offsets = np.cumsum([0, *map(len, codes)])
+        tokens._codes = np.concatenate([np.zeros((0, codec.width), np.uint8), *codes])
+        tokens._reduce_by(codec.projection)
+        return tokens
+
+    def _reduce_by(self, projection: FloatArray) -> None:
+        self._projection, self._axes = projection, np.ascontiguousarray(projection[:, :-2])
 
     def codes(self, row: int) -> Codes:
         """The codes of the tokens of a row, uint8 (t, width)."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.index_root import layout
+from shoal.lexical.postings import Postings
 
 _SMALL = 4096
 """Bytes of a file that is read and not mapped: one without elements cannot be mapped."""
@@ -29,6 +30,11 @@ class TermFrequencies:
     def open(cls, paths: Mapping[str, Path]) -> "TermFrequencies":
         """Map the two files of a shard. Raises OSError, EOFError or ValueError for what is no array."""
         return cls(_mapped(paths[layout.LEXICAL_LENGTHS]), _mapped(paths[layout.LEXICAL_COUNTS]))
+
+    @classmethod
+    def of_postings(cls, postings: Postings) -> "TermFrequencies":
+        """Those of counted passages, in memory."""
+        return cls(postings.lengths.astype(np.int32, copy=False), postings.short_counts())
 
     def fit(self, passages: int, places: int) -> bool:
         """Whether they are those of so many passages and places. Reads them once."""

@@ -1,7 +1,8 @@
 """The lexical index of one shard, opened: files that are mapped into memory, searched by bm25s."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import bm25s
 import numpy as np
@@ -34,6 +35,47 @@ class LexicalIndex:
     """
 
     def __init__(self, paths: Mapping[str, Path], count: int, info: LexicalInfo) -> None:
+        self._begin(count, info)
+        bm25 = bm25s.BM25(k1=self._k1, b=self._b, method="lucene")
+        bm25.nonoccurrence_array = None
+        try:
+            [batch] = open_batches(paths[layout.LEXICAL_TERMS], pa.schema([TERM]))
+            self._terms = batch.column(0)
+            bm25.load_scores(
+                "",
+                data_name=paths[layout.LEXICAL_SCORES],
+                indices_name=paths[layout.LEXICAL_ROWS],
+                indptr_name=paths[layout.LEXICAL_OFFSETS],
+                num_docs=count,
+                mmap=True,
+            )
+            # Versions from before December 2026 lack them.
+            self._frequencies: TermFrequencies | None = (
+                TermFrequencies.open(paths) if layout.LEXICAL_COUNTS in paths else None
+            )
+            self._offsets: NDArray[np.int64] = bm25.scores["indptr"]
+            self._rows: NDArray[np.int32] = bm25.scores["indices"]
+        except (OSError, EOFError, ValueError, KeyError, MemoryError) as error:
+            raise CorruptIndex(f"the lexical index cannot be read ({error}); activate another version") from error
+        self._bm25: bm25s.BM25 | None = bm25
+        if not self._fits(bm25.scores["data"]):
+            raise CorruptIndex(
+                f"the lexical index of {paths[layout.LEXICAL_TERMS].parent} does not fit together; "
+                "activate another version"
+            )
+
+    @classmethod
+    def of_postings(cls, postings: Postings, info: LexicalInfo) -> "LexicalIndex":
+        """One that stays in memory and has no statistics of its own: who searches it brings those of the corpus."""
+        index = cls.__new__(cls)
+        index._begin(len(postings.lengths), info)
+        index._bm25, index._terms = None, postings.terms
+        index._offsets, index._rows = postings.offsets, postings.rows.astype(np.int32, copy=False)
+        index._frequencies = TermFrequencies.of_postings(postings)
+        return index
+
+    def _begin(self, count: int, info: LexicalInfo) -> None:
+        """Set what does not depend on where the arrays lie."""
         if info.analyzer != NAME:
             raise Conflict(
                 f"the lexical index was built with the analyser {info.analyzer}, this Shoal has {NAME}; build it again"
@@ -45,33 +87,12 @@ class LexicalIndex:
         self._norms: tuple[float, NDArray[np.float64]] = (0.0, np.zeros(0))
         """For the mean length that was last asked for."""
         self._count = count
-        self._bm25 = bm25s.BM25(k1=settings.lexical_k1, b=settings.lexical_b, method="lucene")
-        self._bm25.nonoccurrence_array = None
-        try:
-            [batch] = open_batches(paths[layout.LEXICAL_TERMS], pa.schema([TERM]))
-            self._terms = batch.column(0)
-            self._bm25.load_scores(
-                "",
-                data_name=paths[layout.LEXICAL_SCORES],
-                indices_name=paths[layout.LEXICAL_ROWS],
-                indptr_name=paths[layout.LEXICAL_OFFSETS],
-                num_docs=count,
-                mmap=True,
-            )
-            # Versions from before December 2026 lack them.
-            self._frequencies = TermFrequencies.open(paths) if layout.LEXICAL_COUNTS in paths else None
-        except (OSError, EOFError, ValueError, KeyError, MemoryError) as error:
-            raise CorruptIndex(f"the lexical index cannot be read ({error}); activate another version") from error
-        if not self._fits():
-            raise CorruptIndex(
-                f"the lexical index of {paths[layout.LEXICAL_TERMS].parent} does not fit together; "
-                "activate another version"
-            )
 
-    def _fits(self) -> bool:
+    def _fits(self, scores: FloatArray) -> bool:
         """Whether every number leads into the arrays: bm25s does not look. Reads the files once."""
-        offsets, rows, scores = (self._bm25.scores[name] for name in ("indptr", "indices", "data"))
-        if (offsets.dtype, rows.dtype, scores.dtype) != (np.int64, np.int32, np.float32):
+        offsets, rows = self._offsets, self._rows
+        arrays: list[tuple[NDArray[Any], type]] = [(offsets, np.int64), (rows, np.int32), (scores, np.float32)]
+        if any(array.dtype != kind for array, kind in arrays):
             return False
         if offsets.shape != (len(self._terms) + 1,) or not rows.shape == scores.shape == (int(offsets[-1]),):
             return False
@@ -87,7 +108,7 @@ class LexicalIndex:
     def scores(self, query: str) -> FloatArray:
         """Score every passage of the shard, float32 (count,); 0 where no term of the query occurs."""
         numbers = [number for term in self.analyzer.terms(query) if (number := self._number(term)) is not None]
-        if not numbers:
+        if self._bm25 is None or not numbers:
             return np.zeros(self._count, np.float32)
         scores: FloatArray = self._bm25.get_scores_from_ids(numbers)
         return scores
@@ -117,13 +138,21 @@ class LexicalIndex:
         if not known or not statistics.mean_length:  # a corpus without a term, whose passages have all gone
             return scores
         weights = inverse_frequencies(statistics.passages, np.array([frequency for _, frequency in known], np.int64))
-        norms = self._length_norms(self._frequencies, statistics.mean_length)
-        offsets, rows = self._bm25.scores["indptr"], self._bm25.scores["indices"]
-        for (number, _), weight in zip(known, weights, strict=True):
-            places = slice(int(offsets[number]), int(offsets[number + 1]))
-            holding = rows[places]
-            scores[holding] += term_scores(weight, self._frequencies.counts[places], norms[holding])
+        places = [slice(int(self._offsets[number]), int(self._offsets[number + 1])) for number, _ in known]
+        norms_of = self._norms_of(self._frequencies, statistics.mean_length, places)
+        for weight, own in zip(weights, places, strict=True):
+            holding = self._rows[own]
+            scores[holding] += term_scores(weight, self._frequencies.counts[own], norms_of(holding))
         return scores
+
+    def _norms_of(
+        self, frequencies: TermFrequencies, mean_length: float, places: Sequence[slice]
+    ) -> Callable[[NDArray[np.int32]], NDArray[np.float64]]:
+        """What gives the norms of rows: the mean length changes with every write, those of all rows only if it pays."""
+        if self._norms[0] != mean_length and sum(own.stop - own.start for own in places) < self._count:
+            return lambda rows: length_norms(frequencies.lengths[rows], mean_length, self._k1, self._b)
+        norms = self._length_norms(frequencies, mean_length)
+        return lambda rows: norms[rows]
 
     def _length_norms(self, frequencies: TermFrequencies, mean_length: float) -> NDArray[np.float64]:
         mean, norms = self._norms  # one reference, so that two threads agree
@@ -136,8 +165,7 @@ class LexicalIndex:
         """What it holds of how often terms occur. Raises Conflict as `current_scores` does."""
         if self._frequencies is None:
             raise Conflict("this version does not say how often its passages hold their words; build it again")
-        offsets, rows = self._bm25.scores["indptr"], self._bm25.scores["indices"]
-        return Postings(self._terms, offsets, rows, self._frequencies.counts, self._frequencies.lengths)
+        return Postings(self._terms, self._offsets, self._rows, self._frequencies.counts, self._frequencies.lengths)
 
     def _number(self, term: str) -> int | None:
         """Place of a term, found by bisection: the terms stay in their file."""

@@ -1,15 +1,17 @@
 """How often terms occur in the corpus as it is now: the numbers of a version, and what the log has changed since."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from shoal.errors import CorruptIndex
 from shoal.index_root.arrow_files import open_batches
-from shoal.index_root.log_entry import DocumentWrite, LogEntry
+from shoal.index_root.log_entry import DocumentWrite, LogEntry, RetiredState, WrittenPassage
+from shoal.lexical.postings import TermNumbers
 from shoal.lexical.scoring import TermStatistics
 from shoal.lexical.statistics import TERM_SCHEMA, Totals
 
@@ -52,6 +54,17 @@ def _frequency(batch: pa.RecordBatch, term: str) -> int:
     return int(batch.column(1)[low].as_py()) if terms[low].as_py() == term else 0
 
 
+def _changes(written: Sequence[WrittenPassage], retired: Sequence[RetiredState]) -> dict[str, int]:
+    """In how many passages more or less terms occur."""
+    numbers = TermNumbers()
+    held = numbers.of([passage.terms for passage in written])
+    gone = numbers.of([state.terms for state in retired])
+    names = numbers.names
+    losses = [count for state in retired for count in state.terms.values()]
+    changes = np.bincount(held, minlength=len(names)) - np.bincount(gone, losses, len(names)).astype(np.int64)
+    return dict(zip(names, changes.tolist(), strict=True))
+
+
 class LiveStatistics:
     """The statistics of a corpus that documents come to. One thread applies, any number asks.
 
@@ -74,17 +87,16 @@ class LiveStatistics:
     def apply(self, entries: Iterable[LogEntry]) -> None:
         """Take entries of the log into account, each once and in order."""
         for entry in entries:
-            for document in entry.documents:
-                self._add(document)
+            self._add(entry.documents)
 
-    def _add(self, document: DocumentWrite) -> None:
-        retired, written = document.retired, document.passages
-        self._frequencies.subtract(retired.terms)
-        for passage in written:
-            self._frequencies.update(passage.terms.keys())
+    def _add(self, documents: Sequence[DocumentWrite]) -> None:
+        written = [passage for document in documents for passage in document.passages]
+        retired = [document.retired for document in documents]
+        for term, change in _changes(written, retired).items():
+            self._frequencies[term] += change
         self._totals = Totals(
-            self._totals.passages + len(written) - retired.passages,
-            self._totals.length + sum(passage.length for passage in written) - retired.length,
+            self._totals.passages + len(written) - sum(state.passages for state in retired),
+            self._totals.length + sum(each.length for each in written) - sum(state.length for state in retired),
         )
 
     def of_query(self, query: str) -> TermStatistics:

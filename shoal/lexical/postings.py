@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from shoal.index_root import layout
+from shoal.index_root.term_counts import EntryTerms, TermCounts
 from shoal.lexical.statistics import TERM
 from shoal.records import RowArray
 
@@ -35,20 +36,30 @@ class Postings:
     counts: NDArray[np.integer[Any]]
     lengths: NDArray[np.integer[Any]]
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that they take, about."""
+        arrays = (self.offsets, self.rows, self.counts, self.lengths)
+        return int(self.terms.nbytes) + sum(array.nbytes for array in arrays)
+
+    def short_counts(self) -> NDArray[np.unsignedinteger[Any]]:
+        """The counts, in two bytes each where these hold them."""
+        wide = self.counts.max(initial=0) > _MOST_SHORT
+        return self.counts.astype(np.uint32 if wide else np.uint16, copy=False)
+
     @classmethod
     def of_passages(cls, passages: Sequence[tuple[Mapping[str, int], int]]) -> "Postings":
         """Make them of passages in the order of their rows: how often terms occur in each, and its length."""
-        numbers = {
-            term: number for number, term in enumerate(sorted({term for terms, _ in passages for term in terms}))
-        }
-        held = [numbers[term] for terms, _ in passages for term in terms]
-        counts = [count for terms, _ in passages for count in terms.values()]
-        rows = np.repeat(np.arange(len(passages)), [len(terms) for terms, _ in passages])
+        numbers = TermNumbers()
+        held = numbers.of([terms for terms, _ in passages])
+        order = sorted(range(len(numbers.names)), key=numbers.names.__getitem__)
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order))
         return cls._sorted(
-            pa.array(list(numbers), TERM.type),
-            np.array(held, np.int64),
-            rows,
-            np.array(counts, np.int64),
+            pa.array([numbers.names[number] for number in order], TERM.type),
+            places[held],
+            np.repeat(np.arange(len(passages)), [len(terms) for terms, _ in passages]),
+            np.concatenate([np.zeros(0, np.int64), *(_counts(terms) for terms, _ in passages)]),
             np.array([length for _, length in passages], np.int64),
         )
 
@@ -83,12 +94,49 @@ class Postings:
         counts: NDArray[np.int64],
         lengths: NDArray[np.int64],
     ) -> "Postings":
-        """Order pairs of a term's number, (n,), and a row, (n,), and leave out terms that no row holds."""
-        order = np.lexsort((rows, held))
+        """Order different pairs of a term's number, (n,), and a row, (n,), and leave out terms that no row holds."""
+        order = np.argsort(held * len(lengths) + rows)
         holding = np.bincount(held, minlength=len(terms))
         used = np.flatnonzero(holding)
         offsets = np.concatenate([[0], np.cumsum(holding[used])]).astype(np.int64)
         return cls(terms.take(pa.array(used)), offsets, rows[order], counts[order], lengths)
+
+
+class TermNumbers:
+    """Numbers terms in the order in which they come."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._entries: dict[int, tuple[EntryTerms, NDArray[np.int64]]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The terms, each at its number."""
+        return list(self._numbers)
+
+    def of(self, passages: Iterable[Mapping[str, int]]) -> NDArray[np.int64]:
+        """Return the numbers of the terms of passages, int64 (n,), one passage after the other."""
+        parts = [np.zeros(0, np.int64)]
+        for terms in passages:
+            if isinstance(terms, TermCounts):
+                parts.append(self._of_entry(terms.entry)[terms.numbers])
+            else:
+                parts.append(np.array([self._number(term) for term in terms], np.int64))
+        return np.concatenate(parts)
+
+    def _of_entry(self, entry: EntryTerms) -> NDArray[np.int64]:
+        known = self._entries.get(id(entry))
+        if known is None:  # which is kept, so that no other one gets its id
+            known = entry, np.array([self._number(term) for term in entry.names], np.int64)
+            self._entries[id(entry)] = known
+        return known[1]
+
+    def _number(self, term: str) -> int:
+        return self._numbers.setdefault(term, len(self._numbers))
+
+
+def _counts(terms: Mapping[str, int]) -> NDArray[np.integer[Any]]:
+    return terms.counts if isinstance(terms, TermCounts) else np.fromiter(terms.values(), np.int64, len(terms))
 
 
 class PostingsWriter:
@@ -116,12 +164,11 @@ class PostingsWriter:
         (folder / layout.LEXICAL).mkdir(parents=True, exist_ok=True)
         with pa.ipc.new_file(str(folder / layout.LEXICAL_TERMS), pa.schema([TERM])) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays([made.terms], schema=pa.schema([TERM])))
-        wide = made.counts.max(initial=0) > _MOST_SHORT
         for name, array in (
             (layout.LEXICAL_OFFSETS, made.offsets),
             (layout.LEXICAL_ROWS, made.rows.astype(np.int32)),
             (layout.LEXICAL_SCORES, np.zeros(len(made.rows), np.float32)),
             (layout.LEXICAL_LENGTHS, made.lengths.astype(np.int32)),
-            (layout.LEXICAL_COUNTS, made.counts.astype(np.uint32 if wide else np.uint16)),
+            (layout.LEXICAL_COUNTS, made.short_counts()),
         ):
             np.save(folder / name, array)

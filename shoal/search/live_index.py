@@ -34,6 +34,8 @@ if TYPE_CHECKING:  # it imports FAISS, which a coordinator does without
 
 ENTRIES_AT_ONCE = 256
 """Entries that are applied together at most; what waits becomes one run of each shard."""
+_MOST_OFFERED = 8
+"""Entries that this process holds for its tail at most; each may have megabytes, and can be read as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class LiveIndex:
         self._terms_path: Path | None = None
         self._complete_to = self._applied = manifest.complete_to
         self._rows = self._dead = self._bytes = 0
+        self._offered: dict[int, LogEntry] = {}
         self._oldest: float | None = None
         self.shards: list[LiveShard] = []
         """Those that lie in this process."""
@@ -120,8 +123,20 @@ class LiveIndex:
             oldest_s=None if self._oldest is None else max(0.0, self._clock() - self._oldest),
         )
 
+    def offer(self, entry: LogEntry) -> None:
+        """Hear of an entry that this process has appended or read, and look for it at once; others are read."""
+        if len(self._offered) < _MOST_OFFERED:
+            self._offered[entry.position] = entry
+        self.tail.advance(entry.position)
+
     def read(self, position: int) -> list[LogEntry]:
         """Read entries behind a position, in order, not too many at once. Raises as `Log.read` does."""
+        offered: list[LogEntry] = []
+        while (entry := self._offered.pop(position + 1 + len(offered), None)) is not None:
+            offered.append(entry)
+        if offered:
+            return offered
+        self._offered = {place: entry for place, entry in self._offered.copy().items() if place > position}
         with self._lock:
             return list(islice(self._log.read(position, ENTRIES_AT_ONCE), ENTRIES_AT_ONCE))
 

@@ -283,10 +283,6 @@ class LocalVersion:
         """The version as it is now: with the fields that the log has brought."""
         return self.live.version
 
-    def advance(self, position: int) -> None:
-        """Hear that the log has an entry at a position."""
-        self.live.tail.advance(position)
-
     async def look_up(self, documents: Sequence[str], min_position: int, deadline: float) -> dict[str, StoredDocument]:
         """Return documents as they are at a position of the log or later; see `shoal.search.documents.look_up`."""
         with self._use():

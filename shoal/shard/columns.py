@@ -68,12 +68,7 @@ class ColumnWriter:
         """Append rows; metadata: JSON objects as in passages.arrow, null for none. Values must fit their types."""
         if self._writer is None:
             return
-        rows = [{} if text is None else orjson.loads(text) for text in metadata.to_pylist()]
-        columns = [
-            pa.array([stored(row[name], kind) if name in row else None for row in rows], ARROW_TYPES[kind])
-            for name, kind in self._types.items()
-        ]
-        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+        self._writer.write_batch(_batch(metadata, self._types, self._schema))
 
 
 class Columns:
@@ -84,6 +79,14 @@ class Columns:
         schema = _schema(column_types(types))
         self._table = pa.Table.from_batches(open_batches(path, schema), schema)
         self._count = int(self._table.num_rows)
+
+    @classmethod
+    def of_metadata(cls, metadata: pa.LargeStringArray, types: FieldTypes) -> "Columns":
+        """Those that `ColumnWriter` writes of such rows, which stay in memory."""
+        columns, own = cls.__new__(cls), column_types(types)
+        schema = _schema(own)
+        columns._table, columns._count = pa.Table.from_batches([_batch(metadata, own, schema)], schema), len(metadata)
+        return columns
 
     @classmethod
     def empty(cls, count: int) -> "Columns":
@@ -134,6 +137,16 @@ class Columns:
             found[start + to_numbers(pc.list_parent_indices(chunk))[hits]] = True
             start += len(chunk)
         return found
+
+
+def _batch(metadata: pa.LargeStringArray, types: Mapping[str, FieldType], schema: pa.Schema) -> pa.RecordBatch:
+    """The columns of rows whose metadata are JSON objects, null for none."""
+    rows = [{} if text is None else orjson.loads(text) for text in metadata.to_pylist()]
+    columns = [
+        pa.array([stored(row[name], kind) if name in row else None for row in rows], ARROW_TYPES[kind])
+        for name, kind in types.items()
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

@@ -1,13 +1,11 @@
 """Finds passages by their words: the score is BM25 over the whole version (`shoal.lexical`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.index_root.manifest import LexicalInfo
 from shoal.lexical.index import LexicalIndex
 from shoal.records import FloatArray, RowArray
 from shoal.shard.cut import best
@@ -18,13 +16,10 @@ from shoal.shard.selection import Selection
 
 
 class LexicalRetriever:
-    """Searches the lexical index of a shard; implements `shoal.shard.retriever.ShardRetriever`.
+    """Searches the lexical index of a shard; implements `shoal.shard.retriever.ShardRetriever`."""
 
-    Raises CorruptIndex for files that do not fit together, Conflict for an index that another analyser has built.
-    """
-
-    def __init__(self, paths: Mapping[str, Path], passages: Passages, info: LexicalInfo) -> None:
-        self.index = LexicalIndex(paths, passages.count, info)
+    def __init__(self, index: LexicalIndex, passages: Passages) -> None:
+        self.index = index
         """What it searches."""
         self._count, self._passage_ids = passages.count, passages.ids
 

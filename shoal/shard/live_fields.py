@@ -9,7 +9,7 @@ from typing import Any
 
 from shoal.errors import InvalidArgument
 from shoal.index_root.log_entry import LogEntry
-from shoal.metadata import MAX_FIELDS, FieldType, FieldTypes, Observed, convert
+from shoal.metadata import MAX_FIELDS, FieldType, FieldTypes, convert, type_of
 
 _AS_THEY_ARE: dict[FieldType, frozenset[FieldType]] = {
     "string": frozenset({"string", "timestamp"}),
@@ -31,12 +31,12 @@ def widened(types: FieldTypes, metadata: Mapping[str, Any]) -> FieldTypes:
     """
     changed: dict[str, Any] = {}
     if len(types) < MAX_FIELDS and (new := metadata.keys() - types.keys()):
-        changed = {name: _type_of(metadata[name]) for name in sorted(new)[: MAX_FIELDS - len(types)]}
+        changed = {name: type_of(metadata[name]) for name in sorted(new)[: MAX_FIELDS - len(types)]}
     for name, value in metadata.items():
         known = types.get(name)
         if known is None or known == "mixed":
             continue
-        kind = _type_of(value)
+        kind = type_of(value)
         if kind in _AS_THEY_ARE[known] and convert(value, known) is not None:
             continue
         elif (known, kind) == ("integer", "number"):
@@ -55,12 +55,6 @@ def after(types: FieldTypes, entries: Iterable[LogEntry]) -> FieldTypes:
     for entry in entries:
         for document in entry.documents:
             for passage in document.passages:
-                types = widened(types, passage.metadata or {})
+                if passage.metadata:
+                    types = widened(types, passage.metadata)
     return types
-
-
-def _type_of(value: Any) -> FieldType | str:
-    seen = Observed()
-    seen.see({"value": value})
-    (kind,) = seen.types({}).values()
-    return kind

@@ -58,9 +58,19 @@ class Passages:
     """
 
     def __init__(self, path: Path) -> None:
-        self._batches = open_batches(path, PASSAGE_SCHEMA)
+        self._hold(open_batches(path, PASSAGE_SCHEMA))
+
+    @classmethod
+    def of_batch(cls, batch: pa.RecordBatch) -> "Passages":
+        """Those of a record batch of PASSAGE_SCHEMA, which stays in memory."""
+        passages = cls.__new__(cls)
+        passages._hold([batch])
+        return passages
+
+    def _hold(self, batches: Sequence[pa.RecordBatch]) -> None:
+        self._batches = batches
         # First row of each batch, and the end.
-        self._starts = list(accumulate((batch.num_rows for batch in self._batches), initial=0))
+        self._starts = list(accumulate((batch.num_rows for batch in batches), initial=0))
 
     @property
     def count(self) -> int:
@@ -78,13 +88,21 @@ class Passages:
 
     def ids(self, rows: RowArray) -> pa.StringArray:
         """Return the ids of rows, int64 (n,) ascending."""
+        parts = [batch.column(0).take(places) for batch, places in self._by_batch(rows)]
+        return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
+
+    def batches(self, rows: RowArray) -> list[pa.RecordBatch]:
+        """Return rows, int64 (n,) ascending, as record batches of PASSAGE_SCHEMA."""
+        return [batch.take(places) for batch, places in self._by_batch(rows)]
+
+    def _by_batch(self, rows: RowArray) -> list[tuple[pa.RecordBatch, pa.Int64Array]]:
+        """Each batch in which some of ascending rows lie, and where."""
         borders = np.searchsorted(rows, self._starts)
-        parts = [
-            batch.column(0).take(from_numbers(rows[low:high] - start))
+        return [
+            (batch, from_numbers(rows[low:high] - start))
             for batch, start, low, high in zip(self._batches, self._starts, borders, borders[1:], strict=False)
             if low < high
         ]
-        return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
 
     def size(self, row: int) -> int:
         """Return the UTF-8 bytes of text, title and metadata of a row."""

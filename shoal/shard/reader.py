@@ -34,8 +34,8 @@ from shoal.shard.retrieval import RetrieverHits, retrieve
 from shoal.shard.retriever import ShardRetriever
 from shoal.shard.retrievers import open_retrievers
 
-_FILTER_BYTES = 2**20
-"""Bytes for what filters have selected among rows without metadata, which is none or all of them."""
+FILTER_BYTES = 2**20
+"""Bytes for what filters have selected in a run, or among rows without metadata, which is none or all of them."""
 _COLD = (
     layout.EXACT,
     layout.LATE_CODES,
@@ -280,7 +280,7 @@ class Shard:
     def allow_new_fields(self) -> None:
         """Let filters name fields that came with documents after the version was built: no row here has one."""
         if self._selections is None:
-            self._selections = selection.Selections(Columns.empty(self.count), self._index, _FILTER_BYTES)
+            self._selections = selection.Selections(Columns.empty(self.count), self._index, FILTER_BYTES)
 
     def sizes(self, rows: Sequence[int]) -> list[int]:
         """UTF-8 bytes of text, title and metadata of rows."""
@@ -293,6 +293,10 @@ class Shard:
     def passage(self, row: int) -> Passage:
         """Return the passage in a row."""
         return self._passages.passage(row)
+
+    def batches(self, rows: RowArray) -> list[pa.RecordBatch]:
+        """Return the passages of rows, int64 (n,) ascending, as record batches of PASSAGE_SCHEMA."""
+        return self._passages.batches(rows)
 
     @property
     def lexical(self) -> LexicalIndex | None:

@@ -30,11 +30,13 @@ def open_retrievers(
 
     Raises:
         CorruptIndex: Files do not fit together.
+        Conflict: A lexical index that another analyser has built.
     """
+    from shoal.lexical.index import LexicalIndex
     from shoal.shard.dense import DenseRetriever
     from shoal.shard.lexical import LexicalRetriever
 
     retrievers: dict[str, ShardRetriever] = {"dense": DenseRetriever(index, passages.ids)}
     if manifest.lexical is not None:
-        retrievers["lexical"] = LexicalRetriever(paths, passages, manifest.lexical)
+        retrievers["lexical"] = LexicalRetriever(LexicalIndex(paths, passages.count, manifest.lexical), passages)
     return retrievers

@@ -1,7 +1,7 @@
-"""Runs: small shards of documents that were written after the version was built, each written in one go.
+"""Runs: small shards of documents that were written after the version was built, each made in one go.
 
-A run is written as a build writes a shard, with a `flat` index, into a temporary folder that is gone as soon as its
-files are mapped: what lies in it comes from the log, and a restart reads that again.
+A run lies in memory. A large one is written as a build writes a shard, with a `flat` index, into a temporary folder
+that is gone as soon as its files are mapped. What lies in it comes from the log, and a restart reads that again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from shoal.errors import InvalidArgument
 from shoal.index_root import layout
 from shoal.index_root.log_entry import DocumentWrite, WrittenPassage
 from shoal.index_root.manifest import Manifest, VectorIndexInfo
@@ -19,17 +20,22 @@ from shoal.late.codec import Codec
 from shoal.late.writer import COLUMN, TokenWriter, column_of
 from shoal.lexical.postings import Postings, PostingsWriter
 from shoal.metadata import FieldTypes
-from shoal.records import FloatArray, Passage, RowArray
+from shoal.records import Passage, RowArray
+from shoal.shard.memory import ShardContents, shard_in_memory
 from shoal.shard.passages import to_batch
 from shoal.shard.reader import Shard
 from shoal.shard.selection import Selection
 from shoal.shard.writer import write_shard
 from shoal.system.temporary import temporary_folder
 
-MERGED = 4
-"""So many runs of one size class become one."""
-CLASS_ROWS, CLASS_FACTOR = 256, 4
-"""Runs of fewer rows than the first number are of one size class, and each further class takes so many times more."""
+CLASS_ROWS, CLASS_FACTOR = 64, 12
+"""Runs of fewer rows than the first number are of one size class, and each further class takes so many times more.
+
+Of each class there is one run: a search asks every run, which takes some tenths of a millisecond however small it is. A
+row is copied about CLASS_FACTOR / 2 times in each class.
+"""
+FILE_ROWS = 8192
+"""Rows from which on a run lies in files, which the machine may drop from memory and read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +76,7 @@ class Segment:
     @property
     def size_class(self) -> int:
         """Which runs it is merged with."""
-        size, rows = 0, CLASS_ROWS
-        while self.shard.count >= rows:
-            size, rows = size + 1, rows * CLASS_FACTOR
-        return size
+        return size_class(self.shard.count)
 
     def is_alive(self, row: int) -> bool:
         """Whether one of its own rows is still there."""
@@ -111,79 +114,105 @@ class RunMaker:
     codec: Codec | None
 
     def of_documents(self, writes: Sequence[tuple[int, DocumentWrite]], start: int, fields: FieldTypes) -> Segment:
-        """Make a run of documents, each with the position of its write; at least one has passages."""
+        """Make a run of documents, each with the position of its write; at least one has passages.
+
+        Raises InvalidArgument for a vector that is not finite.
+        """
         passages: list[WrittenPassage] = []
         documents: dict[str, DocumentRows] = {}
         for position, write in writes:
             if write.passages:
                 documents[write.document] = DocumentRows(len(passages), len(write.passages), position)
                 passages += write.passages
-        batch = to_batch([Passage(one.id, one.text, one.title, one.metadata or {}) for one in passages])
+        vectors = np.array([one.vector for one in passages], np.float32)
+        if not np.isfinite(vectors).all():
+            number = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+            raise InvalidArgument(f"the vector of passage {passages[number].id!r} is not finite; write it again")
+        codes = None
         if self.codec is not None:
             none = np.zeros((1, self.codec.width), np.uint8)  # of a passage without text: each has a token at least
-            batch = batch.append_column(
-                COLUMN, column_of([none if one.codes is None else one.codes for one in passages])
-            )
-        postings = Postings.of_passages([(one.terms, one.length) for one in passages])
-        vectors = np.stack([one.vector for one in passages]).astype(np.float32, copy=False)
-        return self._written([(batch, vectors)], postings, documents, start, fields)
+            codes = [none if one.codes is None else one.codes for one in passages]
+        contents = ShardContents(
+            to_batch([Passage(one.id, one.text, one.title, one.metadata or {}) for one in passages]),
+            vectors,
+            codes,
+            Postings.of_passages([(one.terms, one.length) for one in passages]) if self.manifest.lexical else None,
+        )
+        return self._run(contents, documents, start, fields)
 
     def merged(self, runs: Sequence[Segment], start: int, fields: FieldTypes) -> Segment:
         """Make one run of the rows of several that are still there; at least one is."""
         kept = [run.alive_rows() for run in runs]
-        blocks = [self._block(run.shard, rows) for run, rows in zip(runs, kept, strict=True) if len(rows)]
-        indexes = [run.shard.lexical for run in runs]
-        postings = Postings.joined(
-            [(index.postings(), rows) for index, rows in zip(indexes, kept, strict=True) if index is not None]
-        ) if all(indexes) else None  # fmt: skip
         documents: dict[str, DocumentRows] = {}
         first = 0
         for run, rows in zip(runs, kept, strict=True):
             assert run.documents is not None
             places = np.full(run.shard.count, -1, np.int64)
             places[rows] = np.arange(first, first + len(rows))
+            numbers = places.tolist()
             for document, lying in run.documents.items():
-                if places[lying.first] >= 0:  # all rows of a document come and go together, and stay neighbours
-                    documents[document] = DocumentRows(int(places[lying.first]), lying.count, lying.position)
+                place = numbers[lying.first]
+                if place >= 0:  # all rows of a document come and go together, and stay neighbours
+                    documents[document] = DocumentRows(place, lying.count, lying.position)
             first += len(rows)
-        return self._written(blocks, postings, documents, start, fields)
+        return self._run(self._joined([run.shard for run in runs], kept), documents, start, fields)
 
-    def _block(self, shard: Shard, rows: RowArray) -> tuple[pa.RecordBatch, FloatArray]:
-        batch = to_batch([shard.passage(row) for row in rows.tolist()])
-        if self.codec is not None:
-            batch = batch.append_column(COLUMN, column_of(shard.codes(rows) or []))
-        vectors = shard.vectors(rows)
-        assert vectors is not None  # a run is flat
-        return batch, vectors
+    def _joined(self, shards: Sequence[Shard], kept: Sequence[RowArray]) -> ShardContents:
+        """What several runs hold of some of their rows, one run after the other."""
+        parts = list(zip(shards, kept, strict=True))
+        batches = [batch for shard, rows in parts for batch in shard.batches(rows)]
+        vectors = [shard.vectors(rows) for shard, rows in parts]
+        postings = [(shard.lexical.postings(), rows) for shard, rows in parts if shard.lexical is not None]
+        (joined,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+        return ShardContents(
+            joined,
+            np.concatenate([some for some in vectors if some is not None]),  # all of them: a run is flat
+            None if self.codec is None else [codes for shard, rows in parts for codes in shard.codes(rows) or ()],
+            Postings.joined(postings) if postings else None,
+        )
 
-    def _written(
-        self,
-        blocks: Sequence[tuple[pa.RecordBatch, FloatArray]],
-        postings: Postings | None,
-        documents: Mapping[str, DocumentRows],
-        start: int,
-        fields: FieldTypes,
+    def _run(
+        self, contents: ShardContents, documents: Mapping[str, DocumentRows], start: int, fields: FieldTypes
     ) -> Segment:
-        manifest = self.manifest
+        if contents.passages.num_rows >= FILE_ROWS:
+            shard, size = self._in_files(contents, fields)
+        else:
+            shard = shard_in_memory(contents, fields, self.manifest.lexical, self.codec, self.threads)
+            size = contents.nbytes
+        return Segment(shard, start, None, documents, size)
+
+    def _in_files(self, contents: ShardContents, fields: FieldTypes) -> tuple[Shard, int]:
+        """Write a shard, open it, and remove its files, which stay mapped; returns it and how many bytes they have."""
+        manifest, batch = self.manifest, contents.passages
+        if contents.codes is not None:
+            batch = batch.append_column(COLUMN, column_of(contents.codes))
         with temporary_folder("run-") as root:
             folder = root / layout.shard_dir(manifest.version, self.shard)
             entry = write_shard(
                 folder,
-                blocks,
+                [(batch, contents.vectors)],
                 shard=self.shard,
                 dim=manifest.dim,
                 kind="flat",
                 trained=None,
                 threads=self.threads,
                 fields=fields,
-                lexical=None if manifest.lexical is None or postings is None else PostingsWriter(folder, postings),
+                lexical=None if contents.postings is None else PostingsWriter(folder, contents.postings),
                 tokens=None if self.codec is None else TokenWriter(folder, self.codec),
             )
             flat = VectorIndexInfo(kind="flat", search="", recall_at_10=None, latency_ms=None)
             own = manifest.model_copy(update={"index": flat, "shards": [entry], "fields": dict(fields)})
             shard = Shard.open(Storage(str(root)), own, self.shard, cache=None, threads=self.threads, verify=False)
         shard.allow_new_fields()
-        return Segment(shard, start, None, documents, sum(file.bytes for file in entry.files))
+        return shard, sum(file.bytes for file in entry.files)
+
+
+def size_class(rows: int) -> int:
+    """Number the size class of a run of so many rows, from 0."""
+    number, end = 0, CLASS_ROWS
+    while rows >= end:
+        number, end = number + 1, end * CLASS_FACTOR
+    return number
 
 
 def codec_of(path: Path, bits: int) -> Codec:
@@ -192,11 +221,11 @@ def codec_of(path: Path, bits: int) -> Codec:
 
 
 def runs_to_merge(runs: Sequence[Segment]) -> list[Segment]:
-    """Runs that become one: some of which nothing is left, or as many of one size class as are merged."""
+    """Runs that become one: some of which nothing is left, or all of one size class if it has several."""
     empty = [run for run in runs if not run.alive_count]
     if empty:
         return empty
     classes: dict[int, list[Segment]] = {}
     for run in runs:
         classes.setdefault(run.size_class, []).append(run)
-    return next((alike for _, alike in sorted(classes.items()) if len(alike) >= MERGED), [])
+    return next((alike for _, alike in sorted(classes.items()) if len(alike) > 1), [])

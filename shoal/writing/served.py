@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 from shoal.filters import Filter
+from shoal.index_root.log_entry import LogEntry
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.late.codec import Codec
@@ -51,9 +52,9 @@ class ServedDocuments:
         """It, with the fields that the log has brought."""
         return self._live.version
 
-    def advance(self, position: int) -> None:
-        """Look for entries at once, up to a position."""
-        self._live.tail.advance(position)
+    def offer(self, entry: LogEntry) -> None:
+        """Hear of an entry, and look for all up to it at once."""
+        self._live.offer(entry)
 
     async def look_up(
         self, documents: Sequence[str], min_position: int, deadline: float

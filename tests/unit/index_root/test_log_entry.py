@@ -156,6 +156,7 @@ def with_rows(change: dict[str, list[Any]]) -> bytes:
         ({"terms": [["one"], [], [], [], [], []]}, "belong together"),
         ({"terms": [[], ["one", None], ["one"], [], ["one", "two"], []]}, "belong together|null"),
         ({"counts": [[], [1], [], [], [], []]}, "belong together"),
+        ({"terms": [[], ["one", "one"], [], [], [], []], "counts": [[], [1, 1], [], [], [], []]}, "stands twice"),
     ],
 )
 def test_rows_have_to_be_documents(change: dict[str, list[Any]], message: str) -> None:

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from shoal.shard.live import KEPT_S, LiveShard
 from shoal.shard.messages import ShardHits, ShardQuery, ShardSearch
 from shoal.shard.reader import Shard
 from shoal.shard.row_keys import ReadKeys
+from shoal.shard.runs import runs_to_merge, size_class
 from tests.support.live import Corpus, ranking
 
 WORDS = ("otter", "heron", "newt", "river", "stone", "fish", "quick", "red", "the", "of")
@@ -99,6 +101,29 @@ def test_runs_are_merged_and_what_has_gone_is_dropped(tmp_path: Path) -> None:
         len(ids)
         for ids in shard.search([corpus.query("lynx", "lexical", None, {})], 5, False).by_retriever["lexical"].ids
     ] == [0]
+
+
+def test_ten_thousand_rows_that_came_one_by_one_lie_in_a_few_runs() -> None:
+    @dataclass
+    class Run:
+        rows: int
+        alive_count = 1
+
+        @property
+        def size_class(self) -> int:
+            return size_class(self.rows)
+
+    runs: list[Run] = []
+    most = copied = 0
+    for _ in range(10_000):
+        runs.append(Run(1))
+        while old := runs_to_merge(runs):  # type: ignore[arg-type]
+            runs = [run for run in runs if run not in old]
+            runs.append(Run(sum(run.rows for run in old)))  # type: ignore[attr-defined]
+            copied += runs[-1].rows
+        most = max(most, len(runs))
+    assert most == 3
+    assert copied / 10_000 < 60
 
 
 def test_documents_of_a_shard_that_began_empty_change_and_go(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from shoal.index_root import layout
 from shoal.records import Passage
+from shoal.shard import runs
 from shoal.shard.facets import CountValues
 from tests.support.live import EVERYTHING, Corpus, late_scores, ranking, vectors_of
 from tests.support.long import only_long
@@ -166,6 +168,24 @@ def test_live_shards_answer_as_a_fresh_build() -> None:
         derandomize=True,
     )
     run_state_machine_as_test(Equality, settings=bounds)  # type: ignore[no-untyped-call]
+
+
+def test_runs_that_lie_in_files_answer_as_a_fresh_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "FILE_ROWS", 3)
+    monkeypatch.setattr(runs, "CLASS_ROWS", 2)
+    corpus = Corpus(tmp_path, 1)
+    corpus.documents["d0"] = document("d0", [("otter fish", None, {"year": 2001})])
+    corpus.open()
+    for number in range(1, 6):
+        texts = [
+            ("otter river", "red", {"year": 2000 + number, "rank": number / 2}),
+            ("heron", None, {"labels": ["a"]}),
+        ]
+        corpus.write({f"d{number}": document(f"d{number}", texts), f"d{number - 2}": []})
+    (shard,) = corpus.live
+    in_files = [segment for segment in shard.parts()[1:] if segment[0].path(layout.PASSAGES) is not None]
+    assert in_files
+    compare(corpus)
 
 
 @only_long
