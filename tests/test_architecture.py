@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("shoal", "serve", "jobs")
 TOP_LEVEL = {
     ".ci", ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile",
-    "README.md", "benchmarks", "cluster", "constraints.txt", "docs", "jobs", "pyproject.toml", "serve", "shoal",
-    "tests",
+    "README.md", "benchmarks", "cluster", "constraints.txt", "docs", "examples", "jobs", "pyproject.toml", "serve",
+    "shoal", "tests",
 }  # fmt: skip
 MAX_FUNCTION_LINES, MAX_FILE_LINES = 60, 400
 HEAVY = (

@@ -406,47 +406,6 @@ def reconciled(index: Any, written: Any) -> None:
     wait_until(lambda: index.query(vector=[1.0] * 64, top_k=1).response_info.is_reconciled(committed))
 
 
-@call(
-    "pinecone",
-    "`Pinecone`, `Index`",
-    "an index that began empty: `inference.embed` and `upsert` in batches of 96, `query` with `top_k=25`, "
-    "`inference.rerank` with `top_n=3`",
-    writes=True,
-)
-def pinecone_article(url: str, key: str) -> None:
-    client = pinecone.Pinecone(api_key=key, host=url)
-    index = client.Index("articles")
-    content = passages(200)
-    for start in range(0, len(content), 96):
-        batch = content[start : start + 96]
-        made = client.inference.embed(
-            model="multilingual-e5-large",
-            inputs=[passage.content for passage in batch],
-            parameters={"input_type": "passage", "truncate": "END"},
-        )
-        vectors = [
-            {"id": passage.id, "values": one.values, "metadata": {**passage.metadata, "text": passage.content}}  # type: ignore[union-attr]
-            for passage, one in zip(batch, made.data, strict=True)
-        ]
-        written = index.upsert(vectors=vectors, namespace="")
-        assert written.upserted_count == len(batch)
-    reconciled(index, written)
-    assert index.describe_index_stats().total_vector_count == 200
-    question = "black otter n8"
-    made = client.inference.embed(model=ENCODER, inputs=[question], parameters={"input_type": "query"})
-    asked = made.data[0].values  # type: ignore[union-attr]
-    matches = index.query(vector=asked, top_k=25, include_metadata=True).matches
-    cosines = vectors_of([passage.content for passage in content], "passage") @ np.array(asked, np.float32)
-    assert [match.score for match in matches] == pytest.approx(sorted(cosines.tolist(), reverse=True)[:25], abs=1e-6)
-    documents = [{"id": match.id, "text": match.metadata["text"]} for match in matches]  # type: ignore[index]
-    ranked = client.inference.rerank(
-        model="bge-reranker-v2-m3", query=question, documents=documents, rank_fields=["text"], top_n=3
-    )
-    scores = scores_of(question, [document["text"] for document in documents])
-    assert [one.score for one in ranked.data] == pytest.approx(sorted(scores, reverse=True)[:3])
-    assert ranked.data[0].document["id"] == "p8"  # type: ignore[index]
-
-
 @call("pinecone", "`Index`", "`update`, `delete` by ids, by a filter, and all", writes=True)
 def pinecone_changes(url: str, key: str) -> None:
     index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
