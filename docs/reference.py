@@ -34,7 +34,8 @@ response has `x-request-id`: yours, if you send one. Every route of GET has HEAD
 (`Content-Encoding: gzip`); answers from `compress_bytes` on are, for clients that send `Accept-Encoding: gzip`.
 
 A server describes itself at `/openapi.json` and, for people, at `/docs`; [the page](page.md) at `/`
-is for asking it. Defaults and bounds below are those of a server without options.
+is for asking it. Defaults and bounds below are those of a server without options. Types for TypeScript:
+`npx openapi-typescript http://127.0.0.1:8000/openapi.json --default-non-nullable=false --output shoal.d.ts`.
 """
 
 COMMANDS: dict[str, tuple[str, str | dict[str, str] | None]] = {

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [README, ROOT / "CONTRIBUTING.md", *DOCS]
-FOREIGN = r"(?:docker|helm|kubectl|pip|ray|serve|systemctl|curl|git) "
+FOREIGN = r"(?:docker|helm|kubectl|npx|pip|ray|serve|systemctl|curl|git) "
 """Beginnings of the commands of others, whose options are theirs."""
 
 
@@ -75,7 +75,7 @@ def test_the_readme_is_short() -> None:
 
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text("utf-8")
-    assert {page.name for page in DOCS} - {"README.md"} <= set(re.findall(r"\]\(([a-z]+\.md)\)", index))
+    assert {page.name for page in DOCS} - {"README.md"} <= set(re.findall(r"\]\(([a-z-]+\.md)\)", index))
 
 
 def test_make_has_the_targets_that_are_named() -> None:
