@@ -111,6 +111,11 @@ CLOCK_SKEW = Metric(
 KEY_FILE = Metric(
     "shoal_key_file_problem", "gauge", "1 while something is wrong with the file of API keys, which /v1/index tells."
 )
+COMPACTION = Metric(
+    "shoal_compaction_problem",
+    "gauge",
+    "1 while what was written should be compacted and is not, which /v1/index tells.",
+)
 
 EMBEDDED = Metric(
     "shoal_embedded_texts",
@@ -127,7 +132,7 @@ RERANKED = Metric(
 
 METRICS = (
     *(QUERIES, STAGES, SHARDS, MISSING, COVERAGE, DEGRADED, BATCHES, WAITING, PAIRS, SLOW, COMPUTE),
-    *(ENCODED, REMEMBERED, SELECTED, SELECTIONS_REMEMBERED, CLOCK_SKEW, KEY_FILE),
+    *(ENCODED, REMEMBERED, SELECTED, SELECTIONS_REMEMBERED, CLOCK_SKEW, KEY_FILE, COMPACTION),
     *(EMBEDDED, RERANKED),
 )
 """Every metric that there is."""
@@ -215,6 +220,10 @@ class Telemetry:
     def key_file(self, problem: bool) -> None:
         """Whether something is wrong with the file of API keys."""
         self._meter.set(KEY_FILE, float(problem))
+
+    def compaction(self, problem: bool) -> None:
+        """Whether something keeps what was written from being compacted."""
+        self._meter.set(COMPACTION, float(problem))
 
     def answered(self, requests: Sequence[SearchRequest], answers: Sequence[SearchAnswer]) -> None:
         """Measure the answers to the queries of one HTTP request, and log those that were slow."""

@@ -23,7 +23,7 @@ from shoal.index_root.log import Log
 from shoal.index_root.storage import Storage
 from shoal.indexes import index_kind
 from shoal.indexing.base import check_shard, open_base
-from shoal.indexing.carry import Carrier
+from shoal.indexing.carry import CarriedEmbedder, Carrier
 from shoal.indexing.commits import Counts, UnitCommit, read_shard_commit
 from shoal.indexing.embed import embed_unit, require_tokens
 from shoal.indexing.last_writes import LastWrites
@@ -187,7 +187,8 @@ class Embedder:
         """Carry a unit of the base or of the log over: one at a time."""
         with self._carrying:
             if self._carrier is None:
-                self._carrier = Carrier(self._plan, self._storage, Log.open(self._storage))
+                embedder = CarriedEmbedder(self._plan, self._encoder, self._codec, self._base)
+                self._carrier = Carrier(self._plan, self._storage, Log.open(self._storage), embedder)
             return self._carrier.carry(self._plan.units[unit])
 
 
@@ -281,7 +282,7 @@ def ask_version(settings: BuildSettings, version: str, dataset: "Dataset | None"
     """Ask a version that is about to be made current, and the one that is, the judged queries of a gate."""
     from shoal.evaluation.gate import ask
 
-    return ask(settings, version, dataset, sample)
+    return ask(Storage(settings.index), settings, version, dataset, sample)
 
 
 @retry_on_unavailable

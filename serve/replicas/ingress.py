@@ -214,6 +214,7 @@ class Ingress:
             if keys is not None:
                 keys.look()  # nobody may ask for a while, and the operator wants to know all the same
             self._telemetry.key_file(keys is not None and keys.problem is not None)
+            self._telemetry.compaction(self._noted_problem() is not None)
             if self._pipeline is not None:
                 for stage, length in self._pipeline.queues().items():
                     self._telemetry.queue(stage, length)
@@ -278,8 +279,10 @@ class Ingress:
         services = self._services
         reranker = self._described.reranker if services and services.reranker else None
         description = self._activation.describe(reranker, self._live)
-        noted = self._noted if time.monotonic() < self._noted_until else None
-        return replace(description, problem=description.problem or noted)
+        return replace(description, problem=description.problem or self._noted_problem())
+
+    def _noted_problem(self) -> str | None:
+        return self._noted if time.monotonic() < self._noted_until else None
 
     async def note(self, problem: str, deadline: float) -> None:
         """Tell a problem of the server that runs this ingress, until that has not repeated it for NOTED_S."""

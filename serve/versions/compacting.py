@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from shoal.cli.errors import REFUSED
 from shoal.cli.options import to_arguments
 from shoal.index_root import versions
 from shoal.index_root.log import Log
@@ -97,16 +98,29 @@ class Compacting:
         if outcome is None:
             return True
         last_line, self._running = self._running.last_line(), None
-        if outcome:
+        if outcome == REFUSED:
+            self._refuse(last_line)
+        elif outcome:
             self._fail(last_line or f"it ended with {outcome}")
         else:
             self._failures, self.problem = 0, None
         return False
 
-    def _fail(self, reason: str) -> None:
-        wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**self._failures)
+    def _refuse(self, reason: str) -> None:
+        """Note that a version did not pass its gate. The next child looks itself when another one is worth it."""
+        self._wait()
+        self.problem = f"what was written is not compacted: {reason}; searches go on, and nothing written is lost"
+        self._say(self.problem)
+
+    def _wait(self) -> float:
+        """Put off the next try; returns by how many seconds."""
+        wait_s: float = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**self._failures)
         self._failures += 1
         self._next_try = self._clock() + wait_s
+        return wait_s
+
+    def _fail(self, reason: str) -> None:
+        wait_s = self._wait()
         self.problem = f"what was written cannot be compacted ({reason}); searches go on, and it is tried again"
         self._say(f"{self.problem} in {wait_s:.0f} s")
 

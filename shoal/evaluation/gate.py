@@ -1,4 +1,4 @@
-"""The gate of a build: what a new version has to reach before it is made current.
+"""The gate of a build or a compaction: what a new version has to reach before it is made current.
 
 `--gate` holds demands as name=value: `recall` of the index against exact search, and for judged queries `min_ndcg`, the
 least nDCG@10, and `max_drop`, what it may lose against the active version on the same queries.
@@ -25,7 +25,7 @@ from shoal.index_root.storage import Storage
 from shoal.indexing.sample import stratified
 from shoal.records import Passage
 from shoal.serving.plan import NO_RERANKER
-from shoal.settings import BuildSettings, EncoderSettings, ServeSettings
+from shoal.settings import BuildSettings, CompactSettings, EncoderSettings, ServeSettings
 
 SHOWN = 100
 """Queries that a verdict names at most."""
@@ -91,7 +91,7 @@ class Answers:
     absent: Absent | None = None
 
 
-def read_gate(settings: BuildSettings) -> Gate | None:
+def read_gate(settings: BuildSettings | CompactSettings) -> Gate | None:
     """Read the demands and their judgements, so that a mistake is told before the build; None without a gate.
 
     Raises InvalidArgument.
@@ -135,13 +135,16 @@ def active_version(storage: Storage) -> str | None:
     return None if current is None else current.version
 
 
-def ask(settings: BuildSettings, version: str, dataset: Dataset | None, sample: int) -> Answers:
+def ask(storage: Storage, settings: EncoderSettings, version: str, dataset: Dataset | None, sample: int) -> Answers:
     """Ask a published version, and the active one if it is another, in this process: stage one, as a server would.
 
     Args:
+        storage: The index root.
+        settings: The encoder of the version, and how it computes.
+        version: Which one.
         dataset: Judged queries; None makes `sample` of them from passages of the version.
+        sample: How many.
     """
-    storage = Storage(settings.index)
     manifest, active = versions.read_manifest(storage, version), active_version(storage)
     encoder = load_encoder(settings)
     absent = None if dataset is None else absent_passages(storage, manifest, dataset.judgements)
@@ -197,6 +200,13 @@ def judge(gate: Gate, manifest: Manifest, ask: Callable[[], Answers]) -> Verdict
             reasons.append(f"nDCG@10 falls from {old:.4f} to {mean:.4f}, by more than {gate.max_drop:g}")
     fallen = _fallen(answers.dataset, now.by_query, before, gate.min_ndcg or 0.0)
     return Verdict(reasons, measured, fallen, absent)
+
+
+def judge_compaction(settings: CompactSettings, gate: Gate, manifest: Manifest) -> list[str]:
+    """Say why a compacted version shall not be made current, in this process; nothing if it shall."""
+    storage, stored = Storage(settings.index), manifest.encoder
+    encoder = EncoderSettings(encoder=stored.model, max_length=stored.max_length)
+    return judge(gate, manifest, lambda: ask(storage, encoder, manifest.version, gate.dataset, gate.sample)).reasons
 
 
 def _fallen(dataset: Dataset, now: dict[str, float], before: dict[str, float] | None, least: float) -> list[Fallen]:

@@ -53,15 +53,19 @@ def make_version(now: datetime, plan_hash: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why the build of a version did not make it current: each reason a sentence; `refused_at` is UTC, ISO 8601."""
+    """Why what made a version did not make it current: each reason a sentence; `refused_at` is UTC, ISO 8601.
+
+    maker: `build` or `compaction`.
+    """
 
     reasons: list[str]
     refused_at: str
+    maker: str = "build"
 
 
-def refuse(storage: Storage, version: str, reasons: list[str]) -> None:
-    """Write down why a published version is not made current, for `shoal index list`; nothing else depends on it."""
-    refusal = Refusal(reasons, datetime.now(UTC).isoformat(timespec="seconds"))
+def refuse(storage: Storage, version: str, reasons: list[str], maker: str = "build") -> None:
+    """Write down why a published version is not made current, for `shoal index list` and the next compaction."""
+    refusal = Refusal(reasons, datetime.now(UTC).isoformat(timespec="seconds"), maker)
     storage.write(layout.refusal(version), json.dumps(asdict(refusal), indent=1).encode() + b"\n")
 
 

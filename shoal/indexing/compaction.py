@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -25,6 +25,8 @@ from shoal.indexing.tokens import inherit_codec
 from shoal.settings import CompactSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
 from shoal.shard.stored_rows import StoredRows
 
+MAKER = "compaction"
+"""Who refuses a version that a compaction has made (`shoal.index_root.versions.Refusal`)."""
 PLAN_FORMAT = 1
 """Version of the fields of such a plan; another one begins a compaction anew."""
 
@@ -37,14 +39,19 @@ class LogReader(EntryReader, Protocol):
         ...
 
 
-def compact(settings: CompactSettings, log: LogReader) -> Manifest | None:
+def compact(
+    settings: CompactSettings, log: LogReader, judge: Callable[[Manifest], list[str]] | None = None
+) -> Manifest | None:
     """Publish a version that holds what the current one and the log hold, and make it current if that is wanted.
 
-    One that was interrupted is continued. Searches see the same documents before and after.
+    One that was interrupted is continued, and one that was published and not made current is looked at again. Searches
+    see the same documents before and after, whether it is made current or not.
 
     Args:
         settings: Of the compaction.
         log: Of the root.
+        judge: Says why a published version shall not be made current; nothing if it shall. What it says is written down
+            (`shoal.index_root.versions.refuse`).
 
     Returns:
         The manifest of the new version; None where the log holds nothing beyond the current one.
@@ -63,22 +70,31 @@ def compact(settings: CompactSettings, log: LogReader) -> Manifest | None:
     plan = _staged(storage, manifest) or _planned(settings, storage, manifest, log)
     if plan is None:
         return None
+    is_new = not storage.exists(layout.manifest(plan.version))
     compacted = _run(settings, plan, storage, log)
-    if settings.activate:
-        _activate(storage, plan, compacted)
+    reasons = [] if judge is None else judge(compacted)
+    if reasons:
+        versions.refuse(storage, compacted.version, reasons, MAKER)
+    else:
+        storage.delete(layout.refusal(compacted.version))
+        if settings.activate:
+            _activate(storage, plan, compacted, verified=is_new)
     versions.discard_staging(storage, plan.hash)
     return compacted
 
 
-def _activate(storage: Storage, plan: Plan, compacted: Manifest) -> None:
-    """Make a compacted version current. Raises Conflict when what it was made of is not current any more."""
+def _activate(storage: Storage, plan: Plan, compacted: Manifest, *, verified: bool) -> None:
+    """Make a compacted version current. Raises Conflict when what it was made of is not current any more.
+
+    verified: whether its files were compared with its manifest just now.
+    """
     current = versions.read_current(storage)
     if current is not None and current.version not in (plan.base, compacted.version):
         raise Conflict(
             f"{compacted.version} is published, but not current: {current.version} has become so since it was begun; "
             "run it again"
         )
-    versions.activate(storage, compacted.version, verified=True)
+    versions.activate(storage, compacted.version, verified=verified)
 
 
 def is_under_way(storage: Storage, manifest: Manifest, idle_s: float) -> bool:
@@ -169,6 +185,8 @@ def _planned(settings: CompactSettings, storage: Storage, base: Manifest, log: L
         entries=borders.positions(),
     )
     plan = plan_compaction(settings, base, carried, borders.passages)
+    if (published := versions.find_plan(storage, plan.hash)) is not None:
+        plan = plan.model_copy(update={"version": published})
     last.stage(storage, plan.hash)
     storage.write(layout.plan(plan.hash), plan.to_bytes())
     return plan

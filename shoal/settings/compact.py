@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from shoal.settings.base import Name, Settings
+from shoal.settings.build import GateSettings
 
 
 class DueLimitSettings(Settings):
@@ -28,7 +29,7 @@ class DueSettings(DueLimitSettings):
     )
 
 
-class SelfCompactionSettings(DueLimitSettings):
+class SelfCompactionSettings(GateSettings, DueLimitSettings):
     """How a server compacts by itself."""
 
     help_panel = "Due"
@@ -41,7 +42,7 @@ class SelfCompactionSettings(DueLimitSettings):
     compact_check_s: float = Field(60.0, ge=0.1, le=86_400, description="Seconds between looks whether it is worth it.")
 
 
-class CompactSettings(DueSettings):
+class CompactSettings(GateSettings, DueSettings):
     """Everything that `shoal compact` takes."""
 
     index: Name = Field(

@@ -153,7 +153,7 @@ def test_a_version_is_asked_beside_the_active_one_and_finds_its_known_items(tmp_
     publish(tmp_path, "v1", content[:20], lexical=LexicalSettings())
     publish(tmp_path, "v2", content, shards=3, lexical=LexicalSettings(), activate=False)
     build = BuildSettings(source="s", index=str(tmp_path), encoder="hashing:64")
-    found = ask(build, "v2", None, 30)
+    found = ask(Storage(build.index), build, "v2", None, 30)
     assert found.active is not None
     assert len(found.dataset.queries) == 30
     relevant = {query: next(iter(judged)) for query, judged in found.dataset.judgements.items()}
@@ -162,6 +162,6 @@ def test_a_version_is_asked_beside_the_active_one_and_finds_its_known_items(tmp_
     assert {passage for ranking in found.active.rankings.values() for passage in ranking} <= {
         f"p{n}" for n in range(20)
     }
-    assert ask(build, "v1", found.dataset, 0).active is None
+    assert ask(Storage(build.index), build, "v1", found.dataset, 0).active is None
     Storage(str(tmp_path)).write(layout.CURRENT, b"half of it")
-    assert ask(build, "v2", found.dataset, 0).active is None
+    assert ask(Storage(build.index), build, "v2", found.dataset, 0).active is None

@@ -83,6 +83,30 @@ async def test_what_is_wrong_with_the_file_of_keys_is_measured_though_nobody_ask
         task.cancel()
 
 
+async def test_that_nothing_is_compacted_is_measured_for_as_long_as_it_is_noted(
+    settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingress_module, "SAMPLE_S", 0.001)
+    measurements: asyncio.Queue[float] = asyncio.Queue()
+
+    class Announces(RecordingMeter):
+        def set(self, metric: telemetry.Metric, value: float, **labels: str) -> None:
+            if metric is telemetry.COMPACTION:
+                measurements.put_nowait(value)
+
+    ingress = Ingress(settings, None, make_meter=Announces)
+    async with asyncio.timeout(30):
+        assert await measurements.get() == 0.0
+        await ingress.note("what was written is not compacted", time.monotonic() + 5)
+        while await measurements.get() != 1.0:
+            pass
+        ingress._noted_until = 0.0
+        while await measurements.get() != 0.0:
+            pass
+    for task in (ingress._watch, ingress._sampling, ingress._comparing):
+        task.cancel()
+
+
 async def test_the_ingress_goes_over_to_other_services_and_searches_under_way_end_with_theirs(
     root: Path, settings: ServeSettings
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from serve.versions.compacting import BUSY_S, FIRST_WAIT_S, Compacting, due_compaction, is_busy
+from shoal.cli.errors import REFUSED
 from shoal.errors import Unavailable
 from shoal.index_root import layout, versions
 from shoal.index_root.log import Log
@@ -93,6 +94,25 @@ def test_one_that_failed_is_told_and_tried_again_after_waits_that_double() -> No
     assert server.compacting.problem is None
     server.fail()
     assert server.lines[-1].endswith(f"tried again in {FIRST_WAIT_S:.0f} s")
+
+
+def test_a_version_that_does_not_pass_its_gate_is_told_and_not_made_again_at_once() -> None:
+    server = Server()
+    server.compacting.look()
+    server.started[0].code = REFUSED
+    server.compacting.look()
+    assert server.compacting.problem == (
+        "what was written is not compacted: no space left; searches go on, and nothing written is lost"
+    )
+    assert server.lines[-1] == server.compacting.problem
+    server.compacting.look()
+    assert len(server.started) == 1
+    server.now = FIRST_WAIT_S
+    server.compacting.look()
+    assert len(server.started) == 2
+    server.started[1].code, server.due = 0, None
+    server.compacting.look()
+    assert server.compacting.problem is None
 
 
 def test_what_another_server_does_is_left_to_it_but_not_what_failed_here() -> None:
