@@ -122,7 +122,7 @@ class Builder:
 
     def over_log(self, plan: Plan) -> Plan:
         """The plan as one that takes over what was written to the index while it was served."""
-        plan, self._written, remark = over_log(plan, self.storage, self.settings.drop_live)
+        plan, self._written, remark = over_log(plan, self.storage, self.settings.drop_live, self.settings.reembed)
         if remark is not None:
             self._reporter.say(remark)
         return plan

@@ -39,8 +39,9 @@ def require_models(manifest: Manifest, entry: LogEntry) -> None:
     if (other := other_models(manifest, entry)) is not None:
         raise Conflict(
             f"entry {entry.position} of the log was written for a version with another {other} than "
-            f"{manifest.version}, which would serve without it; activate a version with those models, or build this "
-            "one's source again while nothing is written, with --drop-live"
+            f"{manifest.version}, which would serve without it; activate a version with those models, or build the "
+            "source again while nothing is written: that embeds anew what was written, and copies from "
+            f"{manifest.version} what it holds already"
         )
 
 

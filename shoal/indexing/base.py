@@ -180,11 +180,31 @@ def choose_base(plan: Plan, storage: Storage) -> tuple[Plan, str | None]:
     if not manifest.counts.passages or manifest.plan == plan.content_hash:
         return plan, None  # whoever builds the same again wants it made anew
     if reason := obstacle(plan, manifest):
-        return plan, f"every passage is embedded anew: {reason}"
+        later = _later_version(plan, storage, manifest)
+        if later is None:
+            return plan, f"every passage is embedded anew: {reason}"
+        manifest = later
     rounded = " in float16" if precision(manifest.index.kind, manifest.dim) == "float16" else ""
     return plan.with_base(manifest.version, manifest.counts.passages), (
         f"vectors{rounded} of texts that have not changed are copied from {manifest.version} (--reembed embeds all)"
     )
+
+
+def _later_version(plan: Plan, storage: Storage, current: Manifest) -> Manifest | None:
+    """The newest version that was published since the current one and may be a base; None if there is none.
+
+    One with another encoder is not made current as long as something is written to the current one.
+    """
+    for version in reversed(versions.list_versions(storage)):
+        if version <= current.version:
+            return None
+        try:
+            manifest = versions.read_manifest(storage, version)
+        except (NotFound, CorruptIndex):
+            continue
+        if manifest.counts.passages and obstacle(plan, manifest) is None:
+            return manifest
+    return None
 
 
 def obstacle(plan: Plan, manifest: Manifest) -> str | None:

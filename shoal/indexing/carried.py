@@ -10,7 +10,7 @@ from shoal.shard.writer import BATCH_ROWS
 
 
 class Carried(BaseModel):
-    """What a plan carries over. Nothing of it is embedded: rows and entries have their vectors.
+    """What a plan carries over. Rows and entries have their vectors; other models make theirs anew of the texts.
 
     The last write of a document counts: a row of the base is left out where the log has a later state of its document,
     and of the log the last state of each.
@@ -22,6 +22,8 @@ class Carried(BaseModel):
     """The base: the version that rows are taken over from."""
     live_only: bool = False
     """Whether only rows count that were written to the served index: the others come from a source again."""
+    embedded: bool = False
+    """Whether texts are embedded anew, because other models made their vectors or codes than the plan's."""
     after: int
     """Position of the log that the base is complete to."""
     position: int

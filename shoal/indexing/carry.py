@@ -8,23 +8,24 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shoal.errors import CorruptIndex
+from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.index_root import layout, versions
 from shoal.index_root.digests import document_digests
 from shoal.index_root.log_entry import LogEntry, WrittenPassage
 from shoal.index_root.storage import Storage
+from shoal.indexing.base import Base
 from shoal.indexing.commits import UnitCommit, committed_units, read_unit_commit
-from shoal.indexing.embed import grouped_by_shard
+from shoal.indexing.embed import PassageEncoder, grouped_by_shard, vectors_of
 from shoal.indexing.last_writes import EntryReader, LastWrites, in_order
 from shoal.indexing.plan import Plan
 from shoal.indexing.tokens import codec_digest
 from shoal.indexing.units import KNOWN, REUSED, write_unit
 from shoal.indexing.work_units import Unit
-from shoal.late.codec import Codes
+from shoal.late.codec import Codec, Codes
 from shoal.late.writer import column_of
 from shoal.metadata import Observed
 from shoal.records import FloatArray, Passage
-from shoal.shard.passages import to_batch
+from shoal.shard.passages import to_batch, to_passage
 from shoal.shard.positions import POSITION
 from shoal.shard.stored_rows import StoredRows
 from shoal.shard.writer import BATCH_ROWS
@@ -35,7 +36,8 @@ class _Passages:
     """The passages of a unit that count.
 
     batch: n rows of PASSAGE_SCHEMA. vectors: float32 (n, dim). codes: n, each uint8 (t_i, width); None where none are
-    kept. positions: int64 (n,). superseded: passages of the unit that a later write has hidden.
+    kept. positions: int64 (n,). superseded: passages of the unit that a later write has hidden. copied: bool (n,),
+    whether their vectors come from a version.
     """
 
     batch: pa.RecordBatch
@@ -43,6 +45,32 @@ class _Passages:
     codes: Sequence[Codes] | None
     positions: NDArray[np.int64]
     superseded: int
+    copied: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedEmbedder:
+    """Embeds anew what a plan carries over from other models.
+
+    encoder: of the plan. codec: rounds the token vectors, if the plan stores them. base: a version of the same models
+    that texts are looked up in, if there is one.
+    """
+
+    plan: Plan
+    encoder: PassageEncoder
+    codec: Codec | None
+    base: Base | None
+
+    def passages(self, batch: pa.RecordBatch, positions: NDArray[np.int64], superseded: int) -> _Passages:
+        """Embed passages. Raises InvalidArgument for one whose vector is not finite."""
+        passages = [to_passage(batch, row) for row in range(batch.num_rows)]
+        digests = document_digests(self.plan.document(passage.id) for passage in passages)
+        copies = None if self.base is None else self.base.look_up(digests, passages)
+        vectors, codes, reason = vectors_of(self.plan, passages, self.encoder, self.codec, copies)
+        if len(bad := np.flatnonzero(~np.isfinite(vectors).all(axis=1))):
+            raise InvalidArgument(f"passage {passages[bad[0]].id!r}, which was written to the index, has a {reason}")
+        copied = np.zeros(len(passages), np.bool_) if copies is None else copies.copied
+        return _Passages(batch, vectors, codes, positions, superseded, copied)
 
 
 class Carrier:
@@ -52,14 +80,20 @@ class Carrier:
         plan: Of a build that carries something over; it lies in staging.
         storage: The index root.
         log: Of the same root.
+        embedder: Makes the vectors of a plan that embeds anew what it carries over.
 
     Raises:
         NotFound: The base is gone.
     """
 
-    def __init__(self, plan: Plan, storage: Storage, log: EntryReader) -> None:
+    def __init__(
+        self, plan: Plan, storage: Storage, log: EntryReader, embedder: "CarriedEmbedder | None" = None
+    ) -> None:
         if plan.carried is None:
             raise ValueError("this plan carries nothing over")
+        if plan.carried.embedded and embedder is None:
+            raise ValueError("this plan embeds anew what it carries over")
+        self._embedder = embedder if plan.carried.embedded else None
         self._carried = plan.carried
         self._plan = plan
         self._storage = storage
@@ -119,12 +153,20 @@ class Carrier:
             wanted = self._rows.positions(np.arange(unit.start, unit.stop)) > 0
         kept = np.flatnonzero(wanted & ~hidden)
         rows = unit.start + kept
+        taken, positions, superseded = (
+            batch.take(pa.array(kept)),
+            self._rows.positions(rows),
+            int((wanted & hidden).sum()),
+        )
+        if self._embedder is not None:
+            return self._embedder.passages(taken, positions, superseded)
         return _Passages(
-            batch=batch.take(pa.array(kept)),
+            batch=taken,
             vectors=self._rows.vectors(rows) if len(rows) else np.empty((0, self._dim), np.float32),
             codes=None if self._codec is None else self._rows.codes(rows) if len(rows) else [],
-            positions=self._rows.positions(rows),
-            superseded=int((wanted & hidden).sum()),
+            positions=positions,
+            superseded=superseded,
+            copied=np.ones(len(rows), np.bool_),
         )
 
     def _from_log(self, unit: Unit) -> _Passages:
@@ -133,23 +175,28 @@ class Carrier:
         positions: list[int] = []
         superseded = 0
         for entry in in_order(self._log, unit.start - 1, unit.stop - 1):
-            self._check(entry)
+            if self._embedder is None:
+                self._check(entry)
             for number, write in enumerate(entry.documents):
                 if self._last.is_last(write.document, entry.position, number):
                     passages += write.passages
                     positions += [entry.position] * len(write.passages)
                 else:
                     superseded += len(write.passages)
+        batch = to_batch([Passage(p.id, p.text, p.title, p.metadata or {}) for p in passages])
+        if self._embedder is not None:
+            return self._embedder.passages(batch, np.array(positions, np.int64), superseded)
         vectors = [passage.vector for passage in passages]
         codes = [passage.codes for passage in passages if passage.codes is not None]
         if self._codec is not None and len(codes) < len(passages):
             raise CorruptIndex(f"entries of the log behind position {unit.start - 1} lack the codes of their tokens")
         return _Passages(
-            batch=to_batch([Passage(p.id, p.text, p.title, p.metadata or {}) for p in passages]),
+            batch=batch,
             vectors=np.stack(vectors) if vectors else np.empty((0, self._dim), np.float32),
             codes=None if self._codec is None else codes,
             positions=np.array(positions, np.int64),
             superseded=superseded,
+            copied=np.zeros(len(passages), np.bool_),
         )
 
     def _check(self, entry: LogEntry) -> None:
@@ -158,7 +205,8 @@ class Carrier:
             what = "vectors" if entry.encoder != self._encoder else "codes of tokens"
             raise CorruptIndex(
                 f"the {what} of entry {entry.position} of the log were not made as those of {self._base.version}; "
-                "activate the version that was served when it was written"
+                "build the source again, which embeds it anew, or activate the version that was served when it was "
+                "written"
             )
 
 
@@ -177,7 +225,7 @@ def _with_origin(passages: _Passages, is_base: bool) -> pa.RecordBatch:
     """The passages with what they have to do with the base and with the log."""
     batch = passages.batch
     known = pa.array(np.full(batch.num_rows, is_base))
-    columns = [*batch.columns, known, known, pa.array(passages.positions)]
+    columns = [*batch.columns, known, pa.array(passages.copied), pa.array(passages.positions)]
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema([*batch.schema, KNOWN, REUSED, POSITION]))
 
 

@@ -84,7 +84,7 @@ def embed_unit(
     read, (records, passages) = len(passages), _unwritten(plan, records, passages, written)
     documents = document_digests(plan.document(passage.id) for passage in passages)
     copies = None if base is None else base.look_up(documents, passages)
-    vectors, tokens, reason = _vectors_of(plan, passages, encoder, codec, copies)
+    vectors, tokens, reason = vectors_of(plan, passages, encoder, codec, copies)
     finite = np.isfinite(vectors).all(axis=1)
     rejected += [Rejected(records[row], reason, passages[row].id) for row in np.flatnonzero(~finite)]
     kept = np.flatnonzero(finite)
@@ -175,10 +175,13 @@ def _observed(passages: Sequence[Passage], kept: RowArray) -> Observed:
     return observed
 
 
-def _vectors_of(
+def vectors_of(
     plan: Plan, passages: Sequence[Passage], encoder: PassageEncoder, codec: Codec | None, copies: Copies | None
 ) -> tuple[FloatArray, list[Codes] | None, str]:
-    """Vectors of passages, float32 (n, dim), codes of their tokens if they are kept, and why one is not finite."""
+    """Make vectors of passages, float32 (n, dim), codes of their tokens if they are kept; say why one is not finite.
+
+    Those that a base has are copied, `copies`; the others are encoded.
+    """
     reason = "text: its vector is not finite; check the encoder and its dtype"
     if plan.source.vectors_field is not None:
         field = plan.source.vectors_field

@@ -104,7 +104,9 @@ def _sample(plan: Plan, storage: Storage) -> list[str]:
 
     Memory: the texts of one unit, and the sample.
     """
-    units = [plan.units[number] for number in stratified(len(plan.units), UNITS, seed=3).tolist()]
+    before = 0 if plan.carried is None else sum(1 for _ in plan.carried.units())  # which are no part of the input
+    count = len(plan.units) - before
+    units = [plan.units[before + number] for number in stratified(count, UNITS, seed=3).tolist()]
     each = -(-PASSAGES // max(1, len(units)))
 
     def texts(number: int) -> Iterator[str]:
@@ -116,5 +118,5 @@ def _sample(plan: Plan, storage: Storage) -> list[str]:
     for unit in units:
         held = list(texts(unit.number))
         sample += [held[number] for number in stratified(len(held), each, seed=unit.number)]
-    everything = (text for number in range(len(plan.units)) for text in texts(number))
+    everything = (text for number in range(before, len(plan.units)) for text in texts(number))
     return sample or list(islice(everything, PASSAGES))

@@ -86,7 +86,7 @@ class Build:
 
     def index(self, queries: int = 5) -> list[ShardCommit]:
         sample = sample_vectors(
-            self.storage, self.plan.hash, self.tally.passages, self.plan.shards, DIM, queries, seed=2
+            self.storage, self.plan.hash, self.tally.passages, self.plan.shards, self.plan.encoder.dim, queries, seed=2
         )
         self.count()
         fields = field_types(self.plan, self.tally)

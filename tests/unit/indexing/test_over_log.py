@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from jobs.build.tasks import Embedder
-from shoal.errors import InvalidArgument
+from shoal.encoders import load_encoder
+from shoal.errors import Conflict, CorruptIndex, InvalidArgument
 from shoal.index_root import layout, versions
 from shoal.index_root.log import Log
 from shoal.index_root.manifest import Manifest
 from shoal.indexing.base import choose_base, open_base
-from shoal.indexing.carry import Carrier
+from shoal.indexing.carry import CarriedEmbedder, Carrier
 from shoal.indexing.commits import Tally, read_unit_commit
 from shoal.indexing.embed import embed_unit
 from shoal.indexing.losses import read_report
@@ -22,6 +23,7 @@ from shoal.indexing.over_log import over_log
 from shoal.indexing.plan import make_plan
 from shoal.indexing.spool import spool
 from shoal.records import Passage
+from shoal.search.live_index import LiveIndex
 from shoal.shard.reader import Shard
 from shoal.shard.stored_rows import StoredRows
 from tests.support.building import jsonl, records
@@ -48,7 +50,7 @@ class LiveBuild(Build):
             jsonl(path, [dict(line) for line in source])
         super().__init__(root.storage.uri, path, **{**root.options, **options})
         plan = make_plan(self.settings, self.encoder.fingerprint())
-        plan, self.written, self.remark = over_log(plan, self.storage, self.settings.drop_live)
+        plan, self.written, self.remark = over_log(plan, self.storage, self.settings.drop_live, self.settings.reembed)
         self.plan = spool(choose_base(plan, self.storage)[0], self.storage)
         self.tally = Tally(len(self.plan.units), self.plan.shards)
 
@@ -60,7 +62,8 @@ class LiveBuild(Build):
             if unit.origin == "source":
                 commit = embed_unit(self.plan, unit, self.encoder, self.storage, codec, base, self.written)
             else:
-                carrier = carrier or Carrier(self.plan, self.storage, Log.open(self.storage))
+                embedder = CarriedEmbedder(self.plan, self.encoder, codec, base)
+                carrier = carrier or Carrier(self.plan, self.storage, Log.open(self.storage), embedder)
                 commit = carrier.carry(unit)
             self.tally.add_commit(commit)
         return self
@@ -158,25 +161,98 @@ def test_what_was_written_can_be_left_out(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"encoder": "hashing:32"}, "was built with another encoder"),
-        ({"chunk_characters": 50}, "cuts its texts, or does not"),
-        (STORED, "has other token vectors"),
-    ],
-)
-def test_what_cannot_lie_beside_the_build_is_refused_with_the_remedy(
-    tmp_path: Path, options: dict[str, Any], reason: str
-) -> None:
+def test_texts_that_are_cut_otherwise_cannot_lie_beside_the_build(tmp_path: Path) -> None:
     root = Root(tmp_path)
     root.write(["p1"])
     for _ in ("log", "compacted"):
-        with pytest.raises(InvalidArgument, match=f"{reason}.*--drop-live"):
-            LiveBuild(root, changed(), **options)
+        with pytest.raises(InvalidArgument, match=r"cuts its texts, or does not.*--drop-live"):
+            LiveBuild(root, changed(), chunk_characters=50)
         root.write([{"id": "n", "text": "new"}])
         root.compact()
-    LiveBuild(root, changed(), drop_live=True, **options)
+    LiveBuild(root, changed(), drop_live=True, chunk_characters=50)
+
+
+@pytest.mark.parametrize(
+    "options", [{"encoder": "hashing:32"}, STORED, {"encoder": "hashing:32", **STORED}], ids=["encoder", "late", "both"]
+)
+@pytest.mark.parametrize("compacted", [False, True], ids=["log", "compacted"])
+def test_other_models_embed_anew_what_was_written(tmp_path: Path, options: dict[str, Any], compacted: bool) -> None:
+    root = Root(tmp_path)
+    root.write([{"id": "p1", "text": "written", "title": "Title"}, {"id": "n1", "text": "new"}, "p2"])
+    if compacted:
+        root.compact()
+    root.write([{"id": "n2", "text": "new too"}])
+    build = LiveBuild(root, changed(), **options)
+    assert "embedded anew" in str(build.remark)
+    manifest, encoded = publish(build)
+    contents = {"n1": "new", "n2": "new too", "p1": "Title written"}
+    assert set(contents.values()) <= set(encoded)
+    found = {passage.id: passage for passage in passages(root, manifest)}
+    assert sorted(found) == ["n1", "n2", "p0", "p1", "p3", "p5"]
+    assert {id_: passage.content for id_, passage in found.items() if id_ in contents} == contents
+    for entry in manifest.shards:
+        shard = Shard.open(root.storage, manifest, entry.shard, cache=None, threads=1)
+        rows = np.arange(shard.count)
+        expected = load_encoder(build.settings).encode_passages([shard.content(row) for row in rows.tolist()])
+        np.testing.assert_allclose(shard.vectors(rows), expected, atol=1e-6)
+        assert (shard.codes(rows) is None) == (manifest.late is None)
+        shard.close()
+    # Its own log goes on behind it, with its own models.
+    live = LiveIndex(root.storage, manifest)
+    live.replay()
+    assert (live.tail.problem, manifest.complete_to, versions.current_manifest(root.storage)) == (None, 2, manifest)
+
+
+def test_what_is_written_during_such_a_build_keeps_it_from_being_current_until_it_is_embedded_too(
+    tmp_path: Path,
+) -> None:
+    root = Root(tmp_path)
+    root.write([{"id": "n1", "text": "new"}])
+    build = LiveBuild(root, changed(), encoder="hashing:32")
+    root.write([{"id": "n2", "text": "written meanwhile"}])
+    with pytest.raises(Conflict, match=r"entry 2 .*another encoder.*build the source again while nothing is written"):
+        publish(build)
+    assert versions.current_manifest(root.storage).version == root.manifest.version
+    again, encoded = publish(LiveBuild(root, changed(), encoder="hashing:32"))
+    assert encoded == ["written meanwhile"]
+    assert texts(root, again)["n2"] == "written meanwhile"
+    assert again.complete_to == 2
+
+
+def test_what_came_too_late_for_the_switch_is_embedded_by_the_next_build(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    root.write([{"id": "n1", "text": "new"}])
+    manifest, _ = publish(LiveBuild(root, changed(), encoder="hashing:32"))
+    root.write([{"id": "n2", "text": "of a server that had not switched yet"}])
+    live = LiveIndex(root.storage, manifest)
+    live.replay()
+    assert "build the source again" in str(live.tail.problem)
+    with pytest.raises(CorruptIndex, match="build the source again, which embeds it anew"):
+        root.compact()
+    again, encoded = publish(LiveBuild(root, changed(), encoder="hashing:32"))
+    assert encoded == ["of a server that had not switched yet"]
+    live = LiveIndex(root.storage, again)
+    live.replay()
+    assert (live.tail.problem, texts(root, again)["n2"]) == (None, "of a server that had not switched yet")
+
+
+def test_what_has_no_text_cannot_be_embedded_anew(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    root.write([{"id": "v1", "text": ""}])
+    for _ in ("log", "compacted"):
+        with pytest.raises(InvalidArgument, match=r"'v1' was written without a text.*--drop-live"):
+            LiveBuild(root, changed(), encoder="hashing:32")
+        root.write([{"id": "n", "text": "new"}])
+        root.compact()
+    LiveBuild(root, changed(), encoder="hashing:32", drop_live=True)
+    lines = [{**line, "vector": [1.0] * 32} for line in changed()]
+    with pytest.raises(InvalidArgument, match="whose own come with the source"):
+        LiveBuild(
+            root,
+            [*lines, {"id": "more", "text": "x", "vector": [1.0] * 32}],
+            vectors_field="vector",
+            encoder="hashing:32",
+        )
 
 
 def test_an_index_that_nobody_wrote_to_is_built_as_ever(tmp_path: Path) -> None:
