@@ -33,6 +33,9 @@ header `api-key` or `x-api-key`. `/v1/index/activate` and `/v1/index/rollback` w
 response has `x-request-id`: yours, if you send one. Every route of GET has HEAD too. A body may be packed with gzip
 (`Content-Encoding: gzip`); answers from `compress_bytes` on are, for clients that send `Accept-Encoding: gzip`.
 
+What is at `/v1/...` is for the default index; for any other it is at `/v1/indexes/NAME/...`, with the same bodies and
+answers, and Pinecone's data plane is at `/i/NAME/...` ([several indexes](catalog.md)).
+
 A server describes itself at `/openapi.json` and, for people, at `/docs`; [the page](page.md) at `/`
 is for asking it. Defaults and bounds below are those of a server without options. Types for TypeScript:
 `npx openapi-typescript http://127.0.0.1:8000/openapi.json --default-non-nullable=false --output shoal.d.ts`.
@@ -147,6 +150,7 @@ def _json(value: Any) -> str:
 def http() -> str:
     """Write the page of routes, from the OpenAPI document of the application."""
     from serve.web.api import create_api
+    from serve.web.index_paths import INDEXES
     from shoal.settings import ServeSettings
 
     def no_engine() -> Any:
@@ -157,6 +161,8 @@ def http() -> str:
     parts = [HTTP]
     described: dict[str | None, str] = {}
     for path, operations in document["paths"].items():
+        if path.startswith(f"{INDEXES}/{{index}}/"):  # said once, above
+            continue
         for method, operation in operations.items():
             parts.append(f"\n## {method.upper()} {path}\n\n{_sentence(operation.get('description'))}\n")
             parts.append(_route(f"{method.upper()} {path}", operation, schemas, described))

@@ -10,39 +10,26 @@ import math
 import signal
 import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
-from serve.telemetry import NullMeter, Telemetry
+from serve.local_indexes import CatalogIndexes, LocalIngress
 from serve.versions.compacting import compacting
-from serve.web.access import Admission, KeyRing, charge, is_loopback
+from serve.web.access import KeyRing, is_loopback
 from serve.web.api import create_api
 from serve.web.connections import bounded_connection
+from serve.web.indexes import Indexes, IndexSource, SingleIndex
 from serve.web.origins import LOOPBACK_NAMES
-from shoal.engine.description import IndexDescription
+from shoal.catalog.catalog import Catalog
 from shoal.engine.engine import LocalEngine
-from shoal.engine.limits import RequestLimits
 from shoal.errors import InvalidArgument
-from shoal.records import (
-    EmbeddedTexts,
-    FetchedPassages,
-    InputType,
-    ListedIds,
-    RerankedDocuments,
-    ScoreScale,
-    SearchAnswer,
-    SearchRequest,
-)
-from shoal.settings import RunSettings, ServeSettings
+from shoal.settings import CatalogSettings, RunSettings, ServeSettings
 from shoal.system.processes import STOPS
-from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
 
 logger = logging.getLogger(__name__)
 
@@ -74,19 +61,24 @@ def serve_locally(settings: RunSettings, say_ready: Callable[[], None]) -> None:
     """
     check_local(settings)
     _log_to_stderr(settings)
-    with compacting(settings, logger.info) as problem, asyncio.Runner() as runner:
-        runner.run(_serve(settings, say_ready, problem))
+    with asyncio.Runner() as runner:
+        runner.run(_serve(settings, say_ready))
 
 
-async def _serve(settings: RunSettings, say_ready: Callable[[], None], problem: Callable[[], str | None]) -> None:
-    served = settings.part(ServeSettings)
-    engine = LocalEngine(served)
-    ingress, keys = LocalIngress(engine, served, problem), KeyRing.of(settings.api_keys_file)
-    server = LocalServer(ingress_api(ingress, keys, settings), settings, say_ready)
+async def _serve(settings: RunSettings, say_ready: Callable[[], None]) -> None:
+    roots = [settings.index, *settings.further_indexes] if settings.index else []
+    catalog = Catalog(settings_of_all(settings), settings.part(CatalogSettings), roots)
+    with compacting(settings, catalog.loaded_roots, logger.info) as compactor:
+        await _serve_indexes(CatalogIndexes(catalog, compactor), settings, say_ready)
+
+
+async def _serve_indexes(source: CatalogIndexes, settings: RunSettings, say_ready: Callable[[], None]) -> None:
+    catalog, indexes, keys = source.catalog, Indexes(source), KeyRing.of(settings.api_keys_file)
+    server = LocalServer(indexes_api(indexes, keys, settings), settings, say_ready)
 
     async def open_and_serve() -> None:
-        await engine.open()
-        async with grpc_beside(ingress, keys, settings):
+        await catalog.open()
+        async with grpc_beside(indexes, keys, settings):
             await server.serve([_listen(settings.host, settings.port)])
 
     serving = asyncio.ensure_future(open_and_serve())
@@ -102,39 +94,47 @@ async def _serve(settings: RunSettings, say_ready: Callable[[], None], problem: 
             loop.add_signal_handler(number, stop)
     try:
         await serving
+        await source.settle()
     except asyncio.CancelledError:
         if not server.should_exit:
             raise
     finally:
-        engine.close()
+        catalog.close()
 
 
-def local_api(engine: LocalEngine, settings: RunSettings, problem: Callable[[], str | None] = lambda: None) -> FastAPI:
-    """Build the HTTP application over an engine, with the keys and names of the settings.
-
-    problem: says what keeps the server from compacting by itself, if something does.
-    """
-    ingress = LocalIngress(engine, settings.part(ServeSettings), problem)
-    return ingress_api(ingress, KeyRing.of(settings.api_keys_file), settings)
+def settings_of_all(settings: RunSettings) -> ServeSettings:
+    """The settings of all indexes that are served; which root they name counts for nothing."""
+    return settings.part(ServeSettings, index=settings.index or settings.catalog)
 
 
-def ingress_api(ingress: "LocalIngress", keys: KeyRing | None, settings: RunSettings) -> FastAPI:
-    """Build the HTTP application over an ingress. keys: who may ask; None lets everybody."""
+def local_api(engine: LocalEngine | IndexSource, settings: RunSettings) -> FastAPI:
+    """Build the HTTP application over an engine or several indexes, with the keys and names of the settings."""
+    served = settings_of_all(settings)
+    source = SingleIndex(LocalIngress(engine, served), served) if isinstance(engine, LocalEngine) else engine
+    return indexes_api(Indexes(source), KeyRing.of(settings.api_keys_file), settings)
+
+
+def indexes_api(indexes: Indexes, keys: KeyRing | None, settings: RunSettings) -> FastAPI:
+    """Build the HTTP application over indexes. keys: who may ask; None lets everybody."""
     names = [*LOOPBACK_NAMES, settings.host, *(settings.allowed_hosts or ())]
     hosts = settings.allowed_hosts if keys is not None else names
-    served = settings.part(ServeSettings)
-    return create_api(ingress, served, keys=keys, keyless_writes=is_loopback(settings.host), hosts=hosts)
+    served = settings_of_all(settings)
+    return create_api(indexes, served, keys=keys, keyless_writes=is_loopback(settings.host), hosts=hosts)
 
 
 @asynccontextmanager
-async def grpc_beside(ingress: "LocalIngress", keys: KeyRing | None, settings: RunSettings) -> AsyncIterator[None]:
-    """Answer over gRPC too for as long as the block lasts, where there is a port for it."""
+async def grpc_beside(indexes: Indexes, keys: KeyRing | None, settings: RunSettings) -> AsyncIterator[None]:
+    """Answer over gRPC too for as long as the block lasts, for the default index, where there is a port for it."""
     if settings.grpc_port is None:
         yield
         return
+    if not settings.index:
+        raise InvalidArgument(
+            "over gRPC the default index is asked, and there is none; name one with --index", param="--grpc-port"
+        )
     from serve.grpc_server.server import GrpcServer
 
-    server = GrpcServer(lambda: ingress, settings.part(ServeSettings), settings.host, keys=keys)
+    server = GrpcServer(indexes, settings_of_all(settings), settings.host, keys=keys)
     await server.start()
     try:
         yield
@@ -176,104 +176,6 @@ class LocalServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop in good order."""
         self.should_exit = True
-
-
-class LocalIngress:
-    """A `serve.dialects.base.Engine` over an engine in this process: with the limits and the log of an ingress."""
-
-    def __init__(
-        self, engine: LocalEngine, settings: ServeSettings, problem: Callable[[], str | None] = lambda: None
-    ) -> None:
-        self._engine = engine
-        self._problem = problem
-        self._limits = RequestLimits(settings)
-        self._telemetry = Telemetry(NullMeter(), settings.slow_query_ms, settings.log_queries)
-        self._admission = Admission(settings)
-
-    async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
-        """Answer the queries of one HTTP request, in order. Raises Overloaded at once beyond `max_requests`."""
-        started = time.monotonic()
-        try:
-            self._limits.check_search(requests)
-            charge(len(requests))
-            with self._admission.one_more():
-                answers = await self._engine.search(requests)
-        except BaseException as error:
-            self._telemetry.ended(requests, error, 1000 * (time.monotonic() - started))
-            raise
-        self._telemetry.answered(requests, answers)
-        return answers
-
-    async def embed(
-        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
-    ) -> EmbeddedTexts:
-        """Return the vectors that the index compares, in input order. Raises as `search`."""
-        with self._telemetry.embedding(len(texts)):
-            self._limits.check_embed(texts, deadline, are_queries=input_type == "query")
-            charge(len(texts))
-            with self._admission.one_more():
-                return await self._engine.embed(texts, input_type, deadline, with_tokens)
-
-    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> RerankedDocuments:
-        """Return the scores of documents, in input order. Raises as `search`."""
-        with self._telemetry.reranking(len(documents)):
-            self._limits.check_rerank(query, documents, deadline)
-            charge(1)
-            with self._admission.one_more():
-                return await self._engine.rerank(query, documents, deadline)
-
-    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
-        """Return passages by their ids, in the order asked, and the ids that there are none of. Raises as `search`."""
-        self._limits.check_fetch(ids, deadline, with_vectors=with_vectors)
-        charge(1)
-        with self._admission.one_more():
-            return await self._engine.fetch(ids, deadline, with_vectors)
-
-    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
-        """Return a page of the ids that begin with a prefix, in order. Raises as `search`."""
-        self._limits.check_list(prefix, limit, deadline)
-        charge(1)
-        with self._admission.one_more():
-            return await self._engine.list_ids(prefix, limit, cursor, deadline)
-
-    async def write(self, request: WriteRequest) -> Written:
-        """Write records; all of them durably, or none."""
-        self._limits.check_write(request)
-        charge(1)
-        return await self._engine.write(request)
-
-    async def delete(self, request: DeleteRequest) -> Deleted:
-        """Delete records."""
-        self._limits.check_write(request)
-        charge(1)
-        return await self._engine.delete(request)
-
-    async def update(self, request: UpdateRequest) -> Updated:
-        """Change the metadata of records."""
-        self._limits.check_write(request)
-        charge(1)
-        return await self._engine.update(request)
-
-    async def describe(self) -> IndexDescription:
-        """Describe what is served."""
-        description = await self._engine.describe()
-        return replace(description, problem=description.problem or self._problem())
-
-    def reranker_scale(self) -> ScoreScale | None:
-        """Where the scores of the reranker lie; None if that is not known."""
-        return self._engine.reranker_scale()
-
-    async def activate(self, version: str) -> None:
-        """Load a published version, then serve it and make it CURRENT."""
-        await self._engine.activate(version)
-
-    async def rollback(self) -> None:
-        """Serve the previous version again and make it CURRENT."""
-        await self._engine.rollback()
-
-    async def ready(self) -> list[str]:
-        """Name what is missing until the active version can be searched; empty means ready."""
-        return await self._engine.ready()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -38,6 +38,15 @@ def check_disk(settings: RunSettings, plan: ServingPlan) -> None:
         require_model_cache("encoder", reranker.reranker, reranker)
 
 
+def check_single(settings: RunSettings) -> None:
+    """Raise InvalidArgument for several indexes, which a server on Ray does not have yet."""
+    for given, option in ((settings.catalog, "--catalog"), (settings.further_indexes, "a second --index")):
+        if given:
+            raise InvalidArgument(
+                f"{option} needs --local: a server on Ray serves one index; start one for each", param="--local"
+            )
+
+
 def check_ports(settings: RunSettings) -> None:
     """Look whether a server can listen where it is told to. Raises InvalidArgument that names the option at fault."""
     require_free(settings.host, settings.port)

@@ -23,7 +23,7 @@ from typing import Any
 
 import typer
 
-from serve.preflight import check_disk, check_ports
+from serve.preflight import check_disk, check_ports, check_single
 from serve.ray_adapters import private_ray
 from serve.ray_adapters.haproxy import serve_host
 from serve.ray_adapters.statuses import application_statuses
@@ -84,6 +84,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
 
             serve_locally(settings, partial(_say_ready, _url(settings.host, settings.port), as_json))
             return
+        check_single(settings)
         served = settings.part(ServeSettings)
         plan = plan_serving(served)
         check_disk(settings, plan)
@@ -93,7 +94,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             _ray(settings) as processes,
             _serve(settings, served, plan, processes),
             asyncio.Runner() as loop,
-            compacting(settings, say) as problem,
+            compacting(settings, lambda: [settings.index], say) as compactor,
         ):
             service_sets = ServiceSets(
                 served,
@@ -111,6 +112,7 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
             from serve.ray_adapters import finishing, noting
 
             try:
+                problem = partial(compactor.problem, settings.index)
                 follow = partial(noting.follow_and_note, loop, service_sets.follow, problem)
                 _watch(url, follow, partial(_replies, loop), min(WATCH_S, settings.watch_s), processes.wait)
             except KeyboardInterrupt:

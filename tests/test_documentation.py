@@ -153,7 +153,8 @@ def test_routes_that_are_named_exist() -> None:
             )
         )
     assert len(named) >= 6
-    assert named <= paths
+    of_index = {re.sub(r"^/v1/indexes/\w+", "/v1/indexes/{index}", path) for path in named}
+    assert {path for path in of_index if not path.endswith("...")} <= paths  # dots stand for all that is below
 
 
 def test_metrics_that_are_named_exist() -> None:

@@ -1,7 +1,8 @@
 """API dialects. One dialect is one module or package here; it is served as soon as it exists.
 
-A dialect defines `router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter`. Its routes turn requests
-into what `serve.dialects.base.Engine` takes and answers into their own JSON, and raise the errors of `shoal.errors` for
+A dialect defines `router(engine: Indexes, settings: ServeSettings) -> APIRouter`. Called, `engine` gives what answers
+for the index that a request is for; a dialect may take it for a `Callable[[], Engine]`. Its routes turn requests into
+what `serve.dialects.base.Engine` takes and answers into their own JSON, and raise the errors of `shoal.errors` for
 everything they refuse: `serve/web/errors.py` maps these to a status and a body.
 
 A dialect whose clients know another body also defines `error_body(error: HttpError) -> Any`. It then makes the body of
@@ -12,16 +13,16 @@ defines `choose_error_body(path: str, headers: Headers) -> ErrorBodyMaker | None
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
-from serve.dialects.base import Engine
 from serve.web.errors import ErrorBodyChooser, ErrorBodyMaker
 
 if TYPE_CHECKING:
+    from serve.web.indexes import Indexes
     from shoal.settings import ServeSettings
 
 OWN = "native"
@@ -39,7 +40,7 @@ class Dialect:
     choose_error_body: ErrorBodyChooser | None = None
 
 
-def dialects(engine: Callable[[], Engine], settings: "ServeSettings") -> Iterator[Dialect]:
+def dialects(engine: "Indexes", settings: "ServeSettings") -> Iterator[Dialect]:
     """Build every dialect, Shoal's own before the others by name.
 
     Raises ValueError for an error body without a prefix.

@@ -18,6 +18,7 @@ from serve.grpc_server.exchange import DataPlane
 from serve.grpc_server.exposure import check_grpc, read_certificate
 from serve.web.access import KeyRing, is_loopback
 from serve.web.exchanges import Exchanges
+from serve.web.indexes import Indexes, indexes_of
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.settings import ServeSettings
 
@@ -49,7 +50,7 @@ class GrpcServer:
     Raises InvalidArgument for settings with which it must not be served.
 
     Args:
-        engine: Answers.
+        engine: Answers; of several indexes the default one does.
         settings: Of the server, with grpc_port.
         host: The address to listen on.
         keys: Who may ask; None lets everybody read, and on loopback write.
@@ -59,7 +60,7 @@ class GrpcServer:
 
     def __init__(
         self,
-        engine: Callable[[], Engine],
+        engine: Callable[[], Engine] | Indexes,
         settings: ServeSettings,
         host: str,
         *,
@@ -70,7 +71,7 @@ class GrpcServer:
         check_grpc(settings, host)
         self._settings = settings
         self._address = f"[{host}]:{settings.grpc_port}" if ":" in host else f"{host}:{settings.grpc_port}"
-        data_plane = DataPlane(ServedIndex(engine, settings), keys, is_loopback(host), exchanges)
+        data_plane = DataPlane(ServedIndex(indexes_of(engine, settings), settings), keys, is_loopback(host), exchanges)
         self._server = aio.server(
             handlers=[data_plane.handler()],
             options=_options(settings, shares_port),

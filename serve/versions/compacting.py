@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -90,6 +90,11 @@ class Compacting:
                     self._running = self._start()
             except Exception as error:
                 self._fail(str(error))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a compaction was started whose end nobody has looked at."""
+        return self._running is not None
 
     def _is_running(self) -> bool:
         if self._running is None:
@@ -202,33 +207,87 @@ def is_busy(settings: RunSettings) -> bool:
     return is_under_way(storage, versions.current_manifest(storage), BUSY_S)
 
 
+class Compactor:
+    """Compacts several indexes, one after another: each looks by itself whether something is to be done.
+
+    Args:
+        make: Makes what looks after an index root.
+        roots: Gives the index roots that are looked after now; what was begun for others is finished.
+    """
+
+    def __init__(self, make: Callable[[str], Compacting], roots: Callable[[], Sequence[str]]) -> None:
+        self._make = make
+        self._roots = roots
+        self._lock = threading.Lock()
+        self._lookers: dict[str, Compacting] = {}
+
+    def look(self) -> None:
+        """Look once. While a compaction runs, only whether it has ended."""
+        with self._lock:
+            running = [looker for looker in self._lookers.values() if looker.is_running]
+            for looker in running:
+                looker.look()
+            if any(looker.is_running for looker in running):
+                return
+            roots = self._roots()
+            self._lookers = {root: self._lookers.get(root) or self._make(root) for root in roots}
+            for looker in self._lookers.values():
+                looker.look()
+                if looker.is_running:
+                    return
+
+    def problem(self, root: str) -> str | None:
+        """Say what keeps an index from being compacted; None if nothing does, or nobody looks after it."""
+        looker = self._lookers.get(root)
+        return None if looker is None else looker.problem
+
+    def leave(self, root: str) -> None:
+        """End what works on an index root."""
+        with self._lock:
+            if (looker := self._lookers.pop(root, None)) is not None:
+                looker.close()
+
+    def close(self) -> None:
+        """End what runs."""
+        with self._lock:
+            for looker in self._lookers.values():
+                looker.close()
+
+
+def make_compacting(settings: RunSettings, root: str, say: Callable[[str], None]) -> Compacting:
+    """Make what compacts an index root by child processes when it is worth it."""
+    of_root = settings.model_copy(update={"index": root})
+    arguments = to_arguments(of_root.part(CompactSettings, if_due=True, threads=1))
+    return Compacting(due_compaction(of_root), lambda: is_busy(of_root), lambda: ChildCompaction(arguments, say), say)
+
+
 @contextmanager
-def compacting(settings: RunSettings, say: Callable[[str], None]) -> Iterator[Callable[[], str | None]]:
-    """Compact the index by itself until the end of the block, unless that is turned off.
+def compacting(
+    settings: RunSettings, roots: Callable[[], Sequence[str]], say: Callable[[str], None]
+) -> Iterator[Compactor]:
+    """Compact indexes by themselves until the end of the block, unless that is turned off.
 
     Args:
         settings: Of the server.
+        roots: Gives, in any thread, the index roots that are looked after.
         say: Takes a line for whoever reads the server's log; in any thread.
 
-    Yields what says why it cannot be done, None if nothing keeps it.
+    Yields what says of each why it cannot be done.
     """
+    compactor = Compactor(lambda root: make_compacting(settings, root, say), roots)
     if not settings.compact:
-        yield lambda: None
+        yield compactor
         return
-    arguments = to_arguments(settings.part(CompactSettings, if_due=True, threads=1))
-    looker = Compacting(
-        due_compaction(settings), lambda: is_busy(settings), lambda: ChildCompaction(arguments, say), say
-    )
     ending = threading.Event()
 
     def watch() -> None:
         while not ending.wait(settings.compact_check_s):
-            looker.look()
+            compactor.look()
 
     thread = threading.Thread(target=watch, name="compacting", daemon=True)
     thread.start()
     try:
-        yield lambda: looker.problem
+        yield compactor
     finally:
         ending.set()
-        looker.close()
+        compactor.close()

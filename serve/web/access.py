@@ -16,10 +16,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.web.errors import response_of
+from serve.web.index_paths import asked_index
 from serve.web.scopes import RouteScopes, check_key, check_keyless
 from serve.web.static_page import PATHS as PAGE_PATHS
 from shoal.engine.description import IndexDescription
 from shoal.errors import InvalidArgument, Overloaded, PermissionDenied, RateLimited, ShoalError, Unauthenticated
+from shoal.serving.index_name import no_such_index
 from shoal.serving.keys import VARIABLE, ApiKey, find, parse, parse_lines
 from shoal.serving.keys import Scope as KeyScope
 from shoal.settings import ServeSettings
@@ -76,6 +78,17 @@ def with_problem(description: IndexDescription) -> IndexDescription:
     if keys is None or keys.problem is None:
         return description
     return replace(description, problem="; ".join(filter(None, [description.problem, keys.problem])))
+
+
+def may_use(index: str) -> bool:
+    """Whether the key of the request at hand is good for an index; where nobody needs a key, everybody's is."""
+    grant = _GRANT.get()
+    return grant is None or is_good_for(grant.key, index)
+
+
+def is_good_for(key: ApiKey, index: str) -> bool:
+    """Whether a key is good for an index."""
+    return key.indexes is None or index in key.indexes
 
 
 def charge(queries: int) -> None:
@@ -225,6 +238,13 @@ def granted(grant: Grant | None, keys: KeyRing | None) -> Iterator[None]:
         _KEYS.reset(tokens[1])
 
 
+def check_asked_index(grant: Grant | None) -> None:
+    """Raise NotFound where the path of a request names an index that its key is not good for."""
+    asked = asked_index()
+    if asked is not None and grant is not None and not is_good_for(grant.key, asked):
+        raise no_such_index(asked)
+
+
 class Access:
     """ASGI layer that lets in who has a key which is good for what is asked; what it refuses has not been read.
 
@@ -245,6 +265,7 @@ class Access:
         if path and path not in OPEN:
             try:
                 grant = admit(self._keys, Headers(scope=scope), self._scopes.wanted(scope))
+                check_asked_index(grant)
             except ShoalError as error:
                 headers = {}
                 if isinstance(error, Unauthenticated | PermissionDenied):

@@ -19,6 +19,8 @@ from serve.web.body_limits import BodyLimits
 from serve.web.compression import AnswerEncoder, BodyDecoder
 from serve.web.exchanges import ExchangeCounter, Exchanges
 from serve.web.head import HeadAsGet
+from serve.web.index_paths import IndexPaths, describe_paths
+from serve.web.indexes import Indexes, indexes_of
 from serve.web.mcp_endpoint import add_mcp
 from serve.web.middleware import REQUEST_ID, RequestGuard
 from serve.web.origins import OriginGuard
@@ -60,7 +62,7 @@ class NotReady(errors.ErrorBody):
 
 
 def create_api(
-    engine: Engine | Callable[[], Engine],
+    engine: Engine | Callable[[], Engine] | Indexes,
     settings: ServeSettings,
     *,
     keys: access.KeyRing | None = None,
@@ -69,9 +71,11 @@ def create_api(
     exchanges: Callable[[], Exchanges] | None = None,
     adds_request_id: bool = True,
 ) -> FastAPI:
-    """Build the application over an engine, or over a function that gives it when a request needs it.
+    """Build the application over several indexes, over one engine, or over a function that gives it when it is needed.
 
     Args:
+        engine: What answers.
+        settings: Of the server; where there are several indexes, of all.
         keys: Who may ask; None lets everybody.
         keyless_writes: Whether, without keys, everybody may change passages and what is served too.
         hosts: Names by which the server may be asked; None for any.
@@ -87,38 +91,55 @@ def create_api(
         # A redirect would need a URL made from whatever the client has sent as one.
         redirect_slashes=False,
     )
-    resolve = engine if callable(engine) else lambda: engine
-    served = list(dialects(resolve, settings))
+    indexes = indexes_of(engine, settings)
+    served = list(dialects(indexes, settings))
+    _add_layers(app, settings, served, keys, keyless_writes)
+    _add_guards(app, hosts, settings.cors_origin or [])
+    if exchanges is not None:
+        app.add_middleware(ExchangeCounter, exchanges=exchanges)
+    _add_request_guard(app, settings, served, adds_request_id)
+    # Added last, it is the outermost layer: all others see the paths of the routes.
+    app.add_middleware(IndexPaths)
+    errors.install(app)
+    for dialect in served:
+        app.include_router(dialect.router)
+    _add_health(app, indexes, keyed=keys is not None)
+    _add_pages(app, settings)
+    if settings.mcp:
+        add_mcp(app, indexes, settings)
+    describe_paths(app)
+    if keys is not None:
+        access.describe(app)
+    return app
+
+
+def _add_layers(
+    app: FastAPI,
+    settings: ServeSettings,
+    served: Sequence[Dialect],
+    keys: access.KeyRing | None,
+    keyless_writes: bool,
+) -> None:
+    """Add the layers next to the routes: what packs bodies, and who may ask."""
     scopes = _scopes(served)
-    limits = _body_limits(settings, scopes)
     # Added first, it is the innermost layer.
-    app.add_middleware(BodyDecoder, limits=limits)
+    app.add_middleware(BodyDecoder, limits=_body_limits(settings, scopes))
     app.add_middleware(AnswerEncoder, least_bytes=settings.compress_bytes)
     app.add_middleware(HeadAsGet)  # around what packs answers: a packed one has other headers
     if keys is not None or not keyless_writes:
         app.add_middleware(access.Access, keys=keys, scopes=scopes)
-    _add_guards(app, hosts, settings.cors_origin or [])
-    if exchanges is not None:
-        app.add_middleware(ExchangeCounter, exchanges=exchanges)
-    # Added last, it is the outermost layer.
+
+
+def _add_request_guard(app: FastAPI, settings: ServeSettings, served: Sequence[Dialect], adds_request_id: bool) -> None:
+    """Add the layer of what holds for every exchange."""
     app.add_middleware(
         RequestGuard,
-        limits=limits,
+        limits=_body_limits(settings, _scopes(served)),
         body_timeout_s=settings.body_timeout_s,
         labels=adds_request_id,
         error_bodies={d.router.prefix: d.error_body for d in served if d.error_body and d.router.prefix},
         error_body_choosers=[dialect.choose_error_body for dialect in served if dialect.choose_error_body],
     )
-    errors.install(app)
-    for dialect in served:
-        app.include_router(dialect.router)
-    _add_health(app, resolve, keyed=keys is not None)
-    _add_pages(app, settings)
-    if settings.mcp:
-        add_mcp(app, resolve, settings)
-    if keys is not None:
-        access.describe(app)
-    return app
 
 
 def _scopes(served: Sequence[Dialect]) -> RouteScopes:
@@ -163,7 +184,7 @@ def _add_pages(app: FastAPI, settings: ServeSettings) -> None:
         return _docs(app)
 
 
-def _add_health(app: FastAPI, engine: Callable[[], Engine], keyed: bool) -> None:
+def _add_health(app: FastAPI, indexes: Indexes, keyed: bool) -> None:
     @app.get("/healthz", tags=["health"])
     async def healthz() -> Alive:
         """Say that the process lives."""
@@ -177,7 +198,7 @@ def _add_health(app: FastAPI, engine: Callable[[], Engine], keyed: bool) -> None
     async def readyz() -> Ready | Response:
         """Say whether every shard has a replica with the active version."""
         nonlocal lacking
-        before, lacking = lacking, await engine().ready()
+        before, lacking = lacking, await indexes.ready()
         if not lacking:
             return Ready()
         message, missing = f"not ready: {', '.join(lacking)}", lacking

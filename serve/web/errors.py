@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from serve.web.head import ASKED
+from serve.web.index_paths import ASKED_PATH
 from shoal.engine.mistakes import explain_mistakes
 from shoal.errors import (
     Conflict,
@@ -245,7 +246,9 @@ async def _shoal_error(request: Request, error: ShoalError) -> Response:
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     message, headers = error.detail, dict(error.headers or {})
-    path: str = request.scope["path"]  # not request.url, which fails where the query string is not UTF-8
+    path: str = request.scope["state"].get(
+        ASKED_PATH, request.scope["path"]
+    )  # not request.url, which fails where the query string is not UTF-8
     path = path if len(path) <= MOST_PATH else f"{path[:MOST_PATH]}..."
     if error.status_code == 404:
         message = f"there is no {path} here; see /docs"

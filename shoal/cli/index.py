@@ -12,7 +12,7 @@ from shoal.cli.installation import require_engine
 from shoal.cli.options import AsJson, settings_command
 from shoal.cli.output import console, print_json, print_lines
 from shoal.cli.server import connect
-from shoal.client.answers import IndexDescription
+from shoal.client.answers import IndexDescription, IndexSummary
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
 from shoal.settings import CreateSettings
 from shoal.system.terminal import format_bytes, printable
@@ -76,9 +76,19 @@ def create(settings: CreateSettings, as_json: AsJson = False) -> None:
 
 
 @app.command("list")
-def list_(index: Root, as_json: AsJson = False) -> None:
-    """List the versions, newest first."""
+def list_(
+    index: OptionalRoot = None,
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="URL", help="List the indexes of this server instead.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the versions of an index root, newest first, or the indexes of a server."""
     with guard(as_json):
+        if url is not None:
+            with connect(url) as client:
+                _say_indexes(client.indexes(), as_json)
+            return
         from shoal.index_root import versions
 
         storage = _storage(index)
@@ -204,6 +214,18 @@ def prune(
             print_json({"removed": removed, "kept": versions.list_versions(storage)})
         else:
             print_lines(f"removed {', '.join(removed) or 'nothing'}")
+
+
+def _say_indexes(indexes: list[IndexSummary], as_json: bool) -> None:
+    if as_json:
+        print_json({"indexes": [each.model_dump(mode="json", exclude_unset=True) for each in indexes]})
+        return
+    for each in indexes:
+        size = "" if each.passages is None else f", {each.passages:,} passages"
+        problem = "" if each.problem is None else f": {printable(each.problem)}"
+        print_lines(f"{each.name}: {each.state}{size}{problem}")
+    if not indexes:
+        print_lines("the server has no index that may be asked with this key")
 
 
 def _storage(index: str | None) -> "Storage":

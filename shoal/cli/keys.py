@@ -27,6 +27,10 @@ def make(
     rate: Annotated[
         str | None, typer.Option(metavar="RATE", help="Most queries, such as 50/s or 600/min. Default: any number.")
     ] = None,
+    index: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Index that the key is good for; may be given several times. Default: all."),
+    ] = None,
     append: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Append the server's line to this file; then only the key is printed."),
@@ -39,7 +43,7 @@ def make(
     """
     with guard(as_json):
         key = keys.make()
-        line = keys.line(key, name, scope, rate)
+        line = keys.line(key, name, scope, rate, index or ())
         if append is not None:
             _append(append, line)
         if as_json:

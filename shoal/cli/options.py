@@ -2,12 +2,13 @@
 
 Every field of a model is one option: `index_kind` is --index-kind and the variable SHOAL_INDEX_KIND, its help is the
 field's description, and pydantic alone checks its value. Lists are separated by commas; an empty string is an empty
-list.
+list. A field marked with REPEATS takes what another option, given several times, has after its first value.
 """
 
 import inspect
+import os
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
@@ -18,6 +19,7 @@ from shoal.cli.errors import guard
 from shoal.cli.variables import variable
 from shoal.errors import InvalidArgument
 from shoal.settings import Settings
+from shoal.settings.base import REPEATS
 
 S = TypeVar("S", bound=Settings)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,7 +46,9 @@ def settings_command(app: typer.Typer, model: type[S], name: str | None = None) 
         ]
 
         def command(**values: Any) -> None:
-            given = {field: values.pop(field) for field in model.model_fields}
+            given = {field: values.pop(field) for field in _own_options(model)}
+            for field in _repeated(model):
+                given[field] = given[field] or [value for value in [os.environ.get(variable(field))] if value] or None
             with guard(as_json=values.get("as_json", False)):
                 function(settings=parse(model, given), **values)
 
@@ -59,15 +63,18 @@ def settings_command(app: typer.Typer, model: type[S], name: str | None = None) 
     return register
 
 
-def parse(model: type[S], given: dict[str, str | bool | None]) -> S:
+def parse(model: type[S], given: Mapping[str, str | bool | list[str] | None]) -> S:
     """Validate option values as they were typed; None stands for an option that was not given.
 
     Raises InvalidArgument that names the options at fault.
     """
     typed = {field: value for field, value in given.items() if value is not None}
+    for field, further in _repeated(model).items():
+        if isinstance(values := typed.get(field), list):
+            typed |= {field: values[0]} | ({further: values[1:]} if values[1:] else {})
     for field, value in typed.items():
         if isinstance(value, str) and _kind(model.model_fields[field]) is list:
-            typed[field] = [item.strip() for item in value.split(",")] if value.strip() else []  # type: ignore[assignment]
+            typed[field] = [item.strip() for item in value.split(",")] if value.strip() else []
     try:
         return model.model_validate(typed)
     except ValidationError as error:
@@ -76,15 +83,32 @@ def parse(model: type[S], given: dict[str, str | bool | None]) -> S:
         raise InvalidArgument("; ".join(problems), param=option(str(details[0]["loc"][0]))) from None
 
 
+def _repeated(model: type[Settings]) -> dict[str, str]:
+    """Fields whose options may be given several times, and the fields that take what comes after the first."""
+    extras = {field: info.json_schema_extra for field, info in model.model_fields.items()}
+    return {
+        str(extra[REPEATS]): field for field, extra in extras.items() if isinstance(extra, dict) and REPEATS in extra
+    }
+
+
+def _own_options(model: type[Settings]) -> list[str]:
+    """The fields that have an option."""
+    further = set(_repeated(model).values())
+    return [field for field in model.model_fields if field not in further]
+
+
 def to_arguments(settings: Settings) -> list[str]:
     """Return the command-line arguments that give these settings again; only of fields that were set explicitly."""
     arguments = []
+    owners = {further: field for field, further in _repeated(type(settings)).items()}
     for field in type(settings).model_fields:
         value = getattr(settings, field)
         if field not in settings.model_fields_set or value is None:
             continue
         if isinstance(value, bool):
             arguments.append(option(field) if value else f"--no-{option(field)[2:]}")
+        elif field in owners:
+            arguments += [f"{option(owners[field])}={item}" for item in value]
         else:
             text = ",".join(value) if isinstance(value, list) else str(value)
             arguments.append(f"{option(field)}={text}")
@@ -111,6 +135,9 @@ def _parameter(model: type[Settings], field: str) -> inspect.Parameter:
     )
     # None means "not given"; values stay as typed, because pydantic is the one to judge them.
     annotation: Any = Annotated[bool | None if kind is bool else str | None, settings]
+    if field in _repeated(model):
+        settings.envvar = None  # typer would cut what it holds at spaces
+        annotation = Annotated[list[str] | None, settings]
     return inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
@@ -164,7 +191,7 @@ def _in_order(model: type[Settings]) -> list[str]:
     """Fields as --help shows them: the required ones, then those of the model itself, then those of its bases."""
     headings = [_heading(owner) for owner in model.__mro__]
     return sorted(
-        model.model_fields,
+        _own_options(model),
         key=lambda field: (
             not model.model_fields[field].is_required(),
             headings.index(_heading(_owner(model, field))),

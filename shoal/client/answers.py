@@ -179,3 +179,22 @@ class IndexDescription(Answer):
     """`encoder` and `reranker`; the latter is None if there is none."""
     live: dict[str, Any] | None = None
     """What was written since the version was built; None where nothing ever was."""
+
+
+class IndexSummary(Answer):
+    """An index of a server. What cannot be told, as of one that is broken, is None."""
+
+    name: str
+    state: str
+    """ready, loading, unloaded (it is loaded when it is asked for) or failed."""
+    version: str | None = None
+    passages: int | None = None
+    dim: int | None = None
+    metric: str | None = None
+    modes: list[str] = []
+    late_interaction: str | None = None
+    fields: dict[str, str] | None = None
+    models: dict[str, str | None] | None = None
+    live: dict[str, Any] | None = None
+    problem: str | None = None
+    """Why it cannot be served, or not as it should be."""

@@ -24,9 +24,10 @@ from shoal.client.answers import (
     RerankResponse,
     SearchResponse,
 )
+from shoal.client.indexes import AsyncClientIndexes, ClientIndexes
 from shoal.client.many import CONCURRENCY, Progress, search_many, search_many_async
 from shoal.client.options import Document, EmbedOptions, InputType, RerankOptions
-from shoal.client.protocol import DIRECT, ClientProtocol, Steps, Wait
+from shoal.client.protocol import DIRECT, ClientProtocol, Steps, Wait, split_url
 from shoal.client.writing import AsyncClientWrites, ClientWrites
 from shoal.errors import InvalidArgument
 from shoal.modes import Mode
@@ -92,8 +93,12 @@ _USER_INFORMATION = re.compile(r"//[^/@]*@")
 class _Base:
     """What both clients are made from."""
 
-    def __init__(self, url: str | None, api_key: str | None, timeout_s: float, attempts: int) -> None:
-        self._url = url = (url or os.environ.get("SHOAL_URL") or DEFAULT_URL).rstrip("/")
+    def __init__(
+        self, url: str | None, api_key: str | None, timeout_s: float, attempts: int, index: str | None
+    ) -> None:
+        url = (url or os.environ.get("SHOAL_URL") or DEFAULT_URL).rstrip("/")
+        url, index = split_url(url, index)
+        self._url = url
         shown = _USER_INFORMATION.sub("//", url)
         try:
             valid = httpx.URL(url).scheme in ("http", "https") and httpx.URL(url).host
@@ -112,22 +117,24 @@ class _Base:
             )
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
-        self._protocol = ClientProtocol(shown, timeout_s, attempts)
+        self._protocol = ClientProtocol(shown, timeout_s, attempts, index)
 
 
-class Client(ClientWrites, _Base):
+class Client(ClientWrites, ClientIndexes, _Base):
     """A client for blocking code; safe for several threads. Close it, or use it in a `with` statement.
 
     Every call raises the classes of `shoal.errors`, with the server's message; InvalidArgument also for what cannot be
     sent as JSON, such as NaN.
 
     Args:
-        url, api_key: Of the server; by default SHOAL_URL or http://127.0.0.1:8000, and SHOAL_API_KEY or no key.
+        url, api_key: Of the server; by default SHOAL_URL or http://127.0.0.1:8000, and SHOAL_API_KEY or no key. A URL
+            that ends in /v1/indexes/NAME is that of one of several indexes.
         timeout_s: Seconds that a call waits at most, with all its attempts together, for a connection or for the next
             byte of an answer. An answer that keeps arriving is read to its end, or until it is too large
             (`shoal.client.answer_body`).
         attempts: How often a call is sent at most when the server is overloaded, unavailable (429, 503) or out of
             reach.
+        index: Name of the index that is asked, where the server has several; by default its default one.
     """
 
     def __init__(
@@ -137,9 +144,10 @@ class Client(ClientWrites, _Base):
         api_key: str | None = None,
         timeout_s: float = 60.0,
         attempts: int = 4,
+        index: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        super().__init__(url, api_key, timeout_s, attempts)
+        super().__init__(url, api_key, timeout_s, attempts, index)
         self._http = httpx.Client(base_url=self._url, headers=self._headers, transport=transport, mounts=DIRECT)
 
     @overload
@@ -191,10 +199,6 @@ class Client(ClientWrites, _Base):
     def describe(self) -> IndexDescription:
         """Describe what the server serves."""
         return self._run(self._protocol.index())
-
-    def index(self) -> IndexDescription:
-        """Describe what the server serves: the same as `describe`."""
-        return self.describe()
 
     def activate(self, version: str) -> IndexDescription:
         """Make a published version the active one; returns when it answers queries."""
@@ -253,7 +257,7 @@ class Client(ClientWrites, _Base):
             return result
 
 
-class AsyncClient(AsyncClientWrites, _Base):
+class AsyncClient(AsyncClientWrites, AsyncClientIndexes, _Base):
     """A client for asyncio: the same as `Client`, with `await`. Close it, or use it in an `async with` statement."""
 
     def __init__(
@@ -263,9 +267,10 @@ class AsyncClient(AsyncClientWrites, _Base):
         api_key: str | None = None,
         timeout_s: float = 60.0,
         attempts: int = 4,
+        index: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(url, api_key, timeout_s, attempts)
+        super().__init__(url, api_key, timeout_s, attempts, index)
         self._http = httpx.AsyncClient(base_url=self._url, headers=self._headers, transport=transport, mounts=DIRECT)
 
     @overload
@@ -321,10 +326,6 @@ class AsyncClient(AsyncClientWrites, _Base):
     async def describe(self) -> IndexDescription:
         """Describe what the server serves."""
         return await self._run(self._protocol.index())
-
-    async def index(self) -> IndexDescription:
-        """Describe what the server serves: the same as `describe`."""
-        return await self.describe()
 
     async def activate(self, version: str) -> IndexDescription:
         """Make a published version the active one; returns when it answers queries."""

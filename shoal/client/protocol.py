@@ -4,6 +4,7 @@ Nothing here does input or output. A call is a generator that yields `Send` and 
 loop for blocking code and one for asyncio that carry these out.
 """
 
+import builtins
 import email.utils
 import random
 import re
@@ -20,6 +21,7 @@ from shoal.client.answers import (
     EmbedResponse,
     FetchResponse,
     IndexDescription,
+    IndexSummary,
     ListResponse,
     RerankResponse,
     SearchResponse,
@@ -46,8 +48,11 @@ from shoal.errors import (
     Unauthenticated,
     Unavailable,
 )
+from shoal.serving.index_name import is_index_name, no_such_index
 from shoal.system.proxies import LOOPBACK
 
+INDEXES = "/v1/indexes"
+"""Where indexes are listed, and below which each is."""
 BACKOFF_S = 0.1
 """Attempt n waits up to BACKOFF_S * 2**n seconds, on top of what the server's Retry-After says."""
 MAX_BACKOFF_S = 5.0
@@ -88,16 +93,39 @@ class Wait:
 Steps = Generator[Send | Wait, httpx.Response | None, T]
 
 
+def split_url(url: str, index: str | None) -> tuple[str, str | None]:
+    """Return the URL of a server, and the name of the index of it that is asked, which may stand at the end of the URL.
+
+    Raises InvalidArgument for two different names.
+    """
+    server, found, name = url.rpartition(f"{INDEXES}/")
+    if not found or not is_index_name(name):
+        return url, index
+    if index not in (None, name):
+        raise InvalidArgument(f"the URL is that of the index {name!r}, and index is {index!r}; give one", param="index")
+    return server, name
+
+
 class ClientProtocol:
     """The calls of a server, each a generator that yields what is to be sent or waited for and returns the answer.
 
     Raises the classes of `shoal.errors`, with the server's message.
     """
 
-    def __init__(self, url: str, timeout_s: float, attempts: int) -> None:
+    def __init__(self, url: str, timeout_s: float, attempts: int, index: str | None = None) -> None:
+        """`index` is the name of the index that is asked; None for the server's default one."""
+        if index is not None and not is_index_name(index):
+            raise InvalidArgument(
+                f"{index[:100]!r} is no name of an index: small letters, digits and dashes", param="index"
+            )
         self.url = url
         self.timeout_s = timeout_s
         self.attempts = attempts
+        self._of_index = "/v1/" if index is None else f"{INDEXES}/{index}/"
+
+    def for_index(self, name: str) -> "ClientProtocol":
+        """Return the calls for another index of the same server. Raises InvalidArgument for what is no name."""
+        return ClientProtocol(self.url, self.timeout_s, self.attempts, name)
 
     def search(
         self, query: str | list[str] | None, options: Mapping[str, Any]
@@ -172,6 +200,28 @@ class ClientProtocol:
         """GET /v1/index."""
         return self._read(IndexDescription, (yield from self._request("GET", "/v1/index")))
 
+    def indexes(self) -> Steps[builtins.list[IndexSummary]]:
+        """GET /v1/indexes."""
+        answer = yield from self._request("GET", INDEXES)
+        if not isinstance(answer, list):
+            raise self._foreign("it is no list")
+        return [self._read(IndexSummary, each) for each in answer]
+
+    def create_index(
+        self, name: str, encoder: str | None, dimension: int | None, metadata_types: Sequence[str] | None
+    ) -> Steps[IndexSummary]:
+        """POST /v1/indexes."""
+        given = {"name": name, "encoder": encoder, "dimension": dimension, "metadata_types": metadata_types}
+        body = {field: value for field, value in given.items() if value is not None}
+        # Sent twice, it would find what it has made the first time.
+        return self._read(IndexSummary, (yield from self._request("POST", INDEXES, body, repeatable=False)))
+
+    def delete_index(self, name: str) -> Steps[None]:
+        """DELETE /v1/indexes/NAME."""
+        if not is_index_name(name):
+            raise no_such_index(name)
+        yield from self._request("DELETE", f"{INDEXES}/{name}", repeatable=False)
+
     def activate(self, version: str) -> Steps[IndexDescription]:
         """POST /v1/index/activate."""
         answer = yield from self._request("POST", "/v1/index/activate", {"version": version})
@@ -202,6 +252,8 @@ class ClientProtocol:
     ) -> Steps[Any]:
         """Send until there is an answer, and return its JSON. Raises what the last attempt ended with."""
         content = None if body is None else render_body(body)
+        if not path.startswith(INDEXES):
+            path = path.replace("/v1/", self._of_index, 1)
         deadline = time.monotonic() + self.timeout_s
         attempt = 0
         while True:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from shoal.engine.description import IndexDescription
-from shoal.engine.models import load_models
+from shoal.engine.models import ModelSource, OwnModels
 from shoal.engine.writing import IndexWriting
 from shoal.errors import Conflict, DeadlineExceeded, EncoderMismatch, InvalidArgument, NotFound, ShoalError, Unavailable
 from shoal.index_root import versions
@@ -27,7 +27,6 @@ from shoal.records import (
 from shoal.search.embed_stage import EmbedStage
 from shoal.search.local import LocalModels, LocalVersion
 from shoal.search.rerank_documents import rerank_documents
-from shoal.serving.plan import plan_serving
 from shoal.settings import ServeSettings
 from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
 from shoal.writing.served import ServedDocuments
@@ -47,11 +46,18 @@ class LocalEngine:
     Args:
         settings: Of the search, and which index root.
         clock: Seconds from any start, for when a broken version is tried again.
+        models: Where its models come from; None loads them for this engine alone.
     """
 
-    def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        clock: Callable[[], float] = time.monotonic,
+        models: ModelSource | None = None,
+    ) -> None:
         self.settings = settings
         self._clock = clock
+        self._model_source = models or OwnModels()
         self._storage = Storage(settings.index)
         self._cache = None if self._storage.is_local else ShardCache(settings.cache_dir, settings.cache_bytes)
         self._lock = asyncio.Lock()
@@ -135,6 +141,12 @@ class LocalEngine:
             self._written = version, documents
         return self._written[1]
 
+    def memory_bytes(self) -> int:
+        """Count about how much memory the version takes: its files, and what was written since."""
+        version = self._opened()
+        written = 0 if version.live.position is None else version.live.describe().bytes
+        return written + sum(file.bytes for file in version.manifest.all_files())
+
     async def describe(self) -> IndexDescription:
         """Describe what is served; `problem` says why CURRENT is not, if it is not."""
         reranker = self.settings.reranker if self._loaded().reranker else None
@@ -181,7 +193,7 @@ class LocalEngine:
         if self._version is not None:
             self._version.close()
         if self._models is not None:
-            self._models.close()
+            self._model_source.give_back(self._models)
         self._watching = self._version = self._models = self._embed_stage = self._written = None
 
     async def _watch(self) -> None:
@@ -231,12 +243,9 @@ class LocalEngine:
     async def _open_version(self, version: str) -> LocalVersion:
         """Open and verify a version, and load the models if none are loaded yet."""
         if self._models is None:
-            plan = await asyncio.to_thread(plan_serving, self.settings, version)
-            self._models = await asyncio.to_thread(load_models, plan, self.settings)
-            manifest = plan.manifest
-        else:
-            manifest = await asyncio.to_thread(versions.read_manifest, self._storage, version)
-            self._check_encoder(manifest, self._models)
+            self._models = await asyncio.to_thread(self._model_source.take, self.settings, version)
+        manifest = await asyncio.to_thread(versions.read_manifest, self._storage, version)
+        self._check_encoder(manifest, self._models)
         return await asyncio.to_thread(LocalVersion, self._storage, manifest, self._models, self.settings, self._cache)
 
     @staticmethod

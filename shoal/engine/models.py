@@ -1,19 +1,54 @@
 """The models of an engine, loaded once and kept for all versions that it serves."""
 
+from typing import Protocol
+
 from shoal.encoders import Encoder, TokenEncoder, load_encoder
 from shoal.rerankers import Reranker, load_reranker
-from shoal.search.local import LocalModels
-from shoal.serving.plan import ServingPlan, check_encoder
+from shoal.search.local import LocalModels, LocalReranker
+from shoal.serving.plan import ServingPlan, check_encoder, plan_serving
 from shoal.settings import ServeSettings
 
 
-def load_models(plan: ServingPlan, settings: ServeSettings) -> LocalModels:
+class ModelSource(Protocol):
+    """Where engines take their models from."""
+
+    def take(self, settings: ServeSettings, version: str) -> LocalModels:
+        """Return the models for a version of an index root. Raises what `plan_serving` and `load_models` raise."""
+        ...
+
+    def give_back(self, models: LocalModels) -> None:
+        """Let go of models that were taken."""
+        ...
+
+
+class OwnModels:
+    """Loads models for one engine alone, and ends them with it."""
+
+    def take(self, settings: ServeSettings, version: str) -> LocalModels:
+        """Load the models for a version."""
+        return load_models(plan_serving(settings, version), settings)
+
+    def give_back(self, models: LocalModels) -> None:
+        """End their threads."""
+        models.close()
+
+
+def load_models(
+    plan: ServingPlan, settings: ServeSettings, loaded_reranker: LocalReranker | None = None
+) -> LocalModels:
     """Load what a plan names.
 
     Raises EncoderMismatch for another encoder than the version was built with, and what loading raises.
+
+    Args:
+        plan: The version and its models.
+        settings: Of the search.
+        loaded_reranker: The reranker of the plan where it is loaded already; it stays when these models are closed.
     """
     encoder = load_encoder(plan.encoder)
     check_encoder(encoder.fingerprint(), plan.manifest.encoder)
+    if loaded_reranker is not None:
+        return LocalModels(encoder, loaded_reranker, settings, plan.reranker_kind, False, plan.reranker_scale)
     reranker = _late_interaction(encoder, plan, settings)
     shared = reranker is not None
     if reranker is None and plan.reranker is not None:

@@ -178,7 +178,7 @@ class LocalModels:
 
     Args:
         encoder: Of queries, and of passages for who asks for their vectors.
-        reranker: The second stage; None for none.
+        reranker: The second stage; None for none, and a `LocalReranker` for one whose thread is another's.
         settings: Of the search.
         reranker_kind: What the reranker is (`shoal.rerankers.kind_of`); None without one.
         shared: The reranker computes with this very encoder, so that both need one thread.
@@ -188,7 +188,7 @@ class LocalModels:
     def __init__(
         self,
         encoder: Encoder,
-        reranker: Reranker | None,
+        reranker: Reranker | LocalReranker | None,
         settings: ServeSettings,
         reranker_kind: str | None = None,
         shared: bool = False,
@@ -196,12 +196,14 @@ class LocalModels:
     ) -> None:
         # One thread each: models are not safe for concurrent calls.
         self._threads = [Threads(1, "encoder")]
-        if reranker is not None and not shared:
-            self._threads.append(Threads(1, "reranker"))
         self.fingerprint = encoder.fingerprint()
         self.encoder = LocalEncoder(encoder, self._threads[0], settings.query_cache)
         self.reranker: LocalReranker | None = None
-        if reranker is not None:
+        if isinstance(reranker, LocalReranker):
+            self.reranker = reranker
+        elif reranker is not None:
+            if not shared:
+                self._threads.append(Threads(1, "reranker"))
             slice_pairs = SLICE_PAIRS if shared else None
             self.reranker = LocalReranker(reranker, self._threads[-1], settings.max_waiting, slice_pairs)
         self.reranker_kind = reranker_kind

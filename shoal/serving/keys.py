@@ -7,7 +7,9 @@ one line for each key, and never the key itself:
     search-ui   sha256:3a5f...   read    50/s
     importer    sha256:77d0...   write
     operator    sha256:90c1...   admin
+    shop        sha256:1f88...   write   index=products,reviews
 
+A word NAME=VALUE bounds a key: `index` names the indexes that it is good for; without one it is good for all.
 Several lines may have one name, so that a client changes its key without a moment in which neither works.
 """
 
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from shoal.errors import InvalidArgument
+from shoal.serving.index_name import is_index_name
 
 VARIABLE = "SHOAL_API_KEYS"
 """Variable that holds lines of keys for a server, separated by line breaks or semicolons."""
@@ -27,6 +30,11 @@ PREFIX = "shoal_"
 """What every key begins with, so that scanners for leaked secrets know one when they see it."""
 MAX_LENGTH = 256
 """Characters of a key that is looked at; ours have 49."""
+
+INDEX_BOUND = "index"
+"""The word of a line that names the indexes which a key is good for."""
+BOUNDS = (INDEX_BOUND,)
+"""All words that may bound a key."""
 
 Scope = Literal["read", "write", "admin"]
 """What a key is good for, each scope with what those before it allow: searching and looking at the index, changing its
@@ -44,12 +52,21 @@ _SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What a server knows of a key. per_second: queries that it may ask, None for any number."""
+    """What a server knows of a key.
+
+    Args:
+        name: Whose key it is.
+        digest: SHA-256 of the key.
+        scope: What it is good for.
+        per_second: Queries that it may ask, None for any number.
+        indexes: Names of the indexes that it is good for; None for all.
+    """
 
     name: str
     digest: bytes
     scope: Scope = "read"
     per_second: float | None = None
+    indexes: frozenset[str] | None = None
 
 
 def includes(scope: Scope, wanted: Scope) -> bool:
@@ -63,9 +80,20 @@ def make() -> str:
     return PREFIX + secrets.token_urlsafe(32)
 
 
-def line(key: str, name: str, scope: str = "read", rate: str | None = None) -> str:
-    """Write the line that a server keeps of a key. Raises InvalidArgument for a name, scope or rate that is none."""
-    words = [name, f"sha256:{_digest(key).hex()}", scope, *([rate] if rate else [])]
+def line(key: str, name: str, scope: str = "read", rate: str | None = None, indexes: Iterable[str] = ()) -> str:
+    """Write the line that a server keeps of a key.
+
+    Raises InvalidArgument for a name, a scope, a rate or an index that is none.
+
+    Args:
+        key: The key itself.
+        name: Whose it is.
+        scope: What it is good for.
+        rate: Most queries, such as 50/s; None for any number.
+        indexes: Names of the indexes that it is good for; none for all.
+    """
+    bounds = [f"{INDEX_BOUND}={','.join(indexes)}"] if indexes else []
+    words = [name, f"sha256:{_digest(key).hex()}", scope, *([rate] if rate else []), *bounds]
     try:
         _entry(words)
     except ValueError as error:
@@ -119,9 +147,11 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode(errors="replace")).digest()
 
 
-def _entry(words: list[str]) -> ApiKey:
+def _entry(line_words: list[str]) -> ApiKey:
+    words = [word for word in line_words if "=" not in word]
+    bounds = _bounds([word for word in line_words if "=" in word])
     if not 2 <= len(words) <= 4:
-        raise ValueError("should be NAME HASH [SCOPE [RATE]], as `shoal keys` prints it")
+        raise ValueError("should be NAME HASH [SCOPE [RATE]] [index=A,B], as `shoal keys` prints it")
     name, digest, scope, rate = *words, *(["read", ""][len(words) - 2 :])
     if not _NAME.fullmatch(name):
         raise ValueError("the name should be up to 64 letters, digits, dots, dashes and underscores")
@@ -129,7 +159,34 @@ def _entry(words: list[str]) -> ApiKey:
         raise ValueError("the hash should be sha256: and 64 digits, as `shoal keys` prints it; never put a key here")
     if scope not in get_args(Scope):
         raise ValueError(f"the scope should be {', '.join(get_args(Scope)[:-1])} or {get_args(Scope)[-1]}")
-    return ApiKey(name, bytes.fromhex(hashed[1]), scope, _per_second(rate) if rate else None)  # type: ignore[arg-type]
+    indexes = _indexes(bounds[INDEX_BOUND]) if INDEX_BOUND in bounds else None
+    return ApiKey(
+        name,
+        bytes.fromhex(hashed[1]),
+        scope,  # type: ignore[arg-type]
+        _per_second(rate) if rate else None,
+        indexes,
+    )
+
+
+def _bounds(words: list[str]) -> dict[str, str]:
+    """What bounds a key, by name: a bound that is not known is an error, never a key that is good for more."""
+    bounds: dict[str, str] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in BOUNDS:
+            raise ValueError(f"a key is bound by {' or '.join(f'{bound}=' for bound in BOUNDS)} alone")
+        if name in bounds:
+            raise ValueError(f"{name}= stands twice; name all that the key is good for in one, with commas")
+        bounds[name] = value
+    return bounds
+
+
+def _indexes(names: str) -> frozenset[str]:
+    indexes = frozenset(names.split(","))
+    if not all(map(is_index_name, indexes)):
+        raise ValueError("index= should name indexes: small letters, digits and dashes, with commas between them")
+    return indexes
 
 
 def _per_second(rate: str) -> float:

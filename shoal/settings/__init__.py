@@ -12,6 +12,7 @@ from shoal.settings.build import (
     GateSettings,
 )
 from shoal.settings.capacity import CapacitySettings
+from shoal.settings.catalog import CatalogSettings
 from shoal.settings.compact import CompactSettings, DueLimitSettings, DueSettings, SelfCompactionSettings
 from shoal.settings.create import CreateSettings
 from shoal.settings.evaluate import EvaluateSettings
@@ -59,6 +60,7 @@ __all__ = [
     "BacklogSettings",
     "BuildSettings",
     "CapacitySettings",
+    "CatalogSettings",
     "ChunkSettings",
     "CompactSettings",
     "CreateSettings",

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 """A string that is not empty."""
+REPEATS = "repeats"
+"""Key in `json_schema_extra` of a field that has no option of its own: it takes what the option of another field, which
+this names, has after its first value."""
 SettingsPart = TypeVar("SettingsPart", bound="Settings")
 
 

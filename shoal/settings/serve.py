@@ -1,9 +1,12 @@
 """What a server takes, and how it is run on this machine."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
+from pydantic_core import PydanticCustomError
 
+from shoal.settings.base import REPEATS, Name
+from shoal.settings.catalog import CatalogSettings
 from shoal.settings.compact import SelfCompactionSettings
 from shoal.settings.inference import InferenceSettings, TokenCacheSettings
 from shoal.settings.network import Network
@@ -53,10 +56,22 @@ class ServeSettings(
     """Everything that `serve.app:build_app`, `python -m serve.run` and `shoal serve` take."""
 
 
-class RunSettings(SelfCompactionSettings, ServeSettings):
+# The catalog comes first: whether an index has to be named depends on it.
+class RunSettings(SelfCompactionSettings, ServeSettings, CatalogSettings):
     """What `python -m serve.run` and `shoal serve` take on top: how the application is run on this machine."""
 
     help_panel = "Run"
+
+    index: Name = Field(
+        "",
+        validate_default=True,
+        description="Index root to serve: a local path or a URI. May be given several times: each is an index by the "
+        "name of its folder, and the first is the one that is asked where a request names none. May be left out with "
+        "--catalog.",
+    )
+    further_indexes: list[Name] = Field(
+        [], json_schema_extra={REPEATS: "index"}, description="Further index roots, those of a repeated --index."
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on; nothing listens beyond loopback unless asked.")
     local: bool = Field(
@@ -79,3 +94,13 @@ class RunSettings(SelfCompactionSettings, ServeSettings):
     trusted_proxies: list[Network] | None = Field(
         None, description="Addresses or networks of proxies in front of this server, such as 10.0.0.0/8."
     )
+
+    @field_validator("index", mode="wrap")
+    @classmethod
+    def _is_named(cls, index: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> str:
+        if index == "":
+            if not info.data.get("catalog"):
+                raise PydanticCustomError("missing", "Field required")
+            return ""
+        named: str = handler(index)
+        return named

@@ -3,7 +3,6 @@
 The id of the knowledge is the name of the index, its folder's, or `default`. Dify shows people `error_msg`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -15,11 +14,12 @@ from serve.dialects.common.calls import deadline_of, fields_named, json_answer
 from serve.dialects.common.relevance import relevance_of_results
 from serve.dialects.dify_api.conditions import MetadataCondition, filter_of
 from serve.web.errors import ErrorBody, ErrorBodyMaker, HttpError, responses, shoal_error_body
+from serve.web.indexes import Indexes
 from serve.web.json_body import JsonRoute
 from shoal.engine.request_body import RequestBody
 from shoal.errors import NotFound
 from shoal.records import ScoreScale, SearchAnswer, SearchRequest
-from shoal.serving.index_name import DEFAULT_NAME, index_name
+from shoal.serving.index_name import DEFAULT_NAME
 from shoal.settings import ServeSettings
 
 PATH = "/retrieval"
@@ -79,7 +79,7 @@ def choose_error_body(path: str, headers: Headers) -> ErrorBodyMaker | None:
     return error_body if path == PATH else None
 
 
-def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
+def router(engine: Indexes, settings: ServeSettings) -> APIRouter:
     """Build the route of this dialect."""
     routes = APIRouter(tags=["dify"], route_class=JsonRoute)
 
@@ -90,8 +90,7 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     )
     async def retrieval(body: RetrievalFields) -> Response:
         """Search for a knowledge base of Dify, with both stages."""
-        _check_knowledge(body.knowledge_id, settings)
-        asked = engine()
+        asked = _asked(engine, body.knowledge_id)
         fields = (await asked.describe()).fields if body.metadata_condition else {}
         top_n = body.retrieval_setting.top_k
         request = SearchRequest(
@@ -109,14 +108,17 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     return routes
 
 
-def _check_knowledge(knowledge_id: str, settings: ServeSettings) -> None:
-    name = index_name(settings.index)
-    if knowledge_id not in (name, DEFAULT_NAME):
+def _asked(indexes: Indexes, knowledge_id: str) -> Engine:
+    """Return the engine of a knowledge. Raises NotFound with what is to be set in Dify."""
+    try:
+        return indexes.named(knowledge_id)
+    except NotFound:
+        example = indexes.example
+        names = "the name of an index" if example is None else f"{example!r} or {DEFAULT_NAME!r}"
         raise NotFound(
-            f"there is no knowledge {knowledge_id[:100]!r} here; in Dify, set the External Knowledge ID to {name!r} or "
-            f"{DEFAULT_NAME!r}",
+            f"there is no knowledge {knowledge_id[:100]!r} here; in Dify, set the External Knowledge ID to {names}",
             param="knowledge_id",
-        )
+        ) from None
 
 
 def _body(answer: SearchAnswer, threshold: float, scale: ScoreScale | None) -> dict[str, Any]:

@@ -9,12 +9,14 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from serve.dialects.base import Engine
+from serve.dialects.native.index_routes import add_indexes
 from serve.dialects.native.model_routes import add_models
 from serve.dialects.native.models import FetchResponse, IndexInfo, ListResponse, SearchResponse, SearchResponses
 from serve.dialects.native.render import render, render_fetched, render_search
 from serve.dialects.native.write_routes import add_writes
 from serve.web.access import with_problem
 from serve.web.errors import responses
+from serve.web.indexes import Indexes
 from serve.web.json_body import JsonRoute
 from serve.web.scopes import ADMIN
 from shoal.engine.answer_fields import list_fields
@@ -34,7 +36,7 @@ FEW_RESULTS = 50
 """Results that take less time to serialise than to hand over to a thread; with vectors a few milliseconds."""
 
 
-def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
+def router(engine: Indexes, settings: ServeSettings) -> APIRouter:
     """Build the routes of this dialect. All limits come from the settings."""
     routes = APIRouter(prefix="/v1", tags=["native"], route_class=JsonRoute)
     _add_search(routes, engine, settings)
@@ -42,6 +44,7 @@ def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
     add_writes(routes, engine, settings)
     add_models(routes, engine, settings)
     _add_index(routes, engine)
+    add_indexes(routes, engine)
     return routes
 
 

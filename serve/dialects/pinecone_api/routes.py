@@ -1,20 +1,18 @@
 """The routes of Pinecone's API that no other dialect has."""
 
-from collections.abc import Callable
-
 from fastapi import APIRouter
 
-from serve.dialects.base import Engine
 from serve.dialects.pinecone_api.control import ServedIndex, add_control
 from serve.dialects.pinecone_api.data import add_data
 from serve.dialects.pinecone_api.inference import Inference
 from serve.dialects.pinecone_api.records import add_records
 from serve.dialects.pinecone_api.writes import add_writes
+from serve.web.indexes import Indexes
 from serve.web.json_body import JsonRoute
 from shoal.settings import ServeSettings
 
 
-def router(engine: Callable[[], Engine], settings: ServeSettings) -> APIRouter:
+def router(engine: Indexes, settings: ServeSettings) -> APIRouter:
     """Build the routes of this dialect."""
     routes = APIRouter(tags=["pinecone"], route_class=JsonRoute)
     index = ServedIndex(engine, settings)

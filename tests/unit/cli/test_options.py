@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from shoal.cli.options import AsJson, parse, settings_command, to_arguments
 from shoal.errors import InvalidArgument, NotFound
 from shoal.settings import BuildSettings, RunSettings, Settings
+from shoal.settings.base import REPEATS
 
 
 class EngineSettings(Settings):
@@ -135,8 +136,32 @@ def test_real_settings_have_an_option_for_every_field(model: type[Settings]) -> 
 
     text = CliRunner().invoke(real, ["--help"], env={"COLUMNS": "200", "TERM": "dumb"}).stdout
     for field, info in model.model_fields.items():
-        assert f"--{field.replace('_', '-')} " in text
+        option = (info.json_schema_extra or {}).get(REPEATS, field)  # type: ignore[union-attr]
+        assert f"--{option.replace('_', '-')} " in text  # type: ignore[union-attr]
         assert info.description
+
+
+class FleetSettings(Settings):
+    boat: str = Field(min_length=1, description="A boat.")
+    more_boats: list[str] = Field([], json_schema_extra={REPEATS: "boat"}, description="Further boats.")
+
+
+def test_an_option_may_be_given_several_times_and_its_values_hold_any_character() -> None:
+    fleet = typer.Typer()
+
+    @settings_command(fleet, FleetSettings)
+    def command(settings: FleetSettings) -> None:
+        typer.echo(json.dumps([settings.boat, *settings.more_boats]))
+
+    def sailed(*arguments: str, **variables: str) -> Any:
+        return json.loads(CliRunner().invoke(fleet, list(arguments), env=variables).stdout)
+
+    assert sailed("--boat", "Ann, of Hull", "--boat=b") == ["Ann, of Hull", "b"]
+    assert sailed("--boat", "a") == ["a"]
+    assert sailed(SHOAL_BOAT="the old one") == ["the old one"]
+    settings = FleetSettings(boat="a", more_boats=["b, c", "d"])
+    assert to_arguments(settings) == ["--boat=a", "--boat=b, c", "--boat=d"]
+    assert CliRunner().invoke(fleet, [], env={}).exit_code == 2
 
 
 def test_arguments_are_those_that_were_given() -> None:

@@ -41,6 +41,20 @@ def test_several_lines_with_comments_from_a_file_or_a_variable() -> None:
     ]  # fmt: skip
 
 
+def test_a_key_may_be_bound_to_indexes_wherever_its_line_says_so() -> None:
+    digest = "0" * 64
+    lines = [f"a sha256:{digest} write index=fish,big-birds 5/s", f"b sha256:{digest} index=fish", f"c sha256:{digest}"]
+    known = keys.parse("\n".join(lines), "here")
+    assert [(key.scope, key.per_second, key.indexes) for key in known] == [
+        ("write", 5, frozenset({"fish", "big-birds"})), ("read", None, frozenset({"fish"})), ("read", None, None),
+    ]  # fmt: skip
+    (made,) = keys.parse(keys.line(keys.make(), "d", "admin", "5/s", ["fish", "birds"]), "here")
+    assert made.indexes == {"fish", "birds"}
+    shown = json.loads(run("--name", "ui", "--index", "fish", "--index", "birds", "--json").stdout)
+    assert shown["line"].endswith(" read index=fish,birds")
+    assert run("--name", "ui", "--index", "Fish").exit_code == 2
+
+
 def test_a_scope_includes_the_ones_before() -> None:
     scopes: list[keys.Scope] = ["read", "write", "admin"]
     allowed = [[wanted for wanted in scopes if keys.includes(scope, wanted)] for scope in scopes]
@@ -59,6 +73,10 @@ def test_a_scope_includes_the_ones_before() -> None:
         ("a sha256:" + "0" * 64 + " read often", "the rate"),
         ("a sha256:" + "0" * 64 + " read 0/s", "the rate"),
         ("a sha256:" + "0" * 64 + " read 5/s more", "NAME HASH"),
+        ("a sha256:" + "0" * 64 + " indexes=fish", "bound by index="),
+        ("a sha256:" + "0" * 64 + " index=fish index=birds", "stands twice"),
+        ("a sha256:" + "0" * 64 + " index=", "should name indexes"),
+        ("a sha256:" + "0" * 64 + " index=fish,../birds", "should name indexes"),
     ],
 )
 def test_a_wrong_line_is_named_by_its_number_and_never_repeated(line: str, problem: str) -> None:

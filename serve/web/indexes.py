@@ -1,0 +1,185 @@
+"""The indexes of a server, as the request at hand may see them: the one gate through which every route passes."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from serve.dialects.base import Engine
+from serve.web.access import may_use
+from serve.web.index_paths import asked_index
+from shoal.catalog.management import NewIndex
+from shoal.catalog.summary import IndexSummary
+from shoal.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
+from shoal.serving.index_name import DEFAULT_NAME, index_name, no_such_index
+from shoal.settings import ServeSettings
+
+
+class IndexSource(Protocol):
+    """Where a server has its indexes from."""
+
+    @property
+    def default(self) -> str | None:
+        """The index that is asked where a request names none."""
+        ...
+
+    def engine(self, name: str) -> Engine | None:
+        """Return what answers for an index. Where there is none it is None, or raises NotFound when it is asked."""
+        ...
+
+    async def holds(self, name: str) -> bool:
+        """Whether there is an index of a name."""
+        ...
+
+    async def summaries(self, may_see: Callable[[str], bool]) -> Sequence[IndexSummary]:
+        """Summarise the indexes that somebody may see; none is loaded for it."""
+        ...
+
+    async def summary(self, name: str) -> IndexSummary:
+        """Summarise one index that is there."""
+        ...
+
+    async def create(self, new: NewIndex) -> IndexSummary:
+        """Make an index. Raises InvalidArgument and Conflict."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Remove an index. Raises NotFound, InvalidArgument and Conflict."""
+        ...
+
+    async def ready(self) -> list[str]:
+        """Name what is missing until everything can be searched that was given; empty means ready."""
+        ...
+
+
+class Indexes:
+    """The indexes of a server, for the request at hand. Calling it gives the engine of the index that this is for.
+
+    A key that is bound to indexes sees no other: of those it hears in the same words as of one that does not exist,
+    before anything is looked up, so that it cannot tell whether there is one.
+    """
+
+    def __init__(self, source: IndexSource) -> None:
+        self._source = source
+
+    @property
+    def name(self) -> str:
+        """The name of the index that the request is for.
+
+        Raises NotFound without one, and for one that the key is not good for.
+        """
+        asked = asked_index()
+        if asked is not None and not may_use(asked):
+            raise self.absent(asked)
+        name = asked or self.example  # a default index that the key is not good for is none for it
+        if name is None:
+            raise NotFound(
+                "there is no default index here; ask for one by its name, at /v1/indexes/NAME/..., which "
+                "GET /v1/indexes tells"
+            )
+        return name
+
+    def absent(self, name: str) -> NotFound:
+        """What is said of an index that is not there, and of one that the key is not good for."""
+        return no_such_index(name, self.example)
+
+    @property
+    def example(self) -> str | None:
+        """An index that messages may name: the default one, if there is one and the key is good for it."""
+        default = self._source.default
+        return default if default is not None and may_use(default) else None
+
+    def __call__(self) -> Engine:
+        """Return the engine of the index that the request is for. Raises as `name`."""
+        return self._engine(self.name)
+
+    def named(self, name: str) -> Engine:
+        """Return the engine of an index that a body names; `default` is that of the request. Raises as `name`."""
+        if name == DEFAULT_NAME and self.example is not None:
+            return self()
+        if not may_use(name):
+            raise self.absent(name)
+        return self._engine(name)
+
+    def _engine(self, name: str) -> Engine:
+        engine = self._source.engine(name)
+        if engine is None:
+            raise self.absent(name)
+        return engine
+
+    async def summaries(self) -> Sequence[IndexSummary]:
+        """Summarise the indexes that the key is good for."""
+        return await self._source.summaries(may_use)
+
+    async def summary(self, name: str) -> IndexSummary:
+        """Summarise an index. Raises NotFound, also for one that the key is not good for."""
+        if not may_use(name) or not await self._source.holds(name):
+            raise self.absent(name)
+        return await self._source.summary(name)
+
+    async def check_free(self, name: str) -> None:
+        """Raise Conflict where there is an index of a name, as far as the key is good for it."""
+        if may_use(name) and await self._source.holds(name):
+            raise Conflict(f"there is an index {name!r} already; choose another name", param="name")
+
+    async def create(self, new: NewIndex) -> IndexSummary:
+        """Make an index. Raises PermissionDenied for a name that the key is not good for, taken or not."""
+        if not may_use(new.name):
+            raise PermissionDenied("the API key is good for certain indexes alone, and this is none of them")
+        return await self._source.create(new)
+
+    async def remove(self, name: str) -> None:
+        """Remove an index. Raises NotFound, also for one that the key is not good for."""
+        if not may_use(name) or not await self._source.holds(name):
+            raise self.absent(name)
+        await self._source.remove(name)
+
+    async def ready(self) -> list[str]:
+        """Name what is missing until everything can be searched that was given; empty means ready."""
+        return await self._source.ready()
+
+
+class SingleIndex:
+    """The `IndexSource` of a server of one index: over an engine, or a function that gives it when it is needed."""
+
+    def __init__(self, engine: Engine | Callable[[], Engine], settings: ServeSettings) -> None:
+        self._engine = engine if callable(engine) else lambda: engine
+        self.default: str | None = index_name(settings.index)
+
+    def engine(self, name: str) -> Engine | None:
+        """Return the engine of the index; None for another name."""
+        return self._engine() if name == self.default else None
+
+    async def holds(self, name: str) -> bool:
+        """Whether this is the name of the index."""
+        return name == self.default
+
+    async def summaries(self, may_see: Callable[[str], bool]) -> Sequence[IndexSummary]:
+        """Summarise the index."""
+        assert self.default is not None
+        return [await self.summary(self.default)] if may_see(self.default) else []
+
+    async def summary(self, name: str) -> IndexSummary:
+        """Summarise the index."""
+        return IndexSummary.of(name, "ready", await self._engine().describe())
+
+    async def create(self, new: NewIndex) -> IndexSummary:
+        """Refuse to make an index."""
+        raise self._refusal()
+
+    async def remove(self, name: str) -> None:
+        """Refuse to remove an index."""
+        raise self._refusal()
+
+    async def ready(self) -> list[str]:
+        """Name what is missing until the index can be searched."""
+        return await self._engine().ready()
+
+    def _refusal(self) -> InvalidArgument:
+        return InvalidArgument(
+            f"this server has the index {self.default!r} alone, and makes and removes none: it has no catalog; start "
+            "it with --catalog DIR"
+        )
+
+
+def indexes_of(engine: Engine | Callable[[], Engine] | Indexes, settings: ServeSettings) -> Indexes:
+    """Return the indexes that are given, or those of a server of one index."""
+    return engine if isinstance(engine, Indexes) else Indexes(SingleIndex(engine, settings))

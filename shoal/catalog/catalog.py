@@ -1,0 +1,300 @@
+"""The indexes of one process, by their names: loaded when they are asked for, unloaded when they are idle."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from shoal.catalog.entry import OVERHEAD_BYTES, IndexEntry, expected_bytes
+from shoal.catalog.folder import CatalogFolder
+from shoal.engine.engine import LocalEngine
+from shoal.engine.model_pool import ModelPool
+from shoal.engine.models import ModelSource
+from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
+from shoal.records import ScoreScale
+from shoal.serving.index_name import index_name, is_index_name, no_such_index
+from shoal.settings import CatalogSettings, ServeSettings
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 10.0
+"""Seconds before an index that could not be loaded is tried again."""
+ROOM_S = 30.0
+"""Seconds that a load waits for memory which indexes in use do not leave."""
+SWEEP_S = 5.0
+"""Seconds between looks for what is idle or gone, at most."""
+EngineMaker = Callable[[ServeSettings, ModelSource], LocalEngine]
+"""Makes the engine of an index root that the settings name."""
+
+
+def make_engine(settings: ServeSettings, models: ModelSource) -> LocalEngine:
+    """Make the engine of an index root, which is not open yet."""
+    return LocalEngine(settings, models=models)
+
+
+class Catalog:
+    """Indexes by their names. All of its coroutines belong to one event loop.
+
+    Those that were given by their roots are loaded by `open`, and stay. Those of the folder are loaded when they are
+    asked for, by one task however many ask; they are unloaded when they are idle, or, those that were asked for longest
+    ago first, when others need the memory. None is unloaded that answers something.
+
+    Args:
+        settings: Of all indexes; the root in it counts for nothing.
+        limits: Where the folder is, and what may be kept in memory.
+        given: Index roots, of which the first is the default one.
+        new_engine: Makes the engine of an index.
+        clock: Seconds from any start.
+
+    Raises:
+        InvalidArgument: Two index roots have one name.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        limits: CatalogSettings,
+        given: Sequence[str] = (),
+        *,
+        new_engine: EngineMaker = make_engine,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.limits = limits
+        self.models = ModelPool(clock)
+        self.entries: dict[str, IndexEntry] = {}
+        """Indexes that were given, or asked for since they were last unloaded."""
+        self.folder: CatalogFolder | None = None
+        self._new_engine = new_engine
+        self._clock = clock
+        self._released = asyncio.Event()
+        self._sweeping: asyncio.Task[None] | None = None
+        for root in given:
+            name = index_name(root)
+            if name in self.entries:
+                raise InvalidArgument(
+                    f"{root} and {self.entries[name].root} would both be the index {name!r}; rename one of the folders",
+                    param="--index",
+                )
+            self.entries[name] = IndexEntry(name, root, is_given=True)
+        self.default = next(iter(self.entries), None)
+        """The index that is asked where a request names none; None without one."""
+
+    async def open(self) -> None:
+        """Load the indexes that were given. Raises what opening one raises, and NotFound without the folder."""
+        if self.limits.catalog is not None:
+            self.folder = await asyncio.to_thread(CatalogFolder, self.limits.catalog)
+            await asyncio.to_thread(self.folder.sweep)
+            for name in await asyncio.to_thread(self.folder.strange_names):
+                logger.warning(
+                    "the index in %s/%s cannot be asked for: rename the folder to small letters, digits and dashes",
+                    self.folder.place(),
+                    name,
+                )
+        for entry in list(self.entries.values()):
+            await self._load(entry)
+        self._sweeping = asyncio.create_task(self._sweep())
+
+    @asynccontextmanager
+    async def use(self, name: str, deadline: float) -> AsyncIterator[LocalEngine]:
+        """Offer the engine of an index, loading it first if need be, which stays until the end of the block.
+
+        Args:
+            name: Of the index.
+            deadline: For loading it, by `time.monotonic`.
+
+        Raises:
+            NotFound: There is no such index.
+            DeadlineExceeded: It could not be loaded by then.
+            Overloaded: The memory is taken by indexes that are in use.
+        """
+        entry = await self._entry(name)
+        with entry.use():
+            try:
+                if entry.engine is None:
+                    await self._ensure_loaded(entry, deadline)
+                assert entry.engine is not None
+                yield entry.engine
+            finally:
+                entry.last_use = self._clock()
+                self._released.set()
+
+    def scale_of(self, name: str) -> ScoreScale | None:
+        """Where the scores of the reranker of an index lie, None if that is not known."""
+        entry = self.entries.get(name)
+        return None if entry is None else entry.scale
+
+    async def holds(self, name: str) -> bool:
+        """Whether there is an index of a name."""
+        if (entry := self.entries.get(name)) is not None:
+            return not entry.is_removed
+        return self.folder is not None and is_index_name(name) and await asyncio.to_thread(self.folder.holds, name)
+
+    def missing(self) -> list[str]:
+        """Name the indexes that were given and cannot be searched yet."""
+        return [
+            f"{entry.root} is being opened" for entry in self.entries.values() if entry.is_given and not entry.engine
+        ]
+
+    def loaded_roots(self) -> list[str]:
+        """The index roots that are in memory. In any thread."""
+        return [entry.root for entry in list(self.entries.values()) if entry.engine is not None]
+
+    def memory_bytes(self) -> int:
+        """Count about how much memory the indexes of the folder take."""
+        return sum(entry.memory_bytes for entry in self.entries.values() if not entry.is_given)
+
+    def close(self) -> None:
+        """Close all indexes and models. Nobody may use one."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for entry in self.entries.values():
+            if entry.loading is not None:
+                entry.loading.cancel()
+            entry.unload()
+        self.models.close()
+
+    async def _entry(self, name: str) -> IndexEntry:
+        entry = self.entries.get(name)
+        if entry is None:
+            if not await self.holds(name):
+                raise no_such_index(name)
+            assert self.folder is not None
+            entry = self.entries.setdefault(name, IndexEntry(name, self.folder.root(name)))
+        if entry.is_removed:
+            raise no_such_index(name)
+        return entry
+
+    async def _ensure_loaded(self, entry: IndexEntry, deadline: float) -> None:
+        if entry.failure is not None and self._clock() < entry.failed_at + RETRY_S:
+            raise entry.failure
+        if entry.is_given:
+            raise Unavailable(f"the index {entry.name!r} is being opened; try again", retry_after_s=1)
+        if entry.loading is None:
+            entry.loading = asyncio.create_task(self._load_in_room(entry))
+            entry.loading.add_done_callback(_take_note)
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await asyncio.shield(entry.loading)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the deadline passed while the index {entry.name!r} was being loaded; try again"
+            ) from None
+
+    async def _load_in_room(self, entry: IndexEntry) -> None:
+        """Load an index once there is room for it. Notes why it could not be loaded."""
+        try:
+            await self._make_room(entry, await asyncio.to_thread(expected_bytes, entry.root))
+            await self._load(entry)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            entry.memory_bytes = 0
+            self._released.set()
+            if not isinstance(error, Overloaded):
+                self._note_failure(entry, error)
+                raise entry.failure or error from None
+            raise
+        finally:
+            entry.loading = None
+
+    def _note_failure(self, entry: IndexEntry, error: Exception) -> None:
+        if isinstance(error, ShoalError):
+            entry.failure = error
+        else:
+            logger.exception("the index %s cannot be loaded", entry.name)
+            entry.failure = Unavailable(
+                f"the index {entry.name!r} cannot be loaded; the server's log says why", retry_after_s=RETRY_S
+            )
+        entry.failed_at = self._clock()
+        logger.error("the index %s cannot be loaded: %s", entry.name, entry.failure)
+
+    async def _load(self, entry: IndexEntry) -> None:
+        engine = self._new_engine(self.settings.model_copy(update={"index": entry.root}), self.models)
+        try:
+            await engine.open()
+        except BaseException:
+            engine.close()
+            raise
+        entry.engine, entry.failure, entry.last_use = engine, None, self._clock()
+        entry.scale = engine.reranker_scale()
+        entry.memory_bytes = OVERHEAD_BYTES + engine.memory_bytes()
+
+    async def _make_room(self, entry: IndexEntry, wanted: int) -> None:
+        """Reserve memory for an index, unloading others. Raises InvalidArgument for more than there may be at all."""
+        most = self.limits.catalog_memory_mib * 2**20
+        if wanted > most:
+            raise InvalidArgument(
+                f"the index {entry.name!r} takes some {wanted / 2**20:,.0f} MiB of memory, and the catalog may take "
+                f"{self.limits.catalog_memory_mib}; allow more with --catalog-memory-mib"
+            )
+        latest = time.monotonic() + ROOM_S
+        while True:
+            self._released.clear()
+            self._evict_for(wanted, most)
+            if self.memory_bytes() + wanted <= most:
+                entry.memory_bytes = wanted
+                return
+            try:
+                async with asyncio.timeout(latest - time.monotonic()):
+                    await self._released.wait()
+            except TimeoutError:
+                raise Overloaded(
+                    f"the memory of the catalog ({self.limits.catalog_memory_mib} MiB) is taken by indexes that are in "
+                    "use; try again, or allow more with --catalog-memory-mib",
+                    retry_after_s=1,
+                ) from None
+
+    def _evict_for(self, wanted: int, most: int) -> None:
+        """Unload what was asked for longest ago until there is room, as far as nobody uses it."""
+        for entry in sorted(self.entries.values(), key=lambda each: each.last_use):
+            if self.memory_bytes() + wanted <= most:
+                return
+            if entry.is_evictable:
+                logger.info("unloading the index %s, others need the memory", entry.name)
+                entry.unload()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(min(SWEEP_S, self.limits.catalog_idle_s))
+            with suppress(ShoalError):  # a store that does not answer now
+                await self.sweep()
+
+    async def sweep(self) -> None:
+        """Unload what is idle, forget what is gone, and count again what the others take."""
+        before = self._clock() - self.limits.catalog_idle_s
+        for entry in list(self.entries.values()):
+            if entry.is_evictable and entry.last_use <= before:
+                logger.info("unloading the index %s, which is idle", entry.name)
+                entry.unload()
+            if entry.engine is not None and not entry.is_given:
+                with suppress(Unavailable):
+                    entry.memory_bytes = OVERHEAD_BYTES + entry.engine.memory_bytes()
+            await self._forget_if_gone(entry)
+        self._evict_for(0, self.limits.catalog_memory_mib * 2**20)
+        await asyncio.to_thread(self.models.drop_unused, self.limits.catalog_idle_s)
+
+    async def _forget_if_gone(self, entry: IndexEntry) -> None:
+        """Let go of an index that is not loaded, and of one whose folder somebody has removed."""
+        if entry.is_given or entry.is_removed or self.folder is None:
+            return
+        if entry.engine is None:
+            is_gone = self._clock() >= entry.failed_at + RETRY_S
+        else:
+            is_troubled = (await entry.engine.describe()).problem is not None
+            is_gone = is_troubled and not await asyncio.to_thread(self.folder.holds, entry.name)
+        if is_gone and not entry.uses and entry.loading is None and not entry.is_removed:
+            self.forget(entry)
+
+    def forget(self, entry: IndexEntry) -> None:
+        """Let go of an index that nobody uses."""
+        entry.unload()
+        if self.entries.get(entry.name) is entry:
+            del self.entries[entry.name]
+
+
+def _take_note(task: "asyncio.Task[None]") -> None:
+    """Let a task that failed end without a word where all who waited for it have gone."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,109 @@
+"""Models that the engines of one process share: each is loaded once, whichever index needs it first."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from shoal.engine.models import load_models
+from shoal.index_root import versions
+from shoal.index_root.storage import Storage
+from shoal.rerankers import load_reranker
+from shoal.search.local import LocalModels, LocalReranker
+from shoal.serving.plan import ServingPlan, plan_serving
+from shoal.settings import RerankerSettings, ServeSettings
+from shoal.system.threads import Threads
+
+ENCODES_ITSELF = "late_interaction"
+"""The reranker that computes with the encoder of its index, so that it is shared with that."""
+
+
+@dataclass(slots=True)
+class _Shared:
+    """Models of indexes with one encoder. uses: engines that have them now. unused_since: by the clock of the pool."""
+
+    loading: threading.Lock = field(default_factory=threading.Lock)
+    models: LocalModels | None = None
+    uses: int = 0
+    unused_since: float = 0.0
+
+
+class ModelPool:
+    """A `ModelSource` for several engines, all with the same settings but for their index roots. For any threads.
+
+    Indexes with the same encoder have the same models; a reranker that computes without the encoder is one for all.
+
+    Args:
+        clock: Seconds from any start.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._shared: dict[str, _Shared] = {}
+        self._reranking = threading.Lock()
+        self._rerankers: dict[str, tuple[LocalReranker, Threads]] = {}
+
+    def take(self, settings: ServeSettings, version: str) -> LocalModels:
+        """Return the models for a version of an index root, loading what is not loaded yet.
+
+        Raises what `plan_serving` and `load_models` raise.
+        """
+        fingerprint = versions.read_manifest(Storage(settings.index), version).encoder.model_dump_json()
+        with self._lock:
+            shared = self._shared.setdefault(fingerprint, _Shared())
+            shared.uses += 1
+        try:
+            with shared.loading:  # whoever comes meanwhile waits, and finds them
+                if shared.models is None:
+                    shared.models = self._load(plan_serving(settings, version), settings)
+                return shared.models
+        except BaseException:
+            self._leave(shared)
+            raise
+
+    def give_back(self, models: LocalModels) -> None:
+        """Let go of models; they stay loaded until `drop_unused`."""
+        with self._lock:
+            shared = next(shared for shared in self._shared.values() if shared.models is models)
+        self._leave(shared)
+
+    def drop_unused(self, idle_s: float) -> None:
+        """Close models that no engine has had for so many seconds. Rerankers that are shared by all stay."""
+        before = self._clock() - idle_s
+        with self._lock:
+            idle = [key for key, shared in self._shared.items() if not shared.uses and shared.unused_since <= before]
+            dropped = [self._shared.pop(key) for key in idle]
+        for shared in dropped:
+            if shared.models is not None:
+                shared.models.close()
+
+    def close(self) -> None:
+        """Close all models. No engine may use them any more."""
+        with self._lock:
+            shared, self._shared = list(self._shared.values()), {}
+            rerankers, self._rerankers = list(self._rerankers.values()), {}
+        for each in shared:
+            if each.models is not None:
+                each.models.close()
+        for _, threads in rerankers:
+            threads.close()
+
+    def _leave(self, shared: _Shared) -> None:
+        with self._lock:
+            shared.uses -= 1
+            shared.unused_since = self._clock()
+
+    def _load(self, plan: ServingPlan, settings: ServeSettings) -> LocalModels:
+        reranker = plan.reranker
+        if reranker is None or reranker.reranker == ENCODES_ITSELF:
+            return load_models(plan, settings)
+        return load_models(plan, settings, self._reranker(reranker, settings))
+
+    def _reranker(self, reranker: RerankerSettings, settings: ServeSettings) -> LocalReranker:
+        key = reranker.model_dump_json(exclude={"encoder"})  # which it does not compute with
+        with self._reranking:
+            if key not in self._rerankers:
+                threads = Threads(1, "reranker")
+                self._rerankers[key] = LocalReranker(load_reranker(reranker), threads, settings.max_waiting), threads
+            return self._rerankers[key][0]
