@@ -220,10 +220,13 @@ class Compactor:
         self._roots = roots
         self._lock = threading.Lock()
         self._lookers: dict[str, Compacting] = {}
+        self._closed = False
 
     def look(self) -> None:
         """Look once. While a compaction runs, only whether it has ended."""
         with self._lock:
+            if self._closed:
+                return
             running = [looker for looker in self._lookers.values() if looker.is_running]
             for looker in running:
                 looker.look()
@@ -248,8 +251,9 @@ class Compactor:
                 looker.close()
 
     def close(self) -> None:
-        """End what runs."""
+        """End what runs, and begin nothing any more."""
         with self._lock:
+            self._closed = True
             for looker in self._lookers.values():
                 looker.close()
 

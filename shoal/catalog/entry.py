@@ -11,7 +11,7 @@ from shoal.index_root import versions
 from shoal.index_root.storage import Storage
 from shoal.records import ScoreScale
 
-OVERHEAD_BYTES = 2 * 2**20
+OVERHEAD_BYTES = 2**20
 """Memory of an index beside its files: threads, caches, objects; measured by benchmarks/catalog.py."""
 
 

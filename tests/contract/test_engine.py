@@ -10,7 +10,9 @@ import pytest
 import shoal
 from shoal.engine.loop import LoopThread
 from tests.support.engine_contract import SETTINGS
+from tests.support.indexes import passages, publish
 from tests.support.live_contract import LiveEngineContract
+from tests.support.local_server import serving_locally
 from tests.support.servers import running
 
 
@@ -43,6 +45,20 @@ class TestWithAsyncio(LiveEngineContract):
         yield Blocking(index, loop)
         loop.run(index.__aexit__(None, None, None))
         loop.close(lambda: None)
+
+
+class TestOneOfSeveralIndexes(LiveEngineContract):
+    """An index of a catalog, asked by its name."""
+
+    @pytest.fixture(scope="class")
+    def engine(self, engine_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[shoal.Client]:
+        other = tmp_path_factory.mktemp("other") / "other"
+        publish(other, "v1", passages(3))
+        with (
+            serving_locally(other, catalog=str(engine_root.parent), **SETTINGS) as url,
+            shoal.Client(f"{url}/v1/indexes/{engine_root.name}") as client,
+        ):
+            yield client
 
 
 class TestServedLocally(LiveEngineContract):

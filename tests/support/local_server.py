@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from serve.local import LocalIngress, LocalServer, _listen, grpc_beside, ingress_api
+from serve.local import LocalServer, _listen, grpc_beside, indexes_api, settings_of_all
+from serve.local_indexes import CatalogIndexes
 from serve.web.access import KeyRing
-from shoal.engine.engine import LocalEngine
-from shoal.settings import RunSettings, ServeSettings
+from serve.web.indexes import Indexes
+from shoal.catalog.catalog import Catalog
+from shoal.settings import CatalogSettings, RunSettings
 from tests.support.serving import free_port
 
 PATIENCE_S = 60.0
@@ -43,13 +45,14 @@ def serving_locally(root: Path, **options: Any) -> Iterator[str]:
 
 
 async def _serve(settings: RunSettings, ready: threading.Event, stop: threading.Event) -> None:
-    engine = LocalEngine(settings.part(ServeSettings))
-    await engine.open()
-    ingress, keys = LocalIngress(engine, settings.part(ServeSettings)), KeyRing.of(settings.api_keys_file)
-    server = LocalServer(ingress_api(ingress, keys, settings), settings, ready.set)
-    async with grpc_beside(ingress, keys, settings):
+    limits = settings.part(CatalogSettings)
+    catalog = Catalog(settings_of_all(settings), limits, [settings.index, *settings.further_indexes])
+    await catalog.open()
+    indexes, keys = Indexes(CatalogIndexes(catalog)), KeyRing.of(settings.api_keys_file)
+    server = LocalServer(indexes_api(indexes, keys, settings), settings, ready.set)
+    async with grpc_beside(indexes, keys, settings):
         serving = asyncio.ensure_future(server.serve([_listen(settings.host, settings.port)]))
         await asyncio.to_thread(stop.wait)
         server.should_exit = True
         await serving
-    engine.close()
+    catalog.close()
