@@ -193,7 +193,7 @@ def test_prometheus_gets_what_is_documented(server: httpx.Client) -> None:
     for number in range(3):
         search(server, f"metrics {number % 2}", filter={"number": {"$gte": 5}})
     server.get("/v1/index")
-    assert server.post("/v1/embed", json={"texts": ["metrics"]}).status_code == 200
+    assert server.post("/v1/embed", json={"inputs": ["metrics"], "input_type": "query"}).status_code == 200
     assert server.post("/v1/rerank", json={"query": "metrics", "documents": ["metrics"]}).status_code == 200
     assert server.get("/nowhere").status_code == 404
     rare = {telemetry.MISSING, telemetry.DEGRADED}
