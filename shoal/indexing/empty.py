@@ -28,6 +28,7 @@ KEPT = (
     "lexical_language",
     "lexical_stopwords",
     "metadata_types",
+    "piece_ids",
 )
 """Settings of an empty version that a build over it keeps where it names no others; so are those of the encoder."""
 
@@ -138,6 +139,8 @@ def _check_chunks(settings: CreateSettings) -> None:
         raise InvalidArgument("chunk_overlap must be less than chunk_characters", param="chunk_overlap")
     if settings.chunk_overlap and settings.chunk_characters is None:
         raise InvalidArgument("chunk_overlap needs chunk_characters, which is not set", param="chunk_overlap")
+    if settings.piece_ids == "content" and settings.chunk_characters is None:
+        raise InvalidArgument("piece_ids needs chunk_characters, which is not set", param="piece_ids")
     if settings.chunk_characters is not None and is_absent(_encoder_name(settings)):
         raise InvalidArgument(
             "a document with a vector of its own cannot be cut; leave out --chunk-characters or --dimension",

@@ -26,6 +26,7 @@ from shoal.indexing.carried import Carried
 from shoal.indexing.source_options import TEXT_CHARACTERS, resolve_source
 from shoal.indexing.work_units import Behind, ComputedUnits, Unit
 from shoal.settings import BuildSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
+from shoal.sources import documents
 from shoal.sources.files import InputFile
 from shoal.sources.listing import find_input, remarks_on
 from shoal.sources.sampling import Sample, measure
@@ -45,8 +46,8 @@ UNIT_PASSAGES = 4096
 """Passages of one unit, when it is not set and the input is large."""
 LEAST_UNITS = 32
 """Units that a smaller input is cut into all the same, so that many workers share it."""
-_LATER_OPTIONS = ("list_separator",)
-"""Options that are no part of a plan where they are not set, so that versions of before they were are found."""
+_LATER_OPTIONS = {"list_separator": (None,), "cut_by": ("auto", "length"), "piece_ids": ("number",)}
+"""Options that are no part of a plan where they have these values, so that versions of before they were are found."""
 LEAST_UNIT = 128
 """Passages of a unit that are worth the cost of its commit."""
 
@@ -114,7 +115,7 @@ class Plan(BaseModel):
     @property
     def remarks(self) -> list[str]:
         """What was assumed of the input, each a sentence for whoever builds."""
-        remarks = remarks_on(self.left_out)
+        remarks = remarks_on(self.left_out, self.source.format)
         if self.source.format != "tsv":
             return remarks
         plain = [file for file in self.files if not file.quoted]
@@ -335,7 +336,7 @@ def _hash(plan: Plan, sampled: str) -> str:
         "source": {
             name: value
             for name, value in plan.source.model_dump(mode="json", exclude={"source"}).items()
-            if name not in _LATER_OPTIONS or value is not None
+            if value not in _LATER_OPTIONS.get(name, ())
         },
         "index": plan.index.model_dump(mode="json"),
         "lexical": plan.lexical.model_dump(mode="json"),
@@ -352,6 +353,7 @@ def _hash(plan: Plan, sampled: str) -> str:
         **({"partitions": True} if any(file.partition for file in plan.files) else {}),
         # Pieces of one text were spread over the shards before: what was built so has other shards.
         **({"pieces": "together"} if plan.source.chunk_characters is not None else {}),
+        **documents.revision(plan.files, plan.source),
     }
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
@@ -362,7 +364,7 @@ def _group(files: list[InputFile], source: SourceSettings) -> list[Unit]:
     units: list[Unit] = []
     start = size = 0
     for index, file in enumerate(files):
-        size += max(1, ceil(file.bytes / passage))
+        size += max(1, ceil(documents.text_bytes(file) / passage))
         if size >= (source.unit_passages or 1) or index + 1 == len(files):
             units.append(Unit(len(units), start, start, index + 1))
             start, size = index + 1, 0

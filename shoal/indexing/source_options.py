@@ -5,6 +5,7 @@ from typing import Any
 from shoal.errors import InvalidArgument
 from shoal.metadata import declared_types
 from shoal.settings import BuildSettings, SourceSettings
+from shoal.sources.cutting import LINE_FIELD, PAGE_FIELD
 from shoal.sources.listing import Format
 
 TEXT_CHARACTERS = 1000
@@ -20,6 +21,7 @@ def resolve_source(settings: BuildSettings, source_format: Format) -> SourceSett
     elif source_format == "text":
         values |= {"id_field": "id", "text_field": "text", "title_field": None}
         values["chunk_characters"] = settings.chunk_characters or TEXT_CHARACTERS
+        values["cut_by"] = "length" if settings.cut_by == "length" else "structure"
     else:
         values["id_field"] = settings.id_field or "id"
     if settings.columns is not None and source_format not in ("csv", "tsv"):
@@ -39,11 +41,28 @@ def resolve_source(settings: BuildSettings, source_format: Format) -> SourceSett
         raise InvalidArgument(
             f"metadata_types names {sorted(lost)[0]!r}, which metadata_fields does not keep", param="metadata_types"
         )
-    if settings.chunk_overlap and values["chunk_characters"] is None:
-        raise InvalidArgument("chunk_overlap needs chunk_characters, which is not set", param="chunk_overlap")
-    if settings.chunk_overlap >= (values["chunk_characters"] or settings.chunk_overlap + 1):
-        raise InvalidArgument("chunk_overlap must be less than chunk_characters", param="chunk_overlap")
+    _check_cutting(settings, values)
     return SourceSettings(**values)
+
+
+def _check_cutting(settings: BuildSettings, values: dict[str, Any]) -> None:
+    """Raise InvalidArgument where what says how texts are cut contradicts the rest."""
+    characters = values["chunk_characters"]
+    if settings.chunk_overlap and characters is None:
+        raise InvalidArgument("chunk_overlap needs chunk_characters, which is not set", param="chunk_overlap")
+    if settings.chunk_overlap >= (characters or settings.chunk_overlap + 1):
+        raise InvalidArgument("chunk_overlap must be less than chunk_characters", param="chunk_overlap")
+    if settings.piece_ids == "content" and characters is None:
+        raise InvalidArgument("piece_ids needs chunk_characters, which is not set", param="piece_ids")
+    if values["format"] != "text":
+        if settings.cut_by != "auto":
+            raise InvalidArgument(f"cut_by is for documents; the input is {values['format']}", param="cut_by")
+        return
+    for name, kind in declared_types(settings.metadata_types).items():
+        if name in (PAGE_FIELD, LINE_FIELD) and kind not in ("integer", "number", None):
+            raise InvalidArgument(
+                f"metadata_types makes {name} a {kind}; that of a document is an integer", param="metadata_types"
+            )
 
 
 def _check_vectors(settings: BuildSettings, values: dict[str, Any]) -> None:

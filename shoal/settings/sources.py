@@ -34,19 +34,34 @@ class ChunkSettings(Settings):
         None,
         ge=50,
         le=1_000_000,
-        description="Cut texts into passages of at most this many characters. Default: 1000 for .txt/.md, else none.",
+        description="Cut texts into passages of at most this many characters. Default: 1000 for documents, else none.",
     )
-    chunk_overlap: int = Field(0, ge=0, description="Characters that neighbouring passages of one text share.")
+    chunk_overlap: int = Field(
+        0,
+        ge=0,
+        description="Characters that neighbouring passages of one text share; of a document with headings only those "
+        "of one paragraph.",
+    )
+    piece_ids: Literal["number", "content"] = Field(
+        "number",
+        description="What stands behind # in the ids of passages that texts are cut into: their number, or a digest of "
+        "title and text, which stays when the text before them changes.",
+    )
 
 
 class SourceSettings(MetadataSettings, ChunkSettings):
     """Where passages come from and which fields they have."""
 
     source: Name = Field(
-        description="Input: a file, a folder, a glob or a URI of JSONL, Parquet, CSV, TSV, BEIR or .txt/.md."
+        description="Input: a file, a folder, a glob or a URI of JSONL, Parquet, CSV, TSV, BEIR, or documents."
     )
     format: Literal["auto", "jsonl", "parquet", "csv", "tsv", "beir", "text"] = Field(
-        "auto", description="Format of the input; auto goes by the file names."
+        "auto", description="Format of the input; auto goes by the file names. Documents are text, whatever their type."
+    )
+    cut_by: Literal["auto", "structure", "length"] = Field(
+        "auto",
+        description="How documents are cut: structure keeps sections, tables and code together where it can, and gives "
+        "passages their headings as title; length cuts as Shoal 0.1 did; auto is structure.",
     )
     id_field: str | None = Field(
         None,

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import pyarrow.fs as pafs
 
 from shoal.errors import InvalidArgument
+from shoal.extraction.document_types import DOCUMENT_TYPES, REMEDY, is_readable, type_of
 from shoal.index_root import layout
 from shoal.sources.files import COMPRESSIONS, InputFile, escaped, locate, readable
 from shoal.sources.folders import DELTA_LOG, INDEX_ROOT, Partition, bookkeeping, partitions, stored_in_index_roots
@@ -27,8 +28,13 @@ EXTENSIONS: dict[str, Format] = {
     ".txt": "text",
     ".md": "text",
     ".markdown": "text",
+    ".rst": "text",
+    ".rest": "text",
+    **dict.fromkeys(DOCUMENT_TYPES, "text"),
 }
 """Formats by the extension of a file's name."""
+_BESIDE = (".rst", ".rest", *DOCUMENT_TYPES)
+"""Extensions of documents that often lie beside data, and say nothing of the format where there is data or text."""
 BEIR_FILES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
 """Names of the file of passages in a BEIR folder."""
 _BEIR_OTHERS = re.compile(r"queries\.jsonl(\.gz|\.zst)?|qrels/.*")
@@ -39,7 +45,7 @@ _BARE = "no extension"
 """How files without an extension are counted."""
 _PACKED = (".zip", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".lz4", ".snappy", ".br", ".Z")
 """Extensions of archives and compressions that are not read."""
-_OPAQUE = (".pdf", ".doc", ".docx", ".odt", ".rtf", ".ppt", ".pptx", ".xls", ".xlsx", ".epub", ".html", ".htm", ".xml")
+_OPAQUE = (".doc", ".odt", ".rtf", ".ppt", ".xls", ".xlsx", ".xml")
 """Extensions of documents that hold text among other things."""
 
 
@@ -94,6 +100,8 @@ def find_input(source: str, asked: str, index: str) -> Listing:
     if not named:
         raise InvalidArgument(f"source {source} holds no files{_but(left_out)}", param="source")
     chosen, names = _choose(source, sorted(named), asked, everything=bool(pattern) or is_file)
+    if chosen == "text":
+        names = _readable(source, names)
     rest = named.keys() - set(names)
     left_out.update(_extension(name) for name in rest if chosen != "beir" or not _BEIR_OTHERS.fullmatch(name))
     listed = _listed({name: named[name] for name in names}, source, isinstance(files, pafs.LocalFileSystem))
@@ -110,13 +118,31 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
     return f"{total:,} file{'s' if total > 1 else ''} of other types: {kinds}"
 
 
-def remarks_on(left_out: Mapping[str, int]) -> list[str]:
-    """What the left-out files mean for whoever builds, each a sentence."""
+def _readable(source: str, names: list[str]) -> list[str]:
+    """The documents whose parsers are installed. Raises InvalidArgument when there is none but others."""
+    readable = [name for name in names if (kind := type_of(name)) is None or is_readable(kind)]
+    if names and not readable:
+        raise InvalidArgument(
+            f"source {source} holds documents ({_summary(names)}) whose parsers are not installed: {REMEDY}",
+            param="source",
+        )
+    return readable
+
+
+def remarks_on(left_out: Mapping[str, int], chosen: str) -> list[str]:
+    """What the files that were left out of those of a format mean for whoever builds, each a sentence."""
+    lacking = {
+        label: count
+        for label, count in left_out.items()
+        if chosen == "text" and (kind := DOCUMENT_TYPES.get(label)) is not None and not is_readable(kind)
+    }
+    remarks = [f"{describe_left_out(lacking)} would be read with their parsers: {REMEDY}"] if lacking else []
     if DELTA_LOG not in left_out:
-        return []
+        return remarks
     return [
+        *remarks,
         "the source is a Delta table, whose log is not read: rows that were deleted or replaced stay in its files "
-        "until VACUUM removes them, and are indexed; write the current rows to a folder of their own"
+        "until VACUUM removes them, and are indexed; write the current rows to a folder of their own",
     ]
 
 
@@ -193,7 +219,8 @@ def _choose(source: str, names: list[str], asked: str, *, everything: bool) -> t
                 param="format",
             )
         return chosen, taken
-    known = sorted({kind for kind in formats.values() if kind is not None})
+    telling = {kind for name, kind in formats.items() if not name.lower().endswith(_BESIDE)}
+    known = sorted({kind for kind in (telling - {None} or formats.values()) if kind is not None})
     if len(known) > 1:
         raise InvalidArgument(
             f"source {source} holds files of several formats ({', '.join(known)}): {_summary(names)}; set format to "

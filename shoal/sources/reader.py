@@ -11,10 +11,10 @@ import pyarrow as pa
 from shoal.records import Passage
 from shoal.settings import SourceSettings
 from shoal.sources import delimited, documents, json_lines, parquet
-from shoal.sources.chunking import Chunker
-from shoal.sources.fields import BadRecord, FieldMapping, check_id
+from shoal.sources.fields import BadRecord, FieldMapping
 from shoal.sources.files import BLOCK, BYTE_ORDER_MARK, Damaged, InputFile, decompressed, opened
 from shoal.sources.lines import Line, behind, range_blocks, split_lines
+from shoal.sources.pieces import PassageCutter
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ class PassageReader:
         self.lines = 0
         self._part, self._source = part, source
         self._file = part.files[0]
-        self._chunker = Chunker(source.chunk_characters, source.chunk_overlap) if source.chunk_characters else None
-        self._mapping = FieldMapping(source, dim, limit_text=self._chunker is None)
+        self._cutter = PassageCutter(source) if source.chunk_characters else None
+        self._mapping = FieldMapping(source, dim, limit_text=self._cutter is None)
 
     @property
     def left_out(self) -> Counter[str]:
@@ -118,11 +118,10 @@ class PassageReader:
                     continue
                 try:
                     passage = self._mapping.passage(fields)
-                    if self._chunker is None:
+                    if self._cutter is None:
                         yield record, passage
                     else:
-                        is_markdown = self._source.format == "text" and documents.is_markdown(passage.id)
-                        for piece in cut(passage, self._chunker, is_markdown):
+                        for piece in self._cutter.cut(passage):
                             yield record, piece
                 except BadRecord as bad:
                     yield Rejected(record, bad.reason, bad.id)
@@ -183,20 +182,6 @@ class PassageReader:
         for lines in blocks:
             self.lines += len(lines)
             yield lines
-
-
-def cut(passage: Passage, chunker: Chunker, is_markdown: bool) -> list[Passage]:
-    """Cut a record into passages, whose ids are its own and their number. Raises BadRecord for ids that get too long.
-
-    Args:
-        passage: The record, with its whole text.
-        chunker: Cuts the text.
-        is_markdown: Whether the text is cut at the headings of Markdown.
-    """
-    # Of a record that has only a title, the title is the one passage.
-    texts = chunker.chunks(passage.text, markdown=is_markdown) or [""]
-    ids = [check_id(f"{passage.id}#{number}", "id") for number in range(1, len(texts) + 1)]
-    return [Passage(id_, text, passage.title, passage.metadata) for id_, text in zip(ids, texts, strict=True)]
 
 
 def _without_mark(blocks: Iterable[bytes]) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 
 from shoal.errors import InvalidArgument
 from shoal.settings import SourceSettings
-from shoal.sources import delimited, parquet
+from shoal.sources import delimited, documents, parquet
 from shoal.sources.csv_framing import Framing
 from shoal.sources.files import BYTE_ORDER_MARK, Compression, Damaged, InputFile, locate_file, opened, salvaged
 
@@ -65,7 +65,7 @@ def measure(files: list[InputFile], source: SourceSettings) -> Sample:
     with ThreadPoolExecutor(_THREADS) as pool:
         match source.format:
             case "text":
-                records, mean = len(files), sum(file.bytes for file in files) / len(files)
+                records, mean = len(files), sum(map(documents.text_bytes, files)) / len(files)
             case "parquet":
                 described = list(pool.map(lambda file: _describe_parquet(file, source), files))
                 files = [file for file, _ in described]

@@ -13,10 +13,8 @@ from shoal.metadata import FieldTypes, convert, declared_types
 from shoal.records import FloatArray, Metadata, MetadataValue, Passage
 from shoal.settings import SourceSettings
 from shoal.shard.live_fields import widened
-from shoal.sources import documents
-from shoal.sources.chunking import Chunker
 from shoal.sources.fields import BadRecord, FieldMapping
-from shoal.sources.reader import cut
+from shoal.sources.pieces import PassageCutter
 from shoal.writing.requests import Condition, MetadataUpdate, PassageWrite
 
 MOST_PROBLEMS = 100
@@ -50,19 +48,18 @@ class RecordChecks:
         known = {name: build[name] for name in SourceSettings.model_fields if name in build}
         given = {"source": "-", **known, "id_field": "id", "text_field": "text", "title_field": "title"}
         source = SourceSettings.model_validate({**given, "metadata_fields": None, "vectors_field": None})
-        self._cuts_markdown = source.format == "text"
+        kept = source.model_copy(update={"metadata_fields": known.get("metadata_fields")})
+        self._cutter = PassageCutter(kept) if source.chunk_characters is not None else None
         # What is no JSON here is none of a file's.
         source = source.model_copy(update={"format": "jsonl", "metadata_types": None})
-        size, overlap = source.chunk_characters, source.chunk_overlap
-        self._chunker = Chunker(size, overlap) if size is not None else None
         self._dim = manifest.dim
-        self._mapping = FieldMapping(source, manifest.dim, limit_text=self._chunker is None)
+        self._mapping = FieldMapping(source, manifest.dim, limit_text=self._cutter is None)
         self._declared = declared_types(build.get("metadata_types"))
         self._separator = source.list_separator
 
     def document_of(self, passage_id: str) -> str:
         """Return the id of the record that a passage belongs to."""
-        return passage_id if self._chunker is None else passage_id.rpartition("#")[0]
+        return passage_id if self._cutter is None else passage_id.rpartition("#")[0]
 
     def check_passages(self, passages: Sequence[PassageWrite], fields: FieldTypes) -> list[CheckedRecord]:
         """Check records, and cut them. Raises InvalidArgument that names every one at fault, up to MOST_PROBLEMS.
@@ -110,10 +107,9 @@ class RecordChecks:
         vector = self.checked_vector(write.vector)
         metadata = self._converted(passage.metadata)
         passage = Passage(passage.id, passage.text, passage.title, metadata)
-        if self._chunker is None:
+        if self._cutter is None:
             return CheckedRecord(passage.id, [passage], vector, write.condition)
-        is_markdown = self._cuts_markdown and documents.is_markdown(passage.id)
-        pieces = cut(passage, self._chunker, is_markdown)
+        pieces = self._cutter.cut(passage)
         if vector is not None:
             check_uncut(pieces)
         return CheckedRecord(passage.id, pieces, vector, write.condition)

@@ -214,8 +214,10 @@ def test_the_hash_of_a_plan_stays_what_it_was(tmp_path: Path) -> None:
     for name in ("a.md", "b.txt"):
         (corpus / name).write_text("a text\n" * 400)
         os.utime(corpus / name, (1_700_000_000, 1_700_000_000))
-    text = BuildSettings(source=str(corpus), index="root", shards=2)
+    text = BuildSettings(source=str(corpus), index="root", shards=2, cut_by="length")
     assert make_plan(text, ENCODER).hash == "eb936dc59b4dbdf7"
+    # Documents are cut by their headings since, so that what was built of them is built anew.
+    assert make_plan(text.model_copy(update={"cut_by": "auto"}), ENCODER).hash != "eb936dc59b4dbdf7"
     (tmp_path / "a.csv").write_text("id,text,year\n" + "".join(f"{n},text {n},2020\n" for n in range(99)))
     os.utime(tmp_path / "a.csv", (1_700_000_000, 1_700_000_000))
     assert make_plan(BuildSettings(source=str(tmp_path / "a.csv"), index="root"), ENCODER).hash == "77ded2c82149b82d"

@@ -241,7 +241,7 @@ def test_text_files_are_cut_into_passages(folder: Path, read: Read) -> None:
     (folder / "picture.png").write_bytes(b"\x00")
     found = read(folder, chunk_characters=80)
     assert [passage.id for passage in found.passages] == ["b.txt#1", "b.txt#2", "sub/a.md#1"]
-    assert found.passages[2] == Passage("sub/a.md#1", "# Heading\n\nwords", None, {"path": "sub/a.md"})
+    assert found.passages[2] == Passage("sub/a.md#1", "# Heading\n\nwords", "Heading", {"path": "sub/a.md", "_line": 1})
     assert [(place, reason) for place, reason in found.items if isinstance(reason, str)] == [
         ({"file": "bad.txt"}, "the file is not valid UTF-8 (byte 1)"),
         ({"file": "empty.txt"}, "the text field 'text' is empty"),

@@ -1,6 +1,7 @@
 """What may be written: as the build of the version would have it."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from shoal.errors import InvalidArgument
 from shoal.testing.fakes import DIM
 from shoal.writing.checks import MOST_PROBLEMS, RecordChecks, normalised
 from shoal.writing.requests import MetadataUpdate, PassageWrite
+from tests.support.reading import Reading
 from tests.support.writing import manifest
 
 FIELDS: dict[str, Any] = {
@@ -109,6 +111,21 @@ def test_a_declared_type_converts_as_the_build_does() -> None:
     (checked,) = made.check_passages([one(metadata={"year": "2020", "tags": "a; b", "lang": "en"})], FIELDS)
     assert checked.passages[0].metadata == {"year": 2020, "tags": ["a", "b"], "lang": "en"}
     assert "no integer" in problem(one(metadata={"year": "soon"}), made)
+
+
+def test_documents_are_cut_as_the_build_cut_them(tmp_path: Path) -> None:
+    text = "# One\n\nSome words of the first.\n\n## Two\n\n" + "Words of the second part. " * 9
+    folder = tmp_path / "input"
+    folder.mkdir()
+    options = {"chunk_characters": 80, "piece_ids": "content"}
+    for name in ("a.md", "b.txt", "c.rst"):
+        (folder / name).write_text(text)
+    read = Reading(folder, tmp_path / "root", **options)
+    writes = [one(id=name, text=text, metadata={"path": name}) for name in ("a.md", "b.txt", "c.rst")]
+    made = checks(**read.plan.settings).check_passages(writes, {})
+    assert [passage for record in made for passage in record.passages] == read.passages
+    assert {passage.title for passage in made[0].passages} == {"One", "One > Two"}
+    assert checks(**options).document_of(read.passages[-1].id) == "c.rst"
 
 
 def test_texts_are_cut_as_the_build_cut_them() -> None:
