@@ -77,7 +77,7 @@ def wait(condition: Callable[[], Any]) -> None:
 
 
 @contextmanager
-def running(folder: Path, root: Path, *options: str) -> Iterator[Server]:
+def running(folder: Path, root: Path | str, *options: str) -> Iterator[Server]:
     """Start a server; whatever happens, no process of it survives the block."""
     port, mark = free_port(), new_mark()
     # The server never asks a proxy for itself.
