@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+import orjson
 from pydantic import ConfigDict, Discriminator, Field, Tag, create_model, model_validator
 
 from shoal.engine.request_body import RequestBody
@@ -228,5 +229,8 @@ def _attempt(body: RequestBody, settings: ServeSettings, key: str | None) -> dic
 
 def _digest(kind: str, body: Mapping[str, Any]) -> str:
     """SHA-256 over what a request asks for, however its JSON was written."""
-    said = json.dumps([kind, body], sort_keys=True, separators=(",", ":"))
-    return f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
+    try:
+        said = orjson.dumps([kind, body], option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # integers of more than 64 bits
+        said = json.dumps([kind, body], sort_keys=True, separators=(",", ":")).encode()
+    return f"sha256:{hashlib.sha256(said).hexdigest()}"

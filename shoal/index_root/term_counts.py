@@ -50,6 +50,10 @@ class TermCounts(Mapping[str, int]):
         """How often each occurs, uint32 (n,)."""
         return self.entry.counts[self.first : self.end]
 
+    def is_followed_by(self, other: "TermCounts") -> bool:
+        """Whether the terms of another row begin where those of this one end."""
+        return self.entry is other.entry and self.end == other.first
+
     def __getitem__(self, term: str) -> int:
         return self._as_dict()[term]
 

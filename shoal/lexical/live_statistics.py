@@ -58,6 +58,7 @@ def _changes(written: Sequence[WrittenPassage], retired: Sequence[RetiredState])
     """In how many passages more or less terms occur."""
     numbers = TermNumbers()
     held = numbers.of([passage.terms for passage in written])
+    retired = [state for state in retired if state.terms]
     gone = numbers.of([state.terms for state in retired])
     names = numbers.names
     losses = [count for state in retired for count in state.terms.values()]

@@ -50,16 +50,17 @@ class Postings:
     @classmethod
     def of_passages(cls, passages: Sequence[tuple[Mapping[str, int], int]]) -> "Postings":
         """Make them of passages in the order of their rows: how often terms occur in each, and its length."""
-        numbers = TermNumbers()
-        held = numbers.of([terms for terms, _ in passages])
-        order = sorted(range(len(numbers.names)), key=numbers.names.__getitem__)
+        numbers, spans = TermNumbers(), _spans(terms for terms, _ in passages)
+        held = numbers.of(spans)
+        names = numbers.names
+        order = sorted(range(len(names)), key=names.__getitem__)
         places = np.empty(len(order), np.int64)
         places[order] = np.arange(len(order))
         return cls._sorted(
-            pa.array([numbers.names[number] for number in order], TERM.type),
+            pa.array([names[number] for number in order], TERM.type),
             places[held],
             np.repeat(np.arange(len(passages)), [len(terms) for terms, _ in passages]),
-            np.concatenate([np.zeros(0, np.int64), *(_counts(terms) for terms, _ in passages)]),
+            np.concatenate([np.zeros(0, np.int64), *map(_counts, spans)]),
             np.array([length for _, length in passages], np.int64),
         )
 
@@ -117,7 +118,7 @@ class TermNumbers:
     def of(self, passages: Iterable[Mapping[str, int]]) -> NDArray[np.int64]:
         """Return the numbers of the terms of passages, int64 (n,), one passage after the other."""
         parts = [np.zeros(0, np.int64)]
-        for terms in passages:
+        for terms in _spans(passages):
             if isinstance(terms, TermCounts):
                 parts.append(self._of_entry(terms.entry)[terms.numbers])
             else:
@@ -133,6 +134,18 @@ class TermNumbers:
 
     def _number(self, term: str) -> int:
         return self._numbers.setdefault(term, len(self._numbers))
+
+
+def _spans(passages: Iterable[Mapping[str, int]]) -> list[Mapping[str, int]]:
+    """Passages, those that follow each other in an entry as if they were one: their terms are only gone through."""
+    spans: list[Mapping[str, int]] = []
+    for terms in passages:
+        last = spans[-1] if spans else None
+        if isinstance(terms, TermCounts) and isinstance(last, TermCounts) and last.is_followed_by(terms):
+            spans[-1] = TermCounts(last.entry, last.first, terms.end)
+        else:
+            spans.append(terms)
+    return spans
 
 
 def _counts(terms: Mapping[str, int]) -> NDArray[np.integer[Any]]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from shoal.filters import And, Compare, Exists, Filter, In, Not, Or
 from shoal.index_root.arrow_files import open_batches
 from shoal.metadata import LEAST_INTEGER, MOST_INTEGER, FieldType, FieldTypes, stored
-from shoal.shard.arrays import to_mask, to_numbers
+from shoal.records import RowArray
+from shoal.shard.arrays import from_numbers, to_mask, to_numbers
 
 Mask = NDArray[np.bool_]
 
@@ -83,17 +84,33 @@ class Columns:
     @classmethod
     def of_metadata(cls, metadata: pa.LargeStringArray, types: FieldTypes) -> "Columns":
         """Those that `ColumnWriter` writes of such rows, which stay in memory."""
-        columns, own = cls.__new__(cls), column_types(types)
+        own = column_types(types)
+        if not own:
+            return cls.empty(len(metadata))
         schema = _schema(own)
-        columns._table, columns._count = pa.Table.from_batches([_batch(metadata, own, schema)], schema), len(metadata)
+        return cls._of_table(pa.Table.from_batches([_batch(metadata, own, schema)], schema), len(metadata))
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple["Columns", RowArray]], types: FieldTypes) -> "Columns | None":
+        """Join rows of several, int64 (n,) each, one after the other; None unless all have columns of these types."""
+        schema, count = _schema(column_types(types)), sum(len(rows) for _, rows in parts)
+        if any(not columns._table.schema.equals(schema) for columns, _ in parts):
+            return None
+        if not schema.names:
+            return cls.empty(count)
+        tables = [columns._table.take(from_numbers(rows)) for columns, rows in parts]
+        return cls._of_table(pa.concat_tables(tables).combine_chunks(), count)
+
+    @classmethod
+    def _of_table(cls, table: pa.Table, count: int) -> "Columns":
+        columns = cls.__new__(cls)
+        columns._table, columns._count = table, count
         return columns
 
     @classmethod
     def empty(cls, count: int) -> "Columns":
         """The columns of so many rows without any field."""
-        columns = cls.__new__(cls)
-        columns._table, columns._count = pa.table({}), count
-        return columns
+        return cls._of_table(pa.table({}), count)
 
     @property
     def count(self) -> int:

@@ -34,12 +34,14 @@ class ShardContents:
     vectors: float32 (n, dim), finite.
     codes: of the tokens of each, uint8 (t, width); None where none are stored.
     postings: where their words are; None where words are not indexed.
+    columns: their metadata, where that is known already.
     """
 
     passages: pa.RecordBatch
     vectors: FloatArray
     codes: Sequence[Codes] | None
     postings: Postings | None
+    columns: Columns | None = None
 
     @property
     def nbytes(self) -> int:
@@ -67,5 +69,5 @@ def shard_in_memory(
     if lexical is not None and contents.postings is not None:
         retrievers["lexical"] = LexicalRetriever(LexicalIndex.of_postings(contents.postings, lexical), passages)
     tokens = None if codec is None or contents.codes is None else StoredTokens.of_codes(codec, contents.codes)
-    columns = Columns.of_metadata(contents.passages.column(3), fields)
+    columns = contents.columns or Columns.of_metadata(contents.passages.column(3), fields)
     return Shard(index, retrievers, passages, Selections(columns, index, FILTER_BYTES), {}, None, tokens)

@@ -299,6 +299,11 @@ class Shard:
         return self._passages.batches(rows)
 
     @property
+    def columns(self) -> Columns | None:
+        """Its metadata; None for a version without."""
+        return None if self._selections is None else self._selections.columns
+
+    @property
     def lexical(self) -> LexicalIndex | None:
         """Its lexical index; None where passages are not found by their words."""
         retriever = self._retrievers.get("lexical")

@@ -21,6 +21,7 @@ from shoal.late.writer import COLUMN, TokenWriter, column_of
 from shoal.lexical.postings import Postings, PostingsWriter
 from shoal.metadata import FieldTypes
 from shoal.records import Passage, RowArray
+from shoal.shard.columns import Columns
 from shoal.shard.memory import ShardContents, shard_in_memory
 from shoal.shard.passages import to_batch
 from shoal.shard.reader import Shard
@@ -155,20 +156,22 @@ class RunMaker:
                 if place >= 0:  # all rows of a document come and go together, and stay neighbours
                     documents[document] = DocumentRows(place, lying.count, lying.position)
             first += len(rows)
-        return self._run(self._joined([run.shard for run in runs], kept), documents, start, fields)
+        return self._run(self._joined([run.shard for run in runs], kept, fields), documents, start, fields)
 
-    def _joined(self, shards: Sequence[Shard], kept: Sequence[RowArray]) -> ShardContents:
+    def _joined(self, shards: Sequence[Shard], kept: Sequence[RowArray], fields: FieldTypes) -> ShardContents:
         """What several runs hold of some of their rows, one run after the other."""
         parts = list(zip(shards, kept, strict=True))
         batches = [batch for shard, rows in parts for batch in shard.batches(rows)]
         vectors = [shard.vectors(rows) for shard, rows in parts]
         postings = [(shard.lexical.postings(), rows) for shard, rows in parts if shard.lexical is not None]
+        columns = [(shard.columns, rows) for shard, rows in parts if shard.columns is not None]  # all of them
         (joined,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
         return ShardContents(
             joined,
             np.concatenate([some for some in vectors if some is not None]),  # all of them: a run is flat
             None if self.codec is None else [codes for shard, rows in parts for codes in shard.codes(rows) or ()],
             Postings.joined(postings) if postings else None,
+            Columns.joined(columns, fields),
         )
 
     def _run(
