@@ -20,7 +20,7 @@ from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 from shoal.records import EmbeddedTexts, FloatArray, InputType
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.questions import ShardQuestion
-from shoal.system import tracing
+from shoal.system import spans, tracing
 from shoal.system.deadlines import SentDeadline
 
 T = TypeVar("T")
@@ -188,8 +188,11 @@ async def call(handle: DeploymentHandle, method: str, *args: Any, deadline: floa
     """Call one replica; returns or raises before the deadline, a time of `time.monotonic`.
 
     The replica gets the deadline too, by its own clock, as every method of a replica takes one.
-    A call that its replica did not survive is Unavailable; the pipeline tries it once more.
+    A call that its replica did not survive is Unavailable; the pipeline tries it once more. Where the caller is traced,
+    the replica learns its place in each trace (`serve.replicas.traced`).
     """
+    if places := spans.carriers():
+        options["places"] = places
     return await _detached(_asked(handle, method, args, options, deadline))
 
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
+from serve.replicas.traced import Traced, traced
 from serve.versions.discovery import Clock
 
 logger = logging.getLogger("ray.serve")
@@ -17,9 +18,10 @@ MAX_SKEW_S = 1.0
 """A difference in seconds that is worth a warning."""
 
 
-class SystemClock:
+class SystemClock(Traced):
     """The base of the replicas that tell the time on their machine: the `Clock` of `serve.versions.discovery`."""
 
+    @traced
     async def clock(self, deadline: float) -> float:
         """Return the time, in seconds since the epoch."""
         return time.time()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from serve.replicas.clocks import SystemClock
+from serve.replicas.traced import traced
 from serve.telemetry import ENCODED, REMEMBERED, Calls, Meter, NullMeter
 from serve.versions.discovery import ServiceAnnouncement
 from shoal.encoders import TextVectors, TokenCounter, TokenEncoder, load_encoder
@@ -14,6 +15,7 @@ from shoal.search.embed_stage import embed_texts
 from shoal.search.query_cache import QueryCache
 from shoal.serving.plan import check_encoder
 from shoal.settings import EncoderSettings
+from shoal.system import spans
 from shoal.system.threads import WARM_UP, Threads
 
 
@@ -30,6 +32,8 @@ class QueryEncoder(SystemClock):
         announcement: The services that an endpoint beside them enters by this encoder, if it is one of such.
     """
 
+    service = "encoder"
+
     def __init__(
         self,
         settings: EncoderSettings,
@@ -38,6 +42,7 @@ class QueryEncoder(SystemClock):
         meter: Callable[[], Meter] = NullMeter,
         announcement: ServiceAnnouncement | None = None,
     ) -> None:
+        spans.start()
         self._announcement = announcement
         self._calls = Calls(meter())
         encoder = load_encoder(settings)
@@ -49,6 +54,7 @@ class QueryEncoder(SystemClock):
         self._with_tokens = 0
         self._cache = QueryCache(encoder.encode_queries, remembered)
 
+    @traced
     async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
         try:
@@ -57,6 +63,7 @@ class QueryEncoder(SystemClock):
         finally:
             self._count()
 
+    @traced
     async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
         """Return the vectors and those of the tokens, in input order; they are not remembered."""
         if not isinstance(self._encoder, TokenEncoder):
@@ -70,17 +77,20 @@ class QueryEncoder(SystemClock):
         finally:
             self._count()
 
+    @traced
     async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:
         """Return how many tokens whole queries have, in input order; 0 where the encoder cannot tell."""
         if not isinstance(self._encoder, TokenCounter):
             return [0] * len(queries)
         return await self._thread.run(deadline, self._encoder.count_query_tokens, queries)
 
+    @traced
     async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order: the vectors that a build gives these texts."""
         with self._calls.call("encode", len(texts)):
             return await self._thread.run(deadline, self._encoder.encode_passages, texts)
 
+    @traced
     async def embed(
         self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
     ) -> EmbeddedTexts:
@@ -95,6 +105,7 @@ class QueryEncoder(SystemClock):
         finally:
             self._count()
 
+    @traced
     async def look_up(self, deadline: float) -> ServiceAnnouncement | None:
         """Tell an endpoint what else belongs to the services of this encoder; None if nothing is announced."""
         return self._announcement

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from serve.replicas.clocks import SystemClock
+from serve.replicas.traced import traced
 from serve.telemetry import (
     BATCHES,
     WAITING,
@@ -15,6 +16,7 @@ from shoal.records import FloatArray
 from shoal.rerankers import PairTokenCounter, load_reranker
 from shoal.search.batching import Batcher
 from shoal.settings import RerankerSettings
+from shoal.system import spans
 from shoal.system.threads import WARM_UP, Threads
 
 RERANK_QUERIES = 8
@@ -24,7 +26,10 @@ RERANK_QUERIES = 8
 class Reranker(SystemClock):
     """Scores passages, those of several waiting queries together."""
 
+    service = "reranker"
+
     def __init__(self, settings: RerankerSettings, max_waiting: int, meter: Callable[[], Meter] = NullMeter) -> None:
+        spans.start()
         self._calls = Calls(meter())
         self._reranker = load_reranker(settings)
         self._thread = Threads(1, "reranker")  # one: rerankers are not re-entrant
@@ -38,12 +43,14 @@ class Reranker(SystemClock):
             observe=self._batch,
         )
 
+    @traced
     async def score(self, query: str, passages: list[str], deadline: float) -> FloatArray:
         """Return float32 (n,), higher is better, in input order."""
         pairs = _Pairs([(query, passage) for passage in passages], deadline)
         with self._calls.call("score", 1):
             return await self._batcher.submit(pairs, deadline)
 
+    @traced
     async def count_tokens(self, query: str, passages: Sequence[str], deadline: float) -> int:
         """Count the tokens that scoring these passages reads; 0 where that is not known."""
         if not isinstance(self._reranker, PairTokenCounter):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from serve.replicas.clocks import SystemClock
+from serve.replicas.traced import traced
 from serve.telemetry import (
     SELECTED,
     SELECTIONS_REMEMBERED,
@@ -28,6 +29,7 @@ from shoal.shard.live import LiveShard
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.questions import ShardQuestion
 from shoal.shard.reader import Shard
+from shoal.system import spans
 from shoal.system.threads import Threads
 
 logger = logging.getLogger("ray.serve")
@@ -43,6 +45,8 @@ class Retriever(SystemClock):
         shape: What these versions have in common; None leaves that to those who call.
     """
 
+    service = "retriever"
+
     def __init__(
         self,
         settings: ServeSettings,
@@ -50,6 +54,7 @@ class Retriever(SystemClock):
         meter: Callable[[], Meter] = NullMeter,
         shape: ServingShape | None = None,
     ) -> None:
+        spans.start()
         self._calls = Calls(meter())
         self._number = shard
         self._shape = shape
@@ -64,6 +69,10 @@ class Retriever(SystemClock):
         self._loading: dict[str, asyncio.Task[LiveShard]] = {}
         self._ordering: dict[str, asyncio.Task[None]] = {}
         self._load_first()
+
+    def span_attributes(self) -> spans.Attributes:
+        """Return the number of the shard."""
+        return {"shoal.shard": self._number}
 
     def _load_first(self) -> None:
         """Load the current version or, if it is broken, the one before it, which is what is still being served then.
@@ -106,6 +115,7 @@ class Retriever(SystemClock):
         self._live[version] = live
         return opened
 
+    @traced
     async def search(self, batch: ShardSearch, deadline: float) -> ShardHits:
         """Search the version that a batch of queries names. Raises NotFound if there is no such version."""
         queries = batch.queries
@@ -121,28 +131,33 @@ class Retriever(SystemClock):
             self._calls.total(SELECTIONS_REMEMBERED, sum(hits for _, hits in lookups))
         return hits
 
+    @traced
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         """Return the passages (and, if asked for, the vectors) of rows of the named version, in the order asked."""
         with self._calls.call("fetch", 1):
             return await self._use(version, deadline, lambda shard: shard.fetch(rows, with_vectors))
 
+    @traced
     async def score(self, version: str, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
         """Return, float32 (n,), what late interaction gives rows of the named version by their stored tokens."""
         with self._calls.call("score", 1):
             return await self._use(version, deadline, lambda shard: shard.score(query, rows))
 
+    @traced
     async def locate(self, version: str, ids: Sequence[str], deadline: float) -> list[int]:
         """Return the row of each id in the named version, -1 for one that is not in this shard."""
         with self._calls.call("locate", 1):
             await self._order_ids(version, deadline)
             return await self._use(version, deadline, lambda shard: shard.ids.find(ids))
 
+    @traced
     async def list_ids(self, version: str, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
         """Return the first ids of the named version that begin with a prefix and come after an id, in order."""
         with self._calls.call("list", 1):
             await self._order_ids(version, deadline)
             return await self._use(version, deadline, lambda shard: shard.ids.list(prefix, after, limit))
 
+    @traced
     async def ask(self, version: str, question: ShardQuestion[T], deadline: float) -> T:
         """Return what this shard answers to a question about the rows of the named version."""
         with self._calls.call("ask", 1):
@@ -182,6 +197,7 @@ class Retriever(SystemClock):
         """Names of the loaded versions."""
         return sorted(self._open)
 
+    @traced
     async def holds(self, version: str, deadline: float) -> bool:
         """Whether a version is loaded."""
         return version in self._open

@@ -24,10 +24,12 @@ from serve.web.indexes import Indexes, indexes_of
 from serve.web.mcp_endpoint import add_mcp
 from serve.web.middleware import REQUEST_ID, RequestGuard
 from serve.web.origins import OriginGuard
+from serve.web.request_spans import RequestSpans
 from serve.web.scopes import RouteScopes
 from serve.web.static_page import add_page
 from shoal import __version__
 from shoal.settings import ServeSettings
+from shoal.system import spans
 
 DESCRIPTION = """Two-stage semantic retrieval: nearest passages from every shard of an index, then a reranker.
 
@@ -140,6 +142,8 @@ def _add_request_guard(app: FastAPI, settings: ServeSettings, served: Sequence[D
         error_bodies={d.router.prefix: d.error_body for d in served if d.error_body and d.router.prefix},
         error_body_choosers=[dialect.choose_error_body for dialect in served if dialect.choose_error_body],
     )
+    if spans.start():  # around all that takes time
+        app.add_middleware(RequestSpans)
 
 
 def _scopes(served: Sequence[Dialect]) -> RouteScopes:

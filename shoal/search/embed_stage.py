@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from shoal.search.query_cache import QueryCache
 from shoal.search.services import EmbedService, NullObserver, Observer
 from shoal.search.slices import failing_as, in_turn
 from shoal.settings import ServeSettings
-from shoal.system import tracing
+from shoal.system import spans, tracing
 
 SLICE_CHARACTERS = 4096
 """Characters of the texts of one call, which are some thousand tokens: a search that comes meanwhile waits for one
@@ -69,6 +70,7 @@ class _Slice:
     with_tokens: bool
     deadline: float
     requests: tuple[str, ...]
+    spans: tuple[Any, ...]
 
     @property
     def characters(self) -> int:
@@ -128,7 +130,7 @@ class EmbedStage:
 
         async def embed_slice(part: Sequence[str]) -> EmbeddedTexts:
             nonlocal tokens
-            item = _Slice(part, input_type, with_tokens, deadline, tracing.requests())
+            item = _Slice(part, input_type, with_tokens, deadline, tracing.requests(), spans.current())
             embedded = await self._queue.submit(item, deadline)
             tokens += sum(map(len, embedded.token_vectors or ()))
             if tokens > self._most_tokens:
@@ -163,6 +165,7 @@ class EmbedStage:
 
     async def _embed_batch(self, batch: list[_Slice]) -> list[EmbeddedTexts]:
         tracing.work_for(*(part.requests for part in batch))
+        spans.work_under(*(part.spans for part in batch))
         first, latest = batch[0], max(part.deadline for part in batch)
         texts = [text for part in batch for text in part.texts]
         self._observer.batch("embed", len(texts))

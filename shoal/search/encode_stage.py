@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from shoal.search.batching import Batcher
 from shoal.search.hedging import Attempts, Budget
 from shoal.search.services import EncodeService, Observer
 from shoal.settings import ServeSettings
-from shoal.system import tracing
+from shoal.system import spans, tracing
 
 CHARACTERS_PER_CALL = 2048
 """Most characters of queries in one call that returns the vectors of their tokens, whose number they bound: with 1,024
@@ -55,6 +56,7 @@ class _WaitingText:
     requests: tuple[str, ...]
     tokens: bool
     count: bool
+    spans: tuple[Any, ...]
 
 
 class EncodeStage:
@@ -94,11 +96,12 @@ class EncodeStage:
             Overloaded: At once when too many wait, Unavailable, DeadlineExceeded.
             ShoalError: A failure.
         """
-        text = _WaitingText(query, deadline, tracing.requests(), with_tokens, count)
+        text = _WaitingText(query, deadline, tracing.requests(), with_tokens, count, spans.current())
         return await self._queue.submit(text, deadline)
 
     async def _encode_batch(self, texts: list[_WaitingText]) -> list[EncodedQuery]:
         tracing.work_for(*(text.requests for text in texts))
+        spans.work_under(*(text.spans for text in texts))
         started = self._clock()
         long_queries = list(dict.fromkeys(text.query for text in texts if text.count))
         counting: asyncio.Future[dict[str, int]] | None = None

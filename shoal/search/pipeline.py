@@ -11,14 +11,7 @@ import numpy as np
 from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
 from shoal.filters import Filter
 from shoal.index_root.manifest import Manifest
-from shoal.records import (
-    FetchedPassages,
-    FloatArray,
-    ListedIds,
-    Result,
-    SearchAnswer,
-    SearchRequest,
-)
+from shoal.records import FetchedPassages, FloatArray, ListedIds, Result, SearchAnswer, SearchRequest
 from shoal.search.consistency import seen_position, with_positions
 from shoal.search.distinct import Distinct
 from shoal.search.distinct_stage import make_distinct
@@ -35,6 +28,7 @@ from shoal.search.no_results import explain_no_results
 from shoal.search.ordered import retrieve_ordered
 from shoal.search.request_plan import LATE, FilterTrees, RequestPlan
 from shoal.search.rerank_stage import SecondStage, best_first, best_results
+from shoal.search.search_spans import encoded_attributes, traced_search
 from shoal.search.served_version import ServedVersion
 from shoal.search.services import EncodeService, NullObserver, Observer, RerankService, ShardService
 from shoal.search.shape_stage import next_page, shape_results
@@ -44,7 +38,7 @@ from shoal.search.trace import SearchTrace, describe
 from shoal.settings import ServeSettings
 from shoal.shard.messages import ShardQuery
 from shoal.shard.stored_documents import StoredDocument
-from shoal.system import tracing
+from shoal.system import spans, tracing
 
 if TYPE_CHECKING:
     from shoal.search.live_index import LiveIndex
@@ -133,8 +127,9 @@ class SearchPipeline:
         requests = await with_positions(fan_out.live, requests, self._share_of)
         # What is wrong costs nobody anything.
         plans = [self._plan(request, fan_out.version, trees) for request in requests]
+        search = traced_search(self._search, self._settings.trace_queries) if spans.current() else self._search
         searches = [
-            self._search(request, plan, fan_out, SearchTrace(self._clock, arrived), CallState(trees, facets, turns))
+            search(request, plan, fan_out, SearchTrace(self._clock, arrived), CallState(trees, facets, turns))
             for request, plan in zip(requests, plans, strict=True)
         ]
         tasks: list[asyncio.Task[SearchAnswer]] = []
@@ -212,7 +207,9 @@ class SearchPipeline:
         version = plan.version
         version.require_encoder()
         may_be_cut = version.may_cut(request.query)
-        encoded = await self._encode_stage.encode(request.query, request.deadline, plan.needs_tokens, may_be_cut)
+        with spans.work("encode") as work:
+            encoded = await self._encode_stage.encode(request.query, request.deadline, plan.needs_tokens, may_be_cut)
+            work.describe(lambda: encoded_attributes(encoded, trace.arrived))
         if may_be_cut and (warning := version.cut_warning(encoded.length)):
             trace.warnings.append(warning)
         trace.add("queue", encoded.started - trace.arrived)
@@ -240,7 +237,7 @@ class SearchPipeline:
             deadline = self._share_of(request.deadline)
             with_passages = search.distinct is None and plan.after is None
             pending = PendingQuery(
-                query, plan.window, deadline, tracing.requests(), with_passages, request.min_position
+                query, plan.window, deadline, tracing.requests(), with_passages, request.min_position, spans.current()
             )
             search.results, missing = await search.fan_out.search(pending)
             trace.missing |= missing

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from shoal.search.services import Observer, ShardService
 from shoal.settings import ServeSettings
 from shoal.shard.messages import Fetched, ShardHits, ShardQuery, ShardSearch, replica_of
 from shoal.shard.questions import ShardQuestion
-from shoal.system import tracing
+from shoal.system import spans, tracing
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,6 +54,7 @@ class PendingQuery:
     requests: ids of the HTTP request, for log lines.
     with_passages: whether most of the rows will be read.
     position: of the log, up to which the shards have to have seen all.
+    spans: under which it is searched for.
     """
 
     query: ShardQuery
@@ -62,6 +63,7 @@ class PendingQuery:
     requests: tuple[str, ...] = ()
     with_passages: bool = True
     position: int = 0
+    spans: tuple[Any, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -93,6 +95,7 @@ class FetchRequest:
     with_vectors: bool
     deadline: float
     requests: tuple[str, ...]
+    spans: tuple[Any, ...]
 
 
 class ShardClient:
@@ -194,7 +197,7 @@ class ShardClient:
     def probe(self, pending: PendingQuery) -> None:
         """Ask a suspended shard, now and then, for what a query would have asked it, with nobody waiting."""
         if self._breaker.is_due():
-            alone = replace(pending, deadline=self._clock() + PROBE_S)
+            alone = replace(pending, deadline=self._clock() + PROBE_S, spans=())
             task = asyncio.ensure_future(self._probe(alone))
             self._probes.add(task)
             task.add_done_callback(self._probes.discard)
@@ -216,6 +219,7 @@ class ShardClient:
     async def _call_search(self, batch: list[PendingQuery], patience: float | None) -> list[ShardResult]:
         """Search for several queries. Raises Suspended after so many seconds of silence."""
         tracing.work_for(*(pending.requests for pending in batch))
+        spans.work_under(*(pending.spans for pending in batch))
         started = self._clock()
         # Of the windows of several retrievers only top_k passages are read in the end.
         several = any(len(RETRIEVERS_OF[pending.query.mode]) > 1 or not pending.with_passages for pending in batch)
@@ -235,18 +239,19 @@ class ShardClient:
                     raise RuntimeError(f"found hits for {len(part.ids)} of {len(batch)} queries")
             return hits
 
-        hits = await self._run(attempt, self._search_attempts, deadline, patience)
+        hits = await self._run("search", attempt, self._search_attempts, deadline, patience, len(batch))
         seconds = self._clock() - started
         self._observer.shard(self.number, seconds)
         return [ShardResult(hits, position, 1000 * seconds, len(batch)) for position in range(len(batch))]
 
     async def fetch(self, rows: Sequence[int], deadline: float, with_vectors: bool) -> Fetched:
         """Fetch the passages of rows, and their vectors if asked for, until an absolute deadline."""
-        request = FetchRequest(rows, with_vectors, deadline, tracing.requests())
+        request = FetchRequest(rows, with_vectors, deadline, tracing.requests(), spans.current())
         return await self._fetches.submit(request, deadline)
 
     async def _fetch_batch(self, requests: list[FetchRequest]) -> list[Fetched]:
         tracing.work_for(*(request.requests for request in requests))
+        spans.work_under(*(request.spans for request in requests))
         rows = [row for request in requests for row in request.rows]
         deadline = max(request.deadline for request in requests)
         passages: list[Passage] = []
@@ -275,7 +280,8 @@ class ShardClient:
                 raise RuntimeError(f"fetched {len(fetched.passages)} passages for {len(rows)} rows")
             return fetched
 
-        return await self._run(attempt, self._fetch_attempts, deadline, self._patience(self._fetch_attempts))
+        patience = self._patience(self._fetch_attempts)
+        return await self._run("fetch", attempt, self._fetch_attempts, deadline, patience)
 
     async def score(self, query: TextVectors, rows: Sequence[int], deadline: float) -> FloatArray:
         """Score rows by their token vectors until an absolute deadline; returns float32 (n,)."""
@@ -290,45 +296,54 @@ class ShardClient:
             return scores
 
         async with asyncio.timeout(deadline - self._clock()):
-            return await self._run(attempt, self._score_attempts, deadline, self._patience(self._score_attempts))
+            patience = self._patience(self._score_attempts)
+            return await self._run("score", attempt, self._score_attempts, deadline, patience)
 
     async def locate(self, ids: Sequence[str], deadline: float) -> list[int]:
         """Return the row of each id, -1 for one that is not in this shard, until a deadline."""
-        rows = await self._look_up(lambda: self._service.locate(self._version, ids, deadline), deadline)
+        rows = await self._look_up("locate", lambda: self._service.locate(self._version, ids, deadline), deadline)
         if len(rows) != len(ids):
             raise RuntimeError(f"located {len(rows)} of {len(ids)} ids")
         return rows
 
     async def list_ids(self, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
         """Return the first ids that begin with a prefix and come after an id, until a deadline."""
-        return await self._look_up(
-            lambda: self._service.list_ids(self._version, prefix, after, limit, deadline), deadline
-        )
+        call = partial(self._service.list_ids, self._version, prefix, after, limit, deadline)
+        return await self._look_up("list", call, deadline)
 
     async def ask(self, question: ShardQuestion[T], deadline: float) -> T:
         """Return what the shard answers to a question about its rows, until a deadline."""
-        return await self._look_up(
-            lambda: _at_replica(lambda: self._service.ask(self._version, question, deadline)), deadline
-        )
+        call = partial(_at_replica, lambda: self._service.ask(self._version, question, deadline))
+        return await self._look_up("ask", call, deadline)
 
-    async def _look_up(self, call: Callable[[], Awaitable[T]], deadline: float) -> T:
+    async def _look_up(self, name: str, call: Callable[[], Awaitable[T]], deadline: float) -> T:
         """Make a call that says nothing of how long searches take: the first one makes the shard order its ids."""
         if self.is_suspended:
             raise Suspended
-        with self._logged():
+        with self._span(name), self._logged():
             async with asyncio.timeout(deadline - self._clock()):
                 return await retried(call)
 
     async def _run(
-        self, attempt: Callable[[], Awaitable[T]], attempts: Attempts, deadline: float, patience: float | None
+        self,
+        name: str,
+        attempt: Callable[[], Awaitable[T]],
+        attempts: Attempts,
+        deadline: float,
+        patience: float | None,
+        queries: int = 1,
     ) -> T:
         """Make a call, a second time where that helps, and log how it failed.
 
         Whatever a shard raises is logged here: clients only learn that the shard is missing, and in which of five ways.
         """
         async with self._watched(patience):
-            with self._logged():
+            with self._span(name, queries), self._logged():
                 return await attempts.run(attempt, deadline)
+
+    def _span(self, name: str, queries: int = 1) -> spans.Work:
+        """Make the work of a call to this shard, for so many queries."""
+        return spans.work(f"shard {name}", {"shoal.shard": self.number, "shoal.batch": queries})
 
     @contextlib.contextmanager
     def _logged(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from shoal.records import Timings
+from shoal.system import spans
 
 Stage = Literal["queue", "encode", "retrieve", "merge", "fetch", "rerank"]
 
@@ -36,10 +37,11 @@ class SearchTrace:
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
-        """Count the time of a block for a stage, which may have several blocks."""
+        """Count the time of a block for a stage, which may have several blocks and has a span for each."""
         started = self._clock()
         try:
-            yield
+            with spans.work(name):
+                yield
         finally:
             self.add(name, self._clock() - started)
 

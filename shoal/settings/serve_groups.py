@@ -369,6 +369,11 @@ class LoggingSettings(Settings):
         5_000, ge=0, description="A query that takes longer is logged with the time of every stage; 0 logs all."
     )
     log_queries: bool = Field(False, description="Slow-query lines hold the text of the query too.")
+    trace_queries: bool = Field(
+        False,
+        description="Spans of searches hold the text of the query too. Spans are sent where an exporter of "
+        "OpenTelemetry is configured by its own variables (OTEL_EXPORTER_OTLP_ENDPOINT).",
+    )
 
 
 class VersionSettings(Settings):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import numpy as np
@@ -26,14 +26,17 @@ from shoal.shard.messages import ShardSearch, dense_queries
 from tests.support.dashboard import SERVE_METRICS
 from tests.support.indexes import passages, publish
 from tests.support.serving import local_ray, serving
+from tests.support.span_contract import SpanContract
+from tests.support.span_receiver import SpanReceiver, receiving_spans
 
 COUNT = 300
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with local_ray():
-        yield
+def receiver() -> Iterator[SpanReceiver]:
+    """What receives the spans of the server below, whose processes begin with the variables that name it."""
+    with receiving_spans() as receiver, local_ray():
+        yield receiver
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,20 @@ def server(tmp_path_factory: pytest.TempPathFactory, logs: Path) -> Iterator[htt
     own = {"encoder_replicas": 1, "retriever_replicas": 1}
     with serving(root, reranker="overlap", reranker_max_replicas=2, **own, **told) as client:
         yield client
+
+
+class TestSpans(SpanContract):
+    """As of a server without Ray (tests/contract/test_spans.py), and those of the replicas."""
+
+    REMOTE: ClassVar[dict[str, str]] = {
+        "encoder encode": "encode",
+        "retriever search": "shard search",
+        "reranker score": "rerank",
+    }
+
+    @pytest.fixture
+    def traced(self, server: httpx.Client, receiver: SpanReceiver) -> tuple[httpx.Client, SpanReceiver]:
+        return server, receiver
 
 
 def search(client: httpx.Client, query: str, **options: Any) -> dict[str, Any]:
