@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shoal.errors import InvalidArgument
 
+SHIPPED = Path(__file__).parent / "shipped_constants.json"
+"""Constants of one named machine, for plans where nobody has measured."""
+
 
 class Record(BaseModel):
     """Base of what is measured and planned: immutable, without unknown fields."""
@@ -77,6 +80,11 @@ class Constants(Record):
     """Quantiles of a call whose search takes no time: (probability, multiple of the median), both ascending."""
     process_bytes: int = Field(gt=0)
     """Memory of a retriever beside the index."""
+
+    @classmethod
+    def shipped(cls) -> "Constants":
+        """Return the constants that come with Shoal, of the machine that they name."""
+        return cls.read(SHIPPED)
 
     @classmethod
     def read(cls, path: Path) -> "Constants":

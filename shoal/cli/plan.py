@@ -9,7 +9,7 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from shoal.capacity.constants import Constants
+from shoal.capacity.constants import SHIPPED, Constants
 from shoal.capacity.planner import Capacity, plan
 from shoal.cli.application import application_folder, search_path
 from shoal.cli.options import AsJson, settings_command
@@ -22,6 +22,12 @@ from shoal.system.terminal import format_bytes
 
 MISSED = 3
 """Exit code when a goal cannot be met."""
+
+NOT_MEASURED = (
+    "Nothing was measured here: times are those of another machine ({machine}). Measure the kind that will serve, "
+    "while it is idle: shoal plan --calibrate"
+)
+"""What is said of a plan with the constants that come with Shoal."""
 
 app = typer.Typer()
 
@@ -41,7 +47,10 @@ def capacity(
     file = home_path(settings.constants, "--constants")
     if calibrate:
         _calibrate(settings, file)
-    constants = Constants.read(file)
+    # A file that somebody names has to be there.
+    shipped = not file.exists() and settings.constants == CapacitySettings.model_fields["constants"].default
+    constants = Constants.shipped() if shipped else Constants.read(file)
+    file = SHIPPED if shipped else file
     if calibrate and settings.passages is None:
         if as_json:
             print_json({"constants": str(file), **constants.model_dump(mode="json")})
@@ -51,11 +60,14 @@ def capacity(
     outcome = plan(settings, constants)
     missed = _missed(settings, outcome)
     if as_json:
-        measured = {"file": str(file), "machine": constants.machine, "measured_at": constants.measured_at}
+        machine, measured_at = constants.machine, constants.measured_at
+        measured = {"file": str(file), "machine": machine, "measured_at": measured_at, "shipped": shipped}
         plain = outcome.model_dump(mode="json")
         print_json({**plain, "missed": missed, "constants": measured})
     else:
         console().print(_table(settings, outcome, constants, str(file), missed))
+        if shipped:
+            console().print(Text(NOT_MEASURED.format(machine=constants.machine), style="yellow"))
     if missed:
         raise typer.Exit(MISSED)
 

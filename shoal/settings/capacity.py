@@ -59,7 +59,8 @@ class CapacitySettings(AutoSettings):
     )
     constants: str = Field(
         "~/.config/shoal/capacity.json",
-        description="File of the constants of this machine, which --calibrate writes.",
+        description="File of the constants of this machine, which --calibrate writes. Without one: those that "
+        "come with Shoal, of a machine that the plan names.",
     )
     encoder: Name = Field(EMBEDDED_ENCODER, description="Encoder that --calibrate measures.")
     reranker: Name = Field("late_interaction", description="Reranker that --calibrate measures.")

@@ -260,3 +260,23 @@ def test_constants_that_are_none_are_named(tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert name in result.stderr.replace("\n", "")
         assert "--calibrate" in result.stderr
+
+
+def test_without_constants_of_this_machine_those_of_a_named_one_are_taken_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Constants.shipped() == Constants.model_validate(MEASURED["constants"])
+    shown = run("--passages", "1e6", "--p99-ms", "2000")
+    assert shown.exit_code == 0, shown.output
+    text = " ".join(shown.stdout.split())
+    assert (
+        "Nothing was measured here: times are those of another machine (Intel(R) Xeon(R) Processor, 2 cores, 24 GiB)"
+        in text
+    )
+    assert "shoal plan --calibrate" in text
+    answer = json.loads(run("--passages", "1e6", "--p99-ms", "2000", "--json").stdout)
+    assert (answer["constants"]["shipped"], answer["constants"]["machine"]) == (True, MEASURED["constants"]["machine"])
+    (tmp_path / ".config" / "shoal").mkdir(parents=True)
+    (tmp_path / ".config" / "shoal" / "capacity.json").write_text(CONSTANTS.model_dump_json())
+    assert "Nothing was measured here" not in run("--passages", "1e6", "--p99-ms", "2000").stdout
