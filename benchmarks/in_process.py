@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.support.beir import read_jsonl
+from benchmarks.support.processes import resident_mib
 from benchmarks.support.report import Figure, report, tell
 from shoal.encoders import load_encoder
 from shoal.index_root import versions
@@ -97,12 +98,6 @@ def measure(index: str, texts: list[str], name: str) -> dict[str, float]:
             "memory": resident_mib("VmRSS"),
             "memory, own": resident_mib("RssAnon"),
         }
-
-
-def resident_mib(name: str) -> float:
-    """Resident memory of this process in MiB: VmRSS with mapped files, RssAnon without."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition(f"{name}:")[2].split()[0]) / 1024
 
 
 def export(index: str, texts: list[str], folder: Path) -> None:

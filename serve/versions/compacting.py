@@ -16,6 +16,7 @@ from shoal.index_root import versions
 from shoal.index_root.log import Log
 from shoal.index_root.storage import Storage
 from shoal.indexing.backlog import Backlog
+from shoal.serving.index_name import index_name
 from shoal.settings import CompactSettings, RunSettings
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,11 @@ class Compacting:
     def is_running(self) -> bool:
         """Whether a compaction was started whose end nobody has looked at."""
         return self._running is not None
+
+    def still_runs(self) -> bool:
+        """Whether a compaction runs that was started; notes how one has ended, and starts none."""
+        with self._lock:
+            return self._is_running()
 
     def _is_running(self) -> bool:
         if self._running is None:
@@ -210,6 +216,8 @@ def is_busy(settings: RunSettings) -> bool:
 class Compactor:
     """Compacts several indexes, one after another: each looks by itself whether something is to be done.
 
+    The one that was compacted longest ago looks first, so that one that is always due keeps no other waiting.
+
     Args:
         make: Makes what looks after an index root.
         roots: Gives the index roots that are looked after now; what was begun for others is finished.
@@ -220,6 +228,7 @@ class Compactor:
         self._roots = roots
         self._lock = threading.Lock()
         self._lookers: dict[str, Compacting] = {}
+        self._turns: dict[str, int] = {}
         self._closed = False
 
     def look(self) -> None:
@@ -227,16 +236,15 @@ class Compactor:
         with self._lock:
             if self._closed:
                 return
-            running = [looker for looker in self._lookers.values() if looker.is_running]
-            for looker in running:
-                looker.look()
-            if any(looker.is_running for looker in running):
+            if any(looker.still_runs() for looker in self._lookers.values()):
                 return
-            roots = self._roots()
+            roots = sorted(self._roots(), key=lambda root: self._turns.get(root, 0))
             self._lookers = {root: self._lookers.get(root) or self._make(root) for root in roots}
-            for looker in self._lookers.values():
+            self._turns = {root: turn for root, turn in self._turns.items() if root in self._lookers}
+            for root, looker in self._lookers.items():
                 looker.look()
                 if looker.is_running:
+                    self._turns[root] = 1 + max(self._turns.values(), default=0)
                     return
 
     def problem(self, root: str) -> str | None:
@@ -262,7 +270,16 @@ def make_compacting(settings: RunSettings, root: str, say: Callable[[str], None]
     """Make what compacts an index root by child processes when it is worth it."""
     of_root = settings.model_copy(update={"index": root})
     arguments = to_arguments(of_root.part(CompactSettings, if_due=True, threads=1))
-    return Compacting(due_compaction(of_root), lambda: is_busy(of_root), lambda: ChildCompaction(arguments, say), say)
+
+    def say_of_root(line: str) -> None:
+        say(f"{index_name(root)}: {line}" if settings.catalog or settings.further_indexes else line)
+
+    return Compacting(
+        due_compaction(of_root),
+        lambda: is_busy(of_root),
+        lambda: ChildCompaction(arguments, say_of_root),
+        say_of_root,
+    )
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.versions.compacting import BUSY_S, FIRST_WAIT_S, Compacting, due_compaction, is_busy
+from serve.versions.compacting import BUSY_S, FIRST_WAIT_S, Compacting, Compactor, due_compaction, is_busy
 from shoal.cli.errors import REFUSED
 from shoal.errors import Unavailable
 from shoal.index_root import layout, versions
@@ -156,6 +156,37 @@ def test_it_ends_with_its_server() -> None:
     server.compacting.close()
     server.compacting.look()
     assert ([each.ended for each in server.started]) == [True]
+
+
+def test_of_several_indexes_one_is_compacted_at_a_time_and_each_gets_its_turn() -> None:
+    servers = {root: Server() for root in ("a", "b", "c")}
+    roots = ["a", "b"]
+    compactor = Compactor(lambda root: servers[root].compacting, lambda: roots)
+
+    def started() -> list[int]:
+        return [len(server.started) for server in servers.values()]
+
+    compactor.look()
+    compactor.look()
+    assert started() == [1, 0, 0]
+    servers["a"].started[0].code = 0  # and it is due again at once
+    compactor.look()
+    assert started() == [1, 1, 0]
+    roots[:] = ["a", "b", "c"]
+    servers["b"].started[0].code = 1
+    compactor.look()
+    assert started() == [1, 1, 1]
+    assert "no space left" in str(compactor.problem("b"))
+    assert compactor.problem("a") is None
+    compactor.leave("c")
+    assert servers["c"].started[0].ended
+    assert compactor.problem("c") is None
+    compactor.look()
+    assert started() == [2, 1, 1]
+    compactor.close()
+    assert servers["a"].started[1].ended
+    compactor.look()
+    assert started() == [2, 1, 1]
 
 
 def test_it_is_due_and_somebody_is_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
