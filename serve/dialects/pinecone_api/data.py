@@ -167,14 +167,10 @@ async def list_passages(index: ServedIndex, body: ListFields, deadline: float) -
     check_namespace(body.namespace)
     with fields_named(cursor="paginationToken"):
         listed = await index.engine().list_ids(body.prefix, body.limit, body.paginationToken, deadline)
-    return DataAnswer(
-        {
-            "vectors": [{"id": id_} for id_ in listed.ids],
-            "pagination": {"next": listed.next} if listed.next is not None else None,
-            "namespace": "",
-            "usage": READ_UNITS,
-        }
-    )
+    # The last page has none, not a null: clients before 7 read that as a mistake.
+    pagination = {} if listed.next is None else {"pagination": {"next": listed.next}}
+    vectors = [{"id": id_} for id_ in listed.ids]
+    return DataAnswer({"vectors": vectors, **pagination, "namespace": "", "usage": READ_UNITS})
 
 
 async def query_passages(index: ServedIndex, body: QueryFields, deadline: float) -> DataAnswer:

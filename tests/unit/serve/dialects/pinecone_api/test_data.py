@@ -130,7 +130,7 @@ async def test_ids_are_listed_a_page_at_a_time(client: httpx.AsyncClient) -> Non
     while True:
         page = (await client.get(f"{DATA}/vectors/list?prefix=p&limit=17{token}")).json()
         listed += [vector["id"] for vector in page["vectors"]]
-        if page["pagination"] is None:
+        if "pagination" not in page:
             break
         token = f"&paginationToken={page['pagination']['next']}"
     assert listed == sorted(CONTENT)
