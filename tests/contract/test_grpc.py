@@ -26,7 +26,7 @@ from tests.support.indexes import passages
 from tests.support.local_server import serving_locally
 from tests.support.serving import free_port
 
-KEY, READ_KEY = keys.make(), keys.make()
+KEY, READ_KEY, OTHER_KEY = keys.make(), keys.make(), keys.make()
 VECTOR = vectors_of([QUERY], "query")[0].tolist()
 STATUSES = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
@@ -57,7 +57,11 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("grpc")
     create_index(CreateSettings(index=str(folder / "articles"), encoder=ENCODER))
-    lines = [keys.line(KEY, "clients", "write"), keys.line(READ_KEY, "readers")]
+    lines = [
+        keys.line(KEY, "clients", "write"),
+        keys.line(READ_KEY, "readers"),
+        keys.line(OTHER_KEY, "others", "write", indexes=["movies"]),
+    ]
     (folder / "keys.txt").write_text("\n".join(lines) + "\n")
     port, options = free_port(), {"reranker": RERANKER, "api_keys_file": str(folder / "keys.txt")}
     with (
@@ -214,6 +218,18 @@ def test_keys_are_those_over_http(call: Any, key: str | None, served: Served) ->
             return
         status, message = client.refused(call.name, fields)
     assert (status.name, message) == (STATUSES[over_http.status_code], over_http.json()["message"])
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
+def test_a_key_for_another_index_is_good_for_nothing_here(call: Any, served: Served) -> None:
+    sensible = {
+        "Query": {"id": "p8", "topK": 1}, "Fetch": {"ids": ["p8"]}, "List": {}, "DescribeIndexStats": {},
+        "Upsert": {"vectors": [{"id": "o1", "values": VECTOR}]}, "Update": {"id": "p8", "setMetadata": {"a": 1}},
+        "Delete": {"deleteAll": True},
+    }  # fmt: skip
+    with grpc_client(served.port, OTHER_KEY) as client:
+        assert client.refused(call.name, sensible[call.name])[0] is grpc.StatusCode.NOT_FOUND
+    assert served.grpc.ask("DescribeIndexStats", {})["totalVectorCount"] == 60
 
 
 @pytest.mark.parametrize(
