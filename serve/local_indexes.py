@@ -14,11 +14,13 @@ from shoal.catalog.summary import IndexSummary
 from shoal.engine.description import IndexDescription
 from shoal.engine.engine import LocalEngine
 from shoal.engine.limits import RequestLimits
+from shoal.namespaces import DEFAULT
 from shoal.records import (
     EmbeddedTexts,
     FetchedPassages,
     InputType,
     ListedIds,
+    ListedNamespaces,
     RerankedDocuments,
     ScoreScale,
     SearchAnswer,
@@ -93,19 +95,36 @@ class LocalIngress:
             with self._admission.one_more():
                 return await self._engine.rerank(query, documents, deadline)
 
-    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
+    async def fetch(
+        self, ids: Sequence[str], deadline: float, with_vectors: bool = False, namespace: str = DEFAULT
+    ) -> FetchedPassages:
         """Return passages by their ids, in the order asked, and the ids that there are none of. Raises as `search`."""
         self._limits.check_fetch(ids, deadline, with_vectors=with_vectors)
         charge(1)
         with self._admission.one_more():
-            return await self._engine.fetch(ids, deadline, with_vectors)
+            return await self._engine.fetch(ids, deadline, with_vectors, namespace)
 
-    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+    async def list_ids(
+        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+    ) -> ListedIds:
         """Return a page of the ids that begin with a prefix, in order. Raises as `search`."""
         self._limits.check_list(prefix, limit, deadline)
         charge(1)
         with self._admission.one_more():
-            return await self._engine.list_ids(prefix, limit, cursor, deadline)
+            return await self._engine.list_ids(prefix, limit, cursor, deadline, namespace)
+
+    async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
+        """Return a page of namespaces and how many passages each has. Raises as `search`."""
+        self._limits.check_list(prefix, limit, deadline)
+        charge(1)
+        with self._admission.one_more():
+            return await self._engine.list_namespaces(prefix, limit, cursor, deadline)
+
+    async def count_namespace(self, namespace: str, deadline: float) -> int:
+        """Return how many passages a namespace has. Raises as `search`."""
+        charge(1)
+        with self._admission.one_more():
+            return await self._engine.count_namespace(namespace, deadline)
 
     async def write(self, request: WriteRequest) -> Written:
         """Write records; all of them durably, or none."""

@@ -79,8 +79,29 @@ class Or:
     parts: "tuple[Filter, ...]"
 
 
-Filter: TypeAlias = In | Compare | Exists | Not | And | Or
+@dataclass(frozen=True, slots=True)
+class InNamespace:
+    """The passage lies in a namespace, and matches the part if there is one. Never inside of another filter.
+
+    A shard that is asked for a filter without it takes the default namespace.
+    """
+
+    namespace: str
+    part: "Filter | None" = None
+
+
+Filter: TypeAlias = In | Compare | Exists | Not | And | Or | InNamespace
 """A checked filter. Equal filters, however they were written, are mostly equal trees; equal trees are equal filters."""
+
+
+def in_namespace(namespace: str, tree: Filter | None) -> Filter | None:
+    """Return the filter of a namespace, where one is named: "" is the default one, which shards take by themselves."""
+    return InNamespace(namespace, tree) if namespace else tree
+
+
+def conditions(tree: Filter | None) -> Filter | None:
+    """Return what a filter asks of the metadata of passages, wherever they lie; None if that is nothing."""
+    return tree.part if isinstance(tree, InNamespace) else tree
 
 
 def parse(document: object, types: FieldTypes, max_width: int, max_depth: int) -> Filter | None:

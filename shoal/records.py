@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.modes import Mode
+from shoal.namespaces import DEFAULT
 
 FloatArray = NDArray[np.float32]
 RowArray = NDArray[np.int64]
@@ -182,6 +183,8 @@ class SearchRequest:
     """Whether all writes are to be seen that were acknowledged before the request came."""
     vector: FloatArray | None = field(default=None, compare=False, repr=False)
     passage_id: str | None = None
+    namespace: str = DEFAULT
+    """In which it searches, and to which `passage_id` belongs."""
     shape: AnswerShape = AnswerShape()
 
     @property
@@ -348,6 +351,23 @@ class ListedIds:
 
     index_version: str
     ids: list[str]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceSize:
+    """A namespace, and how many passages it has. The name of the default one is empty."""
+
+    namespace: str
+    passages: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedNamespaces:
+    """A page of the namespaces of a version that have passages, by name; `next` as that of `ListedIds`."""
+
+    index_version: str
+    namespaces: list[NamespaceSize]
     next: str | None
 
 

@@ -125,7 +125,7 @@ def test_no_packages_of_the_core_import_each_other() -> None:
 
 def test_only_the_shared_vocabulary_lies_at_the_top_of_the_core() -> None:
     top = {path.stem for path in (ROOT / "shoal").glob("*.py")}
-    assert top == {"__init__", "errors", "records", "modes", "filters", "metadata", "fingerprint"}
+    assert top == {"__init__", "errors", "records", "modes", "namespaces", "filters", "metadata", "fingerprint"}
 
 
 def test_nobody_imports_serve_as_a_module() -> None:

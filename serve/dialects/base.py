@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from shoal.engine.description import IndexDescription
+from shoal.namespaces import DEFAULT
 from shoal.records import (
     EmbeddedTexts,
     FetchedPassages,
     InputType,
     ListedIds,
+    ListedNamespaces,
     RerankedDocuments,
     ScoreScale,
     SearchAnswer,
@@ -66,16 +68,28 @@ class Engine(Protocol):
         """
         ...
 
-    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
+    async def fetch(
+        self, ids: Sequence[str], deadline: float, with_vectors: bool = False, namespace: str = DEFAULT
+    ) -> FetchedPassages:
         """Return passages by their ids, in the order asked, and the ids that there are none of."""
         ...
 
-    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+    async def list_ids(
+        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+    ) -> ListedIds:
         """Return a page of the ids that begin with a prefix, in the order of their UTF-8 bytes.
 
         Args:
             cursor: `next` of the page before; None for the first page.
         """
+        ...
+
+    async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
+        """Return a page of the namespaces whose names begin with a prefix, in order; as `list_ids`."""
+        ...
+
+    async def count_namespace(self, namespace: str, deadline: float) -> int:
+        """Return how many passages a namespace has."""
         ...
 
     async def write(self, request: WriteRequest) -> Written:

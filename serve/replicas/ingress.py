@@ -22,11 +22,13 @@ from shoal.errors import InvalidArgument, Unavailable
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
+from shoal.namespaces import DEFAULT
 from shoal.records import (
     EmbeddedTexts,
     FetchedPassages,
     InputType,
     ListedIds,
+    ListedNamespaces,
     RerankedDocuments,
     ScoreScale,
     SearchAnswer,
@@ -227,21 +229,40 @@ class Ingress:
                 await comparison.compare(services.clocks())
             await asyncio.sleep(COMPARE_S if services is not None else SAMPLE_S)
 
-    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
+    async def fetch(
+        self, ids: Sequence[str], deadline: float, with_vectors: bool = False, namespace: str = DEFAULT
+    ) -> FetchedPassages:
         """Return passages by their ids, in the order asked, and the ids that there are none of. Raises as `search`."""
         self._limits.check_fetch(ids, deadline, with_vectors=with_vectors)
         charge(1)
         with self._admission.one_more():
             pipeline = self._pipeline or await self._first(deadline)
-            return await pipeline.fetch(ids, deadline, with_vectors)
+            return await pipeline.fetch(ids, deadline, with_vectors, namespace)
 
-    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+    async def list_ids(
+        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+    ) -> ListedIds:
         """Return a page of the ids that begin with a prefix, in order. Raises as `search`."""
         self._limits.check_list(prefix, limit, deadline)
         charge(1)
         with self._admission.one_more():
             pipeline = self._pipeline or await self._first(deadline)
-            return await pipeline.list_ids(prefix, limit, cursor, deadline)
+            return await pipeline.list_ids(prefix, limit, cursor, deadline, namespace)
+
+    async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
+        """Return a page of namespaces and how many passages each has. Raises as `search`."""
+        self._limits.check_list(prefix, limit, deadline)
+        charge(1)
+        with self._admission.one_more():
+            pipeline = self._pipeline or await self._first(deadline)
+            return await pipeline.list_namespaces(prefix, limit, cursor, deadline)
+
+    async def count_namespace(self, namespace: str, deadline: float) -> int:
+        """Return how many passages a namespace has. Raises as `search`."""
+        charge(1)
+        with self._admission.one_more():
+            pipeline = self._pipeline or await self._first(deadline)
+            return await pipeline.count_namespace(namespace, deadline)
 
     async def write(self, request: WriteRequest) -> Written:
         """Write records; all of them durably, or none. See `serve.dialects.base.Engine.write`."""

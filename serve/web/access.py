@@ -15,6 +15,8 @@ from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serve.dialects.base import Engine
+from serve.web.bound_engine import BoundEngine
 from serve.web.errors import response_of
 from serve.web.index_paths import asked_index
 from serve.web.scopes import RouteScopes, check_key, check_keyless
@@ -89,6 +91,18 @@ def may_use(index: str) -> bool:
 def is_good_for(key: ApiKey, index: str) -> bool:
     """Whether a key is good for an index."""
     return key.indexes is None or index in key.indexes
+
+
+def as_granted(engine: Engine) -> Engine:
+    """Return the engine as the holder of the key sees it whose request is being answered."""
+    namespace = bound_namespace()
+    return engine if namespace is None else BoundEngine(engine, namespace, time.monotonic)
+
+
+def bound_namespace() -> str | None:
+    """The namespace that the key of the request at hand is bound to; None for one that is not bound."""
+    grant = _GRANT.get()
+    return None if grant is None else grant.key.namespace
 
 
 def charge(queries: int) -> None:

@@ -1,10 +1,11 @@
 """The indexes of a server, as the request at hand may see them: the one gate through which every route passes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from serve.dialects.base import Engine
-from serve.web.access import may_use
+from serve.web.access import as_granted, bound_namespace, may_use
 from serve.web.index_paths import asked_index
 from shoal.catalog.management import NewIndex
 from shoal.catalog.summary import IndexSummary
@@ -103,17 +104,17 @@ class Indexes:
         engine = self._source.engine(name)
         if engine is None:
             raise self.absent(name)
-        return engine
+        return as_granted(engine)
 
     async def summaries(self) -> Sequence[IndexSummary]:
         """Summarise the indexes that the key is good for."""
-        return await self._source.summaries(may_use)
+        return [_as_granted(summary) for summary in await self._source.summaries(may_use)]
 
     async def summary(self, name: str) -> IndexSummary:
         """Summarise an index. Raises NotFound, also for one that the key is not good for."""
         if not may_use(name) or not await self._source.holds(name):
             raise self.absent(name)
-        return await self._source.summary(name)
+        return _as_granted(await self._source.summary(name))
 
     async def check_free(self, name: str) -> None:
         """Raise Conflict where there is an index of a name, as far as the key is good for it."""
@@ -135,6 +136,11 @@ class Indexes:
     async def ready(self) -> list[str]:
         """Name what is missing until everything can be searched that was given; empty means ready."""
         return await self._source.ready()
+
+
+def _as_granted(summary: IndexSummary) -> IndexSummary:
+    """A summary that tells the holder of a key that is bound to a namespace nothing of what lies in others."""
+    return summary if bound_namespace() is None else replace(summary, passages=None, live=None)
 
 
 class SingleIndex:

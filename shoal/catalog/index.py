@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 from shoal.catalog.catalog import Catalog
 from shoal.engine.description import IndexDescription
+from shoal.namespaces import DEFAULT
 from shoal.records import (
     EmbeddedTexts,
     FetchedPassages,
     InputType,
     ListedIds,
+    ListedNamespaces,
     RerankedDocuments,
     ScoreScale,
     SearchAnswer,
@@ -45,15 +47,29 @@ class CatalogIndex:
         async with self._catalog.use(self._name, deadline) as engine:
             return await engine.rerank(query, documents, deadline)
 
-    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
+    async def fetch(
+        self, ids: Sequence[str], deadline: float, with_vectors: bool = False, namespace: str = DEFAULT
+    ) -> FetchedPassages:
         """Return passages by their ids."""
         async with self._catalog.use(self._name, deadline) as engine:
-            return await engine.fetch(ids, deadline, with_vectors)
+            return await engine.fetch(ids, deadline, with_vectors, namespace)
 
-    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+    async def list_ids(
+        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+    ) -> ListedIds:
         """Return a page of ids."""
         async with self._catalog.use(self._name, deadline) as engine:
-            return await engine.list_ids(prefix, limit, cursor, deadline)
+            return await engine.list_ids(prefix, limit, cursor, deadline, namespace)
+
+    async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
+        """Return a page of namespaces."""
+        async with self._catalog.use(self._name, deadline) as engine:
+            return await engine.list_namespaces(prefix, limit, cursor, deadline)
+
+    async def count_namespace(self, namespace: str, deadline: float) -> int:
+        """Return how many passages a namespace has."""
+        async with self._catalog.use(self._name, deadline) as engine:
+            return await engine.count_namespace(namespace, deadline)
 
     async def write(self, request: WriteRequest) -> Written:
         """Write records."""

@@ -8,7 +8,7 @@ import typer
 from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import print_json, print_lines
-from shoal.cli.server import DEFAULT_URL, Filter, Url, WrittenIndex, parsed_filter, writing
+from shoal.cli.server import DEFAULT_URL, Filter, Namespace, Url, WrittenIndex, parsed_filter, writing
 from shoal.errors import InvalidArgument
 
 app = typer.Typer()
@@ -22,7 +22,8 @@ def delete(
     url: Url = DEFAULT_URL,
     index: WrittenIndex = None,
     filter: Filter = None,
-    everything: Annotated[bool, typer.Option("--all", help="Delete every passage.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Delete every passage of the namespace.")] = False,
+    namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete passages: by their ids, those that fulfil a filter, or all. Where the index cuts texts, whole texts."""
@@ -32,9 +33,10 @@ def delete(
             raise InvalidArgument("say what to delete in one way: ids, --filter or --all", param="ID")
         with writing(url, index) as target:
             if chosen is not None:
-                summary = target.delete(chosen)
+                summary = target.delete(chosen, namespace=namespace or "")
             else:
-                summary = target.delete(filter=None if filter is None else parsed_filter(filter), all=everything)
+                conditions = None if filter is None else parsed_filter(filter)
+                summary = target.delete(filter=conditions, all=everything, namespace=namespace or "")
         if as_json:
             print_json({"position": summary.position, "deleted": summary.deleted})
         else:

@@ -31,6 +31,13 @@ def make(
         list[str] | None,
         typer.Option(metavar="NAME", help="Index that the key is good for; may be given several times. Default: all."),
     ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Bind the key to a namespace: whoever has it sees and changes its passages alone. Default: any.",
+        ),
+    ] = None,
     append: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Append the server's line to this file; then only the key is printed."),
@@ -43,7 +50,7 @@ def make(
     """
     with guard(as_json):
         key = keys.make()
-        line = keys.line(key, name, scope, rate, index or ())
+        line = keys.line(key, name, scope, rate, index or (), namespace)
         if append is not None:
             _append(append, line)
         if as_json:

@@ -22,6 +22,7 @@ from shoal.cli.server import (
     IndexRoot,
     MinScore,
     Mode,
+    Namespace,
     OptionalQuery,
     OrderBy,
     PassageId,
@@ -38,7 +39,9 @@ from shoal.errors import InvalidArgument
 
 app = typer.Typer()
 
-_SENT = ("top_k", "top_n", "mode", "filter", "min_score", "diversity", "after", "recall", "timeout_ms", "id")
+_SENT = (
+    *("top_k", "top_n", "mode", "filter", "namespace", "min_score", "diversity", "after", "recall", "timeout_ms", "id"),
+)
 """Parameters that a search is asked as they are."""
 
 Rerank = Annotated[
@@ -61,6 +64,7 @@ def search(  # noqa: PLR0913 - one parameter for each option
     late: Late = False,
     mode: Mode = None,
     filter: Filter = None,
+    namespace: Namespace = None,
     facet: Facets = None,
     group_by: GroupBy = None,
     group_size: GroupSize = None,

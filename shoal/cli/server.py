@@ -29,6 +29,7 @@ __all__ = [
     "IndexRoot",
     "MinScore",
     "Mode",
+    "Namespace",
     "OptionalQuery",
     "OrderBy",
     "PassageId",
@@ -97,6 +98,11 @@ Filter = Annotated[
     typer.Option(
         metavar="JSON", help='Conditions on metadata that results fulfil, such as \'{"year": {"$gte": 2020}}\'.'
     ),
+]
+
+
+Namespace = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Whose passages are meant. Default: those of the default namespace.")
 ]
 
 

@@ -13,7 +13,7 @@ import typer
 from shoal.cli.errors import REFUSED, guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import print_json, print_lines
-from shoal.cli.server import DEFAULT_URL, Url, WrittenIndex, writing
+from shoal.cli.server import DEFAULT_URL, Namespace, Url, WrittenIndex, writing
 from shoal.client.writes import BATCH_PASSAGES
 from shoal.errors import InvalidArgument
 from shoal.settings import SourceSettings
@@ -43,6 +43,7 @@ def upsert(  # noqa: PLR0913 - one parameter for each option
     ],
     url: Url = DEFAULT_URL,
     index: WrittenIndex = None,
+    namespace: Namespace = None,
     format: Annotated[str, _option("format", "FORMAT")] = "auto",
     id_field: Annotated[str | None, _option("id_field", "FIELD")] = None,
     text_field: Annotated[str, _option("text_field", "FIELD")] = "text",
@@ -71,7 +72,7 @@ def upsert(  # noqa: PLR0913 - one parameter for each option
         course = _Course(as_json)
         with writing(url, index) as target:
             passages = course.passages(settings, target.describe().dim)
-            summary = target.upsert(passages, batch_passages=batch, progress=course.progress)
+            summary = target.upsert(passages, namespace=namespace or "", batch_passages=batch, progress=course.progress)
         course.end()
         counts = {"position": summary.position, "written": summary.written, "unchanged": summary.unchanged}
         if as_json:

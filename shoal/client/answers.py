@@ -116,6 +116,22 @@ class ListResponse(Answer):
     """The cursor of the next page; None after the last."""
 
 
+class NamespaceSize(Answer):
+    """A namespace, and how many passages it has; the name of the default one is empty."""
+
+    namespace: str
+    passages: int
+
+
+class NamespacesResponse(Answer):
+    """A page of the namespaces that have passages, by name."""
+
+    index_version: str
+    namespaces: list[NamespaceSize]
+    next: str | None = None
+    """The cursor of the next page; None after the last."""
+
+
 class EmbeddedText(Answer):
     """A text, with the vectors that were asked for."""
 

@@ -26,6 +26,7 @@ from shoal.client.answers import (
 )
 from shoal.client.indexes import AsyncClientIndexes, ClientIndexes
 from shoal.client.many import CONCURRENCY, Progress, search_many, search_many_async
+from shoal.client.namespaces import AsyncClientNamespaces, ClientNamespaces
 from shoal.client.options import Document, EmbedOptions, InputType, RerankOptions
 from shoal.client.protocol import DIRECT, ClientProtocol, Steps, Wait, split_url
 from shoal.client.writing import AsyncClientWrites, ClientWrites
@@ -64,6 +65,8 @@ class SearchOptions(TypedDict, total=False):
     """Passages like the one with this id: stage one searches by its vector, and itself it is no result."""
     filter: Mapping[str, Any]
     """Conditions on metadata, such as {"year": {"$gte": 2020}}, that every result fulfils."""
+    namespace: str
+    """Whose passages are searched; by default those of the default namespace, never those of all."""
     group_by: Mapping[str, Any]
     """{"field": NAME or "$document", "size": 2}: results in groups, which `top_n` then counts."""
     collapse: bool
@@ -120,7 +123,7 @@ class _Base:
         self._protocol = ClientProtocol(shown, timeout_s, attempts, index)
 
 
-class Client(ClientWrites, ClientIndexes, _Base):
+class Client(ClientWrites, ClientNamespaces, ClientIndexes, _Base):
     """A client for blocking code; safe for several threads. Close it, or use it in a `with` statement.
 
     Every call raises the classes of `shoal.errors`, with the server's message; InvalidArgument also for what cannot be
@@ -180,13 +183,13 @@ class Client(ClientWrites, ClientIndexes, _Base):
         """
         return search_many(lambda query: self.search(query, **options), queries, concurrency, progress)
 
-    def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None) -> FetchResponse:
+    def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None, namespace: str = "") -> FetchResponse:
         """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
 
         Args:
             include: Parts of each passage, of text, metadata and vector; by default the first two.
         """
-        return self._run(self._protocol.fetch(ids, include))
+        return self._run(self._protocol.fetch(ids, include, namespace))
 
     def embed(self, inputs: Sequence[str], input_type: InputType, **options: Unpack[EmbedOptions]) -> EmbedResponse:
         """Make vectors of texts with the encoder of the index: of queries or of passages, in their order."""
@@ -212,14 +215,16 @@ class Client(ClientWrites, ClientIndexes, _Base):
         """Whether the server can answer queries now; False also if it cannot be reached. Never tried again."""
         return self._run(self._protocol.ready())
 
-    def list(self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None) -> ListResponse:
+    def list(
+        self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None, namespace: str = ""
+    ) -> ListResponse:
         """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
 
         Args:
             limit: Ids of the page; by default the server's.
             cursor: `next` of the page before.
         """
-        return self._run(self._protocol.list(prefix, limit, cursor))
+        return self._run(self._protocol.list(prefix, limit, cursor, namespace))
 
     def close(self) -> None:
         """Close the connections."""
@@ -257,7 +262,7 @@ class Client(ClientWrites, ClientIndexes, _Base):
             return result
 
 
-class AsyncClient(AsyncClientWrites, AsyncClientIndexes, _Base):
+class AsyncClient(AsyncClientWrites, AsyncClientNamespaces, AsyncClientIndexes, _Base):
     """A client for asyncio: the same as `Client`, with `await`. Close it, or use it in an `async with` statement."""
 
     def __init__(
@@ -303,13 +308,15 @@ class AsyncClient(AsyncClientWrites, AsyncClientIndexes, _Base):
         """
         return await search_many_async(lambda query: self.search(query, **options), queries, concurrency, progress)
 
-    async def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None) -> FetchResponse:
+    async def fetch(
+        self, ids: Sequence[str], *, include: Sequence[Part] | None = None, namespace: str = ""
+    ) -> FetchResponse:
         """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
 
         Args:
             include: Parts of each passage, of text, metadata and vector; by default the first two.
         """
-        return await self._run(self._protocol.fetch(ids, include))
+        return await self._run(self._protocol.fetch(ids, include, namespace))
 
     async def embed(
         self, inputs: Sequence[str], input_type: InputType, **options: Unpack[EmbedOptions]
@@ -339,14 +346,16 @@ class AsyncClient(AsyncClientWrites, AsyncClientIndexes, _Base):
         """Whether the server can answer queries now; False also if it cannot be reached. Never tried again."""
         return await self._run(self._protocol.ready())
 
-    async def list(self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None) -> ListResponse:
+    async def list(
+        self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None, namespace: str = ""
+    ) -> ListResponse:
         """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
 
         Args:
             limit: Ids of the page; by default the server's.
             cursor: `next` of the page before.
         """
-        return await self._run(self._protocol.list(prefix, limit, cursor))
+        return await self._run(self._protocol.list(prefix, limit, cursor, namespace))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -23,6 +23,7 @@ from shoal.client.answers import (
     IndexDescription,
     IndexSummary,
     ListResponse,
+    NamespacesResponse,
     RerankResponse,
     SearchResponse,
     SearchResponses,
@@ -136,17 +137,21 @@ class ClientProtocol:
             return self._read(SearchResponses, answer).responses
         return self._read(SearchResponse, answer)
 
-    def fetch(self, ids: Sequence[str], include: Sequence[str] | None) -> Steps[FetchResponse]:
+    def fetch(self, ids: Sequence[str], include: Sequence[str] | None, namespace: str) -> Steps[FetchResponse]:
         """POST /v1/passages/fetch."""
-        body: dict[str, Any] = {"ids": list(ids)} | ({} if include is None else {"include": list(include)})
+        given = {"include": None if include is None else list(include), "namespace": namespace or None}
+        body = {"ids": list(ids)} | {name: value for name, value in given.items() if value is not None}
         return self._read(FetchResponse, (yield from self._request("POST", "/v1/passages/fetch", body)))
 
-    def list(self, prefix: str, limit: int | None, cursor: str | None) -> Steps[ListResponse]:
+    def list(self, prefix: str, limit: int | None, cursor: str | None, namespace: str) -> Steps[ListResponse]:
         """GET /v1/passages."""
+        given = {"prefix": prefix or None, "limit": limit, "cursor": cursor, "namespace": namespace or None}
+        return self._read(ListResponse, (yield from self._request("GET", _path("/v1/passages", given))))
+
+    def list_namespaces(self, prefix: str, limit: int | None, cursor: str | None) -> Steps[NamespacesResponse]:
+        """GET /v1/namespaces."""
         given = {"prefix": prefix or None, "limit": limit, "cursor": cursor}
-        query = render_query({name: value for name, value in given.items() if value is not None})
-        path = "/v1/passages" + (f"?{query}" if query else "")
-        return self._read(ListResponse, (yield from self._request("GET", path)))
+        return self._read(NamespacesResponse, (yield from self._request("GET", _path("/v1/namespaces", given))))
 
     def embed(self, inputs: Sequence[str], input_type: str, options: Mapping[str, Any]) -> Steps[EmbedResponse]:
         """POST /v1/embed."""
@@ -178,11 +183,13 @@ class ClientProtocol:
                 progress(done)
         return summary
 
-    def delete_selected(self, filter: Mapping[str, Any] | None, progress: WriteProgress | None) -> Steps[DeleteSummary]:
+    def delete_selected(
+        self, filter: Mapping[str, Any] | None, progress: WriteProgress | None, namespace: str
+    ) -> Steps[DeleteSummary]:
         """POST /v1/passages/delete with a filter, or None for everything, until nothing is left to delete."""
         summary, more = DeleteSummary(), True
         while more:
-            call = selection_call(filter)
+            call = selection_call(filter, namespace)
             answer = yield from self._request("POST", call.path, call.body, key=call.key)
             summary = self._joined(summary, answer)
             more = bool(answer.get("more"))
@@ -320,6 +327,12 @@ class ClientProtocol:
             error = Unavailable(f"the connection to {self.url} broke ({reason})")
         error.__cause__ = failure
         return error
+
+
+def _path(path: str, given: Mapping[str, Any]) -> str:
+    """A path with those parameters that are given."""
+    query = render_query({name: value for name, value in given.items() if value is not None})
+    return f"{path}?{query}" if query else path
 
 
 def _with_descendants(kind: type[ShoalError]) -> list[type[ShoalError]]:

@@ -77,29 +77,31 @@ class WriteCall:
     size: int
 
 
-def upsert_calls(passages: Iterable[Mapping[str, Any]], batch_passages: int, batch_bytes: int) -> Iterator[WriteCall]:
+def upsert_calls(
+    passages: Iterable[Mapping[str, Any]], batch_passages: int, batch_bytes: int, namespace: str = ""
+) -> Iterator[WriteCall]:
     """Cut passages into requests; no request holds one id twice, so that the order among them stays."""
     for batch in _batches(map(_sent, passages), batch_passages, batch_bytes):
-        yield WriteCall("/v1/passages", {"passages": batch}, new_key(), len(batch))
+        yield WriteCall("/v1/passages", {"passages": batch, **_in(namespace)}, new_key(), len(batch))
 
 
-def update_calls(updates: Iterable[Mapping[str, Any]], batch_passages: int) -> Iterator[WriteCall]:
+def update_calls(updates: Iterable[Mapping[str, Any]], batch_passages: int, namespace: str = "") -> Iterator[WriteCall]:
     """Cut updates into requests, as `upsert_calls` does."""
     for batch in _batches(map(dict, updates), batch_passages, BATCH_BYTES):
-        yield WriteCall("/v1/passages/update", {"updates": batch}, new_key(), len(batch))
+        yield WriteCall("/v1/passages/update", {"updates": batch, **_in(namespace)}, new_key(), len(batch))
 
 
-def delete_calls(ids: Iterable[str], batch_passages: int) -> Iterator[WriteCall]:
+def delete_calls(ids: Iterable[str], batch_passages: int, namespace: str = "") -> Iterator[WriteCall]:
     """Cut ids into requests."""
     for batch in _batches(({"id": id_} for id_ in ids), batch_passages, BATCH_BYTES):
-        body = {"ids": [item["id"] for item in batch]}
+        body = {"ids": [item["id"] for item in batch], **_in(namespace)}
         yield WriteCall("/v1/passages/delete", body, new_key(), len(batch))
 
 
-def selection_call(filter: Mapping[str, Any] | None) -> WriteCall:
-    """The request that deletes what fulfils a filter, or everything where that is None."""
+def selection_call(filter: Mapping[str, Any] | None, namespace: str = "") -> WriteCall:
+    """The request that deletes what fulfils a filter, or everything of the namespace where that is None."""
     body: dict[str, Any] = {"all": True} if filter is None else {"filter": filter}
-    return WriteCall("/v1/passages/delete", body, new_key(), 0)
+    return WriteCall("/v1/passages/delete", {**body, **_in(namespace)}, new_key(), 0)
 
 
 def check_selection(ids: object, filter: object, everything: bool) -> None:
@@ -113,6 +115,11 @@ def check_selection(ids: object, filter: object, everything: bool) -> None:
 def new_key() -> str:
     """An Idempotency-Key that no other request has."""
     return uuid.uuid4().hex
+
+
+def _in(namespace: str) -> dict[str, str]:
+    """The field of a namespace that is not the default one: servers of before December 2026 know none."""
+    return {"namespace": namespace} if namespace else {}
 
 
 def _batches(items: Iterable[dict[str, Any]], most: int, most_bytes: int) -> Iterator[list[dict[str, Any]]]:

@@ -34,6 +34,7 @@ class ClientWrites:
         self,
         passages: Iterable[GivenPassage | Mapping[str, Any]],
         *,
+        namespace: str = "",
         batch_passages: int = BATCH_PASSAGES,
         batch_bytes: int = BATCH_BYTES,
         progress: WriteProgress | None = None,
@@ -45,6 +46,7 @@ class ClientWrites:
 
         Args:
             passages: With id and text, title, metadata or vector, and a condition `if`; any number of them.
+            namespace: That they are written to; by default the default one.
             batch_passages: Passages of one request at most.
             batch_bytes: Bytes of one request at most, unless one passage has more.
             progress: Called after each request with the number of passages that are done.
@@ -53,7 +55,7 @@ class ClientWrites:
             InvalidArgument: Names every passage of a request that is at fault; what requests before it wrote stays.
             Conflict: A condition does not hold.
         """
-        calls = upsert_calls(passages, batch_passages, batch_bytes)
+        calls = upsert_calls(passages, batch_passages, batch_bytes, namespace)
         return self._run(self._protocol.write(calls, WriteSummary(), progress))
 
     def delete(
@@ -62,10 +64,11 @@ class ClientWrites:
         *,
         filter: Mapping[str, Any] | None = None,
         all: bool = False,
+        namespace: str = "",
         batch_passages: int = BATCH_PASSAGES,
         progress: WriteProgress | None = None,
     ) -> DeleteSummary:
-        """Delete passages: by their ids, those that fulfil a filter, or all.
+        """Delete passages of a namespace: by their ids, those that fulfil a filter, or all.
 
         Args:
             ids: Of the passages; others are nothing to it. Where the index cuts texts, ids of whole texts.
@@ -73,18 +76,19 @@ class ClientWrites:
         """
         check_selection(ids, filter, all)
         if ids is None:
-            return self._run(self._protocol.delete_selected(filter, progress))
-        return self._run(self._protocol.write(delete_calls(ids, batch_passages), DeleteSummary(), progress))
+            return self._run(self._protocol.delete_selected(filter, progress, namespace))
+        return self._run(self._protocol.write(delete_calls(ids, batch_passages, namespace), DeleteSummary(), progress))
 
     def update(
         self,
         updates: Iterable[GivenUpdate | Mapping[str, Any]],
         *,
+        namespace: str = "",
         batch_passages: int = BATCH_PASSAGES,
         progress: WriteProgress | None = None,
     ) -> UpdateSummary:
         """Change the metadata of passages; a field that is None goes, and with `merge` false all that are not named."""
-        calls = update_calls(updates, batch_passages)
+        calls = update_calls(updates, batch_passages, namespace)
         return self._run(self._protocol.write(calls, UpdateSummary(), progress))
 
 
@@ -100,12 +104,13 @@ class AsyncClientWrites:
         self,
         passages: Iterable[GivenPassage | Mapping[str, Any]],
         *,
+        namespace: str = "",
         batch_passages: int = BATCH_PASSAGES,
         batch_bytes: int = BATCH_BYTES,
         progress: WriteProgress | None = None,
     ) -> WriteSummary:
         """Write passages, each in the place of the one with its id; see `Client.upsert`."""
-        calls = upsert_calls(passages, batch_passages, batch_bytes)
+        calls = upsert_calls(passages, batch_passages, batch_bytes, namespace)
         return await self._run(self._protocol.write(calls, WriteSummary(), progress))
 
     async def delete(
@@ -114,22 +119,26 @@ class AsyncClientWrites:
         *,
         filter: Mapping[str, Any] | None = None,
         all: bool = False,
+        namespace: str = "",
         batch_passages: int = BATCH_PASSAGES,
         progress: WriteProgress | None = None,
     ) -> DeleteSummary:
         """Delete passages: by their ids, those that fulfil a filter, or all; see `Client.delete`."""
         check_selection(ids, filter, all)
         if ids is None:
-            return await self._run(self._protocol.delete_selected(filter, progress))
-        return await self._run(self._protocol.write(delete_calls(ids, batch_passages), DeleteSummary(), progress))
+            return await self._run(self._protocol.delete_selected(filter, progress, namespace))
+        return await self._run(
+            self._protocol.write(delete_calls(ids, batch_passages, namespace), DeleteSummary(), progress)
+        )
 
     async def update(
         self,
         updates: Iterable[GivenUpdate | Mapping[str, Any]],
         *,
+        namespace: str = "",
         batch_passages: int = BATCH_PASSAGES,
         progress: WriteProgress | None = None,
     ) -> UpdateSummary:
         """Change the metadata of passages; see `Client.update`."""
-        calls = update_calls(updates, batch_passages)
+        calls = update_calls(updates, batch_passages, namespace)
         return await self._run(self._protocol.write(calls, UpdateSummary(), progress))

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from shoal.engine.request_models import Part
-from shoal.records import Coverage, FetchedPassages, FloatArray, ListedIds, Passage, Result, SearchAnswer
+from shoal.records import (
+    Coverage,
+    FetchedPassages,
+    FloatArray,
+    ListedIds,
+    ListedNamespaces,
+    Passage,
+    Result,
+    SearchAnswer,
+)
 
 
 def fetch_fields(fetched: FetchedPassages, include: Sequence[Part]) -> dict[str, Any]:
@@ -25,6 +34,12 @@ def fetch_fields(fetched: FetchedPassages, include: Sequence[Part]) -> dict[str,
 def list_fields(listed: ListedIds) -> dict[str, Any]:
     """Return the fields of a page of ids."""
     return {"index_version": listed.index_version, "ids": listed.ids, "next": listed.next}
+
+
+def namespaces_fields(listed: ListedNamespaces) -> dict[str, Any]:
+    """Return the fields of a page of namespaces."""
+    namespaces = [{"namespace": size.namespace, "passages": size.passages} for size in listed.namespaces]
+    return {"index_version": listed.index_version, "namespaces": namespaces, "next": listed.next}
 
 
 def coverage_fields(coverage: Coverage) -> dict[str, Any]:

@@ -16,17 +16,18 @@ from shoal.client.answers import (
     FetchResponse,
     IndexDescription,
     ListResponse,
+    NamespacesResponse,
     RerankResponse,
     SearchResponse,
 )
 from shoal.client.bodies import embed_request, render_body, rerank_request, search_request
 from shoal.client.writes import WriteCall
-from shoal.engine.answer_fields import answer_fields, fetch_fields, list_fields, result_fields
+from shoal.engine.answer_fields import answer_fields, fetch_fields, list_fields, namespaces_fields, result_fields
 from shoal.engine.engine import LocalEngine
 from shoal.engine.limits import RequestLimits
 from shoal.engine.mistakes import explain_mistakes
 from shoal.engine.model_requests import embed_body, embed_fields, embed_parts, rerank_body, rerank_fields
-from shoal.engine.request_models import Part, fetch_body, list_query, search_body
+from shoal.engine.request_models import Part, fetch_body, list_query, namespaces_query, search_body
 from shoal.engine.write_models import checked_key, delete_body, update_body, upsert_body
 from shoal.errors import InvalidArgument
 from shoal.records import SearchAnswer
@@ -60,6 +61,7 @@ class EngineCalls:
             "/v1/passages/delete": delete_body(engine.settings),
         }
         self._list_query = list_query(engine.settings)
+        self._namespaces_query = namespaces_query(engine.settings)
         self._embed_body = embed_body(engine.settings)
         self._rerank_body = rerank_body(engine.settings)
 
@@ -75,21 +77,28 @@ class EngineCalls:
             return _response(answers[0], request_id, body.include)
         return [_response(answer, f"{request_id}-{number}", body.include) for number, answer in enumerate(answers)]
 
-    async def fetch(self, ids: Sequence[str], include: Sequence[str] | None) -> FetchResponse:
+    async def fetch(self, ids: Sequence[str], include: Sequence[str] | None, namespace: str = "") -> FetchResponse:
         """Fetch passages by their ids, checked as over HTTP."""
-        given = {"ids": list(ids)} | ({} if include is None else {"include": list(include)})
+        given = {"ids": list(ids), "namespace": namespace} | ({} if include is None else {"include": list(include)})
         body = self._read(self._fetch_body, given)
         self._limits.check_fetch(body.ids, self._deadline(), with_vectors="vector" in body.include)
-        fetched = await self.engine.fetch(body.ids, self._deadline(), "vector" in body.include)
+        fetched = await self.engine.fetch(body.ids, self._deadline(), "vector" in body.include, body.namespace)
         return FetchResponse.model_validate(fetch_fields(fetched, body.include))
 
-    async def list_ids(self, prefix: str, limit: int | None, cursor: str | None) -> ListResponse:
+    async def list_ids(self, prefix: str, limit: int | None, cursor: str | None, namespace: str = "") -> ListResponse:
         """List a page of ids, checked as over HTTP."""
-        given = {"prefix": prefix, "limit": limit, "cursor": cursor}
+        given = {"prefix": prefix, "limit": limit, "cursor": cursor, "namespace": namespace}
         query = self._read(self._list_query, {name: value for name, value in given.items() if value is not None})
         self._limits.check_list(query.prefix, query.limit, self._deadline())
-        listed = await self.engine.list_ids(query.prefix, query.limit, query.cursor, self._deadline())
+        listed = await self.engine.list_ids(query.prefix, query.limit, query.cursor, self._deadline(), query.namespace)
         return ListResponse.model_validate(list_fields(listed))
+
+    async def list_namespaces(self, prefix: str, limit: int | None, cursor: str | None) -> NamespacesResponse:
+        """List a page of namespaces, checked as over HTTP."""
+        given = {"prefix": prefix, "limit": limit, "cursor": cursor}
+        query = self._read(self._namespaces_query, {name: value for name, value in given.items() if value is not None})
+        listed = await self.engine.list_namespaces(query.prefix, query.limit, query.cursor, self._deadline())
+        return NamespacesResponse.model_validate(namespaces_fields(listed))
 
     async def embed(self, inputs: Sequence[str], input_type: str, options: Mapping[str, Any]) -> EmbedResponse:
         """Make vectors of texts, checked as over HTTP."""

@@ -14,11 +14,13 @@ from shoal.index_root import versions
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
+from shoal.namespaces import DEFAULT
 from shoal.records import (
     EmbeddedTexts,
     FetchedPassages,
     InputType,
     ListedIds,
+    ListedNamespaces,
     RerankedDocuments,
     ScoreScale,
     SearchAnswer,
@@ -108,13 +110,25 @@ class LocalEngine:
             raise InvalidArgument("there is no reranker here; open the index, or start the server, with one (reranker)")
         return await rerank_documents(reranker, query, documents, deadline, self.settings)
 
-    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
+    async def fetch(
+        self, ids: Sequence[str], deadline: float, with_vectors: bool = False, namespace: str = DEFAULT
+    ) -> FetchedPassages:
         """Return passages by their ids; see `shoal.search.lookup.fetch_passages`."""
-        return await self._opened().fetch(ids, deadline, with_vectors)
+        return await self._opened().fetch(ids, deadline, with_vectors, namespace)
 
-    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+    async def list_ids(
+        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+    ) -> ListedIds:
         """Return a page of ids; see `shoal.search.lookup.list_ids`."""
-        return await self._opened().list_ids(prefix, limit, cursor, deadline)
+        return await self._opened().list_ids(prefix, limit, cursor, deadline, namespace)
+
+    async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
+        """Return a page of namespaces; see `shoal.search.namespaces.list_namespaces`."""
+        return await self._opened().list_namespaces(prefix, limit, cursor, deadline)
+
+    async def count_namespace(self, namespace: str, deadline: float) -> int:
+        """Return how many passages a namespace has."""
+        return await self._opened().count_namespace(namespace, deadline)
 
     async def write(self, request: WriteRequest) -> Written:
         """Write records; see `shoal.writing.writer.Writer.write`."""

@@ -26,6 +26,7 @@ from shoal.client.many import CONCURRENCY, Progress, search_many, search_many_as
 from shoal.client.options import Document, EmbedOptions, InputType, RerankOptions
 from shoal.engine.calls import EngineCalls, read_settings
 from shoal.engine.engine import LocalEngine
+from shoal.engine.index_namespaces import AsyncIndexNamespaces, IndexNamespaces
 from shoal.engine.index_writes import AsyncIndexWrites, IndexWrites
 from shoal.engine.loop import LoopThread
 from shoal.engine.request_models import Part
@@ -78,7 +79,7 @@ def closed() -> Unavailable:
     return Unavailable("this index is closed; open it again")
 
 
-class Index(IndexWrites):
+class Index(IndexWrites, IndexNamespaces):
     """An index root in this process, with the calls of `shoal.Client`. Safe for several threads.
 
     It searches with the same pipeline and settings as a server, and gives the same answers. Close it, or use it in a
@@ -134,13 +135,13 @@ class Index(IndexWrites):
         """
         return search_many(lambda query: self.search(query, **options), queries, concurrency, progress)
 
-    def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None) -> FetchResponse:
+    def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None, namespace: str = "") -> FetchResponse:
         """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
 
         Args:
             include: Parts of each passage, of text, metadata and vector; by default the first two.
         """
-        return self._run(lambda calls: calls.fetch(ids, include))
+        return self._run(lambda calls: calls.fetch(ids, include, namespace))
 
     def embed(self, inputs: Sequence[str], input_type: InputType, **options: "Unpack[EmbedOptions]") -> EmbedResponse:
         """Make vectors of texts with the encoder of the index: of queries or of passages, in their order."""
@@ -187,14 +188,16 @@ class Index(IndexWrites):
 
         return evaluate_index(self, self._settings, dataset, options)
 
-    def list(self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None) -> ListResponse:
+    def list(
+        self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None, namespace: str = ""
+    ) -> ListResponse:
         """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
 
         Args:
             limit: Ids of the page; by default the server's.
             cursor: `next` of the page before.
         """
-        return self._run(lambda calls: calls.list_ids(prefix, limit, cursor))
+        return self._run(lambda calls: calls.list_ids(prefix, limit, cursor, namespace))
 
     def close(self) -> None:
         """End the threads, and let go of the files; what other threads wait for raises Unavailable."""
@@ -219,7 +222,7 @@ class Index(IndexWrites):
             raise
 
 
-class AsyncIndex(AsyncIndexWrites):
+class AsyncIndex(AsyncIndexWrites, AsyncIndexNamespaces):
     """An index root in this process, for asyncio: the same as `Index`, with `await`.
 
     async with shoal.AsyncIndex("./index") as index:
@@ -277,13 +280,15 @@ class AsyncIndex(AsyncIndexWrites):
         """
         return await search_many_async(lambda query: self.search(query, **options), queries, concurrency, progress)
 
-    async def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None) -> FetchResponse:
+    async def fetch(
+        self, ids: Sequence[str], *, include: Sequence[Part] | None = None, namespace: str = ""
+    ) -> FetchResponse:
         """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
 
         Args:
             include: Parts of each passage, of text, metadata and vector; by default the first two.
         """
-        return await self._run(lambda calls: calls.fetch(ids, include))
+        return await self._run(lambda calls: calls.fetch(ids, include, namespace))
 
     async def embed(
         self, inputs: Sequence[str], input_type: InputType, **options: "Unpack[EmbedOptions]"
@@ -327,14 +332,16 @@ class AsyncIndex(AsyncIndexWrites):
         blocking = _BlockingCalls(self, asyncio.get_running_loop())
         return await asyncio.to_thread(evaluate_index, blocking, self._settings, dataset, options)
 
-    async def list(self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None) -> ListResponse:
+    async def list(
+        self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None, namespace: str = ""
+    ) -> ListResponse:
         """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
 
         Args:
             limit: Ids of the page; by default the server's.
             cursor: `next` of the page before.
         """
-        return await self._run(lambda calls: calls.list_ids(prefix, limit, cursor))
+        return await self._run(lambda calls: calls.list_ids(prefix, limit, cursor, namespace))
 
     async def close(self) -> None:
         """End the threads, and let go of the files; what other tasks wait for raises Unavailable."""

@@ -53,10 +53,10 @@ class _Course(Iterator[WriteCall]):
             error.add_note(f"{self._done:,} passages were done by the requests before")
 
 
-def _selections(filter: Mapping[str, Any] | None, has_more: list[bool]) -> Iterator[WriteCall]:
+def _selections(filter: Mapping[str, Any] | None, has_more: list[bool], namespace: str) -> Iterator[WriteCall]:
     """Requests that delete what fulfils a filter, for as long as `has_more` says so."""
     while has_more[0]:
-        yield selection_call(filter)
+        yield selection_call(filter, namespace)
 
 
 class IndexWrites:
@@ -69,12 +69,13 @@ class IndexWrites:
         self,
         passages: Iterable[GivenPassage | Mapping[str, Any]],
         *,
+        namespace: str = "",
         batch_passages: int = BATCH_PASSAGES,
         batch_bytes: int = BATCH_BYTES,
         progress: WriteProgress | None = None,
     ) -> WriteSummary:
         """Write passages, each in the place of the one with its id; see `shoal.Client.upsert`."""
-        return self._write(upsert_calls(passages, batch_passages, batch_bytes), WriteSummary(), progress)
+        return self._write(upsert_calls(passages, batch_passages, batch_bytes, namespace), WriteSummary(), progress)
 
     def delete(
         self,
@@ -82,24 +83,28 @@ class IndexWrites:
         *,
         filter: Mapping[str, Any] | None = None,
         all: bool = False,
+        namespace: str = "",
         batch_passages: int = BATCH_PASSAGES,
         progress: WriteProgress | None = None,
     ) -> DeleteSummary:
         """Delete passages: by their ids, those that fulfil a filter, or all; see `shoal.Client.delete`."""
         check_selection(ids, filter, all)
         has_more = [True]
-        calls = _selections(filter, has_more) if ids is None else delete_calls(ids, batch_passages)
+        calls = (
+            _selections(filter, has_more, namespace) if ids is None else delete_calls(ids, batch_passages, namespace)
+        )
         return self._write(calls, DeleteSummary(), progress, has_more)
 
     def update(
         self,
         updates: Iterable[GivenUpdate | Mapping[str, Any]],
         *,
+        namespace: str = "",
         batch_passages: int = BATCH_PASSAGES,
         progress: WriteProgress | None = None,
     ) -> UpdateSummary:
         """Change the metadata of passages; see `shoal.Client.update`."""
-        return self._write(update_calls(updates, batch_passages), UpdateSummary(), progress)
+        return self._write(update_calls(updates, batch_passages, namespace), UpdateSummary(), progress)
 
     def _write(
         self,
@@ -133,12 +138,15 @@ class AsyncIndexWrites:
         self,
         passages: Iterable[GivenPassage | Mapping[str, Any]],
         *,
+        namespace: str = "",
         batch_passages: int = BATCH_PASSAGES,
         batch_bytes: int = BATCH_BYTES,
         progress: WriteProgress | None = None,
     ) -> WriteSummary:
         """Write passages, each in the place of the one with its id; see `shoal.Client.upsert`."""
-        return await self._write(upsert_calls(passages, batch_passages, batch_bytes), WriteSummary(), progress)
+        return await self._write(
+            upsert_calls(passages, batch_passages, batch_bytes, namespace), WriteSummary(), progress
+        )
 
     async def delete(
         self,
@@ -146,24 +154,28 @@ class AsyncIndexWrites:
         *,
         filter: Mapping[str, Any] | None = None,
         all: bool = False,
+        namespace: str = "",
         batch_passages: int = BATCH_PASSAGES,
         progress: WriteProgress | None = None,
     ) -> DeleteSummary:
         """Delete passages: by their ids, those that fulfil a filter, or all; see `shoal.Client.delete`."""
         check_selection(ids, filter, all)
         has_more = [True]
-        calls = _selections(filter, has_more) if ids is None else delete_calls(ids, batch_passages)
+        calls = (
+            _selections(filter, has_more, namespace) if ids is None else delete_calls(ids, batch_passages, namespace)
+        )
         return await self._write(calls, DeleteSummary(), progress, has_more)
 
     async def update(
         self,
         updates: Iterable[GivenUpdate | Mapping[str, Any]],
         *,
+        namespace: str = "",
         batch_passages: int = BATCH_PASSAGES,
         progress: WriteProgress | None = None,
     ) -> UpdateSummary:
         """Change the metadata of passages; see `shoal.Client.update`."""
-        return await self._write(update_calls(updates, batch_passages), UpdateSummary(), progress)
+        return await self._write(update_calls(updates, batch_passages, namespace), UpdateSummary(), progress)
 
     async def _write(
         self,

@@ -3,11 +3,20 @@
 from itertools import islice
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from shoal.engine.mistakes import MAX_MISTAKES, UnknownField
+from shoal.namespaces import MAX_NAMESPACE_BYTES
+
+NAMESPACE: Any = Field(
+    "",
+    max_length=MAX_NAMESPACE_BYTES,
+    description="Whose passages are meant. Left out or empty: those of the default namespace, never those of all.",
+    examples=["acme"],
+)
+"""The field of a namespace."""
 
 
 class RequestBody(BaseModel):

@@ -14,11 +14,12 @@ from pydantic import (
 )
 
 from shoal.engine.limits import check_answer, check_order, most_queries, query_problem
-from shoal.engine.request_body import RequestBody
+from shoal.engine.request_body import NAMESPACE, RequestBody
 from shoal.engine.shape_models import ShapeFields, shape_fields
 from shoal.engine.subjects import read_subjects
 from shoal.engine.vectors import holds_several, vector_type
 from shoal.modes import Mode
+from shoal.namespaces import MAX_NAMESPACE_BYTES
 from shoal.records import Rerank, SearchRequest
 from shoal.settings import ServeSettings
 
@@ -49,6 +50,7 @@ class FetchFields(RequestBody):
     """Which passages, by their ids, and which parts of them; `fetch_body` adds a server's limits."""
 
     ids: list[str]
+    namespace: str = NAMESPACE
     include: list[Part] = Field(
         ["text", "metadata"], max_length=len(get_args(Part)), description="Parts of each passage to return."
     )
@@ -62,6 +64,19 @@ class ListFields(BaseModel):
     prefix: str = ""
     limit: int = 100
     cursor: str | None = None
+    namespace: str = NAMESPACE
+
+
+class NamespacesFields(BaseModel):
+    """Which namespaces, and where to go on; `namespaces_query` adds a server's limits."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prefix: str = Field("", max_length=MAX_NAMESPACE_BYTES, description="What the names begin with.")
+    limit: int = 100
+    cursor: str | None = Field(
+        None, max_length=2 * MAX_NAMESPACE_BYTES, description="`next` of the page before. Left out: the first page."
+    )
 
 
 class SearchFields(ShapeFields):
@@ -82,6 +97,7 @@ class SearchFields(ShapeFields):
         "$gte $lt $lte $in $nin $exists $and $or $not. /v1/index names the fields.",
         examples=[{"year": {"$gte": 2020}, "lang": "en"}],
     )
+    namespace: str = NAMESPACE
     recall: float | None = Field(
         None,
         gt=0,
@@ -171,6 +187,7 @@ class SearchFields(ShapeFields):
                 recall=self.recall,
                 min_position=self.min_position,
                 strong=self.consistency == "strong",
+                namespace=self.namespace,
                 shape=shape,
             )
             for subject in subjects
@@ -204,6 +221,17 @@ def list_query(settings: ServeSettings) -> type[ListFields]:
         prefix=(str, prefix),
         limit=(int, limit),
         cursor=(str | None, cursor),
+    )
+
+
+def namespaces_query(settings: ServeSettings) -> type[NamespacesFields]:
+    """Make the model of the parameters that list namespaces, with the limits of the settings."""
+    limit = Field(min(100, settings.max_ids), ge=1, le=settings.max_ids, description="Most namespaces of the page.")
+    return create_model(
+        "NamespacesQuery",
+        __base__=NamespacesFields,
+        __doc__="Which namespaces, and where to go on.",
+        limit=(int, limit),
     )
 
 

@@ -6,13 +6,14 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import orjson
 from pydantic import ConfigDict, Discriminator, Field, Tag, create_model, model_validator
 
-from shoal.engine.request_body import RequestBody
+from shoal.engine.request_body import NAMESPACE, RequestBody
 from shoal.errors import InvalidArgument
 from shoal.records import FloatArray
 from shoal.settings import ServeSettings
@@ -114,6 +115,7 @@ class UpsertFields(RequestBody):
     )
 
     passages: list[PassageFields]
+    namespace: str = NAMESPACE
 
     def request(self, settings: ServeSettings, key: str | None) -> WriteRequest:
         """Return what the engine is asked, from now on. Raises InvalidArgument."""
@@ -134,7 +136,10 @@ class DeleteFields(RequestBody):
         min_length=1,
         description="Conditions as those of a search: what fulfils them is deleted, 10,000 passages with each call.",
     )
-    all: Literal[True] | None = Field(None, description="Delete every record, 10,000 passages with each call.")
+    all: Literal[True] | None = Field(
+        None, description="Delete every record of the namespace, 10,000 passages with each call."
+    )
+    namespace: str = NAMESPACE
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
@@ -163,6 +168,7 @@ class UpdatesFields(RequestBody):
     )
 
     updates: list[UpdateFields]
+    namespace: str = NAMESPACE
 
     def request(self, settings: ServeSettings, key: str | None) -> UpdateRequest:
         """Return what the engine is asked, from now on."""
@@ -218,13 +224,16 @@ def decoded_vector(text: str, place: str) -> FloatArray:
         raise InvalidArgument(f"{place} should be base64 of little-endian float32", param=place) from None
 
 
-def _attempt(body: RequestBody, settings: ServeSettings, key: str | None) -> dict[str, Any]:
+def _attempt(
+    body: UpsertFields | DeleteFields | UpdatesFields, settings: ServeSettings, key: str | None
+) -> dict[str, Any]:
     attempt = Attempt(
         deadline=time.monotonic() + settings.write_timeout_ms / 1000,
         key=key,
         body_digest="" if key is None else _digest(type(body).__name__, body.model_dump(exclude_unset=True)),
+        namespace=body.namespace,
     )
-    return {"deadline": attempt.deadline, "key": attempt.key, "body_digest": attempt.body_digest}
+    return asdict(attempt)
 
 
 def _digest(kind: str, body: Mapping[str, Any]) -> str:

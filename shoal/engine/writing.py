@@ -84,7 +84,7 @@ class IndexWriting:
             self._writer = None
 
     def _tree(self, request: DeleteRequest) -> Filter | None:
-        return FilterTrees().parse(request.filter, self._version().served, self._settings)
+        return FilterTrees().parse(request.filter, self._version().served, self._settings, request.namespace)
 
     async def _use(self, deadline: float, work: Callable[[Writer], Awaitable[T]]) -> T:
         writer = self._writer

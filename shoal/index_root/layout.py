@@ -93,6 +93,8 @@ POSITIONS = "positions.npy"
 """File of a shard: position of the log at which each passage was written, int64 (passages,); only if one was."""
 DELETED = "deleted.arrow"
 """File of a shard: records that were deleted while the index was served, and where; only if there are any."""
+NAMESPACES = "namespaces.arrow"
+"""File of a shard: its namespaces but the default one, and the rows of their passages; only if there are any."""
 SHARD = "shard.json"
 """File of a shard: what it is, should it be found alone."""
 

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from shoal.errors import InvalidArgument
 from shoal.filters import field_type
 from shoal.metadata import FieldTypes
+from shoal.namespaces import own_id
 from shoal.records import DOCUMENT, AnswerShape, Candidate, GroupBy, GroupValue, RowRef
 from shoal.search.facets import shown_value
 from shoal.search.fanout import FanOut
@@ -63,7 +64,7 @@ class Distinct:
                 self._groups |= {ref: ref if value is None else value for ref, value in zip(refs, values, strict=True)}
                 self._texts |= dict(zip(refs, keys.texts or (), strict=False))
         if field is None and self._group_by is not None:
-            self._groups |= {candidate.ref: document_of(candidate.id) for candidate in candidates}
+            self._groups |= {candidate.ref: document_of(own_id(candidate.id)) for candidate in candidates}
         self._refs |= {candidate.id: candidate.ref for candidate in candidates}
         known = [candidate for candidate in candidates if candidate.ref in self._groups]
         return (_first_of_each(known, self._texts) if self._collapse else known), missing

@@ -5,6 +5,7 @@ from itertools import chain
 from typing import Any
 
 from shoal.modes import RETRIEVERS_OF
+from shoal.namespaces import own_id
 from shoal.records import Candidate, FloatArray, SearchRequest
 from shoal.search.request_plan import RequestPlan
 from shoal.search.shard_client import ShardResult
@@ -62,7 +63,7 @@ def _explain_shard(shard: int, result: ShardResult, plan: RequestPlan) -> dict[s
 
 
 def _explain_candidate(candidate: Candidate, rerank_score: float | None) -> dict[str, Any]:
-    shown: dict[str, Any] = {"id": candidate.id, "rank": candidate.rank, "score": candidate.score}
+    shown: dict[str, Any] = {"id": own_id(candidate.id), "rank": candidate.rank, "score": candidate.score}
     for name in _RETRIEVERS:
         shown[f"{name}_score"] = candidate.scores.get(name)
         shown[f"{name}_rank"] = candidate.ranks.get(name)

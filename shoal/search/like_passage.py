@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from shoal.errors import NotFound, Unavailable
+from shoal.namespaces import DEFAULT, check_namespace, qualified
 from shoal.records import Candidate, FloatArray, SearchRequest
 from shoal.search.fanout import FanOut
 from shoal.search.lookup import fetch_passages
@@ -22,11 +23,15 @@ async def given_vector(
     if request.passage_id is None:
         return request.vector
     with trace.stage("encode"):
-        return await vector_of_passage(fan_out, request.passage_id, request.deadline, share_of)
+        return await vector_of_passage(fan_out, request.passage_id, request.deadline, share_of, request.namespace)
 
 
 async def vector_of_passage(
-    fan_out: FanOut, passage_id: str, deadline: float, share_of: Callable[[float], float]
+    fan_out: FanOut,
+    passage_id: str,
+    deadline: float,
+    share_of: Callable[[float], float],
+    namespace: str = DEFAULT,
 ) -> FloatArray:
     """Return the vector of a passage, float32 (dim,), L2-normalised.
 
@@ -35,6 +40,7 @@ async def vector_of_passage(
         passage_id: Of the passage.
         deadline: By the clock.
         share_of: The part of the time until a deadline that one call to the shards may take.
+        namespace: Of the passage.
 
     Raises:
         NotFound: There is no such passage.
@@ -42,7 +48,7 @@ async def vector_of_passage(
         DeadlineExceeded: No shard answered in time.
         InvalidArgument: The index kind has no vectors to give.
     """
-    fetched = await fetch_passages(fan_out, [passage_id], deadline, True, share_of)
+    fetched = await fetch_passages(fan_out, [passage_id], deadline, True, share_of, namespace)
     for _, vector in fetched.passages:
         if vector is not None:
             length = np.linalg.norm(vector)  # what was rounded is not quite of length 1
@@ -52,11 +58,12 @@ async def vector_of_passage(
     raise NotFound(f"version {fan_out.version.name} has no passage {passage_id!r}; see GET /v1/passages", param="id")
 
 
-def leave_out(rankings: dict[str, list[Candidate]], passage_id: str | None) -> dict[str, list[Candidate]]:
-    """Return rankings, by retriever, without a passage, if one is named; those behind it move up."""
-    if passage_id is None:
+def leave_out(rankings: dict[str, list[Candidate]], request: SearchRequest) -> dict[str, list[Candidate]]:
+    """Return rankings, by retriever, without the passage that a request names, if any; those behind it move up."""
+    if request.passage_id is None:
         return rankings
-    return {name: _without(name, ranking, passage_id) for name, ranking in rankings.items()}
+    inner = qualified(check_namespace(request.namespace), request.passage_id)
+    return {name: _without(name, ranking, inner) for name, ranking in rankings.items()}
 
 
 def _without(name: str, ranking: list[Candidate], passage_id: str) -> list[Candidate]:

@@ -18,12 +18,14 @@ from shoal.filters import Filter
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
+from shoal.namespaces import DEFAULT
 from shoal.records import (
     EmbeddedTexts,
     FetchedPassages,
     FloatArray,
     InputType,
     ListedIds,
+    ListedNamespaces,
     Passage,
     ScoreScale,
     SearchAnswer,
@@ -270,15 +272,29 @@ class LocalVersion:
         with self._use():
             return await self._pipeline.search_all(requests)
 
-    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool) -> FetchedPassages:
+    async def fetch(
+        self, ids: Sequence[str], deadline: float, with_vectors: bool, namespace: str = DEFAULT
+    ) -> FetchedPassages:
         """Fetch passages by their ids; see `shoal.search.lookup.fetch_passages`."""
         with self._use():
-            return await self._pipeline.fetch(ids, deadline, with_vectors)
+            return await self._pipeline.fetch(ids, deadline, with_vectors, namespace)
 
-    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+    async def list_ids(
+        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+    ) -> ListedIds:
         """List ids, a page at a time; see `shoal.search.lookup.list_ids`."""
         with self._use():
-            return await self._pipeline.list_ids(prefix, limit, cursor, deadline)
+            return await self._pipeline.list_ids(prefix, limit, cursor, deadline, namespace)
+
+    async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
+        """List namespaces, a page at a time; see `shoal.search.namespaces.list_namespaces`."""
+        with self._use():
+            return await self._pipeline.list_namespaces(prefix, limit, cursor, deadline)
+
+    async def count_namespace(self, namespace: str, deadline: float) -> int:
+        """Count the passages of a namespace."""
+        with self._use():
+            return await self._pipeline.count_namespace(namespace, deadline)
 
     @property
     def served(self) -> ServedVersion:

@@ -3,17 +3,24 @@
 import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from heapq import merge
-from itertools import islice
+from itertools import islice, takewhile
 
 from shoal.errors import DeadlineExceeded, InvalidArgument, Unavailable
+from shoal.namespaces import DEFAULT, check_namespace, namespace_of, own_id, qualified
 from shoal.records import FetchedPassages, FloatArray, ListedIds, Passage
 from shoal.search.fanout import FanOut
 from shoal.search.trace import describe
 
 
 async def fetch_passages(
-    fan_out: FanOut, ids: Sequence[str], deadline: float, with_vectors: bool, share_of: Callable[[float], float]
+    fan_out: FanOut,
+    ids: Sequence[str],
+    deadline: float,
+    with_vectors: bool,
+    share_of: Callable[[float], float],
+    namespace: str = DEFAULT,
 ) -> FetchedPassages:
     """Fetch passages by their ids, in the order asked, each once.
 
@@ -26,24 +33,27 @@ async def fetch_passages(
         deadline: By the clock.
         with_vectors: Whether the vectors of the passages are wanted too.
         share_of: The part of the time until a deadline that one call to the shards may take.
+        namespace: That the ids belong to.
 
     Raises:
-        InvalidArgument: The index kind has no vectors to give.
+        InvalidArgument: The index kind has no vectors to give, or these are no ids, or no namespace.
         DeadlineExceeded: No shard answered in time.
         Unavailable: No shard answered.
     """
-    ids = list(dict.fromkeys(ids))
-    refs, silent = await fan_out.locate(ids, share_of(deadline))
+    namespace, ids = check_namespace(namespace), list(dict.fromkeys(ids))
+    inner = {id_: qualified(namespace, id_, "ids") for id_ in ids}
+    refs, silent = await fan_out.locate(list(inner.values()), share_of(deadline))
     if len(silent) == fan_out.shards:
-        raise _silence("no shard answered", silent)
+        raise silence("no shard answered", silent)
     fetched, lost = await fan_out.fetch_rows(refs.values(), share_of(deadline), with_vectors)
     passages: list[tuple[Passage, FloatArray | None]] = []
     missing: list[str] = []
     unknown: list[str] = []
     for id_ in ids:
-        ref = refs.get(id_)
+        ref = refs.get(inner[id_])
         if ref is not None and ref in fetched:
-            passages.append(fetched[ref])
+            passage, vector = fetched[ref]
+            passages.append((replace(passage, id=id_) if namespace else passage, vector))
         else:
             (unknown if ref is not None or silent else missing).append(id_)
     return FetchedPassages(
@@ -55,7 +65,9 @@ async def fetch_passages(
     )
 
 
-async def list_ids(fan_out: FanOut, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+async def list_ids(
+    fan_out: FanOut, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+) -> ListedIds:
     """List ids in the order of their UTF-8 bytes, a page at a time.
 
     That order, and not one by digests, has all ids with one prefix together, so that a page of a rare prefix costs no
@@ -67,22 +79,32 @@ async def list_ids(fan_out: FanOut, prefix: str, limit: int, cursor: str | None,
         limit: Ids of one page.
         cursor: Where the page before ended; None for the first.
         deadline: By the clock.
+        namespace: Whose ids are listed.
 
     Raises:
-        InvalidArgument: This is no cursor.
+        InvalidArgument: This is no cursor, or no id begins with the prefix.
         DeadlineExceeded, Unavailable: A shard did not answer; a list without its ids would look whole.
     """
-    after = None if cursor is None else read_cursor(cursor)
+    namespace = check_namespace(namespace)
+    after = None if cursor is None else qualified(namespace, read_cursor(cursor), "cursor")
     # One more from every shard tells whether there is a next page.
-    parts, missing = await fan_out.list_ids(prefix, after, limit + 1, deadline)
+    parts, missing = await fan_out.list_ids(qualified(namespace, prefix, "prefix"), after, limit + 1, deadline)
     if missing:
-        raise _silence("a list would lack ids", missing)
-    ids = list(islice(merge(*parts), limit + 1))
+        raise silence("a list would lack ids", missing)
+    # Behind the ids of the default namespace come those of all others.
+    listed = takewhile(lambda id_: namespace_of(id_) == namespace, merge(*parts))
+    ids = [own_id(id_) for id_ in islice(listed, limit + 1)]
     following = make_cursor(ids[limit - 1]) if len(ids) > limit else None
     return ListedIds(fan_out.version.name, ids[:limit], following)
 
 
-def _silence(what: str, missing: Mapping[int, str]) -> DeadlineExceeded | Unavailable:
+def silence(what: str, missing: Mapping[int, str]) -> DeadlineExceeded | Unavailable:
+    """Return what is raised where shards did not answer.
+
+    Args:
+        what: Went wrong by that.
+        missing: Why shards are missing, by their numbers.
+    """
     if set(missing.values()) == {"deadline"}:  # asking again with as little time would end in the same way
         return DeadlineExceeded(f"{what} in time ({describe(missing)}); allow more time")
     return Unavailable(f"{what} ({describe(missing)}); try again", retry_after_s=1)

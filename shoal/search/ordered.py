@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from shoal.errors import DeadlineExceeded, Unavailable
+from shoal.filters import conditions
 from shoal.records import Candidate, OrderBy, RowRef
 from shoal.search.state import SearchState
 from shoal.search.trace import describe
@@ -35,4 +36,7 @@ async def retrieve_ordered(search: SearchState, order_by: OrderBy, share_of: Cal
         search.order_values = {row.id: row.value for row in ordered[: request.top_n]}
         search.has_more = len(ordered) > request.top_n
     if not ordered and plan.filter is not None and after is None:
-        trace.warnings.append("no passage fulfils the filter")
+        asked = conditions(plan.filter)
+        trace.warnings.append(
+            "no passage fulfils the filter" if asked is not None else "this namespace holds no passage"
+        )

@@ -14,6 +14,7 @@ import numpy as np
 from shoal.errors import InvalidArgument
 from shoal.filters import Value
 from shoal.metadata import FieldTypes
+from shoal.namespaces import check_namespace, own_id, qualified
 from shoal.records import AnswerShape, Candidate, Result, SearchRequest
 
 _DIGEST_BYTES = 12
@@ -98,7 +99,7 @@ def read_cursor(
         )
     if not _is_key(cursor.key, None if shape.order_by is None else types[shape.order_by.field]):
         raise _no_cursor()
-    return cursor
+    return replace(cursor, id=qualified(check_namespace(request.namespace), cursor.id, "after"))
 
 
 def _is_key(key: Value | None, kind: str | None) -> bool:
@@ -133,7 +134,7 @@ def next_cursor(
         return None
     last = results[-1]
     key = last.retrieval_score if order_values is None else order_values[last.id]
-    return Cursor(version, digest_of(request, mode), key, last.id, count).write()
+    return Cursor(version, digest_of(request, mode), key, own_id(last.id), count).write()
 
 
 def digest_of(request: SearchRequest, mode: str) -> str:

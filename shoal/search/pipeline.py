@@ -1,4 +1,7 @@
-"""One search from query to answer: encode, retrieve, shortlist, fetch, rerank, answer. Knows services, never Ray."""
+"""One search from query to answer: encode, retrieve, shortlist, fetch, rerank, answer. Knows services, never Ray.
+
+Long because the stages of one course stand together.
+"""
 
 import asyncio
 import time
@@ -11,7 +14,16 @@ import numpy as np
 from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
 from shoal.filters import Filter
 from shoal.index_root.manifest import Manifest
-from shoal.records import FetchedPassages, FloatArray, ListedIds, Result, SearchAnswer, SearchRequest
+from shoal.namespaces import DEFAULT
+from shoal.records import (
+    FetchedPassages,
+    FloatArray,
+    ListedIds,
+    ListedNamespaces,
+    Result,
+    SearchAnswer,
+    SearchRequest,
+)
 from shoal.search.consistency import seen_position, with_positions
 from shoal.search.distinct import Distinct
 from shoal.search.distinct_stage import make_distinct
@@ -24,6 +36,7 @@ from shoal.search.fusion import fuse
 from shoal.search.like_passage import given_vector, leave_out
 from shoal.search.lookup import fetch_passages, list_ids
 from shoal.search.merge import merge_results, ranked
+from shoal.search.namespaces import count_namespace, list_namespaces
 from shoal.search.no_results import explain_no_results
 from shoal.search.ordered import retrieve_ordered
 from shoal.search.request_plan import LATE, FilterTrees, RequestPlan
@@ -31,7 +44,7 @@ from shoal.search.rerank_stage import SecondStage, best_first, best_results
 from shoal.search.search_spans import encoded_attributes, traced_search
 from shoal.search.served_version import ServedVersion
 from shoal.search.services import EncodeService, NullObserver, Observer, RerankService, ShardService
-from shoal.search.shape_stage import next_page, shape_results
+from shoal.search.shape_stage import next_page, shape_results, with_own_ids
 from shoal.search.shard_client import PendingQuery
 from shoal.search.state import CallState, SearchState
 from shoal.search.trace import SearchTrace, describe
@@ -143,13 +156,25 @@ class SearchPipeline:
             for task in tasks:
                 task.cancel()
 
-    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
+    async def fetch(
+        self, ids: Sequence[str], deadline: float, with_vectors: bool = False, namespace: str = DEFAULT
+    ) -> FetchedPassages:
         """Fetch passages of the version by their ids; see `shoal.search.lookup.fetch_passages`."""
-        return await fetch_passages(self._current(), ids, deadline, with_vectors, self._share_of)
+        return await fetch_passages(self._current(), ids, deadline, with_vectors, self._share_of, namespace)
 
-    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
+    async def list_ids(
+        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+    ) -> ListedIds:
         """List the ids of the version, a page at a time; see `shoal.search.lookup.list_ids`."""
-        return await list_ids(self._current(), prefix, limit, cursor, deadline)
+        return await list_ids(self._current(), prefix, limit, cursor, deadline, namespace)
+
+    async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
+        """List the namespaces of the version; see `shoal.search.namespaces.list_namespaces`."""
+        return await list_namespaces(self._current(), prefix, limit, cursor, deadline)
+
+    async def count_namespace(self, namespace: str, deadline: float) -> int:
+        """Count the passages of a namespace; see `shoal.search.namespaces.count_namespace`."""
+        return await count_namespace(self._current(), namespace, deadline)
 
     async def look_up(self, documents: Sequence[str], min_position: int, deadline: float) -> dict[str, StoredDocument]:
         """Return documents as they are at a position of the log or later; see `shoal.search.documents.look_up`."""
@@ -243,7 +268,7 @@ class SearchPipeline:
             trace.missing |= missing
         with trace.stage("merge"):
             rankings = merge_results(search.results, plan.retrievers, plan.window)
-            rankings = leave_out(rankings, request.passage_id)
+            rankings = leave_out(rankings, request)
             if len(rankings) == 1:
                 (ranking,) = rankings.values()
                 search.candidates = ranking[: plan.depth] if search.distinct is None else ranking
@@ -360,7 +385,7 @@ class SearchPipeline:
         degradations = trace.degradations(len(self._shards))
         return SearchAnswer(
             index_version=plan.version.name,
-            results=results,
+            results=with_own_ids(results, request.namespace),
             reranked=scores is not None,
             coverage=search.fan_out.coverage(trace.missing),
             degraded="; ".join(degradations.values()) or None,

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from shoal import filters
 from shoal.errors import InvalidArgument
-from shoal.filters import Filter
+from shoal.filters import Filter, in_namespace
 from shoal.modes import RETRIEVERS_OF, Mode, how_to_build, modes_of
+from shoal.namespaces import DEFAULT, check_namespace
 from shoal.records import SearchRequest
 from shoal.search.pages import Cursor, read_cursor
 from shoal.search.served_version import ServedVersion
@@ -30,16 +31,24 @@ class FilterTrees:
     """
 
     def __init__(self) -> None:
-        self._trees: dict[tuple[ServedVersion, int], Filter | None] = {}
+        self._trees: dict[tuple[ServedVersion, int, str], Filter | None] = {}
 
     def parse(
-        self, document: Mapping[str, Any] | None, version: ServedVersion, settings: ServeSettings
+        self,
+        document: Mapping[str, Any] | None,
+        version: ServedVersion,
+        settings: ServeSettings,
+        namespace: str = DEFAULT,
     ) -> Filter | None:
-        """Check a filter against a version. Raises InvalidArgument with the path to the fault."""
-        key = version, id(document)
+        """Check a filter against a version; returns it with the namespace that it is meant for.
+
+        Raises InvalidArgument with the path to the fault, and for what is no name of a namespace.
+        """
+        key = version, id(document), namespace
         if key not in self._trees:
             limits = settings.max_filter_width, settings.max_filter_depth
-            self._trees[key] = filters.parse(document, version.fields, *limits) if document else None
+            tree = filters.parse(document, version.fields, *limits) if document else None
+            self._trees[key] = in_namespace(check_namespace(namespace), tree)
         return self._trees[key]
 
 
@@ -50,7 +59,7 @@ class RequestPlan:
     depth: candidates that stage one gives to what follows it.
     window: passages that each retriever finds in each shard.
     shortlist_size: candidates that the reranker reads, if the second stage is `shortlist`.
-    filter: what passages must match; None for all.
+    filter: what passages must match, and their namespace; None for all of the default one.
     search_params: of the vector index, in the place of the version's own; "" for those.
     after: where the page before ended; None for the first page.
     last_place: up to which place of the ranking there are pages.
@@ -89,12 +98,12 @@ class RequestPlan:
             trees: Filters that were parsed for other queries of the same call.
 
         Raises:
-            InvalidArgument: A filter or facets that do not fit the version, a recall that it does not reach, a mode
-                that it has no index for, or token vectors that its shards do not hold.
+            InvalidArgument: A filter or facets that do not fit the version, no name of a namespace, a recall that it
+                does not reach, a mode that it has no index for, or token vectors that its shards do not hold.
         """
         _check_subject(request, version)
         check_shape(request, version.fields)
-        tree = (trees or FilterTrees()).parse(request.filter, version, settings)
+        tree = (trees or FilterTrees()).parse(request.filter, version, settings, request.namespace)
         search_params = version.search_params(request.recall)
         mode = _mode(request, version, settings)
         shortlist_size = max(settings.shortlist or request.top_k, request.top_n)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from shoal.errors import InvalidArgument
+from shoal.namespaces import own_id
 from shoal.records import Group, Result
 from shoal.search.diversity import most_different
 from shoal.search.highlight import highlight
@@ -38,6 +39,17 @@ def next_page(search: SearchState, results: Sequence[Result]) -> str | None:
         return None
     version, values = plan.version.name, search.order_values
     return next_cursor(request, version, plan.mode, plan.after, results, plan.last_place, values)
+
+
+def with_own_ids(results: list[Result], namespace: str) -> list[Result]:
+    """Return results whose ids are those that clients of a namespace see."""
+    if not namespace:
+        return results
+    ids = [own_id(result.id) for result in results]
+    return [
+        replace(result, id=id_, passage=replace(result.passage, id=id_))
+        for id_, result in zip(ids, results, strict=True)
+    ]
 
 
 async def _chosen(search: SearchState, results: list[Result]) -> list[Result]:

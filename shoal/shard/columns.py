@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from shoal.filters import And, Compare, Exists, Filter, In, Not, Or
+from shoal.filters import And, Compare, Exists, Filter, In, InNamespace, Not, Or
 from shoal.index_root.arrow_files import open_batches
 from shoal.metadata import LEAST_INTEGER, MOST_INTEGER, FieldType, FieldTypes, stored
 from shoal.records import RowArray
@@ -123,6 +123,13 @@ class Columns:
             return pa.chunked_array([pa.nulls(self.count)])
         return self._table.column(field)
 
+    def part(self, tree: Filter, rows: RowArray) -> "Columns":
+        """Return what a filter reads of some rows, int64 (n,)."""
+        columns = Columns.empty(len(rows))
+        if names := sorted(_fields_of(tree) & set(self._table.schema.names)):
+            columns._table = self._table.select(names).take(from_numbers(rows))
+        return columns
+
     def mask(self, tree: Filter) -> Mask:
         """Return bool (count,): which rows a filter lets through."""
         match tree:
@@ -134,6 +141,8 @@ class Columns:
                 return found
             case Not(part):
                 return ~self.mask(part)
+            case InNamespace():
+                raise ValueError("a namespace is no matter of columns")
             case Exists(field):
                 return _flags(pc.is_valid(self.column(field)))
             case In(field, _) | Compare(field, _, _) if field not in self._table.schema.names:
@@ -164,6 +173,18 @@ def _batch(metadata: pa.LargeStringArray, types: Mapping[str, FieldType], schema
         for name, kind in types.items()
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _fields_of(tree: Filter) -> set[str]:
+    match tree:
+        case And(parts) | Or(parts):
+            return set().union(*map(_fields_of, parts))
+        case Not(part):
+            return _fields_of(part)
+        case InNamespace(_, part):
+            return set() if part is None else _fields_of(part)
+        case In(field, _) | Compare(field, _, _) | Exists(field):
+            return {field}
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

@@ -268,7 +268,7 @@ class LiveShard:
         """Return the ids of at most so many passages that a filter lets through; of any passages without one."""
         ids: list[str] = []
         for segment in self._state.segments:
-            rows = segment.shard.matching(tree, segment.alive)[: limit - len(ids)]
+            rows = segment.shard.rows(tree, segment.alive)[: limit - len(ids)]
             ids += [segment.shard.id(row) for row in rows.tolist()]
         return ids
 

@@ -20,6 +20,7 @@ from shoal.records import FloatArray
 from shoal.shard.columns import Columns
 from shoal.shard.dense import DenseRetriever
 from shoal.shard.lexical import LexicalRetriever
+from shoal.shard.namespaces import NamespaceRows
 from shoal.shard.passages import Passages
 from shoal.shard.reader import FILTER_BYTES, Shard
 from shoal.shard.retriever import ShardRetriever
@@ -70,4 +71,6 @@ def shard_in_memory(
         retrievers["lexical"] = LexicalRetriever(LexicalIndex.of_postings(contents.postings, lexical), passages)
     tokens = None if codec is None or contents.codes is None else StoredTokens.of_codes(codec, contents.codes)
     columns = contents.columns or Columns.of_metadata(contents.passages.column(3), fields)
-    return Shard(index, retrievers, passages, Selections(columns, index, FILTER_BYTES), {}, None, tokens)
+    namespaces = NamespaceRows.of_ids(passages.id_column())
+    selections = Selections(columns, index, FILTER_BYTES, namespaces)
+    return Shard(index, retrievers, passages, selections, namespaces, {}, None, tokens)

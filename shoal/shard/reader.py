@@ -1,4 +1,7 @@
-"""One opened shard of a version: searches by vectors and by words, fetches passages, scores by stored tokens."""
+"""One opened shard of a version: searches by vectors and by words, fetches passages, scores by stored tokens.
+
+Long because all of it reads the files of one shard.
+"""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +13,7 @@ import pyarrow as pa
 
 from shoal.encoders import TextVectors
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
-from shoal.filters import Filter, Value
+from shoal.filters import Filter, InNamespace, Value, conditions, in_namespace
 from shoal.index_root import layout
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import FileEntry, Manifest
@@ -20,6 +23,7 @@ from shoal.indexes import ShardIndex, index_kind
 from shoal.late.codec import Codes
 from shoal.late.index import StoredTokens
 from shoal.lexical.index import LexicalIndex
+from shoal.namespaces import DEFAULT
 from shoal.records import FloatArray, Passage, RowArray
 from shoal.rerankers.late_interaction import DENSE_WEIGHT
 from shoal.settings import IndexSettings
@@ -29,6 +33,7 @@ from shoal.shard.columns import Columns
 from shoal.shard.id_order import IdOrder
 from shoal.shard.lexical import LexicalRetriever
 from shoal.shard.messages import MESSAGE_BYTES, Fetched, Hits, ShardHits, ShardQuery
+from shoal.shard.namespaces import NamespaceRows
 from shoal.shard.passages import Passages
 from shoal.shard.retrieval import RetrieverHits, retrieve
 from shoal.shard.retriever import ShardRetriever
@@ -50,12 +55,13 @@ _COLD = (
 class Shard:
     """An opened, read-only shard. Safe for concurrent calls; everything lies in mapped files."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in two places, `open` and `shard_in_memory`
         self,
         index: ShardIndex,
         retrievers: dict[str, ShardRetriever],
         passages: Passages,
         selections: selection.Selections | None,
+        namespaces: NamespaceRows | None,
         paths: Mapping[str, Path],
         cache: ShardCache | None,
         tokens: StoredTokens | None = None,
@@ -67,6 +73,7 @@ class Shard:
         self.ids = IdOrder(passages)
         """Where ids are, and their order."""
         self._selections = selections
+        self._namespaces = namespaces
         self._paths = paths
         self._cache = cache
 
@@ -110,6 +117,7 @@ class Shard:
                 paths[layout.VECTORS], settings, threads, exact=paths.get(layout.EXACT)
             )
             passages = Passages(paths[layout.PASSAGES])
+            namespaces = _open_namespaces(paths.get(layout.NAMESPACES), entry.count)
             columns = _open_columns(paths.get(layout.METADATA), manifest, entry.count)
             if not (index.count == passages.count == entry.count and index.dim == manifest.dim):
                 raise CorruptIndex(
@@ -124,8 +132,10 @@ class Shard:
         except BaseException:
             _release(cache, paths.values())
             raise
-        selections = selection.Selections(columns, index, filter_cache_bytes) if columns is not None else None
-        return cls(index, retrievers, passages, selections, paths, cache, tokens)
+        if columns is None and namespaces is not None:
+            columns = Columns.empty(entry.count)
+        selections = selection.Selections(columns, index, filter_cache_bytes, namespaces) if columns else None
+        return cls(index, retrievers, passages, selections, namespaces, paths, cache, tokens)
 
     @property
     def count(self) -> int:
@@ -176,22 +186,39 @@ class Shard:
         self, trees: Sequence[Filter | None], alive: selection.Selection | None
     ) -> list[selection.Selection | None]:
         """Which of the rows that are there each filter lets through; None for all rows."""
+        trees = [self._in_its_namespace(tree) for tree in trees]
         if not any(trees):
             return [alive] * len(trees)
-        if self._selections is None:
-            raise InvalidArgument("this version has no metadata to filter by; build it again", param="filter")
-        kept = {tree: self._selections.get(tree) for tree in trees if tree is not None}
+        kept = {tree: self._select(tree) for tree in trees if tree is not None}
         if alive is not None:
             kept = {tree: selected.among(alive) for tree, selected in kept.items()}
         return [alive if tree is None else kept[tree] for tree in trees]
 
-    def matching(self, tree: Filter | None, alive: selection.Selection | None = None) -> RowArray:
-        """Return the rows that a filter lets through, of those that are still there, int64 (n,) ascending.
+    def _in_its_namespace(self, tree: Filter | None) -> Filter | None:
+        """The filter with its namespace, which is the default one where it names none; unless that has all rows."""
+        if isinstance(tree, InNamespace) and tree.namespace != DEFAULT:
+            return tree
+        tree = conditions(tree)
+        return tree if self._namespaces is None else InNamespace(DEFAULT, tree)
 
-        Raises InvalidArgument for a version without metadata.
-        """
-        (selected,) = self._selected([tree], alive)
-        return np.arange(self.count) if selected is None else np.flatnonzero(selected.mask(self.count))
+    def _select(self, tree: Filter) -> selection.Selection:
+        if self._namespaces is None and isinstance(tree, InNamespace):
+            return selection.NOTHING
+        if self._selections is None:
+            raise InvalidArgument("this version has no metadata to filter by; build it again", param="filter")
+        return self._selections.get(tree)
+
+    def count_namespaces(self, alive: selection.Selection | None = None) -> dict[str, int]:
+        """Count the passages that are still there in each namespace that has any."""
+        if self._namespaces is not None:
+            return self._namespaces.counts(None if alive is None else alive.mask(self.count))
+        count = self.count if alive is None else alive.count
+        return {DEFAULT: count} if count else {}
+
+    def count_namespace(self, namespace: str, alive: selection.Selection | None = None) -> int:
+        """Count the passages of one namespace that are still there."""
+        (selected,) = self._selected([in_namespace(namespace, None)], alive)
+        return self.count if selected is None else selected.count
 
     def values(self, field: str, tree: Filter | None, alive: selection.Selection | None = None) -> pa.ChunkedArray:
         """Return the values of a metadata field in the rows that a filter lets through, or all, in their order.
@@ -204,18 +231,24 @@ class Shard:
         Raises:
             InvalidArgument: The version has no metadata.
         """
-        if self._selections is None:
-            raise InvalidArgument("this version has no metadata; build it again", param="filter")
-        column = self._selections.columns.column(field)
+        column = self._column(field)
         (selected,) = self._selected([tree], alive)
         return column if selected is None else selected.take(column)
+
+    def _column(self, field: str) -> pa.ChunkedArray:
+        if self._selections is None:
+            raise InvalidArgument("this version has no metadata; build it again", param="filter")
+        return self._selections.columns.column(field)
 
     def parts(self) -> "list[ShardPart]":
         """Return what the shard consists of."""
         return [(self, None, 0)]
 
     def rows(self, tree: Filter | None, alive: selection.Selection | None = None) -> RowArray:
-        """Return the rows whose values `values` returns, int64 (n,)."""
+        """Return the rows that a filter lets through, of those that are still there, int64 (n,) ascending.
+
+        Raises InvalidArgument for a version without metadata, where there are conditions.
+        """
         (selected,) = self._selected([tree], alive)
         return np.arange(self.count) if selected is None else np.flatnonzero(selected.mask(self.count))
 
@@ -224,7 +257,7 @@ class Shard:
 
         Raises InvalidArgument for a version without metadata.
         """
-        column = self.values(field, None).take(from_numbers(rows))
+        column = self._column(field).take(from_numbers(rows))
         values: list[Value | None] = (
             column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
         ).to_pylist()
@@ -352,6 +385,11 @@ def _matches(trees: Sequence[Filter | None], selections: Sequence[selection.Sele
 
 ShardPart = tuple[Shard, selection.Selection | None, int]
 """A shard that is searched as a part of another: itself, which of its rows are there, and the number of its first."""
+
+
+def _open_namespaces(path: Path | None, count: int) -> NamespaceRows | None:
+    """Open the namespaces of a shard of so many passages, if it has any but the default one."""
+    return None if path is None else NamespaceRows.open(path, count)
 
 
 def _open_columns(path: Path | None, manifest: Manifest, count: int) -> Columns | None:

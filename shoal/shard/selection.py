@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shoal.filters import Filter
+from shoal.filters import Filter, InNamespace
 from shoal.indexes import ShardIndex
 from shoal.records import FloatArray, RowArray
 from shoal.shard.arrays import from_numbers
 from shoal.shard.columns import Columns
 from shoal.shard.cut import PassageIds
+from shoal.shard.namespaces import NamespaceRows
 from shoal.shard.nearest import ExactSearch
 
 NEIGHBOURS, ENOUGH = 100, 10
@@ -78,16 +79,29 @@ class Selection:
         return sum(part.nbytes for part in (self.rows, self.bits) if part is not None)
 
 
+NOTHING = Selection(0, np.empty(0, np.int64), None)
+"""No rows."""
+
+
 class Selections:
     """Selections of one shard by filter; the ones used last stay, up to `max_bytes`. Safe for concurrent calls.
 
     `asked` and `hits` count filters since the start.
+
+    Args:
+        columns: The metadata of the shard.
+        index: Of the shard.
+        max_bytes: Of what stays.
+        namespaces: Rows by namespace; None where all are of the default one.
     """
 
-    def __init__(self, columns: Columns, index: ShardIndex, max_bytes: int) -> None:
+    def __init__(
+        self, columns: Columns, index: ShardIndex, max_bytes: int, namespaces: NamespaceRows | None = None
+    ) -> None:
         self.columns = columns
         """The metadata that filters are evaluated on."""
         self._index = index
+        self._namespaces = namespaces
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._kept: OrderedDict[Filter, tuple[Selection, int]] = OrderedDict()
@@ -103,7 +117,7 @@ class Selections:
                 self.hits += 1
                 self._kept.move_to_end(tree)
                 return self._kept[tree][0]
-        selection = select(self.columns, self._index, tree)
+        selection = select(self.columns, self._index, tree, self._namespaces)
         size = selection.nbytes + len(repr(tree)) + _ENTRY_BYTES
         with self._lock:
             if tree not in self._kept:
@@ -115,9 +129,21 @@ class Selections:
         return selection
 
 
-def select(columns: Columns, index: ShardIndex, tree: Filter) -> Selection:
-    """Evaluate a filter over all rows of an index."""
-    mask = columns.mask(tree)
+def select(columns: Columns, index: ShardIndex, tree: Filter, namespaces: NamespaceRows | None = None) -> Selection:
+    """Evaluate a filter over all rows of an index, or over those of the namespace that it names."""
+    if isinstance(tree, InNamespace):
+        if namespaces is None:
+            raise ValueError("these rows have no namespaces")
+        if tree.namespace:
+            rows = namespaces.rows(tree.namespace)
+            if index.prefers_scan(len(rows)):  # few: nothing is done for the rows of others
+                kept = rows if tree.part is None else rows[columns.part(tree.part, rows).mask(tree.part)]
+                return Selection(len(kept), kept, None)
+        mask = namespaces.mask(tree.namespace)
+        if tree.part is not None:
+            mask &= columns.mask(tree.part)
+    else:
+        mask = columns.mask(tree)
     count = int(np.count_nonzero(mask))
     if index.prefers_scan(count):
         return Selection(count, np.flatnonzero(mask), None)

@@ -21,6 +21,7 @@ from shoal.records import FloatArray
 from shoal.shard.columns import ColumnWriter, column_types
 from shoal.shard.documents import FILES as DOCUMENT_FILES
 from shoal.shard.documents import DocumentWriter
+from shoal.shard.namespaces import NamespaceWriter
 from shoal.shard.passages import PASSAGE_SCHEMA
 from shoal.shard.positions import PositionWriter
 
@@ -63,7 +64,8 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = text_bytes = 0
-    for beside in (lexical, tokens, documents, positions):
+    namespaces = NamespaceWriter(folder)
+    for beside in (lexical, tokens, documents, positions, namespaces):
         if beside is not None:
             blocks = beside.tee(blocks)
     with (
@@ -85,7 +87,7 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
     info = ShardInfo(shard=shard, count=count, dim=dim, kind=kind, text_bytes=text_bytes)
     (folder / layout.SHARD).write_bytes(info.to_bytes())
     names = _own_files(kind, fields or {})
-    names += _files_beside(lexical, tokens, documents, positions)
+    names += [*_files_beside(lexical, tokens, documents, positions), *namespaces.files]
     return ShardEntry(shard=shard, count=count, files=_file_entries(folder, shard, names))
 
 

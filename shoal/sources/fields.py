@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from shoal.metadata import LEAST_INTEGER, MOST_INTEGER, FieldType, convert, declared_types
+from shoal.namespaces import MARK
 from shoal.records import FloatArray, MetadataValue, Passage
 from shoal.settings import SourceSettings
 from shoal.sources.arrow_values import Unfit
@@ -225,6 +226,8 @@ def check_id(identity: str, field: str) -> str:
         raise BadRecord(
             f"the id field {field!r} is {length:,} bytes long, more than {MAX_ID_BYTES}", identity[:64] + "..."
         )
+    if identity.startswith(MARK):
+        raise BadRecord(f"the id field {field!r} begins with U+10FFFF, which is no character")
     return identity
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from shoal.errors import InvalidArgument
 from shoal.index_root.manifest import Manifest
 from shoal.metadata import FieldTypes, convert, declared_types
+from shoal.namespaces import DEFAULT, own_id, qualified
 from shoal.records import FloatArray, Metadata, MetadataValue, Passage
 from shoal.settings import SourceSettings
 from shoal.shard.live_fields import widened
@@ -61,17 +62,20 @@ class RecordChecks:
         """Return the id of the record that a passage belongs to."""
         return passage_id if self._cutter is None else passage_id.rpartition("#")[0]
 
-    def check_passages(self, passages: Sequence[PassageWrite], fields: FieldTypes) -> list[CheckedRecord]:
+    def check_passages(
+        self, passages: Sequence[PassageWrite], fields: FieldTypes, namespace: str = DEFAULT
+    ) -> list[CheckedRecord]:
         """Check records, and cut them. Raises InvalidArgument that names every one at fault, up to MOST_PROBLEMS.
 
         Args:
             fields: Types of the metadata fields of the index as it is.
+            namespace: That they are written to; their ids are those inside of the index then.
         """
         problems = Problems("passages")
         checked: list[CheckedRecord] = []
         for number, passage in enumerate(passages):
             try:
-                record = self._checked(passage)
+                record = self._checked(passage, namespace)
                 fields = widened(fields, record.passages[0].metadata)
                 checked.append(record)
             except BadRecord as bad:
@@ -102,11 +106,11 @@ class RecordChecks:
         """Return a vector as the index compares it, float32 (dim,) of length 1; None for none. Raises BadRecord."""
         return None if vector is None else normalised(vector, self._dim)
 
-    def _checked(self, write: PassageWrite) -> CheckedRecord:
+    def _checked(self, write: PassageWrite, namespace: str) -> CheckedRecord:
         passage = self._passage(write)
         vector = self.checked_vector(write.vector)
         metadata = self._converted(passage.metadata)
-        passage = Passage(passage.id, passage.text, passage.title, metadata)
+        passage = Passage(qualified(namespace, passage.id), passage.text, passage.title, metadata)
         if self._cutter is None:
             return CheckedRecord(passage.id, [passage], vector, write.condition)
         pieces = self._cutter.cut(passage)
@@ -153,6 +157,7 @@ class Problems:
 
     def add(self, number: int, id_: str, reason: str) -> None:
         """Note a record by its place."""
+        id_ = own_id(id_)
         shown = ascii(id_) if len(id_) <= _NAMED_CHARACTERS else ascii(id_[:_NAMED_CHARACTERS]) + "..."
         self._problems.append((number, f"{self._field}[{number}] (id {shown}): {reason}"))
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, KeyReused, ShoalError
 from shoal.index_root.log_entry import DocumentWrite, LogEntry, LoggedRequest, WrittenPassage
 from shoal.metadata import FieldTypes
+from shoal.namespaces import own_id
 from shoal.shard.live_fields import widened
 from shoal.shard.stored_documents import StoredDocument, StoredPassage
 from shoal.writing.checks import Problems
@@ -185,8 +186,8 @@ def repeated(known: LoggedRequest, body_digest: str, answer: type[Answer]) -> An
     """What a request gets whose key an earlier one had."""
     if known.body_digest != body_digest:
         return KeyReused(
-            f"the Idempotency-Key {known.key!r} was used with another request; take a new key for every request, and "
-            "the same one only to repeat it",
+            f"the Idempotency-Key {own_id(known.key or '')!r} was used with another request; take a new key for every "
+            "request, and the same one only to repeat it",
             param="Idempotency-Key",
         )
     return answer(**known.answer)

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from shoal.filters import Filter
@@ -12,6 +13,7 @@ from shoal.index_root.manifest import Manifest
 from shoal.late.codec import Codec, Codes
 from shoal.lexical.analyzer import Analyzer
 from shoal.metadata import FieldTypes
+from shoal.namespaces import check_namespace, own_id, qualified
 from shoal.records import FloatArray, Passage
 from shoal.shard.stored_documents import StoredDocument, StoredPassage
 from shoal.sources.fields import BadRecord
@@ -75,8 +77,10 @@ class Preparation:
         Args:
             position: Of the log, at or after which their earlier states are looked up.
         """
-        deadline = request.deadline
-        records = await self._thread.run(deadline, self._checks.check_passages, request.passages, self._fields())
+        deadline, namespace = request.deadline, check_namespace(request.namespace)
+        records = await self._thread.run(
+            deadline, self._checks.check_passages, request.passages, self._fields(), namespace
+        )
         states = await self._states([record.document for record in records], position, deadline)
         passages = await self._passages(records, states, deadline)
         changes = [
@@ -86,7 +90,8 @@ class Preparation:
 
     async def delete(self, request: DeleteRequest, position: int) -> PreparedRequest:
         """Prepare the deletion of records by their ids; ids that there are none of are nothing to it."""
-        ids = list(dict.fromkeys(request.ids or ()))
+        namespace = check_namespace(request.namespace)
+        ids = [qualified(namespace, id_, "ids") for id_ in dict.fromkeys(request.ids or ())]
         states = await self._states(ids, position, request.deadline)
         return self._prepared(request, [Change(id_, ()) for id_ in ids], states, Deleted, field="ids")
 
@@ -103,17 +108,18 @@ class Preparation:
 
     async def update(self, request: UpdateRequest, position: int) -> PreparedRequest:
         """Prepare other metadata or vectors for records, which are read as they are at a position or later."""
-        deadline = request.deadline
-        await self._thread.run(deadline, self._checks.check_updates, request.updates)
-        states = await self._states([update.id for update in request.updates], position, deadline)
+        deadline, namespace = request.deadline, check_namespace(request.namespace)
+        updates = [replace(update, id=qualified(namespace, update.id, "updates")) for update in request.updates]
+        await self._thread.run(deadline, self._checks.check_updates, updates)
+        states = await self._states([update.id for update in updates], position, deadline)
         there = {name: state for name, state in states.items() if state.passages}
-        records = self._updated(request.updates, there)
+        records = self._updated(updates, there)
         passages = await self._passages(records, there, deadline)
         changes = [
             Change(record.document, made, read_at=there[record.document].position)
             for record, made in zip(records, passages, strict=True)
         ]
-        missing = [update.id for update in request.updates if update.id not in there]
+        missing = [own_id(update.id) for update in updates if update.id not in there]
         return self._prepared(request, changes, there, Updated, field="updates", missing=missing)
 
     def _prepared(
@@ -129,7 +135,7 @@ class Preparation:
             states=states,
             answer=answer,
             basis=self.basis,
-            key=request.key,
+            key=request.log_key,
             body_digest=request.body_digest,
             expires=clock() + request.deadline - time.monotonic(),
             **details,  # type: ignore[arg-type]

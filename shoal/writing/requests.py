@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from shoal.namespaces import DEFAULT, check_namespace, qualified
 from shoal.records import FloatArray
 
 
@@ -51,12 +52,18 @@ class Attempt:
     """What holds for any write.
 
     deadline: by `time.monotonic`. key: of the client, which it repeats with the same request; None for none.
-    body_digest: of the request, which a key belongs to; empty without a key.
+    body_digest: of the request, which a key belongs to; empty without a key. namespace: in which it writes.
     """
 
     deadline: float
     key: str | None = None
     body_digest: str = ""
+    namespace: str = DEFAULT
+
+    @property
+    def log_key(self) -> str | None:
+        """The key as the log keeps it: keys of one namespace are none of another."""
+        return None if self.key is None else qualified(check_namespace(self.namespace), self.key, "Idempotency-Key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

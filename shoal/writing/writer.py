@@ -195,8 +195,8 @@ class Writer:
     async def _attempt(
         self, attempt: Attempt, kind: type[A], prepare: Callable[[Preparation, int], Awaitable[PreparedRequest]]
     ) -> Outcome:
-        if attempt.key is not None:
-            known = await self._appending.run(attempt.deadline, self._answered, attempt.key)
+        if (key := attempt.log_key) is not None:
+            known = await self._appending.run(attempt.deadline, self._answered, key)
             if known is not None:
                 return repeated(known, attempt.body_digest, kind)
         if (excess := self._excess()) is not None:  # after the keys: what was written is answered

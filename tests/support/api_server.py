@@ -19,6 +19,7 @@ from shoal.records import (
     FetchedPassages,
     InputType,
     ListedIds,
+    ListedNamespaces,
     RerankedDocuments,
     SearchAnswer,
     SearchRequest,
@@ -75,11 +76,21 @@ class FakeEngine:
         self.limits.check_rerank(query, documents, deadline)
         return await rerank_documents(self.reranker, query, documents, deadline, self.settings)
 
-    async def fetch(self, ids: Sequence[str], deadline: float, with_vectors: bool = False) -> FetchedPassages:
-        return await self.pipeline.fetch(ids, deadline, with_vectors)
+    async def fetch(
+        self, ids: Sequence[str], deadline: float, with_vectors: bool = False, namespace: str = ""
+    ) -> FetchedPassages:
+        return await self.pipeline.fetch(ids, deadline, with_vectors, namespace)
 
-    async def list_ids(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedIds:
-        return await self.pipeline.list_ids(prefix, limit, cursor, deadline)
+    async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
+        return await self.pipeline.list_namespaces(prefix, limit, cursor, deadline)
+
+    async def count_namespace(self, namespace: str, deadline: float) -> int:
+        return await self.pipeline.count_namespace(namespace, deadline)
+
+    async def list_ids(
+        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = ""
+    ) -> ListedIds:
+        return await self.pipeline.list_ids(prefix, limit, cursor, deadline, namespace)
 
     def reranker_scale(self) -> None:
         """It is not known."""

@@ -21,6 +21,7 @@ from shoal.index_root.log import Log
 from shoal.indexing.compaction import compact
 from shoal.settings import CompactSettings, EncoderSettings, LateSettings, LexicalSettings
 from tests.support.indexes import passages, publish
+from tests.support.namespace_contract import NamespaceContract
 from tests.support.servers import wait
 
 COUNT = 60
@@ -32,7 +33,7 @@ SETTINGS: dict[str, Any] = {"reranker": "none", "watch_s": 0.1, "max_backlog_row
 Asker = shoal.Index | shoal.Client
 
 
-class WriteContract:
+class WriteContract(NamespaceContract):
     """The calls of `shoal.Client` that write, whoever answers them. Each test has ids of its own."""
 
     @pytest.fixture(scope="class")

@@ -200,6 +200,36 @@ class ListResponse(BaseModel):
     next: str | None = Field(description="The cursor of the next page; null after the last.")
 
 
+class NamespaceSize(BaseModel):
+    """A namespace and its passages."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    namespace: str = Field(description="Its name; that of the default one is empty.")
+    passages: int
+
+
+class NamespacesResponse(BaseModel):
+    """A page of namespaces."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "index_version": "20260131T120000000-3f9a0c41",
+                    "namespaces": [{"namespace": "", "passages": 120}, {"namespace": "acme", "passages": 7}],
+                    "next": None,
+                }
+            ]
+        },
+    )
+
+    index_version: str
+    namespaces: list[NamespaceSize] = Field(description="Those that have passages, in the order of their names.")
+    next: str | None = Field(description="The cursor of the next page; null after the last.")
+
+
 class Models(BaseModel):
     """The models in use."""
 

@@ -11,7 +11,14 @@ from starlette.concurrency import run_in_threadpool
 from serve.dialects.base import Engine
 from serve.dialects.native.index_routes import add_indexes
 from serve.dialects.native.model_routes import add_models
-from serve.dialects.native.models import FetchResponse, IndexInfo, ListResponse, SearchResponse, SearchResponses
+from serve.dialects.native.models import (
+    FetchResponse,
+    IndexInfo,
+    ListResponse,
+    NamespacesResponse,
+    SearchResponse,
+    SearchResponses,
+)
 from serve.dialects.native.render import render, render_fetched, render_search
 from serve.dialects.native.write_routes import add_writes
 from serve.web.access import with_problem
@@ -19,15 +26,17 @@ from serve.web.errors import responses
 from serve.web.indexes import Indexes
 from serve.web.json_body import JsonRoute
 from serve.web.scopes import ADMIN
-from shoal.engine.answer_fields import list_fields
+from shoal.engine.answer_fields import list_fields, namespaces_fields
 from shoal.engine.request_models import (
     ActivateBody,
     FetchFields,
     ListFields,
+    NamespacesFields,
     RollbackBody,
     SearchFields,
     fetch_body,
     list_query,
+    namespaces_query,
     search_body,
 )
 from shoal.settings import ServeSettings
@@ -41,6 +50,7 @@ def router(engine: Indexes, settings: ServeSettings) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["native"], route_class=JsonRoute)
     _add_search(routes, engine, settings)
     _add_passages(routes, engine, settings)
+    _add_namespaces(routes, engine, settings)
     add_writes(routes, engine, settings)
     add_models(routes, engine, settings)
     _add_index(routes, engine)
@@ -86,7 +96,7 @@ def _add_passages(routes: APIRouter, engine: Callable[[], Engine], settings: Ser
         Where a shard did not answer, the status is 200 and `degraded` says so.
         """
         fields: FetchFields = body
-        fetched = await engine().fetch(fields.ids, _deadline(settings), "vector" in fields.include)
+        fetched = await engine().fetch(fields.ids, _deadline(settings), "vector" in fields.include, fields.namespace)
         response = partial(render_fetched, fetched, fields.include)
         return await run_in_threadpool(response) if len(fields.ids) > FEW_RESULTS else response()
 
@@ -94,8 +104,21 @@ def _add_passages(routes: APIRouter, engine: Callable[[], Engine], settings: Ser
     async def list_ids(query: Annotated[ListQuery, Query()]) -> Response:  # type: ignore[valid-type]
         """List the ids of passages, a page at a time; a page is whole or refused."""
         fields: ListFields = query
-        listed = await engine().list_ids(fields.prefix, fields.limit, fields.cursor, _deadline(settings))
+        listed = await engine().list_ids(
+            fields.prefix, fields.limit, fields.cursor, _deadline(settings), fields.namespace
+        )
         return render(list_fields(listed))
+
+
+def _add_namespaces(routes: APIRouter, engine: Callable[[], Engine], settings: ServeSettings) -> None:
+    NamespacesQuery = namespaces_query(settings)
+
+    @routes.get("/namespaces", response_model=NamespacesResponse, responses=responses(400, 429, 500, 503, 504))
+    async def namespaces(query: Annotated[NamespacesQuery, Query()]) -> Response:  # type: ignore[valid-type]
+        """List the namespaces that have passages, and how many each has, a page at a time."""
+        fields: NamespacesFields = query
+        listed = await engine().list_namespaces(fields.prefix, fields.limit, fields.cursor, _deadline(settings))
+        return render(namespaces_fields(listed))
 
 
 def _deadline(settings: ServeSettings) -> float:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
@@ -13,8 +13,13 @@ from serve.dialects.native.render import render
 from serve.web.errors import responses
 from serve.web.scopes import WRITE
 from shoal.engine.write_models import MOST_KEY, checked_key, delete_body, update_body, upsert_body
+from shoal.namespaces import MAX_NAMESPACE_BYTES
 from shoal.settings import ServeSettings
 
+NamespaceName = Annotated[
+    str, Path(min_length=1, max_length=MAX_NAMESPACE_BYTES, description="The name of a namespace.", examples=["acme"])
+]
+"""The name of a namespace in a path."""
 KEY_HEADER = "idempotency-key"
 """The header of a request's key."""
 _PARAMETERS: dict[str, Any] = {
@@ -97,6 +102,12 @@ def add_writes(routes: APIRouter, engine: Callable[[], Engine], settings: ServeS
     async def update(body: UpdateBody, request: Request) -> Response:  # type: ignore[valid-type]
         """Change the metadata of passages; texts and vectors stay as they are."""
         return render(asdict(await engine().update(body.request(settings, _key(request)))))  # type: ignore[attr-defined]
+
+    @routes.delete("/namespaces/{namespace:path}", response_model=DeleteResponse, **options)
+    async def delete_namespace(namespace: NamespaceName, request: Request) -> Response:
+        """Delete all passages of a namespace, 10,000 with each call; `__default__` is the default one."""
+        body = DeleteBody(ids=None, all=True, namespace=namespace)
+        return render(asdict(await engine().delete(body.request(settings, _key(request)))))
 
 
 def _key(request: Request) -> str | None:

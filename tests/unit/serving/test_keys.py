@@ -116,3 +116,46 @@ def test_what_the_command_cannot_do_is_said_in_one_line(options: tuple[str, ...]
     assert result.exit_code == 2
     assert problem in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("namespace", "word"),
+    [
+        ("acme", "namespace=acme"),
+        ("acme/eu 1;#2", "namespace=acme/eu%201%3B%232"),
+        ("größe", "namespace=gr%C3%B6%C3%9Fe"),
+        ("__default__", "namespace=__default__"),
+        ("100%", "namespace=100%25"),
+    ],
+)
+def test_a_key_is_bound_to_a_namespace_whatever_its_name_holds(namespace: str, word: str) -> None:
+    for rate in (None, "5/s"):
+        line = keys.line(keys.make(), "tenant", "write", rate, (), namespace)
+        assert line.split()[-1] == word
+        (known,) = keys.parse(f"{line} # comment; {keys.line(keys.make(), 'other')}", "here")[:1]
+        assert known.namespace == ("" if namespace == "__default__" else namespace)
+        assert known.per_second == (None if rate is None else 5)
+    (unbound,) = keys.parse(keys.line(keys.make(), "all"), "here")
+    assert unbound.namespace is None
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("admin namespace=acme", "cannot be admin"),
+        ("write namespace=", "should be a name"),
+        ("write namespace=a namespace=b", "twice"),
+        ("write namespace=%00", "printable"),
+        ("write namespace=%ff", "percent-encoded"),
+        ("write space=acme", "bound by"),
+    ],
+)
+def test_a_line_that_binds_a_key_wrongly_is_refused(words: str, problem: str) -> None:
+    with pytest.raises(InvalidArgument, match=problem):
+        keys.parse(f"tenant sha256:{'0' * 64} {words}", "here")
+
+
+def test_the_command_binds_a_key() -> None:
+    made = json.loads(run("--name", "tenant", "--namespace", "acme", "--json").stdout)
+    assert made["line"].endswith(" read namespace=acme")
+    assert run("--name", "op", "--scope", "admin", "--namespace", "acme").exit_code == 2

@@ -48,7 +48,9 @@ async def test_a_shard_that_does_not_answer_degrades_the_answer(server: Server) 
         ({"ids": ["a", 5]}, "ids[1]", "valid string"),
         ({"ids": ["x" * 1025]}, "ids[0]", "at most 1024"),
         ({"ids": ["a"], "include": ["nonsense"]}, "include[0]", "should be"),
-        ({"ids": ["a"], "namespace": "n"}, "namespace", "is not a known field"),
+        ({"ids": ["a"], "tenant": "n"}, "tenant", "is not a known field"),
+        ({"ids": ["a"], "namespace": "n" * 257}, "namespace", "at most 256"),
+        ({"ids": ["a"], "namespace": "a\tb"}, "namespace", "printable"),
     ],
 )
 async def test_a_wrong_fetch_is_refused(body: Any, param: str, message: str, server: Server) -> None:
@@ -79,7 +81,8 @@ async def test_ids_are_listed_a_page_at_a_time(server: Server) -> None:
         ("cursor=!!!", "cursor", "cursor should be what `next`"),
         ("cursor=" + "x" * 3000, "cursor", "at most 2048 characters"),
         ("prefix=" + "x" * 1025, "prefix", "at most 1024 characters"),
-        ("namespace=n", "namespace", "is not a known field"),
+        ("tenant=n", "tenant", "is not a known field"),
+        ("namespace=%00", "namespace", "printable"),
     ],
 )
 async def test_a_wrong_list_is_refused(query: str, param: str, message: str, server: Server) -> None:
