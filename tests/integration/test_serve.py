@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import httpx
+import httpx2
 import numpy as np
 import pytest
 import ray
+from mcp.client.client import Client as Assistant
+from mcp.client.streamable_http import streamable_http_client
 from ray import serve
 from ray.dag.py_obj_scanner import _PyObjScanner
 
@@ -84,6 +87,22 @@ def test_both_stages_answer(server: httpx.Client) -> None:
     assert len(answer["results"]) == 5
     scores = [result["score"] for result in answer["results"]]
     assert scores == sorted(scores, reverse=True)
+
+
+async def test_an_assistant_asks_it_at_mcp(server: httpx.Client) -> None:
+    """With the client of the SDK; what the tools answer: tests/contract/test_mcp.py."""
+    async with (
+        httpx2.AsyncClient(timeout=60) as http,
+        Assistant(streamable_http_client(f"{server.base_url}/mcp", http_client=http)) as assistant,
+    ):
+        assert sorted(tool.name for tool in (await assistant.list_tools()).tools) == [
+            *("describe_index", "get", "search", "similar")
+        ]
+        answer = await assistant.call_tool("search", {"query": "black otter n8", "top_n": 3})
+        assert not answer.is_error
+        assert answer.structured_content is not None
+        assert answer.structured_content["results"][0]["id"] == "p8"
+        assert (await assistant.call_tool("search", {"query": "fish", "filter": {"unknown": 1}})).is_error
 
 
 def test_the_shards_rerank_with_their_token_vectors(server: httpx.Client) -> None:
