@@ -25,6 +25,7 @@ from tests.support.environments import environment_of, run_in
 from tests.support.local_server import serving_locally
 from tests.support.long import only_long
 from tests.support.notebooks import cells_in, cells_of, notebook_of, run_cells
+from tests.support.serving import free_port
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -33,17 +34,16 @@ KEY = keys.make()
 REAL = ("all-MiniLM-L6-v2", "late_interaction")
 """The models that come with Shoal."""
 WRITE = "SHOAL_WRITE_NOTEBOOK" in os.environ
-OLD_SDKS = ("5.1.0", "7.3.0")
 
 
 @contextmanager
-def served(folder: Path, models: tuple[str, str] = (ENCODER, RERANKER)) -> Iterator[str]:
+def served(folder: Path, models: tuple[str, str] = (ENCODER, RERANKER), **more: Any) -> Iterator[str]:
     """A server as the example's first cell starts it, but with a key."""
     encoder, reranker = models
     create_index(CreateSettings(index=str(folder / "rerankers"), encoder=encoder))
     (folder / "keys.txt").write_text(keys.line(KEY, "article", "write") + "\n")
     aliases = [f"multilingual-e5-large={encoder}", f"bge-reranker-v2-m3={reranker}"]
-    options = {"reranker": reranker, "model_alias": aliases, "api_keys_file": str(folder / "keys.txt")}
+    options = {"reranker": reranker, "model_alias": aliases, "api_keys_file": str(folder / "keys.txt"), **more}
     with serving_locally(folder / "rerankers", **options) as url:
         yield url
 
@@ -199,30 +199,50 @@ def test_the_models_that_come_with_shoal_find_the_answer(tmp_path: Path) -> None
 
 
 @only_long
-@pytest.mark.parametrize("version", OLD_SDKS)
-def test_older_sdks(version: str, tmp_path: Path) -> None:
-    """The script with the lines that docs/from-pinecone.md changes for a version, in an environment of its own."""
-    python = environment_of(tmp_path / "environment", f"pinecone=={version}")
+@pytest.mark.parametrize(
+    ("requirement", "changes"),
+    [
+        ("pinecone==5.1.0", "A"),
+        ("pinecone[grpc]==5.1.0", "AB"),
+        ("pinecone==7.3.0", ""),
+        ("pinecone[grpc]==7.3.0", "B"),
+        ("pinecone==10.2.0", "C"),
+    ],
+)
+def test_other_sdks_and_grpc(requirement: str, changes: str, tmp_path: Path) -> None:
+    """The script with the changes that docs/from-pinecone.md names, in an environment of its own."""
+    python = environment_of(tmp_path / "environment", requirement)
     script = tmp_path / "examples" / SCRIPT.name
     script.parent.mkdir()
-    script.write_text(changed(SCRIPT.read_text("utf-8"), version), "utf-8")
+    port = free_port()
+    text = changed(SCRIPT.read_text("utf-8"), changes)
+    script.write_text(text.replace("127.0.0.1:50051", f"127.0.0.1:{port}"), "utf-8")
     (script.parent / "papers.jsonl").write_bytes((EXAMPLES / "papers.jsonl").read_bytes())
-    with served(tmp_path) as url:
-        done = run_in(python, script, PINECONE_CONTROLLER_HOST=url, PINECONE_API_KEY=KEY)
+    with served(tmp_path, grpc_port=port) as url:
+        variables = {"PINECONE_CONTROLLER_HOST": url, "PINECONE_API_KEY": KEY, "PINECONE_GRPC_SCHEME": "http"}
+        done = run_in(python, script, **variables)
         assert done.returncode == 0, done.stderr
         expected = run_example(url)
     assert done.stdout.endswith(expected.outputs[max(expected.outputs)])
     assert "after  before  relevance  cosine  passage" in done.stdout
 
 
-def changed(script: str, version: str) -> str:
-    """Make the changes to a script that the page has for a version of the SDK."""
+def test_the_page_changes_lines_that_the_script_has() -> None:
+    script = SCRIPT.read_text("utf-8")
+    for change, port in (("A", False), ("B", True), ("C", True)):
+        assert changed(script, change) != script
+        assert ("127.0.0.1:50051" in changed(script, change)) is port
+
+
+def changed(script: str, changes: str) -> str:
+    """Make changes to a script that the page has under these letters."""
     page = (ROOT / "docs" / "from-pinecone.md").read_text("utf-8")
-    blocks = re.findall(rf"(?ms)^On {re.escape(version)}.*?^```diff\n(.*?)^```", page)
-    for block in blocks:
-        lines = block.splitlines()
-        before = "\n".join(line[1:] for line in lines if line.startswith("-"))
-        after = "\n".join(line[1:] for line in lines if line.startswith("+"))
-        assert script.count(before) == 1
-        script = script.replace(before, after)
+    for change in changes:
+        block = page.partition(f"\n{change}: ")[2].partition("```diff\n")[2].partition("```")[0]
+        for hunk in block.split("\n\n"):
+            lines = hunk.splitlines()
+            before = "\n".join(line[1:] for line in lines if line.startswith("-"))
+            after = "\n".join(line[1:] for line in lines if line.startswith("+"))
+            assert script.count(before) == 1
+            script = script.replace(before, after)
     return script
