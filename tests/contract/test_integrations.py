@@ -1,6 +1,7 @@
 """Our retrievers and rerankers for LangChain, LlamaIndex and Haystack, and the examples of docs/frameworks.md."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,13 @@ from shoal.indexing.empty import create_index
 from shoal.serving import keys
 from shoal.settings import CreateSettings
 from tests.support.dialects import DOCUMENTS, ENCODER, RERANKER, scores_of
+from tests.support.environments import environment_of, run_in
 from tests.support.local_server import serving_locally
+from tests.support.long import only_long
 
-PAGE = Path(__file__).parents[2] / "docs" / "frameworks.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "frameworks.md"
+STANDARD_TESTS = ROOT / "tests" / "support" / "adapters" / "langchain_standard.py"
 KEY = keys.make()
 QUERY = "how do fish sleep"
 PASSAGES: list[dict[str, Any]] = [
@@ -133,6 +138,18 @@ class TestLangChain:
 
         with pytest.raises(InvalidArgument, match="no such field"):
             ShoalRetriever(client=client).invoke(QUERY, filter={"genre": "drama"})
+
+
+@only_long
+def test_langchains_own_tests_of_retrievers(url: str, tmp_path: Path) -> None:
+    python = environment_of(tmp_path / "environment", "langchain-tests", "orjson")
+    folder = tmp_path / "tests"
+    folder.mkdir()
+    shutil.copy(STANDARD_TESTS, folder / "test_standard.py")
+    (folder / "run.py").write_text("import pytest, sys\nsys.exit(pytest.main(['-v', '-p', 'no:cacheprovider', '.']))\n")
+    done = run_in(python, folder / "run.py", PYTHONPATH=str(ROOT), SHOAL_URL=url, SHOAL_API_KEY=KEY)
+    assert done.returncode == 0, done.stdout
+    assert "4 passed" in done.stdout
 
 
 # --- LlamaIndex -------------------------------------------------------------------------------------------------------

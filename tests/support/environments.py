@@ -16,7 +16,17 @@ def environment_of(folder: Path, *requirements: str) -> Path:
     """Install packages into a new environment in a folder; returns its Python. Skips where there is no registry."""
     venv.EnvBuilder(symlinks=True).create(folder)
     python = folder / "bin" / "python"
-    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *requirements]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--quiet",
+        "--no-compile",
+        *requirements,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode and any(word in done.stderr for word in UNREACHABLE):
         pytest.skip("the package registry cannot be reached")
