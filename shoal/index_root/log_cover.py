@@ -1,7 +1,13 @@
 """Which versions hold, together with the log, all that was written: the others are not made current."""
 
+import hashlib
+import io
+
+import numpy as np
+
 from shoal.errors import Conflict
 from shoal.index_root import layout
+from shoal.index_root.digests import reduction_bytes
 from shoal.index_root.log import Log
 from shoal.index_root.log_entry import LogEntry
 from shoal.index_root.manifest import Manifest
@@ -28,21 +34,38 @@ def require_cover(storage: Storage, manifest: Manifest, current: Manifest | None
             f"version {manifest.version} was built before documents could be written to an index that is served (it "
             f"lacks {missing}), and something was written since; build it again: nothing is embedded anew"
         )
-    if current is not None and _models(current) == _models(manifest):
+    codec = _codec_digest(storage, manifest)
+    if current is not None and _models(current) == _models(manifest) and _codec_digest(storage, current) == codec:
         return
     for entry in Log.open(storage).read(manifest.complete_to):
         require_models(manifest, entry)
+        if entry.codec != codec:
+            raise _other_models(manifest, entry, "reduction of token vectors")
+
+
+def _codec_digest(storage: Storage, manifest: Manifest) -> str | None:
+    """Digest of what the token vectors of a version are reduced with, as entries name it; None where it has none."""
+    late = manifest.late
+    if late is None or not manifest.shards:
+        return None
+    data = storage.read(f"{layout.shard_dir(manifest.version, 0)}/{layout.LATE_PROJECTION}")
+    projection = np.load(io.BytesIO(data), allow_pickle=False)
+    return hashlib.sha256(reduction_bytes(projection, late.bits)).hexdigest()
 
 
 def require_models(manifest: Manifest, entry: LogEntry) -> None:
     """Raise Conflict for an entry whose vectors or terms others have made than those of a version."""
     if (other := other_models(manifest, entry)) is not None:
-        raise Conflict(
-            f"entry {entry.position} of the log was written for a version with another {other} than "
-            f"{manifest.version}, which would serve without it; activate a version with those models, or build the "
-            "source again while nothing is written: that embeds anew what was written, and copies from "
-            f"{manifest.version} what it holds already"
-        )
+        raise _other_models(manifest, entry, other)
+
+
+def _other_models(manifest: Manifest, entry: LogEntry, other: str) -> Conflict:
+    return Conflict(
+        f"entry {entry.position} of the log was written for a version with another {other} than "
+        f"{manifest.version}, which would serve without it; activate a version with those models, or build the "
+        "source again while nothing is written: that embeds anew what was written, and copies from "
+        f"{manifest.version} what it holds already"
+    )
 
 
 def other_models(manifest: Manifest, entry: LogEntry) -> str | None:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.errors import CorruptIndex, InvalidArgument
+from shoal.index_root.digests import reduction_bytes
 from shoal.records import FloatArray
 
 Codes = NDArray[np.uint8]
@@ -71,9 +72,7 @@ class Codec:
 
     def to_bytes(self) -> bytes:
         """Serialise."""
-        file = io.BytesIO()
-        np.savez(file, axes=self.axes, means=self.means, steps=self.steps, bits=np.int64(self.bits))
-        return file.getvalue()
+        return reduction_bytes(self.projection, self.bits)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Codec":

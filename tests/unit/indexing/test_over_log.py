@@ -51,7 +51,7 @@ class LiveBuild(Build):
         super().__init__(root.storage.uri, path, **{**root.options, **options})
         plan = make_plan(self.settings, self.encoder.fingerprint())
         plan, self.written, self.remark = over_log(plan, self.storage, self.settings.drop_live, self.settings.reembed)
-        self.plan = spool(choose_base(plan, self.storage)[0], self.storage)
+        self.plan = spool(plan if self.settings.reembed else choose_base(plan, self.storage)[0], self.storage)
         self.tally = Tally(len(self.plan.units), self.plan.shards)
 
     def embed(self) -> "LiveBuild":
@@ -234,6 +234,19 @@ def test_what_came_too_late_for_the_switch_is_embedded_by_the_next_build(tmp_pat
     live = LiveIndex(root.storage, again)
     live.replay()
     assert (live.tail.problem, texts(root, again)["n2"]) == (None, "of a server that had not switched yet")
+
+
+def test_codes_of_another_reduction_keep_a_version_from_being_current(tmp_path: Path) -> None:
+    root = Root(tmp_path, **STORED)
+    root.write([{"id": "n1", "text": "new"}])
+    other = [{"id": "x", "text": "quite other words to learn from"}, {"id": "y", "text": "zebra"}]
+    build = LiveBuild(root, other, reembed=True)
+    assert "embedded anew" in str(build.remark)
+    root.write([{"id": "n2", "text": "written meanwhile"}])
+    with pytest.raises(Conflict, match=r"entry 2 .*another reduction of token vectors"):
+        publish(build)
+    again, _ = publish(LiveBuild(root, other, reembed=True))
+    assert sorted(texts(root, again)) == ["n1", "n2", "x", "y"]
 
 
 def test_what_has_no_text_cannot_be_embedded_anew(tmp_path: Path) -> None:
