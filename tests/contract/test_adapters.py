@@ -38,6 +38,7 @@ REQUIREMENTS = {
         "llama-index-vector-stores-pinecone",
     ],
     "haystack": ["cohere-haystack", "huggingface-api-haystack", "jina-haystack", "pinecone-haystack"],
+    "litellm": ["litellm"],
 }
 
 
@@ -80,7 +81,7 @@ def test_what_comes_of_a_call_is_what_the_page_says(
 ) -> None:
     url, open_url = servers
     python = environment_of(tmp_path / "environment", *REQUIREMENTS[framework])
-    variables = {"HAYSTACK_TELEMETRY_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+    variables = {"HAYSTACK_TELEMETRY_ENABLED": "False", "HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     done = run_in(python, SCRIPTS / f"{framework}_calls.py", url, KEY, open_url, **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     made = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
