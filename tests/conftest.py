@@ -16,6 +16,8 @@ import pytest
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+# As in a server of ours: a busy machine takes longer to start a proxy than the 5 s that Serve allows.
+os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "45"
 # Ray's own report of a crash goes where pytest keeps it to itself; Python's is seen.
 os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
 
