@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from shoal.errors import InvalidArgument
 from shoal.index_root.storage import filesystem, translate
+from shoal.sources import hub
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
@@ -59,8 +60,8 @@ class InputFile(BaseModel):
 
     read_anew: bool = False
     """Parquet: 0.1.0 made other values of its metadata."""
-    partition: dict[str, str | int] = {}
-    """Metadata of all of its records, from folders such as `year=2020` on its path."""
+    partition: dict[str, bool | int | float | str] = {}
+    """Metadata of all of its records, from folders such as `year=2020` on its path or the log of a Delta table."""
 
     offsets: list[int] | None = None
     """CSV: where its units start, and the end of the last one."""
@@ -85,6 +86,8 @@ def locate(uri: str) -> tuple[pafs.FileSystem, str]:
     path, _, query = rest.partition("?")
     if scheme == "file":
         return filesystem(path)
+    if scheme == hub.SCHEME:
+        return hub.hub_filesystem(), rest.rstrip("/")
     return _bucket(f"{scheme}://{path.partition('/')[0]}", query), path.rstrip("/")
 
 

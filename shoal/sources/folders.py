@@ -33,7 +33,7 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _INTEGER = re.compile(r"0|-?[1-9]\d{0,17}", re.ASCII)
 """An integer as it is written back: without zeros before it."""
 
-Partition = dict[str, str | int]
+Partition = dict[str, bool | int | float | str]
 """Metadata that the path of a file gives to all of its records."""
 
 

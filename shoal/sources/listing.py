@@ -11,6 +11,7 @@ import pyarrow.fs as pafs
 from shoal.errors import InvalidArgument
 from shoal.extraction.document_types import DOCUMENT_TYPES, REMEDY, is_readable, type_of
 from shoal.index_root import layout
+from shoal.sources.delta import current_files
 from shoal.sources.files import COMPRESSIONS, InputFile, escaped, locate, readable
 from shoal.sources.folders import DELTA_LOG, INDEX_ROOT, Partition, bookkeeping, partitions, stored_in_index_roots
 
@@ -33,6 +34,8 @@ EXTENSIONS: dict[str, Format] = {
     **dict.fromkeys(DOCUMENT_TYPES, "text"),
 }
 """Formats by the extension of a file's name."""
+_REPLACED = "of earlier versions of the table"
+"""How files of a Delta table are counted whose rows were deleted or replaced."""
 _BESIDE = (".rst", ".rest", *DOCUMENT_TYPES)
 """Extensions of documents that often lie beside data, and say nothing of the format where there is data or text."""
 BEIR_FILES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
@@ -100,14 +103,21 @@ def find_input(source: str, asked: str, index: str) -> Listing:
     if not named:
         raise InvalidArgument(f"source {source} holds no files{_but(left_out)}", param="source")
     chosen, names = _choose(source, sorted(named), asked, everything=bool(pattern) or is_file)
+    of_table = None
     if chosen == "text":
         names = _readable(source, names)
+    elif chosen == "parquet" and left_out[DELTA_LOG]:
+        of_table = _current(source, names, is_table=_is_table(found, base))
+        left_out[_REPLACED] += len(names) - len(of_table)
+        named = {name: info for name, info in named.items() if name in of_table or name not in names}
+        names = sorted(of_table)
     rest = named.keys() - set(names)
     left_out.update(_extension(name) for name in rest if chosen != "beir" or not _BEIR_OTHERS.fullmatch(name))
-    listed = _listed({name: named[name] for name in names}, source, isinstance(files, pafs.LocalFileSystem))
+    is_local = isinstance(files, pafs.LocalFileSystem)
+    listed = _listed({name: named[name] for name in names}, source, is_local, of_table)
     if not any(file.bytes for file in listed):
         raise InvalidArgument(f"source {source} is empty: its {len(listed)} files have no bytes", param="source")
-    return Listing(chosen, listed, dict(left_out.most_common()))
+    return Listing(chosen, listed, dict((+left_out).most_common()))
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:
@@ -116,6 +126,27 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
     kinds = ", ".join(f"{count:,} {label}" for label, count in shown[:8]) + (", ..." if len(shown) > 8 else "")
     total = sum(left_out.values())
     return f"{total:,} file{'s' if total > 1 else ''} of other types: {kinds}"
+
+
+def _is_table(found: Iterable[pafs.FileInfo], base: str) -> bool:
+    """Whether a folder is a Delta table."""
+    log = f"{base}/{DELTA_LOG}".lstrip("/")
+    return any(info.path.lstrip("/").startswith(log) and info.path.endswith(".json") for info in found)
+
+
+def _current(source: str, names: list[str], *, is_table: bool) -> dict[str, Partition]:
+    """The files of the current version of a Delta table, and what its log says of their records."""
+    if not is_table:
+        raise InvalidArgument(f"source {source} holds Delta tables; name the folder of one of them", param="source")
+    files = {file.name: file.partition for file in current_files(source)}
+    if not files:
+        raise InvalidArgument(f"the Delta table {source} is empty", param="source")
+    if missing := sorted(files.keys() - set(names)):
+        raise InvalidArgument(
+            f"the Delta table {source} names {missing[0]}, which is not there; restore it, or repair the table",
+            param="source",
+        )
+    return files
 
 
 def _readable(source: str, names: list[str]) -> list[str]:
@@ -137,7 +168,7 @@ def remarks_on(left_out: Mapping[str, int], chosen: str) -> list[str]:
         if chosen == "text" and (kind := DOCUMENT_TYPES.get(label)) is not None and not is_readable(kind)
     }
     remarks = [f"{describe_left_out(lacking)} would be read with their parsers: {REMEDY}"] if lacking else []
-    if DELTA_LOG not in left_out:
+    if DELTA_LOG not in left_out or chosen == "parquet":
         return remarks
     return [
         *remarks,
@@ -175,10 +206,12 @@ def _input(named: dict[str, pafs.FileInfo], left_out: Counter[str]) -> dict[str,
     return kept
 
 
-def _listed(named: dict[str, pafs.FileInfo], source: str, is_local: bool) -> list[InputFile]:
+def _listed(
+    named: dict[str, pafs.FileInfo], source: str, is_local: bool, of_table: dict[str, Partition] | None
+) -> list[InputFile]:
     query = "" if is_local or "?" not in source else source[source.index("?") :]
     scheme = "" if is_local else source.partition("://")[0] + "://"
-    fields: dict[str, Partition] = partitions(named)
+    fields: dict[str, Partition] = partitions(named) if of_table is None else of_table
     return [
         InputFile(
             name=name if is_local else f"{scheme}{info.path}",
