@@ -24,6 +24,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "folder":
         return str(local)
     uri: str = request.getfixturevalue("s3_uri")
+    request.getfixturevalue("monkeypatch").setenv("no_proxy", "127.0.0.1")  # servers have a proxy that is dead
     storage = Storage(uri)
     for path in sorted(local.rglob("*")):
         if path.is_file():
