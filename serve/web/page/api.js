@@ -5,6 +5,12 @@ const KEY = "shoal.key";
 /** The URL of the server, without a slash at its end. */
 export const server = new URL(".", document.baseURI).href.replace(/\/$/, "");
 
+/** The index that the page asks, by the name in its URL; "" for the server's default one. */
+export const indexName = /^[a-z0-9][a-z0-9-]{0,62}$/.exec(new URLSearchParams(location.search).get("index") ?? "")?.[0] ?? "";
+
+/** Where that index is asked, below the server. */
+export const base = indexName ? `v1/indexes/${indexName}` : "v1";
+
 /** The API key that was typed into this tab, or "". It is gone with the tab. */
 export const key = () => sessionStorage.getItem(KEY) ?? "";
 
@@ -22,11 +28,12 @@ export class Failure extends Error {
   }
 }
 
-export const describeIndex = (signal) => ask("v1/index", undefined, signal);
-export const search = (body, signal) => ask("v1/search", body, signal);
-export const fetchPassages = (ids, signal) => ask("v1/passages/fetch", { ids, include: ["text"] }, signal);
-export const activate = (version) => ask("v1/index/activate", { version });
-export const rollback = () => ask("v1/index/rollback", {});
+export const listIndexes = (signal) => ask("v1/indexes", undefined, signal);
+export const describeIndex = (signal) => ask(`${base}/index`, undefined, signal);
+export const search = (body, signal) => ask(`${base}/search`, body, signal);
+export const fetchPassages = (ids, signal) => ask(`${base}/passages/fetch`, { ids, include: ["text"] }, signal);
+export const activate = (version) => ask(`${base}/index/activate`, { version });
+export const rollback = () => ask(`${base}/index/rollback`, {});
 
 async function ask(path, body, signal) {
   const headers = {};

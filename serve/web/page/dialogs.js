@@ -1,6 +1,6 @@
 // Questions and texts in front of the page: a key, a confirmation, a request as code.
 
-import { keepKey, key, server } from "./api.js";
+import { keepKey, key, base, server } from "./api.js";
 import { byId, fill, h } from "./dom.js";
 
 /** Asks for an API key; `changed` is called once it was given or forgotten. */
@@ -52,7 +52,7 @@ function select(text, told) {
 export function curl(body) {
   const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const login = key() ? ' \\\n  -H "authorization: Bearer $SHOAL_API_KEY"' : "";
-  return `curl -s ${quote(`${server}/v1/search`)} -H 'content-type: application/json'${login} \\\n  -d ${quote(JSON.stringify(body))}`;
+  return `curl -s ${quote(`${server}/${base}/search`)} -H 'content-type: application/json'${login} \\\n  -d ${quote(JSON.stringify(body))}`;
 }
 
 export function python(body) {

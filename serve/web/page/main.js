@@ -6,6 +6,7 @@ import * as controls from "./controls.js";
 import * as dialogs from "./dialogs.js";
 import { byId } from "./dom.js";
 import * as filters from "./filters.js";
+import * as indexes from "./indexes.js";
 import * as panel from "./index_panel.js";
 import * as state from "./state.js";
 
@@ -82,8 +83,10 @@ async function look() {
     if (!(failure instanceof api.Failure)) throw failure;
     index = null;
     panel.fail(failure);
+    if (failure.status === 404) await indexes.offer(true);
     return failure;
   }
+  if (!byId("indexes").options.length) indexes.offer(false);
   controls.offer(index);
   filters.offer(index.fields, submit);
   panel.show(index, { change: changeVersion, pick });
