@@ -146,10 +146,11 @@ def test_langchains_own_tests_of_retrievers(url: str, tmp_path: Path) -> None:
     folder = tmp_path / "tests"
     folder.mkdir()
     shutil.copy(STANDARD_TESTS, folder / "test_standard.py")
-    (folder / "run.py").write_text("import pytest, sys\nsys.exit(pytest.main(['-v', '-p', 'no:cacheprovider', '.']))\n")
+    arguments = ["-v", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "."]
+    (folder / "run.py").write_text(f"import pytest, sys\nsys.exit(pytest.main({arguments!r}))\n")
     done = run_in(python, folder / "run.py", PYTHONPATH=str(ROOT), SHOAL_URL=url, SHOAL_API_KEY=KEY)
     assert done.returncode == 0, done.stdout
-    assert "4 passed" in done.stdout
+    assert "5 passed" in done.stdout
 
 
 # --- LlamaIndex -------------------------------------------------------------------------------------------------------
