@@ -13,6 +13,8 @@ from shoal.records import FloatArray
 
 MAX_DIMENSIONS = 65_536
 """Dimensions of a vector, at most."""
+UNIT_ROUNDING = 1e-6
+"""By how much the length of a vector that was normalised in float32 may differ from 1."""
 _NUMBER_BYTES = 4
 """Bytes of a number in base64."""
 _FORMS = "a list of numbers, base64 of float32 numbers with the least byte first, or a list of these"
@@ -61,7 +63,8 @@ def read_vector(given: GivenVector, param: str = "vector") -> FloatArray:
     length = np.linalg.norm(numbers)
     if not length:
         raise InvalidArgument(f"{param} should not have zeros only: it has no direction", param=param)
-    return np.asarray(numbers / length, np.float32)
+    # What an encoder normalised is taken as it is: normalised again it would differ by rounding, and so would ties.
+    return np.asarray(numbers if abs(length - 1) <= UNIT_ROUNDING else numbers / length, np.float32)
 
 
 def read_vectors(given: GivenVector | Sequence[GivenVector], param: str = "vector") -> tuple[list[FloatArray], bool]:
