@@ -6,6 +6,7 @@ refuses to open connections, to start programs and to write files, whatever a pa
 """
 
 import importlib
+import os
 import resource
 import struct
 import sys
@@ -32,11 +33,17 @@ _FORBIDDEN = (
     "os.link",
     "os.symlink",
     "os.kill",
+    "os.truncate",
+    "os.chmod",
+    "os.chown",
     "shutil.",
+    "tempfile.",
     "ctypes.dlopen",
     "urllib.",
 )
 """What the process does not do, by the names of Python's audit events."""
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+"""Flags of files that are opened to be written."""
 
 
 class Forbidden(Exception):
@@ -46,13 +53,18 @@ class Forbidden(Exception):
 def allow_time(seconds: float) -> None:
     """Bound the computing time of this process, from now on; the kernel ends it beyond."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    limit = int(used.ru_utime + used.ru_stime + seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    _bound(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 1)
 
 
 def allow_memory(size: int) -> None:
     """Bound the address space of this process."""
-    resource.setrlimit(resource.RLIMIT_AS, (size, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    _bound(resource.RLIMIT_AS, size)
+
+
+def _bound(name: int, limit: int) -> None:
+    """Set a limit, or leave that of whoever started this process where it is lower."""
+    most = resource.getrlimit(name)[1]
+    resource.setrlimit(name, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
 
 
 def forbid() -> None:
@@ -61,10 +73,17 @@ def forbid() -> None:
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         if event.startswith(_FORBIDDEN):
             raise Forbidden(f"{event} is not for a document to do")
-        if event == "open" and len(arguments) > 1 and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+        if event == "open" and _is_writing(*arguments[1:]):
             raise Forbidden("a document does not write files")
 
     sys.addaudithook(hook)
+
+
+def _is_writing(mode: object = None, flags: object = 0) -> bool:
+    """Whether a file is opened to be written: by a mode, as `open` has it, or by the flags of `os.open` alone."""
+    if isinstance(mode, str):
+        return bool(set(mode) & set("wax+"))
+    return isinstance(flags, int) and bool(flags & _WRITING)
 
 
 def answer(reader: str, data: bytes) -> tuple[bytes, str]:
@@ -87,14 +106,16 @@ def main() -> None:
     """Answer until there is nothing more to read."""
     source, target = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # what a parser prints is no answer
+    # A process that is ended at its bound of time would leave its memory in the folder that it was started from.
+    _bound(resource.RLIMIT_CORE, 0)
     forbid()
     while (head := source.read(LENGTH.size)) and len(head) == LENGTH.size:
         reader = source.read(LENGTH.unpack(head)[0]).decode()
         (seconds,) = LENGTH.unpack(source.read(LENGTH.size))
         (size,) = LENGTH.unpack(source.read(LENGTH.size))
         allow_memory(MEMORY_BYTES + 10 * size)
-        data = source.read(size)
         allow_time(seconds)
+        data = source.read(size)
         write(target, *answer(reader, data))
         del data
 

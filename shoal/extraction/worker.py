@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Timer
 
 from shoal.extraction.child import LENGTH
@@ -17,6 +18,8 @@ SECONDS_PER_MIB = 10
 """Computing time for each MiB of a document."""
 _PATIENCE = 20
 """Real time for each second of computing, on machines that are busy, before a process that answers nothing is ended."""
+_INHERITED = ("PATH", "LD_LIBRARY_PATH")
+"""Variables that Python itself may need to start."""
 
 
 class Extractor:
@@ -90,11 +93,13 @@ def _ignored() -> Iterator[None]:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    # What is imported lies where this process finds it, which need not be where Python looks by itself.
-    environment = {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    # What is imported lies where this process finds it, which need not be where Python looks by itself; and nowhere
+    # else: `-m` alone would import what lies in the working folder first, which may be the folder of the documents.
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    environment = inherited | {
+        "PYTHONPATH": os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "PATH": os.environ.get("PATH", ""),
+        "PYTHONSAFEPATH": "1",
         "LC_ALL": "C.UTF-8",
     }
     return subprocess.Popen(

@@ -13,7 +13,20 @@ from shoal.settings import ServeSettings
 PACKAGES = ("openapi-typescript@7.13.0", "typescript@5.9.3")
 OPTIONS = ("--default-non-nullable=false",)
 """Without it, fields of requests that have a default would have to be given."""
-UNREACHABLE = ("ENOTFOUND", "ETIMEDOUT", "ECONNREFUSED", "ECONNRESET", "EAI_AGAIN", "network")
+NPM_OPTIONS = ("--loglevel=error", "--fetch-retries=1", "--no-audit", "--no-fund", "--no-package-lock")
+"""With --silent npm would not say why it fails."""
+PATIENCE = 120
+"""Seconds for both packages; a test has 300."""
+UNREACHABLE = (
+    "ENOTFOUND",
+    "ETIMEDOUT",
+    "ECONNREFUSED",
+    "ECONNRESET",
+    "EAI_AGAIN",
+    "ENETUNREACH",
+    "EHOSTUNREACH",
+    "network",
+)
 """Words of npm where there is no registry."""
 SOURCES = Path(__file__).parents[1] / "support" / "typescript"
 
@@ -27,8 +40,11 @@ def tools(request: pytest.FixtureRequest) -> Path:
     folder = request.config.cache.mkdir("typescript")
     programs = folder / "node_modules" / ".bin"
     if not (programs / "openapi-typescript").exists() or not (programs / "tsc").exists():
-        command = [npm, "install", "--silent", "--no-audit", "--no-fund", "--no-package-lock", "--prefix", str(folder)]
-        done = subprocess.run([*command, *PACKAGES], capture_output=True, text=True)
+        command = [npm, "install", *NPM_OPTIONS, "--prefix", str(folder), *PACKAGES]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            pytest.skip("the package registry does not answer")
         if done.returncode and any(word in done.stdout + done.stderr for word in UNREACHABLE):
             pytest.skip("the package registry cannot be reached")
         assert done.returncode == 0, done.stdout + done.stderr

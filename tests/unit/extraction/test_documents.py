@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import mammoth
 import pptx
@@ -163,6 +164,31 @@ def test_what_takes_too_long_is_ended_and_the_next_document_is_read() -> None:
         extractor.close()
 
 
+def test_modules_in_the_working_folder_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the folder of the documents, and a file in it may be called as a module is."""
+    (tmp_path / "struct.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    extractor = Extractor()
+    try:
+        assert extractor.text_of("a.html", b"<p>words") == "words"
+    finally:
+        extractor.close()
+    assert not (tmp_path / "imported").exists()
+
+
+def test_a_lower_limit_of_memory_stays() -> None:
+    """Beyond which a process cannot raise its own."""
+    program = """
+import resource
+from shoal.extraction.child import allow_memory
+resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
+allow_memory(2**34)
+print(resource.getrlimit(resource.RLIMIT_AS) == (2**33, 2**33))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
 ACTIONS = [
     "socket.create_connection(('127.0.0.1', 9))",
     "socket.getaddrinfo('localhost', 80)",
@@ -171,13 +197,17 @@ ACTIONS = [
     "os.system('true')",
     "os.fork()",
     "open('/tmp/shoal-never', 'w')",
+    "os.open('/tmp/shoal-never', os.O_WRONLY | os.O_CREAT)",
+    "os.open('/dev/null', os.O_RDWR)",
+    "os.truncate('/tmp/shoal-never', 0)",
+    "tempfile.mkdtemp()",
     "os.remove('/tmp/shoal-never')",
 ]
 
 
 def test_the_process_opens_no_connection_starts_no_program_and_writes_no_file() -> None:
     program = f"""
-import os, socket, subprocess, urllib.request
+import os, socket, subprocess, tempfile, urllib.request
 from shoal.extraction.child import Forbidden, forbid
 forbid()
 for action in {ACTIONS!r}:
