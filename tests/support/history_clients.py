@@ -50,9 +50,10 @@ class Clients:
     Args:
         urls: Of the servers that there are; each attempt goes to any of them.
         seed: Of what they do.
+        pause_s: Seconds for which each rests between two operations.
     """
 
-    def __init__(self, urls: Sequence[str], seed: int) -> None:
+    def __init__(self, urls: Sequence[str], seed: int, pause_s: float = 0.0) -> None:
         self.history = History(initial_contents())
         self.unexpected: list[str] = []
         """Answers that no client should get, and what was given up."""
@@ -63,6 +64,7 @@ class Clients:
         self.done = 0
         """Operations of all sessions."""
         self.stopping = False
+        self.pause_s = pause_s
         self.lock = threading.Condition()
         self._urls = list(urls)
         self._threads = [
@@ -129,9 +131,9 @@ class Clients:
 
 
 @contextmanager
-def writing_and_reading(*urls: str, seed: int = 0) -> Iterator[Clients]:
+def writing_and_reading(*urls: str, seed: int = 0, pause_s: float = 0.0) -> Iterator[Clients]:
     """Let clients write and read until the end of the block; then every request that they began has its answer."""
-    clients = Clients(urls, seed)
+    clients = Clients(urls, seed, pause_s)
     clients.start()
     try:
         yield clients
@@ -161,6 +163,7 @@ class Session:
             except Exception as error:
                 self._clients.unexpected.append(f"{self.name}: {error!r}")
             self._clients.count()
+            time.sleep(self._clients.pause_s)
         self._http.close()
 
     def write(self) -> None:
