@@ -188,6 +188,23 @@ def test_a_wrong_request_is_not_repeated(run: Run, monkeypatch: pytest.MonkeyPat
         run.names["embed"](["a"], "query")
 
 
+def test_a_server_with_a_catalog_creates_the_index(run: Run, tmp_path: Path) -> None:
+    """create_index makes the index in the folder of the catalog; the default index lends its encoder to embed."""
+    catalog = tmp_path / "catalog"
+    catalog.mkdir()
+    create_index(CreateSettings(index=str(tmp_path / "models"), encoder=ENCODER))
+    (tmp_path / "keys.txt").write_text(keys.line(KEY, "article", "admin") + "\n")
+    aliases = [f"multilingual-e5-large={ENCODER}", f"bge-reranker-v2-m3={RERANKER}"]
+    options = {"reranker": RERANKER, "model_alias": aliases, "api_keys_file": str(tmp_path / "keys.txt")}
+    with serving_locally(tmp_path / "models", catalog=str(catalog), **options) as url:
+        made = run_example(url)
+        assert set(made.names["pc"].list_indexes().names()) == {"models", "rerankers"}
+        stats = {name: made.names["pc"].Index(name).describe_index_stats() for name in ("models", "rerankers")}
+    assert [folder.name for folder in catalog.iterdir()] == ["rerankers"]
+    assert {name: counted.total_vector_count for name, counted in stats.items()} == {"models": 0, "rerankers": 60}
+    assert made.outputs[max(made.outputs)] == run.outputs[max(run.outputs)]
+
+
 @only_long
 def test_the_models_that_come_with_shoal_find_the_answer(tmp_path: Path) -> None:
     """Each question of the example has one passage that answers it, which is first after stage two."""

@@ -15,7 +15,7 @@ from shoal.catalog.catalog import Catalog
 from shoal.settings import CatalogSettings, RunSettings
 from tests.support.serving import free_port
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 @contextmanager
