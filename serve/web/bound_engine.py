@@ -44,7 +44,7 @@ class BoundEngine:
 
     def _own(self, given: str) -> str:
         """The namespace of a request. Raises PermissionDenied for another one, and InvalidArgument for none."""
-        if check_namespace(given) not in (DEFAULT, self._namespace):
+        if given != DEFAULT and check_namespace(given) != self._namespace:
             raise PermissionDenied("this API key is bound to another namespace; leave namespace out")
         return self._namespace
 

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 RETRY_S = 10.0
 """Seconds before an index that could not be loaded is tried again."""
+LOADS_AT_ONCE = 4
+"""Indexes that are loaded side by side: each keeps a thread of those that searches need too, of which there are five at
+least, and one that waits for a model or a store may keep it for long."""
 ROOM_S = 30.0
 """Seconds that a load waits for memory which indexes in use do not leave."""
 SWEEP_S = 5.0
@@ -69,6 +72,7 @@ class Catalog:
         self._new_engine = new_engine
         self._clock = clock
         self._released = asyncio.Event()
+        self._load_turns = asyncio.Semaphore(LOADS_AT_ONCE)
         self._sweeping: asyncio.Task[None] | None = None
         for root in given:
             name = index_name(root)
@@ -168,7 +172,8 @@ class Catalog:
 
     async def _ensure_loaded(self, entry: IndexEntry, deadline: float) -> None:
         if entry.failure is not None and self._clock() < entry.failed_at + RETRY_S:
-            raise entry.failure
+            # Once more the same error, which without this keeps the frames of all requests that it has ended.
+            raise entry.failure.with_traceback(None)
         if entry.is_given:
             raise Unavailable(f"the index {entry.name!r} is being opened; try again", retry_after_s=1)
         if entry.loading is None:
@@ -186,7 +191,8 @@ class Catalog:
         """Load an index once there is room for it. Notes why it could not be loaded."""
         try:
             await self._make_room(entry, await asyncio.to_thread(expected_bytes, entry.root))
-            await self._load(entry)
+            async with self._load_turns:
+                await self._load(entry)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -258,8 +264,12 @@ class Catalog:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(min(SWEEP_S, self.limits.catalog_idle_s))
-            with suppress(ShoalError):  # a store that does not answer now
+            try:
                 await self.sweep()
+            except ShoalError as error:  # a store that does not answer now
+                logger.debug("the catalog is looked over again soon: %s", error)
+            except Exception:  # what ends this task would leave every index in memory for ever
+                logger.exception("the catalog could not be looked over, which is tried again")
 
     async def sweep(self) -> None:
         """Unload what is idle, forget what is gone, and count again what the others take."""

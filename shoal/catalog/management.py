@@ -55,6 +55,7 @@ class CatalogManager:
     def __init__(self, catalog: Catalog, before_removal: Callable[[str], None] = lambda root: None) -> None:
         self._catalog = catalog
         self._before_removal = before_removal
+        self._admitting = asyncio.Lock()
         self._making: set[str] = set()
         self._removals: set[asyncio.Task[None]] = set()
         self._described: dict[tuple[str, str], IndexDescription] = {}
@@ -88,19 +89,28 @@ class CatalogManager:
         if catalog.folder is None:
             raise InvalidArgument("this server makes no indexes: it has no catalog; start it with --catalog DIR")
         settings = self._create_settings(new, catalog.folder.root(new.name))
-        if new.name in self._making or await catalog.holds(new.name):
-            raise Conflict(f"there is an index {new.name!r} already; choose another name", param="name")
-        if len(await self.names()) >= catalog.limits.max_indexes:
-            raise Conflict(
-                f"there are {catalog.limits.max_indexes} indexes, which is the limit; remove one, or allow more with "
-                "--max-indexes"
-            )
-        self._making.add(new.name)
+        async with self._admitting:  # whoever comes meanwhile sees what the others are making
+            await self._check_new(new.name)
+            self._making.add(new.name)
         try:
             await asyncio.to_thread(catalog.folder.create, new.name, settings)
         finally:
             self._making.discard(new.name)
         return await self._summary(new.name)
+
+    async def _check_new(self, name: str) -> None:
+        """Raise Conflict where an index of a name cannot be made."""
+        catalog = self._catalog
+        entry = catalog.entries.get(name)
+        if entry is not None and entry.is_removed:  # its files would be taken for those of the new one, and removed
+            raise Conflict(f"the index {name!r} is still being removed; try again", param="name")
+        if name in self._making or await catalog.holds(name):
+            raise Conflict(f"there is an index {name!r} already; choose another name", param="name")
+        if len(self._making.union(await self.names())) >= catalog.limits.max_indexes:
+            raise Conflict(
+                f"there are {catalog.limits.max_indexes} indexes, which is the limit; remove one, or allow more with "
+                "--max-indexes"
+            )
 
     async def remove(self, name: str) -> None:
         """Remove an index of the folder: from now on it is there for nobody.

@@ -63,10 +63,11 @@ class ModelPool:
             raise
 
     def give_back(self, models: LocalModels) -> None:
-        """Let go of models; they stay loaded until `drop_unused`."""
+        """Let go of models; they stay loaded until `drop_unused`. After `close` it does nothing."""
         with self._lock:
-            shared = next(shared for shared in self._shared.values() if shared.models is models)
-        self._leave(shared)
+            shared = next((shared for shared in self._shared.values() if shared.models is models), None)
+        if shared is not None:
+            self._leave(shared)
 
     def drop_unused(self, idle_s: float) -> None:
         """Close models that no engine has had for so many seconds. Rerankers that are shared by all stay."""

@@ -77,7 +77,7 @@ def test_a_key_needs_no_namespace_and_means_its_own(url: str) -> None:
 
 def test_another_namespace_is_refused(url: str) -> None:
     with client(url, EVIL) as evil:
-        for name in ("acme/eu 1", "acme", "nobody"):
+        for name in ("acme/eu 1", "acme", "nobody", "__default__"):
             for call in (
                 lambda name=name: evil.search("zebra", namespace=name),
                 lambda name=name: evil.search(["zebra", "fish"], namespace=name),

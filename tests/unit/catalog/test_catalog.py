@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import time
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from shoal.catalog.catalog import RETRY_S, Catalog
-from shoal.catalog.entry import expected_bytes
+from shoal.catalog.catalog import LOADS_AT_ONCE, RETRY_S, Catalog
+from shoal.catalog.entry import IndexEntry, expected_bytes
 from shoal.catalog.index import CatalogIndex
 from shoal.engine.engine import LocalEngine
 from shoal.errors import CorruptIndex, DeadlineExceeded, InvalidArgument, NotFound, Overloaded
@@ -234,6 +235,67 @@ async def test_a_broken_index_keeps_its_reason_and_is_tried_again_after_a_while(
         assert (await search(catalog, "fish")).endswith("fish")
         assert catalog.entries["fish"].failure is None
         assert (await search(catalog, "birds")).endswith("birds")
+
+
+async def test_a_failure_that_is_told_again_keeps_nothing_of_those_who_heard_it(folder: Path) -> None:
+    (folder / "fish" / layout.manifest("v1")).write_bytes(b"{}")
+    async with opened(folder) as catalog:
+        lengths = []
+        for _ in range(4):
+            with pytest.raises(CorruptIndex):
+                await search(catalog, "fish")
+            failure = catalog.entries["fish"].failure
+            assert failure is not None
+            lengths.append(len(traceback.extract_tb(failure.__traceback__)))
+        assert lengths[1] == lengths[2] == lengths[3]
+
+
+async def test_loads_leave_threads_for_those_who_search(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_room, with_room = Catalog._make_room, asyncio.Queue[str]()
+
+    async def make_and_tell(catalog: Catalog, entry: IndexEntry, wanted: int) -> None:
+        await make_room(catalog, entry, wanted)
+        with_room.put_nowait(entry.name)
+
+    monkeypatch.setattr(Catalog, "_make_room", make_and_tell)
+    names = [f"fish-{number}" for number in range(LOADS_AT_ONCE + 2)]
+    for name in names:
+        shutil.copytree(folder / "fish", folder / name)
+    async with opened(folder) as catalog:
+        catalog.engines.leave = asyncio.Event()  # type: ignore[attr-defined]
+        searches = [asyncio.create_task(search(catalog, name)) for name in names]
+        for _ in names:
+            await with_room.get()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert catalog.engines.opened == LOADS_AT_ONCE  # type: ignore[attr-defined]
+        catalog.engines.leave.set()  # type: ignore[attr-defined]
+        await asyncio.gather(*searches)
+        assert loaded(catalog) == names
+
+
+async def test_idle_indexes_are_looked_for_on_after_a_mistake(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoal.catalog.catalog.SWEEP_S", 0.001)
+    looked = asyncio.Event()
+    calls = 0
+
+    async def sweep(catalog: Catalog) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise PermissionError("the folder is not ours any more")
+        looked.set()
+
+    monkeypatch.setattr(Catalog, "sweep", sweep)
+    async with opened(folder):
+        async with asyncio.timeout(30):
+            await looked.wait()
+
+
+async def test_models_may_be_given_back_after_the_end(folder: Path) -> None:
+    async with opened(folder) as catalog, catalog.use("fish", soon()) as engine:
+        models = engine._loaded()
+    catalog.models.give_back(models)
 
 
 async def test_who_cannot_wait_for_it_to_be_loaded_is_told_so_and_the_load_goes_on(folder: Path) -> None:

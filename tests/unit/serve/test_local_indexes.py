@@ -1,7 +1,9 @@
 """`shoal serve --local --catalog`: indexes by their names, made and removed over HTTP, and whose keys see what."""
 
+import asyncio
 import re
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -204,6 +206,27 @@ async def test_no_more_are_made_than_there_may_be(folder: Path) -> None:
     async with Server(folder, max_indexes=3).client() as client:
         response = await client.post("/v1/indexes", json={"name": "new", "dimension": 3})
         assert "--max-indexes" in check_error(response, 409, "CONFLICT", None)
+
+
+async def test_those_that_are_made_side_by_side_count(folder: Path) -> None:
+    async with Server(folder, max_indexes=4).client() as client:
+        bodies = [{"name": name, "dimension": 3} for name in ("new", "newer", "newest")]
+        answers = await asyncio.gather(*(client.post("/v1/indexes", json=body) for body in bodies))
+        assert sorted(answer.status_code for answer in answers) == [201, 409, 409]
+        assert len((await client.get("/v1/indexes")).json()) == 4
+
+
+async def test_an_index_that_is_being_removed_is_not_made_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoal.catalog.management.USUAL_REMOVAL_S", 0.0)
+    server = Server(folder)
+    async with server.client() as client:
+        body = {"name": "fish", "dimension": 3}
+        async with server.catalog.use("fish", time.monotonic() + 60):
+            assert (await client.delete("/v1/indexes/fish")).status_code == 202
+            refused = await client.post("/v1/indexes", json=body)
+            assert "still being removed" in check_error(refused, 409, "CONFLICT", "name")
+        await server.indexes.settle()
+        assert (await client.post("/v1/indexes", json=body)).status_code == 201
 
 
 async def test_only_folders_of_the_catalog_are_removed_and_never_through_links(folder: Path) -> None:
