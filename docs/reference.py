@@ -29,8 +29,9 @@ HTTP = f"""# HTTP: every route
 {GENERATED}
 Bodies are JSON, with the header `Content-Type: application/json`. A server that has keys wants one with every
 request but those for its health, its documentation and the files of the page: `Authorization: Bearer KEY`, or the
-header `api-key` or `x-api-key`. `/v1/index/activate` and `/v1/index/rollback` want one of the scope `admin`. Every
-response has `x-request-id`: yours, if you send one. Every route of GET has HEAD too. A body may be packed with gzip
+header `api-key` or `x-api-key`. `/v1/index/versions`, `/v1/index/activate` and `/v1/index/rollback` want one of the
+scope `admin`. Every response has `x-request-id`: yours, if you send one. Every route of GET has HEAD too.
+A body may be packed with gzip
 (`Content-Encoding: gzip`); answers from `compress_bytes` on are, for clients that send `Accept-Encoding: gzip`.
 
 What is at `/v1/...` is for the default index; for any other it is at `/v1/indexes/NAME/...`, with the same bodies and

@@ -14,6 +14,7 @@ from shoal.catalog.summary import IndexSummary
 from shoal.engine.description import IndexDescription
 from shoal.engine.engine import LocalEngine
 from shoal.engine.limits import RequestLimits
+from shoal.index_root.version_list import ListedVersion
 from shoal.namespaces import DEFAULT
 from shoal.records import (
     EmbeddedTexts,
@@ -152,6 +153,10 @@ class LocalIngress:
     def reranker_scale(self) -> ScoreScale | None:
         """Where the scores of the reranker lie; None if that is not known."""
         return self._engine.reranker_scale()
+
+    async def list_versions(self, limit: int) -> list[ListedVersion]:
+        """List the newest published versions, and the current and the previous one with them."""
+        return await self._engine.list_versions(limit)
 
     async def activate(self, version: str) -> None:
         """Load a published version, then serve it and make it CURRENT."""

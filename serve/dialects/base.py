@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from shoal.engine.description import IndexDescription
+from shoal.index_root.version_list import ListedVersion
 from shoal.namespaces import DEFAULT
 from shoal.records import (
     EmbeddedTexts,
@@ -113,6 +114,14 @@ class Engine(Protocol):
 
     async def describe(self) -> IndexDescription:
         """Describe what is served."""
+        ...
+
+    async def list_versions(self, limit: int) -> list[ListedVersion]:
+        """List the newest published versions, newest first, and the current and the previous one with them.
+
+        Args:
+            limit: Most versions beside those two.
+        """
         ...
 
     def reranker_scale(self) -> ScoreScale | None:

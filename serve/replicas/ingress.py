@@ -22,6 +22,7 @@ from shoal.errors import InvalidArgument, Unavailable
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
+from shoal.index_root.version_list import ListedVersion, newest_versions
 from shoal.namespaces import DEFAULT
 from shoal.records import (
     EmbeddedTexts,
@@ -312,6 +313,10 @@ class Ingress:
     def reranker_scale(self) -> ScoreScale | None:
         """Where the scores of the reranker lie; None if that is not known."""
         return self._services.reranker_scale if self._services is not None else None
+
+    async def list_versions(self, limit: int) -> list[ListedVersion]:
+        """List the newest published versions, and the current and the previous one with them."""
+        return await asyncio.to_thread(newest_versions, self._storage, limit)
 
     async def activate(self, version: str) -> None:
         """Load a published version in every retriever, then serve it and make it CURRENT."""

@@ -7,6 +7,7 @@ from typing import TypeVar
 from serve.dialects.base import Engine
 from shoal.engine.description import IndexDescription
 from shoal.errors import PermissionDenied
+from shoal.index_root.version_list import ListedVersion
 from shoal.namespaces import DEFAULT, check_namespace
 from shoal.records import (
     EmbeddedTexts,
@@ -109,6 +110,10 @@ class BoundEngine:
     def reranker_scale(self) -> ScoreScale | None:
         """Where the scores of the reranker lie."""
         return self._engine.reranker_scale()
+
+    async def list_versions(self, limit: int) -> list[ListedVersion]:
+        """Refuse: versions tell how much all namespaces hold."""
+        raise _shared()
 
     async def activate(self, version: str) -> None:
         """Refuse: all namespaces share the version."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from shoal.catalog.catalog import Catalog
 from shoal.engine.description import IndexDescription
+from shoal.index_root.version_list import ListedVersion
 from shoal.namespaces import DEFAULT
 from shoal.records import (
     EmbeddedTexts,
@@ -90,6 +91,11 @@ class CatalogIndex:
         """Describe what is served."""
         async with self._catalog.use(self._name, self._deadline()) as engine:
             return await engine.describe()
+
+    async def list_versions(self, limit: int) -> list[ListedVersion]:
+        """List the newest published versions, and the current and the previous one with them."""
+        async with self._catalog.use(self._name, self._deadline()) as engine:
+            return await engine.list_versions(limit)
 
     async def activate(self, version: str) -> None:
         """Serve a published version and make it CURRENT."""

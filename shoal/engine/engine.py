@@ -14,6 +14,7 @@ from shoal.index_root import versions
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
+from shoal.index_root.version_list import ListedVersion, newest_versions
 from shoal.namespaces import DEFAULT
 from shoal.records import (
     EmbeddedTexts,
@@ -170,6 +171,10 @@ class LocalEngine:
     def reranker_scale(self) -> ScoreScale | None:
         """Where the scores of the reranker lie; None if that is not known."""
         return self._loaded().reranker_scale
+
+    async def list_versions(self, limit: int) -> list[ListedVersion]:
+        """List the newest published versions, and the current and the previous one with them."""
+        return await asyncio.to_thread(newest_versions, self._storage, limit)
 
     async def activate(self, version: str) -> None:
         """Serve a published version and make it CURRENT. Raises NotFound, Conflict, EncoderMismatch, CorruptIndex."""

@@ -79,6 +79,14 @@ class NamespacesFields(BaseModel):
     )
 
 
+class VersionsFields(BaseModel):
+    """How many versions; `versions_query` adds a server's limits."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = 20
+
+
 class SearchFields(ShapeFields):
     """A query, or several at once, and what to return: the fields in order; `search_body` adds a server's limits."""
 
@@ -232,6 +240,19 @@ def namespaces_query(settings: ServeSettings) -> type[NamespacesFields]:
         __base__=NamespacesFields,
         __doc__="Which namespaces, and where to go on.",
         limit=(int, limit),
+    )
+
+
+def versions_query(settings: ServeSettings) -> type[VersionsFields]:
+    """Make the model of the parameters that list versions, with the limits of the settings."""
+    limit = Field(
+        min(20, settings.max_ids),
+        ge=1,
+        le=settings.max_ids,
+        description="Most versions, newest first; the current and the previous one are listed beyond it, too.",
+    )
+    return create_model(
+        "VersionsQuery", __base__=VersionsFields, __doc__="How many versions are listed.", limit=(int, limit)
     )
 
 

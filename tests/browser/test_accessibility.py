@@ -16,6 +16,7 @@ RESULTS = ".two li.result"
 def begin(page: Any, url: str) -> None:
     page.goto(url)
     expect(page.locator("#index")).to_contain_text("40 passages")
+    expect(page.locator("#version-list tbody tr")).to_have_count(2)
 
 
 def answer(page: Any, url: str) -> None:

@@ -121,6 +121,10 @@ def test_what_a_server_says_is_text(tab: Tab, url: str, attack: str) -> None:
         }
         route.fulfill(json={**route.fetch().json(), **strange, "kind": attack, "search": attack, "created_at": attack})
 
+    def versions(route: Any) -> None:
+        listed = {"version": attack, "state": "refused", "created_at": attack, "passages": attack, "problem": attack}
+        route.fulfill(json={"versions": [listed, {**listed, "version": f"2{attack}", "state": attack}]})
+
     def search(route: Any) -> None:
         answer = route.fetch().json()
         explain = answer.get("explain") and {**answer["explain"], "shards": [{"shard": 0, "missing": attack}]}
@@ -135,11 +139,14 @@ def test_what_a_server_says_is_text(tab: Tab, url: str, attack: str) -> None:
         route.fulfill(json={**answer, **strange, "explain": explain, "coverage": coverage})
 
     page.route("**/v1/index", describe)
+    page.route("**/v1/index/versions", versions)
     page.route("**/v1/search", search)
     page.goto(f"{url}/#q=fish")
     expect(page.locator("#answer .notice").first).to_be_visible()
     page.click("#index-toggle")
     expect(page.locator("#index .facts").first).to_contain_text("version")
+    expect(page.locator("#version-list tbody tr")).to_have_count(2)
+    assert page.locator("#version-list th .id").last.text_content() == f"2{attack}"
     assert_nothing_ran(tab)
     page.get_by_role("button", name="Roll back").click()
     page.route("**/v1/index/rollback", lambda route: route.fulfill(status=409, json=error))

@@ -14,6 +14,7 @@ from shoal.engine.limits import RequestLimits
 from shoal.errors import (
     Conflict,
 )
+from shoal.index_root.version_list import ListedVersion
 from shoal.records import (
     EmbeddedTexts,
     FetchedPassages,
@@ -131,6 +132,13 @@ class FakeEngine:
             fields={},
             models=ModelNames("fake", "fake"),
         )
+
+    async def list_versions(self, limit: int) -> list[ListedVersion]:
+        assert self.pipeline.version is not None
+        listed = [ListedVersion(self.pipeline.version, "current", "2026-11-22T23:34:11+00:00", 40, None)]
+        if self.previous is not None:
+            listed.append(ListedVersion(self.previous, "previous", None, None, "its manifest cannot be read"))
+        return listed
 
     async def activate(self, version: str) -> None:
         if self.error:

@@ -249,6 +249,46 @@ class Live(BaseModel):
     oldest_s: float | None = Field(description="Seconds since the first of these writes; null without one.")
 
 
+class VersionInfo(BaseModel):
+    """A published version of the index."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: str
+    state: Literal["current", "previous", "refused"] | None = Field(
+        description="current is served, or about to be; a rollback would serve previous; what made one that is refused "
+        "did not make it current; null for any other."
+    )
+    created_at: str | None = Field(description="When it was built; null where its manifest cannot be read.")
+    passages: int | None = Field(description="As it was built; null where its manifest cannot be read.")
+    problem: str | None = Field(description="Why it cannot be read or was refused; null if neither.")
+
+
+class VersionsResponse(BaseModel):
+    """The published versions of the index."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "versions": [
+                        {
+                            "version": "20260131T120000000-3f9a0c41",
+                            "state": "current",
+                            "created_at": "2026-01-31T12:00:00+00:00",
+                            "passages": 1000,
+                            "problem": None,
+                        }
+                    ]
+                }
+            ]
+        },
+    )
+
+    versions: list[VersionInfo] = Field(description="Newest first.")
+
+
 class IndexInfo(BaseModel):
     """What is served."""
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from serve.dialects.native.models import (
     NamespacesResponse,
     SearchResponse,
     SearchResponses,
+    VersionsResponse,
 )
 from serve.dialects.native.render import render, render_fetched, render_search
 from serve.dialects.native.write_routes import add_writes
@@ -34,10 +36,12 @@ from shoal.engine.request_models import (
     NamespacesFields,
     RollbackBody,
     SearchFields,
+    VersionsFields,
     fetch_body,
     list_query,
     namespaces_query,
     search_body,
+    versions_query,
 )
 from shoal.settings import ServeSettings
 
@@ -54,6 +58,7 @@ def router(engine: Indexes, settings: ServeSettings) -> APIRouter:
     add_writes(routes, engine, settings)
     add_models(routes, engine, settings)
     _add_index(routes, engine)
+    _add_versions(routes, engine, settings)
     add_indexes(routes, engine)
     return routes
 
@@ -131,6 +136,21 @@ def _add_index(routes: APIRouter, engine: Callable[[], Engine]) -> None:
     async def index() -> Response:
         """Describe the index and the models that are served."""
         return render(with_problem(await engine().describe()))
+
+
+def _add_versions(routes: APIRouter, engine: Callable[[], Engine], settings: ServeSettings) -> None:
+    VersionsQuery = versions_query(settings)
+
+    @routes.get(
+        "/index/versions",
+        response_model=VersionsResponse,
+        dependencies=[ADMIN],
+        responses=responses(400, 403, 503),
+    )
+    async def versions(query: Annotated[VersionsQuery, Query()]) -> Response:  # type: ignore[valid-type]
+        """List the published versions, newest first, for whoever may serve another one."""
+        fields: VersionsFields = query
+        return render({"versions": [asdict(each) for each in await engine().list_versions(fields.limit)]})
 
     @routes.post(
         "/index/activate",

@@ -32,6 +32,7 @@ export const listIndexes = (signal) => ask("v1/indexes", undefined, signal);
 export const describeIndex = (signal) => ask(`${base}/index`, undefined, signal);
 export const search = (body, signal) => ask(`${base}/search`, body, signal);
 export const fetchPassages = (ids, signal) => ask(`${base}/passages/fetch`, { ids, include: ["text"] }, signal);
+export const listVersions = () => ask(`${base}/index/versions`);
 export const activate = (version) => ask(`${base}/index/activate`, { version });
 export const rollback = () => ask(`${base}/index/rollback`, {});
 

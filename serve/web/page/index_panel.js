@@ -1,7 +1,9 @@
-// The index that is served: what it is, what its manifest says of recall and time, its versions and its shards.
+// The index that is served: what it is, what its manifest says of recall and time, what was
+// written since, its versions and its shards.
 
 import { bar, byId, fill, h, s } from "./dom.js";
-import { milliseconds, moment, several, whole } from "./words.js";
+import * as versions from "./versions.js";
+import { ago, bytes, milliseconds, moment, several, whole } from "./words.js";
 
 const PLOT = { width: 300, height: 132, left: 40, right: 12, top: 14, bottom: 26 };
 
@@ -10,14 +12,28 @@ const PLOT = { width: 300, height: 132, left: 40, right: 12, top: 14, bottom: 26
  * change: called with a version to serve, or null for the one before. pick: called with a recall of the curve.
  */
 export function show(index, { change, pick }) {
-  byId("index-toggle").textContent = `${whole(index.passages)} passages`;
   fill(byId("index"),
     h("h2", { id: "index-title" }, "Index"),
     index.problem && h("div", { class: "notice" }, h("h3", {}, "Something is wrong"), h("p", {}, index.problem)),
     h("div", { class: "columns" },
-      h("dl", { class: "facts" }, facts(index).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+      h("div", {}, h("div", { id: "facts" }), h("div", { id: "live" })),
       h("div", { class: "measured" }, recall(index, pick)),
-      h("div", { class: "versions" }, versions(index, change), h("div", { id: "shards" }))));
+      h("div", { class: "versions" }, versions.section(index, change), h("div", { id: "shards" }))));
+  showContent(index);
+}
+
+/** Shows what there is now, and what of it was written since the version was built. */
+export function showContent(index) {
+  const { live, version } = index;
+  byId("index-toggle").textContent = `${whole(index.passages)} passages`;
+  if (!byId("facts")) return;
+  fill(byId("facts"), list(facts(index)));
+  if (live) fill(byId("live"), h("h3", {}, "Written since"), list([
+    ["visible", `all writes up to ${whole(live.position)}`],
+    ["built in", `all writes up to ${whole(live.complete_to)}, by version ${version}`],
+    ["waiting", live.oldest_s === null ? "nothing" : `${several(live.rows, "passage")}, ${bytes(live.bytes)}, the first ${ago(live.oldest_s)}`],
+    ["gone", several(live.dead, "passage")],
+  ]));
 }
 
 /** Says that the index cannot be described, and why. */
@@ -40,6 +56,10 @@ export function showShards(shards) {
   fill(place, h("h3", {}, "Shards in the last answer"), h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Shards" }, h("table", {},
     h("thead", {}, h("tr", {}, ["shard", "time", "hits", "pass filter"].map((name) => h("th", { scope: "col" }, name)))),
     h("tbody", {}, shards.map(row)))));
+}
+
+function list(pairs) {
+  return h("dl", { class: "facts" }, pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }
 
 function facts(index) {
@@ -97,20 +117,4 @@ function plot(index, pick) {
     s("text", { x: width - right, y: height - 8, "text-anchor": "end" }, `${slowest.toFixed(2)} ms`),
     s("path", { class: "curve", d: path }),
     index.curve.map(point));
-}
-
-function versions(index, change) {
-  const name = h("input", { id: "version", type: "text", spellcheck: "false", autocomplete: "off", required: true, placeholder: "name of a version" });
-  const submit = (event) => {
-    event.preventDefault();
-    if (name.value.trim()) change(name.value.trim());
-  };
-  return [
-    h("h3", {}, "Versions"),
-    h("dl", { class: "facts" },
-      h("div", {}, h("dt", {}, "served"), h("dd", { class: "id" }, index.version)),
-      h("div", {}, h("dt", {}, "before"), h("dd", { class: "id" }, index.previous ?? "none"))),
-    index.previous && h("button", { type: "button", id: "rollback", onclick: () => change(null) }, "Roll back to the version before"),
-    h("form", { class: "activate", onsubmit: submit }, h("label", { for: "version" }, "Serve another version"), h("span", {}, name, h("button", { type: "submit" }, "Serve"))),
-    h("p", { id: "change-status", class: "faint", role: "status", "aria-live": "polite" })];
 }

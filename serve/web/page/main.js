@@ -11,6 +11,7 @@ import * as panel from "./index_panel.js";
 import * as state from "./state.js";
 
 let index = null;
+let position = null; // up to which writes the page has shown
 let running = new AbortController();
 
 /** Reads the URL, shows it in the form, and asks what it says. */
@@ -45,6 +46,7 @@ async function search(asked, signal) {
     const both = answers.show(answer, { copy: () => dialogs.showCode(body), without: Object.keys(asked.filter).length ? unfilter : null });
     if (answer.explain) controls.suggest(answer.explain.plan);
     if (answer.index_version !== index?.version) await look();
+    else if ((answer.position ?? null) !== position) await lookAtWrites(answer.position);
     panel.showShards(answer.explain?.shards);
     if (both?.nameless.length) both.name((await api.fetchPassages(both.nameless, signal)).passages);
   } catch (failure) {
@@ -86,11 +88,23 @@ async function look() {
     if (failure.status === 404) await indexes.offer(true);
     return failure;
   }
+  position = index.live?.position ?? position;
   if (!byId("indexes").options.length) indexes.offer(false);
   controls.offer(index);
   filters.offer(index.fields, submit);
   panel.show(index, { change: changeVersion, pick });
   return null;
+}
+
+/** Looks at what was written since the index was described; the rest of it stays as it is shown. */
+async function lookAtWrites(seen) {
+  position = seen ?? null;
+  try {
+    panel.showContent(await api.describeIndex());
+  } catch (failure) {
+    // The answer is there; what is wrong, the next look says.
+    if (!(failure instanceof api.Failure)) throw failure;
+  }
 }
 
 function pick(recall) {

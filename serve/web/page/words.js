@@ -9,6 +9,8 @@ const REASONS = {
 };
 const MODES = { dense: "by meaning", lexical: "by words", hybrid: "by meaning and words" };
 const SHOWN = 6;
+const SIZES = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+const PERIODS = [[86400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]];
 
 /** 12345 as 12,345. */
 export const whole = (number) => Number(number).toLocaleString("en");
@@ -18,6 +20,19 @@ export const several = (number, noun) => `${whole(number)} ${noun}${number === 1
 
 /** Milliseconds with as many digits as matter. */
 export const milliseconds = (ms) => `${ms >= 100 ? whole(Math.round(ms)) : ms.toFixed(ms >= 10 ? 0 : 1)} ms`;
+
+/** A size in bytes, in the unit that suits it. */
+export function bytes(count) {
+  const step = Math.min(SIZES.length - 1, Math.floor(Math.log2(Math.max(1, count)) / 10));
+  const value = count / 1024 ** step;
+  return `${step && value < 10 ? value.toFixed(1) : whole(Math.round(value))} ${SIZES[step]}`;
+}
+
+/** Seconds that have gone by, in the unit that suits them. */
+export function ago(seconds) {
+  const [size, noun] = PERIODS.find(([least]) => seconds >= least) ?? PERIODS.at(-1);
+  return `${several(Math.floor(seconds / size), noun)} ago`;
+}
 
 /** A score with as many digits as matter, with a true minus sign. */
 export function score(value) {

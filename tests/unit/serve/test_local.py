@@ -63,6 +63,8 @@ async def test_every_route_answers(root: Path) -> None:
         assert (await client.get("/v1/index")).json()["models"] == {"encoder": "hashing:64", "reranker": "overlap"}
         answer = (await client.post("/v1/search", json={"query": "the black otter n8"})).json()
         assert answer["results"][0]["text"] == "the black otter number n8"
+        listed = (await client.get("/v1/index/versions")).json()["versions"]
+        assert [(each["version"], each["state"], each["passages"]) for each in listed] == [("v1", "current", 40)]
         assert (await client.post("/v1/index/activate", json={"version": "v2"})).status_code == 404
         assert (await client.post("/v1/index/rollback", json={})).status_code == 409
         assert "paths" in (await client.get("/openapi.json")).json()

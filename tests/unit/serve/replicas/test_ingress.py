@@ -49,6 +49,8 @@ async def test_the_ingress_searches_describes_and_switches(settings: ServeSettin
     (answer,) = await ingress.search([request])
     assert answer.index_version == "v2"
     assert (await ingress.describe()).previous == "v1"
+    listed = [(each.version, each.state) for each in await ingress.list_versions(9)]
+    assert listed == [("v2", "current"), ("v1", "previous")]
     await ingress.rollback()
     assert (await ingress.describe()).version == "v1"
     ingress._watch.cancel()

@@ -144,6 +144,9 @@ async def test_only_an_admin_chooses_what_is_served() -> None:
             assert response.status_code == status, response.text
             if status == 403:
                 assert "the API key ui may read only" in check_error(response, 403, "PERMISSION_DENIED")
+    for key, status in ((READER, 403), (ADMIN, 200)):
+        listed = await server.http.get("/v1/index/versions", headers={"x-api-key": key})
+        assert listed.status_code == status, listed.text
     assert (await server.search(ADMIN)).status_code == 200
     assert (await server.http.get("/v1/index", headers={"x-api-key": READER})).status_code == 200
 

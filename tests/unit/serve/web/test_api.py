@@ -231,6 +231,15 @@ async def test_the_index_can_be_described_activated_and_rolled_back(server: Serv
     assert (await server.post({"query": "a"})).json()["index_version"] == "v1"
 
 
+async def test_versions_are_listed_as_the_documentation_says(server: Server) -> None:
+    await server.client.post("/v1/index/activate", json={"version": "v2"})
+    answer = native.VersionsResponse.model_validate((await server.client.get("/v1/index/versions?limit=5")).json())
+    assert [(each.version, each.state) for each in answer.versions] == [("v2", "current"), ("v1", "previous")]
+    for asked in ("limit=0", "limit=100000", "limit=x", "depth=3"):
+        refused = await server.client.get(f"/v1/index/versions?{asked}")
+        check_error(refused, 400, "INVALID_ARGUMENT", asked.partition("=")[0])
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [({}, "version"), ({"version": 5}, "version"), ({"version": ""}, "version"), ({"v": "x"}, "version")],
