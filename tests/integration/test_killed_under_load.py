@@ -1,7 +1,7 @@
 """Processes are killed at any moment while clients write and read: no client sees what an index may not do.
 
 The moments are counted in operations of the clients, and chosen by a seed. With SHOAL_LONG_TESTS=1 there are
-sixteen times as many.
+sixteen times as many, and replicas of a server on Ray are killed too.
 """
 
 import os
@@ -14,11 +14,14 @@ import pytest
 
 from tests.support.history_clients import Clients, writing_and_reading
 from tests.support.killing import SERVED, Compaction, check, current_version, problems_of, written_root
-from tests.support.long import LONG
-from tests.support.servers import Server, running, wait
+from tests.support.long import LONG, only_long
+from tests.support.servers import Server, replicas, running, wait
 
 LOCAL_BLOWS = ("both", "compaction", "server")[: 3 if LONG else 1]
 LOCAL_SEEDS = range(8 if LONG else 1)
+RAY_BLOWS = ("ingress", "shard-00001")
+PROCESSES = ("--encoder-replicas=1", "--retriever-replicas=1")
+"""Options that give the encoder and each shard a process of its own."""
 MOST_OPERATIONS = 60
 """Operations of clients between two blows, at most."""
 AFTERWARDS = 20
@@ -92,3 +95,23 @@ def test_a_local_server_and_compactions_are_killed_under_writes(tmp_path: Path, 
                 if begun is not None:
                     begun.kill()
     check(clients, root, one_replica=True)
+
+
+@only_long
+def test_replicas_of_a_server_on_ray_are_killed_under_writes(tmp_path: Path) -> None:
+    root, chance = written_root(tmp_path), random.Random(0)
+    with running(tmp_path, root, *SERVED, *PROCESSES) as server:
+        server.wait_ready()
+        with writing_and_reading(server.url, pause_s=PAUSE_S) as clients:
+            for service in RAY_BLOWS:
+                clients.wait(chance.randint(1, MOST_OPERATIONS))
+                strike(server, service)
+            end(clients, server.url)
+    check(clients, root, one_replica=True)
+
+
+def strike(server: Server, service: str) -> None:
+    """Kill a replica, and wait for another one."""
+    (victim,) = replicas(server, service)
+    os.kill(victim, signal.SIGKILL)
+    wait(lambda: replicas(server, service) - {victim})

@@ -21,7 +21,9 @@ import httpx
 import pytest
 
 from shoal.settings import LexicalSettings
+from tests.support.history_clients import initial, writing_and_reading
 from tests.support.indexes import passages, publish
+from tests.support.killing import check
 from tests.support.load import asking, report
 from tests.support.long import only_long
 from tests.support.nodes import Node, node
@@ -31,6 +33,12 @@ pytestmark = only_long
 
 OUTAGE_S = 10.0
 """How long the head is away; after a minute Ray gives a cluster up."""
+OPERATIONS = 300
+"""Of clients, before a node is lost and after."""
+VISIBLE_S = 1.0
+"""Seconds within which a write is promised to be visible."""
+ATTEMPTS = 4
+"""Of a request that writes, as `shoal.Client` makes them."""
 SPREAD = ("ingress", "encoder", "shard-00000", "shard-00001")
 SERVICES = (*SPREAD, "reranker")
 
@@ -95,7 +103,7 @@ def serving(
         other = {"gcs_address": f"127.0.0.1:{gcs}", "num_cpus": 4}
         others = [nodes.enter_context(node(Path(short), port, {}, **other)) for _ in range(2)]
         cluster = Cluster(job_url, first, others, start_head)
-        publish(index, "v1", passages(300), lexical=LexicalSettings())
+        publish(index, "v1", [*passages(300), *initial()], lexical=LexicalSettings(), writable=True)
         deploy(job_url, index, port, proxies)
         wait(cluster.has_two_of_everything)
         assert all(len(one.replicas(name)) < 2 for one in (first, *others) for name in SPREAD)
@@ -143,6 +151,27 @@ def test_of_three_nodes_one_may_be_lost(local: ModuleType, tmp_path: Path) -> No
     print(f"two replicas of everything again after {replaced:.1f} s")
     assert load.failures == []
     assert load.last_flaw() is None
+
+
+def test_of_three_nodes_one_may_be_lost_under_writes(local: ModuleType, tmp_path: Path) -> None:
+    """Writes are answered when they are repeated, and no answer is more than a second behind what was acknowledged."""
+    with serving(local, tmp_path / "index", 4, "HeadOnly", {}) as cluster:
+        url = cluster.head.url
+        wait(lambda: is_ready(url))
+        lost = max(cluster.others, key=lambda one: sum(bool(one.replicas(name)) for name in SERVICES))
+        held = [name for name in SERVICES if lost.replicas(name)]
+        with writing_and_reading(url) as clients:
+            clients.wait(OPERATIONS)
+            lost.kill()
+            clients.wait(OPERATIONS)
+            wait(cluster.has_two_of_everything)
+            clients.wait(OPERATIONS)
+            clients.stop()
+            clients.repeat(url)
+            clients.read_all(url)
+    print(f"a node with {', '.join(held)} was killed under writes")
+    check(clients, tmp_path / "index", within_s=VISIBLE_S)
+    assert clients.most_attempts <= ATTEMPTS
 
 
 def test_the_head_may_be_lost_and_come_back_where_a_redis_keeps_its_records(
