@@ -14,6 +14,7 @@ from shoal.cli.errors import REFUSED, guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import print_json, print_lines
 from shoal.cli.server import DEFAULT_URL, Namespace, Url, WrittenIndex, writing
+from shoal.client.answers import IndexDescription
 from shoal.client.writes import BATCH_PASSAGES
 from shoal.errors import InvalidArgument
 from shoal.settings import SourceSettings
@@ -71,7 +72,7 @@ def upsert(  # noqa: PLR0913 - one parameter for each option
         }
         course = _Course(as_json)
         with writing(url, index) as target:
-            passages = course.passages(settings, target.describe().dim)
+            passages = course.passages(settings, target.describe())
             summary = target.upsert(passages, namespace=namespace or "", batch_passages=batch, progress=course.progress)
         course.end()
         counts = {"position": summary.position, "written": summary.written, "unchanged": summary.unchanged}
@@ -94,11 +95,13 @@ class _Course:
         self._shows = sys.stderr.isatty() and not as_json
         self._shown = False
 
-    def passages(self, settings: dict[str, Any], dim: int) -> Iterator[dict[str, Any]]:
+    def passages(self, settings: dict[str, Any], index: IndexDescription) -> Iterator[dict[str, Any]]:
         """Read the input, and name what gives no passage."""
         from shoal.sources.passages import BadInput, read_source
 
-        for item in read_source(_validated(settings), dim):
+        # What the index cuts into passages may be longer than one; how long, only it can say.
+        is_cut = index.chunk_characters is not None
+        for item in read_source(_validated(settings), index.dim, limit_text=not is_cut):
             if isinstance(item, BadInput):
                 self._reject(item)
             else:

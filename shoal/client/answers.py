@@ -193,6 +193,8 @@ class IndexDescription(Answer):
     """Metadata fields that filters know, and their types."""
     models: dict[str, str | None]
     """`encoder` and `reranker`; the latter is None if there is none."""
+    chunk_characters: int | None = None
+    """Most characters of the passages that texts are cut into; None where they stay whole."""
     live: dict[str, Any] | None = None
     """What was written since the version was built; None where nothing ever was."""
 

@@ -38,6 +38,7 @@ class IndexDescription:
         late_interaction: Whether the shards hold token vectors.
         fields: Metadata fields that filters know, and their types.
         models: The models in use.
+        chunk_characters: Most characters of the passages that texts are cut into; None where they stay whole.
         live: What was written since it was built; None where nothing ever was.
         problem: Why the version that CURRENT names is not the one that is served; None if it is.
     """
@@ -57,6 +58,7 @@ class IndexDescription:
     late_interaction: Literal["none", "stored"]
     fields: Mapping[str, str]
     models: ModelNames
+    chunk_characters: int | None = None
     live: LiveDescription | None = None
     problem: str | None = None
 
@@ -89,6 +91,11 @@ class IndexDescription:
             late_interaction="none" if manifest.late is None else "stored",
             fields=manifest.fields if live is None else live.version.fields,
             models=ModelNames(manifest.encoder.model, reranker),
+            chunk_characters=_count(manifest.build.get("chunk_characters")),
             live=written,
             problem=problem,
         )
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) else None

@@ -19,12 +19,13 @@ class BadInput(NamedTuple):
     records: int
 
 
-def read_source(source: SourceSettings, dim: int) -> Iterator[Passage | BadInput]:
+def read_source(source: SourceSettings, dim: int, *, limit_text: bool = True) -> Iterator[Passage | BadInput]:
     """Read every passage of an input in any format that a build reads; long texts stay whole.
 
     Args:
         source: Where the input lies, and its fields; `format` may be auto.
         dim: Numbers of a vector, for records that bring theirs.
+        limit_text: Whether a text longer than `max_passage_bytes` gives no passage; not where the index cuts texts.
 
     Raises:
         InvalidArgument: There is no input, it is not of its format, or it lacks the fields.
@@ -34,7 +35,7 @@ def read_source(source: SourceSettings, dim: int) -> Iterator[Passage | BadInput
     resolved = _resolved(source, listing.format)
     files = sampling.measure(listing.files, resolved).files
     for part, unit in _parts(files, listing.format):
-        reader = PassageReader(part, resolved, dim)
+        reader = PassageReader(part, resolved, dim, limit_text=limit_text)
         for item in reader:
             if isinstance(item, tuple):
                 yield item[1]

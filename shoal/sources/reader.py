@@ -72,14 +72,15 @@ class PassageReader:
         part: What is read.
         source: How it is read, resolved: the format and the fields stand as they are used.
         dim: Numbers of a vector, for records that bring theirs.
+        limit_text: Whether a text that is not cut here is at most `max_passage_bytes` long.
     """
 
-    def __init__(self, part: InputPart, source: SourceSettings, dim: int) -> None:
+    def __init__(self, part: InputPart, source: SourceSettings, dim: int, *, limit_text: bool = True) -> None:
         self.lines = 0
         self._part, self._source = part, source
         self._file = part.files[0]
         self._cutter = PassageCutter(source) if source.chunk_characters else None
-        self._mapping = FieldMapping(source, dim, limit_text=self._cutter is None)
+        self._mapping = FieldMapping(source, dim, limit_text=limit_text and self._cutter is None)
 
     @property
     def left_out(self) -> Counter[str]:

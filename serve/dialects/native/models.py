@@ -312,4 +312,7 @@ class IndexInfo(BaseModel):
     )
     fields: dict[str, str] = Field({}, description="Metadata fields that filters know, and their types.")
     models: Models
+    chunk_characters: int | None = Field(
+        None, description="Most characters of the passages that texts are cut into; null where they stay whole."
+    )
     live: Live | None = Field(None, description="What was written since it was built; null where nothing ever was.")

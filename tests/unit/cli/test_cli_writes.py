@@ -53,6 +53,24 @@ def test_upsert_names_what_is_no_passage_and_writes_the_rest(root: str, tmp_path
     assert texts(root, "a", "b") == {"a": "a heron"}
 
 
+def test_a_document_longer_than_a_passage_is_written_where_texts_are_cut(root: str, tmp_path: Path) -> None:
+    folder, cutting = tmp_path / "documents", str(tmp_path / "cutting")
+    folder.mkdir()
+    # Beyond max_passage_bytes, which is the length of one passage.
+    (folder / "long.txt").write_text("\n\n".join(f"Paragraph {n}. {'An otter swims. ' * 60}" for n in range(1100)))
+    created = run("index", "create", "--index", cutting, "--encoder", "hashing:64", "--chunk-characters", "10000")
+    assert created.exit_code == 0, created.stderr
+    result = run("upsert", str(folder), "--index", cutting)
+    assert result.exit_code == 0, result.stderr
+    assert "1 passages written, 0 unchanged, 0 rejected" in result.stdout
+    with shoal.open(cutting, reranker="none") as index:
+        assert index.describe().passages > 100
+        assert index.describe().chunk_characters == 10000
+    whole = run("upsert", str(folder), "--index", root)
+    assert whole.exit_code == 3
+    assert "long.txt: the field 'text' is" in whole.stderr
+
+
 def test_upsert_reads_standard_input_from_a_pipe(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     piped = tmp_path / "piped"
     piped.write_text(lines({"key": "a", "body": "a heron"}))

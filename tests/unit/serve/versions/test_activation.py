@@ -40,6 +40,7 @@ async def test_the_first_look_loads_what_current_names(root: Path) -> None:
         "modes": ["dense"],
         "late_interaction": "none",
         "models": {"encoder": "hashing:64", "reranker": "overlap"},
+        "chunk_characters": None,
         "live": None,
         "problem": None,
     }
