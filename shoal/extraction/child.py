@@ -1,8 +1,9 @@
 """The process that reads documents: `python -m shoal.extraction.child`. It is asked over a pipe and answers on one.
 
-A request is the name of a reader, its length before it, and the bytes of the document with theirs; an answer is `t` or
-`r` and the text or the reason. The process has bounds on memory and computing time, which the kernel keeps, and
-refuses to open connections, to start programs and to write files, whatever a parser is made to do.
+It says `s` once it has started. A request is the name of a reader, its length before it, and the bytes of the document
+with theirs; an answer is `t` or `r` and the text or the reason. The process has bounds on memory and computing time,
+which the kernel keeps, and refuses to open connections, to start programs and to write files, whatever a parser is made
+to do.
 """
 
 import importlib
@@ -12,8 +13,10 @@ import struct
 import sys
 from typing import BinaryIO
 
-from shoal.extraction.document_types import MIB, REMEDY, Unreadable
+from shoal.extraction.document_types import MIB, MOST_CHARACTERS, REMEDY, Unreadable
 
+READY = b"s"
+"""What the process says first, so that one that cannot start is not taken for a document that cannot be read."""
 LENGTH = struct.Struct("!Q")
 """How lengths are written: 64 bits, the highest first."""
 MEMORY_BYTES = 1024 * MIB
@@ -90,7 +93,10 @@ def answer(reader: str, data: bytes) -> tuple[bytes, str]:
     """Read a document: `t` and its text, or `r` and why it has none."""
     try:
         module = importlib.import_module(f"shoal.extraction.{reader}")
-        return b"t", module.extract(data)
+        text = module.extract(data)
+        if len(text) > MOST_CHARACTERS:
+            raise Unreadable(f"holds more than {MOST_CHARACTERS:,} characters; split it")
+        return b"t", text
     except Unreadable as reason:
         return b"r", str(reason)
     except ModuleNotFoundError as error:
@@ -109,6 +115,8 @@ def main() -> None:
     # A process that is ended at its bound of time would leave its memory in the folder that it was started from.
     _bound(resource.RLIMIT_CORE, 0)
     forbid()
+    target.write(READY)
+    target.flush()
     while (head := source.read(LENGTH.size)) and len(head) == LENGTH.size:
         reader = source.read(LENGTH.unpack(head)[0]).decode()
         (seconds,) = LENGTH.unpack(source.read(LENGTH.size))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
 
-from shoal.extraction.child import LENGTH
+from shoal.extraction.child import LENGTH, READY
 from shoal.extraction.document_types import MIB, MOST_BYTES, Unreadable, type_of
 
 SECONDS = 60
@@ -34,7 +34,9 @@ class Extractor:
         self._process: subprocess.Popen[bytes] | None = None
 
     def text_of(self, name: str, data: bytes) -> str:
-        """Return the text of a document as Markdown. Raises Unreadable, whose reason completes `the file ...`.
+        """Return the text of a document as Markdown.
+
+        Raises Unreadable, whose reason completes `the file ...`, and OSError where no process can be started.
 
         Args:
             name: Of the document, whose ending says what it is.
@@ -102,13 +104,18 @@ def _start() -> subprocess.Popen[bytes]:
         "PYTHONSAFEPATH": "1",
         "LC_ALL": "C.UTF-8",
     }
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "shoal.extraction.child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment,
     )
+    assert process.stdout is not None
+    if process.stdout.read(1) != READY:
+        process.communicate()
+        raise OSError(f"the process that reads documents does not start (it ended with {process.returncode})")
+    return process
 
 
 def _asked(process: subprocess.Popen[bytes], reader: str, seconds: int, data: bytes) -> tuple[bytes, str]:

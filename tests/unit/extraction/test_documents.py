@@ -176,6 +176,18 @@ def test_modules_in_the_working_folder_are_not_imported(tmp_path: Path, monkeypa
     assert not (tmp_path / "imported").exists()
 
 
+def test_a_page_that_unfolds_into_too_much_text_is_not_returned(extractor: Extractor) -> None:
+    """Each item is as far to the right as its list is deep: text grows with the square of the page."""
+    assert reason(extractor, "a.html", b"<ul><li>a" * 9_000) == "holds more than 67,108,864 characters; split it"
+
+
+def test_a_process_that_cannot_start_is_no_fault_of_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(OSError, match="does not start \\(it ended with 1\\)"):
+        Extractor().text_of("a.html", b"<p>words")
+
+
 def test_a_lower_limit_of_memory_stays() -> None:
     """Beyond which a process cannot raise its own."""
     program = """
