@@ -246,14 +246,13 @@ async def _shoal_error(request: Request, error: ShoalError) -> Response:
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     message, headers = error.detail, dict(error.headers or {})
-    path: str = request.scope["state"].get(
-        ASKED_PATH, request.scope["path"]
-    )  # not request.url, which fails where the query string is not UTF-8
+    state = request.scope.get("state", {})
+    path: str = state.get(ASKED_PATH, request.scope["path"])  # not request.url, which fails on a query beyond UTF-8
     path = path if len(path) <= MOST_PATH else f"{path[:MOST_PATH]}..."
     if error.status_code == 404:
         message = f"there is no {path} here; see /docs"
     elif error.status_code == 405:
-        method = request.scope["state"].get(ASKED, request.method)
+        method = state.get(ASKED, request.method)
         message = f"{method} is not allowed on {path}; see /docs"
         if headers.get("Allow") == "GET":
             headers["Allow"] = "GET, HEAD"

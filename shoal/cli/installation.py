@@ -9,6 +9,8 @@ ENGINE = (
     "Stemmer",
     "bm25s",
     "faiss",
+    "google.protobuf",
+    "grpc",
     "numpy",
     "obstore",
     "pyarrow",
@@ -38,13 +40,21 @@ def require_evaluation() -> None:
 
 
 def _missing() -> list[str]:
-    return [name for name in ENGINE if find_spec(name) is None]
+    return [name for name in ENGINE if _is_missing(name)]
+
+
+def _is_missing(name: str) -> bool:
+    try:
+        return find_spec(name) is None
+    except ModuleNotFoundError:  # not even the package that it lies in
+        return True
 
 
 def lacks_engine(error: ModuleNotFoundError) -> InvalidArgument | None:
     """Return the error with the remedy if a module could not be found because its extra is not installed, else None."""
-    name = (error.name or "").partition(".")[0]
-    return _lacking([name]) if name in ENGINE and find_spec(name) is None else None
+    package = (error.name or "").partition(".")[0]
+    name = next((name for name in ENGINE if name.partition(".")[0] == package), None)
+    return _lacking([name]) if name is not None and _is_missing(name) else None
 
 
 def _lacking(missing: list[str], more: str = "") -> InvalidArgument:

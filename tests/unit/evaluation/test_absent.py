@@ -41,7 +41,7 @@ def test_relevant_passages_are_looked_for_in_every_shard(root: Path) -> None:
 
 def test_a_gate_is_refused_that_rests_on_passages_that_are_not_there(root: Path) -> None:
     settings = BuildSettings(source="s", index=str(root), encoder="hashing:64")
-    answers = ask(settings, "v1", DATASET, 0)
+    answers = ask(Storage(str(root)), settings, "v1", DATASET, 0)
     assert answers.absent == Absent(["gone#3"], 5)
     verdict = judge(Gate(min_ndcg=0.0), Manifest.model_construct(), lambda: answers)
     assert not verdict.passed
@@ -54,7 +54,8 @@ def test_a_gate_is_refused_that_rests_on_passages_that_are_not_there(root: Path)
 
 
 def test_queries_that_were_made_from_the_version_lack_nothing(root: Path) -> None:
-    assert ask(BuildSettings(source="s", index=str(root), encoder="hashing:64"), "v1", None, 5).absent is None
+    settings = BuildSettings(source="s", index=str(root), encoder="hashing:64")
+    assert ask(Storage(str(root)), settings, "v1", None, 5).absent is None
     run = Run("dense", {"a": ["p1"], "b": [], "c": []})
     assert judge(Gate(min_ndcg=0.0), Manifest.model_construct(), lambda: Answers(DATASET, run, None)).passed
 

@@ -92,6 +92,7 @@ def test_the_paths_are_those_of_the_layout() -> None:
         *(f"{folder}/{name}" for name in (*FILES, *LATE_FILES, *DOCUMENT_FILES)),
         f"{folder}/{layout.POSITIONS}",
         f"{folder}/{layout.DELETED}",
+        f"{folder}/{layout.NAMESPACES}",
         f"{folder}/{layout.SHARD}",
         f"{layout.LOG_ENTRIES}<position>.arrow",
         f"{layout.LOG_SEGMENTS}<first>-<last>.arrow",
