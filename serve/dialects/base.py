@@ -70,13 +70,24 @@ class Engine(Protocol):
         ...
 
     async def fetch(
-        self, ids: Sequence[str], deadline: float, with_vectors: bool = False, namespace: str = DEFAULT
+        self,
+        ids: Sequence[str],
+        deadline: float,
+        with_vectors: bool = False,
+        namespace: str = DEFAULT,
+        min_position: int = 0,
     ) -> FetchedPassages:
         """Return passages by their ids, in the order asked, and the ids that there are none of."""
         ...
 
     async def list_ids(
-        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+        self,
+        prefix: str,
+        limit: int,
+        cursor: str | None,
+        deadline: float,
+        namespace: str = DEFAULT,
+        min_position: int = 0,
     ) -> ListedIds:
         """Return a page of the ids that begin with a prefix, in the order of their UTF-8 bytes.
 

@@ -113,14 +113,20 @@ class ShardHandle(ServiceHandle):
         scores: FloatArray = await call(self._handle, "score", version, query, list(rows), deadline=deadline)
         return scores
 
-    async def locate(self, version: str, ids: Sequence[str], deadline: float) -> list[int]:
+    async def locate(self, version: str, ids: Sequence[str], deadline: float, min_position: int = 0) -> list[int]:
         """Return the row of each id, -1 for one that is not in this shard."""
-        rows: list[int] = await call(self._handle, "locate", version, list(ids), deadline=deadline)
+        rows: list[int] = await call(
+            self._handle, "locate", version, list(ids), min_position=min_position, deadline=deadline
+        )
         return rows
 
-    async def list_ids(self, version: str, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
+    async def list_ids(
+        self, version: str, prefix: str, after: str | None, limit: int, deadline: float, min_position: int = 0
+    ) -> list[str]:
         """Return the first ids that begin with a prefix and come after an id, in order."""
-        ids: list[str] = await call(self._handle, "list_ids", version, prefix, after, limit, deadline=deadline)
+        ids: list[str] = await call(
+            self._handle, "list_ids", version, prefix, after, limit, min_position=min_position, deadline=deadline
+        )
         return ids
 
     async def ask(self, version: str, question: ShardQuestion[T], deadline: float) -> T:

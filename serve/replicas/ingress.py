@@ -231,24 +231,35 @@ class Ingress:
             await asyncio.sleep(COMPARE_S if services is not None else SAMPLE_S)
 
     async def fetch(
-        self, ids: Sequence[str], deadline: float, with_vectors: bool = False, namespace: str = DEFAULT
+        self,
+        ids: Sequence[str],
+        deadline: float,
+        with_vectors: bool = False,
+        namespace: str = DEFAULT,
+        min_position: int = 0,
     ) -> FetchedPassages:
         """Return passages by their ids, in the order asked, and the ids that there are none of. Raises as `search`."""
         self._limits.check_fetch(ids, deadline, with_vectors=with_vectors)
         charge(1)
         with self._admission.one_more():
             pipeline = self._pipeline or await self._first(deadline)
-            return await pipeline.fetch(ids, deadline, with_vectors, namespace)
+            return await pipeline.fetch(ids, deadline, with_vectors, namespace, min_position)
 
     async def list_ids(
-        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+        self,
+        prefix: str,
+        limit: int,
+        cursor: str | None,
+        deadline: float,
+        namespace: str = DEFAULT,
+        min_position: int = 0,
     ) -> ListedIds:
         """Return a page of the ids that begin with a prefix, in order. Raises as `search`."""
         self._limits.check_list(prefix, limit, deadline)
         charge(1)
         with self._admission.one_more():
             pipeline = self._pipeline or await self._first(deadline)
-            return await pipeline.list_ids(prefix, limit, cursor, deadline, namespace)
+            return await pipeline.list_ids(prefix, limit, cursor, deadline, namespace, min_position)
 
     async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
         """Return a page of namespaces and how many passages each has. Raises as `search`."""

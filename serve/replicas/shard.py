@@ -23,6 +23,7 @@ from shoal.index_root.storage import Storage
 from shoal.index_root.versions import read_current, read_manifest
 from shoal.records import FloatArray
 from shoal.search.live_index import LiveIndex
+from shoal.search.shard_client import Behind
 from shoal.serving.plan import ServingShape
 from shoal.settings import ServeSettings
 from shoal.shard.live import LiveShard
@@ -34,6 +35,8 @@ from shoal.system.threads import Threads
 
 logger = logging.getLogger("ray.serve")
 T = TypeVar("T")
+SEEN_SHARE = 0.8
+"""Part of the time of a call that a replica waits for what was written; the rest is for saying that it did not come."""
 MOST_REPLICAS = 2**20
 """Numbers of which a replica of a shard takes one by chance."""
 
@@ -144,17 +147,21 @@ class Retriever(SystemClock):
             return await self._use(version, deadline, lambda shard: shard.score(query, rows))
 
     @traced
-    async def locate(self, version: str, ids: Sequence[str], deadline: float) -> list[int]:
+    async def locate(self, version: str, ids: Sequence[str], deadline: float, min_position: int = 0) -> list[int]:
         """Return the row of each id in the named version, -1 for one that is not in this shard."""
         with self._calls.call("locate", 1):
             await self._order_ids(version, deadline)
+            await self._see(version, min_position, deadline)
             return await self._use(version, deadline, lambda shard: shard.ids.find(ids))
 
     @traced
-    async def list_ids(self, version: str, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
+    async def list_ids(
+        self, version: str, prefix: str, after: str | None, limit: int, deadline: float, min_position: int = 0
+    ) -> list[str]:
         """Return the first ids of the named version that begin with a prefix and come after an id, in order."""
         with self._calls.call("list", 1):
             await self._order_ids(version, deadline)
+            await self._see(version, min_position, deadline)
             return await self._use(version, deadline, lambda shard: shard.ids.list(prefix, after, limit))
 
     @traced
@@ -162,6 +169,17 @@ class Retriever(SystemClock):
         """Return what this shard answers to a question about the rows of the named version."""
         with self._calls.call("ask", 1):
             return await self._use(version, deadline, lambda shard: question.answer(shard))
+
+    async def _see(self, version: str, position: int, deadline: float) -> None:
+        """Wait until a version has seen a position of the log. Raises Behind, in time for whoever called."""
+        if not position:
+            return
+        await self._get(version)
+        patience = SEEN_SHARE * (deadline - time.monotonic())
+        try:
+            await self._live[version].tail.reach(position, time.monotonic() + patience)
+        except DeadlineExceeded as error:
+            raise Behind(f"shard {self._number}: {error}") from None
 
     async def _order_ids(self, version: str, deadline: float) -> None:
         """Let a version know the order of its ids, which takes seconds the first time, beside the threads of searches.

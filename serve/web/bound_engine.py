@@ -67,16 +67,27 @@ class BoundEngine:
         return await self._engine.rerank(query, documents, deadline)
 
     async def fetch(
-        self, ids: Sequence[str], deadline: float, with_vectors: bool = False, namespace: str = DEFAULT
+        self,
+        ids: Sequence[str],
+        deadline: float,
+        with_vectors: bool = False,
+        namespace: str = DEFAULT,
+        min_position: int = 0,
     ) -> FetchedPassages:
         """Fetch passages of the namespace."""
-        return await self._engine.fetch(ids, deadline, with_vectors, self._own(namespace))
+        return await self._engine.fetch(ids, deadline, with_vectors, self._own(namespace), min_position)
 
     async def list_ids(
-        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+        self,
+        prefix: str,
+        limit: int,
+        cursor: str | None,
+        deadline: float,
+        namespace: str = DEFAULT,
+        min_position: int = 0,
     ) -> ListedIds:
         """List ids of the namespace."""
-        return await self._engine.list_ids(prefix, limit, cursor, deadline, self._own(namespace))
+        return await self._engine.list_ids(prefix, limit, cursor, deadline, self._own(namespace), min_position)
 
     async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
         """List the namespace alone."""

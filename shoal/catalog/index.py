@@ -49,18 +49,29 @@ class CatalogIndex:
             return await engine.rerank(query, documents, deadline)
 
     async def fetch(
-        self, ids: Sequence[str], deadline: float, with_vectors: bool = False, namespace: str = DEFAULT
+        self,
+        ids: Sequence[str],
+        deadline: float,
+        with_vectors: bool = False,
+        namespace: str = DEFAULT,
+        min_position: int = 0,
     ) -> FetchedPassages:
         """Return passages by their ids."""
         async with self._catalog.use(self._name, deadline) as engine:
-            return await engine.fetch(ids, deadline, with_vectors, namespace)
+            return await engine.fetch(ids, deadline, with_vectors, namespace, min_position)
 
     async def list_ids(
-        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+        self,
+        prefix: str,
+        limit: int,
+        cursor: str | None,
+        deadline: float,
+        namespace: str = DEFAULT,
+        min_position: int = 0,
     ) -> ListedIds:
         """Return a page of ids."""
         async with self._catalog.use(self._name, deadline) as engine:
-            return await engine.list_ids(prefix, limit, cursor, deadline, namespace)
+            return await engine.list_ids(prefix, limit, cursor, deadline, namespace, min_position)
 
     async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
         """Return a page of namespaces."""

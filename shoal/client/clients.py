@@ -3,6 +3,8 @@
 with shoal.Client("http://127.0.0.1:8000") as client:
     for result in client.search("how do fish sleep", top_n=3).results:
         print(result.score, result.text)
+
+Long because the calls of both clients stand together.
 """
 
 import asyncio
@@ -183,13 +185,16 @@ class Client(ClientWrites, ClientNamespaces, ClientIndexes, _Base):
         """
         return search_many(lambda query: self.search(query, **options), queries, concurrency, progress)
 
-    def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None, namespace: str = "") -> FetchResponse:
+    def fetch(
+        self, ids: Sequence[str], *, include: Sequence[Part] | None = None, namespace: str = "", min_position: int = 0
+    ) -> FetchResponse:
         """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
 
         Args:
             include: Parts of each passage, of text, metadata and vector; by default the first two.
+            min_position: Position that a write was answered with: the answer has seen it and all writes before it.
         """
-        return self._run(self._protocol.fetch(ids, include, namespace))
+        return self._run(self._protocol.fetch(ids, include, namespace, min_position))
 
     def embed(self, inputs: Sequence[str], input_type: InputType, **options: Unpack[EmbedOptions]) -> EmbedResponse:
         """Make vectors of texts with the encoder of the index: of queries or of passages, in their order."""
@@ -216,15 +221,22 @@ class Client(ClientWrites, ClientNamespaces, ClientIndexes, _Base):
         return self._run(self._protocol.ready())
 
     def list(
-        self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None, namespace: str = ""
+        self,
+        *,
+        prefix: str = "",
+        limit: int | None = None,
+        cursor: str | None = None,
+        namespace: str = "",
+        min_position: int = 0,
     ) -> ListResponse:
         """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
 
         Args:
             limit: Ids of the page; by default the server's.
             cursor: `next` of the page before.
+            min_position: Position that a write was answered with: the answer has seen it and all writes before it.
         """
-        return self._run(self._protocol.list(prefix, limit, cursor, namespace))
+        return self._run(self._protocol.list(prefix, limit, cursor, namespace, min_position))
 
     def close(self) -> None:
         """Close the connections."""
@@ -309,14 +321,15 @@ class AsyncClient(AsyncClientWrites, AsyncClientNamespaces, AsyncClientIndexes, 
         return await search_many_async(lambda query: self.search(query, **options), queries, concurrency, progress)
 
     async def fetch(
-        self, ids: Sequence[str], *, include: Sequence[Part] | None = None, namespace: str = ""
+        self, ids: Sequence[str], *, include: Sequence[Part] | None = None, namespace: str = "", min_position: int = 0
     ) -> FetchResponse:
         """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
 
         Args:
             include: Parts of each passage, of text, metadata and vector; by default the first two.
+            min_position: Position that a write was answered with: the answer has seen it and all writes before it.
         """
-        return await self._run(self._protocol.fetch(ids, include, namespace))
+        return await self._run(self._protocol.fetch(ids, include, namespace, min_position))
 
     async def embed(
         self, inputs: Sequence[str], input_type: InputType, **options: Unpack[EmbedOptions]
@@ -347,15 +360,22 @@ class AsyncClient(AsyncClientWrites, AsyncClientNamespaces, AsyncClientIndexes, 
         return await self._run(self._protocol.ready())
 
     async def list(
-        self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None, namespace: str = ""
+        self,
+        *,
+        prefix: str = "",
+        limit: int | None = None,
+        cursor: str | None = None,
+        namespace: str = "",
+        min_position: int = 0,
     ) -> ListResponse:
         """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
 
         Args:
             limit: Ids of the page; by default the server's.
             cursor: `next` of the page before.
+            min_position: Position that a write was answered with: the answer has seen it and all writes before it.
         """
-        return await self._run(self._protocol.list(prefix, limit, cursor, namespace))
+        return await self._run(self._protocol.list(prefix, limit, cursor, namespace, min_position))
 
     async def close(self) -> None:
         """Close the connections."""

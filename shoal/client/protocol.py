@@ -137,15 +137,21 @@ class ClientProtocol:
             return self._read(SearchResponses, answer).responses
         return self._read(SearchResponse, answer)
 
-    def fetch(self, ids: Sequence[str], include: Sequence[str] | None, namespace: str) -> Steps[FetchResponse]:
+    def fetch(
+        self, ids: Sequence[str], include: Sequence[str] | None, namespace: str, min_position: int
+    ) -> Steps[FetchResponse]:
         """POST /v1/passages/fetch."""
-        given = {"include": None if include is None else list(include), "namespace": namespace or None}
+        given: dict[str, Any] = {"include": None if include is None else list(include)}
+        given |= {"namespace": namespace or None, "min_position": min_position or None}
         body = {"ids": list(ids)} | {name: value for name, value in given.items() if value is not None}
         return self._read(FetchResponse, (yield from self._request("POST", "/v1/passages/fetch", body)))
 
-    def list(self, prefix: str, limit: int | None, cursor: str | None, namespace: str) -> Steps[ListResponse]:
+    def list(
+        self, prefix: str, limit: int | None, cursor: str | None, namespace: str, min_position: int
+    ) -> Steps[ListResponse]:
         """GET /v1/passages."""
-        given = {"prefix": prefix or None, "limit": limit, "cursor": cursor, "namespace": namespace or None}
+        given: dict[str, Any] = {"prefix": prefix or None, "limit": limit, "cursor": cursor}
+        given |= {"namespace": namespace or None, "min_position": min_position or None}
         return self._read(ListResponse, (yield from self._request("GET", _path("/v1/passages", given))))
 
     def list_namespaces(self, prefix: str, limit: int | None, cursor: str | None) -> Steps[NamespacesResponse]:

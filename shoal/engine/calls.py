@@ -77,20 +77,30 @@ class EngineCalls:
             return _response(answers[0], request_id, body.include)
         return [_response(answer, f"{request_id}-{number}", body.include) for number, answer in enumerate(answers)]
 
-    async def fetch(self, ids: Sequence[str], include: Sequence[str] | None, namespace: str = "") -> FetchResponse:
+    async def fetch(
+        self, ids: Sequence[str], include: Sequence[str] | None, namespace: str = "", min_position: int = 0
+    ) -> FetchResponse:
         """Fetch passages by their ids, checked as over HTTP."""
-        given = {"ids": list(ids), "namespace": namespace} | ({} if include is None else {"include": list(include)})
+        given = {"ids": list(ids), "namespace": namespace, "min_position": min_position}
+        given |= {} if include is None else {"include": list(include)}
         body = self._read(self._fetch_body, given)
         self._limits.check_fetch(body.ids, self._deadline(), with_vectors="vector" in body.include)
-        fetched = await self.engine.fetch(body.ids, self._deadline(), "vector" in body.include, body.namespace)
+        fetched = await self.engine.fetch(
+            body.ids, self._deadline(), "vector" in body.include, body.namespace, body.min_position
+        )
         return FetchResponse.model_validate(fetch_fields(fetched, body.include))
 
-    async def list_ids(self, prefix: str, limit: int | None, cursor: str | None, namespace: str = "") -> ListResponse:
+    async def list_ids(
+        self, prefix: str, limit: int | None, cursor: str | None, namespace: str = "", min_position: int = 0
+    ) -> ListResponse:
         """List a page of ids, checked as over HTTP."""
         given = {"prefix": prefix, "limit": limit, "cursor": cursor, "namespace": namespace}
+        given["min_position"] = min_position
         query = self._read(self._list_query, {name: value for name, value in given.items() if value is not None})
         self._limits.check_list(query.prefix, query.limit, self._deadline())
-        listed = await self.engine.list_ids(query.prefix, query.limit, query.cursor, self._deadline(), query.namespace)
+        listed = await self.engine.list_ids(
+            query.prefix, query.limit, query.cursor, self._deadline(), query.namespace, query.min_position
+        )
         return ListResponse.model_validate(list_fields(listed))
 
     async def list_namespaces(self, prefix: str, limit: int | None, cursor: str | None) -> NamespacesResponse:

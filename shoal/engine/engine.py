@@ -112,16 +112,27 @@ class LocalEngine:
         return await rerank_documents(reranker, query, documents, deadline, self.settings)
 
     async def fetch(
-        self, ids: Sequence[str], deadline: float, with_vectors: bool = False, namespace: str = DEFAULT
+        self,
+        ids: Sequence[str],
+        deadline: float,
+        with_vectors: bool = False,
+        namespace: str = DEFAULT,
+        min_position: int = 0,
     ) -> FetchedPassages:
         """Return passages by their ids; see `shoal.search.lookup.fetch_passages`."""
-        return await self._opened().fetch(ids, deadline, with_vectors, namespace)
+        return await self._opened().fetch(ids, deadline, with_vectors, namespace, min_position)
 
     async def list_ids(
-        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+        self,
+        prefix: str,
+        limit: int,
+        cursor: str | None,
+        deadline: float,
+        namespace: str = DEFAULT,
+        min_position: int = 0,
     ) -> ListedIds:
         """Return a page of ids; see `shoal.search.lookup.list_ids`."""
-        return await self._opened().list_ids(prefix, limit, cursor, deadline, namespace)
+        return await self._opened().list_ids(prefix, limit, cursor, deadline, namespace, min_position)
 
     async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
         """Return a page of namespaces; see `shoal.search.namespaces.list_namespaces`."""

@@ -3,6 +3,8 @@
 with shoal.open("./index") as index:
     for result in index.search("how do fish sleep", top_n=3).results:
         print(result.score, result.text)
+
+Long because the calls for blocking code and for asyncio stand together.
 """
 
 import asyncio
@@ -135,13 +137,16 @@ class Index(IndexWrites, IndexNamespaces):
         """
         return search_many(lambda query: self.search(query, **options), queries, concurrency, progress)
 
-    def fetch(self, ids: Sequence[str], *, include: Sequence[Part] | None = None, namespace: str = "") -> FetchResponse:
+    def fetch(
+        self, ids: Sequence[str], *, include: Sequence[Part] | None = None, namespace: str = "", min_position: int = 0
+    ) -> FetchResponse:
         """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
 
         Args:
             include: Parts of each passage, of text, metadata and vector; by default the first two.
+            min_position: Position that a write was answered with: the answer has seen it and all writes before it.
         """
-        return self._run(lambda calls: calls.fetch(ids, include, namespace))
+        return self._run(lambda calls: calls.fetch(ids, include, namespace, min_position))
 
     def embed(self, inputs: Sequence[str], input_type: InputType, **options: "Unpack[EmbedOptions]") -> EmbedResponse:
         """Make vectors of texts with the encoder of the index: of queries or of passages, in their order."""
@@ -189,15 +194,22 @@ class Index(IndexWrites, IndexNamespaces):
         return evaluate_index(self, self._settings, dataset, options)
 
     def list(
-        self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None, namespace: str = ""
+        self,
+        *,
+        prefix: str = "",
+        limit: int | None = None,
+        cursor: str | None = None,
+        namespace: str = "",
+        min_position: int = 0,
     ) -> ListResponse:
         """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
 
         Args:
             limit: Ids of the page; by default the server's.
             cursor: `next` of the page before.
+            min_position: Position that a write was answered with: the answer has seen it and all writes before it.
         """
-        return self._run(lambda calls: calls.list_ids(prefix, limit, cursor, namespace))
+        return self._run(lambda calls: calls.list_ids(prefix, limit, cursor, namespace, min_position))
 
     def close(self) -> None:
         """End the threads, and let go of the files; what other threads wait for raises Unavailable."""
@@ -281,14 +293,15 @@ class AsyncIndex(AsyncIndexWrites, AsyncIndexNamespaces):
         return await search_many_async(lambda query: self.search(query, **options), queries, concurrency, progress)
 
     async def fetch(
-        self, ids: Sequence[str], *, include: Sequence[Part] | None = None, namespace: str = ""
+        self, ids: Sequence[str], *, include: Sequence[Part] | None = None, namespace: str = "", min_position: int = 0
     ) -> FetchResponse:
         """Fetch passages by their ids, in the order asked; ids that there are none of are in `missing`.
 
         Args:
             include: Parts of each passage, of text, metadata and vector; by default the first two.
+            min_position: Position that a write was answered with: the answer has seen it and all writes before it.
         """
-        return await self._run(lambda calls: calls.fetch(ids, include, namespace))
+        return await self._run(lambda calls: calls.fetch(ids, include, namespace, min_position))
 
     async def embed(
         self, inputs: Sequence[str], input_type: InputType, **options: "Unpack[EmbedOptions]"
@@ -333,15 +346,22 @@ class AsyncIndex(AsyncIndexWrites, AsyncIndexNamespaces):
         return await asyncio.to_thread(evaluate_index, blocking, self._settings, dataset, options)
 
     async def list(
-        self, *, prefix: str = "", limit: int | None = None, cursor: str | None = None, namespace: str = ""
+        self,
+        *,
+        prefix: str = "",
+        limit: int | None = None,
+        cursor: str | None = None,
+        namespace: str = "",
+        min_position: int = 0,
     ) -> ListResponse:
         """List ids that begin with a prefix, in the order of their UTF-8 bytes, a page at a time.
 
         Args:
             limit: Ids of the page; by default the server's.
             cursor: `next` of the page before.
+            min_position: Position that a write was answered with: the answer has seen it and all writes before it.
         """
-        return await self._run(lambda calls: calls.list_ids(prefix, limit, cursor, namespace))
+        return await self._run(lambda calls: calls.list_ids(prefix, limit, cursor, namespace, min_position))
 
     async def close(self) -> None:
         """End the threads, and let go of the files; what other tasks wait for raises Unavailable."""

@@ -46,6 +46,16 @@ class RollbackBody(RequestBody):
     """An empty object: a body that is JSON is what no page of another site can send unasked."""
 
 
+READ_POSITION: int = Field(
+    0,
+    ge=0,
+    le=2**63 - 1,
+    description="Position that a write was answered with: the answer has seen it and all writes before it. Left out: "
+    "it may be a second behind.",
+)
+"""Position of the log that passages are read at, or later."""
+
+
 class FetchFields(RequestBody):
     """Which passages, by their ids, and which parts of them; `fetch_body` adds a server's limits."""
 
@@ -54,6 +64,7 @@ class FetchFields(RequestBody):
     include: list[Part] = Field(
         ["text", "metadata"], max_length=len(get_args(Part)), description="Parts of each passage to return."
     )
+    min_position: int = READ_POSITION
 
 
 class ListFields(BaseModel):
@@ -65,6 +76,7 @@ class ListFields(BaseModel):
     limit: int = 100
     cursor: str | None = None
     namespace: str = NAMESPACE
+    min_position: int = READ_POSITION
 
 
 class NamespacesFields(BaseModel):

@@ -29,9 +29,7 @@ async def with_positions(
     if not any(request.strong or request.min_position for request in requests):
         return requests
     if live is None:
-        raise DeadlineExceeded(
-            "no log is followed here, so that no position of it is ever reached; leave min_position out"
-        )
+        raise _nothing_followed()
     deadline = share_of(min(request.deadline for request in requests))
     if any(request.strong for request in requests):
         end = await live.tail.catch_up(deadline)
@@ -41,6 +39,21 @@ async def with_positions(
         ]
     await live.tail.reach(max(request.min_position for request in requests), deadline)
     return requests
+
+
+async def see_position(live: "LiveIndex | None", position: int, deadline: float) -> None:
+    """Wait until the coordinator has seen a position of the log, 0 for none. Raises DeadlineExceeded."""
+    if not position:
+        return
+    if live is None:
+        raise _nothing_followed()
+    await live.tail.reach(position, deadline)
+
+
+def _nothing_followed() -> DeadlineExceeded:
+    return DeadlineExceeded(
+        "no log is followed here, so that no position of it is ever reached; leave min_position out"
+    )
 
 
 def seen_position(live: "LiveIndex | None", results: "Iterable[ShardResult]") -> int | None:

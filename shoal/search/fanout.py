@@ -165,14 +165,16 @@ class FanOut:
             scores.update(zip((RowRef(number, row) for row in rows[number]), part.tolist(), strict=True))
         return scores, missing
 
-    async def locate(self, ids: Sequence[str], deadline: float) -> tuple[dict[str, RowRef], dict[int, str]]:
-        """Find the rows of ids until a deadline, in all shards.
+    async def locate(
+        self, ids: Sequence[str], deadline: float, min_position: int = 0
+    ) -> tuple[dict[str, RowRef], dict[int, str]]:
+        """Find the rows of ids until a deadline, in all shards, once they have seen a position of the log.
 
         All are asked, because the pieces of a text lay in other shards before November 2026. Returns the rows of those
         that were found, and why shards are missing by shard number.
         """
         calls, missing = await _gather(
-            {number: client.locate(ids, deadline) for number, client in enumerate(self._clients)}
+            {number: client.locate(ids, deadline, min_position) for number, client in enumerate(self._clients)}
         )
         refs: dict[str, RowRef] = {}
         for number, rows in calls.items():
@@ -180,14 +182,18 @@ class FanOut:
         return refs, missing
 
     async def list_ids(
-        self, prefix: str, after: str | None, limit: int, deadline: float
+        self, prefix: str, after: str | None, limit: int, deadline: float, min_position: int = 0
     ) -> tuple[list[list[str]], dict[int, str]]:
         """List the first ids of every shard that begin with a prefix and come after an id, until a deadline.
 
-        Returns the list of each shard that answered, and why the others are missing by shard number.
+        The shards have seen a position of the log by then. Returns the list of each shard that answered, and why the
+        others are missing by shard number.
         """
         calls, missing = await _gather(
-            {number: client.list_ids(prefix, after, limit, deadline) for number, client in enumerate(self._clients)}
+            {
+                number: client.list_ids(prefix, after, limit, deadline, min_position)
+                for number, client in enumerate(self._clients)
+            }
         )
         return list(calls.values()), missing
 

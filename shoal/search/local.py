@@ -162,11 +162,13 @@ class LocalShard:
         """Return, float32 (n,), what late interaction gives rows by their stored token vectors."""
         return await self._threads.run(deadline, self._shard.score, query, rows)
 
-    async def locate(self, version: str, ids: Sequence[str], deadline: float) -> list[int]:
-        """Return the row of each id, -1 for one that is not in this shard."""
+    async def locate(self, version: str, ids: Sequence[str], deadline: float, min_position: int = 0) -> list[int]:
+        """Return the row of each id, -1 for one that is not in this shard, which the tail of its index has kept up."""
         return await self._threads.run(deadline, self._shard.ids.find, ids)
 
-    async def list_ids(self, version: str, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
+    async def list_ids(
+        self, version: str, prefix: str, after: str | None, limit: int, deadline: float, min_position: int = 0
+    ) -> list[str]:
         """Return the first ids that begin with a prefix and come after an id, in order."""
         return await self._threads.run(deadline, self._shard.ids.list, prefix, after, limit)
 
@@ -273,18 +275,24 @@ class LocalVersion:
             return await self._pipeline.search_all(requests)
 
     async def fetch(
-        self, ids: Sequence[str], deadline: float, with_vectors: bool, namespace: str = DEFAULT
+        self, ids: Sequence[str], deadline: float, with_vectors: bool, namespace: str = DEFAULT, min_position: int = 0
     ) -> FetchedPassages:
         """Fetch passages by their ids; see `shoal.search.lookup.fetch_passages`."""
         with self._use():
-            return await self._pipeline.fetch(ids, deadline, with_vectors, namespace)
+            return await self._pipeline.fetch(ids, deadline, with_vectors, namespace, min_position)
 
     async def list_ids(
-        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+        self,
+        prefix: str,
+        limit: int,
+        cursor: str | None,
+        deadline: float,
+        namespace: str = DEFAULT,
+        min_position: int = 0,
     ) -> ListedIds:
         """List ids, a page at a time; see `shoal.search.lookup.list_ids`."""
         with self._use():
-            return await self._pipeline.list_ids(prefix, limit, cursor, deadline, namespace)
+            return await self._pipeline.list_ids(prefix, limit, cursor, deadline, namespace, min_position)
 
     async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
         """List namespaces, a page at a time; see `shoal.search.namespaces.list_namespaces`."""

@@ -21,6 +21,7 @@ async def fetch_passages(
     with_vectors: bool,
     share_of: Callable[[float], float],
     namespace: str = DEFAULT,
+    min_position: int = 0,
 ) -> FetchedPassages:
     """Fetch passages by their ids, in the order asked, each once.
 
@@ -34,6 +35,7 @@ async def fetch_passages(
         with_vectors: Whether the vectors of the passages are wanted too.
         share_of: The part of the time until a deadline that one call to the shards may take.
         namespace: That the ids belong to.
+        min_position: Of the log, which shards have to have seen.
 
     Raises:
         InvalidArgument: The index kind has no vectors to give, or these are no ids, or no namespace.
@@ -42,7 +44,7 @@ async def fetch_passages(
     """
     namespace, ids = check_namespace(namespace), list(dict.fromkeys(ids))
     inner = {id_: qualified(namespace, id_, "ids") for id_ in ids}
-    refs, silent = await fan_out.locate(list(inner.values()), share_of(deadline))
+    refs, silent = await fan_out.locate(list(inner.values()), share_of(deadline), min_position)
     if len(silent) == fan_out.shards:
         raise silence("no shard answered", silent)
     fetched, lost = await fan_out.fetch_rows(refs.values(), share_of(deadline), with_vectors)
@@ -66,7 +68,13 @@ async def fetch_passages(
 
 
 async def list_ids(
-    fan_out: FanOut, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+    fan_out: FanOut,
+    prefix: str,
+    limit: int,
+    cursor: str | None,
+    deadline: float,
+    namespace: str = DEFAULT,
+    min_position: int = 0,
 ) -> ListedIds:
     """List ids in the order of their UTF-8 bytes, a page at a time.
 
@@ -80,6 +88,7 @@ async def list_ids(
         cursor: Where the page before ended; None for the first.
         deadline: By the clock.
         namespace: Whose ids are listed.
+        min_position: Of the log, which shards have to have seen.
 
     Raises:
         InvalidArgument: This is no cursor, or no id begins with the prefix.
@@ -88,7 +97,8 @@ async def list_ids(
     namespace = check_namespace(namespace)
     after = None if cursor is None else qualified(namespace, read_cursor(cursor), "cursor")
     # One more from every shard tells whether there is a next page.
-    parts, missing = await fan_out.list_ids(qualified(namespace, prefix, "prefix"), after, limit + 1, deadline)
+    own_prefix = qualified(namespace, prefix, "prefix")
+    parts, missing = await fan_out.list_ids(own_prefix, after, limit + 1, deadline, min_position)
     if missing:
         raise silence("a list would lack ids", missing)
     # Behind the ids of the default namespace come those of all others.
@@ -105,7 +115,7 @@ def silence(what: str, missing: Mapping[int, str]) -> DeadlineExceeded | Unavail
         what: Went wrong by that.
         missing: Why shards are missing, by their numbers.
     """
-    if set(missing.values()) == {"deadline"}:  # asking again with as little time would end in the same way
+    if set(missing.values()) <= {"deadline", "behind"}:  # asking again with as little time would end in the same way
         return DeadlineExceeded(f"{what} in time ({describe(missing)}); allow more time")
     return Unavailable(f"{what} ({describe(missing)}); try again", retry_after_s=1)
 

@@ -24,7 +24,7 @@ from shoal.records import (
     SearchAnswer,
     SearchRequest,
 )
-from shoal.search.consistency import seen_position, with_positions
+from shoal.search.consistency import see_position, seen_position, with_positions
 from shoal.search.distinct import Distinct
 from shoal.search.distinct_stage import make_distinct
 from shoal.search.documents import look_up, select_ids
@@ -157,16 +157,31 @@ class SearchPipeline:
                 task.cancel()
 
     async def fetch(
-        self, ids: Sequence[str], deadline: float, with_vectors: bool = False, namespace: str = DEFAULT
+        self,
+        ids: Sequence[str],
+        deadline: float,
+        with_vectors: bool = False,
+        namespace: str = DEFAULT,
+        min_position: int = 0,
     ) -> FetchedPassages:
         """Fetch passages of the version by their ids; see `shoal.search.lookup.fetch_passages`."""
-        return await fetch_passages(self._current(), ids, deadline, with_vectors, self._share_of, namespace)
+        fan_out = self._current()
+        await see_position(fan_out.live, min_position, self._share_of(deadline))
+        return await fetch_passages(fan_out, ids, deadline, with_vectors, self._share_of, namespace, min_position)
 
     async def list_ids(
-        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = DEFAULT
+        self,
+        prefix: str,
+        limit: int,
+        cursor: str | None,
+        deadline: float,
+        namespace: str = DEFAULT,
+        min_position: int = 0,
     ) -> ListedIds:
         """List the ids of the version, a page at a time; see `shoal.search.lookup.list_ids`."""
-        return await list_ids(self._current(), prefix, limit, cursor, deadline, namespace)
+        fan_out = self._current()
+        await see_position(fan_out.live, min_position, self._share_of(deadline))
+        return await list_ids(fan_out, prefix, limit, cursor, deadline, namespace, min_position)
 
     async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
         """List the namespaces of the version; see `shoal.search.namespaces.list_namespaces`."""

@@ -59,12 +59,20 @@ class ShardService(Protocol):
         """Return, float32 (n,), what late interaction gives rows of this shard by their stored token vectors."""
         ...
 
-    async def locate(self, version: str, ids: Sequence[str], deadline: float) -> list[int]:
-        """Return the row of each id, -1 for one that is not in this shard."""
+    async def locate(self, version: str, ids: Sequence[str], deadline: float, min_position: int = 0) -> list[int]:
+        """Return the row of each id, -1 for one that is not in this shard.
+
+        Raises Behind where the shard has not seen a position of the log by the deadline.
+        """
         ...
 
-    async def list_ids(self, version: str, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
-        """Return the first ids, in the order of their UTF-8 bytes, that begin with a prefix and come after an id."""
+    async def list_ids(
+        self, version: str, prefix: str, after: str | None, limit: int, deadline: float, min_position: int = 0
+    ) -> list[str]:
+        """Return the first ids, in the order of their UTF-8 bytes, that begin with a prefix and come after an id.
+
+        Raises as `locate`.
+        """
         ...
 
     async def ask(self, version: str, question: ShardQuestion[T], deadline: float) -> T:

@@ -1,4 +1,7 @@
-"""One shard of one index version, as the fan-out calls it: queues, second attempts, and the breaker."""
+"""One shard of one index version, as the fan-out calls it: queues, second attempts, and the breaker.
+
+Long because every way to call a shard stands beside what watches it.
+"""
 
 import asyncio
 import contextlib
@@ -41,7 +44,7 @@ class Suspended(Exception):
     """A shard that has been silent too long, and that queries do not wait for until it answers again."""
 
 
-class Behind(Exception):
+class Behind(DeadlineExceeded):
     """A shard that had not seen the writes that a query asks for by its deadline."""
 
 
@@ -299,16 +302,19 @@ class ShardClient:
             patience = self._patience(self._score_attempts)
             return await self._run("score", attempt, self._score_attempts, deadline, patience)
 
-    async def locate(self, ids: Sequence[str], deadline: float) -> list[int]:
+    async def locate(self, ids: Sequence[str], deadline: float, min_position: int = 0) -> list[int]:
         """Return the row of each id, -1 for one that is not in this shard, until a deadline."""
-        rows = await self._look_up("locate", lambda: self._service.locate(self._version, ids, deadline), deadline)
+        call = partial(self._service.locate, self._version, ids, deadline, min_position)
+        rows = await self._look_up("locate", call, deadline)
         if len(rows) != len(ids):
             raise RuntimeError(f"located {len(rows)} of {len(ids)} ids")
         return rows
 
-    async def list_ids(self, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
+    async def list_ids(
+        self, prefix: str, after: str | None, limit: int, deadline: float, min_position: int = 0
+    ) -> list[str]:
         """Return the first ids that begin with a prefix and come after an id, until a deadline."""
-        call = partial(self._service.list_ids, self._version, prefix, after, limit, deadline)
+        call = partial(self._service.list_ids, self._version, prefix, after, limit, deadline, min_position)
         return await self._look_up("list", call, deadline)
 
     async def ask(self, question: ShardQuestion[T], deadline: float) -> T:

@@ -217,12 +217,14 @@ class FakeShard:
         rows = rows[: self.message_rows]
         return Fetched([self.passages[row] for row in rows], self.vectors[list(rows)] if with_vectors else None)
 
-    async def locate(self, version: str, ids: Sequence[str], deadline: float) -> list[int]:
+    async def locate(self, version: str, ids: Sequence[str], deadline: float, min_position: int = 0) -> list[int]:
         await self.lookup_behaviour()
         rows = {passage.id: row for row, passage in enumerate(self.passages)}
         return [rows.get(id_, -1) for id_ in ids]
 
-    async def list_ids(self, version: str, prefix: str, after: str | None, limit: int, deadline: float) -> list[str]:
+    async def list_ids(
+        self, version: str, prefix: str, after: str | None, limit: int, deadline: float, min_position: int = 0
+    ) -> list[str]:
         await self.lookup_behaviour()
         ids = sorted(passage.id for passage in self.passages if passage.id.startswith(prefix))
         return [id_ for id_ in ids if after is None or id_ > after][:limit]

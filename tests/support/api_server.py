@@ -78,9 +78,14 @@ class FakeEngine:
         return await rerank_documents(self.reranker, query, documents, deadline, self.settings)
 
     async def fetch(
-        self, ids: Sequence[str], deadline: float, with_vectors: bool = False, namespace: str = ""
+        self,
+        ids: Sequence[str],
+        deadline: float,
+        with_vectors: bool = False,
+        namespace: str = "",
+        min_position: int = 0,
     ) -> FetchedPassages:
-        return await self.pipeline.fetch(ids, deadline, with_vectors, namespace)
+        return await self.pipeline.fetch(ids, deadline, with_vectors, namespace, min_position)
 
     async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
         return await self.pipeline.list_namespaces(prefix, limit, cursor, deadline)
@@ -89,9 +94,9 @@ class FakeEngine:
         return await self.pipeline.count_namespace(namespace, deadline)
 
     async def list_ids(
-        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = ""
+        self, prefix: str, limit: int, cursor: str | None, deadline: float, namespace: str = "", min_position: int = 0
     ) -> ListedIds:
-        return await self.pipeline.list_ids(prefix, limit, cursor, deadline, namespace)
+        return await self.pipeline.list_ids(prefix, limit, cursor, deadline, namespace, min_position)
 
     def reranker_scale(self) -> None:
         """It is not known."""

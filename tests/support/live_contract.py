@@ -58,3 +58,15 @@ class LiveEngineContract(EngineContract):
         with pytest.raises(ShoalError, match="position 9 of the log is not reached yet, only 1") as error:
             asker.search("otter", min_position=9, timeout_ms=300)
         assert error.value.code == "DEADLINE_EXCEEDED"
+
+    def test_passages_and_lists_of_ids_are_read_at_a_position(self, asker: Asker, engine_root: Path) -> None:
+        model = load_encoder(EncoderSettings(encoder="hashing:64"))
+        gnus = [Passage(f"gnu-{number}", f"a gnu, the {number}th") for number in range(5)]
+        position = append(engine_root, *(document([gnu], [], model) for gnu in gnus))
+        assert asker.list(prefix="gnu-", min_position=position).ids == [gnu.id for gnu in gnus]
+        position = append(engine_root, *(document([], [gnu], model, gnu.id) for gnu in gnus[1:]))
+        fetched = asker.fetch([gnu.id for gnu in gnus], min_position=position)
+        assert ([passage.id for passage in fetched.passages], fetched.degraded) == (["gnu-0"], None)
+        assert fetched.missing == [gnu.id for gnu in gnus[1:]]
+        position = append(engine_root, document([], [gnus[0]], model, "gnu-0"))
+        assert asker.list(prefix="gnu-", min_position=position).ids == []

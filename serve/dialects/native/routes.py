@@ -101,7 +101,9 @@ def _add_passages(routes: APIRouter, engine: Callable[[], Engine], settings: Ser
         Where a shard did not answer, the status is 200 and `degraded` says so.
         """
         fields: FetchFields = body
-        fetched = await engine().fetch(fields.ids, _deadline(settings), "vector" in fields.include, fields.namespace)
+        fetched = await engine().fetch(
+            fields.ids, _deadline(settings), "vector" in fields.include, fields.namespace, fields.min_position
+        )
         response = partial(render_fetched, fetched, fields.include)
         return await run_in_threadpool(response) if len(fields.ids) > FEW_RESULTS else response()
 
@@ -110,7 +112,7 @@ def _add_passages(routes: APIRouter, engine: Callable[[], Engine], settings: Ser
         """List the ids of passages, a page at a time; a page is whole or refused."""
         fields: ListFields = query
         listed = await engine().list_ids(
-            fields.prefix, fields.limit, fields.cursor, _deadline(settings), fields.namespace
+            fields.prefix, fields.limit, fields.cursor, _deadline(settings), fields.namespace, fields.min_position
         )
         return render(list_fields(listed))
 

@@ -69,6 +69,37 @@ async def test_a_shard_that_has_not_seen_what_was_asked_for_is_missing_as_behind
     assert 0 < len(answer.results) < 6
 
 
+async def test_passages_and_lists_are_read_at_a_position(root: Path) -> None:
+    ingress = await local_engine(ServeSettings(index=str(root), watch_s=0.1))
+    names = [f"new{number}" for number in range(6)]
+    position = write(root, *names)
+    fetched = await ingress.fetch([*names, "p3"], time.monotonic() + 60, min_position=position)
+    assert ([passage.id for passage, _ in fetched.passages], fetched.missing) == ([*names, "p3"], [])
+    position = write(root, "next")
+    listed = await ingress.list_ids("ne", 10, None, time.monotonic() + 60, min_position=position)
+    assert listed.ids == [*names, "next"]
+
+
+async def test_what_a_shard_that_is_behind_may_hold_is_unknown_and_not_missing(root: Path) -> None:
+    ingress = await local_engine(ServeSettings(index=str(root), watch_s=0.1))
+    assert ingress._services is not None
+    late: Any = ingress._services.shards[1]
+    late._live["v1"].read = lambda position: []
+    late._live["v1"].tail._read = lambda position: []
+    names = [f"new{number}" for number in range(6)]
+    position = write(root, *names)
+    fetched = await ingress.fetch(names, time.monotonic() + 2, min_position=position)
+    assert [(missing.shard, missing.reason) for missing in fetched.coverage.missing] == [(1, "behind")]
+    assert 0 < len(fetched.unknown) < 6
+    assert fetched.missing == []
+    with pytest.raises(DeadlineExceeded, match=r"a list would lack ids in time \(shard 1: behind\)"):
+        await ingress.list_ids("new", 10, None, time.monotonic() + 2, min_position=position)
+    for shard in ingress._services.shards:
+        assert await shard.locate("v1", ["p3"], time.monotonic() + 60)  # who asks for nothing waits for nothing
+    with pytest.raises(DeadlineExceeded, match=f"position {position + 1} of the log is not reached yet"):
+        await ingress.fetch(["p3"], time.monotonic() + 0.3, min_position=position + 1)
+
+
 async def test_a_replica_that_starts_later_has_seen_what_was_written_before(root: Path) -> None:
     position = write(root, "new0", "new1")
     ingress = await local_engine(ServeSettings(index=str(root), watch_s=3600))
