@@ -15,7 +15,7 @@ from shoal.indexing.empty import create_index
 from shoal.serving import keys
 from shoal.settings import CreateSettings
 from tests.support.dialects import ALIASES, ENCODER, RERANKER
-from tests.support.environments import environment_of, run_in
+from tests.support.environments import environment_of, installs, run_in
 from tests.support.local_server import serving_locally
 from tests.support.long import only_long
 
@@ -75,6 +75,7 @@ def shown() -> list[list[str]]:
 
 
 @only_long
+@installs
 @pytest.mark.parametrize("framework", REQUIREMENTS)
 def test_what_comes_of_a_call_is_what_the_page_says(
     framework: str, servers: tuple[str, str], rows: list[list[str]], tmp_path: Path

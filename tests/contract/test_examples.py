@@ -21,7 +21,7 @@ from shoal.indexing.empty import create_index
 from shoal.serving import keys
 from shoal.settings import CreateSettings
 from tests.support.dialects import ENCODER, RERANKER, scores_of, vectors_of
-from tests.support.environments import environment_of, run_in
+from tests.support.environments import environment_of, installs, run_in
 from tests.support.local_server import serving_locally
 from tests.support.long import only_long
 from tests.support.notebooks import cells_in, cells_of, notebook_of, run_cells
@@ -216,6 +216,7 @@ def test_the_models_that_come_with_shoal_find_the_answer(tmp_path: Path) -> None
 
 
 @only_long
+@installs
 @pytest.mark.parametrize(
     ("requirement", "changes"),
     [

@@ -1,5 +1,6 @@
 """Our retrievers and rerankers for LangChain, LlamaIndex and Haystack, and the examples of docs/frameworks.md."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ from shoal.indexing.empty import create_index
 from shoal.serving import keys
 from shoal.settings import CreateSettings
 from tests.support.dialects import DOCUMENTS, ENCODER, RERANKER, scores_of
-from tests.support.environments import environment_of, run_in
+from tests.support.environments import environment_of, installs, run_in
 from tests.support.local_server import serving_locally
 from tests.support.long import only_long
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "frameworks.md"
-STANDARD_TESTS = ROOT / "tests" / "support" / "adapters" / "langchain_standard.py"
+ADAPTERS = ROOT / "tests" / "support" / "adapters"
+STANDARD_TESTS, DSPY_EXAMPLE = ADAPTERS / "langchain_standard.py", ADAPTERS / "dspy_example.py"
 KEY = keys.make()
 QUERY = "how do fish sleep"
 PASSAGES: list[dict[str, Any]] = [
@@ -62,13 +64,18 @@ def ids(client: shoal.Client) -> list[str]:
     return [result.id for result in client.search(QUERY, top_n=3).results]
 
 
-def example(heading: str, url: str) -> Any:
-    """Run the example below a heading of the page with a server of this test; returns its names."""
+def code_below(heading: str, url: str) -> str:
+    """The example below a heading of the page, with a server of this test."""
     page = PAGE.read_text("utf-8").partition(f"\n## {heading}\n")[2]
     [code, *_] = re.findall(r"(?ms)^```python\n(.*?)^```", page)
     assert "http://127.0.0.1:8000" in code
+    return str(code).replace("http://127.0.0.1:8000", url)
+
+
+def example(heading: str, url: str) -> Any:
+    """Run the example below a heading of the page; returns its names."""
     names: dict[str, Any] = {}
-    exec(compile(code.replace("http://127.0.0.1:8000", url), heading, "exec"), names)
+    exec(compile(code_below(heading, url), heading, "exec"), names)
     return names
 
 
@@ -141,6 +148,7 @@ class TestLangChain:
 
 
 @only_long
+@installs
 def test_langchains_own_tests_of_retrievers(url: str, tmp_path: Path) -> None:
     python = environment_of(tmp_path / "environment", "langchain-tests", "orjson")
     folder = tmp_path / "tests"
@@ -310,3 +318,24 @@ class TestHaystack:
         loaded = Pipeline.loads(saved, allowed_modules=["shoal.integrations.haystack"])
         answer = loaded.run({"retriever": {"query": QUERY}, "ranker": {"query": QUERY}})
         assert [document.id for document in answer["ranker"]["documents"]] == ids[:2]
+
+
+# --- DSPy -------------------------------------------------------------------------------------------------------------
+
+
+@only_long
+@installs
+def test_the_example_of_dspy_with_its_package(url: str, client: shoal.Client, tmp_path: Path) -> None:
+    """Its module asks the language model with the passages of the server, in their order, and returns its answer."""
+    python = environment_of(tmp_path / "environment", "dspy", "httpx", "orjson")
+    code = tmp_path / "example.py"
+    code.write_text(code_below("DSPy", url), "utf-8")
+    variables = {"PYTHONPATH": str(ROOT), "SHOAL_API_KEY": KEY, "DSPY_CACHEDIR": str(tmp_path / "cache")}
+    done = run_in(python, DSPY_EXAMPLE, str(code), QUERY, **variables)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout.splitlines()[-1])
+    assert outcome["answer"] == "With open eyes."
+    positions = [outcome["prompt"].index(result.text) for result in client.search(QUERY, top_n=3).results]
+    assert len(positions) == 3
+    assert positions == sorted(positions)
+    assert KEY not in done.stdout

@@ -22,6 +22,7 @@ from shoal.serving import keys
 from shoal.settings import CreateSettings
 from tests.support import pinecone_versions
 from tests.support.dialects import ALIASES, ENCODER, RERANKER
+from tests.support.environments import INSTALL_S, installs
 from tests.support.local_server import serving_locally
 from tests.support.long import only_long
 from tests.support.serving import free_port
@@ -31,7 +32,7 @@ BEGIN, END = "<!-- versions -->", "<!-- end of versions -->"
 HEAD = "| pinecone | over | client | call | what comes of it |\n| --- | --- | --- | --- | --- |"
 WRITE = "SHOAL_WRITE_CLIENTS" in os.environ
 OLDER = ("7.3.0", "5.1.0")
-INSTALL_S, COURSE_S = 240, 240
+COURSE_S = 240
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def test_the_version_that_is_installed_speaks_grpc(served: Served) -> None:
 
 
 @only_long
+@installs
 @pytest.mark.parametrize("version", OLDER)
 def test_older_versions_speak_both(version: str, served: Served, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+INSTALL_S = 1200
+"""Seconds that a test may take which installs packages: a registry may need minutes for those of a framework."""
+installs = pytest.mark.timeout(INSTALL_S)
+"""Mark of such a test."""
 UNREACHABLE = ("Retrying", "Connection", "Timeout", "Temporary failure")
 """Words of pip where there is no package registry."""
 
