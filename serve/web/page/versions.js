@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { fill, h } from "./dom.js";
-import { moment, sentence, whole } from "./words.js";
+import { moment, sentence, several } from "./words.js";
 
 const STATES = { previous: "before", refused: "refused" };
 
@@ -48,7 +48,7 @@ async function load(place, index, change) {
 }
 
 function table(listed, index, change) {
-  const head = ["version", "built", "passages", "state"].map((name) => h("th", { scope: "col" }, name));
+  const head = ["version", "state"].map((name) => h("th", { scope: "col" }, name));
   return h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Versions" }, h("table", {},
     h("thead", {}, h("tr", {}, head)),
     h("tbody", {}, listed.map((each) => row(each, index, change)))));
@@ -56,11 +56,13 @@ function table(listed, index, change) {
 
 function row({ version, state, created_at, passages, problem }, index, change) {
   const isServed = version === index.version;
-  const name = h("th", { scope: "row" }, h("span", { class: "id" }, version), problem && h("span", { class: "problem" }, sentence(problem)));
+  const built = created_at !== null && `${moment(created_at)}, ${several(passages, "passage")}`;
+  const name = h("th", { scope: "row" },
+    h("span", { class: "id" }, version),
+    built && h("span", { class: "built" }, built),
+    problem && h("span", { class: "problem" }, sentence(problem)));
   return h("tr", { class: isServed ? "served" : null },
     name,
-    h("td", {}, created_at === null ? "–" : moment(created_at)),
-    h("td", {}, passages === null ? "–" : whole(passages)),
     h("td", {},
       isServed ? "served" : STATES[state],
       !isServed && created_at !== null && h("button", { type: "button", "aria-label": `Serve ${version}`, onclick: () => change(version) }, "Serve")));
