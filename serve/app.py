@@ -1,41 +1,49 @@
 """The Serve applications: what each deployment is called, how many replicas it has and what it is given.
 
-`import_path` of a Serve config names a builder; its `args` are the fields of `ServeSettings`:
+`import_path` of a Serve config names a builder; its `args` are the fields of `EndpointSettings`, and those of
+`ServeSettings` for services:
 
-    serve.app:build_app       everything in one application
+    serve.app:build_app       everything for one index in one application
     serve.app:build_endpoint  the HTTP endpoint alone, which is answered by applications beside it
     serve.app:build_services  what is behind an endpoint, for versions of one shape (`shoal.serving.plan.ServingShape`)
 
-An endpoint finds services by their names: those of `shoal` are called `shoal-…`. The index version is no argument, but
-for services that are started before their version is current: changing an argument restarts replicas, publishing a
-version does not.
+An endpoint finds services by their names: those of `shoal` are called `shoal-…`; and which index each of them serves
+they tell themselves. So it has one application of services, at least, for each of its `further_indexes`. The index
+version is no argument, but for services that are started before their version is current: changing an argument restarts
+replicas, publishing a version does not.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from pydantic import ValidationError
 from ray import serve
 
+from serve.dialects.base import Engine
 from serve.ray_adapters.grpc_ingress import GrpcIngress, make_grpc_server, serve_address
 from serve.ray_adapters.metrics import ReplicaMeter
 from serve.ray_adapters.services import OwnServices, ServeApplications
 from serve.replicas.encoder import QueryEncoder
-from serve.replicas.ingress import Ingress
+from serve.replicas.ingress import FurtherIndex, Ingress
 from serve.replicas.reranker import RERANK_QUERIES, Reranker
 from serve.replicas.shard import Retriever
 from serve.versions.discovery import SERVICE_SETTINGS, ServiceAnnouncement, ServiceDiscovery
 from serve.web.access import check_exposure, is_loopback, shared_keys
 from serve.web.api import create_api
 from serve.web.exchanges import Exchanges
+from serve.web.indexes import GivenIndexes, Indexes
 from serve.web.origins import LOOPBACK_NAMES
 from shoal.errors import InvalidArgument
 from shoal.index_root import layout
 from shoal.index_root.storage import Storage
+from shoal.serving.index_name import named_roots
 from shoal.serving.plan import ServingPlan, ServingShape, plan_serving
-from shoal.settings import ServeSettings
+from shoal.settings import EndpointSettings, ServeSettings
+
+SettingsModel = TypeVar("SettingsModel", bound=ServeSettings)
 
 NAME = "shoal"
 """Name of the application in Serve."""
@@ -65,7 +73,7 @@ def build_services(args: dict[str, Any]) -> serve.Application:
     Takes the argument `version` too: a published version of that shape, by default the current one. Raises as
     `build_app`, and NotFound for a version that is not published.
     """
-    settings = validated({name: value for name, value in args.items() if name != "version"})
+    settings = _validated({name: value for name, value in args.items() if name != "version"}, ServeSettings)
     return wire_services(settings, plan_serving(settings, args.get("version")))
 
 
@@ -90,11 +98,13 @@ def wire_services(settings: ServeSettings, plan: ServingPlan) -> serve.Applicati
 
 
 def wire_endpoint(
-    settings: ServeSettings, plan: ServingPlan | None = None, host: str | None = None
+    settings: EndpointSettings, plan: ServingPlan | None = None, host: str | None = None
 ) -> serve.Application:
     """Wire the HTTP endpoint, with services of its own as planned, or without.
 
     Args:
+        settings: Of the endpoint. Its further indexes are answered by applications beside it, whatever is planned.
+        plan: The services of the default index; None leaves them to applications beside it too.
         host: The address that clients connect to; None for that of Serve's proxies.
     """
     settings = _anywhere(settings)
@@ -115,26 +125,36 @@ def wire_endpoint(
         backpressure_config={"status_code": 429, "retry_after_s": 1},
         ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica if encodes else 0),
     )
-    discovery = ServiceDiscovery(settings.index, ServeApplications())
     application: serve.Application = ingress.bind(
         settings,
         _own_services(settings, plan).connect if plan is not None else None,
-        discovery.find_services,
+        ServiceDiscovery(settings.index, ServeApplications()).find_services,
         ReplicaMeter,
         None if settings.grpc_port is None else partial(make_grpc_server, settings, host),
+        _further_indexes(settings),
     )
     return application
 
 
-def _api(settings: ServeSettings, host: str | None) -> FastAPI:
+def _further_indexes(settings: EndpointSettings) -> list[FurtherIndex]:
+    """The indexes beside the default one. Raises InvalidArgument where two have one name."""
+    _, *roots = named_roots([settings.index, *settings.further_indexes]).values()
+    return [
+        FurtherIndex(
+            settings.part(ServeSettings, index=root), ServiceDiscovery(root, ServeApplications()).find_services
+        )
+        for root in roots
+    ]
+
+
+def _api(settings: EndpointSettings, host: str | None) -> FastAPI:
     """The HTTP application of an ingress replica, made within it."""
     keys = shared_keys(settings.api_keys_file, 1 / settings.ingress_replicas)
     host = host or serve_address()
     check_exposure(host, keyed=keys is not None, anonymous=settings.anonymous)
     hosts = settings.allowed_hosts if keys is not None else [*LOOPBACK_NAMES, host, *(settings.allowed_hosts or ())]
-    engine = lambda: serve.get_replica_context().servable_object  # noqa: E731
     return create_api(
-        engine,
+        _indexes(settings),
         settings,
         keys=keys,
         keyless_writes=is_loopback(host),
@@ -144,10 +164,23 @@ def _api(settings: ServeSettings, host: str | None) -> FastAPI:
     )
 
 
+def _indexes(settings: EndpointSettings) -> Callable[[], Engine] | Indexes:
+    """What answers in this replica: for the one index, or for each."""
+    if not settings.further_indexes:
+        return _ingress
+    names = list(named_roots([settings.index, *settings.further_indexes]))
+    return Indexes(GivenIndexes(lambda: _ingress().engines, names, lambda: _ingress().ready()))
+
+
+def _ingress() -> Ingress:
+    """The ingress replica that this is."""
+    ingress: Ingress = serve.get_replica_context().servable_object
+    return ingress
+
+
 def _exchanges() -> Exchanges:
     """Those of the ingress replica that this is."""
-    ingress: Ingress = serve.get_replica_context().servable_object
-    return ingress.exchanges
+    return _ingress().exchanges
 
 
 def _own_services(settings: ServeSettings, plan: ServingPlan) -> OwnServices:
@@ -214,20 +247,27 @@ def _reranker(settings: ServeSettings, plan: ServingPlan) -> Any:
     ).bind(plan.reranker, 4 * RERANK_QUERIES, ReplicaMeter)
 
 
-def validated(args: dict[str, Any] | ServeSettings) -> ServeSettings:
+def validated(args: dict[str, Any] | ServeSettings) -> EndpointSettings:
     """Return the arguments as settings. Raises InvalidArgument that names every argument at fault."""
+    return args.part(EndpointSettings) if isinstance(args, ServeSettings) else _validated(args, EndpointSettings)
+
+
+def _validated(args: dict[str, Any], model: type[SettingsModel]) -> SettingsModel:
     try:
-        return ServeSettings.model_validate(args)
+        return model.model_validate(args)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, problem['loc'])) or 'args'}: {problem['msg']}" for problem in error.errors()]
         raise InvalidArgument("serve.app:build_app: " + "; ".join(problems)) from None
 
 
-def _anywhere(settings: ServeSettings) -> ServeSettings:
+def _anywhere(settings: SettingsModel) -> SettingsModel:
     """The settings as replicas need them, which may run in another folder."""
     names = ("api_keys_file", "log_dir", "grpc_certificate", "grpc_key")
     folders = {name: absolute(path) for name in names if (path := getattr(settings, name))}
-    return settings.model_copy(update={"index": Storage(settings.index).uri, **folders})
+    places: dict[str, Any] = {"index": Storage(settings.index).uri}
+    if isinstance(settings, EndpointSettings):
+        places["further_indexes"] = [Storage(root).uri for root in settings.further_indexes]
+    return settings.model_copy(update=places | folders)
 
 
 def absolute(path: str) -> str:

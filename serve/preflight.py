@@ -38,13 +38,13 @@ def check_disk(settings: RunSettings, plan: ServingPlan) -> None:
         require_model_cache("encoder", reranker.reranker, reranker)
 
 
-def check_single(settings: RunSettings) -> None:
-    """Raise InvalidArgument for several indexes, which a server on Ray does not have yet."""
-    for given, option in ((settings.catalog, "--catalog"), (settings.further_indexes, "a second --index")):
-        if given:
-            raise InvalidArgument(
-                f"{option} needs --local: a server on Ray serves one index; start one for each", param="--local"
-            )
+def check_no_catalog(settings: RunSettings) -> None:
+    """Raise InvalidArgument for a catalog, which a server on Ray does not have."""
+    if settings.catalog:
+        raise InvalidArgument(
+            "--catalog needs --local: a server on Ray serves the indexes that it is started with; name each by --index",
+            param="--local",
+        )
 
 
 def check_ports(settings: RunSettings) -> None:

@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import os
-import re
 import sys
 import threading
 import time
@@ -19,25 +18,22 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import typer
 
-from serve.preflight import check_disk, check_ports, check_single
+from serve.preflight import check_disk, check_no_catalog, check_ports
 from serve.ray_adapters import private_ray
 from serve.ray_adapters.haproxy import serve_host
-from serve.ray_adapters.statuses import application_statuses
 from serve.versions.compacting import compacting
-from serve.versions.service_sets import ServiceSets
+from serve.versions.planned_indexes import plan_indexes
 from serve.web.access import KeyRing, check_exposure
 from serve.worker_setup import import_without_pandas
-from shoal import errors
 from shoal.cli.application import application_folder, search_path
 from shoal.cli.errors import run as start
 from shoal.cli.options import AsJson, settings_command
-from shoal.errors import ShoalError, Unavailable
-from shoal.serving.plan import ServingPlan, plan_serving
-from shoal.settings import RunSettings, ServeSettings
+from shoal.errors import Unavailable
+from shoal.serving.plan import ServingPlan
+from shoal.settings import EndpointSettings, RunSettings, ServeSettings
 from shoal.system import log_losses
 from shoal.system.leftovers import mark, start_guard
 from shoal.system.ports import require_own
@@ -84,42 +80,40 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
 
             serve_locally(settings, partial(_say_ready, _url(settings.host, settings.port), as_json))
             return
-        check_single(settings)
-        served = settings.part(ServeSettings)
-        plan = plan_serving(served)
-        check_disk(settings, plan)
-        # Ray prints on stdout too, where only our one line belongs.
-        with (
-            contextlib.redirect_stdout(sys.stderr),
-            _ray(settings) as processes,
-            _serve(settings, served, plan, processes),
-            asyncio.Runner() as loop,
-            compacting(settings, lambda: [settings.index], say) as compactor,
-        ):
-            service_sets = ServiceSets(
-                served,
-                plan,
-                partial(_start_services, served),
-                _end_services,
-                _failed,
-                partial(_served_version, loop),
-                inside=_serves_itself(served),
-            )
-            url = _url(_reached(settings.host), settings.port)
-            _wait_until_ready(url, service_sets.follow, partial(_lacking, loop), processes.wait)
-            require_own(_reached(settings.host), settings.port)
-            _say_ready(_url(settings.host, settings.port), as_json)
-            from serve.ray_adapters import finishing, noting
-
-            try:
-                problem = partial(compactor.problem, settings.index)
-                follow = partial(noting.follow_and_note, loop, service_sets.follow, problem)
-                _watch(url, follow, partial(_replies, loop), min(WATCH_S, settings.watch_s), processes.wait)
-            except KeyboardInterrupt:
-                finishing.finish(loop, settings.drain_s)
-                raise
+        check_no_catalog(settings)
+        _serve_on_ray(settings, as_json)
     except KeyboardInterrupt:
         pass  # the end that was asked for, by Ctrl-C or SIGTERM
+
+
+def _serve_on_ray(settings: RunSettings, as_json: bool) -> None:
+    """Serve the indexes with replicas on a private Ray, until KeyboardInterrupt."""
+    served = settings.part(EndpointSettings)
+    planned = plan_indexes(served)
+    for each in planned:
+        check_disk(settings.model_copy(update={"index": each.settings.index}), each.plan)
+    # Ray prints on stdout too, where only our one line belongs.
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        _ray(settings) as processes,
+        _serve(settings, served, planned[0].plan, processes),
+        asyncio.Runner() as loop,
+        compacting(settings, lambda: [settings.index, *settings.further_indexes], say) as compactor,
+    ):
+        from serve.ray_adapters import finishing, index_services, noting
+
+        follow = index_services.start_services(planned, loop, inside=_serves_itself(served))
+        url = _url(_reached(settings.host), settings.port)
+        _wait_until_ready(url, follow, partial(_lacking, loop), processes.wait)
+        require_own(_reached(settings.host), settings.port)
+        _say_ready(_url(settings.host, settings.port), as_json)
+        try:
+            problems = {each.name: partial(compactor.problem, each.settings.index) for each in planned}
+            follow = partial(noting.follow_and_note, loop, follow, problems)
+            _watch(url, follow, partial(_replies, loop), min(WATCH_S, settings.watch_s), processes.wait)
+        except KeyboardInterrupt:
+            finishing.finish(loop, settings.drain_s)
+            raise
 
 
 def _say_ready(url: str, as_json: bool) -> None:
@@ -187,7 +181,9 @@ def _ray(settings: RunSettings) -> Iterator[ProcessWatch]:
 
 
 @contextmanager
-def _serve(settings: RunSettings, served: ServeSettings, plan: ServingPlan, processes: ProcessWatch) -> Iterator[None]:
+def _serve(
+    settings: RunSettings, served: EndpointSettings, plan: ServingPlan, processes: ProcessWatch
+) -> Iterator[None]:
     """Deploy the endpoint, and stop all of Serve at the end, if the processes of its Ray still run."""
     from ray import serve
 
@@ -235,72 +231,28 @@ def _serves_itself(settings: ServeSettings) -> bool:
     return not (settings.encoder_replicas and settings.retriever_replicas)
 
 
-def _start_services(settings: ServeSettings, number: int, plan: ServingPlan) -> None:
-    from ray import serve
-
-    from serve.app import NAME, wire_services
-
-    target = serve.RunTarget(wire_services(settings, plan), name=f"{NAME}-{number}", route_prefix=None)
-    serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-
-
-def _end_services(number: int) -> None:
-    from ray import serve
-
-    from serve.app import NAME
-
-    serve.delete(f"{NAME}-{number}", _blocking=False)
-
-
-def _failed(number: int) -> str | None:
-    from serve.app import NAME
-
-    problem = _deployment_problem(f"{NAME}-{number}")
-    return None if problem is None else problem.message
-
-
-def _served_version(loop: asyncio.Runner) -> str | None:
-    """The version that an ingress replica answers from, None if it does not say, or not the one that it should.
-
-    Args:
-        loop: The one of all calls; Serve ties its handles to the loop of the caller (`private_ray`), and keeps them.
-    """
-    description = _ask(loop, "describe")
-    return None if description is None or description.problem else str(description.version)
-
-
 def _lacking(loop: asyncio.Runner) -> str:
     """What keeps an ingress replica from being ready, which /readyz keeps from strangers; empty if it does not say."""
-    return ", ".join(_ask(loop, "ready") or [])
+    from serve.ray_adapters.index_services import ask
 
-
-def _ask(loop: asyncio.Runner, method: str) -> Any:
-    """What a method of an ingress replica returns; None while it is starting, or too busy."""
-    from ray import serve
-
-    from serve.app import NAME
-
-    async def ask() -> Any:
-        async with asyncio.timeout(WATCH_S):
-            return await getattr(serve.get_app_handle(NAME), method).remote()
-
-    try:
-        return loop.run(ask())
-    except Exception:
-        return None
+    return ", ".join(ask(loop, "ready") or [])
 
 
 def _replies(loop: asyncio.Runner) -> bool:
     """Whether an ingress replica answers at all."""
-    return _ask(loop, "ready") is not None
+    from serve.ray_adapters.index_services import ask
+
+    return ask(loop, "ready") is not None
 
 
 def _wait_until_ready(
     url: str, follow: Callable[[], None], lacking: Callable[[], str], pause: Callable[[float], None]
 ) -> None:
+    from serve.ray_adapters.index_services import deployment_problem
+
     noticed = time.monotonic()
     while missing := _missing(url):
-        if problem := _deployment_problem():
+        if problem := deployment_problem():
             raise problem
         if time.monotonic() - noticed > NOTICE_S:
             noticed = time.monotonic()
@@ -321,24 +273,6 @@ def _missing(url: str) -> str | None:
             return "the ingress is starting"
     except OSError:
         return "the proxy is starting"
-
-
-def _deployment_problem(name: str | None = None) -> ShoalError | None:
-    """Why an application cannot start, or any, as the error that a replica raised; None while it may still start."""
-    failed = [
-        application
-        for application in application_statuses()
-        if application.app_status.status.value == "DEPLOY_FAILED" and name in (None, application.name)
-    ]
-    if not failed:
-        return None
-    messages = [*(status.message for status in failed[0].deployment_statuses), failed[0].app_status.message]
-    text = "\n".join(messages)
-    for kind, message in re.findall(r"^(?:shoal\.errors\.)?([A-Z]\w+): (.+)$", text, re.MULTILINE):
-        known = getattr(errors, kind, None)
-        if isinstance(known, type) and issubclass(known, ShoalError):
-            return known(message)
-    return ShoalError(f"the application cannot start: {text}")
 
 
 def _watch(

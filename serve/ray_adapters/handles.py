@@ -40,10 +40,10 @@ class ServiceHandle:
         seconds: float = await call(self._handle, "clock", deadline=deadline)
         return seconds
 
-    async def _broadcast(self, method: str, *args: Any, deadline: float) -> list[Any]:
+    async def _broadcast(self, method: str, *args: Any, deadline: float, **options: Any) -> list[Any]:
         # A result that arrives too late is not cancelled: loading goes on, and the next broadcast finds it done.
         async def collect() -> list[Any]:
-            response = self._handle.broadcast(method, *args, deadline=SentDeadline(deadline))
+            response = self._handle.broadcast(method, *args, **options, deadline=SentDeadline(deadline))
             results: list[Any] = await response.results_async(timeout_s=max(0.0, deadline - time.monotonic()))
             return results
 
@@ -170,9 +170,9 @@ class IngressHandle(ServiceHandle):
         """Let every replica refuse requests and finish those under way; returns how many still are at the deadline."""
         return sum(await self._broadcast("finish", deadline=deadline))
 
-    async def note(self, problem: str, deadline: float) -> None:
-        """Let every replica tell a problem of the server for a while."""
-        await self._broadcast("note", problem, deadline=deadline)
+    async def note(self, problem: str, index: str | None, deadline: float) -> None:
+        """Let every replica tell a problem of an index for a while; None is the default one."""
+        await self._broadcast("note", problem, index=index, deadline=deadline)
 
 
 def readable(error: Exception, name: str) -> ShoalError:

@@ -33,6 +33,7 @@ class ServiceSets:
         served: Gives the version that the endpoint answers from, None if that cannot be told.
         inside: The endpoint serves versions of the shape of `plan` by itself.
         clock: Seconds from any start.
+        name: Of the index, before what is told of it; None where it needs none.
     """
 
     def __init__(  # noqa: PLR0913 - how services start, end and fail is Ray's business, given as functions
@@ -45,6 +46,7 @@ class ServiceSets:
         served: Callable[[], str | None],
         inside: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        name: str | None = None,
     ) -> None:
         self._settings = settings
         self._storage = Storage(settings.index)
@@ -53,6 +55,7 @@ class ServiceSets:
         self._failed = failed
         self._served = served
         self._clock = clock
+        self._who = "shoal" if name is None else f"shoal: {name}"
         self._numbers = count(1)
         self._seen: dict[str, ServingShape] = {}
         self._shapes: dict[int, ServingShape] = {}
@@ -71,7 +74,7 @@ class ServiceSets:
         except Exception as error:  # Ray's own ones too: its controller may be starting again
             problem = error.message if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"
             if problem != self._problem:
-                say(f"shoal: {problem}")
+                say(f"{self._who}: {problem}")
             self._problem = problem
 
     def _follow(self) -> None:
@@ -105,7 +108,7 @@ class ServiceSets:
     def _end_failed(self) -> None:
         for number, shape in list(self._shapes.items()):
             if problem := self._failed(number):
-                say(f"shoal: nothing can serve {shape}: {problem}")
+                say(f"{self._who}: nothing can serve {shape}: {problem}")
                 self._drop(number)
 
     def _end_others(self, current: str, used: list[ServingShape]) -> None:

@@ -1,6 +1,7 @@
 """The indexes of a server, as the request at hand may see them: the one gate through which every route passes."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from serve.web.access import as_granted, bound_namespace, may_use
 from serve.web.index_paths import asked_index
 from shoal.catalog.management import NewIndex
 from shoal.catalog.summary import IndexSummary
-from shoal.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
+from shoal.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from shoal.serving.index_name import DEFAULT_NAME, index_name, no_such_index
 from shoal.settings import ServeSettings
 
@@ -183,6 +184,64 @@ class SingleIndex:
         return InvalidArgument(
             f"this server has the index {self.default!r} alone, and makes and removes none: it has no catalog; start "
             "it with --catalog DIR"
+        )
+
+
+class GivenIndexes:
+    """The `IndexSource` of a server of certain indexes, all of which are there for as long as it is.
+
+    Args:
+        engines: Gives what answers for each index, by its name, when it is needed.
+        names: Of the indexes, the default one first.
+        ready: Names what is missing until all of them can be searched.
+    """
+
+    def __init__(
+        self,
+        engines: Callable[[], Mapping[str, Engine]],
+        names: Sequence[str],
+        ready: Callable[[], Awaitable[list[str]]],
+    ) -> None:
+        self._engines = engines
+        self._names = names
+        self._ready = ready
+        self.default: str | None = names[0]
+
+    def engine(self, name: str) -> Engine | None:
+        """Return the engine of an index; None for a name of none."""
+        return self._engines().get(name)
+
+    async def holds(self, name: str) -> bool:
+        """Whether there is an index of a name."""
+        return name in self._names
+
+    async def summaries(self, may_see: Callable[[str], bool]) -> Sequence[IndexSummary]:
+        """Summarise the indexes that somebody may see."""
+        return await asyncio.gather(*(self.summary(name) for name in self._names if may_see(name)))
+
+    async def summary(self, name: str) -> IndexSummary:
+        """Summarise an index that is there."""
+        try:
+            return IndexSummary.of(name, "ready", await self._engines()[name].describe())
+        except Unavailable as error:  # none of its versions is served yet, which hides no other index
+            return IndexSummary(name, "loading", problem=error.message)
+
+    async def create(self, new: NewIndex) -> IndexSummary:
+        """Refuse to make an index."""
+        raise self._refusal()
+
+    async def remove(self, name: str) -> None:
+        """Refuse to remove an index."""
+        raise self._refusal()
+
+    async def ready(self) -> list[str]:
+        """Name what is missing until every index can be searched."""
+        return await self._ready()
+
+    def _refusal(self) -> InvalidArgument:
+        return InvalidArgument(
+            "this server has the indexes that it was started with, and makes and removes none: it has no catalog; "
+            "start it with --local and --catalog DIR"
         )
 
 

@@ -13,7 +13,7 @@ from shoal.engine.model_pool import ModelPool
 from shoal.engine.models import ModelSource
 from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.records import ScoreScale
-from shoal.serving.index_name import index_name, is_index_name, no_such_index
+from shoal.serving.index_name import is_index_name, named_roots, no_such_index
 from shoal.settings import CatalogSettings, ServeSettings
 
 logger = logging.getLogger(__name__)
@@ -74,13 +74,7 @@ class Catalog:
         self._released = asyncio.Event()
         self._load_turns = asyncio.Semaphore(LOADS_AT_ONCE)
         self._sweeping: asyncio.Task[None] | None = None
-        for root in given:
-            name = index_name(root)
-            if name in self.entries:
-                raise InvalidArgument(
-                    f"{root} and {self.entries[name].root} would both be the index {name!r}; rename one of the folders",
-                    param="--index",
-                )
+        for name, root in named_roots(given).items():
             self.entries[name] = IndexEntry(name, root, is_given=True)
         self.default = next(iter(self.entries), None)
         """The index that is asked where a request names none; None without one."""

@@ -1,8 +1,9 @@
 """The names by which clients know indexes."""
 
 import re
+from collections.abc import Sequence
 
-from shoal.errors import NotFound
+from shoal.errors import InvalidArgument, NotFound
 
 DEFAULT_NAME = "default"
 """That of an index whose place gives none; and every client may call the default index so."""
@@ -43,3 +44,20 @@ def index_name(place: str) -> str:
     """
     folder = place.partition("?")[0].rstrip("/\\").replace("\\", "/").rpartition("/")[2]
     return _STRANGE.sub("-", folder.lower()).strip("-")[:_LONGEST].rstrip("-") or DEFAULT_NAME
+
+
+def named_roots(roots: Sequence[str]) -> dict[str, str]:
+    """Return index roots, paths or URIs, by the names of their indexes, in order.
+
+    Raises InvalidArgument where two have one name.
+    """
+    named: dict[str, str] = {}
+    for root in roots:
+        name = index_name(root)
+        if name in named:
+            raise InvalidArgument(
+                f"{root} and {named[name]} would both be the index {name!r}; rename one of the folders",
+                param="--index",
+            )
+        named[name] = root
+    return named

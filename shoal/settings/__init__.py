@@ -30,7 +30,7 @@ from shoal.settings.inference import (
     RerankerSettings,
     TokenCacheSettings,
 )
-from shoal.settings.serve import RunSettings, ServeSettings
+from shoal.settings.serve import EndpointSettings, RunSettings, ServeSettings
 from shoal.settings.serve_groups import (
     AccessSettings,
     AdmissionSettings,
@@ -69,6 +69,7 @@ __all__ = [
     "DueLimitSettings",
     "DueSettings",
     "EncoderSettings",
+    "EndpointSettings",
     "EvaluateSettings",
     "FanOutSettings",
     "FilterLimitSettings",

@@ -53,11 +53,23 @@ class ServeSettings(
     TokenCacheSettings,
     FusionSettings,
 ):
+    """What a server of one index takes: its endpoint, and the services behind it."""
+
+
+class EndpointSettings(ServeSettings):
     """Everything that `serve.app:build_app`, `python -m serve.run` and `shoal serve` take."""
+
+    help_panel = "Serve"
+
+    further_indexes: list[Name] = Field(
+        [],
+        json_schema_extra={REPEATS: "index"},
+        description="Further index roots, those of a repeated --index; each is answered by applications of its own.",
+    )
 
 
 # The catalog comes first: whether an index has to be named depends on it.
-class RunSettings(SelfCompactionSettings, ServeSettings, CatalogSettings):
+class RunSettings(SelfCompactionSettings, EndpointSettings, CatalogSettings):
     """What `python -m serve.run` and `shoal serve` take on top: how the application is run on this machine."""
 
     help_panel = "Run"
@@ -69,10 +81,6 @@ class RunSettings(SelfCompactionSettings, ServeSettings, CatalogSettings):
         "name of its folder, and the first is the one that is asked where a request names none. May be left out with "
         "--catalog.",
     )
-    further_indexes: list[Name] = Field(
-        [], json_schema_extra={REPEATS: "index"}, description="Further index roots, those of a repeated --index."
-    )
-
     host: str = Field("127.0.0.1", description="Address to listen on; nothing listens beyond loopback unless asked.")
     local: bool = Field(
         False,

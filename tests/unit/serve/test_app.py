@@ -6,7 +6,9 @@ import pytest
 from ray import serve
 from ray.dag.py_obj_scanner import _PyObjScanner
 
-from serve.app import STOP_SPARE_S, build_app
+from serve.app import STOP_SPARE_S, build_app, build_endpoint, build_services
+from shoal.errors import InvalidArgument
+from shoal.index_root.storage import Storage
 from tests.support.indexes import passages, publish
 
 
@@ -30,3 +32,18 @@ def test_a_replica_that_is_replaced_has_time_to_finish(seconds: float, tmp_path:
     assert built.keys() == {"ingress", "encoder", "shard-00000", "shard-00001", "reranker"}
     for deployment in built.values():
         assert deployment._deployment_config.graceful_shutdown_timeout_s == seconds + STOP_SPARE_S
+
+
+def test_an_endpoint_knows_its_further_indexes_and_has_services_for_the_first_alone(tmp_path: Path) -> None:
+    for name in ("articles", "birds"):
+        publish(tmp_path / name, "v1", passages(20))
+    own = {"encoder_replicas": 1, "retriever_replicas": 1, "reranker": "none"}
+    roots = {"index": str(tmp_path / "articles"), "further_indexes": [str(tmp_path / "birds")]}
+    built = deployments(build_app({**roots, **own}))
+    assert built.keys() == {"ingress", "encoder", "shard-00000", "shard-00001"}
+    (further,) = built["ingress"].init_args[-1]
+    assert further.settings.index == Storage(str(tmp_path / "birds")).uri
+    with pytest.raises(InvalidArgument, match="further_indexes"):
+        build_services(roots)
+    with pytest.raises(InvalidArgument, match="would both be the index 'birds'"):
+        build_endpoint({"index": str(tmp_path / "birds"), "further_indexes": [str(tmp_path / "Birds")]})

@@ -309,6 +309,6 @@ async def test_a_problem_that_the_server_notes_is_told_for_a_while(
     assert (await ingress.describe()).problem is None
     await ingress.note("it cannot be compacted", soon())
     assert (await ingress.describe()).problem == "it cannot be compacted"
-    monkeypatch.setattr("serve.replicas.ingress.NOTED_S", -1.0)
+    monkeypatch.setattr("serve.replicas.index_ingress.NOTED_S", -1.0)
     await ingress.note("it cannot be compacted", soon())
     assert (await ingress.describe()).problem is None
