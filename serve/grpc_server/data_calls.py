@@ -75,7 +75,7 @@ class DataCall:
 
 
 async def _describe(index: ServedIndex, body: StatsFields, deadline: float) -> DataAnswer:
-    return await describe_passages(index, body)
+    return await describe_passages(index, body, deadline)
 
 
 CALLS = (

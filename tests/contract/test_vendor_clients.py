@@ -40,6 +40,7 @@ from tests.support.dialects import (
 )
 from tests.support.indexes import passages
 from tests.support.local_server import serving_locally
+from tests.support.servers import wait
 
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
 BEGIN, END = "<!-- calls -->", "<!-- end of calls -->"
@@ -377,11 +378,9 @@ def pinecone_upsert(url: str, key: str) -> str:
 
 
 @call("pinecone", "`Index`", "`query` in a namespace that is not there")
-def pinecone_namespace(url: str, key: str) -> str:
+def pinecone_namespace(url: str, key: str) -> None:
     index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
-    with pytest.raises(pinecone.NotFoundError) as refused:
-        index.query(id="p8", top_k=1, namespace="movies")
-    return refused.value.message
+    assert not index.query(id="p8", top_k=1, namespace="movies").matches
 
 
 @call("pinecone", "`Index`", "`query` with a filter on a field that is not there")
@@ -467,12 +466,19 @@ def pinecone_upsert_dimension(url: str, key: str) -> str:
     return refused.value.message
 
 
-@call("pinecone", "`Index`", "`upsert` into a namespace that is not there", writes=True)
-def pinecone_upsert_namespace(url: str, key: str) -> str:
+@call("pinecone", "`Index`", "`upsert`, `query`, `fetch`, `list_namespaces`, `delete` in a namespace", writes=True)
+def pinecone_upsert_namespace(url: str, key: str) -> None:
     index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
-    with pytest.raises(pinecone.NotFoundError) as refused:
-        index.upsert(vectors=[("a", [0.1] * 64)], namespace="movies")
-    return refused.value.message
+    index.upsert(vectors=[("own", [0.1] * 64)], namespace="movies")
+    wait(lambda: index.fetch(ids=["own"], namespace="movies").vectors)
+    answer = index.query(vector=[0.1] * 64, top_k=9, namespace="movies")
+    assert ([match.id for match in answer.matches], answer.namespace) == (["own"], "movies")
+    assert not index.fetch(ids=["own"]).vectors
+    sizes = {each.name: each.record_count for page in index.list_namespaces() for each in page.namespaces}
+    assert sizes["movies"] == index.describe_namespace(name="movies").record_count == 1
+    assert index.describe_index_stats().namespaces["movies"].vector_count == 1
+    index.delete(delete_all=True, namespace="movies")
+    wait(lambda: not index.fetch(ids=["own"], namespace="movies").vectors)
 
 
 # --- huggingface_hub --------------------------------------------------------------------------------------------------

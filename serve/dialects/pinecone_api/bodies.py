@@ -11,7 +11,7 @@ Numbers = Annotated[list[float], Field(min_length=1, max_length=MAX_DIMENSIONS, 
 """A vector of a request."""
 FILTER: Any = Field({}, description="Conditions on metadata: $eq $ne $gt $gte $lt $lte $in $nin $exists $and $or.")
 """The field of a filter."""
-NAMESPACE: Any = Field("", description="The default one alone: left out, empty or `__default__`.")
+NAMESPACE: Any = Field("", description="Left out, empty or `__default__`: the default one.")
 """The field of a namespace."""
 
 PAGE = 100

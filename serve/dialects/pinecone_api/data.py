@@ -20,11 +20,10 @@ from serve.dialects.pinecone_api.bodies import (
 from serve.dialects.pinecone_api.control import DATA_PLANE, IndexName, ServedIndex
 from serve.web.errors import responses
 from shoal.engine.vectors import read_vector
-from shoal.errors import InvalidArgument, NotFound, Unavailable
+from shoal.errors import InvalidArgument, Unavailable
+from shoal.namespaces import DEFAULT, check_namespace
 from shoal.records import FloatArray, Passage, SearchAnswer, SearchRequest
 
-DEFAULT_NAMESPACE = "__default__"
-"""Another name of the default namespace, whose own is empty."""
 READ_UNITS = {"readUnits": 1}
 """What every call is said to have cost."""
 REFUSALS = (400, 404, 408, 413, 415, 429, 500, 503, 504)
@@ -90,15 +89,6 @@ class StatsResponse(BaseModel):
     vectorType: str
 
 
-def check_namespace(namespace: str) -> None:
-    """Raise NotFound for another namespace than the default one."""
-    if namespace not in ("", DEFAULT_NAMESPACE):
-        raise NotFound(
-            f"there is no namespace {namespace[:100]!r} here; leave it out, this index has the default one alone",
-            param="namespace",
-        )
-
-
 def metadata_of(passage: Passage) -> dict[str, Any]:
     """Return what Pinecone's clients keep in metadata: also the text and the title, unless fields have these names."""
     own = {"text": passage.text, "title": passage.title}
@@ -118,7 +108,7 @@ def add_data(routes: APIRouter, index: ServedIndex) -> None:
     async def describe_index_stats(name: IndexName, body: StatsFields) -> Response:
         """Say how large the index is, as Pinecone does."""
         index.check(name)
-        return await http_response(await describe_passages(index, body))
+        return await http_response(await describe_passages(index, body, deadline_of(index.settings)))
 
     @routes.get(f"{DATA_PLANE}/vectors/fetch", response_model=FetchResponse, responses=responses(*REFUSALS))
     async def fetch(
@@ -145,14 +135,23 @@ def add_data(routes: APIRouter, index: ServedIndex) -> None:
         return await http_response(await list_passages(index, body, deadline_of(index.settings)))
 
 
-async def describe_passages(index: ServedIndex, body: StatsFields) -> DataAnswer:
+async def describe_passages(index: ServedIndex, body: StatsFields, deadline: float) -> DataAnswer:
     """Say how large the index is."""
     if body.filter:
         raise InvalidArgument("filter should be left out: all passages are counted", param="filter")
-    described = await index.engine().describe()
+    engine, settings = index.engine(), index.settings
+    described = await engine.describe()
+    counts: dict[str, dict[str, int]] = {}
+    cursor: str | None = None
+    while not counts or cursor is not None:
+        page = await engine.list_namespaces("", settings.max_ids, cursor, deadline)
+        counts |= {size.namespace: {"vectorCount": size.passages} for size in page.namespaces}
+        cursor = page.next
+        if not counts:
+            counts[""] = {"vectorCount": 0}
     return DataAnswer(
         {
-            "namespaces": {"": {"vectorCount": described.passages}},
+            "namespaces": counts,
             "dimension": described.dim,
             "indexFullness": 0.0,
             "totalVectorCount": described.passages,
@@ -164,21 +163,22 @@ async def describe_passages(index: ServedIndex, body: StatsFields) -> DataAnswer
 
 async def list_passages(index: ServedIndex, body: ListFields, deadline: float) -> DataAnswer:
     """List a page of ids."""
-    check_namespace(body.namespace)
+    namespace = check_namespace(body.namespace)
     with fields_named(cursor="paginationToken"):
-        listed = await index.engine().list_ids(body.prefix, body.limit, body.paginationToken, deadline)
+        listed = await index.engine().list_ids(body.prefix, body.limit, body.paginationToken, deadline, namespace)
     # The last page has none, not a null: clients before 7 read that as a mistake.
     pagination = {} if listed.next is None else {"pagination": {"next": listed.next}}
     vectors = [{"id": id_} for id_ in listed.ids]
-    return DataAnswer({"vectors": vectors, **pagination, "namespace": "", "usage": READ_UNITS})
+    return DataAnswer({"vectors": vectors, **pagination, "namespace": namespace, "usage": READ_UNITS})
 
 
 async def query_passages(index: ServedIndex, body: QueryFields, deadline: float) -> DataAnswer:
     """Find the passages nearest to a vector, or to a passage."""
     _check_query(body)
-    vector = await vector_by(index, body.vector, body.id, deadline, "vector")
+    namespace = check_namespace(body.namespace)
+    vector = await vector_by(index, body.vector, body.id, deadline, "vector", namespace)
     if vector is None:
-        return DataAnswer({"matches": [], "namespace": "", "usage": READ_UNITS})
+        return DataAnswer({"matches": [], "namespace": namespace, "usage": READ_UNITS})
     request = SearchRequest(
         query="",
         vector=vector,
@@ -189,12 +189,13 @@ async def query_passages(index: ServedIndex, body: QueryFields, deadline: float)
         deadline=deadline,
         filter=body.filter,
         include_vector=body.includeValues,
+        namespace=namespace,
     )
     with fields_named(top_k="topK", top_n="topK"):
         (answer,) = await index.engine().search([request])
     matches = _matches(answer, body.includeMetadata)
     values = len(matches) * len(vector) if body.includeValues else len(matches)
-    fields = {"matches": matches, "namespace": "", "usage": READ_UNITS, **degraded(answer.degraded)}
+    fields = {"matches": matches, "namespace": namespace, "usage": READ_UNITS, **degraded(answer.degraded)}
     return DataAnswer(fields, values, reconciled(answer))
 
 
@@ -204,7 +205,6 @@ def reconciled(answer: SearchAnswer) -> dict[str, str]:
 
 
 def _check_query(body: QueryFields) -> None:
-    check_namespace(body.namespace)
     if (body.vector is None) == (body.id is None):
         raise InvalidArgument("vector or id is required, one of them", param="vector")
     for name in ("sparseVector", "scanFactor", "maxCandidates"):
@@ -213,7 +213,12 @@ def _check_query(body: QueryFields) -> None:
 
 
 async def vector_by(
-    index: ServedIndex, values: Sequence[float] | None, id_: str | None, deadline: float, param: str
+    index: ServedIndex,
+    values: Sequence[float] | None,
+    id_: str | None,
+    deadline: float,
+    param: str,
+    namespace: str = DEFAULT,
 ) -> FloatArray | None:
     """Return the vector to search by, float32 (dim,): the one given, or that of a passage; None without the passage.
 
@@ -224,7 +229,7 @@ async def vector_by(
         return read_vector(list(values), param)
     assert id_ is not None
     with fields_named(ids="id"):
-        fetched = await index.engine().fetch([id_], deadline, with_vectors=True)
+        fetched = await index.engine().fetch([id_], deadline, with_vectors=True, namespace=namespace)
     if fetched.unknown:
         raise Unavailable(f"the shard that may hold {id_[:100]!r} does not answer; try again", retry_after_s=1)
     return fetched.passages[0][1] if fetched.passages else None
@@ -244,15 +249,15 @@ def _matches(answer: SearchAnswer, with_metadata: bool) -> list[Mapping[str, Any
 
 async def fetch_passages(index: ServedIndex, body: FetchFields, deadline: float) -> DataAnswer:
     """Fetch passages with their vectors."""
-    check_namespace(body.namespace)
-    fetched = await index.engine().fetch(list(dict.fromkeys(body.ids)), deadline, with_vectors=True)
+    namespace, ids = check_namespace(body.namespace), list(dict.fromkeys(body.ids))
+    fetched = await index.engine().fetch(ids, deadline, with_vectors=True, namespace=namespace)
     vectors = {
         passage.id: {"id": passage.id, "values": vector, "metadata": metadata_of(passage)}
         for passage, vector in fetched.passages
     }
     missing = f"shards that may hold {len(fetched.unknown)} of the ids do not answer" if fetched.unknown else None
     values = sum(len(vector) for _, vector in fetched.passages if vector is not None)
-    return DataAnswer({"vectors": vectors, "namespace": "", "usage": READ_UNITS, **degraded(missing)}, values)
+    return DataAnswer({"vectors": vectors, "namespace": namespace, "usage": READ_UNITS, **degraded(missing)}, values)
 
 
 def degraded(reason: str | None) -> dict[str, str]:

@@ -1,28 +1,27 @@
 """Pinecone's records: a search with both stages in one call, and namespaces."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve.dialects.common.calls import deadline_of, fields_named, json_answer
 from serve.dialects.common.model_names import ServedModels
 from serve.dialects.common.relevance import relevance_of_results
 from serve.dialects.common.search_units import search_units
-from serve.dialects.pinecone_api.bodies import RecordSearchFields, SearchQuery, SearchRerank
+from serve.dialects.pinecone_api.bodies import PAGE, PageSize, RecordSearchFields, SearchQuery, SearchRerank
 from serve.dialects.pinecone_api.control import DATA_PLANE, IndexName, ServedIndex
 from serve.dialects.pinecone_api.data import (
-    DEFAULT_NAMESPACE,
     REFUSALS,
-    check_namespace,
     degraded,
     metadata_of,
     reconciled,
     vector_by,
 )
 from serve.web.errors import responses
-from shoal.errors import InvalidArgument
+from shoal.errors import InvalidArgument, NotFound
+from shoal.namespaces import DEFAULT_ALIAS, check_namespace
 from shoal.records import SearchAnswer, SearchRequest
 
 TEXT = "text"
@@ -62,7 +61,7 @@ class Namespace(BaseModel):
 
 
 class Namespaces(BaseModel):
-    """The namespaces of the index: the default one."""
+    """A page of the namespaces of the index."""
 
     namespaces: list[Namespace]
     pagination: dict[str, str] | None = None
@@ -80,35 +79,43 @@ def add_records(routes: APIRouter, index: ServedIndex) -> None:
     async def search(name: IndexName, namespace: str, body: RecordSearchFields) -> Response:
         """Search with a text and rerank what was found, as Pinecone does."""
         index.check(name)
-        check_namespace(namespace)
+        own = check_namespace(namespace)
         if body.rerank is not None:
             models.check_reranker(body.rerank.model, await index.engine().describe())
-        return await _search(index, body)
+        return await _search(index, body, own)
 
     @routes.get(f"{DATA_PLANE}/namespaces", response_model=Namespaces, responses=responses(404, 503))
-    async def list_namespaces(name: IndexName) -> Response:
-        """List the namespaces, as Pinecone does."""
+    async def list_namespaces(
+        name: IndexName,
+        prefix: str = "",
+        limit: Annotated[PageSize, Query(description="Most namespaces of the page; max_ids bounds it.")] = PAGE,
+        token: Annotated[str | None, Query(alias="paginationToken", description="`next` of the page before.")] = None,
+    ) -> Response:
+        """List the namespaces that have records, as Pinecone does."""
         index.check(name)
-        return json_answer({"namespaces": [await _namespace(index)], "pagination": None})
+        with fields_named(cursor="paginationToken"):
+            page = await index.engine().list_namespaces(prefix, limit, token, deadline_of(index.settings))
+        sizes = [{"name": size.namespace or DEFAULT_ALIAS, "record_count": size.passages} for size in page.namespaces]
+        pagination = None if page.next is None else {"next": page.next}
+        return json_answer({"namespaces": sizes, "pagination": pagination})
 
     @routes.get(DATA_PLANE + "/namespaces/{namespace}", response_model=Namespace, responses=responses(404, 503))
     async def describe_namespace(name: IndexName, namespace: str) -> Response:
         """Describe a namespace, as Pinecone does."""
         index.check(name)
-        check_namespace(namespace)
-        return json_answer(await _namespace(index))
+        own = check_namespace(namespace)
+        count = await index.engine().count_namespace(own, deadline_of(index.settings))
+        if own and not count:
+            raise NotFound(f"there is no namespace {own!r} here; one is there once it has a record", param="namespace")
+        return json_answer({"name": own or DEFAULT_ALIAS, "record_count": count})
 
 
-async def _namespace(index: ServedIndex) -> dict[str, Any]:
-    return {"name": DEFAULT_NAMESPACE, "record_count": (await index.engine().describe()).passages}
-
-
-async def _search(index: ServedIndex, body: RecordSearchFields) -> Response:
+async def _search(index: ServedIndex, body: RecordSearchFields, namespace: str) -> Response:
     query, rerank = body.query, body.rerank
     _check_query(query)
     if rerank is not None:
         _check_rerank(query, rerank)
-    request = await _request(index, query, rerank)
+    request = await _request(index, query, rerank, namespace)
     if request is None:
         return json_answer({"result": {"hits": []}, "usage": {"read_units": 1}})
     with fields_named(top_k="query.top_k", top_n="rerank.top_n", query="query.inputs.text"):
@@ -144,7 +151,9 @@ def _check_rerank(query: SearchQuery, rerank: SearchRerank) -> None:
         raise InvalidArgument(f"rerank.top_n should be at most query.top_k ({query.top_k})", param="rerank.top_n")
 
 
-async def _request(index: ServedIndex, query: SearchQuery, rerank: SearchRerank | None) -> SearchRequest | None:
+async def _request(
+    index: ServedIndex, query: SearchQuery, rerank: SearchRerank | None, namespace: str
+) -> SearchRequest | None:
     """What the engine is asked; None where the record to search by is not there.
 
     A query for the reranker alone leaves stage one to the vector of the query's own text.
@@ -154,7 +163,7 @@ async def _request(index: ServedIndex, query: SearchQuery, rerank: SearchRerank 
     vector = None
     if query.inputs is None:
         values = query.vector.values if query.vector is not None else None
-        vector = await vector_by(index, values, query.id, deadline, "query.vector.values")
+        vector = await vector_by(index, values, query.id, deadline, "query.vector.values", namespace)
         if vector is None:
             return None
     elif rerank is not None and rerank.query not in (None, text):
@@ -169,6 +178,7 @@ async def _request(index: ServedIndex, query: SearchQuery, rerank: SearchRerank 
         top_n=rerank.top_n if rerank is not None and rerank.top_n is not None else query.top_k,
         deadline=deadline,
         filter=query.filter,
+        namespace=namespace,
     )
 
 

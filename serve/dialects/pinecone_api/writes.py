@@ -21,11 +21,11 @@ from serve.dialects.pinecone_api.bodies import (
     VectorUpsertFields,
 )
 from serve.dialects.pinecone_api.control import DATA_PLANE, IndexName, ServedIndex
-from serve.dialects.pinecone_api.data import check_namespace
 from serve.web.errors import responses
 from serve.web.json_body import unique_names
 from serve.web.scopes import WRITE
 from shoal.errors import InvalidArgument
+from shoal.namespaces import check_namespace
 from shoal.settings import ServeSettings
 from shoal.writing.requests import DeleteRequest, MetadataUpdate, PassageWrite, UpdateRequest, WriteRequest
 
@@ -79,6 +79,15 @@ def add_writes(routes: APIRouter, index: ServedIndex) -> None:
         index.check(name)
         return await http_response(await delete_passages(index, body, write_deadline(index.settings)))
 
+    @routes.delete(DATA_PLANE + "/namespaces/{namespace}", response_model=EmptyResponse, status_code=202, **options)
+    async def delete_namespace(name: IndexName, namespace: str) -> Response:
+        """Delete all records of a namespace, as Pinecone does."""
+        index.check(name)
+        body = VectorDeleteFields(deleteAll=True, namespace=namespace)
+        response = await http_response(await delete_passages(index, body, write_deadline(index.settings)))
+        response.status_code = 202
+        return response
+
     @routes.post(
         DATA_PLANE + "/records/namespaces/{namespace}/upsert",
         response_model=UpsertResponse,
@@ -97,9 +106,9 @@ def add_writes(routes: APIRouter, index: ServedIndex) -> None:
         A record is an object on a line of its own, with `_id`; other fields than `text` and `title` are metadata.
         """
         index.check(name)
-        check_namespace(namespace)
+        own = check_namespace(namespace)
         records = await run_in_threadpool(records_of, await _body_of_records(request), index.settings.max_passages)
-        response = await http_response(await _write(index, records, "records", write_deadline(index.settings)))
+        response = await http_response(await _write(index, records, "records", write_deadline(index.settings), own))
         response.status_code = 201
         return response
 
@@ -174,21 +183,21 @@ def _check_count(count: int, most: int, field: str) -> None:
 
 async def upsert_vectors(index: ServedIndex, body: VectorUpsertFields, deadline: float) -> DataAnswer:
     """Write passages with their vectors."""
-    check_namespace(body.namespace)
     passages = [_passage(vector, f"vectors[{place}]") for place, vector in enumerate(body.vectors)]
-    return await _write(index, passages, "vectors", deadline)
+    return await _write(index, passages, "vectors", deadline, body.namespace)
 
 
-async def _write(index: ServedIndex, passages: list[PassageWrite], field: str, deadline: float) -> DataAnswer:
+async def _write(
+    index: ServedIndex, passages: list[PassageWrite], field: str, deadline: float, namespace: str
+) -> DataAnswer:
     _check_count(len(passages), index.settings.max_passages, field)
     with _named("passages[", f"{field}["), fields_named(inputs=field):
-        written = await index.engine().write(WriteRequest(passages=passages, deadline=deadline))
+        written = await index.engine().write(WriteRequest(passages=passages, deadline=deadline, namespace=namespace))
     return _answer({"upsertedCount": len(passages)}, written.position)
 
 
 async def update_passage(index: ServedIndex, body: VectorUpdateFields, deadline: float) -> DataAnswer:
     """Change metadata or vector of a passage."""
-    check_namespace(body.namespace)
     if body.id is None or body.filter is not None or body.dryRun:
         raise InvalidArgument("id is required, and filter and dryRun are not there: update one passage", param="id")
     if body.sparseValues is not None:
@@ -200,18 +209,19 @@ async def update_passage(index: ServedIndex, body: VectorUpdateFields, deadline:
         )
     update = MetadataUpdate(body.id, body.setMetadata, vector=body.values)
     with _named("updates[0]", "the update", is_param=False):
-        updated = await index.engine().update(UpdateRequest(updates=[update], deadline=deadline))
+        updated = await index.engine().update(
+            UpdateRequest(updates=[update], deadline=deadline, namespace=body.namespace)
+        )
     return _answer({"matchedRecords": 1 - len(updated.missing)}, updated.position)
 
 
 async def delete_passages(index: ServedIndex, body: VectorDeleteFields, deadline: float) -> DataAnswer:
     """Delete what a request names; in several steps where it is more than one deletion takes in."""
-    check_namespace(body.namespace)
     if (body.ids is not None) + (body.filter is not None) + body.deleteAll != 1:
         raise InvalidArgument("one of ids, filter and deleteAll is required")
     if body.ids is not None:
         _check_count(len(body.ids), index.settings.max_passages, "ids")
-    request = DeleteRequest(ids=body.ids, filter=body.filter, deadline=deadline)
+    request = DeleteRequest(ids=body.ids, filter=body.filter, deadline=deadline, namespace=body.namespace)
     while (deleted := await index.engine().delete(request)).more:
         pass
     return _answer({}, deleted.position)

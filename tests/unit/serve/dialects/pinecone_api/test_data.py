@@ -102,15 +102,20 @@ async def test_what_is_wrong_with_a_query_is_named(
     assert words in check_error(await query(client, **body), 400, "INVALID_ARGUMENT", param)
 
 
-async def test_a_namespace_that_is_not_there_is_told(client: httpx.AsyncClient) -> None:
+async def test_a_namespace_that_is_not_there_is_empty(client: httpx.AsyncClient) -> None:
     answers = [
+        await query(client, vector=VECTOR.tolist(), namespace="movies"),
         await query(client, id="p1", namespace="movies"),
         await client.get(f"{DATA}/vectors/fetch?ids=p1&namespace=movies"),
         await client.get(f"{DATA}/vectors/list?namespace=movies"),
-        await client.get(f"{DATA}/namespaces/movies"),
     ]
     for answer in answers:
-        assert "'movies'" in check_error(answer, 404, "NOT_FOUND", "namespace")
+        body = answer.json()
+        assert (answer.status_code, body["namespace"]) == (200, "movies")
+        assert not body.get("matches")
+        assert not body.get("vectors")
+    answer = await client.get(f"{DATA}/namespaces/movies")
+    assert "'movies'" in check_error(answer, 404, "NOT_FOUND", "namespace")
 
 
 async def test_passages_are_fetched_by_their_ids(client: httpx.AsyncClient) -> None:

@@ -75,15 +75,16 @@ async def test_what_is_wrong_is_named(client: httpx.AsyncClient, query: Any, bod
     check_error(await search(client, query, **body), 400, "INVALID_ARGUMENT", param)
 
 
-async def test_another_model_or_namespace_is_not_found(client: httpx.AsyncClient) -> None:
+async def test_another_model_is_not_found_and_another_namespace_is_empty(client: httpx.AsyncClient) -> None:
     wrong = await search(client, {"inputs": {"text": "a"}}, rerank=RERANK | {"model": "cohere-rerank-3.5"})
     check_error(wrong, 404, "NOT_FOUND", "model")
     path = SEARCH.replace("__default__", "movies")
     body = {"query": {"top_k": 1, "inputs": {"text": "a"}}}
-    check_error(await client.post(path, json=body), 404, "NOT_FOUND", "namespace")
+    assert (await client.post(path, json=body)).json()["result"] == {"hits": []}
+    check_error(await client.get("/i/articles/namespaces/movies"), 404, "NOT_FOUND", "namespace")
 
 
-async def test_the_default_namespace_is_the_only_one(client: httpx.AsyncClient) -> None:
+async def test_the_default_namespace_is_there(client: httpx.AsyncClient) -> None:
     namespace = {"name": "__default__", "record_count": 60}
     assert (await client.get("/i/articles/namespaces")).json() == {"namespaces": [namespace], "pagination": None}
     assert (await client.get("/i/articles/namespaces/__default__")).json() == namespace

@@ -212,14 +212,14 @@ async def test_bodies_of_records_are_declared_and_bounded(unwritten: httpx.Async
     assert "application/x-ndjson" in check_error(wrong, 415, "UNSUPPORTED_MEDIA_TYPE")
 
 
-async def test_another_namespace_or_index_is_not_there(unwritten: httpx.AsyncClient) -> None:
+async def test_another_index_or_what_is_no_namespace_is_not_there(unwritten: httpx.AsyncClient) -> None:
     for answer in (
-        await post(unwritten, "vectors/upsert", {"vectors": [GOOD], "namespace": "movies"}),
-        await post(unwritten, "vectors/update", {"id": "a", "namespace": "movies"}),
-        await post(unwritten, "vectors/delete", {"deleteAll": True, "namespace": "movies"}),
-        await post_records(unwritten, {"_id": "a", "text": "x"}, namespace="movies"),
+        await post(unwritten, "vectors/upsert", {"vectors": [GOOD], "namespace": "a\n"}),
+        await post(unwritten, "vectors/update", {"id": "a", "namespace": "a\n"}),
+        await post(unwritten, "vectors/delete", {"deleteAll": True, "namespace": "a\n"}),
+        await post_records(unwritten, {"_id": "a", "text": "x"}, namespace="a%0A"),
     ):
-        check_error(answer, 404, "NOT_FOUND", "namespace")
+        check_error(answer, 400, "INVALID_ARGUMENT", "namespace")
     check_error(await unwritten.post("/i/movies/vectors/delete", json={"deleteAll": True}), 404, "NOT_FOUND", "name")
 
 
