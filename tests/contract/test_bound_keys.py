@@ -191,6 +191,13 @@ ASKED: list[tuple[str, str, Any]] = [
     ("POST", "/mcp", tool("similar", id="tenant-doc")),
     ("POST", "/mcp", tool("get", ids=["more-1", "more-2"])),
     ("POST", "/mcp", tool("describe_index")),
+    ("GET", "/i/index/namespaces?prefix=acme", None),
+    ("GET", "/i/index/namespaces/acme%2Feu%201", None),
+    ("DELETE", "/i/index/namespaces/acme%2Feu%201", None),
+    ("POST", "/i/index/query", {"topK": 10, "vector": VECTOR, "namespace": "acme/eu 1", "includeMetadata": True}),
+    ("GET", "/i/index/vectors/fetch?ids=more-1&namespace=acme%2Feu%201", None),
+    ("POST", "/i/index/vectors/delete", {"deleteAll": True, "namespace": "acme/eu 1"}),
+    ("POST", "/i/index/records/namespaces/acme%2Feu%201/search", {"query": {"inputs": {"text": "zebra"}, "top_k": 9}}),
 ]
 
 

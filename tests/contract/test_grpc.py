@@ -26,7 +26,7 @@ from tests.support.indexes import passages
 from tests.support.local_server import serving_locally
 from tests.support.serving import free_port
 
-KEY, READ_KEY, OTHER_KEY = keys.make(), keys.make(), keys.make()
+KEY, READ_KEY, OTHER_KEY, ACME_KEY, EVIL_KEY = (keys.make() for _ in range(5))
 VECTOR = vectors_of([QUERY], "query")[0].tolist()
 STATUSES = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
@@ -61,6 +61,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         keys.line(KEY, "clients", "write"),
         keys.line(READ_KEY, "readers"),
         keys.line(OTHER_KEY, "others", "write", indexes=["movies"]),
+        keys.line(ACME_KEY, "acme", "write", namespace="acme/eu 1"),
+        keys.line(EVIL_KEY, "evil", "write", namespace="evil"),
     ]
     (folder / "keys.txt").write_text("\n".join(lines) + "\n")
     port, options = free_port(), {"reranker": RERANKER, "api_keys_file": str(folder / "keys.txt")}
@@ -115,6 +117,10 @@ def check_same(over_grpc: Any, over_http: Any) -> None:
         ("Query", {"id": "p8", "topK": 3, "namespace": "__default__", "filter": {"number": {"$gte": 30}}}),
         ("Query", {"id": "p8", "topK": 3, "filter": {"$or": [{"number": {"$in": [1, 2]}}, {"number": 40}]}}),
         ("Query", {"id": "none", "topK": 3}),
+        ("Query", {"id": "p8", "topK": 3, "namespace": "movies"}),
+        ("Query", {"vector": VECTOR, "topK": 3, "namespace": "movies"}),
+        ("Fetch", {"ids": ["p8"], "namespace": "movies"}),
+        ("List", {"namespace": "movies"}),
         ("Fetch", {"ids": ["p3", "none", "p8", "p3"]}),
         ("List", {"prefix": "p1", "limit": 4}),
         ("List", {}),
@@ -173,7 +179,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("Query", {"vector": VECTOR[:9], "topK": 3}),
     ("Query", {"vector": [0.0] * 64, "topK": 3}),
     ("Query", {"id": "p8", "topK": 100_000}),
-    ("Query", {"id": "p8", "topK": 3, "namespace": "movies"}),
+    ("Query", {"id": "p8", "topK": 3, "namespace": "a\n"}),
     ("Query", {"id": "p8", "topK": 3, "sparseVector": {"indices": [1], "values": [1.0]}}),
     ("Query", {"id": "p8", "topK": 3, "scanFactor": 2.0}),
     ("Query", {"id": "p8", "topK": 3, "maxCandidates": 7}),
@@ -181,7 +187,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("Query", {"id": "p8", "topK": 3, "filter": {"number": {"$near": 3}}}),
     ("Query", {"id": "x" * 5000, "topK": 3}),
     ("Fetch", {"ids": [f"p{number}" for number in range(1001)]}),
-    ("Fetch", {"ids": ["p8"], "namespace": "movies"}),
+    ("Fetch", {"ids": ["p8"], "namespace": "x" * 257}),
     ("List", {"limit": 100_000}),
     ("List", {"paginationToken": "made up"}),
     ("DescribeIndexStats", {"filter": {"number": 3}}),
@@ -189,11 +195,14 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("Upsert", {"vectors": [{"id": "a", "values": [1.0] * 8}]}),
     ("Upsert", {"vectors": [{"id": "x" * 5000, "values": VECTOR}]}),
     ("Upsert", {"vectors": [{"id": "a", "values": VECTOR, "metadata": {"nested": {"a": 1}}}]}),
-    ("Upsert", {"vectors": [{"id": "a", "values": VECTOR}], "namespace": "movies"}),
+    ("Upsert", {"vectors": [{"id": "a", "values": VECTOR}], "namespace": "a\n"}),
     ("Upsert", {"vectors": [{"id": f"a{number}", "values": [1.0]} for number in range(1001)]}),
     ("Update", {"setMetadata": {"year": 2020}}),
     ("Update", {"id": "p8", "filter": {"number": 3}, "dryRun": True}),
     ("Update", {"id": "p8", "setMetadata": {"text": "another"}}),
+    ("Update", {"id": "p8", "setMetadata": {"year": 2020}, "namespace": "a\n"}),
+    ("Delete", {"deleteAll": True, "namespace": "a\n"}),
+    ("List", {"namespace": "a\n"}),
     ("Delete", {}),
     ("Delete", {"ids": ["a"], "deleteAll": True}),
     ("Delete", {"filter": {}}),
@@ -230,6 +239,67 @@ def test_a_key_for_another_index_is_good_for_nothing_here(call: Any, served: Ser
     with grpc_client(served.port, OTHER_KEY) as client:
         assert client.refused(call.name, sensible[call.name])[0] is grpc.StatusCode.NOT_FOUND
     assert served.grpc.ask("DescribeIndexStats", {})["totalVectorCount"] == 60
+
+
+OWN = [{"id": name, "values": VECTOR, "metadata": {"text": "our zebra"}} for name in ("own", "p8")]
+"""What a tenant writes; one of the ids is there in the default namespace too."""
+
+
+@pytest.fixture
+def acme(served: Served) -> Iterator[GrpcClient]:
+    """A client with a key that is bound to a namespace, which holds `OWN`."""
+    with grpc_client(served.port, ACME_KEY) as client:
+        assert client.ask("Upsert", {"vectors": OWN}) == {"upsertedCount": 2}
+        wait_until(lambda: len(client.ask("List", {}).get("vectors", ())) == 2)
+        yield client
+        assert client.ask("Delete", {"deleteAll": True}) == {}
+        wait_until(lambda: served.grpc.ask("DescribeIndexStats", {})["totalVectorCount"] == 60)
+
+
+@pytest.mark.parametrize("namespace", ["", "acme/eu 1"])
+def test_a_key_that_is_bound_to_a_namespace_means_its_own(namespace: str, acme: GrpcClient, served: Served) -> None:
+    own = {"namespace": namespace} if namespace else {}
+    for client, fields in ((acme, own), (served.grpc, {"namespace": "acme/eu 1"})):
+        assert [each["id"] for each in client.ask("List", fields)["vectors"]] == ["own", "p8"]
+        matches = client.ask("Query", {"vector": VECTOR, "topK": 50, "includeMetadata": True, **fields})["matches"]
+        assert sorted(match["id"] for match in matches) == ["own", "p8"]
+        assert all(match["metadata"]["text"] == "our zebra" for match in matches)
+        assert list(client.ask("Fetch", {"ids": ["p8", "p1"], **fields})["vectors"]) == ["p8"]
+    stats = acme.ask("DescribeIndexStats", {})
+    assert stats["namespaces"] == {"acme/eu 1": {"vectorCount": 2}}
+    assert stats["totalVectorCount"] == 2
+    everything = served.grpc.ask("DescribeIndexStats", {})
+    assert everything["namespaces"] == {"": {"vectorCount": 60}, "acme/eu 1": {"vectorCount": 2}}
+    assert everything["totalVectorCount"] == 62
+    assert acme.ask("Update", {"id": "p8", "setMetadata": {"year": 2020}, **own}) == {"matchedRecords": 1}
+    assert acme.ask("Update", {"id": "p1", "setMetadata": {"year": 2020}, **own}) == {}
+    assert acme.ask("Delete", {"ids": ["p1", "own"], **own}) == {}
+    wait_until(lambda: [each["id"] for each in acme.ask("List", own)["vectors"]] == ["p8"])
+    assert len(ids_of(served, "")) == 60
+
+
+TENANT_CALLS: dict[str, dict[str, Any]] = {
+    "Query": {"id": "own", "topK": 9}, "Fetch": {"ids": ["own"]}, "List": {}, "Upsert": {"vectors": OWN},
+    "Update": {"id": "own", "setMetadata": {"stolen": True}}, "Delete": {"deleteAll": True},
+}  # fmt: skip
+
+
+def test_a_key_that_is_bound_to_another_namespace_sees_and_changes_nothing(acme: GrpcClient, served: Served) -> None:
+    with grpc_client(served.port, EVIL_KEY) as evil:
+        for namespace in ("acme/eu 1", "nobody"):
+            for name, fields in TENANT_CALLS.items():
+                asked = {**fields, "namespace": namespace}
+                over_http = served.over_http(name, asked, **{"api-key": EVIL_KEY})
+                assert over_http.status_code == 403
+                assert evil.refused(name, asked) == (grpc.StatusCode.PERMISSION_DENIED, over_http.json()["message"])
+        for name in ("Query", "Fetch", "List", "Update", "Delete"):
+            answer = evil.ask(name, TENANT_CALLS[name])
+            assert not answer.keys() - {"usage"}, answer
+        assert not evil.ask("Query", {"vector": VECTOR, "topK": 9}).get("matches")
+        stats = evil.ask("DescribeIndexStats", {})
+        assert (stats["namespaces"], stats.get("totalVectorCount", 0)) == ({"": {}}, 0)
+    assert [each["id"] for each in acme.ask("List", {})["vectors"]] == ["own", "p8"]
+    assert "stolen" not in acme.ask("Fetch", {"ids": ["own"]})["vectors"]["own"]["metadata"]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def add_records(routes: APIRouter, index: ServedIndex) -> None:
     models = ServedModels(index.settings.model_alias or ())
 
     @routes.post(
-        DATA_PLANE + "/records/namespaces/{namespace}/search",
+        DATA_PLANE + "/records/namespaces/{namespace:path}/search",
         response_model=RecordSearchResponse,
         responses=responses(*REFUSALS),
     )
@@ -99,7 +99,7 @@ def add_records(routes: APIRouter, index: ServedIndex) -> None:
         pagination = None if page.next is None else {"next": page.next}
         return json_answer({"namespaces": sizes, "pagination": pagination})
 
-    @routes.get(DATA_PLANE + "/namespaces/{namespace}", response_model=Namespace, responses=responses(404, 503))
+    @routes.get(DATA_PLANE + "/namespaces/{namespace:path}", response_model=Namespace, responses=responses(404, 503))
     async def describe_namespace(name: IndexName, namespace: str) -> Response:
         """Describe a namespace, as Pinecone does."""
         index.check(name)

@@ -79,17 +79,21 @@ def add_writes(routes: APIRouter, index: ServedIndex) -> None:
         index.check(name)
         return await http_response(await delete_passages(index, body, write_deadline(index.settings)))
 
-    @routes.delete(DATA_PLANE + "/namespaces/{namespace}", response_model=EmptyResponse, status_code=202, **options)
+    @routes.delete(
+        DATA_PLANE + "/namespaces/{namespace:path}", response_model=EmptyResponse, status_code=202, **options
+    )
     async def delete_namespace(name: IndexName, namespace: str) -> Response:
         """Delete all records of a namespace, as Pinecone does."""
         index.check(name)
+        if not namespace:
+            raise InvalidArgument("the path should name a namespace; __default__ is the default one", param="namespace")
         body = VectorDeleteFields(deleteAll=True, namespace=namespace)
         response = await http_response(await delete_passages(index, body, write_deadline(index.settings)))
         response.status_code = 202
         return response
 
     @routes.post(
-        DATA_PLANE + "/records/namespaces/{namespace}/upsert",
+        DATA_PLANE + "/records/namespaces/{namespace:path}/upsert",
         response_model=UpsertResponse,
         status_code=201,
         openapi_extra={
@@ -208,10 +212,9 @@ async def update_passage(index: ServedIndex, body: VectorUpdateFields, deadline:
             param=f"setMetadata.{own}",
         )
     update = MetadataUpdate(body.id, body.setMetadata, vector=body.values)
+    request = UpdateRequest(updates=[update], deadline=deadline, namespace=check_namespace(body.namespace))
     with _named("updates[0]", "the update", is_param=False):
-        updated = await index.engine().update(
-            UpdateRequest(updates=[update], deadline=deadline, namespace=body.namespace)
-        )
+        updated = await index.engine().update(request)
     return _answer({"matchedRecords": 1 - len(updated.missing)}, updated.position)
 
 

@@ -217,10 +217,37 @@ async def test_another_index_or_what_is_no_namespace_is_not_there(unwritten: htt
         await post(unwritten, "vectors/upsert", {"vectors": [GOOD], "namespace": "a\n"}),
         await post(unwritten, "vectors/update", {"id": "a", "namespace": "a\n"}),
         await post(unwritten, "vectors/delete", {"deleteAll": True, "namespace": "a\n"}),
-        await post_records(unwritten, {"_id": "a", "text": "x"}, namespace="a%0A"),
+        await post_records(unwritten, {"_id": "a", "text": "x"}, namespace="%20"),
+        await unwritten.delete(f"{DATA}/namespaces/"),
+        await unwritten.delete(f"{DATA}/namespaces/%20"),
     ):
         check_error(answer, 400, "INVALID_ARGUMENT", "namespace")
     check_error(await unwritten.post("/i/movies/vectors/delete", json={"deleteAll": True}), 404, "NOT_FOUND", "name")
+
+
+async def test_a_namespace_is_there_while_it_has_records(client: httpx.AsyncClient) -> None:
+    await upsert(client)
+    path = f"{DATA}/namespaces/acme%2Feu%201"
+    written = await post_records(client, {"_id": "a1", "text": "our own otter"}, namespace="acme%2Feu%201")
+    assert (written.status_code, written.json()) == (201, {"upsertedCount": 1})
+    await seen(client, written)
+    sizes = [{"name": "__default__", "record_count": 5}, {"name": "acme/eu 1", "record_count": 1}]
+    first = (await client.get(f"{DATA}/namespaces?limit=1")).json()
+    token = {"limit": 1, "paginationToken": first["pagination"]["next"]}
+    second = (await client.get(f"{DATA}/namespaces", params=token)).json()
+    assert [first["namespaces"], second["namespaces"]] == [sizes[:1], sizes[1:]]
+    assert (await client.get(f"{DATA}/namespaces?prefix=acme")).json()["namespaces"] == sizes[1:]
+    assert (await client.get(path)).json() == sizes[1]
+    stats = (await post(client, "describe_index_stats", {})).json()
+    assert stats["namespaces"] == {"": {"vectorCount": 5}, "acme/eu 1": {"vectorCount": 1}}
+    body = {"query": {"top_k": 9, "inputs": {"text": "otter"}}}
+    found = await client.post(f"{DATA}/records/namespaces/acme%2Feu%201/search", json=body)
+    assert [(hit["_id"], hit["fields"]["text"]) for hit in found.json()["result"]["hits"]] == [("a1", "our own otter")]
+    deleted = await client.delete(path)
+    assert (deleted.status_code, deleted.json()) == (202, {})
+    await seen(client, deleted)
+    check_error(await client.get(path), 404, "NOT_FOUND", "namespace")
+    assert (await client.get(f"{DATA}/namespaces")).json()["namespaces"] == sizes[:1]
 
 
 async def test_an_index_of_vectors_alone_needs_them(tmp_path: Path) -> None:
