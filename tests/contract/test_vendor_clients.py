@@ -601,6 +601,7 @@ def test_the_page_shows_no_other_calls() -> None:
         ("GET", "/i/articles/vectors/fetch"),
         ("GET", "/i/articles/vectors/list"),
         ("GET", "/i/articles/namespaces"),
+        ("DELETE", "/i/articles/namespaces/x"),
         ("POST", "/i/articles/vectors/upsert"),
         ("POST", "/i/articles/vectors/update"),
         ("POST", "/i/articles/vectors/delete"),
