@@ -216,7 +216,7 @@ def test_refusals_are_those_over_http(name: str, fields: dict[str, Any], served:
     assert (status.name, message) == (STATUSES[over_http.status_code], over_http.json()["message"])
 
 
-@pytest.mark.parametrize("key", [None, "wrong", READ_KEY])
+@pytest.mark.parametrize("key", [None, "wrong", READ_KEY], ids=["none", "wrong", "of-a-reader"])
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
 def test_keys_are_those_over_http(call: Any, key: str | None, served: Served) -> None:
     fields: dict[str, Any] = {"ids": ["p8"]} if call.name in ("Fetch", "Delete") else {}
