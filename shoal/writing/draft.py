@@ -178,7 +178,7 @@ class EntryDraft:
         if request.answer is Deleted:
             return Deleted(position, writes, request.more)
         if request.answer is Updated:
-            return Updated(position, writes, unchanged, list(request.missing))
+            return Updated(position, writes, unchanged, [own_id(document) for document in request.missing])
         return Written(position, writes, unchanged)
 
 

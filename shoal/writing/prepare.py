@@ -13,7 +13,7 @@ from shoal.index_root.manifest import Manifest
 from shoal.late.codec import Codec, Codes
 from shoal.lexical.analyzer import Analyzer
 from shoal.metadata import FieldTypes
-from shoal.namespaces import check_namespace, own_id, qualified
+from shoal.namespaces import check_namespace, qualified
 from shoal.records import FloatArray, Passage
 from shoal.shard.stored_documents import StoredDocument, StoredPassage
 from shoal.sources.fields import BadRecord
@@ -119,7 +119,7 @@ class Preparation:
             Change(record.document, made, read_at=there[record.document].position)
             for record, made in zip(records, passages, strict=True)
         ]
-        missing = [own_id(update.id) for update in updates if update.id not in there]
+        missing = [update.id for update in updates if update.id not in there]
         return self._prepared(request, changes, there, Updated, field="updates", missing=missing)
 
     def _prepared(

@@ -61,3 +61,9 @@ async def test_an_update_finds_a_record_that_another_server_has_just_written(wri
         update = MetadataUpdate(f"new-{number}", {"year": 2021})
         assert await behind.update(update, key=key, body_digest="d") == Updated(2 * number + 2, 1, 0, [])
     assert await behind.update(MetadataUpdate("nobody", {"a": 1})) == Updated(4, 0, 0, ["nobody"])
+
+
+async def test_an_update_in_a_namespace_misses_a_record_that_is_written_in_another(writing: Writing) -> None:
+    await writing.write(write("new", "another"))
+    update = MetadataUpdate("new", {"year": 2021})
+    assert await writing.update(update, namespace="acme") == Updated(1, 0, 0, ["new"])
