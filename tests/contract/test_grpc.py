@@ -1,4 +1,7 @@
-"""Pinecone's data plane over gRPC: the same answers and refusals as over HTTP, and what hostile clients get."""
+"""Pinecone's data plane over gRPC: the same answers and refusals as over HTTP, and what hostile clients get.
+
+Long because all of it asks one server, over gRPC and over HTTP.
+"""
 
 import math
 import random
