@@ -39,8 +39,8 @@ _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 """What makes a heading of the paragraph before it."""
 _ITEM = re.compile(r" {0,3}(?:[-*+]|\d{1,9}[.)])[ \t]+\S")
 """The first line of an item of a list."""
-_DELIMITER_ROW = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
-"""The second line of a table."""
+_DELIMITER_ROW = re.compile(r"[ \t]*+\|?[ \t]*+:?-++:?[ \t]*+(?:\|[ \t]*+:?-++:?[ \t]*+)*+\|?[ \t]*+$")
+"""The second line of a table. It gives nothing back that it has taken, or a long line would take time by its square."""
 _LONGEST_ROW = 2000
 """Characters beyond which a line is not taken for such a row."""
 _ADORNMENT = re.compile(r"([!-/:-@[-`{-~])\1*\s*$")
