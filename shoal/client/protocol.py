@@ -345,8 +345,8 @@ def _with_descendants(kind: type[ShoalError]) -> list[type[ShoalError]]:
     return [kind, *(descendant for child in kind.__subclasses__() for descendant in _with_descendants(child))]
 
 
-_BY_CODE = {kind.code: kind for kind in _with_descendants(ShoalError)}
-"""The error that a server's `error.code` stands for."""
+_BY_CODE = {kind.code: kind for kind in _with_descendants(ShoalError) if "code" in vars(kind)}
+"""The error that a server's `error.code` stands for: the one that brought it."""
 _BY_STATUS: dict[int, type[ShoalError]] = {
     401: Unauthenticated,
     403: PermissionDenied,
