@@ -1,7 +1,7 @@
 """A corpus with metadata in three shards, for what is counted, grouped and ordered over all of it, and its oracle."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,11 +36,60 @@ def corpus() -> list[Passage]:
 
 
 @contextmanager
-def opened(folder: Path, **settings: Any) -> Iterator[shoal.Index]:
-    """Publish the corpus and open it in this process."""
-    publish(folder / "index", "v1", corpus(), shards=SHARDS, lexical=LexicalSettings())
+def opened(folder: Path, written: bool = False, **settings: Any) -> Iterator[shoal.Index]:
+    """Publish the corpus and open it in this process.
+
+    written: whether it comes about by writes to a version that is another in half of its passages.
+    """
+    content = corpus()
+    publish(
+        folder / "index",
+        "v1",
+        earlier(content) if written else content,
+        shards=SHARDS,
+        lexical=LexicalSettings(),
+        writable=written,
+    )
     with shoal.open(folder / "index", **{"reranker": "none", **PATIENT, **settings}) as index:
+        if written:
+            write(index, content)
         yield index
+
+
+def earlier(content: Sequence[Passage]) -> list[Passage]:
+    """The corpus before it was written to: without some, with others that are deleted, and some as they were."""
+    kept = [passage for number, passage in enumerate(content) if number % 4]
+    changed = [
+        Passage(passage.id, f"{passage.text} once", metadata=other.metadata) if number % 3 == 0 else passage
+        for number, (passage, other) in enumerate(zip(kept, kept[1:] + kept[:1], strict=True))
+    ]
+    former = [
+        Passage(passage.id, passage.text, metadata={**passage.metadata, "lang": "xx"}) if number % 3 == 1 else passage
+        for number, passage in enumerate(changed)
+    ]
+    deleted = [
+        Passage(f"gone#{number}", passage.text, metadata=passage.metadata) for number, passage in enumerate(kept[:60])
+    ]
+    return [*former, *deleted]
+
+
+def write(index: shoal.Index, content: Sequence[Passage]) -> None:
+    """Make the earlier corpus this one: in several requests of new, changed, updated and deleted passages."""
+    was = {passage.id: passage for passage in earlier(content)}
+    new = [passage for passage in content if passage.id not in was]
+    changed = [passage for passage in content if passage.id in was and passage.text != was[passage.id].text]
+    updated = [
+        passage
+        for passage in content
+        if passage.id in was and passage.text == was[passage.id].text and passage.metadata != was[passage.id].metadata
+    ]
+    assert new
+    assert changed
+    assert updated
+    for part in (new[:7], changed, new[7:]):
+        index.upsert({"id": each.id, "text": each.text, "metadata": dict(each.metadata)} for each in part)
+    index.update([{"id": each.id, "metadata": {"lang": each.metadata.get("lang")}} for each in updated])
+    index.delete(sorted(was.keys() - {passage.id for passage in content}))
 
 
 def column_value(field: str, value: Any) -> Any:

@@ -21,9 +21,9 @@ from tests.support.shaping import column_value, corpus, opened
 CORPUS = corpus()
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[shoal.Index]:
-    with opened(tmp_path_factory.mktemp("facets")) as index:
+@pytest.fixture(scope="module", params=["built", "written"])
+def index(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[shoal.Index]:
+    with opened(tmp_path_factory.mktemp("facets"), request.param == "written") as index:
         yield index
 
 

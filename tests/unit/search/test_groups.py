@@ -26,16 +26,16 @@ FIELDS = ["at", "lang", "ok", "price", "year", "$document"]
 QUERIES = ["the black otter n8", "green snail", "white frog n59", "the"]
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[shoal.Index]:
-    with opened(tmp_path_factory.mktemp("groups"), window=5, reranker="overlap") as index:
+@pytest.fixture(scope="module", params=["built", "written"])
+def index(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[shoal.Index]:
+    with opened(tmp_path_factory.mktemp("groups"), request.param == "written", window=5, reranker="overlap") as index:
         yield index
 
 
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[shoal.Index]:
+@pytest.fixture(scope="module", params=["built", "written"])
+def wide(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[shoal.Index]:
     """An index whose hybrid ranking is that of the whole corpus."""
-    with opened(tmp_path_factory.mktemp("wide"), window=COUNT) as index:
+    with opened(tmp_path_factory.mktemp("wide"), request.param == "written", window=COUNT) as index:
         yield index
 
 

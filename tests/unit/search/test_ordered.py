@@ -22,9 +22,9 @@ from tests.support.shaping import COUNT, column_value, corpus, opened
 CORPUS = corpus()
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[shoal.Index]:
-    with opened(tmp_path_factory.mktemp("ordered")) as index:
+@pytest.fixture(scope="module", params=["built", "written"])
+def index(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[shoal.Index]:
+    with opened(tmp_path_factory.mktemp("ordered"), request.param == "written") as index:
         yield index
 
 

@@ -20,9 +20,11 @@ from tests.support.shaping import COUNT, opened
 WINDOW = 60
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[shoal.Index]:
-    with opened(tmp_path_factory.mktemp("pages"), window=WINDOW, reranker="overlap") as index:
+@pytest.fixture(scope="module", params=["built", "written"])
+def index(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[shoal.Index]:
+    with opened(
+        tmp_path_factory.mktemp("pages"), request.param == "written", window=WINDOW, reranker="overlap"
+    ) as index:
         yield index
 
 
