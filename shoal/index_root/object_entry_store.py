@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
+from urllib.request import getproxies
 
 import obstore
 from obstore.exceptions import (
@@ -23,6 +24,7 @@ from shoal.errors import CorruptIndex, InvalidArgument, NotFound, ShoalError, Un
 from shoal.index_root.entry_store import CreateOutcome
 from shoal.index_root.log_entry import MOST_ENTRY_BYTES
 from shoal.index_root.storage import Storage, s3_connection
+from shoal.system.proxies import no_proxy
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -164,7 +166,8 @@ def _s3(bucket: str, prefix: str | None, query: dict[str, str]) -> S3Store:
     options: dict[str, Any] = {"region": connection.region, **_profile()}
     if connection.endpoint is not None:
         options["aws_endpoint_url_s3"] = _with_scheme(connection.endpoint, connection.scheme)
-    return S3Store(bucket, prefix=prefix, client_options=_CLIENT, retry_config=_RETRIES, **options)
+    client = _client(options.get("aws_endpoint_url_s3"))
+    return S3Store(bucket, prefix=prefix, client_options=client, retry_config=_RETRIES, **options)
 
 
 def _gcs(bucket: str, prefix: str | None, query: dict[str, str]) -> GCSStore:
@@ -178,7 +181,14 @@ def _gcs(bucket: str, prefix: str | None, query: dict[str, str]) -> GCSStore:
     user, _, bucket = bucket.rpartition("@")
     if user == "anonymous":
         options["skip_signature"] = True
-    return GCSStore(bucket, prefix=prefix, client_options=_CLIENT, retry_config=_RETRIES, **options)
+    client = _client(options.get("base_url"))
+    return GCSStore(bucket, prefix=prefix, client_options=client, retry_config=_RETRIES, **options)
+
+
+def _client(endpoint: str | None) -> "ClientConfig":
+    """How requests are made: by the proxy that the environment names for them, but never to this machine itself."""
+    proxy = getproxies().get(urlsplit(endpoint).scheme if endpoint else "https")
+    return _CLIENT if proxy is None else {**_CLIENT, "proxy_url": proxy, "proxy_excludes": no_proxy()}
 
 
 def _with_scheme(endpoint: str, scheme: str | None) -> str:

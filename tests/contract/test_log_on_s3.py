@@ -81,3 +81,10 @@ def test_the_condition_is_kept_through_a_proxy_that_is_not_to_blame(s3_uri: str)
     (endpoint,) = parse_qs(urlsplit(s3_uri).query)["endpoint_override"]
     with fault_proxy(endpoint, 0, 0.0) as proxy:
         check_conditional_create(open_entry_store(Storage(s3_uri.replace(endpoint, proxy.endpoint))))
+
+
+def test_a_store_on_this_machine_is_asked_without_a_proxy(s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # where nobody listens
+    check_conditional_create(open_entry_store(Storage(s3_uri)))
