@@ -6,12 +6,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from shoal.system.processes import descendants
 from tests.support.disks import Disk, small_disk
 from tests.support.indexes import passages, publish
 from tests.support.marks import assert_none_is_left, marked, new_mark
@@ -36,21 +37,30 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         yield disk
 
 
-def kill(processes: Callable[[], dict[int, str]], program: str) -> int:
-    """Kill the one process whose program is so called, a regular expression, and tell which it was.
+def kill(parent: int, program: str) -> int:
+    """Kill the one descendant whose program is so called, a regular expression, and tell which it was.
 
-    It is waited for: while a process names itself anew, it has no name.
+    It is waited for, and not told by its environment: a process that names itself anew may write over that.
     """
     pids: list[int] = []
 
     def is_there() -> bool:
-        pids[:] = [pid for pid, command in processes().items() if re.search(program, command.split(" --")[0])]
+        pids[:] = [pid for pid in descendants(parent) if re.search(program, program_of(pid))]
         return bool(pids)
 
     wait(is_there)
     (pid,) = pids
     os.kill(pid, signal.SIGKILL)
     return pid
+
+
+def program_of(pid: int) -> str:
+    """The words of a process's command line before its first option; nothing if it has ended."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return ""
+    return command.replace(b"\0", b" ").decode(errors="replace").split(" --")[0]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +77,7 @@ def test_a_server_ends_with_the_processes_that_it_cannot_do_without(
     with running(tmp_path, root, "--reranker=none") as server:
         server.wait_ready()
         (folder,) = server.temporary_folders()
-        kill(server.descendants, program)
+        kill(server.process.pid, program)
         assert server.process.wait(STOP_S) == 1
         server.assert_nothing_is_left(within_s=10)
         assert not folder.exists()
@@ -88,7 +98,7 @@ def test_a_build_ends_with_its_ray_and_the_same_command_goes_on(tmp_path: Path) 
     build = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         wait(lambda: any(index.rglob("units/*.json")) or build.poll() is not None)
-        kill(lambda: marked(mark), "gcs/gcs_server")
+        kill(build.pid, "gcs/gcs_server")
         output, errors = build.communicate(timeout=STOP_S)
     finally:
         for pid in marked(mark):
@@ -107,7 +117,7 @@ def test_a_build_ends_with_its_ray_and_the_same_command_goes_on(tmp_path: Path) 
 def test_a_proxy_that_is_killed_is_started_again_and_the_server_goes_on(tmp_path: Path, root: Path) -> None:
     with running(tmp_path, root, "--reranker=none") as server:
         server.wait_ready()
-        killed = kill(server.descendants, "/haproxy")
+        killed = kill(server.process.pid, "/haproxy")
 
         def answers() -> bool:
             try:
