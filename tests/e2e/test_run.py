@@ -15,7 +15,7 @@ import pytest
 
 from shoal.serving import keys
 from tests.support.indexes import damage, passages, publish
-from tests.support.servers import Server, running
+from tests.support.servers import Server, running, wait
 from tests.support.serving import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -204,8 +204,8 @@ def test_a_killed_server_takes_its_processes_along_and_another_starts_on_its_por
         server.process.wait()
         with running(tmp_path / "second", root, "--reranker=none", port) as second:
             second.wait_ready()
-            server.assert_nothing_is_left(within_s=0)
-            assert not folder.exists()
+            server.assert_nothing_is_left(within_s=30)  # less than the minute that Ray's own agents take
+            wait(lambda: not folder.exists())
 
 
 def test_a_server_can_be_stopped_while_it_starts(tmp_path: Path, root: Path) -> None:
