@@ -1,4 +1,4 @@
-"""What a killed process leaves running: every process of a group that has the group's folder in its environment.
+"""What a killed process leaves running: every process of a group, known by the group's folder.
 
 Ray's agents outlive a server that was killed (SIGKILL) by a minute and hold its ports. So a guard waits beside the
 server and ends the group as soon as it is gone; where the guard was killed too, whoever starts next does it.
@@ -64,16 +64,21 @@ def end_group(folder: Path) -> None:
 
 def _group(folder: Path) -> list[int]:
     """Process ids of a group, but for this process; empty where there is no /proc."""
-    entry = f"{MARK}={folder}".encode()
-    group = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            variables = path.read_bytes().split(b"\0")
-        except OSError:
-            continue  # another user's, or it has just ended
-        if entry in variables and int(path.parent.name) != os.getpid():
-            group.append(int(path.parent.name))
-    return group
+    processes = (path for path in Path("/proc").glob("[0-9]*") if int(path.name) != os.getpid())
+    return [int(path.name) for path in processes if _belongs(path, folder)]
+
+
+def _belongs(process: Path, folder: Path) -> bool:
+    """Whether a process has the folder in its environment, or a file open that lies in it.
+
+    Ray's agents name themselves anew, and may thereby write over their environment. Their logs lie in the folder.
+    """
+    try:
+        if f"{MARK}={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
+            return True
+        return any(str(path.readlink()).startswith(f"{folder}/") for path in (process / "fd").iterdir())
+    except OSError:
+        return False  # another user's, or it has just ended
 
 
 def _guard(folder: Path) -> None:

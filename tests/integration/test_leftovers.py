@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,7 +84,7 @@ def test_what_a_living_server_has_started_is_left_alone(tmp_path: Path, agents: 
     process = server(tmp_path, True, agents)
     with temporary_folder("", str(tmp_path)):
         assert not ended(agents[0], 0)
-    end_group(tmp_path)  # no group's folder
+    end_group(tmp_path / "another")
     assert not ended(agents[0], 0)
     process.communicate("")  # and at its end it stops its own
     assert ended(agents[0], LONG_S)
@@ -109,3 +110,20 @@ def test_only_the_group_of_the_folder_itself_is_ended(tmp_path: Path) -> None:
             process.communicate()
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def test_a_process_that_has_written_over_its_environment_is_known_by_its_logs(tmp_path: Path) -> None:
+    """As Ray's agents are, once they have named themselves anew."""
+    environment = {name: value for name, value in os.environ.items() if name != MARK}
+    with (tmp_path / "agent.log").open("w") as log:
+        agent = subprocess.Popen(
+            [sys.executable, "-c", WAITS], stdout=subprocess.PIPE, env=environment, pass_fds=[log.fileno()]
+        )
+    try:
+        assert agent.stdout is not None
+        agent.stdout.readline()
+        end_group(tmp_path)
+        assert agent.wait(LONG_S) == -signal.SIGKILL
+    finally:
+        agent.kill()
+        agent.communicate()
