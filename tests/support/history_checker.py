@@ -104,12 +104,19 @@ class Checker:
         return self._states.get(document, [_NOTHING])[-1]
 
     def _sent_without_key(self, request: LoggedRequest, position: int) -> str:
-        """The name of the request that had no key and has made an entry; one that nobody has sent if there is none."""
-        for key, (attempt, *_) in self._attempts.items():
-            if attempt.keyed or key in self._positions:
-                continue
-            in_place = attempt.answer is None or attempt.answer["position"] == position
-            if in_place and all(
+        """The name of the request that had no key and has made an entry; one that nobody has sent if there is none.
+
+        Of requests that look alike, those that were told of this change come before those that were told nothing.
+        """
+        unnamed = [
+            (key, attempt)
+            for key, (attempt, *_) in self._attempts.items()
+            if not attempt.keyed and key not in self._positions
+        ]
+        for key, attempt in sorted(unnamed, key=lambda named: named[1].answer is None):
+            answer = attempt.answer
+            fits = answer is None or (answer["position"], _count(answer)) == (position, len(request.documents))
+            if fits and all(
                 document in attempt.changes
                 and changed(self._last(document).content, attempt.changes[document]) == content
                 for document, content in request.documents.items()

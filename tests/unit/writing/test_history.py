@@ -136,6 +136,14 @@ def test_an_answer_without_a_key_that_nothing_is_to_be_done_has_to_be_true() -> 
     assert "nobody asked for a request without a key at 6" in "".join(
         faults(made, [*log(), Entry(6, [LoggedRequest(None, {"a": FIRST})])])
     )
+    # Others that look alike did nothing, as one was told, or nobody knows what.
+    others = [
+        replace(stale, key="v", changes={"a": Deletion()}, answer=answer)
+        for answer in (None, {"position": 6, "deleted": 0})
+    ]
+    others[1] = replace(others[1], key="w")
+    made.attempts[-1:] = [*others, replace(stale, changes={"a": Deletion()}, answer={"position": 6, "deleted": 1})]
+    assert faults(made, [*log(), Entry(6, [LoggedRequest(None, {"a": None})])]) == []
 
 
 def test_an_entry_that_nobody_asked_for_and_a_gap_are_found() -> None:
