@@ -13,7 +13,7 @@ class CatalogSettings(Settings):
     catalog: Name | None = Field(
         None,
         description="Folder, or a URI, of indexes that are served by the names of their folders: loaded when they are "
-        "first asked for, unloaded when they are idle. Links in it are not followed.",
+        "first asked for, unloaded when they are idle; with --local alone. Links in it are not followed.",
     )
     catalog_memory_mib: int = Field(
         4096,
