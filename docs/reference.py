@@ -47,7 +47,7 @@ COMMANDS: dict[str, tuple[str, str | dict[str, str] | None]] = {
     "shoal serve": ("shoal.cli.serve", "RunSettings"),
     "shoal search": ("shoal.cli.search", None),
     "shoal compare": ("shoal.cli.compare", None),
-    "shoal eval": ("shoal.cli.eval", "EvaluateSettings"),
+    "shoal eval": ("shoal.cli.eval", "RecommendSettings"),
     "shoal compact": ("shoal.cli.compact", "CompactSettings"),
     "shoal index": ("shoal.cli.index", {"create": "CreateSettings"}),
     "shoal keys": ("shoal.cli.keys", None),

@@ -14,7 +14,9 @@ from shoal.evaluation.evaluate import Outcome, evaluate
 from shoal.evaluation.runs import Run
 from shoal.settings import EvaluateSettings, ServeSettings
 
-OPTIONS = frozenset({"split", "modes", "rerank", "top_k", "queries", "runs", "baseline", "save_runs", "timeout_ms"})
+OPTIONS = frozenset(
+    {"split", "modes", "rerank", "top_k", "queries", "runs", "baseline", "save_runs", "per_query", "timeout_ms"}
+)
 """Options of `shoal eval` that an index takes which is open already; the others say how one is opened or shown."""
 
 

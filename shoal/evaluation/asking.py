@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, Unpack, get_args
 
+import numpy as np
+
 from shoal.client.answers import IndexDescription, SearchResponse
 from shoal.client.clients import Client, SearchOptions
 from shoal.encoders import Encoder, load_encoder
@@ -14,13 +16,19 @@ from shoal.evaluation.runs import DEPTH, Run
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.modes import Mode, modes_of
-from shoal.records import Passage, Rerank, SearchAnswer, SearchRequest
+from shoal.modes import RETRIEVERS_OF, Mode, modes_of
+from shoal.records import Candidate, FloatArray, Passage, Rerank, SearchAnswer, SearchRequest
 from shoal.rerankers import Reranker, kind_of, load_reranker
 from shoal.search.local import LocalModels, LocalVersion
+from shoal.search.merge import merge_results
+from shoal.search.shard_client import ShardResult
 from shoal.serving.plan import NO_RERANKER, check_encoder, plan_serving
-from shoal.settings import EvaluateSettings, ServeSettings
+from shoal.settings import EvaluateSettings, FusionSettings, ServeSettings, ShortlistSettings
+from shoal.shard.messages import ShardQuery
 from shoal.shard.retrievers import retriever_names
+
+RANKING = frozenset(FusionSettings.model_fields) | frozenset(ShortlistSettings.model_fields)
+"""Options of ranking that an index which is evaluated here takes for each evaluation."""
 
 
 class Asker(Protocol):
@@ -48,10 +56,17 @@ def open_asker(settings: EvaluateSettings) -> Asker:
     if (settings.index is None) == (settings.url is None):
         raise InvalidArgument("give either --index ROOT or --url URL", param="index")
     if settings.url is not None:
+        if given := sorted(RANKING & settings.model_fields_set):
+            raise InvalidArgument(
+                f"{given[0]} is an option of the server behind --url; give --index, where each evaluation may have "
+                "another",
+                param=given[0],
+            )
         return ServerAsker(settings.url, settings.timeout_ms)
     serve = ServeSettings(
         index=settings.index or "",
         reranker=settings.reranker if settings.rerank in ("both", "yes") else NO_RERANKER,
+        **settings.model_dump(include=set(RANKING)),
         device=settings.device,
         encoder_threads=settings.threads,
         retriever_threads=settings.threads,
@@ -156,8 +171,8 @@ class LocalAsker:
         self._timeout_s = timeout_ms / 1000
         # What is asked in one mode after the other is encoded each time, so that the times can be compared.
         settings = settings.model_copy(update={"query_cache": 0})
-        kind = kind_of(settings.reranker) if reranker else None
-        self._models = LocalModels(encoder, reranker, settings, kind)
+        self.reranker_kind = kind_of(settings.reranker) if reranker else None
+        self._models = LocalModels(encoder, reranker, settings, self.reranker_kind)
         self._version = LocalVersion(storage, manifest, self._models, settings, cache)
         self._runner = asyncio.Runner()
 
@@ -181,6 +196,41 @@ class LocalAsker:
             mode=mode,
         )
         return self._runner.run(self._version.search([request]))[0]
+
+    def retrieve(self, query: str, mode: Mode, window: int) -> dict[str, list[Candidate]]:
+        """Return what each retriever of a mode ranks first of the whole index, without fusing, by its name.
+
+        Args:
+            query: As it was typed.
+            mode: Whose retrievers are asked.
+            window: Passages of each at most.
+        """
+        vector = None
+        if "dense" in RETRIEVERS_OF[mode]:
+            [vector] = self._runner.run(self._models.encoder.encode([query], time.monotonic() + self._timeout_s))
+        statistics = self._version.live.statistics_of(query) if "lexical" in RETRIEVERS_OF[mode] else None
+        asked = ShardQuery(query, vector, mode, statistics=statistics)
+        results = {
+            number: ShardResult(shard.search([asked], window, False), 0, 0.0, 1)
+            for number, shard in enumerate(self._version.shards)
+        }
+        return merge_results(results, RETRIEVERS_OF[mode], window)
+
+    def score(self, query: str, candidates: Sequence[Candidate], rerank: Rerank) -> FloatArray:
+        """Return, float32 (n,), what the second stage gives candidates: that which `rerank` names, not False."""
+        deadline = time.monotonic() + self._timeout_s
+        if rerank == "late":
+            [tokens] = self._runner.run(self._models.encoder.encode_tokens([query], deadline))
+            scores = np.empty(len(candidates), np.float32)
+            shards = np.array([candidate.ref.shard for candidate in candidates])
+            rows = np.array([candidate.ref.row for candidate in candidates])
+            for shard in set(shards.tolist()):
+                scores[shards == shard] = self._version.shards[shard].score(tokens, rows[shards == shard])
+            return scores
+        if (reranker := self._models.reranker) is None:
+            raise InvalidArgument("there is no reranker; leave rerank out", param="rerank")
+        texts = [self.passage(candidate.ref.shard, candidate.ref.row).content for candidate in candidates]
+        return self._runner.run(reranker.score(query, texts, deadline))
 
     def passage(self, shard: int, row: int) -> Passage:
         """Return the passage in a row of a shard."""
@@ -225,5 +275,6 @@ def ask_planned(asker: Asker, queries: dict[str, str], plan: Sequence[tuple[Mode
 
 def settings_of(settings: EvaluateSettings) -> dict[str, Any]:
     """The settings that decide an outcome, for its report."""
-    shown = ("dataset", "split", "index", "url", "queries", "top_k", "reranker")
+    shown = ["dataset", "split"] if settings.dataset else ["sample_judgements"]
+    shown += ["index", "url", "queries", "top_k", "reranker", *sorted(RANKING & settings.model_fields_set)]
     return {name: value for name in shown if (value := getattr(settings, name)) is not None}

@@ -16,14 +16,12 @@ from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.evaluation.absent import Absent, absent_passages
 from shoal.evaluation.asking import LocalAsker, ask_all
 from shoal.evaluation.dataset import Dataset, read_dataset
-from shoal.evaluation.known_items import known_items
+from shoal.evaluation.known_items import known_items, sampled_passages
 from shoal.evaluation.runs import DEPTH, Run
 from shoal.index_root import versions
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.indexing.sample import stratified
-from shoal.records import Passage
 from shoal.serving.plan import NO_RERANKER
 from shoal.settings import BuildSettings, CompactSettings, EncoderSettings, ServeSettings
 
@@ -31,8 +29,6 @@ SHOWN = 100
 """Queries that a verdict names at most."""
 _TIMEOUT_MS = 60_000
 """Milliseconds that one query of a gate may take."""
-_SEED = 3
-"""Which queries are drawn when there are more than are asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +146,7 @@ def ask(storage: Storage, settings: EncoderSettings, version: str, dataset: Data
     absent = None if dataset is None else absent_passages(storage, manifest, dataset.judgements)
     with _open(storage, manifest, encoder) as asker:
         if dataset is None:
-            dataset = known_items(_sampled(asker, manifest, sample))
+            dataset = known_items(sampled_passages(manifest, sample, asker.passage))
         new = _ask(asker, dataset)
     if active is None or active == version:
         return Answers(dataset, new, None, absent)
@@ -227,17 +223,6 @@ def _open(storage: Storage, manifest: Manifest, encoder: Encoder) -> LocalAsker:
 def _ask(asker: LocalAsker, dataset: Dataset) -> Run:
     mode = "hybrid" if "hybrid" in asker.modes else "dense"
     return ask_all(asker, dataset.queries, mode, rerank=False, top_k=DEPTH)  # type: ignore[arg-type]
-
-
-def _sampled(asker: LocalAsker, manifest: Manifest, count: int) -> list[Passage]:
-    """Passages from all over the corpus, the same on every call."""
-    ends = np.cumsum([shard.count for shard in manifest.shards])
-    chosen = stratified(int(ends[-1]), count, _SEED)
-    shards = np.searchsorted(ends, chosen, side="right")
-    return [
-        asker.passage(shard, int(row - (ends[shard] - manifest.shards[shard].count)))
-        for shard, row in zip(shards.tolist(), chosen.tolist(), strict=True)
-    ]
 
 
 def _share(name: str, value: str) -> float:

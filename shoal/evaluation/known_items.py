@@ -8,12 +8,15 @@ version that lost something from one that did not; it does not tell how good ans
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from shoal.errors import InvalidArgument
 from shoal.evaluation.dataset import Dataset
+from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
+from shoal.indexing.sample import stratified
 from shoal.records import Passage
 
 WORDS = 6
@@ -22,6 +25,8 @@ CHARACTERS = 24
 """Length of a query from a text without spaces: a piece of it."""
 _LEAST_WORDS = 3
 """Words that a text needs, so that a query is made of it."""
+_SEED = 3
+"""Which passages are drawn when there are more than are asked for."""
 _WORD = re.compile(r"[^\W_]{2,30}")
 """What counts as a word here."""
 
@@ -38,9 +43,42 @@ def known_items(passages: Sequence[Passage]) -> Dataset:
             judgements[f"known-{number}"] = {passage.id: 1}
     if not queries:
         raise InvalidArgument(
-            "no query can be made from the passages of this corpus; give qrels=DIR", param="sample_judgements"
+            "no query can be made from the passages of this corpus; give judgements: --dataset DIR, or qrels=DIR of a "
+            "gate",
+            param="sample_judgements",
         )
     return Dataset("known items", queries, judgements)
+
+
+def sampled_passages(manifest: Manifest, count: int, read: Callable[[int, int], Passage]) -> list[Passage]:
+    """Draw passages from all over a version, the same on every call. read: gives the passage of a shard and a row."""
+    ends = np.cumsum([shard.count for shard in manifest.shards])
+    chosen = stratified(int(ends[-1]), count, _SEED)
+    shards = np.searchsorted(ends, chosen, side="right")
+    return [
+        read(shard, int(row - (ends[shard] - manifest.shards[shard].count)))
+        for shard, row in zip(shards.tolist(), chosen.tolist(), strict=True)
+    ]
+
+
+def known_items_of(storage: Storage, manifest: Manifest, count: int) -> Dataset:
+    """Make queries from passages of a version whose root is on this machine's disk.
+
+    Raises InvalidArgument if none can be made or the root is elsewhere, CorruptIndex for files that do not fit.
+    """
+    from shoal.search.local import open_shards
+    from shoal.settings import ServeSettings
+
+    if not storage.is_local:
+        raise InvalidArgument(
+            f"{storage.place()} is not on this machine's disk; copy the root, or give a dataset", param="dataset"
+        )
+    shards = open_shards(storage, manifest, ServeSettings(index=storage.uri), None)
+    try:
+        return known_items(sampled_passages(manifest, count, lambda shard, row: shards[shard].fetch([row]).passages[0]))
+    finally:
+        for shard in shards:
+            shard.close()
 
 
 def _query(text: str, counts: Counter[str], frequency: Counter[str], passages: int, seed: int) -> str:

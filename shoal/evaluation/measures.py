@@ -1,7 +1,7 @@
 """Judging runs: measures of ir-measures for every query, their means, and whether a difference is more than chance."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ir_measures
 import numpy as np
@@ -16,6 +16,8 @@ MEASURES = {"nDCG@10": nDCG @ 10, "MRR@10": RR @ 10, "Recall@25": R @ 25, "Recal
 """What is measured, by the name under which it is shown."""
 MAIN = "nDCG@10"
 """What runs are compared by."""
+_MAIN_DEPTH = 10
+"""Passages of a ranking that MAIN looks at."""
 RESAMPLES = 9999
 """Random reassignments behind a p-value."""
 
@@ -24,6 +26,7 @@ RESAMPLES = 9999
 class Row:
     """One judged run. `values`: the means over all judged queries; `by_query`: MAIN of each of them.
 
+    all_by_query: every measure of each of them, by measure and query.
     difference, p_value: of MAIN against the baseline; None for the baseline itself.
     p50_ms, p95_ms: of the answers; None for a run that was read from a file.
     """
@@ -36,6 +39,7 @@ class Row:
     degraded: int
     difference: float | None = None
     p_value: float | None = None
+    all_by_query: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def judge(runs: Sequence[Run], judgements: Judgements, baseline: str | None = None) -> list[Row]:
@@ -67,6 +71,7 @@ def judge(runs: Sequence[Run], judgements: Judgements, baseline: str | None = No
                 run.degraded,
                 float(np.mean([own[query] - base[query] for query in base])) if compared else None,
                 paired_p_value(own, base) if compared else None,
+                by_measure,
             )
         )
     return rows
@@ -93,6 +98,18 @@ def paired_p_value(one: Mapping[str, float], other: Mapping[str, float]) -> floa
         rng=np.random.default_rng(0),
     )
     return float(result.pvalue)
+
+
+def main_by_query(rankings: Mapping[str, Sequence[str]], judgements: Judgements) -> dict[str, float]:
+    """MAIN of every judged query; a query without a ranking counts 0. rankings: passage ids, best first."""
+    ranked = {
+        query: {passage: 1 / rank for rank, passage in enumerate(ranking[:_MAIN_DEPTH], 1)}
+        for query, ranking in rankings.items()
+    }
+    values = dict.fromkeys(judgements, 0.0)
+    for metric in ir_measures.iter_calc([MEASURES[MAIN]], judgements, ranked):
+        values[metric.query_id] = metric.value
+    return values
 
 
 def _measured(run: Run, judgements: Judgements) -> dict[str, dict[str, float]]:

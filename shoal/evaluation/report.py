@@ -12,6 +12,7 @@ from rich.text import Text
 from shoal import __version__
 from shoal.evaluation.evaluate import Outcome
 from shoal.evaluation.measures import MAIN, MEASURES, RESAMPLES, Row
+from shoal.evaluation.recommend import Recommendation
 from shoal.index_root.manifest import VectorIndexInfo
 from shoal.system.terminal import printable
 
@@ -43,6 +44,36 @@ def table(outcome: Outcome) -> RenderableType:
     if absent := _absent(outcome):
         lines.append(Text(absent, style="yellow"))
     return Group(*lines, Text(_note(outcome), style="dim"))
+
+
+def recommendation_table(recommendation: Recommendation) -> RenderableType:
+    """One line a stage: what a server does, what is best, whether it is surely better; and how to serve the winner."""
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
+    for number, heading in enumerate(("stage", "tried", f"{MAIN} now", "best", "p", "held out", "p")):
+        shown.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    for choice in recommendation.choices:
+        star = "*" if choice.is_sure else ""
+        cells = [choice.stage, str(choice.tried), f"{choice.before:.4f}", f"{choice.after:.4f}"]
+        cells += [f"{choice.p_value:.4f}", f"{choice.held_out:+.4f}", f"{choice.held_out_p:.4f}{star}"]
+        shown.add_row(*cells)
+    made = ", made from passages: real questions have fewer of their words" if recommendation.are_made else ""
+    lines: list[RenderableType] = [
+        Text(f"{printable(recommendation.dataset)}, {recommendation.queries:,} queries{made}"),
+        shown,
+    ]
+    lines += [
+        Text(f"{choice.stage}: best with " + ", ".join(f"{name} {value}" for name, value in choice.values.items()))
+        for choice in recommendation.choices
+    ]
+    winner = recommendation.winner
+    command = " ".join(["shoal serve --index ROOT", *winner.arguments])
+    asked = {False: "rerank: false", True: "rerank: true, the default", "late": 'rerank: "late"'}[winner.rerank]
+    lines.append(Text(f"serve: {command}   (requests with {asked})", style="bold"))
+    note = (
+        "p: paired randomization test over queries. held out: the gain of choosing on some queries for others; without "
+        "a * it may be chance, and the server stays as it is."
+    )
+    return Group(*lines, Text(note, style="dim"))
 
 
 def page(outcome: Outcome) -> str:

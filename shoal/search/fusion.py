@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.records import Candidate, FloatArray, RowRef
-from shoal.settings import FusionSettings, ServeSettings
+from shoal.settings import FusionSettings
 
 Scores = NDArray[np.float64]
 _WEIGHTS = {"late_interaction": (0.25, 0.2), "late": (0.25, 0.2)}
@@ -52,7 +52,7 @@ def fuse(rankings: Mapping[str, Sequence[Candidate]], settings: FusionSettings) 
 def blend(
     scores: FloatArray,
     candidates: Sequence[Candidate],
-    settings: ServeSettings,
+    settings: FusionSettings,
     max_lexical_score: float,
     kind: str,
 ) -> FloatArray:

@@ -15,7 +15,7 @@ from shoal.settings.capacity import CapacitySettings
 from shoal.settings.catalog import CatalogSettings
 from shoal.settings.compact import CompactSettings, DueLimitSettings, DueSettings, SelfCompactionSettings
 from shoal.settings.create import CreateSettings
-from shoal.settings.evaluate import EvaluateSettings
+from shoal.settings.evaluate import EvaluateSettings, RecommendSettings
 from shoal.settings.index import (
     AnalyzerSettings,
     AutoSettings,
@@ -30,6 +30,7 @@ from shoal.settings.inference import (
     RerankerSettings,
     TokenCacheSettings,
 )
+from shoal.settings.ranking import FusionSettings, SearchModeSettings, ShortlistSettings
 from shoal.settings.serve import EndpointSettings, RunSettings, ServeSettings
 from shoal.settings.serve_groups import (
     AccessSettings,
@@ -39,7 +40,6 @@ from shoal.settings.serve_groups import (
     DialectSettings,
     FanOutSettings,
     FilterLimitSettings,
-    FusionSettings,
     HealthCheckSettings,
     LoggingSettings,
     ReplicaResourceSettings,
@@ -85,15 +85,18 @@ __all__ = [
     "MetadataSettings",
     "MetadataType",
     "Name",
+    "RecommendSettings",
     "ReplicaResourceSettings",
     "ReplicaSettings",
     "RequestLimitSettings",
     "RerankerSettings",
     "RunSettings",
+    "SearchModeSettings",
     "SelfCompactionSettings",
     "ServeSettings",
     "ServedModelSettings",
     "Settings",
+    "ShortlistSettings",
     "SourceSettings",
     "TokenCacheSettings",
     "TrainSettings",

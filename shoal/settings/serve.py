@@ -10,6 +10,7 @@ from shoal.settings.catalog import CatalogSettings
 from shoal.settings.compact import SelfCompactionSettings
 from shoal.settings.inference import InferenceSettings, TokenCacheSettings
 from shoal.settings.network import Network
+from shoal.settings.ranking import FusionSettings, SearchModeSettings, ShortlistSettings
 from shoal.settings.serve_groups import (
     AccessSettings,
     AdmissionSettings,
@@ -18,7 +19,6 @@ from shoal.settings.serve_groups import (
     DialectSettings,
     FanOutSettings,
     FilterLimitSettings,
-    FusionSettings,
     HealthCheckSettings,
     LoggingSettings,
     ReplicaResourceSettings,
@@ -48,10 +48,12 @@ class ServeSettings(
     ReplicaResourceSettings,
     HealthCheckSettings,
     ReplicaSettings,
+    ShortlistSettings,
     ServedModelSettings,
     InferenceSettings,
     TokenCacheSettings,
     FusionSettings,
+    SearchModeSettings,
 ):
     """What a server of one index takes: its endpoint, and the services behind it."""
 

@@ -1,0 +1,68 @@
+"""How candidates are ranked: the options that `shoal serve` and `shoal eval` share."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from shoal.modes import Mode
+from shoal.settings.base import Settings
+
+
+class SearchModeSettings(Settings):
+    """How stage one searches."""
+
+    help_panel = "Fusion"
+
+    mode: Literal["auto", Mode] = Field(
+        "auto",
+        description="How stage one searches when a request names no mode: by vectors, by words or by both; auto is "
+        "hybrid where the version has a lexical index, else dense.",
+    )
+
+
+class FusionSettings(Settings):
+    """How a hybrid query becomes one ranking."""
+
+    window: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Candidates that each of the two ways of searching brings into a hybrid answer. Fixed, so that a "
+        "longer page continues a shorter one; only a top_k beyond it widens it.",
+    )
+    fusion: Literal["weighted", "rrf"] = Field(
+        "weighted",
+        description="How the two rankings are fused: by scores scaled to 0..1 for each query, or by reciprocal ranks.",
+    )
+    rrf_k: int = Field(60, ge=1, le=100_000, description="The constant of reciprocal rank fusion.")
+    lexical_weight: float = Field(
+        0.3, ge=0, le=1, description="Share of the words in weighted fusion; vectors have the rest."
+    )
+    rerank_dense_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="What a hybrid answer adds to a rerank score for each unit of cosine similarity. Default: 0.25 "
+        "with late interaction, trained or not, whose scores are cosines too, else 0.",
+    )
+    rerank_lexical_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="What it adds for the best BM25 score of the query, and for others in proportion. Default: 0.2 "
+        "with late interaction, else 0.",
+    )
+
+
+class ShortlistSettings(Settings):
+    """What of the candidates the reranker reads."""
+
+    help_panel = "Serve"
+
+    shortlist: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="How many candidates the reranker reads, where the version has token vectors (--late-interaction "
+        "stored): the best of top_k by these, and top_n at least. Default: all of top_k.",
+    )
