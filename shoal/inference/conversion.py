@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import openvino
@@ -22,7 +22,8 @@ from shoal.inference.digests import not_kept, write_digests
 from shoal.inference.network import Input, Kind, Network, NotConvertible, Task
 from shoal.inference.openvino_network import DESCRIPTION, HEAD, TOKENIZER, TRANSFORMER, Description, OpenVinoNetwork
 from shoal.inference.placement import Placement
-from shoal.inference.torch_network import TorchNetwork, describe, load_model, quiet
+from shoal.inference.torch_network import TorchNetwork, describe, has_position_table, load_model, quiet
+from shoal.inference.tracing import is_windowed, traceable
 
 if TYPE_CHECKING:
     from sentence_transformers.base.model import BaseModel
@@ -120,7 +121,9 @@ def _write(model: "BaseModel", folder: Path) -> None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if modality.get("method") != "forward" or not isinstance(output, str) or backend is None:
         raise NotConvertible("backend=openvino reads the output of a plain transformer: set backend to torch")
-    features = model.preprocess(_EXAMPLE)
+    side = _padding_side(model)
+    with _padded(tokenizer, side):
+        features = model.preprocess(_EXAMPLE)
     example = {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
     if not {"input_ids", "attention_mask"} <= example.keys() <= _INPUTS:
         raise NotConvertible(f"backend=openvino knows no input {', '.join(example.keys() - _INPUTS)}: set it to torch")
@@ -159,11 +162,30 @@ def _write(model: "BaseModel", folder: Path) -> None:
             "attention_mask": 0,
             "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
         },
-        padding_side=tokenizer.padding_side,
+        padding_side=side,
         truncation_side=tokenizer.truncation_side,
         endings=tuple(tokenizer.all_special_ids),
     )
     (folder / DESCRIPTION).write_text(description.model_dump_json(indent=1))
+
+
+def _padding_side(model: "BaseModel") -> Literal["left", "right"]:
+    """Where texts are padded for the converted model.
+
+    Right, whatever the tokenizer does, unless positions are numbered from the first token of a row, padding or not: a
+    token that reads only those before it needs no padding there, which had nothing to read and would become no number.
+    """
+    side: Literal["left", "right"] = model.tokenizer.padding_side
+    return side if has_position_table(model) else "right"
+
+
+@contextmanager
+def _padded(tokenizer: Any, side: str) -> Iterator[None]:
+    own, tokenizer.padding_side = tokenizer.padding_side, side
+    try:
+        yield
+    finally:
+        tokenizer.padding_side = own
 
 
 class _Positional(torch.nn.Module):
@@ -185,7 +207,8 @@ def _traced(
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with warnings.catch_warnings(), torch.inference_mode():
+    windowed = is_windowed(model[0].model.config)
+    with warnings.catch_warnings(), torch.inference_mode(), traceable(windowed=windowed):
         warnings.simplefilter("ignore")  # the tracer remarks on every constant that it finds
         traced = TorchScriptPythonDecoder(_Positional(model, function), example_input=tuple(example.values()))
         frontend = FrontEndManager().load_by_framework("pytorch")

@@ -143,6 +143,26 @@ def architecture(folder: Path) -> str:
     return str((config.get("architectures") or [""])[0])
 
 
+def own_code(folder: Path) -> tuple[str, str | None]:
+    """Say what code of its own a model in a folder is run with, after the type of its transformer; None for none.
+
+    Where transformers knows the type, it does without that code. A module that belongs to no library of this machine
+    has no type.
+    """
+    try:
+        modules = [str(module["type"]) for module in json.loads((folder / "modules.json").read_bytes())]
+    except (OSError, ValueError, KeyError, TypeError):
+        modules = []
+    for module in modules:
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            return "", module
+    files = (file for file in (folder / "config.json", *sorted(folder.glob("*_Transformer/config.json"))))
+    config: dict[str, Any] = next(filter(None, map(_object, files)), {})
+    classes = config.get("auto_map")
+    code = next(iter(classes.values()), None) if isinstance(classes, dict) else None
+    return str(config.get("model_type", "")), None if code is None else str(code)
+
+
 def activation(folder: Path) -> str:
     """Name what a cross-encoder computes last, as sentence-transformers decides it, such as `torch.nn.Identity`."""
     own, config = (_object(folder / name) for name in ("config_sentence_transformers.json", "config.json"))

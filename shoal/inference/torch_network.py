@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from shoal.errors import ModelUnavailable
+from shoal.inference import models
 from shoal.inference.network import Input, Kind, ModelFacts, Output, Task, own_tokens, prompted
 from shoal.inference.placement import Placement
 from shoal.records import RowArray
@@ -121,6 +122,7 @@ def load_model(kind: Kind, folder: Path, placement: Placement, threads: int) -> 
 
     Raises ModelUnavailable when it cannot be loaded.
     """
+    _check_code(folder)
     # OpenVINO converts from float32 by itself.
     dtype = torch.float32 if placement.backend == "openvino" else getattr(torch, placement.dtype)
     options: dict[str, Any] = {"device": placement.device, "local_files_only": True, "model_kwargs": {"dtype": dtype}}
@@ -132,6 +134,19 @@ def load_model(kind: Kind, folder: Path, placement: Placement, threads: int) -> 
         from sentence_transformers import SentenceTransformer
 
         return SentenceTransformer(str(folder), **options)
+
+
+def _check_code(folder: Path) -> None:
+    """Raise ModelUnavailable for a model that transformers and sentence-transformers have no classes for."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind, code = models.own_code(folder)
+    if code is not None and kind not in CONFIG_MAPPING:
+        raise ModelUnavailable(
+            f"the model in {folder} needs code of its own ({code}), which is never run: take a version of it that "
+            "transformers has the classes of, take another model, or compute it elsewhere and name the address of its "
+            "endpoint instead"
+        )
 
 
 @contextmanager
@@ -191,12 +206,21 @@ def limit_length(model: "BaseModel", max_length: int | None) -> int:
     return length
 
 
+def has_position_table(model: "BaseModel") -> bool:
+    """Whether a model has learned a vector for each position, instead of computing with differences of positions."""
+    return _position_table(model) is not None
+
+
+def _position_table(model: "BaseModel") -> torch.nn.Embedding | None:
+    tables = (getattr(module, "position_embeddings", None) for module in model.modules())
+    return next((table for table in tables if isinstance(table, torch.nn.Embedding)), None)
+
+
 def _positions(model: "BaseModel") -> int:
-    for module in model.modules():
-        table = getattr(module, "position_embeddings", None)
-        if isinstance(table, torch.nn.Embedding):
-            # Models of the RoBERTa family count positions from behind the padding index.
-            return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    table = _position_table(model)
+    if table is not None:
+        # Models of the RoBERTa family count positions from behind the padding index.
+        return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
     return min(getattr(model.config, "max_position_embeddings", None) or _LONGEST, _LONGEST)
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,11 +53,16 @@ def save_roberta(folder: Path) -> Path:
     )
 
 
-def _save(model: torch.nn.Module, folder: Path) -> Path:
+def bert_tokenizer(length: int) -> Any:
+    """Make a tokenizer of WORDS and of characters, for a model that reads so many tokens."""
     from transformers import BertTokenizer
 
+    return BertTokenizer(vocab=_VOCABULARY, model_max_length=length)
+
+
+def _save(model: torch.nn.Module, folder: Path) -> Path:
     model.eval().save_pretrained(folder)
-    BertTokenizer(vocab=_VOCABULARY, model_max_length=64).save_pretrained(folder)
+    bert_tokenizer(64).save_pretrained(folder)
     return folder
 
 
