@@ -151,6 +151,7 @@ class Catalog:
             if entry.loading is not None:
                 entry.loading.cancel()
             entry.unload()
+            entry.join()
         self.models.close()
 
     async def _entry(self, name: str) -> IndexEntry:
@@ -283,12 +284,13 @@ class Catalog:
         """Let go of an index that is not loaded, and of one whose folder somebody has removed."""
         if entry.is_given or entry.is_removed or self.folder is None:
             return
+        await asyncio.to_thread(entry.join)  # whoever removes an index that is forgotten waits for nobody
         if entry.engine is None:
             is_gone = self._clock() >= entry.failed_at + RETRY_S
         else:
             is_troubled = (await entry.engine.describe()).problem is not None
             is_gone = is_troubled and not await asyncio.to_thread(self.folder.holds, entry.name)
-        if is_gone and not entry.uses and entry.loading is None and not entry.is_removed:
+        if is_gone and not (entry.uses or entry.loading or entry.is_removed or entry.closed):
             self.forget(entry)
 
     def forget(self, entry: IndexEntry) -> None:

@@ -33,6 +33,7 @@ class IndexEntry:
         scale: Where the scores of its reranker lie, as far as is known.
         is_removed: Whether it is being removed, and there for nobody any more.
         unused: Is set while nobody uses it.
+        closed: Engines that were closed, and may still write to the root what they had begun.
     """
 
     name: str
@@ -48,6 +49,7 @@ class IndexEntry:
     scale: ScoreScale | None = None
     is_removed: bool = False
     unused: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: set[LocalEngine] = field(default_factory=set)
 
     @contextmanager
     def use(self) -> Iterator[None]:
@@ -72,6 +74,13 @@ class IndexEntry:
         self.memory_bytes = 0
         if engine is not None:
             engine.close()
+            self.closed.add(engine)
+
+    def join(self) -> None:
+        """Wait, in any thread, until no engine that was closed writes any more."""
+        for engine in list(self.closed):
+            engine.join()
+            self.closed.discard(engine)
 
 
 def expected_bytes(root: str) -> int:

@@ -149,6 +149,7 @@ class CatalogManager:
         if entry.uses:
             await entry.unused.wait()
         entry.unload()
+        await asyncio.to_thread(entry.join)  # what it still writes would make the folder anew
         try:
             await asyncio.to_thread(self._before_removal, entry.root)
             await asyncio.to_thread(catalog.folder.remove, entry.name)

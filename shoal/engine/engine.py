@@ -216,7 +216,7 @@ class LocalEngine:
         await self._follow()
 
     def close(self) -> None:
-        """End the threads, and let go of all files. No search may be under way."""
+        """End the threads, and let go of all files. No search may be under way. Waits for nothing; `join` does."""
         if self._watching is not None:
             self._watching.cancel()
         self._writing.close()
@@ -225,6 +225,10 @@ class LocalEngine:
         if self._models is not None:
             self._model_source.give_back(self._models)
         self._watching = self._version = self._models = self._embed_stage = self._written = None
+
+    def join(self) -> None:
+        """Wait, in any thread, until nothing more is written to the index root; after `close`."""
+        self._writing.join()
 
     async def _watch(self) -> None:
         while True:

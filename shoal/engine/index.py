@@ -73,7 +73,11 @@ class _Opened:
         with self._closing:
             if not self._closed:
                 self._closed = True
-                self._thread.close(self._calls.engine.close)
+                self._thread.close(self._end)
+
+    def _end(self) -> None:
+        self._calls.engine.close()
+        self._calls.engine.join()
 
 
 def closed() -> Unavailable:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 from shoal.errors import DeadlineExceeded, NotFound, Unavailable
@@ -17,6 +17,7 @@ from shoal.search.request_plan import FilterTrees
 from shoal.search.served_version import ServedVersion
 from shoal.search.services import EmbedService
 from shoal.settings import ServeSettings
+from shoal.system.threads import Threads
 from shoal.writing.prepare import WritableVersion
 from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
 from shoal.writing.writer import Writer
@@ -61,6 +62,7 @@ class IndexWriting:
         self._encoder = encoder
         self._opening = asyncio.Lock()
         self._writer: Writer | None = None
+        self._ending: Sequence[Threads] = ()
         self._backlog = Backlog()
         self._counted: LiveVersion | None = None
 
@@ -78,10 +80,15 @@ class IndexWriting:
         return await self._use(request.deadline, lambda writer: writer.update(request))
 
     def close(self) -> None:
-        """End the threads, once what is being appended is there."""
+        """End the threads, once what is being appended is there. Waits for none of them; `join` does."""
         if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            self._ending = self._writer.close()
+        self._writer = self._counted = None
+
+    def join(self) -> None:
+        """Wait, in any thread, until nothing more is read of the log or written to it; after `close`."""
+        for threads in self._ending:
+            threads.join()
 
     def _tree(self, request: DeleteRequest) -> Filter | None:
         return FilterTrees().parse(request.filter, self._version().served, self._settings, request.namespace)
@@ -122,6 +129,7 @@ class IndexWriting:
             backlog.add(entry)
             loop.call_soon_threadsafe(self._offer, entry)
 
+        await asyncio.to_thread(self.join)  # one writer at a time, so that there is one to wait for
         log = await asyncio.to_thread(LogWriter.open, self._storage, version.manifest.complete_to)
         writer = Writer(
             log,

@@ -4,7 +4,7 @@ A segment is a pure function of its entries, so that whoever writes it writes th
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -32,15 +32,20 @@ def segment_ranges(store: EntryStore) -> list[tuple[int, int]]:
     return [(int(found[1]), int(found[2])) for name in names if (found := _SEGMENT.fullmatch(name))]
 
 
-def write_thousand(store: EntryStore, number: int) -> list[tuple[int, int]]:
+def write_thousand(
+    store: EntryStore, number: int, is_wanted: Callable[[], bool] = lambda: True
+) -> list[tuple[int, int]]:
     """Write the segments of a thousand of entries, counted from 0; return their positions, up to an entry that is gone.
 
-    Memory: the entries of one segment, and as many more as are read at once.
+    Memory: the entries of one segment, and as many more as are read at once. Asks before each entry whether segments
+    are still wanted, and returns without one that is not complete where they are not.
     """
     begin, end = number * SEGMENT_ENTRIES + 1, (number + 1) * SEGMENT_ENTRIES
     ranges: list[tuple[int, int]] = []
     first, files, size = begin, list[bytes](), 0
     for position, data in enumerate(_read(store, begin, end), begin):
+        if not is_wanted():
+            return ranges
         if size + len(data) > SEGMENT_BYTES:
             ranges += _write(store, first, files)
             first, files, size = position, [], 0

@@ -110,10 +110,11 @@ class LogWriter:
             for entry in self.log.read(first, self.position - first):
                 self._learn(entry)
 
-    def write_segments(self) -> list[tuple[int, int]]:
+    def write_segments(self, is_wanted: Callable[[], bool] = lambda: True) -> list[tuple[int, int]]:
         """Copy the thousands of entries that are full by now, unless that was done; return their positions.
 
-        Reads as many entries, so call it where nobody waits: any one thread may, beside the one that appends.
+        Reads as many entries, so call it where nobody waits: any one thread may, beside the one that appends. It ends
+        before the next entry, with the rest left to whoever calls it next, once `is_wanted` says so.
         """
         full = self.position // SEGMENT_ENTRIES
         if self._thousands is None:
@@ -121,8 +122,9 @@ class LogWriter:
         if full <= self._thousands:
             return []
         first = max(self._thousands, Log(self.log.store, self.log.clock).floor() // SEGMENT_ENTRIES)
-        written = [each for number in range(first, full) for each in write_thousand(self.log.store, number)]
-        self._thousands = max(full, self._thousands)
+        written = [each for number in range(first, full) for each in write_thousand(self.log.store, number, is_wanted)]
+        if is_wanted():
+            self._thousands = max(full, self._thousands)
         return written
 
     def _settle(self, entry: LogEntry, patience_s: float) -> LogEntry:

@@ -47,3 +47,7 @@ class Threads:
     def close(self) -> None:
         """Take no more work, and end the threads once they have done what they do now; what waits is never begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def join(self) -> None:
+        """Wait until the threads have ended, once they were told so by `close`."""
+        self._pool.shutdown(wait=True)

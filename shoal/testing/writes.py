@@ -56,7 +56,7 @@ class MemoryLog:
         for entry in self.read(self.position):
             self._take(entry, apply)
 
-    def write_segments(self) -> None:
+    def write_segments(self, is_wanted: Callable[[], bool] = lambda: True) -> None:
         """Write none."""
 
     def answered(self, key: str) -> tuple[int, LoggedRequest] | None:

@@ -71,8 +71,8 @@ class EntryAppender(Protocol):
         """Apply every entry of the log that is not yet."""
         ...
 
-    def write_segments(self) -> object:
-        """Copy the entries that make full segments by now, unless that was done."""
+    def write_segments(self, is_wanted: Callable[[], bool]) -> object:
+        """Copy the entries that make full segments by now, unless that was done; end soon once it is not wanted."""
         ...
 
     def answered(self, key: str) -> tuple[int, LoggedRequest] | None:
@@ -123,6 +123,7 @@ class Writer:
         self._appending = Threads(1, "log")  # one: positions are tried in their order
         self._copying = Threads(1, "segments")
         self._copies: Future[None] | None = None
+        self._closing = threading.Event()
         self._groups: Batcher[PreparedRequest, Outcome] = Batcher(
             self._append_group,
             max_batch=max_requests,
@@ -157,11 +158,13 @@ class Writer:
         """Change metadata or vectors of records, which stay as they are otherwise. Raises as `write`."""
         return await self._run(request, Updated, lambda made, position: made.update(request, position))
 
-    def close(self) -> None:
-        """End the threads, once what they append is there."""
-        self._preparing.close()
-        self._appending.close()
-        self._copying.close()
+    def close(self) -> Sequence[Threads]:
+        """End the threads, once what they append is there; returns them, for whoever waits until they have ended."""
+        self._closing.set()
+        ending = (self._preparing, self._appending, self._copying)
+        for threads in ending:
+            threads.close()
+        return ending
 
     async def _deletion(
         self, preparation: Preparation, request: DeleteRequest, tree: Filter | None, position: int
@@ -261,7 +264,7 @@ class Writer:
     def _write_segments(self) -> None:
         """Copy entries that belong together, for whoever replays the log. Nothing depends on it."""
         try:
-            self._log.write_segments()
+            self._log.write_segments(lambda: not self._closing.is_set())
         except ShoalError as error:
             logger.warning("segments of the log were not written, which is tried again: %s", error)
 

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 import shoal
+from tests.support.closing import PATIENCE_S, SlowCopy
 from tests.support.indexes import passages, publish
 from tests.support.live import ENCODER
 
@@ -27,3 +30,12 @@ async def test_for_asyncio_too(tmp_path: Path) -> None:
             await index.upsert([{"id": "new", "text": f"quokka number {number}"}])
             (found,) = (await index.fetch(["new"])).passages
             assert found.text == f"quokka number {number}"
+
+
+def test_closing_waits_for_what_copies_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(tmp_path / "index", "v1", passages(4), encoder=ENCODER, writable=True)
+    copy = SlowCopy(tmp_path / "index", monkeypatch)
+    with shoal.open(tmp_path / "index") as index:
+        index.upsert([{"id": "new", "text": "a quokka"}])
+        assert copy.begun.wait(PATIENCE_S)
+    assert copy.ended.is_set()

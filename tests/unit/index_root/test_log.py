@@ -130,6 +130,15 @@ def test_segments_repeat_the_entries(writer: LogWriter, root: Storage, clock: Cl
 
 
 @pytest.mark.usefixtures("short_segments")
+def test_segments_that_are_not_wanted_any_more_are_left_to_others(writer: LogWriter, root: Storage) -> None:
+    append(writer, 30)
+    wanted = iter([True] * 15 + [False] * 20)  # until within the second of three
+    assert writer.write_segments(lambda: next(wanted)) == [(1, 10)]
+    assert log_segments.segment_ranges(writer.log.store) == [(1, 10)]
+    assert writer.write_segments() == [(1, 10), (11, 20), (21, 30)]
+
+
+@pytest.mark.usefixtures("short_segments")
 def test_whoever_writes_a_segment_writes_the_same(writer: LogWriter, root: Storage, clock: Clock) -> None:
     append(writer, 20)
     writer.write_segments()

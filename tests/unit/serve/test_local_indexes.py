@@ -19,6 +19,7 @@ from shoal.catalog.catalog import Catalog
 from shoal.serving import keys
 from shoal.settings import CatalogSettings, RunSettings
 from tests.support.api_server import check_error
+from tests.support.closing import PATIENCE_S, SlowCopy
 from tests.support.indexes import passages, publish
 
 KEYS = {name: keys.make() for name in ("all", "fish", "fish-admin", "new-admin")}
@@ -227,6 +228,35 @@ async def test_an_index_that_is_being_removed_is_not_made_anew(folder: Path, mon
             assert "still being removed" in check_error(refused, 409, "CONFLICT", "name")
         await server.indexes.settle()
         assert (await client.post("/v1/indexes", json=body)).status_code == 201
+
+
+async def make_and_write(client: httpx.AsyncClient, copy: SlowCopy) -> None:
+    """Make an index `new` and write to it, until its log is being copied."""
+    await client.post("/v1/indexes", json={"name": "new", "dimension": 3})
+    written = await client.post("/v1/indexes/new/passages", json={"passages": [{"id": "v", "vector": [1, 0, 0]}]})
+    assert written.status_code == 200, written.text
+    assert await asyncio.to_thread(copy.begun.wait, PATIENCE_S)
+
+
+async def test_an_index_is_removed_once_nothing_writes_to_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = SlowCopy(root := folder / "catalog" / "new", monkeypatch)
+    server = Server(folder)
+    async with server.client() as client:
+        await make_and_write(client, copy)
+        assert (await client.delete("/v1/indexes/new")).status_code == 202
+        await server.indexes.settle()
+        assert copy.ended.is_set()
+        assert not root.exists()
+
+
+async def test_an_index_is_forgotten_once_nothing_writes_to_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, server = SlowCopy(folder / "catalog" / "new", monkeypatch), Server(folder)
+    async with server.client() as client:
+        await make_and_write(client, copy)
+        server.catalog.entries["new"].unload()
+        await server.catalog.sweep()
+        assert copy.ended.is_set()
+        assert "new" not in server.catalog.entries
 
 
 async def test_only_folders_of_the_catalog_are_removed_and_never_through_links(folder: Path) -> None:

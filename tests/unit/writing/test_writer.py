@@ -333,7 +333,7 @@ async def test_nobody_waits_for_copies_of_the_log_and_one_is_made_at_a_time(
 ) -> None:
     begun, may_end = [], threading.Event()
 
-    def copy() -> None:
+    def copy(is_wanted: Callable[[], bool]) -> None:
         begun.append(len(writing.log.entries))
         may_end.wait()
 
