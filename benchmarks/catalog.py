@@ -20,28 +20,20 @@ from pathlib import Path
 
 import numpy as np
 
-import shoal
 from benchmarks.support.processes import resident_mib
+from benchmarks.support.random_texts import build, text
 from benchmarks.support.report import Figure, report, tell
 from shoal.catalog.catalog import Catalog
 from shoal.catalog.entry import expected_bytes
 from shoal.catalog.index import CatalogIndex
 from shoal.engine.engine import LocalEngine
-from shoal.index_root.log import Log
-from shoal.index_root.storage import Storage
-from shoal.indexing.compaction import compact
-from shoal.indexing.empty import create_index
 from shoal.records import SearchAnswer, SearchRequest
-from shoal.settings import CatalogSettings, CompactSettings, CreateSettings, ServeSettings
+from shoal.settings import CatalogSettings, ServeSettings
 
 COLD_S = 1.0
 """Goal: seconds from a question to an index that is not loaded to its answer, at most."""
 WARM_RATIO = 1.15
 """Goal: median time of a search of a loaded index of many, beside that of one alone; the rest is noise."""
-WORDS = 60
-"""Words of a passage."""
-VOCABULARY = 5000
-"""Different words."""
 SHARE = 4
 """The bounded catalog may hold one of so many indexes."""
 
@@ -64,20 +56,6 @@ def main() -> None:
         tell(f"{options.indexes} indexes of {options.passages} passages are there")
         figures = asyncio.run(measure(folder, names, options.searches))
     report("Many indexes in one process", figures, options.json)
-
-
-def build(root: Path, passages: int) -> None:
-    """Make a version of passages of random words."""
-    chance = random.Random(7)
-    create_index(CreateSettings(index=str(root), encoder="hashing:384"))
-    with shoal.open(root, reranker="none") as index:
-        index.upsert({"id": f"p{number}", "text": text(chance, WORDS)} for number in range(passages))
-    compact(CompactSettings(index=str(root)), Log.open(Storage(str(root))))
-
-
-def text(chance: random.Random, words: int) -> str:
-    """Make a text of random words."""
-    return " ".join(f"word{chance.randrange(VOCABULARY)}" for _ in range(words))
 
 
 async def measure(folder: str, names: Sequence[str], searches: int) -> list[Figure]:

@@ -55,9 +55,10 @@ def read_vector(given: GivenVector, param: str = "vector") -> FloatArray:
     Raises:
         InvalidArgument: It is no base64 of such numbers, a number is not finite, or all are zero.
     """
-    numbers = _unpacked(given, param) if isinstance(given, str) else np.array(given, np.float64)
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(numbers.astype(np.float32)).all()  # what float32 cannot hold, no index holds
+    # What is no finite number, or too large for float32, which no index holds, is told to the client alone.
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = _unpacked(given, param) if isinstance(given, str) else np.array(given, np.float64)
+        finite = np.isfinite(numbers.astype(np.float32)).all()
     if not finite:
         raise InvalidArgument(f"{param} should have finite numbers only, within float32", param=param)
     length = np.linalg.norm(numbers)

@@ -11,6 +11,7 @@ weight, and gives the weaker list as much say as the stronger one: on two of the
 behind vectors alone by more than 0.01 nDCG@10, where `weighted` with w = 0.3 is ahead of both on all five.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -25,10 +26,12 @@ _WEIGHTS = {"late_interaction": (0.25, 0.2), "late": (0.25, 0.2)}
 """Dense and lexical weight by kind of reranker, from the flat top of those tried on the collections of the README."""
 
 
-def fuse(rankings: Mapping[str, Sequence[Candidate]], settings: FusionSettings) -> list[Candidate]:
-    """Fuse the rankings of several retrievers into one, best first, equal scores ordered by id.
+def fuse(
+    rankings: Mapping[str, Sequence[Candidate]], settings: FusionSettings, depth: int = sys.maxsize
+) -> list[Candidate]:
+    """Fuse the rankings of several retrievers; returns the first `depth` passages, equal scores ordered by id.
 
-    Every passage of any of them is in it once, with the scores of all retrievers and the ranks of those that found it.
+    Every passage of any of them counts once, with the scores of all retrievers and the ranks of those that found it.
     """
     candidates: dict[RowRef, Candidate] = {}
     for name, ranking in rankings.items():
@@ -44,9 +47,21 @@ def fuse(rankings: Mapping[str, Sequence[Candidate]], settings: FusionSettings) 
                 ranks={**known.ranks, name: candidate.ranks[name]},
             )
     union = list(candidates.values())
-    fused_scores = _FUSIONS[settings.fusion](union, tuple(rankings), settings).tolist()
-    order = sorted(zip(fused_scores, union, strict=True), key=lambda entry: (-entry[0], entry[1].id))
-    return [replace(candidate, score=score, rank=rank) for rank, (score, candidate) in enumerate(order, 1)]
+    fused_scores = _FUSIONS[settings.fusion](union, tuple(rankings), settings)
+    places = _at_least(fused_scores, depth)
+    entries = zip(fused_scores[places].tolist(), map(union.__getitem__, places), strict=True)
+    best = sorted(entries, key=lambda entry: (-entry[0], entry[1].id))[:depth]
+    return [replace(candidate, score=score, rank=rank) for rank, (score, candidate) in enumerate(best, 1)]
+
+
+def _at_least(scores: Scores, count: int) -> list[int]:
+    """The places of the `count` highest scores, and of those that equal the last of them."""
+    if len(scores) <= count:
+        return list(range(len(scores)))
+    places: list[int] = np.flatnonzero(
+        scores >= np.partition(scores, len(scores) - count)[len(scores) - count]
+    ).tolist()
+    return places
 
 
 def blend(

@@ -15,10 +15,16 @@ from shoal.errors import InvalidArgument
 from shoal.filters import Value
 from shoal.metadata import FieldTypes
 from shoal.namespaces import check_namespace, own_id, qualified
-from shoal.records import AnswerShape, Candidate, Result, SearchRequest
+from shoal.records import Candidate, Result, SearchRequest
 
 _DIGEST_BYTES = 12
 """Bytes of the digest of a request in a cursor: it tells mistakes, and keeps no secret."""
+_RANKING_FIELDS = tuple(
+    field.name
+    for field in fields(SearchRequest)
+    if field.name not in ("top_k", "top_n", "deadline", "include_vector", "explain", "mode", "shape")
+)
+"""Fields of a request that decide its ranking, beside its mode and parts of its shape."""
 _KEY_TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
@@ -139,13 +145,11 @@ def next_cursor(
 
 def digest_of(request: SearchRequest, mode: str) -> str:
     """Name what decides the ranking of a request, so that a cursor goes on in the same one."""
-    asked = request.shape
-    shape = AnswerShape(collapse=asked.collapse, min_score=asked.min_score, order_by=asked.order_by)
-    same = replace(request, top_k=1, top_n=1, deadline=0.0, include_vector=False, explain=False, mode=None, shape=shape)
-    parts = [getattr(same, part.name) for part in fields(same)]
-    text = json.dumps([mode, *parts], sort_keys=True, default=_plain)
+    shape = request.shape
+    parts = [getattr(request, name) for name in _RANKING_FIELDS]
+    text = json.dumps([mode, shape.collapse, shape.min_score, shape.order_by, *parts], sort_keys=True, default=_plain)
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _plain(value: Any) -> str:
-    return value.tobytes().hex() if isinstance(value, np.ndarray) else repr(value)
+    return hashlib.blake2b(value.tobytes()).hexdigest() if isinstance(value, np.ndarray) else repr(value)

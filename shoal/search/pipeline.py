@@ -4,6 +4,7 @@ Long because the stages of one course stand together.
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -288,8 +289,8 @@ class SearchPipeline:
                 (ranking,) = rankings.values()
                 search.candidates = ranking[: plan.depth] if search.distinct is None else ranking
             else:
-                fused = fuse(rankings, self._settings)
-                search.candidates = fused[: plan.depth] if search.distinct is None else fused
+                depth = plan.depth if search.distinct is None else sys.maxsize
+                search.candidates = fuse(rankings, self._settings, depth)
                 search.max_lexical_score = max(
                     (candidate.score for candidate in rankings.get("lexical", [])[:1]), default=0.0
                 )

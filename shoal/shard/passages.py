@@ -12,6 +12,7 @@ import pyarrow as pa
 from shoal.index_root.arrow_files import open_batches
 from shoal.records import Passage, RowArray
 from shoal.shard.arrays import from_numbers
+from shoal.shard.text_column import TextColumn
 
 # Texts have 64-bit offsets: a few thousand passages of a megabyte do not fit into Arrow's 2 GiB `string` arrays.
 PASSAGE_SCHEMA = pa.schema(
@@ -71,6 +72,8 @@ class Passages:
         self._batches = batches
         # First row of each batch, and the end.
         self._starts = list(accumulate((batch.num_rows for batch in batches), initial=0))
+        self._start_rows = np.array(self._starts, np.int64)
+        self._columns: list[tuple[TextColumn, ...] | None] = [None] * len(batches)
 
     @property
     def count(self) -> int:
@@ -79,8 +82,15 @@ class Passages:
 
     def id(self, row: int) -> str:
         """Return the id of a row."""
-        batch, offset = self._locate(row)
-        return str(batch.column(0)[offset].as_py())
+        columns, place = self._locate(row)
+        return str(columns[0][place])
+
+    def ids_in_order(self, rows: RowArray) -> list[str]:
+        """Return the ids of rows, int64 (n,), in the order asked."""
+        numbers = np.searchsorted(self._start_rows, rows, side="right") - 1
+        places = rows - self._start_rows[numbers]
+        ids = [self._columns_of(number)[0] for number in numbers.tolist()]
+        return [str(column[place]) for column, place in zip(ids, places.tolist(), strict=True)]
 
     def id_column(self) -> pa.ChunkedArray:
         """Return the ids of all rows, in their order."""
@@ -97,7 +107,7 @@ class Passages:
 
     def _by_batch(self, rows: RowArray) -> list[tuple[pa.RecordBatch, pa.Int64Array]]:
         """Each batch in which some of ascending rows lie, and where."""
-        borders = np.searchsorted(rows, self._starts)
+        borders = np.searchsorted(rows, self._start_rows)
         return [
             (batch, from_numbers(rows[low:high] - start))
             for batch, start, low, high in zip(self._batches, self._starts, borders, borders[1:], strict=False)
@@ -106,17 +116,26 @@ class Passages:
 
     def size(self, row: int) -> int:
         """Return the UTF-8 bytes of text, title and metadata of a row."""
-        batch, offset = self._locate(row)
-        buffers = (batch.column(number)[offset].as_buffer() for number in (1, 2, 3))
-        return sum(buffer.size for buffer in buffers if buffer is not None)
+        columns, place = self._locate(row)
+        return sum(column.size(place) for column in columns[1:])
 
     def passage(self, row: int) -> Passage:
         """Return the passage of a row."""
-        return to_passage(*self._locate(row))
+        columns, place = self._locate(row)
+        id_, text, title, metadata = [column[place] for column in columns]
+        return Passage(str(id_), str(text), title, {} if metadata is None else json.loads(metadata))
 
-    def _locate(self, row: int) -> tuple[pa.RecordBatch, int]:
+    def _locate(self, row: int) -> tuple[tuple[TextColumn, ...], int]:
+        """The columns of the batch of a row, and its place there."""
         number = bisect_right(self._starts, row) - 1
-        return self._batches[number], row - self._starts[number]
+        return self._columns_of(number), row - self._starts[number]
+
+    def _columns_of(self, number: int) -> tuple[TextColumn, ...]:
+        """The columns of a batch, in the order of PASSAGE_SCHEMA."""
+        columns = self._columns[number]
+        if columns is None:
+            columns = self._columns[number] = tuple(map(TextColumn, self._batches[number].columns))
+        return columns
 
 
 def _to_json(passage: Passage) -> str | None:

@@ -72,6 +72,15 @@ def test_every_passage_is_there_once_with_both_scores_and_its_ranks(
     )
 
 
+@given(searches(), st.sampled_from(["rrf", "weighted"]), st.integers(1, 12))
+def test_what_is_cut_is_the_beginning_of_the_whole(
+    found: tuple[list[Candidate], list[Candidate], Any], fusion: str, depth: int
+) -> None:
+    dense, lexical, _ = found
+    rankings, fusion_settings = {"dense": dense, "lexical": lexical}, serve_settings(fusion=fusion)
+    assert fuse(rankings, fusion_settings, depth) == fuse(rankings, fusion_settings)[:depth]
+
+
 @given(searches())
 def test_the_first_of_both_is_the_first_and_a_better_rank_never_hurts(
     found: tuple[list[Candidate], list[Candidate], Any],
