@@ -229,7 +229,7 @@ def test_the_models_that_come_with_shoal_find_the_answer(tmp_path: Path) -> None
 )
 def test_other_sdks_and_grpc(requirement: str, changes: str, tmp_path: Path) -> None:
     """The script with the changes that docs/from-pinecone.md names, in an environment of its own."""
-    python = environment_of(tmp_path / "environment", requirement)
+    python = environment_of(requirement)
     script = tmp_path / "examples" / SCRIPT.name
     script.parent.mkdir()
     port = free_port()

@@ -150,7 +150,7 @@ class TestLangChain:
 @only_long
 @installs
 def test_langchains_own_tests_of_retrievers(url: str, tmp_path: Path) -> None:
-    python = environment_of(tmp_path / "environment", "langchain-tests", "orjson")
+    python = environment_of("langchain-tests", "orjson")
     folder = tmp_path / "tests"
     folder.mkdir()
     shutil.copy(STANDARD_TESTS, folder / "test_standard.py")
@@ -327,7 +327,7 @@ class TestHaystack:
 @installs
 def test_the_example_of_dspy_with_its_package(url: str, client: shoal.Client, tmp_path: Path) -> None:
     """Its module asks the language model with the passages of the server, in their order, and returns its answer."""
-    python = environment_of(tmp_path / "environment", "dspy", "httpx", "orjson")
+    python = environment_of("dspy", "httpx", "orjson")
     code = tmp_path / "example.py"
     code.write_text(code_below("DSPy", url), "utf-8")
     variables = {"PYTHONPATH": str(ROOT), "SHOAL_API_KEY": KEY, "DSPY_CACHEDIR": str(tmp_path / "cache")}

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from shoal.serving import keys
 from shoal.settings import CreateSettings
 from tests.support import pinecone_versions
 from tests.support.dialects import ALIASES, ENCODER, RERANKER
-from tests.support.environments import INSTALL_S, installs
+from tests.support.environments import environment_of, installs
 from tests.support.local_server import serving_locally
 from tests.support.long import only_long
 from tests.support.serving import free_port
@@ -95,10 +94,7 @@ def test_the_version_that_is_installed_speaks_grpc(served: Served) -> None:
 @only_long
 @installs
 @pytest.mark.parametrize("version", OLDER)
-def test_older_versions_speak_both(version: str, served: Served, tmp_path: Path) -> None:
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = str(tmp_path / "venv" / "bin" / "python")
-    install = [python, "-m", "pip", "install", "--quiet", f"pinecone[grpc]=={version}"]
-    subprocess.run(install, check=True, timeout=INSTALL_S)
+def test_older_versions_speak_both(version: str, served: Served) -> None:
+    python = environment_of(f"pinecone[grpc]=={version}")
     for transport in ("grpc", "http"):
-        check(version, transport, served.outcomes(python, transport))
+        check(version, transport, served.outcomes(str(python), transport))

@@ -16,6 +16,7 @@ import pytest
 
 from shoal.index_root import versions
 from shoal.index_root.storage import Storage
+from tests.support.long import only_long
 from tests.support.marks import assert_none_is_left, marked, new_mark
 
 ROOT = Path(__file__).parents[2]
@@ -202,12 +203,13 @@ def test_a_build_that_is_stopped_leaves_nothing_but_what_it_committed(
     ("mistake", "word"),
     [
         (["--source", "/no/such/file.jsonl"], "/no/such/file.jsonl"),
-        (["--index-kind", "IVF,Nonsense"], "IVF,Nonsense"),
         (["--shards", "0"], "--shards"),
-        (["--threads", "200"], "--threads"),
-        (["--encoder", "/no/such/model"], "/no/such/model"),
         (["--source", "{folder}/empty.jsonl"], "empty.jsonl is empty"),
         (["--source", "{folder}/broken.parquet"], "broken.parquet is no whole Parquet file"),
+        # These start a Ray each, and are in tests/integration/test_build.py and tests/unit/jobs without it.
+        pytest.param(["--index-kind", "IVF,Nonsense"], "IVF,Nonsense", marks=only_long),
+        pytest.param(["--threads", "200"], "--threads", marks=only_long),
+        pytest.param(["--encoder", "/no/such/model"], "/no/such/model", marks=only_long),
     ],
 )
 def test_a_mistake_ends_with_exit_code_2_and_names_the_place(

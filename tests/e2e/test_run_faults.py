@@ -15,6 +15,7 @@ import pytest
 from shoal.system.processes import descendants
 from tests.support.disks import Disk, small_disk
 from tests.support.indexes import passages, publish
+from tests.support.long import only_long
 from tests.support.marks import assert_none_is_left, marked, new_mark
 from tests.support.servers import running, wait
 
@@ -66,7 +67,7 @@ def program_of(pid: int) -> str:
 @pytest.mark.parametrize(
     ("program", "name"),
     [
-        ("gcs/gcs_server", "Ray's GCS"),
+        pytest.param("gcs/gcs_server", "Ray's GCS", marks=only_long),  # that of a build is killed below
         ("dashboard/agent.py|ray::DashboardAgent", "Ray's dashboard agent"),  # as it is called when it has started
         ("raylet/raylet", "Ray's raylet"),
     ],

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.support.indexes import passages, publish
+from tests.support.long import only_long
 from tests.support.servers import Server, replicas, running, wait
 from tests.support.serving import free_port
 
@@ -76,7 +77,10 @@ def under_way(server: Server, metrics_port: int) -> bool:
     return bool(re.search(r"^ray_serve_replica_processing_queries\{[^}]*ingress[^}]*\} [1-9]", metrics, re.MULTILINE))
 
 
-@pytest.mark.parametrize(("proxy", "stop"), [("haproxy", sigterm), ("haproxy", ctrl_c), ("ray", sigterm)])
+@pytest.mark.parametrize(
+    ("proxy", "stop"),
+    [pytest.param("haproxy", sigterm, marks=only_long), ("haproxy", ctrl_c), ("ray", sigterm)],
+)
 def test_a_search_that_runs_is_answered_before_the_server_stops(
     proxy: str, stop: Callable[[Server], None], tmp_path: Path, root: Path
 ) -> None:
@@ -100,7 +104,7 @@ def test_a_search_that_runs_is_answered_before_the_server_stops(
         server.assert_nothing_is_left(within_s=10)
 
 
-@pytest.mark.parametrize("seconds", [0, 2])
+@pytest.mark.parametrize("seconds", [pytest.param(0, marks=only_long), 2])
 def test_what_runs_too_long_is_cut_by_the_bound(seconds: int, tmp_path: Path, root: Path) -> None:
     options = (f"--drain-s={seconds}", "--encoder-replicas=1", "--health-check-timeout-s=600")
     with running(tmp_path, root, "--reranker=none", *options) as server, ThreadPoolExecutor() as clients:

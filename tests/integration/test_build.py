@@ -25,6 +25,7 @@ from shoal.index_root.storage import Storage
 from shoal.indexing.commits import Tally
 from shoal.indexing.plan import Plan
 from shoal.settings import BuildSettings
+from tests.support.long import only_long
 
 TIMES = {"version", "created_at"}
 
@@ -198,7 +199,7 @@ def test_an_index_root_on_s3_gets_the_same_files(build: Build, tmp_path: Path, s
     assert content(build(s3_uri, unit_passages=300)) == content(build(tmp_path / "index", unit_passages=300))
 
 
-@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize("remote", [False, pytest.param(True, marks=only_long)])
 def test_a_changed_source_embeds_what_changed_and_copies_the_rest(
     build: Build, cluster: Cluster, corpus: Path, tmp_path: Path, request: pytest.FixtureRequest, remote: bool
 ) -> None:

@@ -20,12 +20,12 @@ import pytest
 from shoal.index_root import layout, versions
 from shoal.index_root.storage import Storage
 from shoal.system.processes import descendants
-from tests.support.long import LONG
+from tests.support.long import LONG, only_long
 
 ROOT = Path(__file__).parents[2]
 PASSAGES, UNIT, SHARDS = 2000, 50, 3
 UNITS = PASSAGES // UNIT
-MOMENTS = 10 if LONG else 4
+MOMENTS = 10 if LONG else 2
 TIMEOUT_S = 120.0
 
 
@@ -228,7 +228,7 @@ def test_a_killed_private_cluster_stops_working_and_can_be_continued(
 
 def test_a_build_killed_on_s3_is_continued(cluster: Any, corpus: Path, unkilled: dict[str, Any], s3_uri: str) -> None:
     reused = 0
-    for steps in (UNITS // 3, UNITS):
+    for steps in (UNITS // 3, UNITS) if LONG else (UNITS // 3,):
         run = Run(corpus, s3_uri, joined(cluster))
         deadline = time.monotonic() + TIMEOUT_S
         while committed_steps(run.storage) < steps:
@@ -247,6 +247,7 @@ def test_a_build_killed_on_s3_is_continued(cluster: Any, corpus: Path, unkilled:
     assert not list(run.storage.files(layout.STAGING))
 
 
+@only_long  # tests/integration/test_build.py has what one finds of the other
 def test_two_runs_of_one_build_at_once_publish_a_whole_index(
     cluster: Any, corpus: Path, unkilled: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from tests.support.history import entries_of
 from tests.support.history_clients import REGISTER, REGISTERS, REVISION, writing_and_reading
 from tests.support.indexes import passages
 from tests.support.killing import ROOT, SERVED, check, written_root
+from tests.support.long import only_long
 from tests.support.servers import running, wait
 
 OPERATIONS = 20
@@ -74,6 +75,7 @@ def served(url: str, query: str, version: str) -> set[str] | None:
     return {result["id"] for result in answer["results"]} if answer["index_version"] == version else None
 
 
+@only_long
 def test_a_source_is_built_over_a_log_while_clients_write(tmp_path: Path) -> None:
     root = written_root(tmp_path)
     with running(tmp_path, root, "--local", *SERVED) as server:

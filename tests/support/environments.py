@@ -1,6 +1,13 @@
-"""Environments of their own for packages that tests need in other versions than theirs, or not beside them."""
+"""Environments of their own for packages that tests need in other versions than theirs, or not beside them.
 
+They are kept between runs, below SHOAL_TEST_ENVIRONMENTS or the folder for caches of the user, under a name that says
+what was asked for: to install the packages of a framework takes minutes.
+"""
+
+import fcntl
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -8,34 +15,50 @@ from pathlib import Path
 
 import pytest
 
-INSTALL_S = 1200
-"""Seconds that a test may take which installs packages: a registry may need minutes for those of a framework."""
+INSTALL_S = 2400
+"""Seconds that a test may take which installs packages: a registry may need many minutes for those of a framework."""
 installs = pytest.mark.timeout(INSTALL_S)
 """Mark of such a test."""
 UNREACHABLE = ("Retrying", "Connection", "Timeout", "Temporary failure")
 """Words of pip where there is no package registry."""
+NICENESS = 10
+"""Of pip, which computes for minutes beside whatever else runs."""
 
 
-def environment_of(folder: Path, *requirements: str) -> Path:
-    """Install packages into a new environment in a folder; returns its Python. Skips where there is no registry."""
-    venv.EnvBuilder(symlinks=True).create(folder)
-    python = folder / "bin" / "python"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(python),
-        "install",
-        "--quiet",
-        "--no-compile",
-        *requirements,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+def environment_of(*requirements: str) -> Path:
+    """Python of an environment with packages, which are installed if no run before has done it.
+
+    Skips the test where there is no registry. Requirements without a version give what was the newest when they were
+    installed.
+    """
+    root = _root()
+    root.mkdir(parents=True, exist_ok=True)
+    asked = "\n".join([sys.version, *sorted(requirements)])
+    folder = root / hashlib.sha256(asked.encode()).hexdigest()[:16]
+    whole, python = folder / "requirements.txt", folder / "bin" / "python"
+    with (root / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was ended
+            venv.EnvBuilder(symlinks=True).create(folder)
+            _install(python, *requirements)
+            whole.write_text(f"{asked}\n")
+    return python
+
+
+def _root() -> Path:
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("SHOAL_TEST_ENVIRONMENTS") or caches / "shoal-tests" / "environments")
+
+
+def _install(python: Path, *requirements: str) -> None:
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-compile"]
+    done = subprocess.run(
+        ["nice", "-n", str(NICENESS), *command, *requirements], capture_output=True, text=True, check=False
+    )
     if done.returncode and any(word in done.stderr for word in UNREACHABLE):
         pytest.skip("the package registry cannot be reached")
     assert done.returncode == 0, done.stderr
-    return python
 
 
 def run_in(python: Path, script: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":

@@ -26,6 +26,8 @@ PAUSE_S = 0.2
 """Seconds before a request is sent again, at most."""
 TIMEOUT_S = 60.0
 """Seconds for which a client waits for one answer."""
+AFTERWARDS = 20
+"""Operations after the last of what is done to a server."""
 REPEATED = (429, 500, 502, 503, 504)
 """Statuses after which a request is sent again."""
 
@@ -108,6 +110,13 @@ class Clients:
             self.lock.notify_all()
         for thread in self._threads:
             thread.join()
+
+    def end(self, url: str) -> None:
+        """Go on a little after the last of what was done to a server, stop, and read everything."""
+        self.wait(AFTERWARDS)
+        self.stop()
+        self.repeat(url)
+        self.read_all(url)
 
     def read_all(self, url: str) -> None:
         """Read every document as it is in the end, by all that there is to read it with."""

@@ -26,7 +26,7 @@ def free_port() -> int:
 
 @contextmanager
 def local_ray() -> Iterator[None]:
-    """A Ray of two CPUs in a folder of its own; conftest.py of tests/integration keeps it on loopback."""
+    """A Ray of two CPUs in a folder of its own; tests/conftest.py keeps it on loopback."""
     folder = tempfile.mkdtemp(prefix="shr-", dir="/tmp")
     ray.init(
         address="local",

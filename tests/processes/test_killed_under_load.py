@@ -1,7 +1,7 @@
 """Processes are killed at any moment while clients write and read: no client sees what an index may not do.
 
-The moments are counted in operations of the clients, and chosen by a seed. With SHOAL_LONG_TESTS=1 there are
-sixteen times as many, and replicas of a server on Ray are killed too.
+The moments are counted in operations of the clients, and chosen by a seed; with SHOAL_LONG_TESTS=1 there are
+sixteen times as many. tests/integration/faults/test_replicas_killed.py does it to replicas of a server on Ray.
 """
 
 import os
@@ -14,18 +14,13 @@ import pytest
 
 from tests.support.history_clients import Clients, writing_and_reading
 from tests.support.killing import SERVED, Compaction, check, current_version, problems_of, written_root
-from tests.support.long import LONG, only_long
-from tests.support.servers import Server, replicas, running, wait
+from tests.support.long import LONG
+from tests.support.servers import Server, running, wait
 
 LOCAL_BLOWS = ("both", "compaction", "server")[: 3 if LONG else 1]
 LOCAL_SEEDS = range(8 if LONG else 1)
-RAY_BLOWS = ("ingress", "shard-00001")
-PROCESSES = ("--encoder-replicas=1", "--retriever-replicas=1")
-"""Options that give the encoder and each shard a process of its own."""
 MOST_OPERATIONS = 60
 """Operations of clients between two blows, at most."""
-AFTERWARDS = 20
-"""Operations after the last."""
 PAUSE_S = 0.02
 """Seconds for which a client rests between two operations, so that servers have a share of the cores."""
 
@@ -64,14 +59,6 @@ class Compactions:
         return described.status_code == 200 and described.json()["version"] == current_version(self._root)
 
 
-def end(clients: Clients, url: str) -> None:
-    """Let clients go on a little after the last blow, stop them, and read everything."""
-    clients.wait(AFTERWARDS)
-    clients.stop()
-    clients.repeat(url)
-    clients.read_all(url)
-
-
 @pytest.mark.parametrize("seed", LOCAL_SEEDS)
 def test_a_local_server_and_compactions_are_killed_under_writes(tmp_path: Path, seed: int) -> None:
     root, chance = written_root(tmp_path), random.Random(seed)
@@ -86,7 +73,7 @@ def test_a_local_server_and_compactions_are_killed_under_writes(tmp_path: Path, 
                 if number == 0 or blow in ("compaction", None):  # one that was killed is gone on with
                     compactions.run(server)
                 if blow is None:
-                    end(clients, server.url)
+                    clients.end(server.url)
                     break
                 clients.wait(chance.randint(1, MOST_OPERATIONS))
                 begun = compactions.begin() if blow == "both" else None
@@ -95,23 +82,3 @@ def test_a_local_server_and_compactions_are_killed_under_writes(tmp_path: Path, 
                 if begun is not None:
                     begun.kill()
     check(clients, root, one_replica=True)
-
-
-@only_long
-def test_replicas_of_a_server_on_ray_are_killed_under_writes(tmp_path: Path) -> None:
-    root, chance = written_root(tmp_path), random.Random(0)
-    with running(tmp_path, root, *SERVED, *PROCESSES) as server:
-        server.wait_ready()
-        with writing_and_reading(server.url, pause_s=PAUSE_S) as clients:
-            for service in RAY_BLOWS:
-                clients.wait(chance.randint(1, MOST_OPERATIONS))
-                strike(server, service)
-            end(clients, server.url)
-    check(clients, root, one_replica=True)
-
-
-def strike(server: Server, service: str) -> None:
-    """Kill a replica, and wait for another one."""
-    (victim,) = replicas(server, service)
-    os.kill(victim, signal.SIGKILL)
-    wait(lambda: replicas(server, service) - {victim})
