@@ -96,6 +96,8 @@ class Candidate:
 
 DOCUMENT = "$document"
 """Stands for the document that a passage is a piece of, where otherwise a metadata field is named."""
+ID = "$id"
+"""Stands for the id of a passage, where otherwise a metadata field is named."""
 GroupValue = str | int | float | bool | None
 """What names a group."""
 
@@ -118,7 +120,7 @@ class GroupBy:
 
 @dataclass(frozen=True, slots=True)
 class OrderBy:
-    """The metadata field by which results are put, and whether its greatest values come first."""
+    """What results are put by, a metadata field or ID, and whether the greatest values of the field come first."""
 
     field: str
     descending: bool

@@ -9,8 +9,11 @@ from pydantic import ValidationError
 
 from serve.dialects.pinecone_api.answers import DataAnswer
 from serve.dialects.pinecone_api.bodies import (
+    FetchByMetadataFields,
     FetchFields,
     ListFields,
+    ListNamespacesFields,
+    NamespaceFields,
     QueryFields,
     StatsFields,
     VectorDeleteFields,
@@ -18,8 +21,15 @@ from serve.dialects.pinecone_api.bodies import (
     VectorUpsertFields,
 )
 from serve.dialects.pinecone_api.control import ServedIndex
-from serve.dialects.pinecone_api.data import describe_passages, fetch_passages, list_passages, query_passages
-from serve.dialects.pinecone_api.writes import delete_passages, update_passage, upsert_vectors
+from serve.dialects.pinecone_api.data import (
+    describe_passages,
+    fetch_passages,
+    fetch_passages_by_metadata,
+    list_passages,
+    query_passages,
+)
+from serve.dialects.pinecone_api.records import describe_namespace_of, list_namespaces_of
+from serve.dialects.pinecone_api.writes import delete_namespace_of, delete_passages, update_passage, upsert_vectors
 from serve.grpc_server.conversion import read_message, write_message
 from shoal.engine.mistakes import explain_mistakes
 from shoal.engine.request_body import RequestBody
@@ -81,10 +91,14 @@ async def _describe(index: ServedIndex, body: StatsFields, deadline: float) -> D
 CALLS = (
     DataCall("Query", "read", QueryFields, query_passages),
     DataCall("Fetch", "read", FetchFields, fetch_passages),
+    DataCall("FetchByMetadata", "read", FetchByMetadataFields, fetch_passages_by_metadata),
     DataCall("List", "read", ListFields, list_passages),
+    DataCall("ListNamespaces", "read", ListNamespacesFields, list_namespaces_of),
+    DataCall("DescribeNamespace", "read", NamespaceFields, describe_namespace_of),
     DataCall("DescribeIndexStats", "read", StatsFields, _describe),
     DataCall("Upsert", "write", VectorUpsertFields, upsert_vectors),
     DataCall("Update", "write", VectorUpdateFields, update_passage),
     DataCall("Delete", "write", VectorDeleteFields, delete_passages),
+    DataCall("DeleteNamespace", "write", NamespaceFields, delete_namespace_of),
 )
 """All calls that are answered."""

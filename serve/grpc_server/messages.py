@@ -26,11 +26,23 @@ _PROTO = {
     "QueryResponse": "repeated ScoredVector matches = 2; string namespace = 3; Usage usage = 4;",
     "FetchRequest": "repeated string ids = 1; string namespace = 2;",
     "FetchResponse": "map<string,Vector> vectors = 1; string namespace = 2; Usage usage = 3;",
+    "FetchByMetadataRequest": "string namespace = 1; optional Struct filter = 2; optional uint32 limit = 3;"
+    "optional string paginationToken = 4;",
+    "FetchByMetadataResponse": "map<string,Vector> vectors = 1; string namespace = 2; Usage usage = 3;"
+    "Pagination pagination = 4;",
     "ListRequest": "optional string prefix = 1; optional uint32 limit = 2; optional string paginationToken = 3;"
     "string namespace = 4;",
     "ListItem": "string id = 1;",
     "Pagination": "string next = 1;",
     "ListResponse": "repeated ListItem vectors = 1; Pagination pagination = 2; string namespace = 3; Usage usage = 4;",
+    "ListNamespacesRequest": "optional string paginationToken = 1; optional uint32 limit = 2;"
+    "optional string prefix = 3;",
+    "NamespaceDescription": "string name = 1; uint32 record_count = 2;",
+    "ListNamespacesResponse": "repeated NamespaceDescription namespaces = 1; Pagination pagination = 2;",
+    "DescribeNamespaceRequest": "string namespace = 1;",
+    "DescribeNamespaceResponse": "string name = 1; uint32 record_count = 2;",
+    "DeleteNamespaceRequest": "string namespace = 1;",
+    "DeleteNamespaceResponse": "",
     "DescribeIndexStatsRequest": "Struct filter = 1;",
     "NamespaceSummary": "uint32 vectorCount = 1;",
     "DescribeIndexStatsResponse": "map<string,NamespaceSummary> namespaces = 1; optional uint32 dimension = 2;"
@@ -43,7 +55,8 @@ _PROTO = {
     "DeleteRequest": "repeated string ids = 1; bool deleteAll = 2; string namespace = 3; Struct filter = 4;",
     "DeleteResponse": "",
 }
-"""Every message by its name. Numbers that are not here are of fields that are not served."""
+"""Every message by its name, which those of a call have from the call, since on the wire there is none. Numbers that
+are not here are of fields that are not served."""
 _FIELD = re.compile(r"(?:(?P<label>repeated|optional) )?(?P<type>\w+|map<string,\w+>) (?P<name>\w+) = (?P<number>\d+)")
 """One field in this notation."""
 _FieldProto = descriptor_pb2.FieldDescriptorProto

@@ -35,7 +35,7 @@ class GroupFields(RequestBody):
 class OrderFields(RequestBody):
     """The metadata field by which passages are put; equal values stand by id, passages without the field come last."""
 
-    field: FieldName
+    field: FieldName = Field(description="Of the metadata, or `$id`: the order of the ids themselves.")
     descending: bool = Field(False, description="Greatest values first.")
 
 

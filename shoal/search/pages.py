@@ -15,7 +15,7 @@ from shoal.errors import InvalidArgument
 from shoal.filters import Value
 from shoal.metadata import FieldTypes
 from shoal.namespaces import check_namespace, own_id, qualified
-from shoal.records import Candidate, Result, SearchRequest
+from shoal.records import ID, AnswerShape, Candidate, Result, SearchRequest
 
 _DIGEST_BYTES = 12
 """Bytes of the digest of a request in a cursor: it tells mistakes, and keeps no secret."""
@@ -93,7 +93,7 @@ def read_cursor(
         other = "group_by" if shape.group_by else "diversity"
         raise InvalidArgument(f"an answer with {other} has no pages; leave it or after out", param="after")
     cursor = Cursor.read(shape.after)
-    if cursor.version != version:
+    if cursor.version != version and not _is_by_id(shape):
         raise InvalidArgument(
             f"after belongs to version {cursor.version[:64]!r}, and {version} is served by now; ask for the first page "
             "again",
@@ -103,9 +103,17 @@ def read_cursor(
         raise InvalidArgument(
             "after belongs to another request; only top_n may differ from page to page", param="after"
         )
-    if not _is_key(cursor.key, None if shape.order_by is None else types[shape.order_by.field]):
+    if _is_by_id(shape):
+        if cursor.key is not None:
+            raise _no_cursor()
+    elif not _is_key(cursor.key, None if shape.order_by is None else types[shape.order_by.field]):
         raise _no_cursor()
     return replace(cursor, id=qualified(check_namespace(request.namespace), cursor.id, "after"))
+
+
+def _is_by_id(shape: AnswerShape) -> bool:
+    """Whether passages are put by their ids, which stand in the same order in every version."""
+    return shape.order_by is not None and shape.order_by.field == ID
 
 
 def _is_key(key: Value | None, kind: str | None) -> bool:

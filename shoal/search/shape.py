@@ -3,7 +3,7 @@
 from shoal.errors import InvalidArgument
 from shoal.filters import field_type
 from shoal.metadata import FieldTypes
-from shoal.records import OrderBy, SearchRequest
+from shoal.records import ID, OrderBy, SearchRequest
 from shoal.search.distinct import check_group
 from shoal.search.facets import check_facets
 
@@ -21,7 +21,12 @@ def check_shape(request: SearchRequest, types: FieldTypes) -> None:
 
 def _check_order(request: SearchRequest, order_by: OrderBy, types: FieldTypes) -> None:
     """Check what passages are put by, and that nothing else is asked for that would put them."""
-    if field_type(types, order_by.field, "order_by.field", "order by") == "list":
+    if order_by.field == ID:
+        if order_by.descending:
+            raise InvalidArgument(
+                f"order_by.descending: by {ID} there is one direction; leave it out", param="order_by.descending"
+            )
+    elif field_type(types, order_by.field, "order_by.field", "order by") == "list":
         raise InvalidArgument(
             f"order_by.field: {order_by.field} holds lists, which have no order; name a field with one value",
             param="order_by.field",

@@ -38,6 +38,7 @@ class OrderRows:
     """Asks a shard for its first rows by the value of a field; equal values stand by id, rows without one come last.
 
     filter: which rows; None for all.
+    field: its name; under one that no row has all stand by their ids alone.
     after: value and id of the row behind which to begin; None for the beginning.
     """
 

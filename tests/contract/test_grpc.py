@@ -38,6 +38,8 @@ STATUSES = {
 PATHS = {
     "Query": "query", "DescribeIndexStats": "describe_index_stats", "Fetch": "vectors/fetch", "List": "vectors/list",
     "Upsert": "vectors/upsert", "Update": "vectors/update", "Delete": "vectors/delete",
+    "FetchByMetadata": "vectors/fetch_by_metadata", "ListNamespaces": "namespaces",
+    "DescribeNamespace": "namespaces/{namespace}", "DeleteNamespace": "namespaces/{namespace}",
 }  # fmt: skip
 
 
@@ -51,7 +53,10 @@ class Served:
 
     def over_http(self, name: str, fields: dict[str, Any], **headers: str) -> httpx.Response:
         path = f"/i/articles/{PATHS[name]}"
-        if name in ("Fetch", "List"):
+        if name in ("DescribeNamespace", "DeleteNamespace"):
+            method = "GET" if name == "DescribeNamespace" else "DELETE"
+            return self.http.request(method, path.format(namespace=fields.get("namespace", "")), headers=headers)
+        if name in ("Fetch", "List", "ListNamespaces"):
             return self.http.get(path, params=fields, headers=headers)
         return self.http.post(path, json=fields, headers=headers)
 
@@ -125,6 +130,12 @@ def check_same(over_grpc: Any, over_http: Any) -> None:
         ("Fetch", {"ids": ["p8"], "namespace": "movies"}),
         ("List", {"namespace": "movies"}),
         ("Fetch", {"ids": ["p3", "none", "p8", "p3"]}),
+        ("FetchByMetadata", {"filter": {"number": {"$lt": 7}}}),
+        ("FetchByMetadata", {"filter": {"number": {"$lt": 7}}, "limit": 3, "namespace": "__default__"}),
+        ("FetchByMetadata", {"filter": {"number": 7}, "namespace": "movies"}),
+        ("ListNamespaces", {}),
+        ("ListNamespaces", {"prefix": "m", "limit": 3}),
+        ("DescribeNamespace", {"namespace": "__default__"}),
         ("List", {"prefix": "p1", "limit": 4}),
         ("List", {}),
         ("DescribeIndexStats", {}),
@@ -142,6 +153,28 @@ def test_pages_go_on_from_one_to_the_other(served: Served) -> None:
     rest = served.over_http("List", {"limit": 100, "paginationToken": token}).json()
     ids = [item["id"] for item in [*first["vectors"], *rest["vectors"]]]
     assert len(set(ids)) == len(ids) == 60
+
+
+def test_a_page_of_a_filter_goes_on_over_either(served: Served) -> None:
+    asked = {"filter": {"number": {"$gte": 50}}, "limit": 4}
+    first = served.grpc.ask("FetchByMetadata", asked)
+    going_on = {**asked, "paginationToken": first["pagination"]["next"]}
+    over_http = served.over_http("FetchByMetadata", going_on).json()
+    check_same(without_defaults(served.grpc.ask("FetchByMetadata", going_on)), without_defaults(over_http))
+    assert sorted(first["vectors"]) == [f"p{number}" for number in range(50, 54)]
+    assert list(over_http["vectors"]) == [f"p{number}" for number in range(54, 58)]
+
+
+def test_a_namespace_is_described_and_deleted(served: Served) -> None:
+    vectors = [{"id": name, "values": VECTOR} for name in ("a", "b")]
+    assert served.grpc.ask("Upsert", {"vectors": vectors, "namespace": "films"}) == {"upsertedCount": 2}
+    described = {"name": "films", "record_count": 2}
+    wait_until(lambda: described in served.grpc.ask("ListNamespaces", {"prefix": "f"}).get("namespaces", []))
+    assert served.grpc.ask("DescribeNamespace", {"namespace": "films"}) == described
+    assert served.grpc.ask("DeleteNamespace", {"namespace": "films"}) == {}
+    wait_until(lambda: not served.grpc.ask("ListNamespaces", {"prefix": "f"}).get("namespaces"))
+    assert served.grpc.refused("DescribeNamespace", {"namespace": "films"})[0] is grpc.StatusCode.NOT_FOUND
+    assert served.grpc.ask("DescribeIndexStats", {})["totalVectorCount"] == 60
 
 
 def test_what_is_written_over_one_is_read_over_the_other(served: Served) -> None:
@@ -191,6 +224,15 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("Query", {"id": "x" * 5000, "topK": 3}),
     ("Fetch", {"ids": [f"p{number}" for number in range(1001)]}),
     ("Fetch", {"ids": ["p8"], "namespace": "x" * 257}),
+    ("FetchByMetadata", {}),
+    ("FetchByMetadata", {"filter": {}}),
+    ("FetchByMetadata", {"filter": {"genre": "drama"}}),
+    ("FetchByMetadata", {"filter": {"number": 1}, "limit": 100_000}),
+    ("FetchByMetadata", {"filter": {"number": 1}, "paginationToken": "made up"}),
+    ("ListNamespaces", {"limit": 100_000}),
+    ("ListNamespaces", {"paginationToken": "made up"}),
+    ("DescribeNamespace", {"namespace": "nobody"}),
+    ("DeleteNamespace", {}),
     ("List", {"limit": 100_000}),
     ("List", {"paginationToken": "made up"}),
     ("DescribeIndexStats", {"filter": {"number": 3}}),
@@ -237,7 +279,8 @@ def test_a_key_for_another_index_is_good_for_nothing_here(call: Any, served: Ser
     sensible = {
         "Query": {"id": "p8", "topK": 1}, "Fetch": {"ids": ["p8"]}, "List": {}, "DescribeIndexStats": {},
         "Upsert": {"vectors": [{"id": "o1", "values": VECTOR}]}, "Update": {"id": "p8", "setMetadata": {"a": 1}},
-        "Delete": {"deleteAll": True},
+        "Delete": {"deleteAll": True}, "FetchByMetadata": {"filter": {"number": 1}}, "ListNamespaces": {},
+        "DescribeNamespace": {"namespace": "__default__"}, "DeleteNamespace": {"namespace": "__default__"},
     }  # fmt: skip
     with grpc_client(served.port, OTHER_KEY) as client:
         assert client.refused(call.name, sensible[call.name])[0] is grpc.StatusCode.NOT_FOUND
@@ -284,6 +327,7 @@ def test_a_key_that_is_bound_to_a_namespace_means_its_own(namespace: str, acme: 
 TENANT_CALLS: dict[str, dict[str, Any]] = {
     "Query": {"id": "own", "topK": 9}, "Fetch": {"ids": ["own"]}, "List": {}, "Upsert": {"vectors": OWN},
     "Update": {"id": "own", "setMetadata": {"stolen": True}}, "Delete": {"deleteAll": True},
+    "FetchByMetadata": {"filter": {"number": 1}}, "DescribeNamespace": {}, "DeleteNamespace": {},
 }  # fmt: skip
 
 
@@ -308,7 +352,7 @@ def test_a_key_that_is_bound_to_another_namespace_sees_and_changes_nothing(acme:
 @pytest.mark.parametrize(
     "method",
     [
-        "/VectorService/ListNamespaces",
+        "/VectorService/CreateNamespace",
         "/VectorService/Nothing",
         "/vectorservice/Query",
         "/ray.serve.RayServeAPIService/ListApplications",
@@ -367,6 +411,8 @@ def test_whatever_bytes_are_sent_they_are_answered_or_refused(served: Served) ->
         "Upsert": MESSAGES["UpsertRequest"](vectors=[{"id": "f", "values": VECTOR}], namespace="n").SerializeToString(),
         "Delete": MESSAGES["DeleteRequest"](ids=["f"], namespace="n").SerializeToString(),
         "List": MESSAGES["ListRequest"](prefix="f", limit=3, paginationToken="t").SerializeToString(),
+        "FetchByMetadata": MESSAGES["FetchByMetadataRequest"](namespace="n", limit=3).SerializeToString(),
+        "ListNamespaces": MESSAGES["ListNamespacesRequest"](prefix="f", limit=3).SerializeToString(),
     }
     outcomes = set[str]()
     for name, message in sensible.items():

@@ -333,6 +333,23 @@ def pinecone_reading(url: str, key: str) -> None:
     assert (stats.total_vector_count, stats.dimension, stats.namespaces[""].vector_count) == (60, 64, 60)
 
 
+@call("pinecone", "`Index`, `AsyncIndex`", "`fetch_by_metadata`, page by page")
+async def pinecone_fetch_by_metadata(url: str, key: str) -> None:
+    condition = {"number": {"$gte": 40}}
+    index = pinecone.Pinecone(api_key=key, host=url).Index("articles")
+    first = index.fetch_by_metadata(filter=condition, limit=15)
+    assert first.pagination is not None
+    last = index.fetch_by_metadata(filter=condition, limit=15, pagination_token=first.pagination.next)
+    assert last.pagination is None
+    assert [*first.vectors, *last.vectors] == [f"p{number}" for number in range(40, 60)]
+    np.testing.assert_allclose(first.vectors["p40"].values, vectors()["p40"], atol=1e-6)
+    async with pinecone.AsyncPinecone(api_key=key, host=url) as client:
+        model = await client.indexes.describe("articles")
+        async with await client.index(host=model.host) as asynchronous:
+            whole = await asynchronous.fetch_by_metadata(filter=condition)
+    assert list(whole.vectors) == [*first.vectors, *last.vectors]
+
+
 @call("pinecone", "`Index`", "`search` (records) with `rerank`, `list_namespaces`, `describe_namespace`")
 def pinecone_records(url: str, key: str) -> None:
     index = pinecone.Pinecone(api_key=key, host=url).Index("articles")

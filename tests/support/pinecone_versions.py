@@ -18,6 +18,7 @@ DOCUMENTS = ["a red fish", "a green heron", "the black otter sleeps", "an otter"
 QUESTION = "black otter"
 MAJOR = int(importlib.metadata.version("pinecone").partition(".")[0])
 WORKS = "works"
+NAMESPACE_CALLS = "`list_namespaces`, `describe_namespace`, `delete_namespace`"
 
 
 def message_of(error):
@@ -154,10 +155,39 @@ class Course:
         self.note(own, "`upsert` in batches", write)
         self.note(own, "`query` by vector and by id, with `filter`, `include_metadata`, `include_values`", read)
         self.note(own, "`fetch`, `list`, `describe_index_stats`", fetch)
+        if MAJOR >= 8:
+            self.note(own, "`fetch_by_metadata`", lambda: self.fetch_by_metadata(index))
+        if MAJOR >= 10:
+            self.note(own, NAMESPACE_CALLS, lambda: self.namespaces(index, vectors["d0"]))
         self.note(own, "`update`, `delete` by ids, by a filter, and all", change)
         wrong = [("a", [0.1] * 8)]
         self.note(own, "`upsert` of vectors with another dimension", lambda: index.upsert(vectors=wrong))
         self.note(own, "`query` with a wrong key", lambda: self.index("wrong").query(id="d1", top_k=1))
+
+    @staticmethod
+    def fetch_by_metadata(index):
+        found, token = {}, None
+        while True:
+            page = index.fetch_by_metadata(filter={"year": {"$gte": 2021}}, limit=2, pagination_token=token)
+            found |= page.vectors
+            token = page.pagination.next if page.pagination else None
+            if token is None:
+                break
+            assert len(page.vectors) == 2
+        assert sorted(found) == ["d1", "d2", "d3"]
+        assert (found["d2"].metadata["text"], len(found["d2"].values)) == (DOCUMENTS[2], 64)
+
+    @staticmethod
+    def namespaces(index, vector):
+        def counted():
+            return {each.name: each.record_count for page in index.list_namespaces() for each in page.namespaces}
+
+        index.upsert(vectors=[{"id": "f0", "values": vector}], namespace="films")
+        wait_until(lambda: counted() == {"__default__": 4, "films": 1})
+        described = index.describe_namespace(name="films")
+        assert (described.name, described.record_count) == ("films", 1)
+        index.delete_namespace(name="films")
+        wait_until(lambda: counted() == {"__default__": 4})
 
     @staticmethod
     def listed(index):

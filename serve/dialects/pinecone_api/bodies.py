@@ -29,6 +29,15 @@ class FetchFields(RequestBody):
     namespace: str = NAMESPACE
 
 
+class FetchByMetadataFields(RequestBody):
+    """A page of the passages that fulfil a filter."""
+
+    filter: dict[str, Any] = Field(min_length=1, description="Conditions as those of a query; at least one.")
+    limit: PageSize | None = Field(None, description=f"Most passages of the page; left out, {PAGE}.")
+    paginationToken: str | None = Field(None, description="`next` of the page before.")
+    namespace: str = NAMESPACE
+
+
 class ListFields(RequestBody):
     """A page of ids."""
 
@@ -36,6 +45,20 @@ class ListFields(RequestBody):
     limit: PageSize = PAGE
     paginationToken: str | None = None
     namespace: str = NAMESPACE
+
+
+class ListNamespacesFields(RequestBody):
+    """A page of the namespaces."""
+
+    prefix: str = ""
+    limit: PageSize = PAGE
+    paginationToken: str | None = None
+
+
+class NamespaceFields(RequestBody):
+    """A namespace."""
+
+    namespace: str = ""
 
 
 class QueryFields(RequestBody):

@@ -10,6 +10,7 @@ from serve.dialects.common.calls import deadline_of, fields_named
 from serve.dialects.pinecone_api.answers import RECONCILED, DataAnswer, http_response
 from serve.dialects.pinecone_api.bodies import (
     PAGE,
+    FetchByMetadataFields,
     FetchFields,
     Ids,
     ListFields,
@@ -22,7 +23,7 @@ from serve.web.errors import responses
 from shoal.engine.vectors import read_vector
 from shoal.errors import InvalidArgument, Unavailable
 from shoal.namespaces import DEFAULT, check_namespace
-from shoal.records import FloatArray, Passage, SearchAnswer, SearchRequest
+from shoal.records import ID, AnswerShape, FloatArray, OrderBy, Passage, SearchAnswer, SearchRequest
 
 READ_UNITS = {"readUnits": 1}
 """What every call is said to have cost."""
@@ -63,6 +64,12 @@ class FetchResponse(PineconeAnswer):
     """Passages by their ids. `degraded` says why they are less than what was asked for."""
 
     vectors: dict[str, PineconeVector]
+
+
+class FetchByMetadataResponse(FetchResponse):
+    """A page of the passages that fulfil a filter, in the order of their ids."""
+
+    pagination: dict[str, str] | None = Field(None, description="`next`, the token of the page after this one.")
 
 
 class PineconeId(BaseModel):
@@ -120,6 +127,16 @@ def add_data(routes: APIRouter, index: ServedIndex) -> None:
         index.check(name)
         body = FetchFields(ids=ids, namespace=namespace)
         return await http_response(await fetch_passages(index, body, deadline_of(index.settings)))
+
+    @routes.post(
+        f"{DATA_PLANE}/vectors/fetch_by_metadata",
+        response_model=FetchByMetadataResponse,
+        responses=responses(*REFUSALS),
+    )
+    async def fetch_by_metadata(name: IndexName, body: FetchByMetadataFields) -> Response:
+        """Fetch the passages that fulfil a filter with their vectors, a page at a time, as Pinecone does."""
+        index.check(name)
+        return await http_response(await fetch_passages_by_metadata(index, body, deadline_of(index.settings)))
 
     @routes.get(f"{DATA_PLANE}/vectors/list", response_model=PineconeListResponse, responses=responses(*REFUSALS))
     async def list_ids(
@@ -258,6 +275,33 @@ async def fetch_passages(index: ServedIndex, body: FetchFields, deadline: float)
     missing = f"shards that may hold {len(fetched.unknown)} of the ids do not answer" if fetched.unknown else None
     values = sum(len(vector) for _, vector in fetched.passages if vector is not None)
     return DataAnswer({"vectors": vectors, "namespace": namespace, "usage": READ_UNITS, **degraded(missing)}, values)
+
+
+async def fetch_passages_by_metadata(index: ServedIndex, body: FetchByMetadataFields, deadline: float) -> DataAnswer:
+    """Fetch a page of the passages that fulfil a filter, with their vectors, in the order of their ids."""
+    namespace, settings = check_namespace(body.namespace), index.settings
+    limit = min(PAGE, settings.max_top_k, settings.max_vectors) if body.limit is None else body.limit
+    request = SearchRequest(
+        query=ID,  # an order reads none
+        rerank=False,
+        top_k=limit,
+        top_n=limit,
+        deadline=deadline,
+        filter=body.filter,
+        include_vector=True,
+        namespace=namespace,
+        shape=AnswerShape(order_by=OrderBy(ID, descending=False), after=body.paginationToken),
+    )
+    with fields_named(top_k="limit", top_n="limit", after="paginationToken"):
+        (answer,) = await index.engine().search([request])
+    vectors = {
+        result.id: {"id": result.id, "values": result.vector, "metadata": metadata_of(result.passage)}
+        for result in answer.results
+    }
+    values = sum(len(result.vector) for result in answer.results if result.vector is not None)
+    pagination = {} if answer.next is None else {"pagination": {"next": answer.next}}
+    fields = {"vectors": vectors, **pagination, "namespace": namespace, "usage": READ_UNITS}
+    return DataAnswer(fields | degraded(answer.degraded), values, reconciled(answer))
 
 
 def degraded(reason: str | None) -> dict[str, str]:

@@ -10,7 +10,16 @@ from serve.dialects.common.calls import deadline_of, fields_named, json_answer
 from serve.dialects.common.model_names import ServedModels
 from serve.dialects.common.relevance import relevance_of_results
 from serve.dialects.common.search_units import search_units
-from serve.dialects.pinecone_api.bodies import PAGE, PageSize, RecordSearchFields, SearchQuery, SearchRerank
+from serve.dialects.pinecone_api.answers import DataAnswer, http_response
+from serve.dialects.pinecone_api.bodies import (
+    PAGE,
+    ListNamespacesFields,
+    NamespaceFields,
+    PageSize,
+    RecordSearchFields,
+    SearchQuery,
+    SearchRerank,
+)
 from serve.dialects.pinecone_api.control import DATA_PLANE, IndexName, ServedIndex
 from serve.dialects.pinecone_api.data import (
     REFUSALS,
@@ -93,21 +102,33 @@ def add_records(routes: APIRouter, index: ServedIndex) -> None:
     ) -> Response:
         """List the namespaces that have records, as Pinecone does."""
         index.check(name)
-        with fields_named(cursor="paginationToken"):
-            page = await index.engine().list_namespaces(prefix, limit, token, deadline_of(index.settings))
-        sizes = [{"name": size.namespace or DEFAULT_ALIAS, "record_count": size.passages} for size in page.namespaces]
-        pagination = None if page.next is None else {"next": page.next}
-        return json_answer({"namespaces": sizes, "pagination": pagination})
+        body = ListNamespacesFields(prefix=prefix, limit=limit, paginationToken=token)
+        return await http_response(await list_namespaces_of(index, body, deadline_of(index.settings)))
 
     @routes.get(DATA_PLANE + "/namespaces/{namespace:path}", response_model=Namespace, responses=responses(404, 503))
     async def describe_namespace(name: IndexName, namespace: str) -> Response:
         """Describe a namespace, as Pinecone does."""
         index.check(name)
-        own = check_namespace(namespace)
-        count = await index.engine().count_namespace(own, deadline_of(index.settings))
-        if own and not count:
-            raise NotFound(f"there is no namespace {own!r} here; one is there once it has a record", param="namespace")
-        return json_answer({"name": own or DEFAULT_ALIAS, "record_count": count})
+        body = NamespaceFields(namespace=namespace)
+        return await http_response(await describe_namespace_of(index, body, deadline_of(index.settings)))
+
+
+async def list_namespaces_of(index: ServedIndex, body: ListNamespacesFields, deadline: float) -> DataAnswer:
+    """List a page of the namespaces that have records."""
+    with fields_named(cursor="paginationToken"):
+        page = await index.engine().list_namespaces(body.prefix, body.limit, body.paginationToken, deadline)
+    sizes = [{"name": size.namespace or DEFAULT_ALIAS, "record_count": size.passages} for size in page.namespaces]
+    pagination = None if page.next is None else {"next": page.next}
+    return DataAnswer({"namespaces": sizes, "pagination": pagination})
+
+
+async def describe_namespace_of(index: ServedIndex, body: NamespaceFields, deadline: float) -> DataAnswer:
+    """Describe a namespace. Raises NotFound for one without records, but for the default one."""
+    own = check_namespace(body.namespace)
+    count = await index.engine().count_namespace(own, deadline)
+    if own and not count:
+        raise NotFound(f"there is no namespace {own!r} here; one is there once it has a record", param="namespace")
+    return DataAnswer({"name": own or DEFAULT_ALIAS, "record_count": count})
 
 
 async def _search(index: ServedIndex, body: RecordSearchFields, namespace: str) -> Response:

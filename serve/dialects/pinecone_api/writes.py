@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from serve.dialects.common.calls import fields_named
 from serve.dialects.pinecone_api.answers import COMMITTED, DataAnswer, http_response
 from serve.dialects.pinecone_api.bodies import (
+    NamespaceFields,
     VectorDeleteFields,
     VectorFields,
     VectorUpdateFields,
@@ -85,10 +86,8 @@ def add_writes(routes: APIRouter, index: ServedIndex) -> None:
     async def delete_namespace(name: IndexName, namespace: str) -> Response:
         """Delete all records of a namespace, as Pinecone does."""
         index.check(name)
-        if not namespace:
-            raise InvalidArgument("the path should name a namespace; __default__ is the default one", param="namespace")
-        body = VectorDeleteFields(deleteAll=True, namespace=namespace)
-        response = await http_response(await delete_passages(index, body, write_deadline(index.settings)))
+        body = NamespaceFields(namespace=namespace)
+        response = await http_response(await delete_namespace_of(index, body, write_deadline(index.settings)))
         response.status_code = 202
         return response
 
@@ -228,6 +227,13 @@ async def delete_passages(index: ServedIndex, body: VectorDeleteFields, deadline
     while (deleted := await index.engine().delete(request)).more:
         pass
     return _answer({}, deleted.position)
+
+
+async def delete_namespace_of(index: ServedIndex, body: NamespaceFields, deadline: float) -> DataAnswer:
+    """Delete all records of a namespace, which is to be named: who forgets it must not lose the default one."""
+    if not body.namespace:
+        raise InvalidArgument("a namespace should be named; __default__ is the default one", param="namespace")
+    return await delete_passages(index, VectorDeleteFields(deleteAll=True, namespace=body.namespace), deadline)
 
 
 def write_deadline(settings: ServeSettings) -> float:

@@ -69,6 +69,30 @@ def test_pages_behind_each_other_are_all_that_the_filter_lets_through_by_the_fie
     assert answer.timings_ms["encode"] == 0
 
 
+@given(condition=documents(), size=st.integers(30, 90))
+def test_pages_by_id_are_all_that_the_filter_lets_through(
+    index: shoal.Index, condition: dict[str, Any], size: int
+) -> None:
+    asked: dict[str, Any] = {"order_by": {"field": "$id"}, "filter": condition, "top_n": size}
+    answer = index.search("fish", **asked)
+    ids = [result.id for result in answer.results]
+    while answer.next is not None:
+        answer = index.search("fish", **asked, after=answer.next)
+        ids += [result.id for result in answer.results]
+    assert ids == sorted(passage.id for passage in CORPUS if matches(condition, dict(passage.metadata)))
+
+
+def test_a_place_among_the_ids_is_the_same_in_every_version(index: shoal.Index) -> None:
+    asked: dict[str, Any] = {"order_by": {"field": "$id"}, "top_n": 10}
+    first = index.search("fish", **asked)
+    assert first.next is not None
+    cursor = Cursor.read(first.next)
+    assert (cursor.key, cursor.id) == (None, first.results[-1].id)
+    older = Cursor("another-version", cursor.request, cursor.key, cursor.id, cursor.count).write()
+    expected = index.search("fish", **asked, after=first.next).results
+    assert [result.id for result in index.search("fish", **asked, after=older).results] == [r.id for r in expected]
+
+
 def test_what_is_counted_and_pointed_out_goes_with_an_order(index: shoal.Index) -> None:
     answer = index.search("otter", order_by={"field": "year"}, filter={"lang": "en"}, facets=["year"], highlight=True)
     assert answer.facets is not None
@@ -83,6 +107,7 @@ def test_what_is_counted_and_pointed_out_goes_with_an_order(index: shoal.Index) 
     [
         ({"order_by": {"field": "tags"}}, "order_by.field"),
         ({"order_by": {"field": "unknown"}}, "order_by.field"),
+        ({"order_by": {"field": "$id", "descending": True}}, "order_by.descending"),
         ({"order_by": {"field": "year", "descending": "no"}}, "order_by.descending"),
         ({"order_by": "year"}, "order_by"),
         ({"order_by": {"field": "year"}, "rerank": True}, "rerank"),

@@ -306,6 +306,7 @@ BODIES: dict[str, Any] = {
     "/index/activate": {"version": "v1"},
     "/index/rollback": {},
     "/query": {"topK": 1, "id": "p1"},
+    "/vectors/fetch_by_metadata": {"filter": {"number": 1}},
     "/vectors/upsert": {"vectors": [{"id": "a", "values": [1.0] * 64, "metadata": {"text": "a"}}]},
     "/vectors/update": {"id": "p1", "setMetadata": {"year": 1}},
     "/vectors/delete": {"ids": ["p1"]},

@@ -24,6 +24,10 @@ BODIES = {
         "maxCandidates": 7,
     },
     "FetchRequest": {"ids": ["a", "b"], "namespace": "n"},
+    "FetchByMetadataRequest": {"filter": {"year": 2020}, "limit": 3, "paginationToken": "t", "namespace": "n"},
+    "ListNamespacesRequest": {"prefix": "p", "limit": 3, "paginationToken": "t"},
+    "DescribeNamespaceRequest": {"namespace": "n"},
+    "DeleteNamespaceRequest": {"namespace": "n"},
     "ListRequest": {"prefix": "p", "limit": 3, "paginationToken": "t", "namespace": "n"},
     "DescribeIndexStatsRequest": {"filter": {"year": 2020}},
     "UpsertRequest": {
@@ -45,6 +49,15 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "usage": {"readUnits": 1},
     },
     "FetchResponse": {"vectors": {"a": {"id": "a", "values": [1.0, 2.0], "metadata": {"x": False}}}, "namespace": "n"},
+    "FetchByMetadataResponse": {
+        "vectors": {"a": {"id": "a", "values": [1.0, 2.0], "metadata": {"x": False}}},
+        "namespace": "n",
+        "pagination": {"next": "t"},
+        "usage": {"readUnits": 1},
+    },
+    "ListNamespacesResponse": {"namespaces": [{"name": "n", "record_count": 7}], "pagination": {"next": "t"}},
+    "DescribeNamespaceResponse": {"name": "n", "record_count": 7},
+    "DeleteNamespaceResponse": {},
     "ListResponse": {"vectors": [{"id": "a"}, {"id": "b"}], "pagination": {"next": "t"}, "usage": {"readUnits": 1}},
     "DescribeIndexStatsResponse": {
         "namespaces": {"n": {"vectorCount": 7}}, "dimension": 64, "indexFullness": 0.5, "totalVectorCount": 7,

@@ -123,7 +123,7 @@ async def test_nothing_of_a_message_is_taken_without_a_key(name: str, shown: dic
     assert (plane.read, context.sent) == (0, {})
 
 
-@pytest.mark.parametrize("name", ["Upsert", "Update", "Delete"])
+@pytest.mark.parametrize("name", ["Upsert", "Update", "Delete", "DeleteNamespace"])
 async def test_who_may_read_may_not_write(name: str) -> None:
     plane, context = Plane(keyed=True), Context(api_key=READER)
     assert await plane.ask_raw(name, context, b"\xff") is None

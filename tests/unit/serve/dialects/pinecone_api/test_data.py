@@ -129,6 +129,46 @@ async def test_passages_are_fetched_by_their_ids(client: httpx.AsyncClient) -> N
     check_error(await client.get(f"{DATA}/vectors/fetch?ids="), 400, "INVALID_ARGUMENT", "ids[0]")
 
 
+async def fetch_by_metadata(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
+    return await client.post(f"{DATA}/vectors/fetch_by_metadata", json=body)
+
+
+async def test_passages_are_fetched_by_a_filter_a_page_at_a_time(client: httpx.AsyncClient) -> None:
+    asked: dict[str, Any] = {"filter": {"number": {"$gte": 5}}, "limit": 20}
+    pages = [(await fetch_by_metadata(client, **asked)).json()]
+    while token := pages[-1].get("pagination", {}).get("next"):
+        pages.append((await fetch_by_metadata(client, **asked, paginationToken=token)).json())
+    assert [len(page["vectors"]) for page in pages] == [20, 20, 15]
+    found = {id_: vector for page in pages for id_, vector in page["vectors"].items()}
+    assert list(found) == sorted(id_ for id_, passage in CONTENT.items() if passage.metadata["number"] >= 5)  # type: ignore[index, operator]
+    for id_, vector in found.items():
+        assert (vector["id"], vector["metadata"]["text"]) == (id_, CONTENT[id_].text)
+        np.testing.assert_allclose(vector["values"], VECTORS[id_], atol=1e-6)
+    whole = (await fetch_by_metadata(client, filter={"number": {"$lt": 3}})).json()
+    assert (list(whole["vectors"]), whole["namespace"]) == (["p0", "p1", "p2"], "")
+    assert "pagination" not in whole
+    empty = (await fetch_by_metadata(client, filter={"number": 3}, namespace="nobody")).json()
+    assert (empty["vectors"], empty["namespace"]) == ({}, "nobody")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "filter"),
+        ({"filter": {}}, "filter"),
+        ({"filter": {"genre": "drama"}}, "filter.genre"),
+        ({"filter": {"number": 1}, "limit": 0}, "limit"),
+        ({"filter": {"number": 1}, "limit": 100_000}, "limit"),
+        ({"filter": {"number": 1}, "paginationToken": "p1"}, "paginationToken"),
+        ({"filter": {"number": 1}, "includeValues": False}, "includeValues"),
+    ],
+)
+async def test_what_is_wrong_with_a_fetch_by_a_filter_is_named(
+    client: httpx.AsyncClient, body: dict[str, Any], param: str
+) -> None:
+    check_error(await fetch_by_metadata(client, **body), 400, "INVALID_ARGUMENT", param)
+
+
 async def test_ids_are_listed_a_page_at_a_time(client: httpx.AsyncClient) -> None:
     listed: list[str] = []
     token = ""
