@@ -1,7 +1,7 @@
 """What decides which vector a text gets: the contract between an index and its query encoder."""
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,12 +21,18 @@ class Fingerprint(BaseModel):
     weights: str
     """`sha256:` and the hex digest of the weights, or a version tag of a weightless encoder."""
     dim: int
+    """Dimensions of a vector: the first so many where the model gives more, brought to length 1 after cutting."""
     pooling: str
     query_prompt: str
     passage_prompt: str
     max_length: int
     """Tokens read of a text, special tokens included."""
     dtype: Literal["float32", "float16", "bfloat16", "int8"]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the settings of an encoder have to say for it to become this one, its name included."""
+        return {"encoder": self.model, "max_length": self.max_length, "dimensions": self.dim}
 
     @property
     def digest(self) -> str:

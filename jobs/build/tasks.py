@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from shoal.encoders import Encoder, LengthCounter, TextVectors, load_encoder
+from shoal.encoders import Encoder, LengthCounter, TextVectors, check_dimensions, load_encoder
 from shoal.errors import Conflict, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout
@@ -195,9 +195,10 @@ class Embedder:
 def fingerprint(settings: BuildSettings) -> Fingerprint:
     """Load the encoder where workers load it, and name what decides its vectors (the dtype depends on the device).
 
-    Raises InvalidArgument when token vectors shall be stored that it does not have.
+    Raises InvalidArgument for dimensions, or token vectors to be stored, that it does not have.
     """
     encoder = load_encoder(settings)
+    check_dimensions(settings, encoder.fingerprint())
     if settings.late_interaction == "stored":
         token_width(encoder, settings.late_dims)
     return encoder.fingerprint()

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from serve.dialects.base import Engine
-from serve.dialects.common.calls import deadline_of, fields_named, json_answer, large_json_answer
+from serve.dialects.common.calls import check_dimensions, deadline_of, fields_named, json_answer, large_json_answer
 from serve.dialects.common.model_names import ServedModels
 from serve.web.errors import responses
 from serve.web.json_body import JsonRoute
@@ -61,7 +61,9 @@ class EmbeddingFields(RequestBody):
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="base64: of little-endian float32, a third of the size."
     )
-    dimensions: int | None = Field(None, ge=1, description="Those of the index; others are refused.")
+    dimensions: int | None = Field(
+        None, ge=1, description="Only so many of the first, normalised anew; at most those of the index."
+    )
     user: str | None = Field(None, description="Accepted, and nothing comes of it.")
 
 
@@ -143,21 +145,18 @@ async def _embed(engine: Engine, settings: ServeSettings, models: ServedModels, 
     description = await engine.describe()
     name, input_type = _kind(body)
     models.check_encoder(name, description)
-    if body.dimensions not in (None, description.dim):
-        raise InvalidArgument(
-            f"dimensions should be {description.dim}, which the vectors of this index have, or left out",
-            param="dimensions",
-        )
+    check_dimensions(body.dimensions, description.dim)
     texts = body.input if isinstance(body.input, list) else [body.input]
     with fields_named(inputs="input"):
         embedded = await engine.embed(texts, input_type, deadline_of(settings))
+    vectors = embedded.shortened(body.dimensions) if body.dimensions else embedded.vectors
     answer = {
         "object": "list",
         "model": embedded.model,
-        "data": _data(embedded.vectors, body.encoding_format),
+        "data": _data(vectors, body.encoding_format),
         "usage": {"prompt_tokens": embedded.tokens_used, "total_tokens": embedded.tokens_used},
     }
-    return await large_json_answer(answer, embedded.vectors.size)
+    return await large_json_answer(answer, vectors.size)
 
 
 def _kind(body: EmbeddingFields) -> tuple[str | None, InputType]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, RootModel
 from starlette.datastructures import Headers
 
 from serve.dialects.base import Engine
-from serve.dialects.common.calls import deadline_of, fields_named, json_answer, large_json_answer
+from serve.dialects.common.calls import check_dimensions, deadline_of, fields_named, json_answer, large_json_answer
 from serve.dialects.openai_api import Texts
 from serve.dialects.rerank_api import best_first
 from serve.web.errors import ErrorBodyMaker, HttpError, responses
@@ -48,7 +48,9 @@ class TeiEmbedFields(RequestBody):
     prompt_name: Literal["query", "passage", "document"] | None = Field(
         None, description="What the texts are; passages by default, which are documents too."
     )
-    dimensions: int | None = Field(None, ge=1, description="Those of the index; others are refused.")
+    dimensions: int | None = Field(
+        None, ge=1, description="Only so many of the first, normalised anew; at most those of the index."
+    )
     encoding_format: Literal["float"] = Field("float", description="Another is refused.")
 
 
@@ -158,8 +160,8 @@ async def embed(engine: Engine, settings: ServeSettings, body: TeiEmbedFields) -
     if not body.normalize:
         raise InvalidArgument("normalize should be true: the vectors of an index are normalised", param="normalize")
     _check_direction(body.truncation_direction)
-    if body.dimensions is not None and body.dimensions != (dim := (await engine.describe()).dim):
-        raise InvalidArgument(f"dimensions should be {dim}, or left out", param="dimensions")
+    if body.dimensions is not None:
+        check_dimensions(body.dimensions, (await engine.describe()).dim)
     texts = body.inputs if isinstance(body.inputs, list) else [body.inputs]
     input_type = PROMPTS[body.prompt_name] if body.prompt_name else "passage"
     embedded = await engine.embed(texts, input_type, deadline_of(settings))
@@ -170,7 +172,8 @@ async def embed(engine: Engine, settings: ServeSettings, body: TeiEmbedFields) -
             "shorten it, or leave truncate out",
             param=f"inputs[{place}]",
         )
-    return await large_json_answer(list(embedded.vectors), embedded.vectors.size)
+    vectors = embedded.shortened(body.dimensions) if body.dimensions else embedded.vectors
+    return await large_json_answer(list(vectors), vectors.size)
 
 
 async def rerank(engine: Engine, settings: ServeSettings, body: TeiRerankFields) -> Response:

@@ -110,6 +110,16 @@ def is_weightless(model: str) -> bool:
     return _absent.is_absent(model) or model.partition(":")[0] in backends()
 
 
+def check_dimensions(settings: "EncoderSettings", fingerprint: "Fingerprint") -> None:
+    """Raise InvalidArgument when an encoder does not give vectors of so many dimensions as the settings ask for."""
+    if settings.dimensions not in (None, fingerprint.dim):
+        raise InvalidArgument(
+            f"dimensions={settings.dimensions}, but the encoder {fingerprint.model} gives {fingerprint.dim}: ask for "
+            "fewer of a model that was trained for it, or leave dimensions out",
+            param="dimensions",
+        )
+
+
 def load_encoder(settings: "EncoderSettings") -> Encoder:
     """Load the encoder that the settings name.
 

@@ -8,7 +8,7 @@ from shoal.encoders import TextVectors
 from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.fingerprint import Fingerprint
 from shoal.inference import load_network, models
-from shoal.inference.network import Output, Task
+from shoal.inference.network import Output, Task, shortened
 from shoal.inference.runner import Runner
 from shoal.records import FloatArray, RowArray
 from shoal.settings import EncoderSettings
@@ -62,7 +62,7 @@ class TransformerEncoder:
     def _vectors(self, texts: Sequence[str], task: Task) -> FloatArray:
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         for rows, made in self._forward(texts, task, tokens=False):
-            vectors[rows] = made.result
+            vectors[rows] = shortened(made.result, self.dim)
         return vectors
 
     def _tokens(self, texts: Sequence[str], task: Task) -> list[TextVectors]:
@@ -70,8 +70,9 @@ class TransformerEncoder:
         for rows, made in self._forward(texts, task, tokens=True):
             if made.tokens is None or made.own is None:
                 raise InvalidArgument(f"the encoder {self._fingerprint.model} has no token vectors", param="encoder")
+            vectors = shortened(made.result, self.dim)
             for position, row in enumerate(rows.tolist()):
-                encoded[row] = TextVectors(made.result[position], made.tokens[position, made.own[position]])
+                encoded[row] = TextVectors(vectors[position], made.tokens[position, made.own[position]])
         return [encoded[row] for row in range(len(texts))]
 
     def _forward(self, texts: Sequence[str], task: Task, *, tokens: bool) -> Iterator[tuple[RowArray, Output]]:
@@ -95,7 +96,7 @@ def load_transformer(model: str, settings: EncoderSettings) -> TransformerEncode
     fingerprint = Fingerprint(
         model=location.name,
         weights=weights,
-        dim=facts.dim,
+        dim=min(settings.dimensions or facts.dim, facts.dim),
         pooling=facts.pooling,
         query_prompt=facts.query_prompt or location.query_prompt,
         passage_prompt=facts.passage_prompt or location.passage_prompt,

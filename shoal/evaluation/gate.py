@@ -152,8 +152,7 @@ def ask(storage: Storage, settings: EncoderSettings, version: str, dataset: Data
         return Answers(dataset, new, None, absent)
     before = versions.read_manifest(storage, active)
     if not before.encoder.matches(encoder.fingerprint()):
-        stored = before.encoder
-        encoder = load_encoder(settings.part(EncoderSettings, encoder=stored.model, max_length=stored.max_length))
+        encoder = load_encoder(settings.part(EncoderSettings, **before.encoder.options))
     with _open(storage, before, encoder) as asker:
         return Answers(dataset, new, _ask(asker, dataset), absent)
 
@@ -200,8 +199,7 @@ def judge(gate: Gate, manifest: Manifest, ask: Callable[[], Answers]) -> Verdict
 
 def judge_compaction(settings: CompactSettings, gate: Gate, manifest: Manifest) -> list[str]:
     """Say why a compacted version shall not be made current, in this process; nothing if it shall."""
-    storage, stored = Storage(settings.index), manifest.encoder
-    encoder = EncoderSettings(encoder=stored.model, max_length=stored.max_length)
+    storage, encoder = Storage(settings.index), EncoderSettings.model_validate(manifest.encoder.options)
     return judge(gate, manifest, lambda: ask(storage, encoder, manifest.version, gate.dataset, gate.sample)).reasons
 
 

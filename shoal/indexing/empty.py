@@ -5,7 +5,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from shoal.encoders import load_encoder
+from shoal.encoders import check_dimensions, load_encoder
 from shoal.encoders._absent import is_absent, name_of
 from shoal.errors import Conflict, CorruptIndex, InvalidArgument, NotFound
 from shoal.index_root import layout, versions
@@ -66,11 +66,12 @@ def keep_settings(settings: BuildSettings) -> tuple[BuildSettings, str | None]:
     if manifest.counts.passages:
         return settings, None
     kept: dict[str, Any] = {name: manifest.build[name] for name in KEPT if manifest.build.get(name) is not None}
-    kept |= {"encoder": manifest.encoder.model}
+    options = manifest.encoder.options
+    kept |= {"encoder": options.pop("encoder")}
     if len(manifest.shards) > 1:  # one is what nobody asked for: the build goes by the size of its source
         kept |= {"shards": len(manifest.shards)}
     if "encoder" not in settings.model_fields_set:
-        kept |= {"max_length": manifest.encoder.max_length}
+        kept |= options
     added = {name: value for name, value in kept.items() if name not in settings.model_fields_set}
     if not added:
         return settings, None
@@ -95,6 +96,7 @@ def _require_new(storage: Storage) -> None:
 def _plan(settings: CreateSettings) -> Plan:
     """The plan of a build without input."""
     encoder = load_encoder(settings.model_copy(update={"encoder": _encoder_name(settings)})).fingerprint()
+    check_dimensions(settings, encoder)
     if settings.lexical:
         Analyzer(settings)
     _check_chunks(settings)

@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from shoal.errors import ModelUnavailable
+from shoal.inference import models
 from shoal.inference.network import Kind, Network, NotConvertible
-from shoal.inference.placement import place
+from shoal.inference.placement import Placement, place
 from shoal.settings import InferenceSettings
 from shoal.system.folders import home_path
 
@@ -20,6 +21,16 @@ from shoal.system.folders import home_path
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 _log = logging.getLogger(__name__)
+
+
+def _in_range(placement: Placement, settings: InferenceSettings, folder: Path) -> Placement:
+    """Take bfloat16 instead of float16 on a GPU, unless float16 is asked for, of a model that was trained in it.
+
+    Its activations may exceed what float16 can hold, as those of Gemma and of larger Qwen models do.
+    """
+    if settings.dtype == "auto" and placement.dtype == "float16" and models.trained_dtype(folder) == "bfloat16":
+        return replace(placement, dtype="bfloat16")
+    return placement
 
 
 def load_network(
@@ -39,7 +50,7 @@ def load_network(
     # The tokenizers library takes its number of threads from the environment, once a process.
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if threads > 1 else "false")
-    placement = place(settings)
+    placement = _in_range(place(settings), settings, folder)
     if placement.backend == "openvino":
         from shoal.inference.converted import load_converted
 

@@ -119,6 +119,8 @@ def _write(model: "BaseModel", folder: Path) -> None:
     output = modality.get("method_output_name")
     tokenizer = model.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
+    if getattr(model[0], "module_output_name", None) == "causal_logits":
+        raise NotConvertible("a language model that reranks is computed by torch: set backend to torch")
     if modality.get("method") != "forward" or not isinstance(output, str) or backend is None:
         raise NotConvertible("backend=openvino reads the output of a plain transformer: set backend to torch")
     side = _padding_side(model)

@@ -143,6 +143,12 @@ def architecture(folder: Path) -> str:
     return str((config.get("architectures") or [""])[0])
 
 
+def trained_dtype(folder: Path) -> str:
+    """Name the precision in which the weights of a model are kept, such as bfloat16; empty if it says nothing."""
+    config = _transformer_config(folder)
+    return str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
+
+
 def own_code(folder: Path) -> tuple[str, str | None]:
     """Say what code of its own a model in a folder is run with, after the type of its transformer; None for none.
 
@@ -156,11 +162,16 @@ def own_code(folder: Path) -> tuple[str, str | None]:
     for module in modules:
         if importlib.util.find_spec(module.partition(".")[0]) is None:
             return "", module
-    files = (file for file in (folder / "config.json", *sorted(folder.glob("*_Transformer/config.json"))))
-    config: dict[str, Any] = next(filter(None, map(_object, files)), {})
+    config = _transformer_config(folder)
     classes = config.get("auto_map")
     code = next(iter(classes.values()), None) if isinstance(classes, dict) else None
     return str(config.get("model_type", "")), None if code is None else str(code)
+
+
+def _transformer_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a model's transformer; empty if there is none."""
+    files = (folder / "config.json", *sorted(folder.glob("*_Transformer/config.json")))
+    return next(filter(None, map(_object, files)), {})
 
 
 def activation(folder: Path) -> str:

@@ -125,6 +125,11 @@ def own_tokens(
     return np.where(own.any(axis=1, keepdims=True), own, read)
 
 
+def shortened(vectors: FloatArray, dim: int) -> FloatArray:
+    """Return the first dimensions of vectors (n, d >= dim), brought to length 1 anew; all of them as they are."""
+    return vectors if vectors.shape[1] == dim else unit(np.ascontiguousarray(vectors[:, :dim]))
+
+
 def unit(vectors: FloatArray) -> FloatArray:
     """Normalise the last axis to length 1; a vector of length 0 stays as it is."""
     norms = np.sqrt(np.einsum("...d,...d->...", vectors, vectors))[..., None]

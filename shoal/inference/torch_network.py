@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 UNPADDED = {"text": {"padding": False}, "common": {"return_tensors": None}}
 """Has `preprocess` give lists of tokens, as long as each text is."""
 
+_WHOLE: dict[str, Any] = {"text": {"padding": False, "truncation": False}, "common": {"return_tensors": None}}
+"""The same of whole texts."""
+
 _LONGEST = 32_768
 """The most tokens of a text that the setting max_length allows to read."""
 
@@ -80,7 +83,10 @@ class TorchNetwork:
         tokenizer = self._model.tokenizer
         if not inputs or not hasattr(tokenizer, "model_max_length"):  # see `limit_length`
             return [0] * len(inputs)
-        whole = tokenizer(prompted(inputs, prompt), truncation=False, padding=False, verbose=False)
+        if _is_chat(self._model):  # what stands around texts is part of what is read
+            whole = self._model.preprocess(list(inputs), prompt=prompt or None, processing_kwargs=_WHOLE)
+        else:
+            whole = tokenizer(prompted(inputs, prompt), truncation=False, padding=False, verbose=False)
         return [len(ids) for ids in whole["input_ids"]]
 
     def run(self, batch: tuple[dict[str, Any], Task | None], threads: int, *, tokens: bool = False) -> Output:
@@ -204,6 +210,11 @@ def limit_length(model: "BaseModel", max_length: int | None) -> int:
     if hasattr(model.tokenizer, "model_max_length"):  # static embeddings read texts of any length
         model.tokenizer.model_max_length = length
     return length
+
+
+def _is_chat(model: "BaseModel") -> bool:
+    """Whether the texts of a model stand in the template of a conversation."""
+    return "message" in getattr(model[0], "modality_config", {})
 
 
 def has_position_table(model: "BaseModel") -> bool:

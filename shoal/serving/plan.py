@@ -77,8 +77,7 @@ def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving
     manifest = versions.read_manifest(storage, version) if version else versions.current_manifest(storage)
     encoder = settings.part(
         EncoderSettings,
-        encoder=settings.encoder or manifest.encoder.model,
-        max_length=manifest.encoder.max_length,
+        **manifest.encoder.options | ({"encoder": settings.encoder} if settings.encoder else {}),
         threads=settings.encoder_threads or _share_of_cores(settings.encoder_replicas or settings.ingress_replicas),
     )
     try:
@@ -128,6 +127,7 @@ def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSett
         RerankerSettings,
         encoder=encoder.encoder,
         max_length=encoder.max_length if late else None,
+        dimensions=encoder.dimensions if late else None,
         threads=settings.reranker_threads or _share_of_cores(settings.reranker_max_replicas),
     )
 

@@ -23,7 +23,8 @@ class InferenceSettings(Settings):
     )
     dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = Field(
         "auto",
-        description="Precision of inference; auto is float16 on a GPU, bfloat16 on a CPU that has it, else float32. "
+        description="Precision of inference; auto is float16 on a GPU (bfloat16 for models that were trained in it), "
+        "bfloat16 on a CPU that has it, else float32. "
         "int8 needs OpenVINO and loses a little quality.",
     )
     torch_compile: bool = Field(
@@ -40,7 +41,19 @@ class InferenceSettings(Settings):
     )
 
 
-class EncoderSettings(InferenceSettings):
+class DimensionSettings(Settings):
+    """How much of its vectors an encoder gives."""
+
+    dimensions: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="Dimensions of a vector: the first of the encoder's, brought to length 1 anew, for models "
+        "that were trained for it (Matryoshka). Default: all.",
+    )
+
+
+class EncoderSettings(DimensionSettings, InferenceSettings):
     """Which bi-encoder, and how it computes."""
 
     encoder: Name = Field(
@@ -63,7 +76,7 @@ class TokenCacheSettings(Settings):
     )
 
 
-class RerankerSettings(InferenceSettings, TokenCacheSettings):
+class RerankerSettings(DimensionSettings, InferenceSettings, TokenCacheSettings):
     """Which reranker, and how it computes."""
 
     reranker: Name = Field(

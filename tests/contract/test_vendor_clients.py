@@ -194,10 +194,12 @@ def openai_tokens(url: str, key: str) -> str:
     return message_of(refused.value)
 
 
-@call("openai", "`OpenAI`", "`embeddings.create` with other `dimensions`")
+@call("openai", "`OpenAI`", "`embeddings.create` with more `dimensions` than there are")
 def openai_dimensions(url: str, key: str) -> str:
+    made = openai_client(url, key).embeddings.create(model=ENCODER, input=QUERY, dimensions=32)
+    assert len(made.data[0].embedding) == 32
     with pytest.raises(openai.BadRequestError) as refused:
-        openai_client(url, key).embeddings.create(model=ENCODER, input=QUERY, dimensions=32)
+        openai_client(url, key).embeddings.create(model=ENCODER, input=QUERY, dimensions=65)
     return message_of(refused.value)
 
 

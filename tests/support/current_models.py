@@ -48,13 +48,13 @@ def _bytes() -> list[str]:
     return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
-def _qwen_tokenizer(*, ends: bool, chat_template: str | None = None) -> Any:
+def _qwen_tokenizer(*, ends: bool, length: int = POSITIONS) -> Any:
     """Bytes as tokens, padded on the left; `ends`: whether each text gets an end, as the embedding models have it."""
     from transformers import Qwen2Tokenizer
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "yes", "no", "0", "1"]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys([*special, *_bytes()]))}
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], padding_side="left", model_max_length=POSITIONS)
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], padding_side="left", model_max_length=length)
     tokenizer.add_special_tokens({"additional_special_tokens": special[1:3]})
     if ends:
         tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
@@ -62,7 +62,6 @@ def _qwen_tokenizer(*, ends: bool, chat_template: str | None = None) -> Any:
             pair="$A <|endoftext|> $B:1 <|endoftext|>:1",
             special_tokens=[("<|endoftext|>", 0)],
         )
-    tokenizer.chat_template = chat_template
     return tokenizer
 
 
@@ -254,3 +253,79 @@ def save_encoder(name: str, folder: Path) -> Path:
         str(folder / name)
     )
     return folder / name
+
+
+PAIR_POSITIONS = 256
+"""Tokens of a pair that each of these rerankers reads."""
+TEMPLATE = (
+    "<|im_start|>system\nAnswer yes or no.<|im_end|>\n<|im_start|>user\n"
+    '<Instruct>: {{ messages | selectattr("role", "eq", "system") | map(attribute="content") | first }}\n'
+    '<Query>: {{ messages | selectattr("role", "eq", "query") | map(attribute="content") | first }}\n'
+    '<Document>: {{ messages | selectattr("role", "eq", "document") | map(attribute="content") | first }}'
+    "<|im_end|>\n<|im_start|>assistant\n"
+)
+"""How a language model is shown a pair, as the repositories for sentence-transformers have it."""
+
+
+def save_language_reranker(folder: Path, name: str) -> Path:
+    """Save a language model that says how well a passage answers: `qwen3` by yes and no, `mxbai` by 1 and 0.
+
+    Returns its folder.
+    """
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.cross_encoder.modules import LogitScore
+
+    torch.manual_seed(7)
+    tokenizer = _qwen_tokenizer(ends=False, length=PAIR_POSITIONS)
+    model = (_qwen3_language if name == "qwen3" else _qwen2_language)(len(tokenizer))
+    tokenizer.chat_template = TEMPLATE
+    model.eval().save_pretrained(folder / "bare")
+    tokenizer.save_pretrained(folder / "bare")
+    yes, no = ("yes", "no") if name == "qwen3" else ("1", "0")
+    ids = [tokenizer.convert_tokens_to_ids(token) for token in (yes, no)]
+    made = CrossEncoder(
+        modules=[Transformer(str(folder / "bare"), transformer_task="text-generation"), LogitScore(*ids)],
+        device="cpu",
+        prompts={"web": "Find what answers the query"},
+        default_prompt_name="web",
+        activation_fn=torch.nn.Identity() if name == "mxbai" else None,
+    )
+    made.save(str(folder / name))
+    return folder / name
+
+
+def save_classifier(folder: Path, name: str) -> Path:
+    """Save a cross-encoder with a head for one score: `modernbert` or `xlm-roberta`. Returns its folder."""
+    from transformers import ModernBertForSequenceClassification, XLMRobertaConfig, XLMRobertaForSequenceClassification
+
+    torch.manual_seed(7)
+    if name == "modernbert":
+        tokenizer = _modern_bert_tokenizer()
+        config = _modern_bert_config(tokenizer, num_labels=1, classifier_pooling="mean")
+        model: Any = ModernBertForSequenceClassification(config)
+    else:
+        tokenizer = _roberta_tokenizer()
+        model = XLMRobertaForSequenceClassification(
+            XLMRobertaConfig(**_roberta_sizes(tokenizer), type_vocab_size=1, num_labels=1)
+        )
+    model.eval().save_pretrained(folder / name)
+    tokenizer.save_pretrained(folder / name)
+    return folder / name
+
+
+def _qwen3_language(tokens: int) -> Any:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    return Qwen3ForCausalLM(Qwen3Config(**_language_sizes(tokens), head_dim=16))
+
+
+def _qwen2_language(tokens: int) -> Any:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    return Qwen2ForCausalLM(Qwen2Config(**_language_sizes(tokens)))
+
+
+def _language_sizes(tokens: int) -> dict[str, Any]:
+    positions = {"max_position_embeddings": PAIR_POSITIONS, "vocab_size": tokens, "tie_word_embeddings": True}
+    return {**_SIZES, **positions, "num_key_value_heads": 1}

@@ -35,6 +35,14 @@ def fields_named(**names: str) -> Iterator[None]:
         raise InvalidArgument(error.message.replace(param, named, 1), param=named) from error
 
 
+def check_dimensions(asked: int | None, dim: int) -> None:
+    """Raise InvalidArgument for vectors of more dimensions than those of the index have."""
+    if asked is not None and asked > dim:
+        raise InvalidArgument(
+            f"dimensions should be at most {dim}, which the vectors of this index have, or left out", param="dimensions"
+        )
+
+
 def json_answer(body: Any, status: int = 200) -> Response:
     """Build the response of what JSON can hold; arrays of NumPy are lists."""
     return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type="application/json")

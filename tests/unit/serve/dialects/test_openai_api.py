@@ -43,6 +43,12 @@ async def test_a_single_text_has_a_single_vector(client: httpx.AsyncClient) -> N
     assert vectors_in(await ask(client, input="fish", dimensions=64, user="u")).shape == (1, 64)
 
 
+async def test_vectors_are_cut_and_normalised_anew(client: httpx.AsyncClient) -> None:
+    cut = vectors_of(TEXTS, "passage")[:, :16]
+    expected = cut / np.linalg.norm(cut, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors_in(await ask(client, dimensions=16)), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
@@ -83,7 +89,7 @@ async def test_texts_are_what_the_request_says(
         ({"input": ["a", ""]}, "input[1]", "blank"),
         ({"input": ["a"] * 1001}, "input", "1,000"),
         ({"input": 5}, "input", "valid string"),
-        ({"dimensions": 32}, "dimensions", "should be 64"),
+        ({"dimensions": 65}, "dimensions", "at most 64"),
         ({"encoding_format": "int8"}, "encoding_format", "'float' or 'base64'"),
         ({"model": f"{ENCODER}:query", "input_type": "passage"}, "input_type", "should be query"),
         ({"colour": 1}, "colour", "not a known field"),

@@ -41,6 +41,9 @@ async def test_texts_become_vectors(client: httpx.AsyncClient) -> None:
     np.testing.assert_array_equal(np.array(vectors, np.float32), vectors_of(DOCUMENTS, "passage"))
     single = (await client.post("/embed", json={"inputs": QUERY, "prompt_name": "query", "dimensions": 64})).json()
     np.testing.assert_array_equal(np.array(single, np.float32), vectors_of([QUERY], "query"))
+    (cut,) = (await client.post("/embed", json={"inputs": QUERY, "prompt_name": "query", "dimensions": 16})).json()
+    expected = vectors_of([QUERY], "query")[0, :16]
+    np.testing.assert_allclose(cut, expected / np.linalg.norm(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,7 @@ async def test_texts_become_vectors(client: httpx.AsyncClient) -> None:
         ("/embed", {"inputs": ["a", ""]}, "inputs[1] should not be blank"),
         ("/embed", {"inputs": "a", "normalize": False}, "normalize should be true"),
         ("/embed", {"inputs": "a", "truncation_direction": "left"}, "truncation_direction should be right"),
-        ("/embed", {"inputs": "a", "dimensions": 8}, "dimensions should be 64"),
+        ("/embed", {"inputs": "a", "dimensions": 65}, "dimensions should be at most 64"),
         ("/embed", {"inputs": "a", "prompt_name": "code"}, "prompt_name"),
         ("/embed", {"inputs": "a " * 600, "truncate": False}, "inputs[0] has 600 tokens, and the encoder reads 512"),
         ("/embed", {}, "inputs is required"),
