@@ -14,7 +14,7 @@ class Fingerprint(BaseModel):
     can be queried from CPUs.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, protected_namespaces=())
 
     model: str
     """Name or path the encoder was asked for by."""

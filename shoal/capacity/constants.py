@@ -13,7 +13,7 @@ SHIPPED = Path(__file__).parent / "shipped_constants.json"
 class Record(BaseModel):
     """Base of what is measured and planned: immutable, without unknown fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
 
 class Point(Record):

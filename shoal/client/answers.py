@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 class Answer(BaseModel):
     """Base of what a server sends. Fields that a newer server adds are kept as extra attributes."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(defer_build=True, extra="allow", frozen=True, protected_namespaces=())
 
 
 class SentenceHighlight(Answer):

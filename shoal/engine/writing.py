@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from shoal.errors import DeadlineExceeded, NotFound, Unavailable
 from shoal.filters import Filter
@@ -18,9 +18,11 @@ from shoal.search.served_version import ServedVersion
 from shoal.search.services import EmbedService
 from shoal.settings import ServeSettings
 from shoal.system.threads import Threads
-from shoal.writing.prepare import WritableVersion
 from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
-from shoal.writing.writer import Writer
+from shoal.writing.states import WritableVersion
+
+if TYPE_CHECKING:
+    from shoal.writing.writer import Writer
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -93,7 +95,7 @@ class IndexWriting:
     def _tree(self, request: DeleteRequest) -> Filter | None:
         return FilterTrees().parse(request.filter, self._version().served, self._settings, request.namespace)
 
-    async def _use(self, deadline: float, work: Callable[[Writer], Awaitable[T]]) -> T:
+    async def _use(self, deadline: float, work: "Callable[[Writer], Awaitable[T]]") -> T:
         writer = self._writer
         try:
             writer = await self._ready(deadline)
@@ -103,7 +105,7 @@ class IndexWriting:
                 self.close()
             raise Unavailable(f"the log has to be read anew ({error}); try again", retry_after_s=1) from error
 
-    async def _ready(self, deadline: float) -> Writer:
+    async def _ready(self, deadline: float) -> "Writer":
         """The writer, once what was written since the version that is served was read, whoever waits for it."""
         version = self._version()
         if self._writer is not None and self._counted is version:
@@ -121,7 +123,9 @@ class IndexWriting:
                 "the deadline passed before the log had been read, and nothing was written; try again"
             ) from None
 
-    async def _opened(self, version: LiveVersion) -> Writer:
+    async def _opened(self, version: LiveVersion) -> "Writer":
+        from shoal.writing.writer import Writer  # with all that reads and checks records; most processes never write
+
         loop, backlog = asyncio.get_running_loop(), Backlog()
         backlog.begin(version.manifest)
 

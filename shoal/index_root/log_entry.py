@@ -91,7 +91,7 @@ class LogEntry:
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", strict=True)
 
     key: str | None
     body_digest: str
@@ -103,7 +103,7 @@ class _Request(BaseModel):
 class _Header(BaseModel):
     """What the metadata of the schema says, as JSON."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", strict=True)
 
     format: int
     position: Annotated[int, Field(ge=1, lt=2**63)]

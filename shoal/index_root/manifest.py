@@ -44,7 +44,7 @@ def _inside(path: str) -> str:
 class Record(BaseModel):
     """Base of everything inside a manifest. Unknown fields are refused: a newer writer must raise FORMAT_VERSION."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, protected_namespaces=())
 
 
 class FileEntry(Record):

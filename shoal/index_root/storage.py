@@ -13,14 +13,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pyarrow as pa
-import pyarrow.fs as pafs
+
+# What `pyarrow.fs` offers under these names; it itself loads the SDKs of all object stores, which a local root has no
+# use for.
+from pyarrow._fs import FileSelector, FileType, LocalFileSystem
 
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound, ShoalError, Unavailable
 from shoal.system.temporary import temporary_folder
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem, S3FileSystem
 
 CHUNK_BYTES = 8 * 2**20
 """Bytes of a file that are held in memory while it is copied or hashed."""
@@ -67,7 +73,7 @@ class Storage:
     @property
     def is_local(self) -> bool:
         """Whether files can be mapped into memory where they lie."""
-        return isinstance(self._filesystem, pafs.LocalFileSystem)
+        return isinstance(self._filesystem, LocalFileSystem)
 
     def local_path(self, path: str) -> Path:
         """Where a file lies on this machine's disk; only for a local root."""
@@ -91,7 +97,7 @@ class Storage:
         """Whether a file or folder is there."""
         with self.errors(path):
             info = self._filesystem.get_file_info(self._inside(path))
-        return bool(info.type != pafs.FileType.NotFound)
+        return bool(info.type != FileType.NotFound)
 
     def read(self, path: str, most_bytes: int | None = None) -> bytes:
         """Read a whole small file. Raises NotFound, and CorruptIndex where it has more bytes than it may have."""
@@ -144,7 +150,7 @@ class Storage:
 
     def idle_s(self, folder: str) -> float:
         """Seconds since anything in a folder was written; infinite if nothing is there."""
-        selector = pafs.FileSelector(self._inside(folder), allow_not_found=True, recursive=True)
+        selector = FileSelector(self._inside(folder), allow_not_found=True, recursive=True)
         with self.errors(folder):
             written = [info.mtime_ns for info in self._filesystem.get_file_info(selector) if info.mtime_ns is not None]
         return time.time() - max(written, default=-math.inf) / 1e9
@@ -160,9 +166,9 @@ class Storage:
         with self.errors(path, writing=True):
             try:
                 match self._filesystem.get_file_info(place).type:
-                    case pafs.FileType.NotFound:
+                    case FileType.NotFound:
                         pass
-                    case pafs.FileType.Directory:
+                    case FileType.Directory:
                         self._delete_folder(place)
                     case _:
                         self._filesystem.delete_file(place)
@@ -229,10 +235,10 @@ class Storage:
     def _entries(self, folder: str, recursive: bool) -> Iterator[str]:
         base = self._inside(folder)
         with self.errors(folder):
-            found = self._filesystem.get_file_info(pafs.FileSelector(base, allow_not_found=True, recursive=recursive))
+            found = self._filesystem.get_file_info(FileSelector(base, allow_not_found=True, recursive=recursive))
         for info in found:
             path = info.path[len(base) :].strip("/")
-            if path and not _is_temporary(path) and not (recursive and info.type == pafs.FileType.Directory):
+            if path and not _is_temporary(path) and not (recursive and info.type == FileType.Directory):
                 yield path
 
     def _inside(self, path: str) -> str:
@@ -249,7 +255,7 @@ class Storage:
         return place
 
 
-def filesystem(uri: str) -> tuple["pafs.FileSystem", str]:
+def filesystem(uri: str) -> tuple["FileSystem", str]:
     """Open the file system of a path or URI, with bounded timeouts, and return it with the path inside it.
 
     A local path is made absolute (`~` is the home folder). For `s3://bucket/prefix` the credentials come from the
@@ -258,7 +264,9 @@ def filesystem(uri: str) -> tuple["pafs.FileSystem", str]:
     `pyarrow.fs.FileSystem.from_uri`. Raises InvalidArgument for a URI that cannot be opened.
     """
     if "://" not in uri:
-        return pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+        return LocalFileSystem(), str(Path(uri).expanduser().absolute())
+    import pyarrow.fs as pafs
+
     parts = urlsplit(uri)
     if "@" in parts.netloc and parts.scheme == "s3":
         raise InvalidArgument(
@@ -303,11 +311,15 @@ def s3_connection(bucket: str, query: dict[str, str]) -> S3Connection:
     endpoint = query.get("endpoint_override") or environment("AWS_ENDPOINT_URL_S3") or environment("AWS_ENDPOINT_URL")
     region = query.get("region") or environment("AWS_REGION") or environment("AWS_DEFAULT_REGION")
     if region is None:
-        region = "us-east-1" if endpoint else pafs.resolve_s3_region(bucket)
+        from pyarrow.fs import resolve_s3_region
+
+        region = "us-east-1" if endpoint else resolve_s3_region(bucket)
     return S3Connection(endpoint, region, query.get("scheme"))
 
 
-def _s3(bucket: str, query: dict[str, str]) -> "pafs.S3FileSystem":
+def _s3(bucket: str, query: dict[str, str]) -> "S3FileSystem":
+    import pyarrow.fs as pafs
+
     connection = s3_connection(bucket, query)
     options = {} if connection.scheme is None else {"scheme": connection.scheme}
     return pafs.S3FileSystem(

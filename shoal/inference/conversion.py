@@ -18,6 +18,7 @@ import numpy as np
 import openvino
 import torch
 
+from shoal.inference.compiled import FOLDER
 from shoal.inference.digests import not_kept, write_digests
 from shoal.inference.network import Input, Kind, Network, NotConvertible, Task
 from shoal.inference.openvino_network import DESCRIPTION, HEAD, TOKENIZER, TRANSFORMER, Description, OpenVinoNetwork
@@ -86,7 +87,7 @@ def round_weights(converted: Path, into: Path) -> None:
         product = opset13.multiply(rounded, opset13.constant(scale))
         operation.input(1).replace_source_output(product.output(0))
     with _stored(into) as scratch:
-        shutil.copytree(converted, scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns("transformer.*"))
+        shutil.copytree(converted, scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns("transformer.*", FOLDER))
         openvino.save_model(graph, scratch / TRANSFORMER, compress_to_fp16=False)
 
 

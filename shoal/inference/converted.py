@@ -64,8 +64,8 @@ def load_converted(
 
     if placement.dtype == "int8":
         rounded = _made(converted.with_name(f"{converted.name}-int8"), round_weights)
-        return OpenVinoNetwork(rounded, placement, max_length, threads)
-    return OpenVinoNetwork(_made(converted, convert), placement, max_length, threads)
+        return OpenVinoNetwork(rounded, placement, max_length, threads, kept=True)
+    return OpenVinoNetwork(_made(converted, convert), placement, max_length, threads, kept=True)
 
 
 def _made(folder: Path, make: Callable[[Path], None]) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from shoal.errors import ModelUnavailable
 
 NAME = "digests.json"
-"""File that holds the SHA-256 of every other file of its folder, by name."""
+"""File that holds the SHA-256 of every other file of its folder, by name; not of what lies in folders there."""
 
 
 def write_digests(folder: Path) -> None:
@@ -35,7 +35,7 @@ def not_kept(folder: Path, error: OSError) -> ModelUnavailable:
 def _digests(folder: Path) -> dict[str, str]:
     digests = {}
     for path in folder.iterdir():
-        if path.name != NAME:
+        if path.name != NAME and path.is_file():
             with path.open("rb") as file:
                 digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -279,11 +280,21 @@ def _digest(folder: Path) -> str:
         raise ModelUnavailable(
             f"{folder} holds no weights (*.safetensors): check the path, or copy the whole model there"
         )
-    digests = {}
-    for path in files:
-        with path.open("rb") as file:
-            digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    digests = {path.relative_to(folder).as_posix(): _file_digest(path, _state(path)) for path in files}
     if len(digests) == 1:
         return f"sha256:{next(iter(digests.values()))}"
     listing = "".join(f"{digest}  {path}\n" for path, digest in digests.items())
     return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes whenever a file is written."""
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: Path, state: tuple[int, ...]) -> str:
+    """Hash a file, once in each state: a plan and what loads a model ask for the same."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

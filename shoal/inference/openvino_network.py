@@ -1,6 +1,8 @@
 """A model on OpenVINO, which computes faster than torch on a CPU and is loaded without it.
 
 The model has been converted for it; see converted.py and conversion.py. Loading it takes a fraction of a second.
+Memory: its weights once or twice, as the plugin packs them, and what is computed with; the file of the weights stays
+mapped, for the table of embeddings, of which the rows that are read take memory.
 """
 
 import threading
@@ -16,9 +18,11 @@ from pydantic import BaseModel, ConfigDict
 from tokenizers import Tokenizer
 
 from shoal.errors import ModelUnavailable
+from shoal.inference.compiled import compile_graph
 from shoal.inference.network import Input, ModelFacts, Output, Task, own_tokens, prompted, unit
 from shoal.inference.placement import Placement
 from shoal.records import RowArray
+from shoal.system.memory import give_back, let_go
 
 # OpenVINO looks NumPy up in the first call that brings an array, and keeps the interpreter's lock where it waits for
 # that: two first calls side by side, as two lanes of one encoder make them, were seen to wait for each other for ever.
@@ -26,6 +30,8 @@ openvino.Tensor(np.zeros(1, np.float32), shared_memory=True)
 
 TRANSFORMER, HEAD, TOKENIZER, DESCRIPTION = "transformer.xml", "head.xml", "tokenizer.json", "description.json"
 """Files of a converted model: the transformer, what follows it (pooling, activation), and how texts become tokens."""
+WEIGHTS = "transformer.bin"
+"""File of the transformer's weights."""
 
 _GROUP = 64
 """Neighbouring activations that share a scale when they are rounded to 8 bits."""
@@ -89,7 +95,9 @@ class _Tokenised:
 class OpenVinoNetwork:
     """Implements Network by a converted model."""
 
-    def __init__(self, converted: Path, placement: Placement, max_length: int | None, threads: int) -> None:
+    def __init__(
+        self, converted: Path, placement: Placement, max_length: int | None, threads: int, *, kept: bool = False
+    ) -> None:
         """Open a converted model.
 
         Args:
@@ -97,34 +105,33 @@ class OpenVinoNetwork:
                 channel, activations at run time with a scale for each group of 64; the rest in bfloat16 where the CPU
                 has it.
             threads: Of a lone call; as many calls may run side by side from different threads, each on one.
+            kept: Whether what is compiled is kept in the folder, for the next process.
 
         Raises:
             ModelUnavailable: A file of it is damaged.
             InvalidArgument: A length that the model cannot read.
         """
-        core = openvino.Core()
+        self._core, self._converted, self._threads, self._kept = openvino.Core(), converted, threads, kept
+        self.placement = placement
+        self._compiling = threading.Lock()
+        self._several: openvino.CompiledModel | None = None
         try:
             self._description = Description.model_validate_json((converted / DESCRIPTION).read_bytes())
             self._tokenizer = Tokenizer.from_file(str(converted / TOKENIZER))
-            transformer, head = core.read_model(converted / TRANSFORMER), core.read_model(converted / HEAD)
+            # One stream of all threads answers a lone call soonest.
+            self._alone = self._compile(TRANSFORMER, placement.dtype, streams=1)
+            # What follows is too little to gain by another precision, and loses by it: sums over many tokens.
+            self._head = self._compile(HEAD, "float32", streams=threads)
         except Exception as error:  # each library raises its own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelUnavailable(
                 f"the converted model in {converted} cannot be read ({reason}): remove the folder, and it is made anew"
             ) from error
         self._endings = frozenset(self._description.endings)
-        self.placement = placement
         self.facts = self._description.facts
         self.max_length = self.facts.max_length(max_length)
         self._tokenizer.no_padding()
         self._truncate()
-        # One stream of all threads answers a lone call soonest; a stream for each thread gets most out of many calls.
-        self._alone = _compile(core, transformer, placement.dtype, threads, streams=1)
-        self._side_by_side = (
-            _compile(core, transformer, placement.dtype, threads, streams=threads) if threads > 1 else self._alone
-        )
-        # What follows is too little to gain by another precision, and loses by it: sums over many tokens.
-        self._head = _compile(core, head, "float32", threads, streams=threads)
         self._requests = threading.local()
 
     def tokenise(self, inputs: Sequence[Input], prompt: str, task: Task | None) -> _Tokenised:
@@ -159,6 +166,9 @@ class OpenVinoNetwork:
         read = transformer.infer(
             {name: batch.inputs[name] for name in self._description.inputs}, share_inputs=True, share_outputs=True
         )[0]
+        if not self._requests.begun:  # the first pass packs weights too
+            self._requests.begun = True
+            self._tidy()
         if self._description.masked:
             result = head.infer([read, self._pooled(mask, batch.prompt_length)], share_inputs=True)[0]
         else:
@@ -178,22 +188,37 @@ class OpenVinoNetwork:
         mine = self._requests
         if not hasattr(mine, "head"):
             mine.head, mine.alone, mine.beside = self._head.create_infer_request(), None, None
+            mine.begun = False
         if alone:
             mine.alone = mine.alone or self._alone.create_infer_request()
             return mine.alone, mine.head
-        mine.beside = mine.beside or self._side_by_side.create_infer_request()
+        mine.beside = mine.beside or self._side_by_side().create_infer_request()
         return mine.beside, mine.head
 
+    def _side_by_side(self) -> openvino.CompiledModel:
+        """The model with a stream for each thread, which gets most out of many calls; compiled when first needed."""
+        if self._threads == 1:
+            return self._alone
+        with self._compiling:
+            if self._several is None:
+                self._several = self._compile(TRANSFORMER, self.placement.dtype, streams=self._threads)
+            return self._several
 
-def _compile(
-    core: openvino.Core, graph: openvino.Model, dtype: str, threads: int, streams: int
-) -> openvino.CompiledModel:
-    bfloat16 = dtype != "float32" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    options = {
-        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": streams,
-        "ENABLE_CPU_PINNING": False,  # several workers share a machine
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP if dtype == "int8" else 0,
-    }
-    return core.compile_model(graph, "CPU", options)
+    def _compile(self, graph: str, dtype: str, streams: int) -> openvino.CompiledModel:
+        bfloat16 = dtype != "float32" and "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+            "INFERENCE_NUM_THREADS": self._threads,
+            "NUM_STREAMS": streams,
+            "ENABLE_CPU_PINNING": False,  # several workers share a machine
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP if dtype == "int8" else 0,
+        }
+        file = self._converted / graph
+        compiled = compile_graph(self._core, file, options, kept=self._kept)
+        self._tidy()
+        return compiled
+
+    def _tidy(self) -> None:
+        """Let go of the weights in their file, once the plugin has packed them, and of what it needed for that."""
+        let_go(self._converted / WEIGHTS)
+        give_back()

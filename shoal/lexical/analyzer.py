@@ -8,11 +8,15 @@
 4. Stop words of the language are left out (lists of bm25s), the rest is stemmed (Snowball).
 """
 
+import importlib.util
+import runpy
 import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from threading import local
+from typing import Any
 
 import regex
 
@@ -101,8 +105,15 @@ def _folded(text: str) -> str:
 
 @cache
 def _stopwords(language: str) -> frozenset[str]:
-    import bm25s.stopwords
-
     name = {"english": "EN"}.get(language, language.upper())
-    listed = getattr(bm25s.stopwords, f"STOPWORDS_{name}", ())
+    listed = _stopword_lists().get(f"STOPWORDS_{name}", ())
     return frozenset(word for entry in listed for word in _words(entry))
+
+
+@cache
+def _stopword_lists() -> dict[str, Any]:
+    """The lists of bm25s by their names there, from their file alone: the package imports SciPy, which takes 0.2 s."""
+    package = importlib.util.find_spec("bm25s")
+    if package is None or package.submodule_search_locations is None:
+        raise ModuleNotFoundError("No module named 'bm25s'", name="bm25s")
+    return runpy.run_path(str(Path(package.submodule_search_locations[0]) / "stopwords.py"))

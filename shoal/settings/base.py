@@ -15,7 +15,8 @@ SettingsPart = TypeVar("SettingsPart", bound="Settings")
 class Settings(BaseModel):
     """Base of all settings: immutable, and an unknown name is an error, never ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # Built when it is first used: a process needs few of all these models, and building them takes a tenth of a second.
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, protected_namespaces=())
 
     help_panel: ClassVar[str | None] = None
     """Heading above the options in `--help` that this model itself declares, not its bases; None: the name of the model

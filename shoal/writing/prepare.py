@@ -4,13 +4,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from shoal.filters import Filter
 from shoal.index_root.log import clock
 from shoal.index_root.log_entry import WrittenPassage
-from shoal.index_root.manifest import Manifest
-from shoal.late.codec import Codec, Codes
+from shoal.late.codec import Codes
 from shoal.lexical.analyzer import Analyzer
 from shoal.metadata import FieldTypes
 from shoal.namespaces import check_namespace, qualified
@@ -22,24 +20,10 @@ from shoal.writing.checks import CheckedRecord, Problems, RecordChecks, check_un
 from shoal.writing.draft import Basis, Change, PreparedRequest
 from shoal.writing.encoding import PassageEncoder
 from shoal.writing.requests import Deleted, DeleteRequest, MetadataUpdate, Updated, UpdateRequest, WriteRequest, Written
-from shoal.writing.states import DocumentLookup, RecentWrites
+from shoal.writing.states import RecentWrites, WritableVersion
 
 MOST_SELECTED = 10_000
 """Passages that one deletion by a filter takes in."""
-
-
-class WritableVersion(DocumentLookup, Protocol):
-    """A version that is served, as far as writes need it; two are the same only if they are one object."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """Its manifest."""
-        ...
-
-    @property
-    def codec(self) -> Codec | None:
-        """What its token vectors are reduced with; None where its shards hold none."""
-        ...
 
 
 class Preparation:

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from shoal.filters import Filter
 from shoal.index_root.log_entry import DocumentWrite, LogEntry, RetiredState
+from shoal.index_root.manifest import Manifest
+from shoal.late.codec import Codec
 from shoal.records import Passage
 from shoal.shard.stored_documents import StoredDocument, StoredPassage
 
@@ -33,6 +35,20 @@ class DocumentLookup(Protocol):
 
     async def select(self, tree: Filter | None, limit: int, min_position: int, deadline: float) -> list[str]:
         """Return the ids of passages that fulfil a filter, at a position or later; at most `limit`, None for any."""
+        ...
+
+
+class WritableVersion(DocumentLookup, Protocol):
+    """A version that is served, as far as writes need it; two are the same only if they are one object."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Its manifest."""
+        ...
+
+    @property
+    def codec(self) -> Codec | None:
+        """What its token vectors are reduced with; None where its shards hold none."""
         ...
 
 

@@ -24,7 +24,7 @@ from shoal.shard import live_fields
 from shoal.system.threads import Threads
 from shoal.writing.draft import EntryDraft, Outcome, PreparedRequest, repeated
 from shoal.writing.encoding import PassageEncoder
-from shoal.writing.prepare import Preparation, WritableVersion
+from shoal.writing.prepare import Preparation
 from shoal.writing.requests import (
     Attempt,
     Deleted,
@@ -34,7 +34,7 @@ from shoal.writing.requests import (
     WriteRequest,
     Written,
 )
-from shoal.writing.states import RECENT_BYTES, RecentWrites
+from shoal.writing.states import RECENT_BYTES, RecentWrites, WritableVersion
 
 GROUP_BYTES = 16 * 2**20
 """Bytes of the requests of one entry, unless one alone has more."""

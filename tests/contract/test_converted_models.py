@@ -1,5 +1,7 @@
 """Converted models in the model cache that are no longer what was written there."""
 
+import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from shoal.settings import EncoderSettings
 from tests.support import tiny_models
 
 ENCODABLE = ["red fish", "the heron of vitamin disease", ""]
+SEVERAL: dict[str, Any] = {"threads": 2, "batch_tokens": 256}
+"""Options by which few texts are several batches."""
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +73,62 @@ def test_a_conversion_that_cannot_be_read_is_named(tiny: Path, tmp_path: Path) -
     write_digests(converted)
     with pytest.raises(ModelUnavailable, match=f"{converted} cannot be read .*: remove the folder"):
         load(tiny, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def compiled(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of models that were loaded in both precisions, with what was compiled for one batch and for several."""
+    cache = tmp_path_factory.mktemp("compiled")
+    for dtype in ("float32", "int8"):
+        vectors(load(tiny, cache, dtype=dtype, **SEVERAL))
+    return cache
+
+
+def vectors(encoder: Encoder) -> np.ndarray:
+    """Those of one text, alone, and of several, whose batches are computed side by side."""
+    return np.concatenate([encoder.encode_passages(texts) for texts in (ENCODABLE[:1], ENCODABLE * 40)])
+
+
+def without_compiled(cache: Path, copy: Path) -> Path:
+    return Path(shutil.copytree(cache, copy, ignore=shutil.ignore_patterns("compiled")))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_compiled_graph_that_is_kept_computes_the_same_bits(
+    tiny: Path, compiled: Path, tmp_path: Path, dtype: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = sorted(compiled.glob("*/compiled/*"))
+    assert {file.name.partition("-")[0] for file in kept} == {"head", "transformer"}
+    anew = load(tiny, without_compiled(compiled, tmp_path / "copy"), dtype=dtype, **SEVERAL)
+    assert np.array_equal(vectors(load(tiny, compiled, dtype=dtype, **SEVERAL)), vectors(anew))
+    assert sorted(compiled.glob("*/compiled/*")) == kept
+    assert all(is_whole(file.parents[1]) for file in kept)
+    assert "made anew" not in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "other"])
+def test_a_damaged_compiled_graph_is_made_anew(
+    tiny: Path, compiled: Path, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = vectors(load(tiny, compiled, dtype="float32", **SEVERAL))
+    cache = Path(shutil.copytree(compiled, tmp_path / "copy"))
+    kept = {file: file.read_bytes() for file in cache.glob("*/compiled/*")}
+    for file, data in kept.items():
+        flipped = data[:-100] + bytes([data[-100] ^ 1]) + data[-99:]
+        refused = hashlib.sha256(b"nothing").digest() + b"nothing"  # by OpenVINO; the digest is its own
+        file.write_bytes({"bit": flipped, "cut": data[:20], "other": refused}[damage])
+    again = load(tiny, cache, dtype="float32", **SEVERAL)
+    assert np.array_equal(vectors(again), whole)
+    mended = [file for file, data in kept.items() if len(file.read_bytes()) == len(data)]
+    assert len(caplog.messages) == caplog.text.count("it is made anew") == 3
+    assert len(mended) >= 3
+
+
+def test_a_compiled_graph_that_no_disk_takes_is_compiled_each_time(tiny: Path, compiled: Path, tmp_path: Path) -> None:
+    cache = without_compiled(compiled, tmp_path / "copy")
+    for converted in cache.iterdir():
+        if converted.is_dir():
+            (converted / "compiled").write_bytes(b"a file where the folder should be")
+            write_digests(converted)
+    whole = vectors(load(tiny, compiled, dtype="float32", **SEVERAL))
+    assert np.array_equal(vectors(load(tiny, cache, dtype="float32", **SEVERAL)), whole)
