@@ -1,9 +1,42 @@
 """What decides which vector a text gets: the contract between an index and its query encoder."""
 
 import hashlib
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from shoal.errors import InvalidArgument
+
+_INSTRUCTED = re.compile(r"(Instruct: ?|task: ?)(.+?)(\n ?Query: ?| \| query: ?)", re.DOTALL)
+"""Prompts for queries that say what is looked for, as Qwen3-Embedding, E5 of the instruct kind and EmbeddingGemma have
+them: what stands before the instruction, it, and what stands behind."""
+
+
+def instruction_of(prompt: str) -> str | None:
+    """The instruction in a prompt for queries; None for a prompt that holds none."""
+    parts = _INSTRUCTED.fullmatch(prompt)
+    return parts[2] if parts else None
+
+
+def instructed(prompt: str, instruction: str) -> str:
+    """Put another instruction into a prompt for queries.
+
+    Raises InvalidArgument when it holds none, or when the instruction would end it early.
+    """
+    parts = _INSTRUCTED.fullmatch(prompt)
+    if parts is None:
+        raise InvalidArgument(
+            f"the encoder takes no instruction: before queries it reads {prompt!r}"
+            if prompt
+            else "the encoder takes no instruction: it reads queries as they are",
+            param="instruction",
+        )
+    if (end := parts[3].strip()) in instruction:
+        raise InvalidArgument(
+            f"an instruction does not hold {end!r}, which ends it for the encoder", param="instruction"
+        )
+    return f"{parts[1]}{instruction}{parts[3]}"
 
 
 class Fingerprint(BaseModel):
@@ -32,7 +65,9 @@ class Fingerprint(BaseModel):
     @property
     def options(self) -> dict[str, Any]:
         """What the settings of an encoder have to say for it to become this one, its name included."""
-        return {"encoder": self.model, "max_length": self.max_length, "dimensions": self.dim}
+        options = {"encoder": self.model, "max_length": self.max_length, "dimensions": self.dim}
+        instruction = instruction_of(self.query_prompt)
+        return options if instruction is None else {**options, "query_instruction": instruction}
 
     @property
     def digest(self) -> str:

@@ -189,6 +189,8 @@ class SearchRequest:
     passage_id: str | None = None
     namespace: str = DEFAULT
     """In which it searches, and to which `passage_id` belongs."""
+    instruction: str | None = None
+    """What the query looks for, which the encoder reads in place of its own instruction."""
     shape: AnswerShape = AnswerShape()
 
     @property

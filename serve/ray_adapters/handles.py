@@ -59,9 +59,10 @@ class ServiceHandle:
 class EncoderHandle(ServiceHandle):
     """The query encoder deployment as the `EncoderServer` of `serve.versions.discovery`."""
 
-    async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+    async def encode(self, queries: Sequence[str], deadline: float, instruction: str | None = None) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
-        vectors: FloatArray = await call(self._handle, "encode", list(queries), deadline=deadline)
+        options = {} if instruction is None else {"instruction": instruction}
+        vectors: FloatArray = await call(self._handle, "encode", list(queries), **options, deadline=deadline)
         return vectors
 
     async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:
@@ -83,9 +84,14 @@ class EncoderHandle(ServiceHandle):
         counts: list[int] = await call(self._handle, "count_tokens", list(queries), deadline=deadline)
         return counts
 
-    async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
+    async def encode_tokens(
+        self, queries: Sequence[str], deadline: float, instruction: str | None = None
+    ) -> list[TextVectors]:
         """Return the vectors and those of the tokens, in input order."""
-        vectors: list[TextVectors] = await call(self._handle, "encode_tokens", list(queries), deadline=deadline)
+        options = {} if instruction is None else {"instruction": instruction}
+        vectors: list[TextVectors] = await call(
+            self._handle, "encode_tokens", list(queries), **options, deadline=deadline
+        )
         return vectors
 
 

@@ -6,7 +6,7 @@ from serve.replicas.clocks import SystemClock
 from serve.replicas.traced import traced
 from serve.telemetry import ENCODED, REMEMBERED, Calls, Meter, NullMeter
 from serve.versions.discovery import ServiceAnnouncement
-from shoal.encoders import TextVectors, TokenCounter, TokenEncoder, load_encoder
+from shoal.encoders import InstructedEncoder, TextVectors, TokenCounter, TokenEncoder, load_encoder
 from shoal.encoders._absent import is_absent
 from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
@@ -55,16 +55,18 @@ class QueryEncoder(SystemClock):
         self._cache = QueryCache(encoder.encode_queries, remembered)
 
     @traced
-    async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+    async def encode(self, queries: Sequence[str], deadline: float, instruction: str | None = None) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
         try:
             with self._calls.call("encode", len(queries)):
-                return await self._thread.run(deadline, self._cache.encode_queries, queries)
+                return await self._thread.run(deadline, self._cache.encode_queries, queries, instruction)
         finally:
             self._count()
 
     @traced
-    async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
+    async def encode_tokens(
+        self, queries: Sequence[str], deadline: float, instruction: str | None = None
+    ) -> list[TextVectors]:
         """Return the vectors and those of the tokens, in input order; they are not remembered."""
         if not isinstance(self._encoder, TokenEncoder):
             raise InvalidArgument(
@@ -73,6 +75,9 @@ class QueryEncoder(SystemClock):
         self._with_tokens += len(queries)
         try:
             with self._calls.call("encode", len(queries)):
+                if instruction is not None:
+                    assert isinstance(self._encoder, InstructedEncoder)
+                    return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries, instruction)
                 return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
         finally:
             self._count()

@@ -13,7 +13,7 @@ from serve.telemetry import (
     NullMeter,
 )
 from shoal.records import FloatArray
-from shoal.rerankers import PairTokenCounter, load_reranker
+from shoal.rerankers import DeadlineReranker, PairTokenCounter, load_reranker
 from shoal.search.batching import Batcher
 from shoal.settings import RerankerSettings
 from shoal.system import spans
@@ -33,7 +33,8 @@ class Reranker(SystemClock):
         self._calls = Calls(meter())
         self._reranker = load_reranker(settings)
         self._thread = Threads(1, "reranker")  # one: rerankers are not re-entrant
-        self._thread.wait(self._reranker.score_pairs, [(WARM_UP, WARM_UP)] * RERANK_QUERIES)
+        if not isinstance(self._reranker, DeadlineReranker):  # an endpoint may come up later
+            self._thread.wait(self._reranker.score_pairs, [(WARM_UP, WARM_UP)] * RERANK_QUERIES)
         self._batcher: Batcher[_Pairs, FloatArray] = Batcher(
             self._score,
             max_batch=RERANK_QUERIES,
@@ -46,6 +47,9 @@ class Reranker(SystemClock):
     @traced
     async def score(self, query: str, passages: list[str], deadline: float) -> FloatArray:
         """Return float32 (n,), higher is better, in input order."""
+        if isinstance(self._reranker, DeadlineReranker):
+            with self._calls.call("score", 1):
+                return await self._reranker.score_until(query, passages, deadline)
         pairs = _Pairs([(query, passage) for passage in passages], deadline)
         with self._calls.call("score", 1):
             return await self._batcher.submit(pairs, deadline)

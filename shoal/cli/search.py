@@ -41,6 +41,7 @@ app = typer.Typer()
 
 _SENT = (
     *("top_k", "top_n", "mode", "filter", "namespace", "min_score", "diversity", "after", "recall", "timeout_ms", "id"),
+    "instruction",
 )
 """Parameters that a search is asked as they are."""
 
@@ -49,6 +50,13 @@ Rerank = Annotated[
 ]
 Late = Annotated[
     bool, typer.Option("--late", help="Rerank by the token vectors that the shards hold of their passages.")
+]
+Instruction = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="What the query looks for, for encoders that read an instruction. Default: that of the index.",
+    ),
 ]
 Full = Annotated[bool, typer.Option("--full", help="Show whole texts, not their beginnings.")]
 
@@ -75,6 +83,7 @@ def search(  # noqa: PLR0913 - one parameter for each option
     after: After = None,
     order_by: OrderBy = None,
     recall: Recall = None,
+    instruction: Instruction = None,
     timeout_ms: TimeoutMs = None,
     vector: Vector = None,
     id: PassageId = None,

@@ -58,6 +58,8 @@ class SearchOptions(TypedDict, total=False):
     timeout_ms: int
     """Deadline at the server: what is not finished by then is left out and named in `degraded`."""
     explain: bool
+    instruction: str
+    """What the query looks for, in words, for encoders that read an instruction; by default that of the index."""
     recall: float
     """Share of the ten nearest passages that stage one shall find, such as 0.99; by default as tuned."""
     vector: Any

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from shoal.encoders import _absent
 from shoal.errors import InvalidArgument
+from shoal.inference.names import is_remote
 from shoal.records import FloatArray
 
 if TYPE_CHECKING:
@@ -58,6 +59,19 @@ class TextVectors(NamedTuple):
 
     vector: FloatArray
     tokens: NDArray[np.floating]
+
+
+@runtime_checkable
+class InstructedEncoder(Encoder, Protocol):
+    """An encoder that reads before queries what they look for: the `query_prompt` of its fingerprint says so."""
+
+    def encode_queries(self, texts: "Sequence[str]", instruction: str | None = None) -> FloatArray:
+        """As `Encoder.encode_queries`; instruction: stands in the place of the one in the fingerprint."""
+        ...
+
+    def encode_query_tokens(self, texts: "Sequence[str]", instruction: str | None = None) -> list[TextVectors]:
+        """As `TokenEncoder.encode_query_tokens`, with such an instruction."""
+        ...
 
 
 @runtime_checkable
@@ -106,8 +120,9 @@ def backends() -> list[str]:
 
 
 def is_weightless(model: str) -> bool:
-    """Whether the setting `encoder` names a file of this folder, such as `hashing:32`, or none, instead of a model."""
-    return _absent.is_absent(model) or model.partition(":")[0] in backends()
+    """Whether the setting `encoder` needs no weights here: a file of this folder, such as `hashing:32`, none, or an
+    endpoint."""
+    return is_remote(model) or _absent.is_absent(model) or model.partition(":")[0] in backends()
 
 
 def check_dimensions(settings: "EncoderSettings", fingerprint: "Fingerprint") -> None:
@@ -132,6 +147,10 @@ def load_encoder(settings: "EncoderSettings") -> Encoder:
         )
     if _absent.is_absent(settings.encoder):
         return _absent.load(settings.encoder)
+    if is_remote(settings.encoder):
+        from shoal.encoders import _remote
+
+        return _remote.load(settings.encoder, settings)
     if settings.encoder.split(":")[0] == _WEIGHTLESS:
         backend = _WEIGHTLESS
     elif backend == "auto":

@@ -118,6 +118,14 @@ class SearchFields(ShapeFields):
         examples=[{"year": {"$gte": 2020}, "lang": "en"}],
     )
     namespace: str = NAMESPACE
+    instruction: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        description="What the queries look for, in words: for encoders that read an instruction before queries, such "
+        "as Qwen3-Embedding. Left out: that of the index.",
+        examples=["Given a claim, find documents that support or refute it"],
+    )
     recall: float | None = Field(
         None,
         gt=0,
@@ -208,6 +216,7 @@ class SearchFields(ShapeFields):
                 min_position=self.min_position,
                 strong=self.consistency == "strong",
                 namespace=self.namespace,
+                instruction=self.instruction,
                 shape=shape,
             )
             for subject in subjects

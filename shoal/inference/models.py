@@ -124,6 +124,12 @@ def resolve(name: str) -> ModelLocation:
     return ModelLocation(name, None, preset.hub if preset else name, namesake.query_prompt, namesake.passage_prompt)
 
 
+def prompts_of(name: str) -> tuple[str, str]:
+    """The prompts of the preset with this name, or of the repository that it names, before queries and passages."""
+    preset = PRESETS.get(name) or _BY_HUB.get(name)
+    return (preset.query_prompt, preset.passage_prompt) if preset else ("", "")
+
+
 def trained_kind(name: str) -> str | None:
     """Name the reranker that a model was trained for by `jobs.train_reranker`, None for any other model.
 

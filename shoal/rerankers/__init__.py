@@ -1,6 +1,7 @@
 """Rerankers score (query, passage) pairs. One reranker is one file here; the file name is its config key.
 
-A reranker module defines `load(model: str, settings: RerankerSettings) -> Reranker`.
+A reranker module defines `load(model: str, settings: RerankerSettings) -> Reranker`. A module whose name begins with an
+underscore is not named by its file.
 """
 
 import importlib
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from shoal.errors import InvalidArgument
 from shoal.inference import models
+from shoal.inference.names import is_remote
 from shoal.records import FloatArray, ScoreScale
 
 if TYPE_CHECKING:
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _MODELS = "cross_encoder"
 """The backend of whatever is named as a model rather than as a module here."""
-_SCALES: dict[str, ScoreScale] = {"overlap": "unit", "late_interaction": "cosine"}
+REMOTE = "_remote"
+"""The module that asks an endpoint."""
+_SCALES: dict[str, ScoreScale] = {"overlap": "unit", REMOTE: "unit", "late_interaction": "cosine"}
 """Where the scores of the modules here lie; those of others are taken for logits."""
 _ACTIVATIONS: dict[str, ScoreScale] = {"Sigmoid": "unit", "Tanh": "cosine", "Identity": "logit"}
 """Where the scores of a cross-encoder lie, by the last function that it computes."""
@@ -43,6 +47,18 @@ class Reranker(Protocol):
 
 
 @runtime_checkable
+class DeadlineReranker(Reranker, Protocol):
+    """A reranker that waits instead of computing: it needs no thread, and is safe for concurrent calls."""
+
+    async def score_until(self, query: str, passages: "Sequence[str]", deadline: float) -> FloatArray:
+        """As `score`, by a deadline of `time.monotonic`.
+
+        Raises DeadlineExceeded, Unavailable, Overloaded, or ShoalError for another failure.
+        """
+        ...
+
+
+@runtime_checkable
 class PairTokenCounter(Reranker, Protocol):
     """A reranker that also tells how much it reads."""
 
@@ -53,15 +69,18 @@ class PairTokenCounter(Reranker, Protocol):
 
 def rerankers() -> list[str]:
     """Names that the setting `reranker` takes besides models: the files of this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def kind_of(reranker: str) -> str:
-    """Name the file of this folder that computes what the setting `reranker` names.
+    """Name the file of this folder that computes what the setting `reranker` names; `_remote` for an endpoint.
 
     A name that is no file of this folder is a model: an encoder trained for late interaction, which then reads the
     passages instead of the encoder of the index, or else a cross-encoder. Raises ModelUnavailable.
     """
+    if is_remote(reranker):
+        return REMOTE
     return reranker if reranker in rerankers() else models.trained_kind(reranker) or _MODELS
 
 

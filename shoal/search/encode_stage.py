@@ -56,6 +56,7 @@ class _WaitingText:
     requests: tuple[str, ...]
     tokens: bool
     count: bool
+    instruction: str | None
     spans: tuple[Any, ...]
 
 
@@ -86,17 +87,20 @@ class EncodeStage:
         """Queries that wait to be encoded."""
         return self._queue.waiting
 
-    async def encode(self, query: str, deadline: float, with_tokens: bool, count: bool = False) -> EncodedQuery:
+    async def encode(
+        self, query: str, deadline: float, with_tokens: bool, count: bool = False, instruction: str | None = None
+    ) -> EncodedQuery:
         """Encode a query, and its tokens if asked for, until an absolute deadline.
 
         Args:
             count: Whether its tokens are counted too, which takes a call of its own.
+            instruction: See `EncodeService.encode`; queries of one call have the same.
 
         Raises:
             Overloaded: At once when too many wait, Unavailable, DeadlineExceeded.
             ShoalError: A failure.
         """
-        text = _WaitingText(query, deadline, tracing.requests(), with_tokens, count, spans.current())
+        text = _WaitingText(query, deadline, tracing.requests(), with_tokens, count, instruction, spans.current())
         return await self._queue.submit(text, deadline)
 
     async def _encode_batch(self, texts: list[_WaitingText]) -> list[EncodedQuery]:
@@ -136,13 +140,15 @@ class EncodeStage:
     async def _vectors(self, texts: list[_WaitingText]) -> list[tuple[FloatArray, TextVectors | None]]:
         queries = [text.query for text in texts]
         deadline = max(text.deadline for text in texts)
+        # Left out where there is none: a service that reads none need not know of it.
+        options: dict[str, Any] = {} if (one := texts[0].instruction) is None else {"instruction": one}
         if not any(text.tokens for text in texts):
-            vectors = await self._attempts.run(lambda: self._encoder.encode(queries, deadline), deadline)
+            vectors = await self._attempts.run(lambda: self._encoder.encode(queries, deadline, **options), deadline)
             if not np.isfinite(vectors).all():
                 raise ValueError("a query vector is not finite; check the encoder and its dtype")
             return [(vector, None) for vector in vectors]
         # One call for all, and then also for those that need no more than their vector.
-        both = await self._attempts.run(lambda: self._encoder.encode_tokens(queries, deadline), deadline)
+        both = await self._attempts.run(lambda: self._encoder.encode_tokens(queries, deadline, **options), deadline)
         if not all(np.isfinite(vectors_of_text.vector).all() for vectors_of_text in both):
             raise ValueError("a query vector is not finite; check the encoder and its dtype")
         return [
@@ -152,6 +158,8 @@ class EncodeStage:
 
 
 def _fits(texts: list[_WaitingText], text: _WaitingText) -> bool:
+    if text.instruction != texts[0].instruction:
+        return False
     if not text.tokens and not any(other.tokens for other in texts):
         return True
     return len(text.query) + sum(len(other.query) for other in texts) <= CHARACTERS_PER_CALL

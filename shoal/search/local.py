@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from shoal.encoders import Encoder, TextVectors, TokenCounter, TokenEncoder
+from shoal.encoders import Encoder, InstructedEncoder, TextVectors, TokenCounter, TokenEncoder
 from shoal.errors import InvalidArgument
 from shoal.filters import Filter
 from shoal.index_root.cache import ShardCache
@@ -31,7 +31,7 @@ from shoal.records import (
     SearchAnswer,
     SearchRequest,
 )
-from shoal.rerankers import PairTokenCounter, Reranker
+from shoal.rerankers import DeadlineReranker, PairTokenCounter, Reranker
 from shoal.search.batching import Batcher
 from shoal.search.embed_stage import embed_texts
 from shoal.search.live_index import LiveIndex
@@ -64,16 +64,21 @@ class LocalEncoder:
         self._thread = thread
         self._cache = QueryCache(encoder.encode_queries, remembered)
 
-    async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+    async def encode(self, queries: Sequence[str], deadline: float, instruction: str | None = None) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
-        return await self._thread.run(deadline, self._cache.encode_queries, queries)
+        return await self._thread.run(deadline, self._cache.encode_queries, queries, instruction)
 
-    async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
+    async def encode_tokens(
+        self, queries: Sequence[str], deadline: float, instruction: str | None = None
+    ) -> list[TextVectors]:
         """Return the vectors and those of the tokens, in input order; they are not remembered."""
         if not isinstance(self._encoder, TokenEncoder):
             raise InvalidArgument(
                 "the encoder of this index has no token vectors; leave rerank late out", param="rerank"
             )
+        if instruction is not None:
+            assert isinstance(self._encoder, InstructedEncoder)
+            return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries, instruction)
         return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
 
     async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:
@@ -118,6 +123,8 @@ class LocalReranker:
 
     async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n,), higher is better, in input order."""
+        if isinstance(self._reranker, DeadlineReranker):
+            return await self._reranker.score_until(query, passages, deadline)
         return await self._batcher.submit(_Pairs([(query, passage) for passage in passages], deadline), deadline)
 
     async def count_tokens(self, query: str, passages: Sequence[str], deadline: float) -> int:

@@ -249,7 +249,9 @@ class SearchPipeline:
         version.require_encoder()
         may_be_cut = version.may_cut(request.query)
         with spans.work("encode") as work:
-            encoded = await self._encode_stage.encode(request.query, request.deadline, plan.needs_tokens, may_be_cut)
+            encoded = await self._encode_stage.encode(
+                request.query, request.deadline, plan.needs_tokens, may_be_cut, request.instruction
+            )
             work.describe(lambda: encoded_attributes(encoded, trace.arrived))
         if may_be_cut and (warning := version.cut_warning(encoded.length)):
             trace.warnings.append(warning)

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -16,28 +17,33 @@ class QueryCache:
             in one call is encoded once and counts as a hit.
     """
 
-    def __init__(self, encode: Callable[[Sequence[str]], FloatArray], size: int) -> None:
+    def __init__(self, encode: Callable[..., FloatArray], size: int) -> None:
         self._encode = encode
         self._size = size
-        self._vectors: OrderedDict[str, FloatArray] = OrderedDict()
+        self._vectors: OrderedDict[tuple[str | None, str], FloatArray] = OrderedDict()
         self.asked = 0
         self.hits = 0
 
-    def encode_queries(self, queries: Sequence[str]) -> FloatArray:
-        """Return float32 (n, dim), L2-normalised, in input order."""
+    def encode_queries(self, queries: Sequence[str], instruction: str | None = None) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order.
+
+        instruction: See `shoal.encoders.InstructedEncoder`; the same query with another one is another query.
+        """
+        encode = self._encode if instruction is None else partial(self._encode, instruction=instruction)
         if not self._size or not queries:
             self.asked += len(queries)
-            return self._encode(queries)
-        known = {query: self._vectors[query] for query in queries if query in self._vectors}
+            return encode(queries)
+        keys = {query: (instruction, query) for query in queries}
+        known = {query: self._vectors[key] for query, key in keys.items() if key in self._vectors}
         new = [query for query in dict.fromkeys(queries) if query not in known]
         if new:
             # Copied row by row: a view would keep the whole batch alive.
-            known.update((query, vector.copy()) for query, vector in zip(new, self._encode(new), strict=True))
+            known.update((query, vector.copy()) for query, vector in zip(new, encode(new), strict=True))
         self.asked += len(queries)
         self.hits += len(queries) - len(new)
         for query in queries:
-            self._vectors[query] = known[query]
-            self._vectors.move_to_end(query)
+            self._vectors[keys[query]] = known[query]
+            self._vectors.move_to_end(keys[query])
         while len(self._vectors) > self._size:
             self._vectors.popitem(last=False)
         return np.stack([known[query] for query in queries])

@@ -165,6 +165,8 @@ def _depth(request: SearchRequest, second_stage: SecondStageKind) -> int:
 
 def _check_subject(request: SearchRequest, version: ServedVersion) -> None:
     """Check that what is looked for and how go together."""
+    if request.instruction is not None:
+        version.check_instruction(request.instruction)
     if request.vector is not None:
         version.check_dimensions(request.vector)
     if not request.brings_vector:

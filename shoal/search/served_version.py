@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from shoal.encoders._absent import is_absent
 from shoal.errors import InvalidArgument
-from shoal.fingerprint import Fingerprint
+from shoal.fingerprint import Fingerprint, instructed
 from shoal.index_root.manifest import LexicalInfo, Manifest, VectorIndexInfo
 from shoal.metadata import FieldTypes
 from shoal.records import FloatArray
@@ -65,6 +65,11 @@ class ServedVersion:
                 f"{len(vector)}",
                 param="vector",
             )
+
+    def check_instruction(self, instruction: str) -> None:
+        """Raise InvalidArgument for an instruction that the encoder does not read."""
+        if self.encoder is not None:
+            instructed(self.encoder.query_prompt, instruction)
 
     def require_encoder(self) -> None:
         """Raise InvalidArgument where texts cannot be encoded, because all vectors come with documents and queries."""

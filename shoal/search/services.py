@@ -18,12 +18,17 @@ T = TypeVar("T")
 class EncodeService(Protocol):
     """The query encoder."""
 
-    async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
-        """Return float32 (n, dim), L2-normalised, in input order."""
+    async def encode(self, queries: Sequence[str], deadline: float, instruction: str | None = None) -> FloatArray:
+        """Return float32 (n, dim), L2-normalised, in input order.
+
+        instruction: See `shoal.encoders.InstructedEncoder`; only for an encoder that reads one.
+        """
         ...
 
-    async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
-        """Return the vectors and those of the tokens, in input order."""
+    async def encode_tokens(
+        self, queries: Sequence[str], deadline: float, instruction: str | None = None
+    ) -> list[TextVectors]:
+        """Return the vectors and those of the tokens, in input order; instruction: as of `encode`."""
         ...
 
     async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:

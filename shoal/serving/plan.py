@@ -10,6 +10,7 @@ from shoal.index_root import versions
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.inference import models
+from shoal.inference.names import is_remote
 from shoal.records import ScoreScale
 from shoal.rerankers import kind_of, rerankers, scale_of
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
@@ -117,17 +118,18 @@ def _check_weights(settings: EncoderSettings, expected: Fingerprint) -> None:
 def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSettings | None:
     if settings.reranker == NO_RERANKER:
         return None
-    if settings.reranker not in rerankers():
+    if settings.reranker not in rerankers() and not is_remote(settings.reranker):
         models.resolve(settings.reranker).fetch()
     # Late interaction reads passages as the index did; a cross-encoder has a limit of its own, for pairs.
     late = settings.reranker == "late_interaction"
-    if late and is_absent(encoder.encoder):
-        return None
+    if late and (is_absent(encoder.encoder) or is_remote(encoder.encoder)):
+        return None  # there are no vectors of tokens
     return settings.part(
         RerankerSettings,
         encoder=encoder.encoder,
         max_length=encoder.max_length if late else None,
         dimensions=encoder.dimensions if late else None,
+        query_instruction=encoder.query_instruction if late else None,
         threads=settings.reranker_threads or _share_of_cores(settings.reranker_max_replicas),
     )
 

@@ -41,8 +41,8 @@ class InferenceSettings(Settings):
     )
 
 
-class DimensionSettings(Settings):
-    """How much of its vectors an encoder gives."""
+class VectorSettings(Settings):
+    """What vectors an encoder makes."""
 
     dimensions: int | None = Field(
         None,
@@ -51,14 +51,21 @@ class DimensionSettings(Settings):
         description="Dimensions of a vector: the first of the encoder's, brought to length 1 anew, for models "
         "that were trained for it (Matryoshka). Default: all.",
     )
+    query_instruction: Name | None = Field(
+        None,
+        max_length=4096,
+        description="What queries look for, in words, in place of the model's own: for encoders that read an "
+        "instruction before queries, such as Qwen3-Embedding.",
+    )
 
 
-class EncoderSettings(DimensionSettings, InferenceSettings):
+class EncoderSettings(VectorSettings, InferenceSettings):
     """Which bi-encoder, and how it computes."""
 
     encoder: Name = Field(
         EMBEDDED_ENCODER,
-        description="Encoder: a preset, a hub name, a local path, or `hashing` (weightless, for trials).",
+        description="Encoder: a preset, a hub name, a local path, the address of an endpoint such as "
+        "http://host/v1/embeddings, or `hashing` (weightless, for trials).",
     )
     max_length: int | None = Field(
         None, ge=8, le=32768, description="Tokens read of a text; the model's own limit if unset."
@@ -76,13 +83,14 @@ class TokenCacheSettings(Settings):
     )
 
 
-class RerankerSettings(DimensionSettings, InferenceSettings, TokenCacheSettings):
+class RerankerSettings(VectorSettings, InferenceSettings, TokenCacheSettings):
     """Which reranker, and how it computes."""
 
     reranker: Name = Field(
         "late_interaction",
         description="Reranker: `late_interaction` (the encoder's own token vectors, no further weights), `overlap` "
-        "(weightless, for trials), a folder of jobs.train_reranker, or a cross-encoder by preset, hub name or path.",
+        "(weightless, for trials), a folder of jobs.train_reranker, or a cross-encoder by preset, hub name or path, or "
+        "the address of an endpoint such as http://host/v1/rerank.",
     )
     # Late interaction reads the passages with the encoder of the index.
     encoder: Name = Field(EMBEDDED_ENCODER, description="Encoder whose token vectors late interaction uses.")

@@ -20,7 +20,7 @@ class ServedModelSettings(Settings):
     reranker: Name = Field(
         "late_interaction",
         description="Reranker: late_interaction, overlap, none, a folder that jobs.train_reranker wrote, or a "
-        "cross-encoder by preset, hub name or local path.",
+        "cross-encoder by preset, hub name or local path, or the address of an endpoint such as http://host/v1/rerank.",
     )
 
 

@@ -88,13 +88,15 @@ class FakeEncoder:
     def __init__(self) -> None:
         self.behaviour = Behaviour()
         self.calls: list[list[str]] = []
+        self.instructions: list[str | None] = []
         self.deadlines: list[float] = []
         self.count_behaviour = Behaviour()
         self.counted: list[list[str]] = []
         self.embedded: list[list[str]] = []
 
-    async def encode(self, queries: Sequence[str], deadline: float) -> FloatArray:
+    async def encode(self, queries: Sequence[str], deadline: float, instruction: str | None = None) -> FloatArray:
         self.calls.append(list(queries))
+        self.instructions.append(instruction)
         self.deadlines.append(deadline)
         await self.behaviour()
         return np.stack([vector_of(query) for query in queries])
@@ -115,8 +117,10 @@ class FakeEncoder:
         tokens = [np.stack([vector_of(word) for word in text.split()[:8]]) for text in texts] if with_tokens else None
         return EmbeddedTexts("fake", vectors, [len(text.split()) for text in texts], 8, tokens)
 
-    async def encode_tokens(self, queries: Sequence[str], deadline: float) -> list[TextVectors]:
-        return [TextVectors(vector, vector[None]) for vector in await self.encode(queries, deadline)]
+    async def encode_tokens(
+        self, queries: Sequence[str], deadline: float, instruction: str | None = None
+    ) -> list[TextVectors]:
+        return [TextVectors(vector, vector[None]) for vector in await self.encode(queries, deadline, instruction)]
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shoal.encoders import Encoder, load_encoder
+from shoal.encoders import Encoder, InstructedEncoder, load_encoder
 from shoal.encoders._transformer import TransformerEncoder
 from shoal.errors import ModelUnavailable
 from shoal.settings import EncoderSettings
@@ -60,6 +60,26 @@ def test_vectors_are_those_of_sentence_transformers(name: str, backend: str, fol
     lengths = [len(reference.tokenizer(passage_prompt + text)["input_ids"]) for text in TEXTS]
     assert encoder.count_passage_tokens(TEXTS) == lengths
     assert max(lengths) > current_models.POSITIONS
+
+
+def test_queries_are_read_with_the_instruction_of_the_index_or_of_the_request(folder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    name = "qwen3-embedding"
+    model = folder / name if (folder / name).exists() else current_models.save_encoder(name, folder)
+    encoder = load(model, "torch", query_instruction="Find refutations")
+    assert isinstance(encoder, InstructedEncoder)
+    reference = SentenceTransformer(str(model), device="cpu")
+    own, other = (f"Instruct: {words}\nQuery:" for words in ("Find refutations", "Find sources"))
+    assert encoder.fingerprint().query_prompt == own
+    assert not encoder.fingerprint().matches(load(model, "torch").fingerprint())
+    np.testing.assert_allclose(encoder.encode_queries(TEXTS), reference.encode(TEXTS, prompt=own), atol=1e-4)
+    expected = reference.encode(TEXTS, prompt=other)
+    np.testing.assert_allclose(encoder.encode_queries(TEXTS, "Find sources"), expected, atol=1e-4)
+    for vectors, row in zip(encoder.encode_query_tokens(TEXTS, "Find sources"), expected, strict=True):
+        np.testing.assert_allclose(vectors.vector, row, atol=1e-4)
+    settings = EncoderSettings(**encoder.fingerprint().options, backend="torch", device="cpu", dtype="float32")
+    assert load_encoder(settings).fingerprint() == encoder.fingerprint()  # as a server of the index loads it
 
 
 @pytest.mark.parametrize("backend", ["openvino", "torch"])

@@ -140,6 +140,11 @@ def test_a_recall_is_sent_as_it_is_asked_for(server: Server) -> None:
     assert server.bodies == [{"query": "fish", "recall": 0.99}]
 
 
+def test_an_instruction_is_sent_as_it_is_given(server: Server) -> None:
+    assert run("search", "fish", "--instruction", "Find refutations").exit_code == 0
+    assert server.bodies == [{"query": "fish", "instruction": "Find refutations"}]
+
+
 def test_counts_of_values_are_asked_for_and_shown(server: Server) -> None:
     counts = {"lang": [{"value": "e\x1b[2Jn", "count": 1200}, {"value": "de", "count": 7}], "ok": [], "n": []}
     counts["n"] = [{"value": 1.5, "count": 2}, {"value": True, "count": 1}]

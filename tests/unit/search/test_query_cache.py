@@ -13,8 +13,8 @@ class Encoder:
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
 
-    def encode(self, queries: Sequence[str]) -> FloatArray:
-        self.calls.append(list(queries))
+    def encode(self, queries: Sequence[str], instruction: str | None = None) -> FloatArray:
+        self.calls.append([query if instruction is None else f"{instruction}: {query}" for query in queries])
         return np.array([[len(query), *query.encode()[:1]] for query in queries], dtype=np.float32)
 
 
@@ -31,6 +31,13 @@ def test_a_known_query_is_not_encoded_again(encoder: Encoder) -> None:
     assert first[:, 0].tolist() == [1, 2, 1]
     assert second[:, 0].tolist() == [2, 3]
     assert (cache.asked, cache.hits) == (5, 2)
+
+
+def test_a_query_with_another_instruction_is_another_query(encoder: Encoder) -> None:
+    cache = QueryCache(encoder.encode, 10)
+    for instruction in (None, "claims", "claims", "facts", None):
+        cache.encode_queries(["a"], instruction)
+    assert encoder.calls == [["a"], ["claims: a"], ["facts: a"]]
 
 
 def test_the_query_used_longest_ago_is_forgotten(encoder: Encoder) -> None:

@@ -1,0 +1,276 @@
+"""Encoders and rerankers that another server computes: against Shoal's own endpoints, and a server that misbehaves."""
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+
+import shoal
+from serve.local import local_api
+from shoal.encoders import load_encoder
+from shoal.engine.engine import LocalEngine
+from shoal.errors import DeadlineExceeded, InvalidArgument, ModelUnavailable, Overloaded, ShoalError, Unavailable
+from shoal.rerankers import DeadlineReranker, Reranker, kind_of, load_reranker, scale_of
+from shoal.settings import EncoderSettings, RerankerSettings, RunSettings, ServeSettings
+from shoal.testing.encoder_contract import TEXTS
+from shoal.testing.reranker_contract import PAIRS, RerankerContract
+from tests.support.dialects import ENCODER, publish_articles, vectors_of
+from tests.support.indexes import passages, publish
+
+KEY = "a-key-that-is-not-to-be-seen"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return publish_articles(tmp_path_factory.mktemp("remote"))
+
+
+class Server(uvicorn.Server):
+    """A server that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+@pytest.fixture(scope="module")
+def own(root: Path) -> Iterator[str]:
+    """The address of a Shoal with the encoder of the index and the reranker `overlap`."""
+    settings = RunSettings(index=str(root), local=True, reranker="overlap")
+    engine = LocalEngine(settings.part(ServeSettings))
+
+    async def run() -> None:
+        await engine.open()
+        await server.serve()
+        engine.close()
+
+    server = Server(uvicorn.Config(local_api(engine, settings), port=0, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    server.ready.wait()
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+Answer = Callable[[dict[str, Any]], tuple[int, Any]]
+
+
+@contextmanager
+def endpoint(answer: Answer) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A server whose answers a test gives; yields its address, and the headers and bodies that it was sent."""
+    sent: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            sent.append({"headers": dict(self.headers), "body": body, "path": self.path})
+            status, said = answer(body)
+            content = said if isinstance(said, bytes) else json.dumps(said).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", sent
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def reranker_at(address: str) -> Reranker:
+    return load_reranker(RerankerSettings(reranker=address))
+
+
+async def score_until(address: str, seconds: float, passages: tuple[str, ...] = ("a", "b")) -> Any:
+    reranker = reranker_at(address)
+    assert isinstance(reranker, DeadlineReranker)
+    return await reranker.score_until("q", passages, time.monotonic() + seconds)
+
+
+class TestOwnReranker(RerankerContract):
+    """The promises of a reranker, kept by one that another Shoal computes."""
+
+    @pytest.fixture(scope="class", params=["/v1/rerank", "/v2/rerank#overlap", "/rerank"])
+    def reranker(self, request: pytest.FixtureRequest, own: str) -> Reranker:
+        return reranker_at(own + request.param)
+
+    def test_scores_are_those_of_the_reranker_itself(self, reranker: Reranker) -> None:
+        pairs = [(query, text) for query, text in PAIRS if query.strip() and text.strip()]
+        np.testing.assert_allclose(reranker.score_pairs(pairs), reranker_at("overlap").score_pairs(pairs), atol=1e-6)
+
+
+def test_vectors_of_another_shoal_are_those_of_its_encoder(own: str) -> None:
+    encoder = load_encoder(EncoderSettings(encoder=f"{own}/v1/embeddings"))
+    texts = [text for text in TEXTS if text.strip() and len(text) < 1000 and "\ud800" not in text] * 8
+    np.testing.assert_allclose(encoder.encode_queries(texts), vectors_of(texts, "query"), atol=1e-6)
+    np.testing.assert_allclose(encoder.encode_passages(texts), vectors_of(texts, "passage"), atol=1e-6)
+    fingerprint = encoder.fingerprint()
+    assert (fingerprint.weights, fingerprint.dim, fingerprint.pooling) == (f"remote:{ENCODER}", 64, "remote")
+    cut = load_encoder(EncoderSettings(**fingerprint.options | {"dimensions": 16}))
+    expected = vectors_of(texts, "query")[:, :16]
+    expected /= np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-12)  # hashing leaves zeros
+    np.testing.assert_allclose(cut.encode_queries(texts), expected, atol=1e-6)
+    assert not cut.fingerprint().matches(fingerprint)
+
+
+def test_an_index_is_served_by_a_remote_encoder_and_reranker(own: str, tmp_path: Path) -> None:
+    address = f"{own}/v1/embeddings"
+    publish(tmp_path / "index", "v1", passages(60), encoder=address)
+    with shoal.open(str(tmp_path / "index"), reranker=f"{own}/v1/rerank") as index:
+        answer = index.search("otter heron", mode="dense", top_k=5, top_n=5)
+    assert not answer.degraded
+    expected = reranker_at("overlap").score("otter heron", [str(result.text) for result in answer.results])
+    np.testing.assert_allclose([result.score for result in answer.results], expected, atol=1e-6)
+    with shoal.open(str(tmp_path / "index")) as index:  # the default reranker needs vectors of tokens
+        assert index.search("otter", mode="dense", rerank=False).results
+
+
+def test_an_answer_goes_without_a_reranker_that_is_away(root: Path) -> None:
+    with shoal.open(str(root), reranker="http://127.0.0.1:9/v1/rerank") as index:
+        answer = index.search("otter", top_k=5, top_n=5)
+    assert answer.results
+    assert answer.degraded
+    assert "reranker is not reachable" in str(answer)
+
+
+def test_the_key_is_sent_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    with endpoint(lambda body: (403, {"detail": "no"})) as (address, sent):
+        for name, value in (("SHOAL_RERANKER_KEY", KEY), ("SHOAL_RERANKER_KEY_FILE", str(tmp_path / "key"))):
+            with monkeypatch.context() as patch:
+                patch.setenv(name, value)
+                with pytest.raises(ModelUnavailable, match=r"refuses the key.*set SHOAL_RERANKER_KEY") as refused:
+                    reranker_at(f"{address}/v1/rerank#m").score("q", ["a"])
+                assert KEY not in str(refused.value)
+    assert [one["headers"]["authorization"] for one in sent] == [f"Bearer {KEY}"] * 2
+    assert sent[0]["body"] == {"model": "m", "query": "q", "documents": ["a"], "top_n": 1, "return_documents": False}
+    assert KEY not in caplog.text
+
+
+def test_a_key_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOAL_RERANKER_KEY_FILE", "/no/such/key")
+    with pytest.raises(InvalidArgument, match="SHOAL_RERANKER_KEY_FILE: /no/such/key cannot be read"):
+        reranker_at("http://127.0.0.1/v1/rerank")
+
+
+async def test_what_passes_is_tried_again_and_what_stays_is_told() -> None:
+    statuses = iter([503, 429, 200])
+    results = {"results": [{"index": 1, "relevance_score": 0.25}, {"index": 0, "relevance_score": 0.5}]}
+    with endpoint(lambda body: (next(statuses), results)) as (address, sent):
+        assert (await score_until(f"{address}/v1/rerank", 30)).tolist() == [0.5, 0.25]
+        assert len(sent) == 3
+    for status, error, times in ((503, Unavailable, 3), (429, Overloaded, 3), (400, ShoalError, 1)):
+        with endpoint(lambda body, status=status: (status, {"detail": "the reason"})) as (address, sent):
+            with pytest.raises(error, match=f"answers {status}: .*the reason"):
+                await score_until(f"{address}/v1/rerank", 30)
+            assert len(sent) == times
+
+
+async def test_a_deadline_ends_a_call() -> None:
+    release = threading.Event()
+
+    def hang(body: dict[str, Any]) -> tuple[int, Any]:
+        release.wait()
+        return 200, {}
+
+    with endpoint(hang) as (address, _):
+        try:
+            with pytest.raises(DeadlineExceeded, match=r"before http://127.0.0.1"):
+                await score_until(f"{address}/v1/rerank", 0.05)
+        finally:
+            release.set()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"<html>", id="no-json"),
+        pytest.param({"results": [{"index": 0, "relevance_score": 1}]}, id="one-missing"),
+        pytest.param({"results": None}, id="none"),
+        pytest.param([1, 2], id="another-shape"),
+        pytest.param({"results": [{"index": n, "relevance_score": float("nan")} for n in (0, 1)]}, id="nan"),
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_an_error(said: Any) -> None:
+    with (
+        endpoint(lambda body: (200, said)) as (address, _),
+        pytest.raises(ShoalError, match=f"{address}.* answers with"),
+    ):
+        reranker_at(f"{address}/v1/rerank").score("q", ["a", "b"])
+
+
+def test_text_embeddings_inference_is_asked_in_its_own_way() -> None:
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        ranked = [{"index": place, "score": len(text) / 100} for place, text in enumerate(body["texts"])]
+        return 200, ranked[::-1]
+
+    with endpoint(answer) as (address, sent):
+        scores = reranker_at(f"{address}/rerank").score("q", ["x" * length for length in range(1, 41)])
+    np.testing.assert_allclose(scores, np.arange(1, 41) / 100, atol=1e-6)
+    assert sorted(len(one["body"]["texts"]) for one in sent) == [8, 32]
+
+
+def test_an_encoder_of_no_shoal_is_given_the_prompts_of_its_model() -> None:
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        data = [{"index": place, "embedding": [3.0, 4.0]} for place in range(len(body["input"]))]
+        return 200, {"data": data, "model": "served"}
+
+    with endpoint(answer) as (address, sent):
+        encoder = load_encoder(EncoderSettings(encoder=f"{address}/v1/embeddings#intfloat/multilingual-e5-large"))
+        np.testing.assert_allclose(encoder.encode_queries(["fish"]), [[0.6, 0.8]], atol=1e-6)
+        encoder.encode_passages(["fish"])
+        plain = load_encoder(EncoderSettings(encoder=f"{address}/v1/embeddings"))
+    assert [one["body"]["input"] for one in sent[1:3]] == [["query: fish"], ["passage: fish"]]
+    assert "input_type" not in sent[1]["body"]
+    assert plain.fingerprint().weights == "remote:served"
+
+
+def test_an_encoder_that_does_not_answer_is_not_to_be_had() -> None:
+    with pytest.raises(ModelUnavailable, match=r"encoder cannot be asked: http://127.0.0.1:9/v1/embeddings cannot be"):
+        load_encoder(EncoderSettings(encoder="http://127.0.0.1:9/v1/embeddings"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("http://host/v1", "should be the whole address of an endpoint"),
+        ("http:///v1/rerank", "should be the whole address"),
+        ("http://me:secret@host/v1/rerank", "holds no password; put the key in SHOAL_RERANKER_KEY"),
+    ],
+)
+def test_addresses_that_name_no_endpoint_are_refused(name: str, message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message) as refused:
+        reranker_at(name)
+    assert "secret" not in str(refused.value)
+    assert (kind_of(name), scale_of(name)) == ("_remote", "unit")
