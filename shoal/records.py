@@ -22,6 +22,8 @@ MetadataValue = str | int | float | bool | list[str]
 Metadata = Mapping[str, MetadataValue]
 InputType = Literal["query", "passage"]
 """What a text is to the encoder, which reads queries in another way than passages."""
+Span = tuple[int, int]
+"""Where something begins and ends in a text, in characters (Unicode code points)."""
 ScoreScale = Literal["unit", "cosine", "logit"]
 """Where the scores of a reranker lie: from 0 to 1, from -1 to 1 as cosines do, or anywhere as logarithms of odds."""
 Rerank = bool | Literal["late"]

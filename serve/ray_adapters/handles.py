@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 
 from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
-from shoal.records import EmbeddedTexts, FloatArray, InputType
+from shoal.records import EmbeddedTexts, FloatArray, InputType, RowArray, Span
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.questions import ShardQuestion
 from shoal.system import spans, tracing
@@ -83,6 +83,11 @@ class EncoderHandle(ServiceHandle):
         """Return how many tokens whole queries have, in input order; 0 where that is not known."""
         counts: list[int] = await call(self._handle, "count_tokens", list(queries), deadline=deadline)
         return counts
+
+    async def locate_tokens(self, passages: Sequence[str], deadline: float) -> list[RowArray] | None:
+        """Return where the tokens of each passage lie in it, int64 (t, 2), in characters; None if that is not known."""
+        offsets: list[RowArray] | None = await call(self._handle, "locate_tokens", list(passages), deadline=deadline)
+        return offsets
 
     async def encode_tokens(
         self, queries: Sequence[str], deadline: float, instruction: str | None = None
@@ -161,6 +166,15 @@ class RerankerHandle(ServiceHandle):
     async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n,), higher is better, in input order."""
         scores: FloatArray = await call(self._handle, "score", query, list(passages), deadline=deadline)
+        return scores
+
+    async def score_sentences(
+        self, query: str, passages: Sequence[str], sentences: Sequence[Sequence[Span]], deadline: float
+    ) -> list[FloatArray | None]:
+        """Return how well each sentence of some passages matches a query; see `shoal.rerankers.SentenceScorer`."""
+        scores: list[FloatArray | None] = await call(
+            self._handle, "score_sentences", query, list(passages), list(sentences), deadline=deadline
+        )
         return scores
 
     async def count_tokens(self, query: str, passages: Sequence[str], deadline: float) -> int:

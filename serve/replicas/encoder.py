@@ -6,11 +6,18 @@ from serve.replicas.clocks import SystemClock
 from serve.replicas.traced import traced
 from serve.telemetry import ENCODED, REMEMBERED, Calls, Meter, NullMeter
 from serve.versions.discovery import ServiceAnnouncement
-from shoal.encoders import InstructedEncoder, TextVectors, TokenCounter, TokenEncoder, load_encoder
+from shoal.encoders import (
+    InstructedEncoder,
+    TextVectors,
+    TokenCounter,
+    TokenEncoder,
+    TokenLocator,
+    load_encoder,
+)
 from shoal.encoders._absent import is_absent
 from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
-from shoal.records import EmbeddedTexts, FloatArray, InputType
+from shoal.records import EmbeddedTexts, FloatArray, InputType, RowArray
 from shoal.search.embed_stage import embed_texts
 from shoal.search.query_cache import QueryCache
 from shoal.serving.plan import check_encoder
@@ -88,6 +95,13 @@ class QueryEncoder(SystemClock):
         if not isinstance(self._encoder, TokenCounter):
             return [0] * len(queries)
         return await self._thread.run(deadline, self._encoder.count_query_tokens, queries)
+
+    @traced
+    async def locate_tokens(self, passages: Sequence[str], deadline: float) -> list[RowArray] | None:
+        """Return where the tokens of each passage lie in it, int64 (t, 2), in characters; None if that is not known."""
+        if not isinstance(self._encoder, TokenLocator):
+            return None
+        return await self._thread.run(deadline, self._encoder.locate_passage_tokens, passages)
 
     @traced
     async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:

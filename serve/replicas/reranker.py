@@ -12,8 +12,8 @@ from serve.telemetry import (
     Meter,
     NullMeter,
 )
-from shoal.records import FloatArray
-from shoal.rerankers import DeadlineReranker, PairTokenCounter, load_reranker
+from shoal.records import FloatArray, Span
+from shoal.rerankers import DeadlineReranker, PairTokenCounter, SentenceScorer, load_reranker
 from shoal.search.batching import Batcher
 from shoal.settings import RerankerSettings
 from shoal.system import spans
@@ -53,6 +53,15 @@ class Reranker(SystemClock):
         pairs = _Pairs([(query, passage) for passage in passages], deadline)
         with self._calls.call("score", 1):
             return await self._batcher.submit(pairs, deadline)
+
+    @traced
+    async def score_sentences(
+        self, query: str, passages: Sequence[str], sentences: Sequence[Sequence[Span]], deadline: float
+    ) -> list[FloatArray | None]:
+        """Return how well each sentence of some passages matches a query; see `shoal.rerankers.SentenceScorer`."""
+        if not isinstance(self._reranker, SentenceScorer):
+            return [None] * len(passages)
+        return await self._thread.run(deadline, self._reranker.score_sentences, query, passages, sentences)
 
     @traced
     async def count_tokens(self, query: str, passages: Sequence[str], deadline: float) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shoal.encoders import _absent
 from shoal.errors import InvalidArgument
 from shoal.inference.names import is_remote
-from shoal.records import FloatArray
+from shoal.records import FloatArray, RowArray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,6 +84,19 @@ class TokenEncoder(Encoder, Protocol):
 
     def encode_passage_tokens(self, texts: "Sequence[str]") -> list[TextVectors]:
         """Encode passages, in input order."""
+        ...
+
+
+@runtime_checkable
+class TokenLocator(TokenEncoder, Protocol):
+    """An encoder that also tells where in a passage the tokens lie whose vectors it gives."""
+
+    def locate_passage_tokens(self, texts: "Sequence[str]") -> "list[RowArray] | None":
+        """Return for each passage, int64 (t, 2), where its tokens begin and end, in characters.
+
+        The tokens are those of `encode_passage_tokens`, in their order. No network is computed for it. None where the
+        tokenizer cannot tell.
+        """
         ...
 
 

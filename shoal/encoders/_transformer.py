@@ -51,6 +51,10 @@ class TransformerEncoder:
         """Encode passages and their tokens, in input order."""
         return self._tokens(texts, "document")
 
+    def locate_passage_tokens(self, texts: Sequence[str]) -> list[RowArray] | None:
+        """Find the tokens of passages in their texts, in input order; see `shoal.encoders.TokenLocator`."""
+        return self._runner.locate_tokens(texts, self._fingerprint.passage_prompt)
+
     def count_query_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of whole queries, in input order; see `shoal.encoders.TokenCounter`."""
         return self._runner.count_tokens(texts, self._fingerprint.query_prompt)

@@ -80,6 +80,10 @@ class HashingEncoder:
             vectors[start:stop] = _sums(features, features.text, stop - start, self._dim)
         return vectors
 
+    def locate_passage_tokens(self, texts: Sequence[str]) -> list[RowArray]:
+        """Find the words of passages in their texts, in input order; a text without words has one token, of nothing."""
+        return [_locate_words(text[: _CHARACTERS_PER_WORD * self._max_words], self._max_words) for text in texts]
+
     def count_query_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the words of whole texts, in input order."""
         cut = _CHARACTERS_PER_WORD * self._max_words
@@ -147,6 +151,17 @@ def _blocks(texts: Sequence[str], max_words: int) -> Iterator[tuple[int, int]]:
 def _count_words(text: str) -> int:
     in_word = _IN_WORD[np.frombuffer(text.lower().encode("utf-8", "replace"), dtype=np.uint8)]
     return int(np.count_nonzero(in_word[1:] & ~in_word[:-1])) + int(in_word[:1].any())
+
+
+def _locate_words(text: str, max_words: int) -> RowArray:
+    """Where the first words of a text begin and end, int64 (t, 2), in characters."""
+    in_word = _IN_WORD[np.frombuffer(text.lower().encode("utf-8", "replace") + b" ", dtype=np.uint8)]
+    changes = np.flatnonzero(np.diff(in_word, prepend=False))  # from outside to inside and back, in bytes
+    # A character may be longer in lower case, and is so in whatever text it stands.
+    sizes = [len(character.lower().encode("utf-8", "replace")) for character in text]
+    characters = np.searchsorted(np.cumsum([0, *sizes]), changes)
+    words = characters.reshape(-1, 2)[:max_words]
+    return words if len(words) else np.zeros((1, 2), np.int64)
 
 
 def _features(texts: Sequence[str], max_words: int) -> _Features:

@@ -54,8 +54,8 @@ class ShapeFields(RequestBody):
     )
     highlight: bool = Field(
         False,
-        description="Point out the sentence of each result that has most words of the query, rare ones first; null for "
-        "a text that has none of them.",
+        description="Point out the best sentence of each result: by the token vectors that have ordered the answer, "
+        "else that with most words of the query, and then null for a text that has none of them.",
     )
     after: str | None = None
     order_by: OrderFields | None = Field(

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from shoal.errors import InvalidArgument
 from shoal.inference.placement import Placement
-from shoal.records import FloatArray, RowArray
+from shoal.records import FloatArray, RowArray, Span
 
 Kind = Literal["encoder", "cross_encoder"]
 Task = Literal["query", "document"]
@@ -97,6 +97,13 @@ class Network(Protocol):
         """
         ...
 
+    def locate_tokens(self, texts: Sequence[str], prompt: str) -> list[RowArray] | None:
+        """Return where the tokens that `Output.own` marks lie in each text, int64 (t, 2), in characters.
+
+        What lies in the prompt has negative ones. None where the tokenizer cannot tell. Not while `tokenise` runs.
+        """
+        ...
+
     def run(self, batch: Any, threads: int, *, tokens: bool = False) -> Output:
         """Compute one batch on so many CPU threads; safe for as many calls side by side as the model has threads.
 
@@ -128,6 +135,24 @@ def own_tokens(
 def shortened(vectors: FloatArray, dim: int) -> FloatArray:
     """Return the first dimensions of vectors (n, d >= dim), brought to length 1 anew; all of them as they are."""
     return vectors if vectors.shape[1] == dim else unit(np.ascontiguousarray(vectors[:, :dim]))
+
+
+def own_offsets(
+    ids: Sequence[int], offsets: Sequence[Span], special: Sequence[int], prompt: str, prompt_length: int
+) -> RowArray:
+    """Return where the own tokens of one text lie in it, int64 (t, 2), in characters; see `own_tokens`.
+
+    Args:
+        ids: All its tokens, those of the prompt before the text too.
+        offsets: Where each lies in the prompt and the text together.
+        special: Tokens that frame a text.
+        prompt: What stands before the text.
+        prompt_length: How many tokens come before the text.
+    """
+    row = np.array([ids], np.int64)
+    own = own_tokens(row, np.ones_like(row), special, prompt_length)[0]
+    located: RowArray = np.array(offsets, np.int64).reshape(-1, 2)[own] - len(prompt)
+    return located
 
 
 def unit(vectors: FloatArray) -> FloatArray:

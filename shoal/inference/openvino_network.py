@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from shoal.errors import ModelUnavailable
 from shoal.inference.compiled import compile_graph
-from shoal.inference.network import Input, ModelFacts, Output, Task, own_tokens, prompted, unit
+from shoal.inference.network import Input, ModelFacts, Output, Task, own_offsets, own_tokens, prompted, unit
 from shoal.inference.placement import Placement
 from shoal.records import RowArray
 from shoal.system.memory import give_back, let_go
@@ -147,6 +147,12 @@ class OpenVinoNetwork:
             return [len(one.ids) for one in self._tokenizer.encode_batch_fast(prompted(inputs, prompt))]
         finally:
             self._truncate()
+
+    def locate_tokens(self, texts: Sequence[str], prompt: str) -> list[RowArray]:
+        """Return where the own tokens of each text lie in it, int64 (t, 2), in characters."""
+        length = self._prompt_length(prompt)
+        encodings = self._tokenizer.encode_batch([prompt + text for text in texts])
+        return [own_offsets(one.ids, one.offsets, self.facts.special, prompt, length) for one in encodings]
 
     def _truncate(self) -> None:
         self._tokenizer.enable_truncation(

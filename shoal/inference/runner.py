@@ -104,6 +104,10 @@ class Runner:
         """Count the tokens of whole texts or pairs, in input order; see `Network.count_tokens`."""
         return self._network.count_tokens([_encodable(text) for text in inputs], prompt)
 
+    def locate_tokens(self, texts: Sequence[str], prompt: str) -> list[RowArray] | None:
+        """Find the own tokens of texts, in input order; see `Network.locate_tokens`."""
+        return self._network.locate_tokens([_clean(text) for text in texts], prompt)
+
     @property
     def max_length(self) -> int:
         """Tokens read of a text or pair, special tokens included."""

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from shoal.errors import ModelUnavailable
 from shoal.inference import models
-from shoal.inference.network import Input, Kind, ModelFacts, Output, Task, own_tokens, prompted
+from shoal.inference.network import Input, Kind, ModelFacts, Output, Task, own_offsets, own_tokens, prompted
 from shoal.inference.placement import Placement
 from shoal.records import RowArray
 
@@ -24,6 +24,9 @@ UNPADDED = {"text": {"padding": False}, "common": {"return_tensors": None}}
 
 _WHOLE: dict[str, Any] = {"text": {"padding": False, "truncation": False}, "common": {"return_tensors": None}}
 """The same of whole texts."""
+
+_WITH_OFFSETS = {"text": {"padding": False, "return_offsets_mapping": True}, "common": {"return_tensors": None}}
+"""Has `preprocess` also tell where in the text each token lies."""
 
 _LONGEST = 32_768
 """The most tokens of a text that the setting max_length allows to read."""
@@ -88,6 +91,17 @@ class TorchNetwork:
         else:
             whole = tokenizer(prompted(inputs, prompt), truncation=False, padding=False, verbose=False)
         return [len(ids) for ids in whole["input_ids"]]
+
+    def locate_tokens(self, texts: Sequence[str], prompt: str) -> list[RowArray] | None:
+        """Return where the own tokens of each text lie in it, int64 (t, 2), in characters; None if that is not told."""
+        if not texts or not getattr(self._model.tokenizer, "is_fast", False):
+            return None if texts else []
+        features = self._model.preprocess(
+            list(texts), prompt=prompt or None, processing_kwargs=_WITH_OFFSETS, **_options("document")
+        )
+        length, special = features.get("prompt_length") or 0, self.facts.special
+        read = zip(features["input_ids"], features["offset_mapping"], strict=True)
+        return [own_offsets(ids, offsets, special, prompt, length) for ids, offsets in read]
 
     def run(self, batch: tuple[dict[str, Any], Task | None], threads: int, *, tokens: bool = False) -> Output:
         """Compute one batch."""

@@ -12,6 +12,7 @@ from shoal.errors import CorruptIndex, InvalidArgument
 from shoal.index_root import layout
 from shoal.index_root.manifest import LateInfo
 from shoal.late.codec import Codec, Codes, code_width, levels_of, project
+from shoal.late.sentences import SentenceTokens
 from shoal.records import FloatArray, RowArray
 
 _CHUNK = 64
@@ -72,11 +73,7 @@ class StoredTokens:
             rows: int64 (n,). Cosines are those of the codec. A passage has the same score, to the last bit, whatever
                 else is scored with it.
         """
-        if tokens.ndim != 2 or not len(tokens) or tokens.shape[1] != self._axes.shape[1]:
-            raise InvalidArgument(
-                f"query tokens have shape {tokens.shape}, the index needs (t, {self._axes.shape[1]})", param="queries"
-            )
-        query = project(tokens, self._axes)
+        query = self._projected(tokens)
         scores = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), _CHUNK):
             borders = [(self._offsets[row], self._offsets[row + 1]) for row in rows[start : start + _CHUNK]]
@@ -89,6 +86,26 @@ class StoredTokens:
                 # One product a passage: of all at once, the last bits would depend on what they are.
                 scores[place] = (query @ levels[begin:end].T / lengths[begin:end]).max(axis=1).mean()
         return scores
+
+    def sentence_scores(self, tokens: FloatArray, row: int, sentences: SentenceTokens) -> FloatArray | None:
+        """Score the sentences of the passage in a row, float32 (s,); see `SentenceTokens.scores`.
+
+        Args:
+            tokens: Those of the query, float (t, hidden).
+            row: Of the passage.
+            sentences: Which of its tokens each sentence has.
+        """
+        levels = levels_of(self.codes(row), self._projection, self._bits)
+        lengths = np.sqrt(np.einsum("td,td->t", levels, levels))
+        return sentences.scores(self._projected(tokens) @ levels.T / lengths)
+
+    def _projected(self, tokens: FloatArray) -> FloatArray:
+        """The tokens of a query along the axes of the codec, float32 (t, dims)."""
+        if tokens.ndim != 2 or not len(tokens) or tokens.shape[1] != self._axes.shape[1]:
+            raise InvalidArgument(
+                f"query tokens have shape {tokens.shape}, the index needs (t, {self._axes.shape[1]})", param="queries"
+            )
+        return project(tokens, self._axes)
 
 
 def _fits(projection: FloatArray, offsets: RowArray, codes: Codes, count: int, info: LateInfo) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from shoal.errors import InvalidArgument
 from shoal.inference import models
 from shoal.inference.names import is_remote
-from shoal.records import FloatArray, ScoreScale
+from shoal.records import FloatArray, ScoreScale, Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,8 @@ _MODELS = "cross_encoder"
 """The backend of whatever is named as a model rather than as a module here."""
 REMOTE = "_remote"
 """The module that asks an endpoint."""
+_WITH_TOKEN_VECTORS = frozenset({"late_interaction"})
+"""The modules here whose rerankers are `SentenceScorer`."""
 _SCALES: dict[str, ScoreScale] = {"overlap": "unit", REMOTE: "unit", "late_interaction": "cosine"}
 """Where the scores of the modules here lie; those of others are taken for logits."""
 _ACTIVATIONS: dict[str, ScoreScale] = {"Sigmoid": "unit", "Tanh": "cosine", "Identity": "logit"}
@@ -67,6 +69,26 @@ class PairTokenCounter(Reranker, Protocol):
         ...
 
 
+@runtime_checkable
+class SentenceScorer(Reranker, Protocol):
+    """A reranker that also tells what in a passage matches a query, by the vectors of its tokens."""
+
+    def score_sentences(
+        self, query: str, passages: "Sequence[str]", sentences: "Sequence[Sequence[Span]]"
+    ) -> "list[FloatArray | None]":
+        """Return, float32 (s_i,) for each of n passages, how well each of its sentences matches the query.
+
+        Args:
+            query: What was asked.
+            passages: N.
+            sentences: Where those of each passage lie in it, in their order.
+
+        Returns:
+            Higher is better, -inf for a sentence that is not read; None for a passage where that is not known.
+        """
+        ...
+
+
 def rerankers() -> list[str]:
     """Names that the setting `reranker` takes besides models: the files of this folder."""
     names = (module.name for module in pkgutil.iter_modules(__path__))
@@ -82,6 +104,11 @@ def kind_of(reranker: str) -> str:
     if is_remote(reranker):
         return REMOTE
     return reranker if reranker in rerankers() else models.trained_kind(reranker) or _MODELS
+
+
+def scores_sentences(kind: str) -> bool:
+    """Whether rerankers of a kind (`kind_of`) are `SentenceScorer`."""
+    return kind in _WITH_TOKEN_VECTORS
 
 
 def scale_of(reranker: str) -> ScoreScale:

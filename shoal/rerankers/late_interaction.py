@@ -16,9 +16,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from shoal.encoders import TextVectors, TokenCounter, TokenEncoder, load_encoder
+from shoal.encoders import TextVectors, TokenCounter, TokenEncoder, TokenLocator, load_encoder
 from shoal.errors import InvalidArgument
-from shoal.records import FloatArray, RowArray
+from shoal.late.sentences import SentenceTokens
+from shoal.records import FloatArray, RowArray, Span
 from shoal.settings import EncoderSettings, RerankerSettings
 
 DENSE_WEIGHT = 0.25
@@ -55,6 +56,23 @@ class LateInteraction:
                 rows = here[query_of[here] == query]
                 scores[rows] = _interact(query_vectors[query], [passages[row - start] for row in passage_of[rows]])
         return scores
+
+    def score_sentences(
+        self, query: str, passages: Sequence[str], sentences: Sequence[Sequence[Span]]
+    ) -> list[FloatArray | None]:
+        """Score the sentences of passages by MaxSim over their own tokens; see `shoal.rerankers.SentenceScorer`.
+
+        What was scored a moment ago is still in memory, so that nothing but the query is encoded again.
+        """
+        located = self._encoder.locate_passage_tokens(passages) if isinstance(self._encoder, TokenLocator) else None
+        if located is None:
+            return [None] * len(passages)
+        (query_vectors,) = self._encoder.encode_query_tokens([query])
+        query_tokens = query_vectors.tokens.astype(np.float32)
+        return [
+            SentenceTokens.of(offsets, spans).scores(query_tokens @ vectors.tokens.astype(np.float32).T)
+            for offsets, spans, vectors in zip(located, sentences, self._passages(list(passages)), strict=True)
+        ]
 
     def count_tokens(self, pairs: Sequence[tuple[str, str]]) -> int:
         """Count the tokens that are read of these pairs, each distinct text once; 0 if the encoder cannot count."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from shoal.encoders import Encoder, InstructedEncoder, TextVectors, TokenCounter, TokenEncoder
+from shoal.encoders import Encoder, InstructedEncoder, TextVectors, TokenCounter, TokenEncoder, TokenLocator
 from shoal.errors import InvalidArgument
 from shoal.filters import Filter
 from shoal.index_root.cache import ShardCache
@@ -27,11 +27,13 @@ from shoal.records import (
     ListedIds,
     ListedNamespaces,
     Passage,
+    RowArray,
     ScoreScale,
     SearchAnswer,
     SearchRequest,
+    Span,
 )
-from shoal.rerankers import DeadlineReranker, PairTokenCounter, Reranker
+from shoal.rerankers import DeadlineReranker, PairTokenCounter, Reranker, SentenceScorer
 from shoal.search.batching import Batcher
 from shoal.search.embed_stage import embed_texts
 from shoal.search.live_index import LiveIndex
@@ -87,6 +89,12 @@ class LocalEncoder:
             return [0] * len(queries)
         return await self._thread.run(deadline, self._encoder.count_query_tokens, queries)
 
+    async def locate_tokens(self, passages: Sequence[str], deadline: float) -> list[RowArray] | None:
+        """Return where the tokens of each passage lie in it, int64 (t, 2), in characters; None if that is not known."""
+        if not isinstance(self._encoder, TokenLocator):
+            return None
+        return await self._thread.run(deadline, self._encoder.locate_passage_tokens, passages)
+
     async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order: the vectors that a build gives these texts."""
         return await self._thread.run(deadline, self._encoder.encode_passages, texts)
@@ -126,6 +134,14 @@ class LocalReranker:
         if isinstance(self._reranker, DeadlineReranker):
             return await self._reranker.score_until(query, passages, deadline)
         return await self._batcher.submit(_Pairs([(query, passage) for passage in passages], deadline), deadline)
+
+    async def score_sentences(
+        self, query: str, passages: Sequence[str], sentences: Sequence[Sequence[Span]], deadline: float
+    ) -> list[FloatArray | None]:
+        """Return how well each sentence of some passages matches a query; see `shoal.rerankers.SentenceScorer`."""
+        if not isinstance(self._reranker, SentenceScorer):
+            return [None] * len(passages)
+        return await self._thread.run(deadline, self._reranker.score_sentences, query, passages, sentences)
 
     async def count_tokens(self, query: str, passages: Sequence[str], deadline: float) -> int:
         """Count the tokens that scoring these passages reads; 0 where that is not known."""

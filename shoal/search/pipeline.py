@@ -34,6 +34,7 @@ from shoal.search.explain import explain
 from shoal.search.facets import FacetCounting
 from shoal.search.fanout import FanOut
 from shoal.search.fusion import fuse
+from shoal.search.highlight_stage import HighlightStage
 from shoal.search.like_passage import given_vector, leave_out
 from shoal.search.lookup import fetch_passages, list_ids
 from shoal.search.merge import merge_results, ranked
@@ -94,6 +95,7 @@ class SearchPipeline:
         self._fan_out: FanOut | None = None
         self._encode_stage = EncodeStage(encoder, settings, clock, self._observer)
         self._second_stage = SecondStage(reranker, settings, clock, reranker_kind)
+        self._highlighting = HighlightStage(encoder, self._second_stage.sentence_scorer(), settings, clock)
 
     @property
     def version(self) -> str | None:
@@ -397,7 +399,7 @@ class SearchPipeline:
         final_scores = self._second_stage.final_scores(plan, scores, search.candidates, search.max_lexical_score)
         count = len(search.candidates) if request.shape.needs_all else request.top_n
         results = best_results(search.candidates, scores, final_scores, count)
-        results = await shape_results(search, results, self._settings.max_highlight_characters)
+        results = await shape_results(search, results, self._highlighting)
         if request.include_vector and results:
             results = await self._with_vectors(search, results)
         degradations = trace.degradations(len(self._shards))

@@ -8,6 +8,7 @@ import numpy as np
 
 from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
 from shoal.records import Candidate, FloatArray, Result, SearchRequest
+from shoal.rerankers import scores_sentences
 from shoal.search.fusion import blend
 from shoal.search.hedging import Attempts, Budget
 from shoal.search.request_plan import LATE, RequestPlan
@@ -51,6 +52,10 @@ class SecondStage:
         """Whether there is a reranker."""
         return self._reranker is not None
 
+    def sentence_scorer(self) -> RerankService | None:
+        """The reranker, if it tells what in a passage matches a query."""
+        return self._reranker if scores_sentences(self._reranker_kind) else None
+
     async def score(
         self, request: SearchRequest, candidates: list[Candidate]
     ) -> tuple[FloatArray | None, dict[str, str]]:
@@ -59,9 +64,8 @@ class SecondStage:
             return None, {}
         if (reranker := self._reranker) is None:
             return None, {"no_reranker": "not reranked: this server has no reranker"}
-        remaining = request.deadline - self._clock()
-        deadline = request.deadline - min(RESERVED_SHARE * remaining, MAX_RESERVED_S)
-        texts, cut = _within_a_message([candidate.passage.content for candidate in candidates if candidate.passage])
+        deadline = before(request.deadline, self._clock())
+        texts, cut = within_a_message([candidate.passage.content for candidate in candidates if candidate.passage])
         try:
             async with asyncio.timeout(deadline - self._clock()):
                 scores = np.asarray(
@@ -115,7 +119,12 @@ class SecondStage:
         return blend(scores, candidates, self._settings, max_lexical_score, kind)
 
 
-def _within_a_message(texts: list[str]) -> tuple[list[str], int]:
+def before(deadline: float, now: float) -> float:
+    """Until when a reranker may take, so that there is time left for an answer without it, in seconds as both are."""
+    return deadline - min(RESERVED_SHARE * (deadline - now), MAX_RESERVED_S)
+
+
+def within_a_message(texts: list[str]) -> tuple[list[str], int]:
     """Cut texts that together exceed MESSAGE_BYTES to equal shares of it. Returns them and the share, 0 if all fit."""
     if sum(len(text) if text.isascii() else 4 * len(text) for text in texts) <= MESSAGE_BYTES:
         return texts, 0

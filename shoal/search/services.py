@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from shoal.encoders import TextVectors
-from shoal.records import EmbeddedTexts, FloatArray, InputType
+from shoal.records import EmbeddedTexts, FloatArray, InputType, RowArray, Span
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.questions import ShardQuestion
 
@@ -33,6 +33,10 @@ class EncodeService(Protocol):
 
     async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:
         """Return how many tokens whole queries have, in input order; 0 where that is not known or does not matter."""
+        ...
+
+    async def locate_tokens(self, passages: Sequence[str], deadline: float) -> list[RowArray] | None:
+        """Return where the tokens of each passage lie in it, int64 (t, 2), in characters; None if that is not known."""
         ...
 
 
@@ -90,6 +94,12 @@ class RerankService(Protocol):
 
     async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
         """Return float32 (n,), higher is better, in input order."""
+        ...
+
+    async def score_sentences(
+        self, query: str, passages: Sequence[str], sentences: Sequence[Sequence[Span]], deadline: float
+    ) -> list[FloatArray | None]:
+        """Return how well each sentence of some passages matches a query; see `shoal.rerankers.SentenceScorer`."""
         ...
 
     async def count_tokens(self, query: str, passages: Sequence[str], deadline: float) -> int:

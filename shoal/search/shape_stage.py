@@ -1,6 +1,5 @@
 """The last step of a search: which of the ordered results an answer holds."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,25 +9,25 @@ from shoal.errors import InvalidArgument
 from shoal.namespaces import own_id
 from shoal.records import Group, Result
 from shoal.search.diversity import most_different
-from shoal.search.highlight import highlight
+from shoal.search.highlight_stage import HighlightStage
 from shoal.search.pages import next_cursor
 from shoal.search.state import SearchState
 from shoal.search.trace import describe
 
 
-async def shape_results(search: SearchState, results: list[Result], max_characters: int) -> list[Result]:
+async def shape_results(search: SearchState, results: list[Result], highlighting: HighlightStage) -> list[Result]:
     """Choose among results, best first, those of the answer; name their groups and best sentences where asked to.
 
     Args:
         search: With its candidates.
         results: Best first.
-        max_characters: Of each text, in which its best sentence is looked for.
+        highlighting: Finds the best sentences.
 
     Raises InvalidArgument for diversity where the index kind has no vectors to give.
     """
     results = await _chosen(search, results)
     if search.request.shape.highlight and results:
-        results = await _highlighted(search, results, max_characters)
+        results = await highlighting.highlighted(search, results)
     return results
 
 
@@ -91,11 +90,3 @@ async def _diverse(search: SearchState, results: list[Result], count: int, diver
     vectors = np.stack([nothing if entry is None or entry[1] is None else entry[1] for entry in known])
     scores = np.array([result.score for result in results], np.float32)
     return [results[position] for position in most_different(scores, vectors, count, diversity)]
-
-
-async def _highlighted(search: SearchState, results: list[Result], max_characters: int) -> list[Result]:
-    """Point out the best sentence of each result; a long answer takes milliseconds, in which others are answered."""
-    texts = [result.passage.text for result in results]
-    lexical = search.plan.version.lexical
-    chosen = await asyncio.to_thread(highlight, search.request.query, texts, lexical, max_characters)
-    return [replace(result, highlight=sentence) for result, sentence in zip(results, chosen, strict=True)]

@@ -24,6 +24,7 @@ from shoal.index_root import layout
 from shoal.index_root.digests import document_digests
 from shoal.index_root.log_entry import DocumentWrite, LogEntry
 from shoal.index_root.manifest import Manifest
+from shoal.late.sentences import SentenceTokens
 from shoal.lexical.scoring import TermStatistics
 from shoal.metadata import FieldTypes
 from shoal.modes import RETRIEVERS_OF
@@ -212,6 +213,15 @@ class LiveShard:
         scores = np.zeros(len(places), np.float32)
         for segment, numbers in _by_segment(places):
             scores[numbers] = segment.shard.score(query, [places[number][1] for number in numbers])
+        return scores
+
+    def sentence_scores(
+        self, query: FloatArray, rows: Sequence[int], sentences: Sequence[SentenceTokens]
+    ) -> list[FloatArray | None]:
+        """Score the sentences of rows of this shard by their stored token vectors; as `Shard.sentence_scores`."""
+        scores: list[FloatArray | None] = []
+        for (segment, own), of_row in zip(self._places(rows), sentences, strict=True):
+            scores += segment.shard.sentence_scores(query, [own], [of_row])
         return scores
 
     def content(self, row: int) -> str:

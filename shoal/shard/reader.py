@@ -22,6 +22,7 @@ from shoal.index_root.versions import file_problem
 from shoal.indexes import ShardIndex, index_kind
 from shoal.late.codec import Codes
 from shoal.late.index import StoredTokens
+from shoal.late.sentences import SentenceTokens
 from shoal.lexical.index import LexicalIndex
 from shoal.namespaces import DEFAULT
 from shoal.records import FloatArray, Passage, RowArray
@@ -294,14 +295,36 @@ class Shard:
         A row has the same score whatever else is scored with it. Raises InvalidArgument for a version without token
         vectors, a row outside, and an index kind that cannot give vectors back.
         """
+        tokens, places = self._stored_tokens(), self.inside(rows)
+        dense = np.einsum("nd,d->n", self._index.vectors(places), query.vector)
+        scores: FloatArray = DENSE_WEIGHT * dense + (1 - DENSE_WEIGHT) * tokens.score(query.tokens, places)
+        return scores
+
+    def sentence_scores(
+        self, query: FloatArray, rows: Sequence[int], sentences: Sequence[SentenceTokens]
+    ) -> list[FloatArray | None]:
+        """Score the sentences of n rows of this shard by their stored token vectors, float32 (s_i,) each.
+
+        Args:
+            query: Vectors of the tokens of the query, float (t, hidden).
+            rows: N, of passages.
+            sentences: Of each of them (`shoal.late.sentences`).
+
+        Returns:
+            None for a row that has another number of tokens.
+
+        Raises:
+            InvalidArgument: A version without token vectors, or a row outside.
+        """
+        tokens, places = self._stored_tokens(), self.inside(rows).tolist()
+        return [tokens.sentence_scores(query, row, of_row) for row, of_row in zip(places, sentences, strict=True)]
+
+    def _stored_tokens(self) -> StoredTokens:
         if self._tokens is None:
             raise InvalidArgument(
                 "this version holds no token vectors; build it with --late-interaction stored", param="rerank"
             )
-        places = self.inside(rows)
-        dense = np.einsum("nd,d->n", self._index.vectors(places), query.vector)
-        scores: FloatArray = DENSE_WEIGHT * dense + (1 - DENSE_WEIGHT) * self._tokens.score(query.tokens, places)
-        return scores
+        return self._tokens
 
     def content(self, row: int) -> str:
         """Return title and text of a row, as encoders read them."""

@@ -6,16 +6,18 @@
             return lambda **options: load_encoder(EncoderSettings(backend="mine", dtype="float32", **options))
 
 `load` gives a new encoder each time, in float32 on the CPU; its options are fields of `EncoderSettings`. An encoder
-without vectors of tokens leaves `TokenEncoderContract` out, one that counts tokens adds `TokenCounterContract`. With
+without vectors of tokens leaves `TokenEncoderContract` out; one that counts tokens adds `TokenCounterContract`, one
+that tells where they lie `TokenLocatorContract`. With
 `pytest.register_assert_rewrite("shoal.testing")` in a conftest.py, pytest shows the values of an assertion that fails.
 """
 
+import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from shoal.encoders import Encoder, LengthCounter, TokenCounter, TokenEncoder
+from shoal.encoders import Encoder, LengthCounter, TokenCounter, TokenEncoder, TokenLocator
 
 Load = Callable[..., Encoder]
 TEXTS = [
@@ -109,6 +111,36 @@ class TokenEncoderContract(_Loaded):
                 assert len(text.tokens) >= 1
                 np.testing.assert_allclose(np.linalg.norm(text.tokens, axis=1), 1, atol=1e-4)
         assert encoder.encode_passage_tokens([]) == []
+
+
+class TokenLocatorContract(_Loaded):
+    """The promises of `shoal.encoders.TokenLocator`, for an encoder whose tokens are words or parts of them."""
+
+    def test_every_token_lies_in_its_text(self, encoder: Encoder) -> None:
+        assert isinstance(encoder, TokenLocator)
+        located = encoder.locate_passage_tokens(TEXTS)
+        assert located is not None
+        for text, offsets, vectors in zip(TEXTS, located, encoder.encode_passage_tokens(TEXTS), strict=True):
+            assert offsets.shape == (len(vectors.tokens), 2)
+            assert offsets.dtype == np.int64
+            if text.strip():
+                assert offsets.min() >= 0
+                assert offsets.max() <= len(text)
+                assert (offsets[:, 0] < offsets[:, 1]).all()
+                assert (np.diff(offsets, axis=0) >= 0).all()
+        assert encoder.locate_passage_tokens([]) == []
+
+    def test_tokens_lie_where_their_words_do(self, encoder: Encoder) -> None:
+        assert isinstance(encoder, TokenLocator)
+        text = "  the otter, and (then) a red fish!  \n"
+        located = encoder.locate_passage_tokens([text])
+        assert located is not None
+        covered = np.zeros(len(text), bool)
+        for first, end in located[0].tolist():
+            covered[first:end] = True
+        for word in re.finditer("[a-z]+", text):
+            assert covered[word.start() : word.end()].all(), word
+        assert not any(covered[place] for place, character in enumerate(text) if character.isspace())
 
 
 class TokenCounterContract(_Loaded):

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -15,7 +16,7 @@ from shoal.fingerprint import Fingerprint
 from shoal.index_root.manifest import VectorIndexInfo
 from shoal.metadata import FieldTypes
 from shoal.modes import RETRIEVERS_OF, Mode
-from shoal.records import EmbeddedTexts, FloatArray, InputType, Passage
+from shoal.records import EmbeddedTexts, FloatArray, InputType, Passage, RowArray, Span
 from shoal.search.served_version import ServedVersion
 from shoal.settings import ServeSettings
 from shoal.shard.messages import Fetched, Hits, ShardHits, ShardQuery, ShardSearch
@@ -93,6 +94,8 @@ class FakeEncoder:
         self.count_behaviour = Behaviour()
         self.counted: list[list[str]] = []
         self.embedded: list[list[str]] = []
+        self.locate_behaviour = Behaviour()
+        self.located: list[list[str]] = []
 
     async def encode(self, queries: Sequence[str], deadline: float, instruction: str | None = None) -> FloatArray:
         self.calls.append(list(queries))
@@ -106,6 +109,12 @@ class FakeEncoder:
         self.counted.append(list(queries))
         await self.count_behaviour()
         return [len(query.split()) for query in queries]
+
+    async def locate_tokens(self, passages: Sequence[str], deadline: float) -> list[RowArray] | None:
+        """A token is a word."""
+        self.located.append(list(passages))
+        await self.locate_behaviour()
+        return [_words(passage) for passage in passages]
 
     async def embed(
         self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
@@ -251,15 +260,30 @@ class FakeReranker:
     def __init__(self) -> None:
         self.behaviour = Behaviour()
         self.calls: list[tuple[str, list[str], float]] = []
+        self.sentence_behaviour = Behaviour()
+        self.sentence_calls: list[tuple[str, list[str]]] = []
 
     async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
         self.calls.append((query, list(passages), deadline))
         await self.behaviour()
         return np.array([float(passage.split()[-1]) for passage in passages], np.float32)
 
+    async def score_sentences(
+        self, query: str, passages: Sequence[str], sentences: Sequence[Sequence[Span]], deadline: float
+    ) -> list[FloatArray | None]:
+        """Prefers later sentences."""
+        self.sentence_calls.append((query, list(passages)))
+        await self.sentence_behaviour()
+        return [np.arange(len(spans), dtype=np.float32) for spans in sentences]
+
     async def count_tokens(self, query: str, passages: Sequence[str], deadline: float) -> int:
         """A token is a word."""
         return sum(len(query.split()) + len(passage.split()) for passage in passages)
+
+
+def _words(text: str) -> RowArray:
+    spans = [match.span() for match in re.finditer(r"\S+", text)]
+    return np.array(spans, np.int64).reshape(-1, 2)
 
 
 def _search_call(batch: ShardSearch, deadline: float) -> SearchCall:

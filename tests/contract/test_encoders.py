@@ -12,14 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.encoders import Encoder, TokenEncoder, backends, load_encoder
+from shoal.encoders import Encoder, TokenEncoder, TokenLocator, backends, load_encoder
 from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.inference import conversion, models, placement
 from shoal.inference.model_cache import require_model_cache
 from shoal.inference.network import NotConvertible
 from shoal.inference.runner import token_batches
 from shoal.settings import EMBEDDED_ENCODER, EncoderSettings, InferenceSettings
-from shoal.testing.encoder_contract import TEXTS, EncoderContract, Load, TokenCounterContract, TokenEncoderContract
+from shoal.testing.encoder_contract import (
+    TEXTS,
+    EncoderContract,
+    Load,
+    TokenCounterContract,
+    TokenEncoderContract,
+    TokenLocatorContract,
+)
 from tests.support import tiny_models
 
 WEIGHTLESS = "hashing"
@@ -55,7 +62,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("converted") / "none"
 
 
-class TestEveryEncoder(EncoderContract, TokenEncoderContract, TokenCounterContract):
+class TestEveryEncoder(EncoderContract, TokenEncoderContract, TokenCounterContract, TokenLocatorContract):
     @pytest.fixture(scope="class", params=backends())
     def load(self, request: pytest.FixtureRequest, tiny: Path) -> Load:
         return partial(load, request.param, tiny)
@@ -100,6 +107,19 @@ class TestModels:
         found = encoder.encode_query_tokens(["red fish", "", "otter " * 100])
         np.testing.assert_allclose(found[0].tokens, tokens / np.linalg.norm(tokens, axis=1, keepdims=True), atol=1e-5)
         assert [len(text.tokens) for text in found] == [2, 4, 60]  # the empty text has only prompt and special tokens
+
+    def test_tokens_lie_where_the_tokenizer_of_transformers_says(self, backend: str, tiny: Path) -> None:
+        from transformers import AutoTokenizer
+
+        encoder = load(backend, tiny)
+        assert isinstance(encoder, TokenLocator)
+        texts = ["a Red fish, naïve otters", "vitamin " * 100, "日本 🐟 fish"]
+        located = encoder.locate_passage_tokens(texts)
+        assert located is not None
+        tokenizer = AutoTokenizer.from_pretrained(tiny)
+        for text, offsets in zip(texts, located, strict=True):
+            read = tokenizer(text, return_offsets_mapping=True, truncation=True, max_length=64 - 2)["offset_mapping"]
+            assert offsets.tolist() == [list(pair) for pair in read[1:-1]]  # [CLS] | text | [SEP], and two of a prompt
 
     def test_weights_are_named_by_their_digest(self, backend: str, tiny: Path) -> None:
         import hashlib

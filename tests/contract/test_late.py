@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shoal.encoders import TokenEncoder, backends, load_encoder
+from shoal.encoders import TokenEncoder, TokenLocator, backends, load_encoder
 from shoal.index_root.storage import Storage
+from shoal.late.sentences import SentenceTokens
 from shoal.records import FloatArray, Passage
+from shoal.rerankers.late_interaction import LateInteraction
+from shoal.search.highlight import sentences
 from shoal.settings import EncoderSettings, LateSettings
 from shoal.shard.reader import Shard
 from tests.support import tiny_models
@@ -45,6 +48,53 @@ def test_scores_are_those_of_the_reference_but_for_rounding(
         found = shard.score(vectors, range(40))
         expected = [score(reference, query, passage.text) for passage in passages]
         np.testing.assert_allclose(found, expected, atol=tolerance)
+    shard.close()
+
+
+@pytest.mark.parametrize("backend", [backend for backend in backends() if backend != "hashing"])
+def test_sentences_are_scored_as_the_token_embeddings_of_sentence_transformers_say(
+    tiny: Path, tmp_path: Path, backend: str
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    reference = SentenceTransformer(str(tiny), device="cpu")
+    parts = [["red heron bone", "blue otter", "vitamin disease cell snail"], ["fish"], ["otter otter", "red fish red"]]
+    passages = [Passage(f"p{number}", " ".join(f"{part}." for part in of)) for number, of in enumerate(parts)]
+    cache = str(tiny.parent / "converted")
+    encoder = load_encoder(
+        EncoderSettings(encoder=str(tiny), backend=backend, device="cpu", dtype="float32", model_cache_dir=cache)
+    )
+    assert isinstance(encoder, TokenLocator)
+    hidden = encoder.encode_query_tokens(["fish"])[0].tokens.shape[1]
+    stored = LateSettings(late_interaction="stored", late_dims=hidden, late_bits=8)
+    manifest = publish(tmp_path / "root", "v1", passages, shards=1, encoder=str(tiny), late=stored)
+    shard = Shard.open(Storage(str(tmp_path / "root")), manifest, 0, cache=None, threads=1)
+    reranker = LateInteraction(encoder, 0)
+    texts = [shard.passage(row).text for row in range(3)]
+    cut = [list(sentences(text)) for text in texts]
+    located = encoder.locate_passage_tokens(texts)
+    assert located is not None
+    rows = [SentenceTokens.of(offsets, spans) for offsets, spans in zip(located, cut, strict=True)]
+    for query in QUERIES:
+        own = tokens(reference, query, "query: ")[3:-1]
+        expected = []
+        for text in texts:
+            others, start, of_text = tokens(reference, text, "")[1:-1], 0, []
+            for part in text.removesuffix(".").split(". "):
+                behind = start + len(reference.tokenizer.tokenize(f"{part}."))
+                of_text.append(float((own @ others[start:behind].T).max(axis=1).mean()))
+                start = behind
+            assert start == len(others)
+            expected.append(of_text)
+        (encoded,) = encoder.encode_query_tokens([query])
+        for of_text, by_shard, by_reranker in zip(
+            expected,
+            shard.sentence_scores(encoded.tokens, range(3), rows),
+            reranker.score_sentences(query, texts, cut),
+            strict=True,
+        ):
+            np.testing.assert_allclose(by_shard, of_text, atol=0.02)
+            np.testing.assert_allclose(by_reranker, of_text, atol=2e-3)
     shard.close()
 
 

@@ -298,6 +298,7 @@ class EngineContract(ShapeContract):
             {"group_by": {"field": "$document"}, "rerank": "late", "top_n": 4, "min_score": 0.1},
             {"order_by": {"field": "number", "descending": True}, "top_n": 3, "filter": {"number": {"$lt": 9}}},
             {"highlight": True, "rerank": False, "mode": "dense", "top_n": 3},
+            {"highlight": True, "rerank": "late", "top_n": 7, "filter": {"number": {"$lt": 30}}},
             {"collapse": True, "diversity": 0.4, "top_n": 5, "facets": ["number"]},
         ],
     )

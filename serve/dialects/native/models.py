@@ -72,7 +72,7 @@ class Result(BaseModel):
     metadata: dict[str, MetadataValue] = {}
     vector: list[float] | None = Field(None, description="The passage's L2-normalised vector.")
     highlight: SentenceHighlight | None = Field(
-        None, description="The best sentence, if asked for and if a word of the query is in the text."
+        None, description="The best sentence, if asked for and if token vectors or a word of the query tell."
     )
     group: str | int | float | bool | None = Field(
         None, description="What the result was grouped by, if asked for; null for a passage without the field."

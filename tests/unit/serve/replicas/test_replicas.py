@@ -52,6 +52,12 @@ class TestQueryEncoder:
         np.testing.assert_array_equal(found[0].tokens, expected[0].tokens)
         np.testing.assert_array_equal(found[0].vector, expected[0].vector)
 
+    async def test_finds_the_tokens_of_passages(self) -> None:
+        encoder = QueryEncoder(HASHING, load_encoder(HASHING).fingerprint(), 10)
+        located = await encoder.locate_tokens(["a red, red fish", "größe"], soon())
+        assert located is not None
+        assert [offsets.tolist() for offsets in located] == [[[0, 1], [2, 5], [7, 10], [11, 15]], [[0, 5]]]
+
     async def test_refuses_an_index_of_another_encoder_and_names_both(self) -> None:
         other = load_encoder(EncoderSettings(encoder="hashing:32")).fingerprint()
         with pytest.raises(EncoderMismatch) as refused:
