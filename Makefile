@@ -50,7 +50,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run-$(EXTRA): pyproject.toml constraints.txt | $(BIN)/python
-	$(call install,$(EXTRA))
+	$(call install,$(EXTRA)$(COMMA)documents)
 	@touch $@
 
 $(VENV)/.dev-$(EXTRA): pyproject.toml constraints.txt | $(BIN)/python

@@ -48,6 +48,8 @@ _BARE = "no extension"
 """How files without an extension are counted."""
 _PACKED = (".zip", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".lz4", ".snappy", ".br", ".Z")
 """Extensions of archives and compressions that are not read."""
+_LANCE = ".lance"
+"""Extension of the files of a Lance table, which its own library alone reads: a wheel of 220 MiB unpacked."""
 _OPAQUE = (".doc", ".odt", ".rtf", ".ppt", ".xls", ".xlsx", ".xml")
 """Extensions of documents that hold text among other things."""
 
@@ -275,6 +277,8 @@ def _way_out(source: str, names: list[str], wanted: str) -> str:
     if formats:
         return f"set format to {' or '.join(formats)}, or leave it out"
     extension = Counter(map(_extension, names)).most_common(1)[0][0]
+    if any(name.lower().endswith(_LANCE) for name in names):
+        return "write the rows of Lance tables as Parquet first: Lance's own to_table() and pyarrow.parquet.write_table"
     if extension.endswith(_PACKED):
         return f"unpack {extension} files first, or compress them as .gz or .zst"
     folder, mark, query = source.partition("?")

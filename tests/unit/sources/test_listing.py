@@ -202,6 +202,11 @@ def test_compressed_files_without_an_extension_are_read_as_lines(folder: Path, r
         (["a.doc"], "text", r"turn them into text first; --source 'SOURCE/\*\*/\*\.doc' --format text reads"),
         (["a.log"], "jsonl", r"--source 'SOURCE/\*\*/\*\.log' --format jsonl reads them as jsonl whatever they are"),
         (["a.zip"], "auto", r"unpack \.zip files first, or compress them as \.gz or \.zst"),
+        (
+            ["_versions/1.manifest", "_versions/2.manifest", "data/a.lance"],
+            "auto",
+            "write the rows of Lance tables as Parq",
+        ),
         (["a.jsonl"], "parquet", r"set format to jsonl, or leave it out"),
         (["a.jsonl", "b.csv"], "auto", r"several formats \(csv, jsonl\): .*; set format to csv or jsonl$"),
     ],
