@@ -3,8 +3,6 @@
 import hashlib
 import io
 
-import numpy as np
-
 from shoal.errors import Conflict
 from shoal.index_root import layout
 from shoal.index_root.digests import reduction_bytes
@@ -12,6 +10,7 @@ from shoal.index_root.log import Log
 from shoal.index_root.log_entry import LogEntry
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
+from shoal.system.array_files import load_array
 
 
 def require_cover(storage: Storage, manifest: Manifest, current: Manifest | None = None) -> None:
@@ -49,7 +48,7 @@ def _codec_digest(storage: Storage, manifest: Manifest) -> str | None:
     if late is None or not manifest.shards:
         return None
     data = storage.read(f"{layout.shard_dir(manifest.version, 0)}/{layout.LATE_PROJECTION}")
-    projection = np.load(io.BytesIO(data), allow_pickle=False)
+    projection = load_array(io.BytesIO(data))
     return hashlib.sha256(reduction_bytes(projection, late.bits)).hexdigest()
 
 

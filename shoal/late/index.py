@@ -14,6 +14,7 @@ from shoal.index_root.manifest import LateInfo
 from shoal.late.codec import Codec, Codes, code_width, levels_of, project
 from shoal.late.sentences import SentenceTokens
 from shoal.records import FloatArray, RowArray
+from shoal.system.array_files import load_array
 
 _CHUNK = 64
 """Passages that are unpacked at once: two megabytes of a small model."""
@@ -36,7 +37,7 @@ class StoredTokens:
         self._bits: int = info.bits
         place = paths[layout.LATE_CODES].parent
         try:
-            projection: FloatArray = np.load(paths[layout.LATE_PROJECTION], allow_pickle=False)
+            projection: FloatArray = load_array(paths[layout.LATE_PROJECTION])
             self._offsets: RowArray = _mapped(paths[layout.LATE_OFFSETS])
             self._codes: Codes = _mapped(paths[layout.LATE_CODES])
         except (OSError, ValueError, EOFError, KeyError, MemoryError) as error:
@@ -124,5 +125,4 @@ def _fits(projection: FloatArray, offsets: RowArray, codes: Codes, count: int, i
 
 def _mapped(path: Path) -> NDArray[Any]:
     """Map a NumPy file; a small one is read, since one without elements cannot be mapped."""
-    array: NDArray[Any] = np.load(path, mmap_mode=None if path.stat().st_size < 4096 else "r", allow_pickle=False)
-    return array
+    return load_array(path, None if path.stat().st_size < 4096 else "r")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from shoal.index_root import layout
 from shoal.lexical.postings import Postings
+from shoal.system.array_files import load_array
 
 _SMALL = 4096
 """Bytes of a file that is read and not mapped: one without elements cannot be mapped."""
@@ -46,5 +47,4 @@ class TermFrequencies:
 
 
 def _mapped(path: Path) -> NDArray[Any]:
-    array: NDArray[Any] = np.load(path, mmap_mode=None if path.stat().st_size < _SMALL else "r", allow_pickle=False)
-    return array
+    return load_array(path, None if path.stat().st_size < _SMALL else "r")

@@ -14,6 +14,7 @@ from shoal.lexical.analyzer import Analyzer
 from shoal.lexical.scoring import inverse_frequencies, length_norms, term_scores
 from shoal.lexical.statistics import TERM, Totals, contents
 from shoal.settings import LexicalSettings
+from shoal.system.array_files import load_array
 
 T = TypeVar("T")
 
@@ -118,12 +119,12 @@ class LexicalWriter:
             (layout.LEXICAL_COUNTS, counts),
         ):
             # Mapped anew for each block, so that no more of the file is resident.
-            np.load(self._folder / name, mmap_mode="r+")[positions] = values
+            load_array(self._folder / name, "r+")[positions] = values
 
     def _widen_counts(self) -> None:
         """Let the counts have four bytes each: a text of a megabyte may hold one word that often."""
         path = self._folder / layout.LEXICAL_COUNTS
-        narrow = np.load(path)
+        narrow = load_array(path)
         if narrow.dtype == np.uint16:
             _create(path, np.uint32, len(narrow))[:] = narrow
 

@@ -12,6 +12,7 @@ from shoal.errors import CorruptIndex
 from shoal.index_root import layout
 from shoal.index_root.digests import Digests, document_digests
 from shoal.records import RowArray
+from shoal.system.array_files import load_array
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class Documents:
         # An array without elements cannot be mapped.
         mode: Literal["r"] | None = "r" if count else None
         try:
-            digests, rows = (np.load(path, mmap_mode=mode, allow_pickle=False) for path in (documents, order))
+            digests, rows = (load_array(path, mode) for path in (documents, order))
             if (digests.shape, digests.dtype, rows.shape, rows.dtype) != ((count,), np.uint64, (count,), np.int32):
                 raise ValueError(f"they hold {digests.dtype} {digests.shape} and {rows.dtype} {rows.shape}")
         except (OSError, ValueError, EOFError) as error:

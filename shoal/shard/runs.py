@@ -27,6 +27,7 @@ from shoal.shard.passages import to_batch
 from shoal.shard.reader import Shard
 from shoal.shard.selection import Selection
 from shoal.shard.writer import write_shard
+from shoal.system.array_files import load_array
 from shoal.system.temporary import temporary_folder
 
 CLASS_ROWS, CLASS_FACTOR = 64, 12
@@ -220,7 +221,7 @@ def size_class(rows: int) -> int:
 
 def codec_of(path: Path, bits: int) -> Codec:
     """The reduction that a shard keeps in a file."""
-    return Codec.from_projection(np.load(path, allow_pickle=False), bits)
+    return Codec.from_projection(load_array(path), bits)
 
 
 def runs_to_merge(runs: Sequence[Segment]) -> list[Segment]:

@@ -22,6 +22,7 @@ from shoal.settings import IndexSettings
 from shoal.shard.documents import Documents
 from shoal.shard.positions import Deleted, read_deleted
 from shoal.shard.writer import BATCH_ROWS
+from shoal.system.array_files import load_array
 from shoal.system.temporary import temporary_folder
 
 T = TypeVar("T")
@@ -146,7 +147,7 @@ class StoredRows:
     def projection(self) -> FloatArray:
         """What the token vectors were reduced with, float32 (dims, hidden + 2); see FORMAT.md."""
         data = self._storage.read(f"{self._folder}/{layout.LATE_PROJECTION}")
-        found: FloatArray = np.load(io.BytesIO(data), allow_pickle=False)
+        found: FloatArray = load_array(io.BytesIO(data))
         return found
 
     def _has(self, name: str) -> bool:

@@ -1,0 +1,22 @@
+"""Reads NumPy files in any thread.
+
+NumPy parses the header of a file with `ast`, and in CPython before 3.13 two threads that do so at once may get
+SystemError ("AST constructor recursion depth mismatch"): how deep they are is counted for both together.
+"""
+
+import threading
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+HEADERS = threading.Lock()
+"""Is held by whoever has NumPy parse the header of a file."""
+
+
+def load_array(path: str | Path | IO[bytes], mmap_mode: Literal["r", "r+"] | None = None) -> NDArray[Any]:
+    """Return what `numpy.load` returns of a file that holds one array and no objects. Raises what that raises."""
+    with HEADERS:
+        array: NDArray[Any] = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    return array
