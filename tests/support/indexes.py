@@ -1,7 +1,7 @@
 """Small published index versions, written as the build job writes them but without it."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from shoal.lexical.analyzer import Analyzer
 from shoal.lexical.statistics import contents, count_terms, look_up, merge_terms, read_terms, read_totals
 from shoal.lexical.writer import LexicalWriter
 from shoal.metadata import Observed
-from shoal.records import Passage
+from shoal.records import FloatArray, Passage
 from shoal.settings import EncoderSettings, LateSettings, LexicalSettings
 from shoal.shard.documents import DocumentWriter
 from shoal.shard.passages import to_batch
@@ -83,13 +83,15 @@ def publish(  # noqa: PLR0913 (every test names the few that it needs)
     late: LateSettings | None = None,
     codec_of_tokens: Codec | None = None,
     writable: bool = False,
-    pieces: bool = False,
+    pieces: int = 0,
+    vectors: Mapping[str, FloatArray] | None = None,
 ) -> Manifest:
     """Publish a flat index of the passages as a version of a local index root, and make it current.
 
     lexical: how it can be searched by words; late: how token vectors are kept. None leaves that out.
     codec_of_tokens: what reduces them; learned from the passages if None. writable: whether documents can be
-    written to it later. pieces: whether ids are those of pieces.
+    written to it later. pieces: most characters of the pieces whose ids these are; 0 for records that stay whole.
+    vectors: float32 (dim,) of passages that brought their own, by their ids.
     """
 
     def document_of(passage: str) -> str:
@@ -110,7 +112,7 @@ def publish(  # noqa: PLR0913 (every test names the few that it needs)
         learned = learn(model, [passage.content for passage in content], late)
     terms = LexicalTerms(root.parent / f"terms-{version}", parts, lexical) if lexical else None
     for shard, batch in enumerate(parts):
-        block = (with_tokens(batch, model, learned), model.encode_passages(contents(batch)))
+        block = (with_tokens(batch, model, learned), vectors_of(batch, model, vectors or {}))
         folder = storage.local_path(layout.shard_dir(version, shard))
         entries.append(
             write_shard(
@@ -148,12 +150,21 @@ def publish(  # noqa: PLR0913 (every test names the few that it needs)
         counts=Counts(input=len(content), passages=len(content), duplicates=0, rejected=0),
         statistics=CorpusStatistics(text_bytes=text_bytes, mean_text_bytes=text_bytes / max(1, len(content))),
         fields=fields,
-        build={"chunk_characters": 1000} if pieces else {},
+        build={"chunk_characters": pieces, "chunk_overlap": 0} if pieces else {},
     )
     versions.publish(storage, manifest)
     if activate:
         versions.activate(storage, version)
     return manifest
+
+
+def vectors_of(batch: pa.RecordBatch, model: Encoder, given: Mapping[str, FloatArray]) -> FloatArray:
+    """The vectors of passages, float32 (n, dim): their own, or what the encoder makes of their texts."""
+    encoded = model.encode_passages(contents(batch))
+    for row, identity in enumerate(batch.column(0).to_pylist()):
+        if identity in given:
+            encoded[row] = given[identity]
+    return encoded
 
 
 def learn(model: Encoder, texts: Sequence[str], settings: LateSettings) -> Codec:

@@ -98,7 +98,7 @@ class Corpus:
             late=LATE if self.late else None,
             codec_of_tokens=self.codec,
             writable=True,
-            pieces=True,
+            pieces=1000,
         )
 
     def fresh(self) -> tuple[list[Shard], Manifest]:
