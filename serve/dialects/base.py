@@ -142,6 +142,13 @@ class Engine(Protocol):
         """
         ...
 
+    def text_field(self) -> str:
+        """The field that holds the text of records, for clients that keep it among their metadata.
+
+        `text` before a version is served.
+        """
+        ...
+
     async def activate(self, version: str) -> None:
         """Serve another published version; returns when it is served.
 

@@ -284,6 +284,10 @@ class IndexIngress:
         """Where the scores of the reranker lie; None if that is not known."""
         return self._services.reranker_scale if self._services is not None else None
 
+    def text_field(self) -> str:
+        """The field that holds the text of records."""
+        return self._activation.text_field
+
     async def list_versions(self, limit: int) -> list[ListedVersion]:
         """List the newest published versions, and the current and the previous one with them."""
         return await asyncio.to_thread(newest_versions, self._storage, limit)

@@ -15,7 +15,7 @@ from serve.versions.liveness import LivenessTracker
 from shoal.engine.description import IndexDescription
 from shoal.errors import Conflict, DeadlineExceeded, EncoderMismatch, NotFound, ShoalError, Unavailable
 from shoal.index_root import versions
-from shoal.index_root.manifest import Manifest
+from shoal.index_root.manifest import TEXT_FIELD, Manifest
 from shoal.index_root.storage import Storage
 from shoal.search.live_index import LiveIndex
 from shoal.serving.plan import ServingShape
@@ -182,6 +182,11 @@ class Activation:
             for number, answer in enumerate(held)
             if answer is False or not self._liveness.is_alive((version, number), answer)
         ]
+
+    @property
+    def text_field(self) -> str:
+        """The field that holds the text of records; that of most before a version is served."""
+        return TEXT_FIELD if self._manifest is None else self._manifest.text_field
 
     def describe(self, reranker: str | None, live: LiveIndex | None = None) -> IndexDescription:
         """Describe what is served, by the name of the reranker in use. Raises Unavailable before a version is.

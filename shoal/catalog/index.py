@@ -126,6 +126,10 @@ class CatalogIndex:
         """Where the scores of the reranker lie; None if that is not known."""
         return self._catalog.scale_of(self._name)
 
+    def text_field(self) -> str:
+        """The field that holds the text of records, as far as the index was loaded."""
+        return self._catalog.text_field_of(self._name)
+
     def _deadline(self) -> float:
         settings = self._catalog.settings
         return time.monotonic() + min(settings.timeout_ms, settings.max_timeout_ms) / 1000

@@ -36,12 +36,14 @@ class NewIndex:
         encoder: One of those that the operator has listed; None for an index whose vectors come with passages.
         dimension: Of these vectors; None with an encoder.
         metadata_types: Types of metadata fields, such as year:integer.
+        text_field: The field of the text; None for `text`.
     """
 
     name: str
     encoder: str | None = None
     dimension: int | None = None
     metadata_types: Sequence[str] | None = None
+    text_field: str | None = None
 
 
 class CatalogManager:
@@ -172,7 +174,8 @@ class CatalogManager:
         if new.encoder is not None and new.encoder not in encoders:
             known = f"it may be {' or '.join(encoders)}" if encoders else "the server was started without --encoders"
             raise InvalidArgument(f"no index is made with that encoder here: {known}", param="encoder")
-        chosen = {"encoder": new.encoder} if new.dimension is None else {"dimension": new.dimension}
+        named = {"encoder": new.encoder, "dimension": new.dimension, "text_field": new.text_field}
+        chosen = {name: value for name, value in named.items() if value is not None}
         inference = self._catalog.settings.part(InferenceSettings).model_dump()
         given = {**inference, "index": root, "metadata_types": new.metadata_types, **chosen}
         try:

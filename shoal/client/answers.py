@@ -195,6 +195,8 @@ class IndexDescription(Answer):
     """`encoder` and `reranker`; the latter is None if there is none."""
     chunk_characters: int | None = None
     """Most characters of the passages that texts are cut into; None where they stay whole."""
+    text_field: str = "text"
+    """The field of the text. With another name than `text`, records may bring it in that field of their metadata."""
     live: dict[str, Any] | None = None
     """What was written since the version was built; None where nothing ever was."""
 

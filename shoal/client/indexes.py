@@ -50,6 +50,7 @@ class ClientIndexes(_IndexViews):
         encoder: str | None = None,
         dimension: int | None = None,
         metadata_types: Sequence[str] | None = None,
+        text_field: str | None = None,
     ) -> IndexSummary:
         """Make an index without passages in the catalog of the server.
 
@@ -58,8 +59,10 @@ class ClientIndexes(_IndexViews):
             encoder: One of those that the server was given by --encoders.
             dimension: Instead of an encoder: of the vectors that passages and queries bring along.
             metadata_types: Types of metadata fields, such as year:integer.
+            text_field: Field of the text. With another name than `text`, a record may bring its text in that field of
+                its metadata.
         """
-        return self._run(self._protocol.create_index(name, encoder, dimension, metadata_types))
+        return self._run(self._protocol.create_index(name, encoder, dimension, metadata_types, text_field))
 
     def delete_index(self, name: str) -> None:
         """Remove an index of the catalog with all its passages."""
@@ -94,9 +97,10 @@ class AsyncClientIndexes(_IndexViews):
         encoder: str | None = None,
         dimension: int | None = None,
         metadata_types: Sequence[str] | None = None,
+        text_field: str | None = None,
     ) -> IndexSummary:
         """Make an index without passages in the catalog of the server; see `ClientIndexes.create_index`."""
-        return await self._run(self._protocol.create_index(name, encoder, dimension, metadata_types))
+        return await self._run(self._protocol.create_index(name, encoder, dimension, metadata_types, text_field))
 
     async def delete_index(self, name: str) -> None:
         """Remove an index of the catalog with all its passages."""

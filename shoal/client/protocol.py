@@ -221,10 +221,16 @@ class ClientProtocol:
         return [self._read(IndexSummary, each) for each in answer]
 
     def create_index(
-        self, name: str, encoder: str | None, dimension: int | None, metadata_types: Sequence[str] | None
+        self,
+        name: str,
+        encoder: str | None,
+        dimension: int | None,
+        metadata_types: Sequence[str] | None,
+        text_field: str | None,
     ) -> Steps[IndexSummary]:
         """POST /v1/indexes."""
         given = {"name": name, "encoder": encoder, "dimension": dimension, "metadata_types": metadata_types}
+        given["text_field"] = text_field
         body = {field: value for field, value in given.items() if value is not None}
         # Sent twice, it would find what it has made the first time.
         return self._read(IndexSummary, (yield from self._request("POST", INDEXES, body, repeatable=False)))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from shoal.index_root.manifest import CurvePoint, Manifest
+from shoal.index_root.manifest import TEXT_FIELD, CurvePoint, Manifest
 from shoal.modes import Mode, modes_of
 from shoal.search.live_index import LiveDescription, LiveIndex
 from shoal.shard.retrievers import retriever_names
@@ -39,6 +39,8 @@ class IndexDescription:
         fields: Metadata fields that filters know, and their types.
         models: The models in use.
         chunk_characters: Most characters of the passages that texts are cut into; None where they stay whole.
+        text_field: The field of the text. With another name than `text`, a record may bring its text in that field of
+            its metadata.
         live: What was written since it was built; None where nothing ever was.
         problem: Why the version that CURRENT names is not the one that is served; None if it is.
     """
@@ -59,6 +61,7 @@ class IndexDescription:
     fields: Mapping[str, str]
     models: ModelNames
     chunk_characters: int | None = None
+    text_field: str = TEXT_FIELD
     live: LiveDescription | None = None
     problem: str | None = None
 
@@ -92,6 +95,7 @@ class IndexDescription:
             fields=manifest.fields if live is None else live.version.fields,
             models=ModelNames(manifest.encoder.model, reranker),
             chunk_characters=_count(manifest.build.get("chunk_characters")),
+            text_field=manifest.text_field,
             live=written,
             problem=problem,
         )

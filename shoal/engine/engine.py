@@ -183,6 +183,10 @@ class LocalEngine:
         """Where the scores of the reranker lie; None if that is not known."""
         return self._loaded().reranker_scale
 
+    def text_field(self) -> str:
+        """The field that holds the text of records, for those who keep it among their metadata."""
+        return self._opened().manifest.text_field
+
     async def list_versions(self, limit: int) -> list[ListedVersion]:
         """List the newest published versions, and the current and the previous one with them."""
         return await asyncio.to_thread(newest_versions, self._storage, limit)

@@ -61,7 +61,11 @@ class ConditionFields(RequestBody):
 
 class _PassageFields(RequestBody):
     id: str
-    text: str | None = Field(None, description="May be left out with a vector, or with a title.")
+    text: str | None = Field(
+        None,
+        description="May be left out with a vector, with a title, or where metadata hold it: in the field that "
+        "`text_field` of /v1/index names, if that is not `text`.",
+    )
     title: str | None = Field(None, description="Read before the text.")
     metadata: dict[str, Any] = Field(
         {},

@@ -18,6 +18,8 @@ LOG_FORMAT_VERSION = 2
 """That of manifests with `log`: a reader that does not know it would serve without what was written since."""
 
 
+TEXT_FIELD = "text"
+"""The field of a record that holds its text, unless a version says otherwise."""
 MOST_DIMENSIONS = 65_536
 """Dimensions of a vector, at most."""
 _MOST = 2**63 - 1
@@ -237,6 +239,12 @@ class Manifest(Record):
     def complete_to(self) -> int:
         """The version holds what was written up to this position of the log; 0 for nothing."""
         return 0 if self.log is None else self.log.position
+
+    @property
+    def text_field(self) -> str:
+        """The field of a record that holds its text, which is no metadata."""
+        name = self.build.get("text_field")
+        return name if isinstance(name, str) else TEXT_FIELD
 
     def all_files(self) -> list[FileEntry]:
         """Every file of the version except the manifest itself."""

@@ -9,7 +9,7 @@ from shoal.encoders import check_dimensions, load_encoder
 from shoal.encoders._absent import is_absent, name_of
 from shoal.errors import Conflict, CorruptIndex, InvalidArgument, NotFound
 from shoal.index_root import layout, versions
-from shoal.index_root.manifest import Manifest
+from shoal.index_root.manifest import TEXT_FIELD, Manifest
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import Tally
 from shoal.indexing.plan import NO_SOURCE, Plan
@@ -19,6 +19,8 @@ from shoal.settings import BuildSettings, CreateSettings, IndexSettings, LateSet
 
 KIND = "flat"
 """The index kind of no vectors: it needs no training. What is built over it chooses its own."""
+NO_TEXT_FIELDS = frozenset({"id", "_id", "title", "vector", "metadata"})
+"""Fields of records that hold no text."""
 KEPT = (
     "chunk_characters",
     "chunk_overlap",
@@ -29,6 +31,7 @@ KEPT = (
     "lexical_stopwords",
     "metadata_types",
     "piece_ids",
+    "text_field",
 )
 """Settings of an empty version that a build over it keeps where it names no others; so are those of the encoder."""
 
@@ -70,14 +73,17 @@ def keep_settings(settings: BuildSettings) -> tuple[BuildSettings, str | None]:
     kept |= {"encoder": options.pop("encoder")}
     if len(manifest.shards) > 1:  # one is what nobody asked for: the build goes by the size of its source
         kept |= {"shards": len(manifest.shards)}
+    if kept.get("text_field") == TEXT_FIELD:  # which needs no words
+        del kept["text_field"]
     if "encoder" not in settings.model_fields_set:
         kept |= options
     added = {name: value for name, value in kept.items() if name not in settings.model_fields_set}
     if not added:
         return settings, None
+    texts = f", text_field {added['text_field']}" if "text_field" in added else ""
     return settings.model_copy(update=added), (
         f"{manifest.version} is empty, and its settings are kept where this command names no others: encoder "
-        f"{added.get('encoder', settings.encoder)}"
+        f"{added.get('encoder', settings.encoder)}{texts}"
     )
 
 
@@ -100,6 +106,10 @@ def _plan(settings: CreateSettings) -> Plan:
     if settings.lexical:
         Analyzer(settings)
     _check_chunks(settings)
+    if settings.text_field in NO_TEXT_FIELDS:
+        raise InvalidArgument(
+            f"text_field cannot be {settings.text_field!r}, which records have for something else", param="text_field"
+        )
     now = datetime.now(UTC)
     plan = Plan(
         hash="",

@@ -18,4 +18,9 @@ class CreateSettings(MetadataSettings, ChunkSettings, EncoderSettings, LexicalSe
         le=65_536,
         description="Dimensions of vectors that documents and queries bring along: the index has no encoder then.",
     )
+    text_field: Name = Field(
+        "text",
+        description="Field of the text. With another name than text, a record may bring its text in that field of its "
+        "metadata, as Pinecone's clients do.",
+    )
     shards: int = Field(1, ge=1, le=100_000, description="Shards of the index.")

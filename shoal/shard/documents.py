@@ -45,7 +45,8 @@ class Documents:
         mode: Literal["r"] | None = "r" if count else None
         try:
             digests, rows = (load_array(path, mode) for path in (documents, order))
-            if (digests.shape, digests.dtype, rows.shape, rows.dtype) != ((count,), np.uint64, (count,), np.int32):
+            is_long_enough = digests.shape == rows.shape == (count,)
+            if not is_long_enough or digests.dtype != np.uint64 or rows.dtype != np.int32:
                 raise ValueError(f"they hold {digests.dtype} {digests.shape} and {rows.dtype} {rows.shape}")
         except (OSError, ValueError, EOFError) as error:
             raise CorruptIndex(

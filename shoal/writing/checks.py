@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from shoal.errors import InvalidArgument
-from shoal.index_root.manifest import Manifest
+from shoal.index_root.manifest import TEXT_FIELD, Manifest
 from shoal.metadata import FieldTypes, convert, declared_types
 from shoal.namespaces import DEFAULT, own_id, qualified
 from shoal.records import FloatArray, Metadata, MetadataValue, Passage
@@ -54,6 +54,7 @@ class RecordChecks:
         # What is no JSON here is none of a file's.
         source = source.model_copy(update={"format": "jsonl", "metadata_types": None})
         self._dim = manifest.dim
+        self._text_field = manifest.text_field
         self._mapping = FieldMapping(source, manifest.dim, limit_text=self._cutter is None)
         self._declared = declared_types(build.get("metadata_types"))
         self._separator = source.list_separator
@@ -91,6 +92,7 @@ class RecordChecks:
         problems = Problems("updates")
         for number, update in enumerate(updates):
             try:
+                self._check_no_text(update.metadata)
                 self.checked_metadata({name: value for name, value in update.metadata.items() if value is not None})
                 self.checked_vector(update.vector)
             except BadRecord as bad:
@@ -120,9 +122,14 @@ class RecordChecks:
 
     def _passage(self, write: PassageWrite) -> Passage:
         """Read a record with the rules for those of files. Raises BadRecord, also for what is left out of those."""
-        record: dict[str, Any] = {"id": write.id, "text": write.text, "title": write.title}
-        record["metadata"] = dict(write.metadata or {})
-        needs_no_text = write.vector is not None and not (write.text or "").strip()
+        text, metadata = write.text, dict(write.metadata or {})
+        may_hold = write.text_in_metadata or self._text_field != TEXT_FIELD
+        if may_hold and _is_blank(text) and _holds_text(metadata.get(self._text_field)):
+            text = metadata.pop(self._text_field)
+        record: dict[str, Any] = {"id": write.id, "text": text, "title": write.title, "metadata": metadata}
+        needs_no_text = write.vector is not None and _is_blank(text)
+        if text is None and not needs_no_text and write.title is None and self._text_field != TEXT_FIELD:
+            raise BadRecord(f"it has no text, nor one in the field {self._text_field[:_NAMED_CHARACTERS]!a}")
         if needs_no_text:
             record["text"] = "."  # the rules ask for one
         self._mapping.left_out.clear()
@@ -133,6 +140,14 @@ class RecordChecks:
                 "a boolean or a list of strings"
             )
         return Passage(passage.id, "", passage.title, passage.metadata) if needs_no_text else passage
+
+    def _check_no_text(self, metadata: Mapping[str, Any]) -> None:
+        """Raise BadRecord for metadata that would be a text: another text has another vector."""
+        if self._text_field != TEXT_FIELD and _holds_text(metadata.get(self._text_field)):
+            raise BadRecord(
+                f"the field {self._text_field[:_NAMED_CHARACTERS]!a} holds the text, which is no metadata; write the "
+                "record again with another text"
+            )
 
     def _converted(self, metadata: Metadata) -> Metadata:
         """Return metadata with the types that the build was told of, as it converts them. Raises BadRecord."""
@@ -210,6 +225,15 @@ def normalised(vector: Sequence[float] | FloatArray, dim: int) -> FloatArray:
         raise BadRecord("the vector is zero or holds a number that is not finite")
     unit: FloatArray = (numbers / length).astype(np.float32)
     return unit
+
+
+def _is_blank(text: str | None) -> bool:
+    return text is None or not text or text.isspace()
+
+
+def _holds_text(value: object) -> bool:
+    """Whether what stands in the field of the text is one."""
+    return isinstance(value, str) and not _is_blank(value)
 
 
 def _shown(value: MetadataValue) -> str:

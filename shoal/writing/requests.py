@@ -22,7 +22,9 @@ class Condition:
 class PassageWrite:
     """A record as a client sends it.
 
-    text: may be left out of a record that brings its vector, or has a title. vector: dim numbers, of any length but 0.
+    text: may be left out of a record that brings its vector, or has a title, or has the text in its metadata: in the
+    field that the index names (`Manifest.text_field`), if that is not `text`, or with `text_in_metadata` whatever it
+    is. vector: dim numbers, of any length but 0.
     """
 
     id: str
@@ -31,6 +33,7 @@ class PassageWrite:
     metadata: Mapping[str, Any] | None = None
     vector: Sequence[float] | FloatArray | None = None
     condition: Condition | None = None
+    text_in_metadata: bool = False
 
 
 @dataclass(frozen=True, slots=True)

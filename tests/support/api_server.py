@@ -101,6 +101,9 @@ class FakeEngine:
     def reranker_scale(self) -> None:
         """It is not known."""
 
+    def text_field(self) -> str:
+        return "text"
+
     @cached_property
     def writing(self) -> Writing:
         """A writer, for what is written; searches see nothing of it."""

@@ -12,6 +12,7 @@ from serve.web.indexes import Indexes
 from serve.web.scopes import ADMIN
 from shoal.catalog.management import NewIndex
 from shoal.engine.request_body import RequestBody
+from shoal.index_root.manifest import TEXT_FIELD
 from shoal.modes import Mode
 from shoal.settings.sources import MetadataType
 
@@ -26,7 +27,7 @@ class CreateBody(RequestBody):
         json_schema_extra={
             "examples": [
                 {"name": "articles", "encoder": "all-MiniLM-L6-v2", "metadata_types": ["year:integer"]},
-                {"name": "products", "dimension": 384},
+                {"name": "products", "dimension": 384, "text_field": "description"},
             ]
         }
     )
@@ -37,6 +38,13 @@ class CreateBody(RequestBody):
     )
     dimension: int | None = Field(
         None, ge=1, le=65_536, description="Of the vectors that passages and queries bring along, without an encoder."
+    )
+    text_field: str = Field(
+        TEXT_FIELD,
+        min_length=1,
+        max_length=1000,
+        description="Field of the text. With another name than `text`, a record may bring its text in that field of "
+        "its metadata.",
     )
     metadata_types: list[MetadataType] | None = Field(
         None,
@@ -98,7 +106,7 @@ def add_indexes(routes: APIRouter, indexes: Indexes) -> None:
     @routes.post("/indexes", status_code=201, response_model=IndexEntry, dependencies=[ADMIN], responses=refusals)
     async def create_index(body: CreateBody) -> Response:
         """Make an index without passages in the catalog of the server; passages are written to it at once."""
-        made = await indexes.create(NewIndex(body.name, body.encoder, body.dimension, body.metadata_types))
+        made = await indexes.create(NewIndex(**body.model_dump()))
         response = render(made)
         response.status_code = 201
         return response

@@ -315,4 +315,9 @@ class IndexInfo(BaseModel):
     chunk_characters: int | None = Field(
         None, description="Most characters of the passages that texts are cut into; null where they stay whole."
     )
+    text_field: str = Field(
+        "text",
+        description="Field of the text. With another name than `text`, a record may bring its text in that field of "
+        "its metadata.",
+    )
     live: Live | None = Field(None, description="What was written since it was built; null where nothing ever was.")

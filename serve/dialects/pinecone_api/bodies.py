@@ -109,7 +109,7 @@ class SearchRerank(RequestBody):
     """How the candidates are reranked."""
 
     model: str
-    rank_fields: list[str] = Field(min_length=1, description="`text`: what the reranker reads is a passage's text.")
+    rank_fields: list[str] = Field(min_length=1, description="The field of the text, which the reranker reads.")
     top_n: int | None = Field(None, ge=1, description="Hits returned. Left out: top_k.")
     query: str | None = Field(None, min_length=1, description="Left out: the text of the query.")
     parameters: dict[str, Any] = Field({}, description="Refused unless it is empty.")
@@ -119,7 +119,7 @@ class RecordSearchFields(RequestBody):
     """A search with both stages in one call."""
 
     query: SearchQuery
-    fields: list[str] | None = Field(None, description="Fields of each hit: `text`, `title`, those of the metadata.")
+    fields: list[str] | None = Field(None, description="Fields of each hit: that of the text, `title`, metadata.")
     rerank: SearchRerank | None = None
 
 
@@ -128,7 +128,7 @@ class VectorFields(RequestBody):
 
     id: str
     values: Numbers = Field(description="As many as the index has dimensions.")
-    metadata: dict[str, Any] = Field({}, description="Of these `text` and `title` become those of the passage.")
+    metadata: dict[str, Any] = Field({}, description="The field of the text and `title` become the passage's.")
     sparseValues: dict[str, Any] | None = Field(None, description="Refused.")
 
 

@@ -7,7 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serve.dialects.common.calls import json_answer
 from serve.dialects.common.model_names import ServedModels
-from serve.dialects.pinecone_api.new_index import ModelIndexFields, NewIndexFields, dimension_of, encoder_of
+from serve.dialects.pinecone_api.new_index import (
+    ModelIndexFields,
+    NewIndexFields,
+    dimension_of,
+    encoder_of,
+    text_field_of,
+)
 from serve.web.errors import responses
 from serve.web.indexes import Indexes
 from serve.web.scopes import ADMIN
@@ -138,7 +144,8 @@ def add_control(routes: APIRouter, index: ServedIndex) -> None:
     async def create_index_for_model(body: ModelIndexFields, request: Request) -> Response:
         """Create an index whose texts the server encodes, as Pinecone does."""
         await indexes.check_free(body.name)
-        made = await indexes.create(NewIndex(body.name, encoder=encoder_of(body.embed, models)))
+        encoder = encoder_of(body.embed, models)
+        made = await indexes.create(NewIndex(body.name, encoder=encoder, text_field=text_field_of(body.embed)))
         return json_answer(index_model(made, request), 201)
 
     @routes.patch("/indexes/{name}", response_model=PineconeIndex, dependencies=[ADMIN], responses=refusals)

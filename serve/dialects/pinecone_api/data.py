@@ -36,7 +36,7 @@ class PineconeVector(BaseModel):
 
     id: str
     values: list[float] = Field([], description="Only if asked for; L2-normalised.")
-    metadata: dict[str, Any] | None = Field(None, description="Of the passage, with its `text` and `title`.")
+    metadata: dict[str, Any] | None = Field(None, description="Of the passage, with its text and its `title`.")
 
 
 class PineconeMatch(PineconeVector):
@@ -96,9 +96,14 @@ class StatsResponse(BaseModel):
     vectorType: str
 
 
-def metadata_of(passage: Passage) -> dict[str, Any]:
-    """Return what Pinecone's clients keep in metadata: also the text and the title, unless fields have these names."""
-    own = {"text": passage.text, "title": passage.title}
+def metadata_of(passage: Passage, text_field: str) -> dict[str, Any]:
+    """Return what Pinecone's clients keep in metadata: also the text and the title, unless fields have these names.
+
+    Args:
+        passage: Of the index.
+        text_field: The field of the text.
+    """
+    own = {text_field: passage.text, "title": passage.title}
     return {name: value for name, value in own.items() if value} | dict(passage.metadata or {})
 
 
@@ -210,7 +215,7 @@ async def query_passages(index: ServedIndex, body: QueryFields, deadline: float)
     )
     with fields_named(top_k="topK", top_n="topK"):
         (answer,) = await index.engine().search([request])
-    matches = _matches(answer, body.includeMetadata)
+    matches = _matches(answer, index.engine().text_field() if body.includeMetadata else None)
     values = len(matches) * len(vector) if body.includeValues else len(matches)
     fields = {"matches": matches, "namespace": namespace, "usage": READ_UNITS, **degraded(answer.degraded)}
     return DataAnswer(fields, values, reconciled(answer))
@@ -252,14 +257,15 @@ async def vector_by(
     return fetched.passages[0][1] if fetched.passages else None
 
 
-def _matches(answer: SearchAnswer, with_metadata: bool) -> list[Mapping[str, Any]]:
+def _matches(answer: SearchAnswer, text_field: str | None) -> list[Mapping[str, Any]]:
+    """Matches with their metadata, the text in a field of that name; None for matches without."""
     matches: list[Mapping[str, Any]] = []
     for result in answer.results:
         match: dict[str, Any] = {"id": result.id, "score": result.score}
         if result.vector is not None:
             match["values"] = result.vector
-        if with_metadata:
-            match["metadata"] = metadata_of(result.passage)
+        if text_field is not None:
+            match["metadata"] = metadata_of(result.passage, text_field)
         matches.append(match)
     return matches
 
@@ -268,8 +274,9 @@ async def fetch_passages(index: ServedIndex, body: FetchFields, deadline: float)
     """Fetch passages with their vectors."""
     namespace, ids = check_namespace(body.namespace), list(dict.fromkeys(body.ids))
     fetched = await index.engine().fetch(ids, deadline, with_vectors=True, namespace=namespace)
+    text_field = index.engine().text_field()
     vectors = {
-        passage.id: {"id": passage.id, "values": vector, "metadata": metadata_of(passage)}
+        passage.id: {"id": passage.id, "values": vector, "metadata": metadata_of(passage, text_field)}
         for passage, vector in fetched.passages
     }
     missing = f"shards that may hold {len(fetched.unknown)} of the ids do not answer" if fetched.unknown else None
@@ -294,8 +301,9 @@ async def fetch_passages_by_metadata(index: ServedIndex, body: FetchByMetadataFi
     )
     with fields_named(top_k="limit", top_n="limit", after="paginationToken"):
         (answer,) = await index.engine().search([request])
+    text_field = index.engine().text_field()
     vectors = {
-        result.id: {"id": result.id, "values": result.vector, "metadata": metadata_of(result.passage)}
+        result.id: {"id": result.id, "values": result.vector, "metadata": metadata_of(result.passage, text_field)}
         for result in answer.results
     }
     values = sum(len(result.vector) for result in answer.results if result.vector is not None)

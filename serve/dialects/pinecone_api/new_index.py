@@ -9,7 +9,7 @@ from serve.dialects.common.model_names import ServedModels
 from shoal.errors import InvalidArgument
 
 TEXT = "text"
-"""The field that holds the text of a passage."""
+"""What `field_map` maps to the field of the texts."""
 METRIC = "cosine"
 """What compares vectors."""
 
@@ -33,7 +33,7 @@ class ModelFields(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: str
-    field_map: dict[str, str] | None = Field(None, description="`text` maps to `text`, the field of the passages.")
+    field_map: dict[str, str] | None = Field(None, description="`text` maps to the field of the texts.")
     metric: str | None = None
 
 
@@ -59,9 +59,12 @@ def dimension_of(body: NewIndexFields) -> int:
 def encoder_of(embed: ModelFields, models: ServedModels) -> str:
     """Return the encoder that a new index is to have: the model itself, or what the operator has named so."""
     _check_metric(embed.metric)
-    if (embed.field_map or {}).get(TEXT, TEXT) != TEXT:
-        raise InvalidArgument(f"embed.field_map.text should be {TEXT!r}, the field of texts", param="embed.field_map")
     return models.aliases.get(embed.model, embed.model)
+
+
+def text_field_of(embed: ModelFields) -> str | None:
+    """Return the field that holds the texts of a new index; None where nothing is said of it."""
+    return (embed.field_map or {}).get(TEXT)
 
 
 def _dense_field(schema: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -33,9 +33,6 @@ from shoal.errors import InvalidArgument, NotFound
 from shoal.namespaces import DEFAULT_ALIAS, check_namespace
 from shoal.records import SearchAnswer, SearchRequest
 
-TEXT = "text"
-"""The field that holds the text of a passage, which the reranker reads."""
-
 
 class Hit(BaseModel):
     """A record that was found."""
@@ -135,7 +132,7 @@ async def _search(index: ServedIndex, body: RecordSearchFields, namespace: str) 
     query, rerank = body.query, body.rerank
     _check_query(query)
     if rerank is not None:
-        _check_rerank(query, rerank)
+        _check_rerank(query, rerank, index.engine().text_field())
     request = await _request(index, query, rerank, namespace)
     if request is None:
         return json_answer({"result": {"hits": []}, "usage": {"read_units": 1}})
@@ -158,10 +155,10 @@ def _check_query(query: SearchQuery) -> None:
         )
 
 
-def _check_rerank(query: SearchQuery, rerank: SearchRerank) -> None:
-    if rerank.rank_fields != [TEXT]:
+def _check_rerank(query: SearchQuery, rerank: SearchRerank, text_field: str) -> None:
+    if rerank.rank_fields != [text_field]:
         raise InvalidArgument(
-            f"rerank.rank_fields should be [{TEXT!r}]: the reranker reads the texts of passages",
+            f"rerank.rank_fields should be [{text_field!r}]: the reranker reads the texts of passages",
             param="rerank.rank_fields",
         )
     if rerank.parameters:
@@ -204,14 +201,15 @@ async def _request(
 
 
 def _hits(index: ServedIndex, answer: SearchAnswer, wanted: Collection[str] | None) -> list[dict[str, Any]]:
-    scores = relevance_of_results(answer, index.engine().reranker_scale())
+    engine = index.engine()
+    scores, text_field = relevance_of_results(answer, engine.reranker_scale()), engine.text_field()
     return [
         {
             "_id": result.id,
             "_score": score,
             "fields": {
                 field: value
-                for field, value in metadata_of(result.passage).items()
+                for field, value in metadata_of(result.passage, text_field).items()
                 if wanted is None or field in wanted
             },
         }

@@ -30,11 +30,14 @@ from shoal.namespaces import check_namespace
 from shoal.settings import ServeSettings
 from shoal.writing.requests import DeleteRequest, MetadataUpdate, PassageWrite, UpdateRequest, WriteRequest
 
-PASSAGE_FIELDS = ("text", "title")
-"""Metadata fields that become those of the passage, as `data.metadata_of` puts them back."""
+TITLE = "title"
+"""The metadata field that becomes the title of the passage, as `data.metadata_of` puts it back.
+
+That of the text does too: whatever checks the record knows which one it is.
+"""
 RECORD_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/json")
 """Types of a body of records."""
-_RECORDS = "on each line an object with `_id` and `text`, which the server encodes, a `title` or not, and metadata."
+_RECORDS = "on each line an object with `_id` and a text, which the server encodes, a `title` or not, and metadata."
 """What OpenAPI says of a body of records."""
 _REFUSALS = responses(400, 401, 403, 404, 408, 409, 413, 415, 429, 500, 503, 504)
 """What a write may be refused with."""
@@ -104,9 +107,10 @@ def add_writes(routes: APIRouter, index: ServedIndex) -> None:
         **options,
     )
     async def upsert_records(name: IndexName, namespace: str, request: Request) -> Response:
-        """Write records whose field `text` the server encodes, as Pinecone does.
+        """Write records whose texts the server encodes, as Pinecone does.
 
-        A record is an object on a line of its own, with `_id`; other fields than `text` and `title` are metadata.
+        A record is an object on a line of its own, with `_id`. Its text is in the field that the index names: `text`,
+        unless it was created with another one. Other fields than this and `title` are metadata.
         """
         index.check(name)
         own = check_namespace(namespace)
@@ -166,10 +170,11 @@ def _passage(vector: VectorFields, place: str) -> PassageWrite:
 
 
 def _divided(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Text, title and metadata of a passage, from what Pinecone's clients keep in metadata."""
-    own = {name: fields[name] for name in PASSAGE_FIELDS if _is_text(fields.get(name))}
-    metadata = {name: value for name, value in fields.items() if name not in own}
-    return {"text": own.get("text"), "title": own.get("title"), "metadata": metadata}
+    """Title and metadata of a passage, from what Pinecone's clients keep in metadata; the text stays in these."""
+    if not _is_text(fields.get(TITLE)):
+        return {"metadata": fields, "text_in_metadata": True}
+    metadata = {name: value for name, value in fields.items() if name != TITLE}
+    return {"title": fields[TITLE], "metadata": metadata, "text_in_metadata": True}
 
 
 def _is_text(value: Any) -> bool:
@@ -205,7 +210,7 @@ async def update_passage(index: ServedIndex, body: VectorUpdateFields, deadline:
         raise InvalidArgument("id is required, and filter and dryRun are not there: update one passage", param="id")
     if body.sparseValues is not None:
         raise InvalidArgument("sparseValues should be left out: there are dense vectors alone", param="sparseValues")
-    if own := next((name for name in PASSAGE_FIELDS if name in body.setMetadata), None):
+    if own := next((name for name in (index.engine().text_field(), TITLE) if name in body.setMetadata), None):
         raise InvalidArgument(
             f"setMetadata.{own} should be left out: upsert the passage with another {own}, and its vector",
             param=f"setMetadata.{own}",

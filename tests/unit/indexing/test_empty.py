@@ -12,10 +12,12 @@ from serve.replicas.encoder import QueryEncoder
 from shoal.errors import Conflict, InvalidArgument
 from shoal.evaluation.evaluate import evaluate
 from shoal.index_root import layout, versions
+from shoal.index_root.log import Log
 from shoal.index_root.storage import Storage
+from shoal.indexing.compaction import compact
 from shoal.indexing.empty import create_index, keep_settings
 from shoal.serving.plan import plan_serving
-from shoal.settings import BuildSettings, CreateSettings, EvaluateSettings, ServeSettings
+from shoal.settings import BuildSettings, CompactSettings, CreateSettings, EvaluateSettings, ServeSettings
 from tests.support.building import DIM, jsonl, records
 from tests.support.incremental import Build, files_of, publish
 
@@ -53,6 +55,7 @@ def test_a_folder_whose_only_version_is_not_current_is_no_new_index(tmp_path: Pa
         ({"encoder": "hashing", "chunk_overlap": 10}, "chunk_overlap"),
         ({"encoder": "hashing", "chunk_characters": 50, "chunk_overlap": 50}, "chunk_overlap"),
         ({"chunk_characters": 50, "dimension": 64}, "chunk_characters"),
+        ({"encoder": "hashing", "text_field": "title"}, "text_field"),
         ({"encoder": "hashing", "lexical_language": "klingon"}, "lexical_language"),
         ({"encoder": "none:0"}, "encoder"),
     ],
@@ -168,3 +171,30 @@ def test_it_is_evaluated(tmp_path: Path) -> None:
     assert [row.values["nDCG@10"] for row in outcome.rows] == [0.0] * 6
     assert outcome.absent is not None
     assert set(outcome.absent.ids) == {"p1"}
+
+
+def test_the_field_of_the_text_is_kept_by_builds_and_compactions(tmp_path: Path) -> None:
+    create(tmp_path / "index", text_field="chunk")
+    given = {"source": "corpus.jsonl", "index": str(tmp_path / "index")}
+    settings, remark = keep_settings(BuildSettings.model_validate(given))
+    assert settings.text_field == "chunk"
+    assert remark is not None
+    assert remark.endswith(f"encoder hashing:{DIM}, text_field chunk")
+    with shoal.open(tmp_path / "index", reranker="overlap") as index:
+        assert index.describe().text_field == "chunk"
+        held = [
+            {"id": "given", "vector": [1.0] * DIM, "metadata": {"chunk": "coral reefs grow", "year": 2020}},
+            {"id": "encoded", "metadata": {"chunk": "fish sleep", "year": 2021}},
+        ]
+        index.upsert(held)
+    for is_compacted in (False, True):
+        with shoal.open(tmp_path / "index", reranker="overlap") as index:
+            (result,) = index.search("reefs", mode="lexical", include=["text", "metadata"]).results
+            assert (result.id, result.text, result.metadata) == ("given", "coral reefs grow", {"year": 2020})
+            assert result.rerank_score is not None
+            assert result.rerank_score > 0
+            assert index.upsert(held).unchanged == 2
+        if not is_compacted:
+            manifest = compact(CompactSettings(index=str(tmp_path / "index")), Log.open(str(tmp_path / "index")))
+            assert manifest is not None
+            assert manifest.text_field == "chunk"

@@ -169,3 +169,30 @@ def test_updates_are_checked_by_themselves() -> None:
 def test_vectors_are_normalised_in_double_precision() -> None:
     assert np.linalg.norm(normalised([1e30] * 8, 8)) == pytest.approx(1, abs=1e-6)
     assert normalised(np.ones(8, np.float32), 8).dtype == np.float32
+
+
+def test_a_text_may_lie_in_the_field_of_the_metadata_that_the_index_names() -> None:
+    made = checks(text_field="chunk")
+    held = {"chunk": "fish sleep", "year": 2020}
+    (record,) = made.check_passages([PassageWrite("a", metadata=held, vector=[1.0] * DIM)], {})
+    assert [(each.text, each.metadata) for each in record.passages] == [("fish sleep", {"year": 2020})]
+    assert held == {"chunk": "fish sleep", "year": 2020}
+    (encoded,) = made.check_passages([PassageWrite("a", " ", "A title", held)], {})
+    assert (encoded.passages[0].text, encoded.passages[0].title, encoded.vector) == ("fish sleep", "A title", None)
+    # A text beside the metadata is the text, and what is no text is none.
+    (both,) = made.check_passages([PassageWrite("a", "another", metadata=held)], {})
+    assert (both.passages[0].text, both.passages[0].metadata) == ("another", held)
+    (number,) = made.check_passages([PassageWrite("a", "b", metadata={"chunk": 7})], {})
+    assert number.passages[0].metadata == {"chunk": 7}
+    assert "it has no text, nor one in the field 'chunk'" in problem(PassageWrite("a", metadata={"text": "b"}), made)
+    assert "the text field 'text' is missing or empty" in problem(PassageWrite("a", metadata={"chunk": "b"}))
+    # Where it is `text`, as anywhere, only clients that always do so mean it.
+    (usual,) = checks().check_passages([PassageWrite("a", metadata={"text": "b"}, text_in_metadata=True)], {})
+    assert (usual.passages[0].text, usual.passages[0].metadata) == ("b", {})
+
+
+def test_an_update_does_not_make_the_text_metadata() -> None:
+    with pytest.raises(InvalidArgument, match="'chunk' holds the text, which is no metadata; write the record again"):
+        checks(text_field="chunk").check_updates([MetadataUpdate("a", {"chunk": "another"})])
+    checks(text_field="chunk").check_updates([MetadataUpdate("a", {"text": "another", "chunk": None})])
+    checks().check_updates([MetadataUpdate("a", {"text": "another"})])

@@ -41,6 +41,7 @@ async def test_the_first_look_loads_what_current_names(root: Path) -> None:
         "late_interaction": "none",
         "models": {"encoder": "hashing:64", "reranker": "overlap"},
         "chunk_characters": None,
+        "text_field": "text",
         "live": None,
         "problem": None,
     }
