@@ -198,6 +198,11 @@ ASKED: list[tuple[str, str, Any]] = [
     ("GET", "/i/index/vectors/fetch?ids=more-1&namespace=acme%2Feu%201", None),
     ("POST", "/i/index/vectors/delete", {"deleteAll": True, "namespace": "acme/eu 1"}),
     ("POST", "/i/index/records/namespaces/acme%2Feu%201/search", {"query": {"inputs": {"text": "zebra"}, "top_k": 9}}),
+    ("POST", "/i/index/vectors/fetch_by_metadata", {"filter": {"number": {"$exists": False}}}),
+    ("POST", "/i/index/vectors/fetch_by_metadata", {"filter": {"number": 1}, "namespace": "acme/eu 1"}),
+    ("POST", "/i/index/vectors/upsert", {"vectors": [{"id": "more-1", "values": VECTOR}], "namespace": "acme/eu 1"}),
+    ("POST", "/v1/search", {"query": "x", "order_by": {"field": "$id"}, "filter": {"number": {"$exists": False}}}),
+    ("GET", "/v1/index/versions", None),
 ]
 
 

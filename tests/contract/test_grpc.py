@@ -410,13 +410,19 @@ def test_whatever_bytes_are_sent_they_are_answered_or_refused(served: Served) ->
         "Query": MESSAGES["QueryRequest"](vector=VECTOR, topK=3, namespace="n").SerializeToString(),
         "Upsert": MESSAGES["UpsertRequest"](vectors=[{"id": "f", "values": VECTOR}], namespace="n").SerializeToString(),
         "Delete": MESSAGES["DeleteRequest"](ids=["f"], namespace="n").SerializeToString(),
+        "DeleteNamespace": MESSAGES["DeleteNamespaceRequest"](namespace="n").SerializeToString(),
+        "Update": MESSAGES["UpdateRequest"](id="f", values=VECTOR, namespace="n").SerializeToString(),
+        "Fetch": MESSAGES["FetchRequest"](ids=["f"], namespace="n").SerializeToString(),
+        "DescribeIndexStats": MESSAGES["DescribeIndexStatsRequest"](filter={}).SerializeToString(),
+        "DescribeNamespace": MESSAGES["DescribeNamespaceRequest"](namespace="n").SerializeToString(),
         "List": MESSAGES["ListRequest"](prefix="f", limit=3, paginationToken="t").SerializeToString(),
         "FetchByMetadata": MESSAGES["FetchByMetadataRequest"](namespace="n", limit=3).SerializeToString(),
         "ListNamespaces": MESSAGES["ListNamespacesRequest"](prefix="f", limit=3).SerializeToString(),
     }
+    assert sensible.keys() == {call.name for call in CALLS}
     outcomes = set[str]()
     for name, message in sensible.items():
-        for _ in range(50):
+        for _ in range(25):
             changed = bytearray(message)
             for _ in range(chance.randint(1, 4)):
                 changed[chance.randrange(len(changed))] = chance.randrange(256)

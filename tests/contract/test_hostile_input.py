@@ -367,11 +367,40 @@ RECORDS: st.SearchStrategy[Any] = st.one_of(
     ),
     ANYTHING,
 )
+FETCHES_BY_METADATA: st.SearchStrategy[Any] = st.one_of(
+    st.fixed_dictionaries(
+        {"filter": FILTERS},
+        optional={
+            "limit": SIZES,
+            "paginationToken": TEXTS | ANYTHING,
+            "namespace": st.sampled_from(["", "__default__", "x"]) | ANYTHING,
+        },
+    ),
+    ANYTHING,
+)
+NAMES = st.sampled_from(["index", "new", "../x", "", "x" * 64, "UPPER"]) | TEXTS
+NEW_INDEXES: st.SearchStrategy[Any] = st.one_of(
+    st.fixed_dictionaries(
+        {"name": NAMES, "dimension": SIZES},
+        optional={"metric": st.sampled_from(["cosine", "dotproduct"]) | ANYTHING, "spec": ANYTHING, "tags": ANYTHING},
+    ),
+    st.fixed_dictionaries(
+        {"name": NAMES, "embed": st.fixed_dictionaries({"model": MODELS}, optional={"field_map": ANYTHING}) | ANYTHING},
+        optional={"cloud": TEXTS, "region": TEXTS},
+    ),
+    st.fixed_dictionaries(
+        {"name": NAMES},
+        optional={"encoder": MODELS, "dimension": SIZES, "text_field": TEXTS, "metadata_types": ANYTHING},
+    ),
+    ANYTHING,
+)
 VENDORS = {
     "/i/index/query": NEAREST,
+    "/i/index/vectors/fetch_by_metadata": FETCHES_BY_METADATA,
+    "/indexes/create-for-model": NEW_INDEXES,
     "/i/index/describe_index_stats": ANYTHING | st.just({}),
     "/i/index/records/namespaces/__default__/search": RECORDS,
-    "/indexes": ANYTHING,
+    "/indexes": NEW_INDEXES,
     "/v1/rerank": RERANKS | OWN_RERANKS,
     "/v1/embed": OWN_EMBEDDINGS,
     "/v2/rerank": RERANKS,
@@ -427,6 +456,13 @@ WRITES = {
     "/i/index/records/namespaces/__default__/upsert": st.one_of(
         st.fixed_dictionaries({"_id": IDS, "text": TEXTS}, optional={"x": SCALARS, "metadata": METADATA}), ANYTHING
     ),
+    "/v1/passages/fetch": st.one_of(
+        st.fixed_dictionaries(
+            {"ids": st.lists(IDS, max_size=4) | ANYTHING},
+            optional={"include": FIELDS["include"], "namespace": TEXTS, "min_position": SIZES},
+        ),
+        ANYTHING,
+    ),
     "/v1/passages": st.fixed_dictionaries({"passages": st.lists(PASSAGES, max_size=4)}) | ANYTHING,
     "/v1/passages/delete": st.one_of(
         st.fixed_dictionaries({}, optional={"ids": st.lists(IDS, max_size=4), "filter": FILTERS}),
@@ -444,11 +480,15 @@ WRITES = {
         ANYTHING,
     ),
 }
-BODIES = (
-    {"/v1/search": SEARCHES, "/v1/index/activate": ADMINISTRATION, "/v1/index/rollback": ADMINISTRATION}
-    | VENDORS
-    | WRITES
-)
+DEFAULT = {"/v1/search": SEARCHES, "/v1/index/activate": ADMINISTRATION, "/v1/index/rollback": ADMINISTRATION}
+"""Bodies of Shoal's own routes of the default index, beside what VENDORS and WRITES have of them."""
+NAMED = {
+    f"/v1/indexes/index{path.removeprefix('/v1')}": bodies
+    for path, bodies in (DEFAULT | VENDORS | WRITES).items()
+    if path in DEFAULT or path.startswith("/v1/passages") or path == "/v1/embed"
+}
+"""The same for the index by its name."""
+BODIES = DEFAULT | VENDORS | WRITES | NAMED | {"/v1/indexes": NEW_INDEXES}
 OTHER_PATHS = [
     *(
         "/v1/models",
@@ -463,10 +503,30 @@ OTHER_PATHS = [
         "/indexes/index",
         "/i/index/vectors/fetch",
         "/i/index/vectors/list",
+        "/i/index/namespaces",
         "/i/index/namespaces/x",
         "/i/x/vectors/list",
+        "/v1/passages?prefix=p&limit=3",
+        "/v1/indexes/index",
+        "/v1/indexes/x/index",
     ),
-    *("/v1/index", "/healthz", "/readyz", "/openapi.json", "/docs", "/v1/search/", "/", "//", "/v1/../x"),
+    *(
+        f"/v1{index}{path}"
+        for index in ("", "/indexes/index")
+        for path in ("/index/versions", "/namespaces", "/namespaces/x")
+    ),
+    *(
+        "/v1/index",
+        "/v1/indexes/index/index",
+        "/healthz",
+        "/readyz",
+        "/openapi.json",
+        "/docs",
+        "/v1/search/",
+        "/",
+        "//",
+        "/v1/../x",
+    ),
 ]
 PATHS = st.sampled_from(
     [
@@ -474,6 +534,7 @@ PATHS = st.sampled_from(
         *[st.sampled_from(list(VENDORS))] * 14,
         *[st.sampled_from(list(WRITES))] * 6,
         *[st.sampled_from(["/v1/index/activate", "/v1/index/rollback"])] * 2,
+        *[st.sampled_from([*NAMED, "/v1/indexes"])] * 3,
         *[st.sampled_from(OTHER_PATHS)] * 3,
         st.text(st.characters(codec="utf-8"), max_size=20).map(lambda text: "/" + text),
     ]
@@ -703,6 +764,16 @@ def test_no_input_makes_the_server_fail_hang_or_tell_of_itself(server: Server) -
         (reply,) = server.run([plain])
         assert reply.status == 200
         check(plain, reply)
+
+
+def test_every_route_is_attacked(server: Server) -> None:
+    """With bodies that nearly make sense where it takes one."""
+    others = [path.partition("?")[0] for path in OTHER_PATHS]
+    for path, operations in server.app.openapi()["paths"].items():
+        route = re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path)))
+        for method in operations:
+            tried = BODIES if method == "post" else [*BODIES, *others]
+            assert any(route.fullmatch(each) for each in tried), (method, path)
 
 
 def sent(body: bytes, pieces: int = 1, end: str = "whole", path: str = "/v1/search") -> Attack:
