@@ -1,7 +1,7 @@
 """Searches by given vectors over HTTP: here, and in engines of vectors behind FastAPI, with equal recall.
 
-    python -m benchmarks.vector_peers --folder DIR [--peers PYTHON] [--passages 100000] [--only-build] [--sides NAME,...]
-        [--clients 16] [--seconds 4] [--rounds 3] [--json FILE]
+    python -m benchmarks.vector_peers --folder DIR [--peers PYTHON] [--passages 100000] [--only-build]
+        [--sides NAME,...] [--clients 16] [--seconds 4] [--rounds 3] [--json FILE]
 
 `--peers` names a Python that has qdrant-edge-py, lancedb, chromadb, fastapi and uvicorn. What is built stays in the
 folder for later runs: `--only-build` ends then, and a run that finds it measures alone. Every side has the same vectors
