@@ -39,6 +39,12 @@ class Stage:
         if self._bar is not None:
             self._bar.reset(self._task, completed=steps)
 
+    def announce(self, text: str) -> None:
+        """Say in a log what is begun now, since it may be a while until the first step is done; a bar shows it."""
+        if self._bar is None:
+            self._told = self._reporter.clock()
+            self._reporter.say(f"{self._name}: {text}")
+
     def advance(self, amount: int = 0, steps: int = 1, note: str = "") -> None:
         """Count finished steps, and what they amounted to in passages; a note is told with them."""
         self._done += steps

@@ -238,6 +238,10 @@ class Builder:
             stage.start_at(reused)
             missing = np.flatnonzero(~tally.done).tolist()
             if missing:
+                stage.announce(
+                    f"{len(missing):,} of {len(plan.units):,} units are to do, some "
+                    f"{plan.estimated_passages:,} passages in all"
+                )
                 for unit in embed(self.settings, plan, self.storage, missing, self.workers, tally, self._busy):
                     stage.advance(int(tally.passages[unit]))
         return tally, reused

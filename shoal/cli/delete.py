@@ -8,7 +8,7 @@ import typer
 from shoal.cli.errors import guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import print_json, print_lines
-from shoal.cli.server import DEFAULT_URL, Filter, Namespace, Url, WrittenIndex, parsed_filter, writing
+from shoal.cli.server import DEFAULT_URL, Filter, Namespace, Url, WrittenIndex, parsed_filter, unit_of_writes, writing
 from shoal.errors import InvalidArgument
 
 app = typer.Typer()
@@ -32,6 +32,7 @@ def delete(
         if (chosen is not None) + (filter is not None) + everything != 1:
             raise InvalidArgument("say what to delete in one way: ids, --filter or --all", param="ID")
         with writing(url, index) as target:
+            unit = unit_of_writes(target.describe())
             if chosen is not None:
                 summary = target.delete(chosen, namespace=namespace or "")
             else:
@@ -40,7 +41,7 @@ def delete(
         if as_json:
             print_json({"position": summary.position, "deleted": summary.deleted})
         else:
-            print_lines(f"{summary.deleted:,} passages deleted; position {summary.position}")
+            print_lines(f"{summary.deleted:,} {unit} deleted; position {summary.position}")
 
 
 def _chosen(ids: list[str] | None) -> list[str] | None:

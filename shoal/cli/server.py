@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import httpx
 import typer
 
-from shoal.client.answers import SearchResponse
+from shoal.client.answers import IndexDescription, SearchResponse
 from shoal.client.clients import DEFAULT_URL, Client
 from shoal.errors import InvalidArgument, Unavailable
 
@@ -236,3 +236,8 @@ def parsed_filter(text: str) -> dict[str, Any]:
             """--filter should be a JSON object, such as '{"year": {"$gte": 2020}}'""", param="--filter"
         )
     return document
+
+
+def unit_of_writes(index: IndexDescription) -> str:
+    """What writes to an index are counted in: a text that is cut into passages counts once."""
+    return "passages" if index.chunk_characters is None else "records"

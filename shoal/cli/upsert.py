@@ -13,7 +13,7 @@ import typer
 from shoal.cli.errors import REFUSED, guard
 from shoal.cli.options import AsJson
 from shoal.cli.output import print_json, print_lines
-from shoal.cli.server import DEFAULT_URL, Namespace, Url, WrittenIndex, writing
+from shoal.cli.server import DEFAULT_URL, Namespace, Url, WrittenIndex, unit_of_writes, writing
 from shoal.client.answers import IndexDescription
 from shoal.client.writes import BATCH_PASSAGES
 from shoal.errors import InvalidArgument
@@ -72,7 +72,9 @@ def upsert(  # noqa: PLR0913 - one parameter for each option
         }
         course = _Course(as_json)
         with writing(url, index) as target:
-            passages = course.passages(settings, target.describe())
+            described = target.describe()
+            course.unit = unit_of_writes(described)
+            passages = course.passages(settings, described)
             summary = target.upsert(passages, namespace=namespace or "", batch_passages=batch, progress=course.progress)
         course.end()
         counts = {"position": summary.position, "written": summary.written, "unchanged": summary.unchanged}
@@ -80,8 +82,8 @@ def upsert(  # noqa: PLR0913 - one parameter for each option
             print_json({**counts, "rejected": course.rejected})
         else:
             print_lines(
-                f"{summary.written:,} passages written, {summary.unchanged:,} unchanged, {course.rejected:,} rejected; "
-                f"position {summary.position}"
+                f"{summary.written:,} {course.unit} written, {summary.unchanged:,} unchanged, {course.rejected:,} "
+                f"rejected; position {summary.position}"
             )
         if course.rejected:
             raise SystemExit(REFUSED)
@@ -92,6 +94,8 @@ class _Course:
 
     def __init__(self, as_json: bool) -> None:
         self.rejected = 0
+        self.unit = "passages"
+        """What is counted: records, where the index cuts texts into passages."""
         self._shows = sys.stderr.isatty() and not as_json
         self._shown = False
 
@@ -113,10 +117,10 @@ class _Course:
                 yield fields
 
     def progress(self, done: int) -> None:
-        """Show how many passages are done."""
+        """Show how much is done."""
         if self._shows:
             self._shown = True
-            sys.stderr.write(f"\r{done:,} passages")
+            sys.stderr.write(f"\r{done:,} {self.unit}")
             sys.stderr.flush()
 
     def end(self) -> None:

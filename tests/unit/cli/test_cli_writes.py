@@ -62,10 +62,13 @@ def test_a_document_longer_than_a_passage_is_written_where_texts_are_cut(root: s
     assert created.exit_code == 0, created.stderr
     result = run("upsert", str(folder), "--index", cutting)
     assert result.exit_code == 0, result.stderr
-    assert "1 passages written, 0 unchanged, 0 rejected" in result.stdout
+    assert "1 records written, 0 unchanged, 0 rejected" in result.stdout
     with shoal.open(cutting, reranker="none") as index:
         assert index.describe().passages > 100
         assert index.describe().chunk_characters == 10000
+        (some,) = index.list(limit=1).ids
+    deleted = run("delete", some.rpartition("#")[0], "--index", cutting)
+    assert deleted.stdout == "1 records deleted; position 2\n"
     whole = run("upsert", str(folder), "--index", root)
     assert whole.exit_code == 3
     assert "long.txt: the field 'text' is" in whole.stderr

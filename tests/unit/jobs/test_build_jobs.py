@@ -214,6 +214,19 @@ def test_a_log_gets_a_line_every_few_seconds_and_no_more() -> None:
     assert reporter.seconds == {"embed": 20.0}
 
 
+def test_a_log_says_that_a_long_step_was_begun_and_a_bar_says_it_by_itself() -> None:
+    for is_terminal in (False, True):
+        clock, out = Clock(), io.StringIO()
+        console = Console(file=out, width=100, force_terminal=is_terminal, legacy_windows=False)
+        with Reporter(console, clock).stage("embed", 1) as stage:
+            stage.announce("1 of 1 units are to do")
+            begun = out.getvalue()
+            clock.now += 4
+            stage.advance(200)
+        assert ("embed: 1 of 1 units are to do\n" in begun) is not is_terminal
+        assert ("passages/s" in out.getvalue()) is is_terminal
+
+
 def test_a_terminal_gets_a_bar_that_leaves_no_trace_but_the_next_line() -> None:
     clock, out = Clock(), io.StringIO()
     reporter = Reporter(Console(file=out, width=100, force_terminal=True, legacy_windows=False), clock)
