@@ -47,7 +47,9 @@ def upsert(  # noqa: PLR0913 - one parameter for each option
     namespace: Namespace = None,
     format: Annotated[str, _option("format", "FORMAT")] = "auto",
     id_field: Annotated[str | None, _option("id_field", "FIELD")] = None,
-    text_field: Annotated[str, _option("text_field", "FIELD")] = "text",
+    text_field: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Field of the text. Default: that of the index.")
+    ] = None,
     title_field: Annotated[str | None, _option("title_field", "FIELD")] = None,
     vectors_field: Annotated[str | None, _option("vectors_field", "FIELD")] = None,
     metadata_fields: Annotated[str | None, _option("metadata_fields", "FIELDS")] = None,
@@ -64,7 +66,6 @@ def upsert(  # noqa: PLR0913 - one parameter for each option
             "source": path,
             "format": format,
             "id_field": id_field,
-            "text_field": text_field,
             "title_field": title_field,
             "vectors_field": vectors_field,
             "metadata_fields": _listed(metadata_fields),
@@ -74,6 +75,7 @@ def upsert(  # noqa: PLR0913 - one parameter for each option
         with writing(url, index) as target:
             described = target.describe()
             course.unit = unit_of_writes(described)
+            settings["text_field"] = text_field or described.text_field
             passages = course.passages(settings, described)
             summary = target.upsert(passages, namespace=namespace or "", batch_passages=batch, progress=course.progress)
         course.end()

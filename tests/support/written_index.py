@@ -38,7 +38,13 @@ PIECE_CHARACTERS = 50
 """Most characters of a passage where texts are cut."""
 EVERYTHING = 100
 """More passages than there ever are."""
-SETTINGS: dict[str, Any] = {"reranker": "overlap", "timeout_ms": 60_000, "write_timeout_ms": 60_000}
+SETTINGS: dict[str, Any] = {
+    "reranker": "overlap",
+    "timeout_ms": 60_000,
+    "write_timeout_ms": 60_000,
+    "shard_patience_ms": 600_000,
+}
+"""That nothing is left out on a machine that is busy."""
 QUERIES = ("otter", "fish river quick", "quick quick stone unknown")
 FILTERS: tuple[dict[str, Any], ...] = (
     {"year": {"$gte": 2003}},

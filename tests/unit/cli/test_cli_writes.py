@@ -74,6 +74,18 @@ def test_a_document_longer_than_a_passage_is_written_where_texts_are_cut(root: s
     assert "long.txt: the field 'text' is" in whole.stderr
 
 
+def test_upsert_reads_texts_from_the_field_that_the_index_names(tmp_path: Path) -> None:
+    root, source = str(tmp_path / "index"), tmp_path / "new.jsonl"
+    created = run("index", "create", "--index", root, "--encoder", "hashing:64", "--text-field", "body")
+    assert created.exit_code == 0, created.stderr
+    assert "text_field=body" in run("index", "show", "--index", root).stdout.replace("\n", "")
+    source.write_text(lines({"id": "a", "body": "a heron", "text": "metadata"}))
+    assert run("upsert", str(source), "--index", root).exit_code == 0
+    assert texts(root, "a") == {"a": "a heron"}
+    assert run("upsert", str(source), "--index", root, "--text-field", "text").exit_code == 0
+    assert texts(root, "a") == {"a": "metadata"}
+
+
 def test_upsert_reads_standard_input_from_a_pipe(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     piped = tmp_path / "piped"
     piped.write_text(lines({"key": "a", "body": "a heron"}))
