@@ -14,6 +14,10 @@ from tests.support.servers import Server, running, wait
 
 ROUNDS = 3 if LONG else 1
 OPTIONS = ("--local", *SERVED)
+PAUSE_S = 0.2
+"""Seconds for which clients of an index on S3 rest between two operations: its server computes in this process, too."""
+WATCHED_S = 2.0
+"""Seconds between two looks of a server at such an index: every 0.1 s, two of them leave it time for little else."""
 NOT_FIRST = ("is published already", "has published", "was removed meanwhile", "run it again")
 """What a compaction may say that found another one at the same."""
 
@@ -33,14 +37,15 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_two_servers_write_and_compact_one_root(root: str, tmp_path: Path) -> None:
-    chance = random.Random(0)
+    chance, is_remote = random.Random(0), root.startswith("s3:")
+    options = (*OPTIONS, f"--watch-s={WATCHED_S}") if is_remote else OPTIONS
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:
         folder.mkdir()
-    with running(folders[0], root, *OPTIONS) as first, running(folders[1], root, *OPTIONS) as second:
+    with running(folders[0], root, *options) as first, running(folders[1], root, *options) as second:
         for server in (first, second):
             server.wait_ready()
-        with writing_and_reading(first.url, second.url, seed=2) as clients:
+        with writing_and_reading(first.url, second.url, seed=2, pause_s=PAUSE_S if is_remote else 0.0) as clients:
             for _ in range(ROUNDS):
                 clients.wait(chance.randint(1, 60))
                 outcomes = [each.finish() for each in [Compaction(root), Compaction(root)]]

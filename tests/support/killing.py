@@ -15,8 +15,8 @@ from tests.support.history_clients import Clients, initial
 from tests.support.indexes import passages, publish
 
 ROOT = Path(__file__).parents[2]
-ENDED_S = 120.0
-"""Seconds within which a compaction ends."""
+ENDED_S = 600.0
+"""Seconds within which a compaction ends; nothing here is a goal. On S3 it takes some 600 requests."""
 SERVED = ("--reranker=none", "--watch-s=0.1")
 """Options of every server."""
 
