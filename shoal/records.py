@@ -26,7 +26,7 @@ Span = tuple[int, int]
 """Where something begins and ends in a text, in characters (Unicode code points)."""
 ScoreScale = Literal["unit", "cosine", "logit"]
 """Where the scores of a reranker lie: from 0 to 1, from -1 to 1 as cosines do, or anywhere as logarithms of odds."""
-Rerank = bool | Literal["late"]
+Rerank = bool | Literal["late", "read"]
 """What orders the candidates: nothing more, the server's reranker, or the token vectors that the shards hold."""
 
 

@@ -50,8 +50,9 @@ class SearchOptions(TypedDict, total=False):
     """Candidates taken from stage one."""
     top_n: int
     """Results returned after reranking."""
-    rerank: bool | Literal["late"]
-    """Whether the server's reranker orders the candidates, or "late": the token vectors that the shards hold."""
+    rerank: bool | Literal["late", "read"]
+    """Whether the server's reranker orders the candidates; "late": the token vectors that the shards hold; "read": the
+    reranker reads the texts, whatever the shards hold."""
     mode: Mode
     """How stage one searches: by vectors, by words or by both."""
     include: Sequence[Part]

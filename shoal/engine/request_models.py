@@ -25,12 +25,14 @@ from shoal.settings import ServeSettings
 
 Part = Literal["text", "metadata", "vector"]
 """What an answer may hold of a passage."""
+_RERANK_CHOICES = (True, False, "late", "read")
+"""What `rerank` may be."""
 RerankChoice = Annotated[
-    Annotated[bool, Tag("<bool>")] | Annotated[Literal["late"], Tag("<late>")],
+    Annotated[bool, Tag("<bool>")] | Annotated[Literal["late", "read"], Tag("<name>")],
     Discriminator(
-        lambda value: {bool: "<bool>", str: "<late>"}.get(type(value)) if value in (True, False, "late") else None,
+        lambda value: {bool: "<bool>", str: "<name>"}.get(type(value)) if value in _RERANK_CHOICES else None,
         custom_error_type="rerank",
-        custom_error_message="should be true, false or 'late'",
+        custom_error_message="should be true, false, 'late' or 'read'",
     ),
 ]
 """Whether to rerank; the error of another value names all that may stand there."""
@@ -293,8 +295,9 @@ def search_body(settings: ServeSettings) -> type[SearchFields]:
     )
     rerank = Field(
         settings.reranker != "none",
-        description="Order the candidates by the reranker, or (late) by the token vectors that the shards hold of "
-        "their passages, if they do: late_interaction of /v1/index is `stored` then.",
+        description="Order the candidates: by the server's reranker, which compares the token vectors that the shards "
+        "hold, if they do, instead of reading texts (`stored_tokens`); always by these (late), where late_interaction "
+        "of /v1/index is `stored`; or by the reranker that reads the texts in any case (read).",
     )
     mode = Field(
         None,

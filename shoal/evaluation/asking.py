@@ -23,11 +23,11 @@ from shoal.search.local import LocalModels, LocalVersion
 from shoal.search.merge import merge_results
 from shoal.search.shard_client import ShardResult
 from shoal.serving.plan import NO_RERANKER, check_encoder, plan_serving
-from shoal.settings import EvaluateSettings, FusionSettings, ServeSettings, ShortlistSettings
+from shoal.settings import EvaluateSettings, FusionSettings, SecondStageSettings, ServeSettings
 from shoal.shard.messages import ShardQuery
 from shoal.shard.retrievers import retriever_names
 
-RANKING = frozenset(FusionSettings.model_fields) | frozenset(ShortlistSettings.model_fields)
+RANKING = frozenset(FusionSettings.model_fields) | frozenset(SecondStageSettings.model_fields)
 """Options of ranking that an index which is evaluated here takes for each evaluation."""
 
 

@@ -31,6 +31,7 @@ from shoal.evaluation.variants import (
 )
 from shoal.modes import Mode
 from shoal.records import Rerank
+from shoal.search.request_plan import LATE_INTERACTION
 from shoal.settings import FusionSettings, RecommendSettings
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ class Choice:
     p_value: of their difference.
     held_out, held_out_p: the difference in cross-validation, and its p-value.
     values: the options of the best. arguments: what `shoal serve` has to be told; empty unless it is surely better.
-    rerank: what requests have to ask for.
+    rerank: the second stage.
     """
 
     stage: str
@@ -142,8 +143,12 @@ class _Trial:
         self, asker: LocalAsker, dataset: Dataset, settings: RecommendSettings, progress: Progress[str]
     ) -> None:
         self._asker, self._dataset, self._progress = asker, dataset, progress
-        stages = dict.fromkeys(rerank for _, rerank in planned(settings, asker))
+        # The server's reranker compares stored token vectors where there are some.
+        is_stored = asker.late and settings.stored_tokens and settings.reranker == LATE_INTERACTION
+        stored: Rerank = "late" if is_stored else True
+        stages = dict.fromkeys(stored if rerank is True else rerank for _, rerank in planned(settings, asker))
         self._second_stages = [rerank for rerank in stages if rerank]
+        self._has_stored = asker.late
         self._most = settings.top_k
         self._modes: Sequence[Mode] = settings.modes or asker.modes
         self._default_mode: Mode = "hybrid" if "hybrid" in asker.modes else asker.modes[0]
@@ -220,9 +225,11 @@ class _Trial:
         return replace(choice, arguments=arguments)
 
     def _reranker_arguments(self, rerank: Rerank) -> list[str]:
-        default = RecommendSettings.model_fields["reranker"].default
-        name = self._reranker if rerank is True else default if rerank else "none"
-        return [] if name == default else ["--reranker", name]
+        """What makes a server rerank so that is asked for `rerank: true`."""
+        name = self._reranker if rerank is True else LATE_INTERACTION if rerank else "none"
+        reads = rerank is True and name == LATE_INTERACTION and self._has_stored
+        chosen = [] if name == LATE_INTERACTION else ["--reranker", name]
+        return [*chosen, *(["--no-stored-tokens"] if reads else [])]
 
 
 def _best(values: Values) -> Variant:

@@ -67,8 +67,7 @@ def recommendation_table(recommendation: Recommendation) -> RenderableType:
     ]
     winner = recommendation.winner
     command = " ".join(["shoal serve --index ROOT", *winner.arguments])
-    asked = {False: "rerank: false", True: "rerank: true, the default", "late": 'rerank: "late"'}[winner.rerank]
-    lines.append(Text(f"serve: {command}   (requests with {asked})", style="bold"))
+    lines.append(Text(f"serve: {command}", style="bold"))
     note = (
         "p: paired randomization test over queries. held out: the gain of choosing on some queries for others; without "
         "a * it may be chance, and the server stays as it is."

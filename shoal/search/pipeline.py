@@ -223,7 +223,7 @@ class SearchPipeline:
         current = self._fan_out or fan_out  # read once: an answer never mixes two versions
         if current is not fan_out:
             plan = self._plan(request, current.version, together.trees)
-            if plan.second_stage == "shortlist" and encoded.tokens is None:
+            if plan.needs_tokens and encoded.tokens is None:
                 plan = replace(plan, second_stage="reader")  # the version before had no token vectors to compare
         distinct = Distinct(current, request.shape) if request.shape.is_distinct else None
         search = SearchState(request, plan, current, trace, encoded, distinct)

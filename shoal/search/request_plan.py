@@ -18,6 +18,10 @@ from shoal.settings import ServeSettings
 
 LATE = "late"
 """Name of the second stage that compares the token vectors which the shards hold."""
+READ = "read"
+"""What a request asks for whose candidates the reranker shall read, whatever the shards hold."""
+LATE_INTERACTION = "late_interaction"
+"""The reranker whose scores stored token vectors give as well."""
 SecondStageKind = Literal["none", "reader", "late", "shortlist"]
 """What orders the candidates: stage one alone, a reranker that reads their texts, the token vectors of the shards, or
 these and then the reranker, which reads those that they put first."""
@@ -107,7 +111,9 @@ class RequestPlan:
         search_params = version.search_params(request.recall)
         mode = _mode(request, version, settings)
         shortlist_size = max(settings.shortlist or request.top_k, request.top_n)
-        second_stage = _second_stage(request, version, shortlist_size, has_reranker)
+        second_stage = _second_stage(request, version, settings, has_reranker)
+        if second_stage == "reader" and version.has_token_vectors and shortlist_size < request.top_k:
+            second_stage = "shortlist"
         depth = _depth(request, second_stage)
         after = read_cursor(request, version.name, mode, version.fields, is_reranked=second_stage != "none")
         last_place = settings.max_page_depth
@@ -200,8 +206,9 @@ def _mode(request: SearchRequest, version: ServedVersion, settings: ServeSetting
 
 
 def _second_stage(
-    request: SearchRequest, version: ServedVersion, shortlist_size: int, has_reranker: bool
+    request: SearchRequest, version: ServedVersion, settings: ServeSettings, has_reranker: bool
 ) -> SecondStageKind:
+    """What orders the candidates, but for whether a reader gets a shorter list."""
     if request.rerank == LATE:
         if not version.has_token_vectors:
             raise InvalidArgument(
@@ -212,4 +219,13 @@ def _second_stage(
         return "late"
     if not request.rerank or not has_reranker:
         return "none"
-    return "shortlist" if version.has_token_vectors and shortlist_size < request.top_k else "reader"
+    return "late" if _compares_stored_tokens(request, version, settings) else "reader"
+
+
+def _compares_stored_tokens(request: SearchRequest, version: ServedVersion, settings: ServeSettings) -> bool:
+    """Whether the shards have what the server's reranker would compute, and nobody wants it to be computed.
+
+    Whoever sets a shortlist wants the reranker to read.
+    """
+    wanted = request.rerank != READ and settings.stored_tokens and settings.shortlist is None
+    return wanted and version.has_token_vectors and settings.reranker == LATE_INTERACTION

@@ -30,7 +30,7 @@ from shoal.settings.inference import (
     RerankerSettings,
     TokenCacheSettings,
 )
-from shoal.settings.ranking import FusionSettings, SearchModeSettings, ShortlistSettings
+from shoal.settings.ranking import FusionSettings, SearchModeSettings, SecondStageSettings
 from shoal.settings.serve import EndpointSettings, RunSettings, ServeSettings
 from shoal.settings.serve_groups import (
     AccessSettings,
@@ -92,11 +92,11 @@ __all__ = [
     "RerankerSettings",
     "RunSettings",
     "SearchModeSettings",
+    "SecondStageSettings",
     "SelfCompactionSettings",
     "ServeSettings",
     "ServedModelSettings",
     "Settings",
-    "ShortlistSettings",
     "SourceSettings",
     "TokenCacheSettings",
     "TrainSettings",

@@ -10,7 +10,7 @@ from shoal.settings.catalog import CatalogSettings
 from shoal.settings.compact import SelfCompactionSettings
 from shoal.settings.inference import InferenceSettings, TokenCacheSettings
 from shoal.settings.network import Network
-from shoal.settings.ranking import FusionSettings, SearchModeSettings, ShortlistSettings
+from shoal.settings.ranking import FusionSettings, SearchModeSettings, SecondStageSettings
 from shoal.settings.serve_groups import (
     AccessSettings,
     AdmissionSettings,
@@ -48,7 +48,7 @@ class ServeSettings(
     ReplicaResourceSettings,
     HealthCheckSettings,
     ReplicaSettings,
-    ShortlistSettings,
+    SecondStageSettings,
     ServedModelSettings,
     InferenceSettings,
     TokenCacheSettings,

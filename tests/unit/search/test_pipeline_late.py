@@ -104,6 +104,32 @@ async def test_hybrid_answers_add_what_stage_one_knows() -> None:
 
 
 @virtual_time
+async def test_the_default_reranker_compares_what_the_shards_hold() -> None:
+    system = System()
+    answer = await system.pipeline.search(request(rerank=True))
+    late = await system.pipeline.search(request())
+    assert (answer.results, answer.reranker) == (late.results, "late")
+    assert system.reranker.calls == []
+    assert (await system.pipeline.search(request(rerank="read"))).reranker == "late_interaction"
+    assert len(system.reranker.calls) == 1
+    for read in (System(stored_tokens=False), System(reranker="overlap"), System(shortlist=12)):
+        assert (await read.pipeline.search(request(rerank=True))).reranker != "late"
+        assert len(read.reranker.calls) == 1
+
+
+@virtual_time
+async def test_a_query_that_was_encoded_for_a_version_without_tokens_is_reranked_all_the_same() -> None:
+    system = System(late=False)
+    system.encoder.behaviour.delay = 1.0
+    searching = asyncio.ensure_future(system.pipeline.search(request(rerank=True)))
+    await asyncio.sleep(0.5)
+    system.pipeline.switch(served_version("v2", SIZES, late=True))
+    answer = await searching
+    assert (answer.index_version, answer.reranker) == ("v2", "late_interaction")
+    assert len(system.reranker.calls) == 1
+
+
+@virtual_time
 async def test_a_version_without_token_vectors_is_refused_at_once() -> None:
     system = System(late=False)
     with pytest.raises(InvalidArgument, match="which the shards of version v1 do not hold; build it with") as error:
@@ -162,7 +188,7 @@ async def test_scores_that_make_no_sense_are_a_fault_of_the_shard() -> None:
 async def test_queries_of_both_kinds_side_by_side() -> None:
     system = System()
     answers = await asyncio.gather(
-        *(system.pipeline.search(request(rerank=rerank)) for rerank in ("late", False, True, "late"))
+        *(system.pipeline.search(request(rerank=rerank)) for rerank in ("late", False, "read", "late"))
     )
     assert [answer.reranker for answer in answers] == ["late", None, "late_interaction", "late"]
     assert [one.id for one in answers[0].results] == [one.id for one in answers[3].results] == best(12)[:5]

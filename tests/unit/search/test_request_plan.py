@@ -27,7 +27,11 @@ def resolve(
         (False, True, True, 6, "none"),
         (True, False, True, 6, "none"),
         (True, True, False, 6, "reader"),
-        (True, True, True, None, "reader"),
+        (True, True, True, None, "late"),
+        (True, True, False, None, "reader"),
+        ("read", True, True, None, "reader"),
+        ("read", True, True, 6, "shortlist"),
+        ("read", False, True, None, "none"),
         (True, True, True, 6, "shortlist"),
         (True, True, True, 12, "reader"),
         ("late", False, True, 6, "late"),
@@ -39,6 +43,14 @@ def test_the_second_stage(rerank: Any, has_reranker: bool, late: bool, shortlist
     assert plan.second_stage == expected
     assert plan.depth == plan.window == (5 if expected == "none" else 12)
     assert plan.needs_tokens is (expected in ("late", "shortlist"))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"stored_tokens": False}, {"reranker": "overlap"}, {"reranker": "/trained/folder"}]
+)
+def test_stored_tokens_stand_for_the_default_reranker_alone(settings: dict[str, Any]) -> None:
+    assert resolve(settings=serve_settings(**settings), rerank=True).second_stage == "reader"
+    assert resolve(settings=serve_settings(**settings), rerank="late").second_stage == "late"
 
 
 def test_several_retrievers_look_at_a_window_at_least() -> None:

@@ -145,6 +145,8 @@ async def test_late_reranks_where_the_shards_can_and_is_refused_where_they_canno
     assert [result.id for result in answer.results] == nearest[:3]
     assert (answer.reranked, answer.reranker) == (True, "late")
     answer = answer_of(await server.post({"query": "a", "rerank": True}))
+    assert (answer.reranked, answer.reranker) == (True, "late")
+    answer = answer_of(await server.post({"query": "a", "rerank": "read"}))
     assert (answer.reranked, answer.reranker) == (True, "late_interaction")
     answer = answer_of(await server.post({"query": "a", "rerank": False}))
     assert (answer.reranked, answer.reranker) == (False, None)
