@@ -25,6 +25,7 @@ from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout, versions
 from shoal.index_root.manifest import Manifest, VectorIndexInfo
 from shoal.index_root.storage import Storage
+from shoal.indexing.auto_tokens import follow_current
 from shoal.indexing.base import choose_base, damaged, open_base
 from shoal.indexing.commits import ShardCommit, Tally, committed_units, read_shard_commit, read_unit_commit
 from shoal.indexing.last_writes import LastWrites
@@ -76,11 +77,15 @@ class Builder:
         if lack := shortage(self.workers):
             self._reporter.say(lack)
         with self._reporter.stage("plan"):
-            encoder: Fingerprint = run(tasks.fingerprint, self.settings, **self.workers.options)
+            settings, remark = follow_current(self.settings, self.storage)
+            described: tuple[Fingerprint, int] = run(tasks.describe_encoder, settings, **self.workers.options)
+            encoder, width = described
             if self.settings.lexical:
                 Analyzer(self.settings)
-            plan = make_plan(self.settings, encoder)
+            plan = make_plan(settings, encoder, width)
             indexes.check(plan.index.index_kind, encoder.dim, plan.index.index_search)
+        if remark or plan.stores_tokens:
+            self._reporter.say(remark or "token vectors are stored for reranking (--late-interaction none: without)")
         if unreadable := plan.unreadable:
             self._reporter.say(
                 f"{len(unreadable):,} of {len(plan.files):,} files cannot be read and are left out, such as "

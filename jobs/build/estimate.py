@@ -17,14 +17,12 @@ from shoal.index_root.storage import Storage
 from shoal.indexing.base import open_base
 from shoal.indexing.plan import UNIT_PASSAGES, Plan
 from shoal.indexing.sample import stratified
+from shoal.indexing.token_budget import token_bytes
 from shoal.indexing.unit_input import read_unit
-from shoal.late.codec import code_width
 from shoal.sources import Rejected
 from shoal.sources.listing import describe_left_out
 from shoal.system.terminal import format_bytes, printable
 
-TOKEN_BYTES = 4.5
-"""Bytes of text for each token whose vector is stored, about; English, by a tokeniser of word pieces."""
 SAMPLE = 256
 """Passages that are really encoded for the estimate of time."""
 UNITS = 8
@@ -101,11 +99,10 @@ def estimate(builder: Builder) -> Estimate:
     texts = [] if plan.source.vectors_field else list(islice(_texts(plan, builder), SAMPLE))
     speed = run(tasks.encode_speed, settings, texts, **builder.workers.options) if texts else None
     text_bytes = plan.unit_bytes / plan.unit_records
-    token_bytes = 0.0
+    stored_bytes = 0.0
     if plan.stores_tokens:
-        tokens = min(text_bytes / TOKEN_BYTES, plan.encoder.max_length)
-        token_bytes = tokens * code_width(plan.late.late_dims, plan.late.late_bits)
-    each = sizes(plan.index.index_kind, plan.encoder.dim, text_bytes, plan.lexical.lexical, token_bytes)
+        stored_bytes = token_bytes(plan.late, plan.encoder, text_bytes)
+    each = sizes(plan.index.index_kind, plan.encoder.dim, text_bytes, plan.lexical.lexical, stored_bytes)
     passages = plan.estimated_passages
     reused = round(passages * _reused_share(plan, builder.storage))
     return Estimate(

@@ -22,6 +22,7 @@ from shoal.index_root import layout
 from shoal.index_root.log import Log
 from shoal.index_root.storage import Storage
 from shoal.indexes import index_kind
+from shoal.indexing.auto_tokens import width_for_auto
 from shoal.indexing.base import check_shard, open_base
 from shoal.indexing.carry import CarriedEmbedder, Carrier
 from shoal.indexing.commits import Counts, UnitCommit, read_shard_commit
@@ -37,7 +38,7 @@ from shoal.indexing.training import train_index
 from shoal.indexing.verify import verify_shard
 from shoal.metadata import FieldTypes
 from shoal.records import FloatArray
-from shoal.settings import BuildSettings, EvaluateSettings
+from shoal.settings import BuildSettings, EncoderSettings, EvaluateSettings
 
 if TYPE_CHECKING:
     from shoal.evaluation.dataset import Dataset
@@ -197,11 +198,29 @@ def fingerprint(settings: BuildSettings) -> Fingerprint:
 
     Raises InvalidArgument for dimensions, or token vectors to be stored, that it does not have.
     """
+    return describe_encoder(settings)[0]
+
+
+def describe_encoder(settings: BuildSettings) -> tuple[Fingerprint, int]:
+    """As `fingerprint`, and the dimensions of its token vectors if late_interaction=auto may store them, else 0."""
     encoder = load_encoder(settings)
     check_dimensions(settings, encoder.fingerprint())
     if settings.late_interaction == "stored":
         token_width(encoder, settings.late_dims)
-    return encoder.fingerprint()
+    width = width_for_auto(settings, encoder)
+    if width or settings.late_interaction == "stored":
+        _held[_key(settings)] = encoder
+    return encoder.fingerprint(), width
+
+
+_held: dict[str, Encoder] = {}
+"""The encoder that a plan was made with, until this process learns with it how token vectors are reduced: loading it
+again takes a second, a fifth of a small build."""
+
+
+def _key(settings: BuildSettings) -> str:
+    """What distinguishes loaded encoders."""
+    return settings.part(EncoderSettings).model_dump_json()
 
 
 def encode_speed(settings: BuildSettings, texts: Sequence[str]) -> float:
@@ -224,7 +243,7 @@ def learn_codec(settings: BuildSettings, root: str, plan_hash: str) -> None:
     """Learn how token vectors are reduced, where workers encode, once for the whole build, or take that over."""
     plan, storage = read_plan(root, plan_hash)
     if plan.base is None:
-        train_codec(plan, load_encoder(settings), storage)
+        train_codec(plan, _held.pop(_key(settings), None) or load_encoder(settings), storage)
     else:
         inherit_codec(plan, storage)
 

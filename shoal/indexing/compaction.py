@@ -283,7 +283,7 @@ def _index_settings(settings: CompactSettings, base: Manifest, estimated: int, s
 
 def _late_settings(base: Manifest) -> LateSettings:
     if base.late is None:
-        return LateSettings()
+        return LateSettings(late_interaction="none")
     return LateSettings(late_interaction="stored", late_dims=base.late.dims, late_bits=base.late.bits)
 
 

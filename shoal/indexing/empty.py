@@ -123,7 +123,7 @@ def _plan(settings: CreateSettings) -> Plan:
         source=settings.part(SourceSettings, source=NO_SOURCE, format="jsonl", id_field="id", unit_passages=1),
         index=IndexSettings(index_kind=KIND),
         lexical=settings.part(LexicalSettings),
-        late=LateSettings(),
+        late=LateSettings(late_interaction="none"),
         encoder=encoder,
     )
     body = [plan.settings, encoder.model_dump(mode="json", exclude={"model"})]

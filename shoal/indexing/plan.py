@@ -24,6 +24,7 @@ from shoal.indexes import gives_vectors
 from shoal.indexes._auto import AUTO, choose
 from shoal.indexing.carried import Carried
 from shoal.indexing.source_options import TEXT_CHARACTERS, resolve_source
+from shoal.indexing.token_budget import resolved_late
 from shoal.indexing.work_units import Behind, ComputedUnits, Unit
 from shoal.settings import BuildSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
 from shoal.sources import documents
@@ -83,7 +84,7 @@ class Plan(BaseModel):
     """Resolved: format, id_field, title_field, chunk_characters and unit_passages stand as they are used."""
     index: IndexSettings
     lexical: LexicalSettings
-    late: LateSettings = LateSettings()
+    late: LateSettings = LateSettings(late_interaction="none")
     encoder: Fingerprint
     left_out: dict[str, int] = {}
     """Files of the source that are no input, by what they are: mostly an extension such as `.pdf`."""
@@ -268,21 +269,31 @@ class _Units(ComputedUnits):
         return Unit(number, file, start, stop)
 
 
-def make_plan(settings: BuildSettings, fingerprint: Fingerprint) -> Plan:
+def make_plan(settings: BuildSettings, fingerprint: Fingerprint, token_width: int = 0) -> Plan:
     """List the input, look at samples of it, and decide how it is cut.
 
-    Deterministic but for `version` and `created_at`. Raises InvalidArgument when there is no input, when it may not be
-    read, when its format is not clear, or when settings contradict one another, and Unavailable when it cannot be
-    reached.
+    Deterministic but for `version` and `created_at`.
+
+    Args:
+        settings: Of the build.
+        fingerprint: Of its encoder.
+        token_width: Dimensions of the encoder's token vectors, for late_interaction=auto; 0 if none shall be stored.
+
+    Raises:
+        InvalidArgument: There is no input, it may not be read, its format is not clear, or settings contradict one
+            another.
+        Unavailable: The input cannot be reached.
     """
     listing = find_input(settings.source, settings.format, settings.index)
     source = resolve_source(settings, listing.format)
-    plan = plan_sample(measure(listing.files, source), source, settings, fingerprint)
+    plan = plan_sample(measure(listing.files, source), source, settings, fingerprint, token_width)
     return plan.model_copy(update={"left_out": listing.left_out})
 
 
-def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings, fingerprint: Fingerprint) -> Plan:
-    """Decide how a measured input is cut; touches no file. `source` is resolved."""
+def plan_sample(
+    sample: Sample, source: SourceSettings, settings: BuildSettings, fingerprint: Fingerprint, token_width: int = 0
+) -> Plan:
+    """Decide how a measured input is cut; touches no file. `source` is resolved; token_width: see `make_plan`."""
     per_record = 1.0
     if source.chunk_characters is not None:
         per_record = max(1.0, sample.mean_bytes / (source.chunk_characters - source.chunk_overlap))
@@ -314,7 +325,9 @@ def plan_sample(sample: Sample, source: SourceSettings, settings: BuildSettings,
         source=source,
         index=index,
         lexical=settings.part(LexicalSettings),
-        late=settings.part(LateSettings),
+        late=resolved_late(
+            settings, index.index_kind, fingerprint, token_width, (estimated, sample.mean_bytes / per_record)
+        ),
         encoder=fingerprint,
     )
     digest = _hash(plan, sample.digest)

@@ -32,13 +32,20 @@ class IndexSettings(Settings):
 
 
 class AutoSettings(Settings):
-    """What index_kind auto goes by."""
+    """What index_kind auto and late_interaction auto go by."""
 
     index_memory_gib: float = Field(
         8.0,
         gt=0,
         le=1_000_000,
         description="Memory for the vector indexes of all shards together, in GiB, which index_kind auto stays within.",
+    )
+    late_gib: float = Field(
+        1.0,
+        ge=0,
+        le=1_000_000,
+        description="Disk for the token vectors of all shards together, in GiB, which late_interaction auto stays "
+        "within: 32 bytes a token by default, 8 KB for a long passage.",
     )
 
 
@@ -70,10 +77,11 @@ def _share_of_a_byte(bits: int) -> int:
 class LateSettings(Settings):
     """Whether and how token vectors are kept in the shards."""
 
-    late_interaction: Literal["none", "stored"] = Field(
-        "none",
-        description="stored: keep the token vectors of every passage in its shard, so that a query may ask for "
-        "`rerank: late`, which compares them there, without a model that reads passages.",
+    late_interaction: Literal["auto", "none", "stored"] = Field(
+        "auto",
+        description="stored: keep the token vectors of every passage in its shard, where reranking compares them, "
+        "without a model that reads passages. auto: as in the current version; without one, if the encoder has them "
+        "and they fit late_gib.",
     )
     late_dims: int = Field(
         128, ge=8, le=1024, multiple_of=8, description="Dimensions that stored token vectors are reduced to."
