@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from shoal.evaluation.runs import DEPTH
 from shoal.modes import RETRIEVERS_OF, Mode
 from shoal.records import Candidate, Rerank, RowRef
 from shoal.search.fusion import blend, fuse
@@ -92,7 +93,7 @@ def first_stage(recorded: Recorded, variant: Variant) -> Sequence[Candidate]:
         return recorded.rankings[variant.mode]
     window = variant.options.window
     cut = {name: recorded.rankings[name][:window] for name in RETRIEVERS_OF[variant.mode]}
-    return fuse(cut, variant.options)
+    return fuse(cut, variant.options, DEPTH)
 
 
 def ranking(recorded: Recorded, variant: Variant, kind: str) -> list[str]:

@@ -19,7 +19,11 @@ from shoal.late.codec import Codec
 from shoal.records import FloatArray
 
 PASSAGES = 512
-"""Passages that the reduction of token vectors is learned from, about."""
+"""Passages that the reduction of token vectors is learned from, about and at most."""
+SHARE = 16
+"""One passage in so many is learned from, so that a small build does not encode everything twice."""
+LEAST = 32
+"""Passages that are learned from at least: their tokens are several times the dimensions of a vector."""
 UNITS = 32
 """Most units that the passages to learn from come from."""
 TOKENS = 64
@@ -107,7 +111,8 @@ def _sample(plan: Plan, storage: Storage) -> list[str]:
     before = 0 if plan.carried is None else sum(1 for _ in plan.carried.units())  # which are no part of the input
     count = len(plan.units) - before
     units = [plan.units[before + number] for number in stratified(count, UNITS, seed=3).tolist()]
-    each = -(-PASSAGES // max(1, len(units)))
+    wanted = min(PASSAGES, max(LEAST, plan.estimated_passages // SHARE))
+    each = -(-wanted // max(1, len(units)))
 
     def texts(number: int) -> Iterator[str]:
         for item in read_unit(plan, plan.units[number], storage):

@@ -228,6 +228,7 @@ def test_few_long_texts_are_held_at_once_and_many_short_ones(monkeypatch: pytest
 def test_the_sample_is_encoded_in_parts_and_reduced_at_once(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tokens, "LEAST", 512)  # everything
     whole = StoredBuild(tmp_path / "whole", source)
     train_codec(whole.plan, whole.encoder, whole.storage)
     monkeypatch.setattr(embed, "TOKEN_BYTES", 4 * 4 * DIM * 28)
@@ -311,6 +312,13 @@ def test_the_sample_comes_from_all_over_each_unit(tmp_path: Path, monkeypatch: p
         if places := [held.index(text) for text in texts if text in held]:
             chosen.append([place * 4 // len(held) for place in places])
     assert chosen == [[0, 1, 2, 3]] * 2
+
+
+def test_a_small_build_encodes_few_passages_twice(tmp_path: Path) -> None:
+    for count, expected in ((20, 20), (400, 32), (960, 60)):
+        corpus = jsonl(tmp_path / f"{count}.jsonl", records(count))
+        build = StoredBuild(tmp_path / f"root-{count}", corpus, unit_passages=1000)
+        assert abs(len(tokens._sample(build.plan, build.storage)) - expected) <= expected // 5
 
 
 def test_what_is_stored_is_verified(tmp_path: Path, source: Path) -> None:
