@@ -243,7 +243,8 @@ def learn_codec(settings: BuildSettings, root: str, plan_hash: str) -> None:
     """Learn how token vectors are reduced, where workers encode, once for the whole build, or take that over."""
     plan, storage = read_plan(root, plan_hash)
     if plan.base is None:
-        train_codec(plan, _held.pop(_key(settings), None) or load_encoder(settings), storage)
+        key = _key(settings)
+        train_codec(plan, _held.pop(key) if key in _held else load_encoder(settings), storage)
     else:
         inherit_codec(plan, storage)
 
