@@ -8,40 +8,45 @@
     serve.app:build_services  what is behind an endpoint, for versions of one shape (`shoal.serving.plan.ServingShape`)
 
 An endpoint finds services by their names: those of `shoal` are called `shoal-…`; and which index each of them serves
-they tell themselves. So it has one application of services, at least, for each of its `further_indexes`. The index
-version is no argument, but for services that are started before their version is current: changing an argument restarts
-replicas, publishing a version does not.
+they tell themselves. So it has one application of services, at least, for each of its `further_indexes`. The indexes of
+its `catalog` need none: each of its replicas serves them by itself.
+
+The index version is no argument, but for services that are started before their version is current: changing an
+argument restarts replicas, publishing a version does not.
 """
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from fastapi import FastAPI
 from pydantic import ValidationError
 from ray import serve
 
 from serve.dialects.base import Engine
+from serve.local_indexes import CatalogIndexes
 from serve.ray_adapters.grpc_ingress import GrpcIngress, make_grpc_server, serve_address
 from serve.ray_adapters.metrics import ReplicaMeter
 from serve.ray_adapters.services import OwnServices, ServeApplications
+from serve.replicas.catalog_replica import CatalogOptions
 from serve.replicas.encoder import QueryEncoder
-from serve.replicas.ingress import FurtherIndex, Ingress
+from serve.replicas.ingress import CatalogIngress, FurtherIndex, Ingress, IngressReplica
 from serve.replicas.reranker import RERANK_QUERIES, Reranker
 from serve.replicas.shard import Retriever
 from serve.versions.discovery import SERVICE_SETTINGS, ServiceAnnouncement, ServiceDiscovery
+from serve.versions.planned_indexes import check_indexes, given_roots
 from serve.web.access import check_exposure, is_loopback, shared_keys
 from serve.web.api import create_api
 from serve.web.exchanges import Exchanges
-from serve.web.indexes import GivenIndexes, Indexes
+from serve.web.indexes import GivenIndexes, Indexes, IndexesAndCatalog
 from serve.web.origins import LOOPBACK_NAMES
 from shoal.errors import InvalidArgument
 from shoal.index_root import layout
 from shoal.index_root.storage import Storage
 from shoal.serving.index_name import named_roots
 from shoal.serving.plan import ServingPlan, ServingShape, plan_serving
-from shoal.settings import EndpointSettings, ServeSettings
+from shoal.settings import CatalogSettings, EndpointSettings, ServeSettings
 
 SettingsModel = TypeVar("SettingsModel", bound=ServeSettings)
 
@@ -59,7 +64,7 @@ def build_app(args: dict[str, Any] | ServeSettings) -> serve.Application:
     Raises InvalidArgument for arguments that ServeSettings refuses, and what `plan_serving` finds.
     """
     settings = validated(args)
-    return wire_endpoint(settings, plan_serving(settings))
+    return wire_endpoint(settings, plan_serving(settings) if settings.index else None)
 
 
 def build_endpoint(args: dict[str, Any] | ServeSettings) -> serve.Application:
@@ -103,20 +108,25 @@ def wire_endpoint(
     """Wire the HTTP endpoint, with services of its own as planned, or without.
 
     Args:
-        settings: Of the endpoint. Its further indexes are answered by applications beside it, whatever is planned.
+        settings: Of the endpoint. Its further indexes are answered by applications beside it, whatever is planned, and
+            those of its catalog by its replicas themselves.
         plan: The services of the default index; None leaves them to applications beside it too.
         host: The address that clients connect to; None for that of Serve's proxies.
+
+    Raises:
+        InvalidArgument: The settings contradict one another.
     """
+    check_indexes(settings)
     settings = _anywhere(settings)
 
     def api() -> FastAPI:  # Serve takes functions for what makes an application, and nothing else
         return _api(settings, host)
 
-    encodes = plan is not None and not settings.encoder_replicas
+    encodes = settings.catalog is not None or (plan is not None and not settings.encoder_replicas)
     # More than the ingress works on, so that it is the ingress that refuses; Serve's own refusals look like that too.
     ingress: Any = _deployment(
         settings,
-        serve.ingress(api)(Ingress if settings.grpc_port is None else GrpcIngress),
+        serve.ingress(api)(_replica_class(settings)),
         "ingress",
         num_replicas=settings.ingress_replicas,
         max_replicas_per_node=settings.replicas_per_node,
@@ -125,6 +135,9 @@ def wire_endpoint(
         backpressure_config={"status_code": 429, "retry_after_s": 1},
         ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica if encodes else 0),
     )
+    catalog = _catalog(settings)
+    if not settings.index:
+        return cast(serve.Application, ingress.bind(settings, ReplicaMeter, catalog))
     application: serve.Application = ingress.bind(
         settings,
         _own_services(settings, plan).connect if plan is not None else None,
@@ -132,8 +145,23 @@ def wire_endpoint(
         ReplicaMeter,
         None if settings.grpc_port is None else partial(make_grpc_server, settings, host),
         _further_indexes(settings),
+        catalog=catalog,
     )
     return application
+
+
+def _replica_class(settings: EndpointSettings) -> type[IngressReplica]:
+    if not settings.index:
+        return CatalogIngress
+    return Ingress if settings.grpc_port is None else GrpcIngress
+
+
+def _catalog(settings: EndpointSettings) -> CatalogOptions | None:
+    """What the replicas need to know of the catalog; None without one."""
+    if settings.catalog is None:
+        return None
+    of_all = settings.part(ServeSettings, index=settings.index or settings.catalog)
+    return CatalogOptions(of_all, settings.part(CatalogSettings), given_roots(settings))
 
 
 def _further_indexes(settings: EndpointSettings) -> list[FurtherIndex]:
@@ -166,15 +194,33 @@ def _api(settings: EndpointSettings, host: str | None) -> FastAPI:
 
 def _indexes(settings: EndpointSettings) -> Callable[[], Engine] | Indexes:
     """What answers in this replica: for the one index, or for each."""
-    if not settings.further_indexes:
-        return _ingress
-    names = list(named_roots([settings.index, *settings.further_indexes]))
-    return Indexes(GivenIndexes(lambda: _ingress().engines, names, lambda: _ingress().ready()))
+    if not settings.further_indexes and settings.catalog is None:
+        return _engine
+    names = list(named_roots(given_roots(settings)))
+    given = GivenIndexes(lambda: _ingress().engines, names, lambda: _ingress().ready()) if names else None
+    if settings.catalog is None:
+        assert given is not None
+        return Indexes(given)
+    return Indexes(IndexesAndCatalog(given, _catalog_indexes, lambda: _ingress().ready()))
 
 
-def _ingress() -> Ingress:
+def _catalog_indexes() -> CatalogIndexes:
+    """The indexes of the catalog in the ingress replica that this is."""
+    catalog = _ingress().catalog
+    assert catalog is not None
+    return catalog.indexes
+
+
+def _ingress() -> IngressReplica:
     """The ingress replica that this is."""
-    ingress: Ingress = serve.get_replica_context().servable_object
+    ingress: IngressReplica = serve.get_replica_context().servable_object
+    return ingress
+
+
+def _engine() -> Engine:
+    """The ingress replica that this is, as the engine of its default index."""
+    ingress = _ingress()
+    assert isinstance(ingress, Ingress)
     return ingress
 
 
@@ -264,8 +310,10 @@ def _anywhere(settings: SettingsModel) -> SettingsModel:
     """The settings as replicas need them, which may run in another folder."""
     names = ("api_keys_file", "log_dir", "grpc_certificate", "grpc_key")
     folders = {name: absolute(path) for name in names if (path := getattr(settings, name))}
-    places: dict[str, Any] = {"index": Storage(settings.index).uri}
+    places: dict[str, Any] = {"index": Storage(settings.index).uri} if settings.index else {}
     if isinstance(settings, EndpointSettings):
+        if settings.catalog is not None:
+            places["catalog"] = Storage(settings.catalog).uri
         places["further_indexes"] = [Storage(root).uri for root in settings.further_indexes]
     return settings.model_copy(update=places | folders)
 

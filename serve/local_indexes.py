@@ -1,46 +1,23 @@
-"""The indexes of `shoal serve --local` behind the HTTP dialects."""
+"""Indexes of engines in this process behind the HTTP dialects: those of `--local`, and of a catalog on Ray too."""
 
-import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
+from typing import Protocol
 
-from serve.telemetry import NullMeter, Telemetry
-from serve.versions.compacting import Compactor
-from serve.web.access import Admission, charge
+from serve.admitted_engine import AdmittedEngine, IngressLimits
 from shoal.catalog.catalog import Catalog
 from shoal.catalog.index import CatalogIndex
 from shoal.catalog.management import CatalogManager, NewIndex
 from shoal.catalog.summary import IndexSummary
 from shoal.engine.description import IndexDescription
 from shoal.engine.engine import LocalEngine
-from shoal.engine.limits import RequestLimits
 from shoal.index_root.version_list import ListedVersion
-from shoal.namespaces import DEFAULT
-from shoal.records import (
-    EmbeddedTexts,
-    FetchedPassages,
-    InputType,
-    ListedIds,
-    ListedNamespaces,
-    RerankedDocuments,
-    ScoreScale,
-    SearchAnswer,
-    SearchRequest,
-)
+from shoal.records import ScoreScale
 from shoal.settings import ServeSettings
-from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
 
 
-class IngressLimits:
-    """What all indexes of a server have in common: what a request may ask, what is logged, how many are answered."""
-
-    def __init__(self, settings: ServeSettings) -> None:
-        self.requests = RequestLimits(settings)
-        self.telemetry = Telemetry(NullMeter(), settings.slow_query_ms, settings.log_queries)
-        self.admission = Admission(settings)
-
-
-class LocalIngress:
+class LocalIngress(AdmittedEngine):
     """A `serve.dialects.base.Engine` over an engine in this process: with the limits and the log of an ingress.
 
     Args:
@@ -57,104 +34,17 @@ class LocalIngress:
         problem: Callable[[], str | None] = lambda: None,
         shared: IngressLimits | None = None,
     ) -> None:
-        shared = shared or IngressLimits(settings)
+        super().__init__(shared or IngressLimits(settings))
         self._engine = engine
         self._problem = problem
-        self._limits = shared.requests
-        self._telemetry = shared.telemetry
-        self._admission = shared.admission
 
-    async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
-        """Answer the queries of one HTTP request, in order. Raises Overloaded at once beyond `max_requests`."""
-        started = time.monotonic()
-        try:
-            self._limits.check_search(requests)
-            charge(len(requests))
-            with self._admission.one_more():
-                answers = await self._engine.search(requests)
-        except BaseException as error:
-            self._telemetry.ended(requests, error, 1000 * (time.monotonic() - started))
-            raise
-        self._telemetry.answered(requests, answers)
-        return answers
+    def _answers_at_once(self) -> bool:
+        return not isinstance(self._engine, CatalogIndex) or self._engine.is_loaded
 
-    async def embed(
-        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
-    ) -> EmbeddedTexts:
-        """Return the vectors that the index compares, in input order. Raises as `search`."""
-        with self._telemetry.embedding(len(texts)):
-            self._limits.check_embed(texts, deadline, are_queries=input_type == "query")
-            charge(len(texts))
-            with self._admission.one_more():
-                return await self._engine.embed(texts, input_type, deadline, with_tokens)
-
-    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> RerankedDocuments:
-        """Return the scores of documents, in input order. Raises as `search`."""
-        with self._telemetry.reranking(len(documents)):
-            self._limits.check_rerank(query, documents, deadline)
-            charge(1)
-            with self._admission.one_more():
-                return await self._engine.rerank(query, documents, deadline)
-
-    async def fetch(
-        self,
-        ids: Sequence[str],
-        deadline: float,
-        with_vectors: bool = False,
-        namespace: str = DEFAULT,
-        min_position: int = 0,
-    ) -> FetchedPassages:
-        """Return passages by their ids, in the order asked, and the ids that there are none of. Raises as `search`."""
-        self._limits.check_fetch(ids, deadline, with_vectors=with_vectors)
-        charge(1)
-        with self._admission.one_more():
-            return await self._engine.fetch(ids, deadline, with_vectors, namespace, min_position)
-
-    async def list_ids(
-        self,
-        prefix: str,
-        limit: int,
-        cursor: str | None,
-        deadline: float,
-        namespace: str = DEFAULT,
-        min_position: int = 0,
-    ) -> ListedIds:
-        """Return a page of the ids that begin with a prefix, in order. Raises as `search`."""
-        self._limits.check_list(prefix, limit, deadline)
-        charge(1)
-        with self._admission.one_more():
-            return await self._engine.list_ids(prefix, limit, cursor, deadline, namespace, min_position)
-
-    async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
-        """Return a page of namespaces and how many passages each has. Raises as `search`."""
-        self._limits.check_list(prefix, limit, deadline)
-        charge(1)
-        with self._admission.one_more():
-            return await self._engine.list_namespaces(prefix, limit, cursor, deadline)
-
-    async def count_namespace(self, namespace: str, deadline: float) -> int:
-        """Return how many passages a namespace has. Raises as `search`."""
-        charge(1)
-        with self._admission.one_more():
-            return await self._engine.count_namespace(namespace, deadline)
-
-    async def write(self, request: WriteRequest) -> Written:
-        """Write records; all of them durably, or none."""
-        self._limits.check_write(request)
-        charge(1)
-        return await self._engine.write(request)
-
-    async def delete(self, request: DeleteRequest) -> Deleted:
-        """Delete records."""
-        self._limits.check_write(request)
-        charge(1)
-        return await self._engine.delete(request)
-
-    async def update(self, request: UpdateRequest) -> Updated:
-        """Change the metadata of records."""
-        self._limits.check_write(request)
-        charge(1)
-        return await self._engine.update(request)
+    def _answering(self, deadline: float) -> AbstractAsyncContextManager[LocalEngine]:
+        if isinstance(self._engine, CatalogIndex):
+            return self._engine.use(deadline)
+        return nullcontext(self._engine)
 
     async def describe(self) -> IndexDescription:
         """Describe what is served."""
@@ -186,19 +76,34 @@ class LocalIngress:
         return await self._engine.ready()
 
 
+class CompactionWatch(Protocol):
+    """What knows of the compactions of a server (`serve.versions.compacting.Compactor`)."""
+
+    def problem(self, root: str) -> str | None:
+        """Say what keeps an index from being compacted; None if nothing does, or nobody looks after it."""
+        ...
+
+    def leave(self, root: str) -> None:
+        """End what works on an index root. Blocks."""
+        ...
+
+
 class CatalogIndexes:
     """A `serve.web.indexes.IndexSource` over a catalog.
 
     Args:
         catalog: The indexes.
-        compactor: Compacts them; None where nobody does.
+        compactor: Knows how they are compacted; None where nobody does that.
+        shared: What they have in common with other indexes of this process; None where there are none.
     """
 
-    def __init__(self, catalog: Catalog, compactor: Compactor | None = None) -> None:
+    def __init__(
+        self, catalog: Catalog, compactor: CompactionWatch | None = None, shared: IngressLimits | None = None
+    ) -> None:
         self.catalog = catalog
         self._compactor = compactor
         self._manager = CatalogManager(catalog, compactor.leave if compactor is not None else lambda root: None)
-        self._limits = IngressLimits(catalog.settings)
+        self._limits = shared or IngressLimits(catalog.settings)
 
     @property
     def default(self) -> str | None:

@@ -1,6 +1,7 @@
 """What a server needs of its machine, disk and ports: looked at before Ray starts, which takes its time to fail."""
 
 from serve.grpc_server.exposure import check_grpc
+from shoal.catalog.folder import CatalogFolder
 from shoal.encoders import is_weightless
 from shoal.errors import InvalidArgument
 from shoal.index_root.storage import Storage
@@ -24,11 +25,7 @@ def check_disk(settings: RunSettings, plan: ServingPlan) -> None:
         InvalidArgument: A folder cannot be written, or there is no home for it to lie in.
         ModelUnavailable: A model is not to be had.
     """
-    require_writable(ray_parent(), "TMPDIR")
-    if settings.log_dir is not None:
-        require_writable(settings.log_dir, "--log-dir")
-    if not Storage(settings.index).is_local:
-        require_writable(settings.cache_dir, "--cache-dir")
+    _check_folders(settings, settings.index)
     if not is_weightless(plan.encoder.encoder):
         require_model_cache("encoder", plan.encoder.encoder, plan.encoder)
     reranker = plan.reranker
@@ -38,13 +35,22 @@ def check_disk(settings: RunSettings, plan: ServingPlan) -> None:
         require_model_cache("encoder", reranker.reranker, reranker)
 
 
-def check_no_catalog(settings: RunSettings) -> None:
-    """Raise InvalidArgument for a catalog, which a server on Ray does not have."""
-    if settings.catalog:
-        raise InvalidArgument(
-            "--catalog needs --local: a server on Ray serves the indexes that it is started with; name each by --index",
-            param="--local",
-        )
+def check_catalog(settings: RunSettings) -> None:
+    """Look whether the catalog is there, and whether everything can be written that a server of it writes.
+
+    Raises InvalidArgument for a folder that cannot be written, and NotFound without the folder of the catalog.
+    """
+    if settings.catalog is not None:
+        CatalogFolder(settings.catalog)
+        _check_folders(settings, settings.catalog)
+
+
+def _check_folders(settings: RunSettings, root: str) -> None:
+    require_writable(ray_parent(), "TMPDIR")
+    if settings.log_dir is not None:
+        require_writable(settings.log_dir, "--log-dir")
+    if not Storage(root).is_local:
+        require_writable(settings.cache_dir, "--cache-dir")
 
 
 def check_ports(settings: RunSettings) -> None:

@@ -21,9 +21,10 @@ from functools import partial
 
 import typer
 
-from serve.preflight import check_disk, check_no_catalog, check_ports
+from serve.preflight import check_catalog, check_disk, check_ports
 from serve.ray_adapters import private_ray
 from serve.ray_adapters.haproxy import serve_host
+from serve.versions.catalog_compaction import CompactedIndexes
 from serve.versions.compacting import compacting
 from serve.versions.planned_indexes import plan_indexes
 from serve.web.access import KeyRing, check_exposure
@@ -80,7 +81,6 @@ def run(settings: RunSettings, as_json: AsJson = False) -> None:
 
             serve_locally(settings, partial(_say_ready, _url(settings.host, settings.port), as_json))
             return
-        check_no_catalog(settings)
         _serve_on_ray(settings, as_json)
     except KeyboardInterrupt:
         pass  # the end that was asked for, by Ctrl-C or SIGTERM
@@ -90,15 +90,17 @@ def _serve_on_ray(settings: RunSettings, as_json: bool) -> None:
     """Serve the indexes with replicas on a private Ray, until KeyboardInterrupt."""
     served = settings.part(EndpointSettings)
     planned = plan_indexes(served)
+    check_catalog(settings)
     for each in planned:
         check_disk(settings.model_copy(update={"index": each.settings.index}), each.plan)
+    compacted = CompactedIndexes(served, {each.name: each.settings.index for each in planned})
     # Ray prints on stdout too, where only our one line belongs.
     with (
         contextlib.redirect_stdout(sys.stderr),
         _ray(settings) as processes,
-        _serve(settings, served, planned[0].plan, processes),
+        _serve(settings, served, planned[0].plan if planned else None, processes),
         asyncio.Runner() as loop,
-        compacting(settings, lambda: [settings.index, *settings.further_indexes], say) as compactor,
+        compacting(settings, compacted.roots, say) as compactor,
     ):
         from serve.ray_adapters import finishing, index_services, noting
 
@@ -108,8 +110,7 @@ def _serve_on_ray(settings: RunSettings, as_json: bool) -> None:
         require_own(_reached(settings.host), settings.port)
         _say_ready(_url(settings.host, settings.port), as_json)
         try:
-            problems = {each.name: partial(compactor.problem, each.settings.index) for each in planned}
-            follow = partial(noting.follow_and_note, loop, follow, problems)
+            follow = partial(noting.follow_and_note, loop, follow, compacted, compactor)
             _watch(url, follow, partial(_replies, loop), min(WATCH_S, settings.watch_s), processes.wait)
         except KeyboardInterrupt:
             finishing.finish(loop, settings.drain_s)
@@ -182,7 +183,7 @@ def _ray(settings: RunSettings) -> Iterator[ProcessWatch]:
 
 @contextmanager
 def _serve(
-    settings: RunSettings, served: EndpointSettings, plan: ServingPlan, processes: ProcessWatch
+    settings: RunSettings, served: EndpointSettings, plan: ServingPlan | None, processes: ProcessWatch
 ) -> Iterator[None]:
     """Deploy the endpoint, and stop all of Serve at the end, if the processes of its Ray still run."""
     from ray import serve

@@ -190,6 +190,10 @@ class IngressHandle(ServiceHandle):
         """Let every replica refuse requests and finish those under way; returns how many still are at the deadline."""
         return sum(await self._broadcast("finish", deadline=deadline))
 
+    async def loaded_names(self, deadline: float) -> list[str]:
+        """Return the names of the indexes of the catalog that any replica has in memory."""
+        return sorted({name for names in await self._broadcast("loaded_names", deadline=deadline) for name in names})
+
     async def note(self, problem: str, index: str | None, deadline: float) -> None:
         """Let every replica tell a problem of an index for a while; None is the default one."""
         await self._broadcast("note", problem, index=index, deadline=deadline)

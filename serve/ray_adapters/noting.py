@@ -1,31 +1,43 @@
-"""Lets the replicas of the ingress tell what keeps a server on Ray from compacting."""
+"""What a server on Ray and the replicas of its ingress tell one another of compactions."""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 
 from ray import serve
 
 from serve.app import NAME
 from serve.ray_adapters.handles import IngressHandle
+from serve.versions.catalog_compaction import CompactedIndexes
+from serve.versions.compacting import Compactor
 
 NOTE_S = 5.0
 """Seconds that the replicas may take to hear of it."""
 
 
 def follow_and_note(
-    loop: asyncio.Runner, follow: Callable[[], None], problems: Mapping[str | None, Callable[[], str | None]]
+    loop: asyncio.Runner, follow: Callable[[], None], compacted: CompactedIndexes, compactor: Compactor
 ) -> None:
     """Follow what is to be served, and let every ingress replica know the problems; those that start later, next time.
 
     Args:
         loop: The one of all calls to Serve.
         follow: Looks at what is to be served.
-        problems: What to tell of each index, by its name, which is None for the default one; None for nothing.
+        compacted: The indexes that are compacted.
+        compactor: Compacts them.
     """
     follow()
-    for index, problem in problems.items():
-        if (text := problem()) is not None:
-            with contextlib.suppress(Exception):  # they are told again
-                loop.run(IngressHandle(serve.get_app_handle(NAME)).note(text, index, time.monotonic() + NOTE_S))
+    compacted.follow(compactor, partial(_loaded_names, loop))
+    for index, problem in compacted.problems(compactor).items():
+        with contextlib.suppress(Exception):  # they are told again
+            loop.run(IngressHandle(serve.get_app_handle(NAME)).note(problem, index, time.monotonic() + NOTE_S))
+
+
+def _loaded_names(loop: asyncio.Runner) -> list[str] | None:
+    """Ask every ingress replica which indexes of the catalog it has in memory; None if they do not say."""
+    try:
+        return loop.run(IngressHandle(serve.get_app_handle(NAME)).loaded_names(time.monotonic() + NOTE_S))
+    except Exception:  # they start, or are too busy
+        return None

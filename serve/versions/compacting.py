@@ -247,6 +247,10 @@ class Compactor:
                     self._turns[root] = 1 + max(self._turns.values(), default=0)
                     return
 
+    def running(self) -> list[str]:
+        """The index roots of which a compaction runs that was started."""
+        return [root for root, looker in list(self._lookers.items()) if looker.is_running]
+
     def problem(self, root: str) -> str | None:
         """Say what keeps an index from being compacted; None if nothing does, or nobody looks after it."""
         looker = self._lookers.get(root)

@@ -203,7 +203,8 @@ class GivenIndexes:
         ready: Callable[[], Awaitable[list[str]]],
     ) -> None:
         self._engines = engines
-        self._names = names
+        self.names = names
+        """Of the indexes, the default one first."""
         self._ready = ready
         self.default: str | None = names[0]
 
@@ -213,11 +214,11 @@ class GivenIndexes:
 
     async def holds(self, name: str) -> bool:
         """Whether there is an index of a name."""
-        return name in self._names
+        return name in self.names
 
     async def summaries(self, may_see: Callable[[str], bool]) -> Sequence[IndexSummary]:
         """Summarise the indexes that somebody may see."""
-        return await asyncio.gather(*(self.summary(name) for name in self._names if may_see(name)))
+        return await asyncio.gather(*(self.summary(name) for name in self.names if may_see(name)))
 
     async def summary(self, name: str) -> IndexSummary:
         """Summarise an index that is there."""
@@ -241,8 +242,64 @@ class GivenIndexes:
     def _refusal(self) -> InvalidArgument:
         return InvalidArgument(
             "this server has the indexes that it was started with, and makes and removes none: it has no catalog; "
-            "start it with --local and --catalog DIR"
+            "start it with --catalog DIR"
         )
+
+
+class IndexesAndCatalog:
+    """The `IndexSource` of a server whose catalog is answered by others than the indexes that it was started with.
+
+    Args:
+        given: The indexes that it was started with; None without any, so that there is no default one.
+        catalog: Gives the source of its catalog, when it is needed, which knows what is given.
+        ready: Names what is missing until everything can be searched that was given.
+    """
+
+    def __init__(
+        self,
+        given: GivenIndexes | None,
+        catalog: Callable[[], IndexSource],
+        ready: Callable[[], Awaitable[list[str]]],
+    ) -> None:
+        self._given = given
+        self._catalog = catalog
+        self._ready = ready
+        self.default: str | None = None if given is None else given.default
+
+    def _source(self, name: str) -> IndexSource:
+        """The source of an index of a name, or else that of the catalog."""
+        return self._given if self._given is not None and name in self._given.names else self._catalog()
+
+    def engine(self, name: str) -> Engine | None:
+        """Return what answers for an index. Where there is none, it raises NotFound when it is asked."""
+        return self._source(name).engine(name)
+
+    async def holds(self, name: str) -> bool:
+        """Whether there is an index of a name."""
+        return await self._source(name).holds(name)
+
+    async def summaries(self, may_see: Callable[[str], bool]) -> Sequence[IndexSummary]:
+        """Summarise the indexes that somebody may see, those that were given first; none is loaded for it."""
+        given = [] if self._given is None else await self._given.summaries(may_see)
+        return [*given, *await self._catalog().summaries(may_see)]
+
+    async def summary(self, name: str) -> IndexSummary:
+        """Summarise one index that is there."""
+        return await self._source(name).summary(name)
+
+    async def create(self, new: NewIndex) -> IndexSummary:
+        """Make an index in the catalog. Raises InvalidArgument and Conflict."""
+        return await self._catalog().create(new)
+
+    async def remove(self, name: str) -> None:
+        """Remove an index of the catalog. Raises NotFound, and Conflict for one that was given."""
+        if self._given is not None and name in self._given.names:
+            raise Conflict(f"{name!r} was given to the server by --index, and is not removed over HTTP")
+        await self._catalog().remove(name)
+
+    async def ready(self) -> list[str]:
+        """Name what is missing until everything can be searched that was given."""
+        return await self._ready()
 
 
 def indexes_of(engine: Engine | Callable[[], Engine] | Indexes, settings: ServeSettings) -> Indexes:

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from shoal.catalog.entry import OVERHEAD_BYTES, IndexEntry, expected_bytes
 from shoal.catalog.folder import CatalogFolder
 from shoal.engine.engine import LocalEngine
-from shoal.engine.model_pool import ModelPool
+from shoal.engine.model_pool import Lender, ModelPool
 from shoal.engine.models import ModelSource
 from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
 from shoal.index_root.manifest import TEXT_FIELD
@@ -27,7 +27,10 @@ least, and one that waits for a model or a store may keep it for long."""
 ROOM_S = 30.0
 """Seconds that a load waits for memory which indexes in use do not leave."""
 SWEEP_S = 5.0
-"""Seconds between looks for what is idle or gone, at most."""
+"""Seconds between looks for what is idle, at most."""
+LOOK_S, REMOTE_LOOK_S = 1.0, 2.0
+"""Seconds between looks whether another process has removed an index that is in memory: on a disk, and on a store, of
+which each look asks as many questions as there are such indexes."""
 EngineMaker = Callable[[ServeSettings, ModelSource], LocalEngine]
 """Makes the engine of an index root that the settings name."""
 
@@ -48,11 +51,14 @@ class Catalog:
         settings: Of all indexes; the root in it counts for nothing.
         limits: Where the folder is, and what may be kept in memory.
         given: Index roots, of which the first is the default one.
+        elsewhere: Index roots that others answer for: their names are taken, and nothing of them is removed.
+        lend: Gives the models of others for an encoder (`ModelPool`).
         new_engine: Makes the engine of an index.
         clock: Seconds from any start.
 
     Raises:
         InvalidArgument: Two index roots have one name.
+        NotFound: There is no such folder on this machine's disk.
     """
 
     def __init__(
@@ -61,29 +67,32 @@ class Catalog:
         limits: CatalogSettings,
         given: Sequence[str] = (),
         *,
+        elsewhere: Sequence[str] = (),
+        lend: Lender = lambda encoder: None,
         new_engine: EngineMaker = make_engine,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.limits = limits
-        self.models = ModelPool(clock)
+        self.models = ModelPool(clock, lend)
         self.entries: dict[str, IndexEntry] = {}
         """Indexes that were given, or asked for since they were last unloaded."""
-        self.folder: CatalogFolder | None = None
+        self.folder = None if limits.catalog is None else CatalogFolder(limits.catalog)
+        self.elsewhere = named_roots(elsewhere)
+        """Index roots that others answer for, by their names."""
         self._new_engine = new_engine
         self._clock = clock
         self._released = asyncio.Event()
         self._load_turns = asyncio.Semaphore(LOADS_AT_ONCE)
-        self._sweeping: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         for name, root in named_roots(given).items():
             self.entries[name] = IndexEntry(name, root, is_given=True)
         self.default = next(iter(self.entries), None)
         """The index that is asked where a request names none; None without one."""
 
     async def open(self) -> None:
-        """Load the indexes that were given. Raises what opening one raises, and NotFound without the folder."""
-        if self.limits.catalog is not None:
-            self.folder = await asyncio.to_thread(CatalogFolder, self.limits.catalog)
+        """Load the indexes that were given, and look after all. Raises what opening one raises."""
+        if self.folder is not None:
             await asyncio.to_thread(self.folder.sweep)
             for name in await asyncio.to_thread(self.folder.strange_names):
                 logger.warning(
@@ -93,7 +102,10 @@ class Catalog:
                 )
         for entry in list(self.entries.values()):
             await self._load(entry)
-        self._sweeping = asyncio.create_task(self._sweep())
+        self._watching.append(asyncio.create_task(self._repeat(self.sweep, min(SWEEP_S, self.limits.catalog_idle_s))))
+        if self.folder is not None:
+            every_s = LOOK_S if self.folder.is_local else REMOTE_LOOK_S
+            self._watching.append(asyncio.create_task(self._repeat(self.look, every_s)))
 
     @asynccontextmanager
     async def use(self, name: str, deadline: float) -> AsyncIterator[LocalEngine]:
@@ -109,15 +121,22 @@ class Catalog:
             Overloaded: The memory is taken by indexes that are in use.
         """
         entry = await self._entry(name)
-        with entry.use():
-            try:
+        try:
+            with entry.use():
                 if entry.engine is None:
                     await self._ensure_loaded(entry, deadline)
                 assert entry.engine is not None
                 yield entry.engine
-            finally:
-                entry.last_use = self._clock()
-                self._released.set()
+        finally:
+            entry.last_use = self._clock()
+            if entry.is_retired and not entry.uses:
+                entry.unload()
+            self._released.set()
+
+    def is_loaded(self, name: str) -> bool:
+        """Whether an index is in memory."""
+        entry = self.entries.get(name)
+        return entry is not None and entry.engine is not None
 
     def scale_of(self, name: str) -> ScoreScale | None:
         """Where the scores of the reranker of an index lie, None if that is not known."""
@@ -130,7 +149,9 @@ class Catalog:
         return TEXT_FIELD if entry is None or entry.engine is None else entry.engine.text_field()
 
     async def holds(self, name: str) -> bool:
-        """Whether there is an index of a name."""
+        """Whether there is an index of a name, for which nobody else answers."""
+        if name in self.elsewhere:
+            return False
         if (entry := self.entries.get(name)) is not None:
             return not entry.is_removed
         return self.folder is not None and is_index_name(name) and await asyncio.to_thread(self.folder.holds, name)
@@ -151,8 +172,8 @@ class Catalog:
 
     def close(self) -> None:
         """Close all indexes and models. Nobody may use one."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        for watching in self._watching:
+            watching.cancel()
         for entry in self.entries.values():
             if entry.loading is not None:
                 entry.loading.cancel()
@@ -234,7 +255,8 @@ class Catalog:
         if wanted > most:
             raise InvalidArgument(
                 f"the index {entry.name!r} takes some {wanted / 2**20:,.0f} MiB of memory, and the catalog may take "
-                f"{self.limits.catalog_memory_mib}; allow more with --catalog-memory-mib"
+                f"{self.limits.catalog_memory_mib}; serve it by --index {entry.root}, which gives it services of its "
+                "own, or allow more with --catalog-memory-mib"
             )
         latest = time.monotonic() + ROOM_S
         while True:
@@ -262,11 +284,11 @@ class Catalog:
                 logger.info("unloading the index %s, others need the memory", entry.name)
                 entry.unload()
 
-    async def _sweep(self) -> None:
+    async def _repeat(self, look: Callable[[], Awaitable[None]], every_s: float) -> None:
         while True:
-            await asyncio.sleep(min(SWEEP_S, self.limits.catalog_idle_s))
+            await asyncio.sleep(every_s)
             try:
-                await self.sweep()
+                await look()
             except ShoalError as error:  # a store that does not answer now
                 logger.debug("the catalog is looked over again soon: %s", error)
             except Exception:  # what ends this task would leave every index in memory for ever
@@ -274,6 +296,7 @@ class Catalog:
 
     async def sweep(self) -> None:
         """Unload what is idle, forget what is gone, and count again what the others take."""
+        await self.look()
         before = self._clock() - self.limits.catalog_idle_s
         for entry in list(self.entries.values()):
             if entry.is_evictable and entry.last_use <= before:
@@ -282,22 +305,47 @@ class Catalog:
             if entry.engine is not None and not entry.is_given:
                 with suppress(Unavailable):
                     entry.memory_bytes = OVERHEAD_BYTES + entry.engine.memory_bytes()
-            await self._forget_if_gone(entry)
+            await self._forget_unloaded(entry)
         self._evict_for(0, self.limits.catalog_memory_mib * 2**20)
         await asyncio.to_thread(self.models.drop_unused, self.limits.catalog_idle_s)
 
-    async def _forget_if_gone(self, entry: IndexEntry) -> None:
-        """Let go of an index that is not loaded, and of one whose folder somebody has removed."""
+    async def _forget_unloaded(self, entry: IndexEntry) -> None:
+        """Forget an index that is not loaded, and with it why it could not be."""
         if entry.is_given or entry.is_removed or self.folder is None:
             return
         await asyncio.to_thread(entry.join)  # whoever removes an index that is forgotten waits for nobody
-        if entry.engine is None:
-            is_gone = self._clock() >= entry.failed_at + RETRY_S
-        else:
-            is_troubled = (await entry.engine.describe()).problem is not None
-            is_gone = is_troubled and not await asyncio.to_thread(self.folder.holds, entry.name)
-        if is_gone and not (entry.uses or entry.loading or entry.is_removed or entry.closed):
+        is_tried_again = entry.engine is None and self._clock() >= entry.failed_at + RETRY_S
+        if is_tried_again and not (entry.uses or entry.loading or entry.is_removed or entry.closed):
             self.forget(entry)
+
+    async def look(self) -> None:
+        """Let go of indexes that another process has removed, or made anew, and of those whose models were taken away.
+
+        Who asks from now on finds what is there then.
+        """
+        if self.folder is None:
+            return
+        loaded = {
+            name: entry
+            for name, entry in self.entries.items()
+            if entry.engine is not None and not (entry.is_given or entry.is_removed)
+        }
+        served = {name: entry.engine.version for name, entry in loaded.items() if entry.engine is not None}
+        strayed = [name for name, entry in loaded.items() if entry.engine and not self._may_compute(entry.engine)]
+        for name in {*strayed, *await asyncio.to_thread(self.folder.gone, served)}:
+            if self.entries.get(name) is loaded[name] and not loaded[name].is_removed:
+                logger.info("the index %s, or its models, are not what they were", name)
+                self._retire(loaded[name])
+
+    def _may_compute(self, engine: LocalEngine) -> bool:
+        return self.models.may_be_used(engine.models)
+
+    def _retire(self, entry: IndexEntry) -> None:
+        """Let go of an index for those who ask from now on, and unload it once nobody uses it."""
+        del self.entries[entry.name]
+        entry.is_retired = True
+        if not entry.uses:
+            entry.unload()
 
     def forget(self, entry: IndexEntry) -> None:
         """Let go of an index that nobody uses."""

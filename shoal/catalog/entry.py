@@ -32,6 +32,7 @@ class IndexEntry:
         failed_at: When that was, by the clock of the catalog.
         scale: Where the scores of its reranker lie, as far as is known.
         is_removed: Whether it is being removed, and there for nobody any more.
+        is_retired: Whether it is not that of its name any more, and is unloaded once nobody uses it.
         unused: Is set while nobody uses it.
         closed: Engines that were closed, and may still write to the root what they had begun.
     """
@@ -48,6 +49,7 @@ class IndexEntry:
     failed_at: float = 0.0
     scale: ScoreScale | None = None
     is_removed: bool = False
+    is_retired: bool = False
     unused: asyncio.Event = field(default_factory=asyncio.Event)
     closed: set[LocalEngine] = field(default_factory=set)
 

@@ -1,28 +1,17 @@
-"""One index of a catalog as an engine, which loads it when it is asked."""
+"""One index of a catalog, whose engine is loaded when it is asked."""
 
 import time
-from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 from shoal.catalog.catalog import Catalog
 from shoal.engine.description import IndexDescription
+from shoal.engine.engine import LocalEngine
 from shoal.index_root.version_list import ListedVersion
-from shoal.namespaces import DEFAULT
-from shoal.records import (
-    EmbeddedTexts,
-    FetchedPassages,
-    InputType,
-    ListedIds,
-    ListedNamespaces,
-    RerankedDocuments,
-    ScoreScale,
-    SearchAnswer,
-    SearchRequest,
-)
-from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
+from shoal.records import ScoreScale
 
 
 class CatalogIndex:
-    """The calls of `shoal.engine.engine.LocalEngine`, for an index that may not be loaded yet, and may not exist.
+    """What `shoal.engine.engine.LocalEngine` tells of itself, for an index that need not be loaded, nor exist.
 
     All raise NotFound where there is no such index, and what `Catalog.use` raises.
     """
@@ -31,72 +20,14 @@ class CatalogIndex:
         self._catalog = catalog
         self._name = name
 
-    async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
-        """Answer several queries at once, in order."""
-        async with self._catalog.use(self._name, min(request.deadline for request in requests)) as engine:
-            return await engine.search(requests)
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the engine is in memory."""
+        return self._catalog.is_loaded(self._name)
 
-    async def embed(
-        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
-    ) -> EmbeddedTexts:
-        """Return the vectors that the index compares, in input order."""
-        async with self._catalog.use(self._name, deadline) as engine:
-            return await engine.embed(texts, input_type, deadline, with_tokens)
-
-    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> RerankedDocuments:
-        """Return the scores of documents, in input order."""
-        async with self._catalog.use(self._name, deadline) as engine:
-            return await engine.rerank(query, documents, deadline)
-
-    async def fetch(
-        self,
-        ids: Sequence[str],
-        deadline: float,
-        with_vectors: bool = False,
-        namespace: str = DEFAULT,
-        min_position: int = 0,
-    ) -> FetchedPassages:
-        """Return passages by their ids."""
-        async with self._catalog.use(self._name, deadline) as engine:
-            return await engine.fetch(ids, deadline, with_vectors, namespace, min_position)
-
-    async def list_ids(
-        self,
-        prefix: str,
-        limit: int,
-        cursor: str | None,
-        deadline: float,
-        namespace: str = DEFAULT,
-        min_position: int = 0,
-    ) -> ListedIds:
-        """Return a page of ids."""
-        async with self._catalog.use(self._name, deadline) as engine:
-            return await engine.list_ids(prefix, limit, cursor, deadline, namespace, min_position)
-
-    async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
-        """Return a page of namespaces."""
-        async with self._catalog.use(self._name, deadline) as engine:
-            return await engine.list_namespaces(prefix, limit, cursor, deadline)
-
-    async def count_namespace(self, namespace: str, deadline: float) -> int:
-        """Return how many passages a namespace has."""
-        async with self._catalog.use(self._name, deadline) as engine:
-            return await engine.count_namespace(namespace, deadline)
-
-    async def write(self, request: WriteRequest) -> Written:
-        """Write records."""
-        async with self._catalog.use(self._name, request.deadline) as engine:
-            return await engine.write(request)
-
-    async def delete(self, request: DeleteRequest) -> Deleted:
-        """Delete records."""
-        async with self._catalog.use(self._name, request.deadline) as engine:
-            return await engine.delete(request)
-
-    async def update(self, request: UpdateRequest) -> Updated:
-        """Change the metadata of records."""
-        async with self._catalog.use(self._name, request.deadline) as engine:
-            return await engine.update(request)
+    def use(self, deadline: float) -> AbstractAsyncContextManager[LocalEngine]:
+        """Offer what answers for the index, loading it first if need be; see `Catalog.use`."""
+        return self._catalog.use(self._name, deadline)
 
     async def describe(self) -> IndexDescription:
         """Describe what is served."""

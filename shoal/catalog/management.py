@@ -3,12 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from shoal.catalog.catalog import Catalog
 from shoal.catalog.entry import IndexEntry
+from shoal.catalog.folder import LOOKS_AT_ONCE
 from shoal.catalog.summary import IndexSummary, State
 from shoal.engine.description import IndexDescription
 from shoal.errors import Conflict, InvalidArgument, ShoalError
@@ -16,7 +18,7 @@ from shoal.index_root import versions
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.serving.index_name import is_index_name, no_such_index
-from shoal.serving.plan import NO_RERANKER
+from shoal.serving.plan import NO_RERANKER, encoder_threads
 from shoal.settings import CreateSettings, InferenceSettings
 
 logger = logging.getLogger(__name__)
@@ -63,16 +65,22 @@ class CatalogManager:
         self._described: dict[tuple[str, str], IndexDescription] = {}
 
     async def names(self) -> list[str]:
-        """Names of all indexes: those that were given, in their order, then those of the folder."""
+        """Names of all indexes: those that were given, in their order, then those of the folder; none elsewhere."""
         catalog = self._catalog
         given = [entry.name for entry in catalog.entries.values() if entry.is_given]
         held = await asyncio.to_thread(catalog.folder.names) if catalog.folder is not None else []
         removed = {entry.name for entry in catalog.entries.values() if entry.is_removed}
-        return [*given, *(name for name in held if name not in given and name not in removed)]
+        absent = {*given, *removed, *catalog.elsewhere}
+        return [*given, *(name for name in held if name not in absent)]
 
     async def summaries(self, may_see: Callable[[str], bool]) -> list[IndexSummary]:
         """Summarise the indexes that somebody may see; none is loaded for it."""
-        return [await self._summary(name) for name in await self.names() if may_see(name)]
+        seen = [name for name in await self.names() if may_see(name)]
+        pool = ThreadPoolExecutor(LOOKS_AT_ONCE, "listing")
+        try:
+            return await asyncio.gather(*(self._summary(name, pool) for name in seen))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def summary(self, name: str) -> IndexSummary:
         """Summarise one index, which is not loaded for it. Raises NotFound."""
@@ -95,7 +103,10 @@ class CatalogManager:
             await self._check_new(new.name)
             self._making.add(new.name)
         try:
-            await asyncio.to_thread(catalog.folder.create, new.name, settings)
+            encoder = None
+            if new.encoder is not None:
+                encoder = await asyncio.to_thread(catalog.models.fingerprint, settings)
+            await asyncio.to_thread(catalog.folder.create, new.name, settings, encoder)
         finally:
             self._making.discard(new.name)
         return await self._summary(new.name)
@@ -106,9 +117,9 @@ class CatalogManager:
         entry = catalog.entries.get(name)
         if entry is not None and entry.is_removed:  # its files would be taken for those of the new one, and removed
             raise Conflict(f"the index {name!r} is still being removed; try again", param="name")
-        if name in self._making or await catalog.holds(name):
+        if name in self._making or name in catalog.elsewhere or await catalog.holds(name):
             raise Conflict(f"there is an index {name!r} already; choose another name", param="name")
-        if len(self._making.union(await self.names())) >= catalog.limits.max_indexes:
+        if len(self._making.union(await self.names(), catalog.elsewhere)) >= catalog.limits.max_indexes:
             raise Conflict(
                 f"there are {catalog.limits.max_indexes} indexes, which is the limit; remove one, or allow more with "
                 "--max-indexes"
@@ -129,6 +140,7 @@ class CatalogManager:
             raise Conflict(f"{name!r} was given to the server by --index, and is not removed over HTTP")
         assert catalog.folder is not None
         given = [each.root for each in catalog.entries.values() if each.is_given]
+        given += catalog.elsewhere.values()
         await asyncio.to_thread(catalog.folder.check_removable, name, given)
         entry = catalog.entries.setdefault(name, IndexEntry(name, catalog.folder.root(name)))
         if entry.is_removed:
@@ -177,7 +189,8 @@ class CatalogManager:
         named = {"encoder": new.encoder, "dimension": new.dimension, "text_field": new.text_field}
         chosen = {name: value for name, value in named.items() if value is not None}
         inference = self._catalog.settings.part(InferenceSettings).model_dump()
-        given = {**inference, "index": root, "metadata_types": new.metadata_types, **chosen}
+        threads = encoder_threads(self._catalog.settings)
+        given = {**inference, "index": root, "metadata_types": new.metadata_types, "threads": threads, **chosen}
         try:
             return CreateSettings.model_validate(given)
         except ValidationError as error:
@@ -185,7 +198,8 @@ class CatalogManager:
             field = str(first["loc"][0])
             raise InvalidArgument(f"{field}: {first['msg']}", param=field) from None
 
-    async def _summary(self, name: str) -> IndexSummary:
+    async def _summary(self, name: str, pool: ThreadPoolExecutor | None = None) -> IndexSummary:
+        """Summarise an index. pool: in whose threads it is read; None for those of the event loop."""
         entry = self._catalog.entries.get(name)
         if entry is not None and entry.engine is not None:
             return IndexSummary.of(name, "ready", await entry.engine.describe())
@@ -199,7 +213,7 @@ class CatalogManager:
             elif entry.failure is not None:
                 state, problem = "failed", entry.failure.message
         try:
-            description = await asyncio.to_thread(self._read_description, root)
+            description = await asyncio.get_running_loop().run_in_executor(pool, self._read_description, root)
         except ShoalError as error:
             return IndexSummary(name, "failed", problem=problem or error.message)
         return IndexSummary.of(name, state, description, problem)

@@ -28,8 +28,9 @@ from shoal.records import (
     SearchRequest,
 )
 from shoal.search.embed_stage import EmbedStage
-from shoal.search.local import LocalModels, LocalVersion
+from shoal.search.local import LocalVersion
 from shoal.search.rerank_documents import rerank_documents
+from shoal.search.services import SearchModels
 from shoal.settings import ServeSettings
 from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
 from shoal.writing.served import ServedDocuments
@@ -64,7 +65,7 @@ class LocalEngine:
         self._storage = Storage(settings.index)
         self._cache = None if self._storage.is_local else ShardCache(settings.cache_dir, settings.cache_bytes)
         self._lock = asyncio.Lock()
-        self._models: LocalModels | None = None
+        self._models: SearchModels | None = None
         self._embed_stage: EmbedStage | None = None
         self._version: LocalVersion | None = None
         self._written: tuple[LocalVersion, ServedDocuments] | None = None
@@ -166,6 +167,11 @@ class LocalEngine:
             documents = ServedDocuments(self._storage, version.manifest, version.live, version.look_up, version.select)
             self._written = version, documents
         return self._written[1]
+
+    @property
+    def version(self) -> str:
+        """The version that is served. Raises Unavailable before there is one."""
+        return self._opened().manifest.version
 
     def memory_bytes(self) -> int:
         """Count about how much memory the version takes: its files, and what was written since."""
@@ -287,7 +293,7 @@ class LocalEngine:
         return await asyncio.to_thread(LocalVersion, self._storage, manifest, self._models, self.settings, self._cache)
 
     @staticmethod
-    def _check_encoder(manifest: Manifest, models: LocalModels) -> None:
+    def _check_encoder(manifest: Manifest, models: SearchModels) -> None:
         if not models.fingerprint.matches(manifest.encoder):
             raise EncoderMismatch(
                 f"version {manifest.version} was built with {manifest.encoder}, and queries are encoded here with "
@@ -313,7 +319,12 @@ class LocalEngine:
             raise Unavailable("this index is not open; open it")
         return self._version
 
-    def _loaded(self) -> LocalModels:
+    @property
+    def models(self) -> SearchModels:
+        """The models that it computes with. Raises Unavailable before there are any."""
+        return self._loaded()
+
+    def _loaded(self) -> SearchModels:
         if self._models is None:
             raise Unavailable("this index is not open; open it")
         return self._models

@@ -5,6 +5,7 @@ from typing import Protocol
 from shoal.encoders import Encoder, TokenEncoder, load_encoder
 from shoal.rerankers import Reranker, load_reranker
 from shoal.search.local import LocalModels, LocalReranker
+from shoal.search.services import SearchModels
 from shoal.serving.plan import ServingPlan, check_encoder, plan_serving
 from shoal.settings import ServeSettings
 
@@ -12,11 +13,11 @@ from shoal.settings import ServeSettings
 class ModelSource(Protocol):
     """Where engines take their models from."""
 
-    def take(self, settings: ServeSettings, version: str) -> LocalModels:
+    def take(self, settings: ServeSettings, version: str) -> SearchModels:
         """Return the models for a version of an index root. Raises what `plan_serving` and `load_models` raise."""
         ...
 
-    def give_back(self, models: LocalModels) -> None:
+    def give_back(self, models: SearchModels) -> None:
         """Let go of models that were taken."""
         ...
 
@@ -28,13 +29,16 @@ class OwnModels:
         """Load the models for a version."""
         return load_models(plan_serving(settings, version), settings)
 
-    def give_back(self, models: LocalModels) -> None:
+    def give_back(self, models: SearchModels) -> None:
         """End their threads."""
         models.close()
 
 
 def load_models(
-    plan: ServingPlan, settings: ServeSettings, loaded_reranker: LocalReranker | None = None
+    plan: ServingPlan,
+    settings: ServeSettings,
+    loaded_reranker: LocalReranker | None = None,
+    loaded_encoder: Encoder | None = None,
 ) -> LocalModels:
     """Load what a plan names.
 
@@ -44,8 +48,9 @@ def load_models(
         plan: The version and its models.
         settings: Of the search.
         loaded_reranker: The reranker of the plan where it is loaded already; it stays when these models are closed.
+        loaded_encoder: The encoder of the plan where it is loaded already, and nobody else computes with it.
     """
-    encoder = load_encoder(plan.encoder)
+    encoder = loaded_encoder or load_encoder(plan.encoder)
     check_encoder(encoder.fingerprint(), plan.manifest.encoder)
     if loaded_reranker is not None:
         return LocalModels(encoder, loaded_reranker, settings, plan.reranker_kind, False, plan.reranker_scale)

@@ -174,6 +174,8 @@ def shard_duplicates(plan_hash: str, shard: int) -> str:
     return f"{staging_dir(plan_hash)}/shards/{shard:05d}.duplicates.jsonl"
 
 
+LOG = "log"
+"""Folder of what was written to a root while it was served."""
 LOG_ENTRIES = "log/entries/"
 """Folder of the entries of the log, one file each; ends in a slash."""
 LOG_SEGMENTS = "log/segments/"

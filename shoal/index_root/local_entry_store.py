@@ -46,6 +46,7 @@ class LocalEntryStore:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
         try:
             if not path.parent.is_dir():
+                self._storage.require()  # a root that was removed is not made again for what is written to it
                 make_folder(path.parent)
             with temporary.open("xb") as file:
                 file.write(data)

@@ -89,7 +89,9 @@ def _activate(storage: Storage, plan: Plan, compacted: Manifest, *, verified: bo
     verified: whether its files were compared with its manifest just now.
     """
     current = versions.read_current(storage)
-    if current is not None and current.version not in (plan.base, compacted.version):
+    if current is None:
+        raise Conflict(f"{storage.place()} has no current version any more: somebody has removed the index meanwhile")
+    if current.version not in (plan.base, compacted.version):
         raise Conflict(
             f"{compacted.version} is published, but not current: {current.version} has become so since it was begun; "
             "run it again"

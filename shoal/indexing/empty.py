@@ -8,6 +8,7 @@ from typing import Any
 from shoal.encoders import check_dimensions, load_encoder
 from shoal.encoders._absent import is_absent, name_of
 from shoal.errors import Conflict, CorruptIndex, InvalidArgument, NotFound
+from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout, versions
 from shoal.index_root.manifest import TEXT_FIELD, Manifest
 from shoal.index_root.storage import Storage
@@ -36,8 +37,12 @@ KEPT = (
 """Settings of an empty version that a build over it keeps where it names no others; so are those of the encoder."""
 
 
-def create_index(settings: CreateSettings) -> Manifest:
+def create_index(settings: CreateSettings, encoder: Fingerprint | None = None) -> Manifest:
     """Publish a version without passages in a new index root, and make it current.
+
+    Args:
+        settings: Of the index.
+        encoder: What its encoder is, where that is known; None loads it to find out.
 
     Raises:
         Conflict: The root holds a version already.
@@ -46,7 +51,7 @@ def create_index(settings: CreateSettings) -> Manifest:
     """
     storage = Storage(settings.index)
     _require_new(storage)
-    plan = _plan(settings)
+    plan = _plan(settings, encoder)
     storage.write(layout.plan(plan.hash), plan.to_bytes())
     try:
         manifest = publish_units(plan, storage, Tally(0, plan.shards), settings.threads, verify_queries=0)
@@ -99,9 +104,10 @@ def _require_new(storage: Storage) -> None:
         )
 
 
-def _plan(settings: CreateSettings) -> Plan:
+def _plan(settings: CreateSettings, encoder: Fingerprint | None) -> Plan:
     """The plan of a build without input."""
-    encoder = load_encoder(settings.model_copy(update={"encoder": _encoder_name(settings)})).fingerprint()
+    if encoder is None:
+        encoder = load_encoder(settings.model_copy(update={"encoder": _encoder_name(settings)})).fingerprint()
     check_dimensions(settings, encoder)
     if settings.lexical:
         Analyzer(settings)

@@ -40,6 +40,7 @@ from shoal.search.live_index import LiveIndex
 from shoal.search.pipeline import SearchPipeline
 from shoal.search.query_cache import QueryCache
 from shoal.search.served_version import ServedVersion
+from shoal.search.services import SearchModels
 from shoal.settings import ServeSettings
 from shoal.shard.live import LiveShard
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
@@ -225,10 +226,8 @@ class LocalModels:
         self._threads = [Threads(1, "encoder")]
         self.fingerprint = encoder.fingerprint()
         self.encoder = LocalEncoder(encoder, self._threads[0], settings.query_cache)
-        self.reranker: LocalReranker | None = None
-        if isinstance(reranker, LocalReranker):
-            self.reranker = reranker
-        elif reranker is not None:
+        self.reranker = reranker if isinstance(reranker, LocalReranker) else None
+        if reranker is not None and not isinstance(reranker, LocalReranker):
             if not shared:
                 self._threads.append(Threads(1, "reranker"))
             slice_pairs = SLICE_PAIRS if shared else None
@@ -261,7 +260,7 @@ class LocalVersion:
         self,
         storage: Storage,
         manifest: Manifest,
-        models: LocalModels,
+        models: SearchModels,
         settings: ServeSettings,
         cache: ShardCache | None = None,
     ) -> None:

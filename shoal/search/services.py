@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from shoal.encoders import TextVectors
-from shoal.records import EmbeddedTexts, FloatArray, InputType, RowArray, Span
+from shoal.fingerprint import Fingerprint
+from shoal.records import EmbeddedTexts, FloatArray, InputType, RowArray, ScoreScale, Span
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.questions import ShardQuestion
 
@@ -104,6 +105,43 @@ class RerankService(Protocol):
 
     async def count_tokens(self, query: str, passages: Sequence[str], deadline: float) -> int:
         """Count the tokens that scoring these passages reads; 0 where that is not known."""
+        ...
+
+
+class ModelEncoder(EncodeService, EmbedService, Protocol):
+    """An encoder, for searches and for whoever wants vectors."""
+
+
+class SearchModels(Protocol):
+    """The models of a search."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What decides the vectors of the encoder."""
+        ...
+
+    @property
+    def encoder(self) -> ModelEncoder:
+        """Encodes queries, and passages for who asks for their vectors."""
+        ...
+
+    @property
+    def reranker(self) -> RerankService | None:
+        """The second stage; None without one."""
+        ...
+
+    @property
+    def reranker_kind(self) -> str | None:
+        """What the reranker is (`shoal.rerankers.kind_of`); None without one."""
+        ...
+
+    @property
+    def reranker_scale(self) -> ScoreScale | None:
+        """Where its scores lie (`shoal.rerankers.scale_of`)."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what they hold."""
         ...
 
 

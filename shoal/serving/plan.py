@@ -79,7 +79,7 @@ def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving
     encoder = settings.part(
         EncoderSettings,
         **manifest.encoder.options | ({"encoder": settings.encoder} if settings.encoder else {}),
-        threads=settings.encoder_threads or _share_of_cores(settings.encoder_replicas or settings.ingress_replicas),
+        threads=encoder_threads(settings),
     )
     try:
         _check_weights(encoder, manifest.encoder)
@@ -94,6 +94,11 @@ def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving
     reranker = _reranker(settings, encoder)
     kind, scale = (kind_of(reranker.reranker), scale_of(reranker.reranker)) if reranker else (None, None)
     return ServingPlan(manifest, encoder, reranker, kind, scale)
+
+
+def encoder_threads(settings: ServeSettings) -> int:
+    """Threads of each encoder of a server."""
+    return settings.encoder_threads or _share_of_cores(settings.encoder_replicas or settings.ingress_replicas)
 
 
 def check_encoder(fingerprint: Fingerprint, expected: Fingerprint) -> None:

@@ -13,13 +13,14 @@ class CatalogSettings(Settings):
     catalog: Name | None = Field(
         None,
         description="Folder, or a URI, of indexes that are served by the names of their folders: loaded when they are "
-        "first asked for, unloaded when they are idle; with --local alone. Links in it are not followed.",
+        "first asked for, unloaded when they are idle. Links in it are not followed.",
     )
     catalog_memory_mib: int = Field(
         4096,
         ge=16,
-        description="MiB that the indexes of the catalog may take together, by the size of their files and of what was "
-        "written to them. Beyond it those that were not asked for longest are unloaded first.",
+        description="MiB that the indexes of the catalog may take together, in each replica of the endpoint, by the "
+        "size of their files and of what was written to them. Beyond it those that were not asked for longest are "
+        "unloaded first.",
     )
     catalog_idle_s: float = Field(
         900.0,

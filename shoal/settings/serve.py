@@ -58,23 +58,11 @@ class ServeSettings(
     """What a server of one index takes: its endpoint, and the services behind it."""
 
 
-class EndpointSettings(ServeSettings):
+# The catalog comes first: whether an index has to be named depends on it.
+class EndpointSettings(ServeSettings, CatalogSettings):
     """Everything that `serve.app:build_app`, `python -m serve.run` and `shoal serve` take."""
 
     help_panel = "Serve"
-
-    further_indexes: list[Name] = Field(
-        [],
-        json_schema_extra={REPEATS: "index"},
-        description="Further index roots, those of a repeated --index; each is answered by applications of its own.",
-    )
-
-
-# The catalog comes first: whether an index has to be named depends on it.
-class RunSettings(SelfCompactionSettings, EndpointSettings, CatalogSettings):
-    """What `python -m serve.run` and `shoal serve` take on top: how the application is run on this machine."""
-
-    help_panel = "Run"
 
     index: Name = Field(
         "",
@@ -83,6 +71,28 @@ class RunSettings(SelfCompactionSettings, EndpointSettings, CatalogSettings):
         "name of its folder, and the first is the one that is asked where a request names none. May be left out with "
         "--catalog.",
     )
+    further_indexes: list[Name] = Field(
+        [],
+        json_schema_extra={REPEATS: "index"},
+        description="Further index roots, those of a repeated --index; each is answered by applications of its own.",
+    )
+
+    @field_validator("index", mode="wrap")
+    @classmethod
+    def _is_named(cls, index: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> str:
+        if index == "":
+            if not info.data.get("catalog"):
+                raise PydanticCustomError("missing", "Field required")
+            return ""
+        named: str = handler(index)
+        return named
+
+
+class RunSettings(SelfCompactionSettings, EndpointSettings):
+    """What `python -m serve.run` and `shoal serve` take on top: how the application is run on this machine."""
+
+    help_panel = "Run"
+
     host: str = Field("127.0.0.1", description="Address to listen on; nothing listens beyond loopback unless asked.")
     local: bool = Field(
         False,
@@ -104,13 +114,3 @@ class RunSettings(SelfCompactionSettings, EndpointSettings, CatalogSettings):
     trusted_proxies: list[Network] | None = Field(
         None, description="Addresses or networks of proxies in front of this server, such as 10.0.0.0/8."
     )
-
-    @field_validator("index", mode="wrap")
-    @classmethod
-    def _is_named(cls, index: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> str:
-        if index == "":
-            if not info.data.get("catalog"):
-                raise PydanticCustomError("missing", "Field required")
-            return ""
-        named: str = handler(index)
-        return named

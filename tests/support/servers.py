@@ -77,14 +77,15 @@ def wait(condition: Callable[[], Any]) -> None:
 
 
 @contextmanager
-def running(folder: Path, root: Path | str, *options: str) -> Iterator[Server]:
-    """Start a server; whatever happens, no process of it survives the block."""
+def running(folder: Path, root: Path | str | None, *options: str) -> Iterator[Server]:
+    """Start a server, without an index for None; whatever happens, no process of it survives the block."""
     port, mark = free_port(), new_mark()
     # The server never asks a proxy for itself.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {mark: "1", "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9"}
     environment.setdefault("SHOAL_COMPACT", "no")  # for those that ask for it
-    command = [sys.executable, "-m", "serve.run", "--index", str(root), "--port", str(port), *options]
+    index = () if root is None else ("--index", str(root))
+    command = [sys.executable, "-m", "serve.run", *index, "--port", str(port), *options]
     with (folder / "stderr").open("w") as stderr:
         process = subprocess.Popen(
             command,

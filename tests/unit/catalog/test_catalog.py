@@ -88,7 +88,8 @@ def request(query: str) -> SearchRequest:
 
 
 async def search(catalog: Catalog, name: str) -> str:
-    (answer,) = await CatalogIndex(catalog, name).search([request(f"{name} number n7")])
+    async with CatalogIndex(catalog, name).use(soon()) as engine:
+        (answer,) = await engine.search([request(f"{name} number n7")])
     return answer.results[0].passage.text
 
 
@@ -214,7 +215,8 @@ async def test_memory_that_stays_taken_is_an_overload(folder: Path, monkeypatch:
 async def test_an_index_larger_than_all_memory_says_so(folder: Path) -> None:
     async with opened(folder) as catalog:
         catalog.limits = catalog.limits.model_copy(update={"catalog_memory_mib": 1})
-        with pytest.raises(InvalidArgument, match="allow more with --catalog-memory-mib"):
+        remedies = rf"serve it by --index {folder}/fish, .* or allow more with --catalog-memory-mib"
+        with pytest.raises(InvalidArgument, match=remedies):
             await search(catalog, "fish")
 
 

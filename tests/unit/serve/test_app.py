@@ -1,12 +1,14 @@
 """What the Serve applications are made of; nothing is started."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray import serve
 from ray.dag.py_obj_scanner import _PyObjScanner
 
 from serve.app import STOP_SPARE_S, build_app, build_endpoint, build_services
+from serve.replicas.ingress import CatalogIngress
 from shoal.errors import InvalidArgument
 from shoal.index_root.storage import Storage
 from tests.support.indexes import passages, publish
@@ -43,7 +45,37 @@ def test_an_endpoint_knows_its_further_indexes_and_has_services_for_the_first_al
     assert built.keys() == {"ingress", "encoder", "shard-00000", "shard-00001"}
     (further,) = built["ingress"].init_args[-1]
     assert further.settings.index == Storage(str(tmp_path / "birds")).uri
+    assert built["ingress"].init_kwargs == {"catalog": None}
     with pytest.raises(InvalidArgument, match="further_indexes"):
         build_services(roots)
     with pytest.raises(InvalidArgument, match="would both be the index 'birds'"):
         build_endpoint({"index": str(tmp_path / "birds"), "further_indexes": [str(tmp_path / "Birds")]})
+
+
+def test_the_replicas_of_an_endpoint_serve_a_catalog_beside_its_indexes(tmp_path: Path) -> None:
+    for name in ("articles", "birds"):
+        publish(tmp_path / name, "v1", passages(20))
+    roots = [str(tmp_path / name) for name in ("articles", "birds")]
+    args = {"index": roots[0], "further_indexes": roots[1:], "catalog": str(tmp_path), "reranker": "none"}
+    ingress = deployments(build_app({**args, "catalog_memory_mib": 64}))["ingress"]
+    catalog = ingress.init_kwargs["catalog"]
+    assert (catalog.limits.catalog, catalog.limits.catalog_memory_mib) == (str(tmp_path), 64)
+    assert list(catalog.elsewhere) == roots
+    assert catalog.settings.reranker == "none"
+
+
+def test_a_catalog_alone_is_served_without_services(tmp_path: Path) -> None:
+    built = deployments(build_app({"catalog": str(tmp_path), "gpus_per_replica": 1, "ingress_replicas": 2}))
+    assert built.keys() == {"ingress"}
+    ingress = built["ingress"]
+    replica: Any = ingress.func_or_class
+    assert issubclass(replica, CatalogIngress)
+    assert ingress.ray_actor_options["num_gpus"] == 1  # it has the encoders inside
+    assert ingress.init_args[-1].limits.catalog == str(tmp_path)
+    for build in (build_app, build_endpoint):
+        with pytest.raises(InvalidArgument, match="over gRPC the default index is asked, and there is none"):
+            build({"catalog": str(tmp_path), "grpc_port": 9000})
+    with pytest.raises(InvalidArgument, match="no first one"):
+        build_app({"catalog": str(tmp_path), "further_indexes": ["/birds"]})
+    with pytest.raises(InvalidArgument, match="index: Field required"):
+        build_app({})

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from serve import preflight
-from serve.preflight import check_disk
-from shoal.errors import InvalidArgument
+from serve.preflight import check_catalog, check_disk
+from shoal.errors import InvalidArgument, NotFound
 from shoal.settings import EncoderSettings, RerankerSettings, RunSettings
 from shoal.system.temporary import ray_parent
 
@@ -60,3 +60,14 @@ def test_what_cannot_be_written_ends_the_start(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(preflight, "require_writable", refuse)
     with pytest.raises(InvalidArgument, match=ray_parent()):
         check_disk(RunSettings(index="/srv/index"), plan("hashing:32"))
+
+
+def test_a_catalog_has_to_be_there_and_a_remote_one_needs_a_cache(looked: Looked, tmp_path: Any) -> None:
+    check_catalog(RunSettings(index="/srv/index"))
+    assert looked == []
+    check_catalog(RunSettings(catalog=str(tmp_path)))
+    assert looked == [("TMPDIR", ray_parent())]
+    check_catalog(RunSettings(catalog="s3://bucket/indexes?region=eu-west-1", cache_dir="/srv/shards"))
+    assert looked[1:] == [("TMPDIR", ray_parent()), ("--cache-dir", "/srv/shards")]
+    with pytest.raises(NotFound, match="--catalog"):
+        check_catalog(RunSettings(catalog=str(tmp_path / "nowhere")))

@@ -102,7 +102,7 @@ async def test_that_nothing_is_compacted_is_measured_for_as_long_as_it_is_noted(
         await ingress.note("what was written is not compacted", time.monotonic() + 5)
         while await measurements.get() != 1.0:
             pass
-        ingress._noted_until = 0.0
+        ingress._noted._until = 0.0
         while await measurements.get() != 0.0:
             pass
     for task in (ingress._watch, ingress._sampling, ingress._comparing):
@@ -309,6 +309,6 @@ async def test_a_problem_that_the_server_notes_is_told_for_a_while(
     assert (await ingress.describe()).problem is None
     await ingress.note("it cannot be compacted", soon())
     assert (await ingress.describe()).problem == "it cannot be compacted"
-    monkeypatch.setattr("serve.replicas.index_ingress.NOTED_S", -1.0)
+    monkeypatch.setattr("serve.replicas.noted.NOTED_S", -1.0)
     await ingress.note("it cannot be compacted", soon())
     assert (await ingress.describe()).problem is None
