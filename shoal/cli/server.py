@@ -49,6 +49,8 @@ __all__ = [
 
 WRITE_S = 300.0
 """Seconds that one request which writes may take, with all its attempts."""
+WRITE_HERE_MS = 600_000
+"""Milliseconds that one request may take to write to an index root in this process: the most that there may be."""
 
 Query = Annotated[list[str], typer.Argument(metavar="QUERY", help="The question; several words are one question.")]
 OptionalQuery = Annotated[
@@ -154,7 +156,8 @@ def writing(url: str, index: str | None) -> Iterator["Client | Index"]:
     _require_no_url(url)
     from shoal.engine.index import Index
 
-    with Index(index, reranker="none") as opened:
+    # A slow machine takes minutes to encode a batch of long passages, and nobody else waits for it.
+    with Index(index, reranker="none", write_timeout_ms=WRITE_HERE_MS) as opened:
         yield opened
 
 

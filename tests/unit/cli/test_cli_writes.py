@@ -1,6 +1,8 @@
 """The commands that write: upsert and delete, to an index root in this process."""
 
 import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ from typer.testing import CliRunner
 
 import shoal
 from shoal.cli.main import app
+from shoal.records import EmbeddedTexts, InputType
+from shoal.search.local import LocalEncoder
 from shoal.settings import LexicalSettings
 from tests.support.command_line import run
 from tests.support.indexes import passages, publish
@@ -40,6 +44,26 @@ def test_upsert_writes_the_records_of_a_file(root: str, tmp_path: Path) -> None:
     assert texts(root, "a", "b") == {"a": "a heron", "b": "an otter"}
     again = run("upsert", str(source), "--index", root, "--json")
     assert json.loads(again.stdout) | {"position": 1} == {"position": 1, "written": 0, "unchanged": 2, "rejected": 0}
+
+
+def test_a_write_in_this_process_has_all_the_time_that_there_may_be(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[float] = []
+    embed = LocalEncoder.embed
+
+    async def seen(
+        self: LocalEncoder, texts: Sequence[str], kind: InputType, deadline: float, with_tokens: bool = False
+    ) -> EmbeddedTexts:
+        left.append(deadline - time.monotonic())
+        return await embed(self, texts, kind, deadline, with_tokens)
+
+    monkeypatch.setattr(LocalEncoder, "embed", seen)
+    source = tmp_path / "new.jsonl"
+    source.write_text(lines({"id": "a", "text": "a heron"}))
+    assert run("upsert", str(source), "--index", root).exit_code == 0
+    assert left
+    assert min(left) > 300
 
 
 def test_upsert_names_what_is_no_passage_and_writes_the_rest(root: str, tmp_path: Path) -> None:
