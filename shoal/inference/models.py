@@ -156,6 +156,12 @@ def trained_dtype(folder: Path) -> str:
     return str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
 
 
+def is_multi_vector(folder: Path) -> bool:
+    """Whether a model gives a vector for each token, to be compared one by one, as ColBERT and PyLate do."""
+    kind = _object(folder / "config_sentence_transformers.json").get("model_type")
+    return kind in ("MultiVectorEncoder", "ColBERT") or architecture(folder) == "HF_ColBERT"
+
+
 def own_code(folder: Path) -> tuple[str, str | None]:
     """Say what code of its own a model in a folder is run with, after the type of its transformer; None for none.
 
@@ -167,7 +173,9 @@ def own_code(folder: Path) -> tuple[str, str | None]:
     except (OSError, ValueError, KeyError, TypeError):
         modules = []
     for module in modules:
-        if importlib.util.find_spec(module.partition(".")[0]) is None:
+        library = module.partition(".")[0]
+        # What PyLate saved is read by classes of sentence-transformers.
+        if library != "pylate" and importlib.util.find_spec(library) is None:
             return "", module
     config = _transformer_config(folder)
     classes = config.get("auto_map")

@@ -17,6 +17,7 @@ from shoal.inference.placement import Placement
 from shoal.records import RowArray
 
 if TYPE_CHECKING:
+    from sentence_transformers import MultiVectorEncoder
     from sentence_transformers.base.model import BaseModel
 
 UNPADDED = {"text": {"padding": False}, "common": {"return_tensors": None}}
@@ -154,6 +155,16 @@ def load_model(kind: Kind, folder: Path, placement: Placement, threads: int) -> 
         from sentence_transformers import SentenceTransformer
 
         return SentenceTransformer(str(folder), **options)
+
+
+def load_multi_vector(folder: Path, placement: Placement, threads: int) -> "MultiVectorEncoder":
+    """Load the model in a folder that gives a vector for each token. Raises as `load_model`."""
+    _check_code(folder)
+    options: dict[str, Any] = {"device": placement.device, "model_kwargs": {"dtype": getattr(torch, placement.dtype)}}
+    with loading(folder, threads):
+        from sentence_transformers import MultiVectorEncoder
+
+        return MultiVectorEncoder(str(folder), local_files_only=True, **options)
 
 
 def _check_code(folder: Path) -> None:

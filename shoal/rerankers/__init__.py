@@ -26,7 +26,14 @@ REMOTE = "_remote"
 """The module that asks an endpoint."""
 _WITH_TOKEN_VECTORS = frozenset({"late_interaction"})
 """The modules here whose rerankers are `SentenceScorer`."""
-_SCALES: dict[str, ScoreScale] = {"overlap": "unit", REMOTE: "unit", "late_interaction": "cosine"}
+MULTI_VECTOR = "_multi_vector"
+"""The module that computes models with a vector for each token."""
+_SCALES: dict[str, ScoreScale] = {
+    "overlap": "unit",
+    REMOTE: "unit",
+    "late_interaction": "cosine",
+    MULTI_VECTOR: "cosine",
+}
 """Where the scores of the modules here lie; those of others are taken for logits."""
 _ACTIVATIONS: dict[str, ScoreScale] = {"Sigmoid": "unit", "Tanh": "cosine", "Identity": "logit"}
 """Where the scores of a cross-encoder lie, by the last function that it computes."""
@@ -99,11 +106,17 @@ def kind_of(reranker: str) -> str:
     """Name the file of this folder that computes what the setting `reranker` names; `_remote` for an endpoint.
 
     A name that is no file of this folder is a model: an encoder trained for late interaction, which then reads the
-    passages instead of the encoder of the index, or else a cross-encoder. Raises ModelUnavailable.
+    passages instead of the encoder of the index, a multi-vector model, or else a cross-encoder.
+
+    Raises ModelUnavailable.
     """
     if is_remote(reranker):
         return REMOTE
-    return reranker if reranker in rerankers() else models.trained_kind(reranker) or _MODELS
+    if reranker in rerankers():
+        return reranker
+    if (trained := models.trained_kind(reranker)) is not None:
+        return trained
+    return MULTI_VECTOR if models.is_multi_vector(models.resolve(reranker).fetch()) else _MODELS
 
 
 def scores_sentences(kind: str) -> bool:

@@ -12,6 +12,7 @@ With all-MiniLM-L6-v2 over the dense top 50 of BEIR's scifact this gives nDCG@10
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -28,16 +29,40 @@ _CHUNK = 256
 """Passages whose token vectors are held at once (50 MB of a small model)."""
 
 
-class LateInteraction:
-    """Implements the Reranker protocol over any encoder that gives token vectors."""
+class TokenVectors(Protocol):
+    """What gives token vectors; more of them are `shoal.encoders.TokenEncoder`."""
 
-    def __init__(self, encoder: TokenEncoder, cache_bytes: int) -> None:
+    def encode_query_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
+        """Encode queries, in input order."""
+        ...
+
+    def encode_passage_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
+        """Encode passages, in input order."""
+        ...
+
+
+class LateInteraction:
+    """Implements the Reranker protocol over anything that gives token vectors.
+
+    Args:
+        encoder: Gives them.
+        cache_bytes: Bound of those that are kept of passages.
+        name: Of the encoder; its own if left out.
+        dense_weight: Share of the stage-one score; the token vectors have the rest.
+    """
+
+    def __init__(
+        self, encoder: TokenVectors, cache_bytes: int, name: str | None = None, dense_weight: float = DENSE_WEIGHT
+    ) -> None:
         self._encoder = encoder
         self._cache = _Cache(cache_bytes)
+        self._name = name
+        self._dense_weight = dense_weight
 
     def name(self) -> str:
         """Name the reranker for /v1/index and for people."""
-        return f"late_interaction({self._encoder.fingerprint().model})"
+        own = self._encoder.fingerprint().model if isinstance(self._encoder, TokenEncoder) else ""
+        return f"late_interaction({self._name or own})"
 
     def score(self, query: str, passages: Sequence[str]) -> FloatArray:
         """Return float32 (n,), higher is better, in input order."""
@@ -54,7 +79,8 @@ class LateInteraction:
             here = np.flatnonzero((passage_of >= start) & (passage_of < start + _CHUNK))
             for query in np.unique(query_of[here]):
                 rows = here[query_of[here] == query]
-                scores[rows] = _interact(query_vectors[query], [passages[row - start] for row in passage_of[rows]])
+                vectors = [passages[row - start] for row in passage_of[rows]]
+                scores[rows] = _interact(query_vectors[query], vectors, self._dense_weight)
         return scores
 
     def score_sentences(
@@ -138,14 +164,14 @@ def _distinct(texts: Iterable[str]) -> tuple[list[str], RowArray]:
     return list(places), np.array(rows, dtype=np.int64)
 
 
-def _interact(query: TextVectors, passages: Sequence[TextVectors]) -> FloatArray:
+def _interact(query: TextVectors, passages: Sequence[TextVectors], dense_weight: float) -> FloatArray:
     """Score one query against n passages, float32 (n,), by the formula above."""
     starts = np.cumsum([0, *(len(passage.tokens) for passage in passages[:-1])])
     tokens = np.concatenate([passage.tokens for passage in passages], dtype=np.float32)
     similarities = query.tokens.astype(np.float32) @ tokens.T  # (query tokens, tokens of all passages)
     late = np.maximum.reduceat(similarities, starts, axis=1).mean(axis=0)
     dense = np.stack([passage.vector for passage in passages]) @ query.vector
-    scores: FloatArray = DENSE_WEIGHT * dense + (1 - DENSE_WEIGHT) * late
+    scores: FloatArray = dense_weight * dense + (1 - dense_weight) * late
     return scores
 
 

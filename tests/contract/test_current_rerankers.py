@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shoal.errors import ModelUnavailable
+from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.inference import load_network, models, placement
 from shoal.records import FloatArray
-from shoal.rerankers import PairTokenCounter, Reranker, load_reranker, scale_of
+from shoal.rerankers import PairTokenCounter, Reranker, kind_of, load_reranker, scale_of
 from shoal.settings import RerankerSettings
 from tests.support import current_models, long
 
@@ -114,3 +114,33 @@ def test_what_was_trained_in_bfloat16_is_not_computed_in_float16_on_a_gpu(
             load_network("cross_encoder", tmp_path, "sha256:", settings, None, 1)
     assert chosen == ["bfloat16", "float16", "float16"]
     assert models.trained_dtype(tmp_path / "nothing") == ""
+
+
+@pytest.mark.parametrize("expands", [False, True])
+def test_a_multi_vector_model_scores_as_in_sentence_transformers(expands: bool, folder: Path) -> None:
+    from sentence_transformers import MultiVectorEncoder
+
+    model = current_models.save_multi_vector(folder, expands=expands)
+    reference = MultiVectorEncoder(str(model), device="cpu", local_files_only=True)
+    queries, passages = reference.encode_query(QUERIES), reference.encode_document([*PASSAGES, "."])
+    scores = np.asarray(reference.similarity(queries, passages))[:, : len(PASSAGES)]
+    scores = scores / np.array([[len(query)] for query in queries])
+    assert np.ptp(scores) > 0.05
+    reranker = load(model)
+    np.testing.assert_allclose(reranker.score_pairs(PAIRS), scores.ravel(), atol=2e-3)
+    assert np.isfinite(reranker.score("fish", [".", "\ud800"])).all()
+    assert (kind_of(str(model)), scale_of(str(model))) == ("_multi_vector", "cosine")
+    assert reranker.name() == f"late_interaction({model})"
+    with pytest.raises(InvalidArgument, match="computed by torch"):
+        load(model, "openvino")
+
+
+def test_checkpoints_of_colbert_and_pylate_are_multi_vector_models(tmp_path: Path) -> None:
+    assert not models.is_multi_vector(tmp_path)
+    (tmp_path / "config_sentence_transformers.json").write_text('{"model_type": "ColBERT"}')
+    (tmp_path / "modules.json").write_text('[{"type": "pylate.models.Dense.Dense"}]')
+    assert models.is_multi_vector(tmp_path)
+    assert models.own_code(tmp_path) == ("", None)
+    (tmp_path / "config_sentence_transformers.json").unlink()
+    (tmp_path / "config.json").write_text('{"architectures": ["HF_ColBERT"]}')
+    assert models.is_multi_vector(tmp_path)

@@ -329,3 +329,31 @@ def _qwen2_language(tokens: int) -> Any:
 def _language_sizes(tokens: int) -> dict[str, Any]:
     positions = {"max_position_embeddings": PAIR_POSITIONS, "vocab_size": tokens, "tie_word_embeddings": True}
     return {**_SIZES, **positions, "num_key_value_heads": 1}
+
+
+def save_multi_vector(folder: Path, *, expands: bool) -> Path:
+    """Save a model with a vector of 16 dimensions for each token, as ColBERT has them.
+
+    expands: whether queries are filled up to 32 tokens, and punctuation of passages does not count. Returns its folder.
+    """
+    import string
+
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Dense, Normalize, Transformer
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+    torch.manual_seed(7)
+    model, tokenizer = _modern_bert()
+    model.eval().save_pretrained(folder / "bare")
+    tokenizer.save_pretrained(folder / "bare")
+    expansion: Any = {"strategy": "fixed", "attend": False, "length": 32} if expands else None
+    names = {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
+    modules = [
+        Transformer(str(folder / "bare"), query_expansion=expansion),
+        Dense(32, 16, bias=False, activation_function=torch.nn.Identity(), **names),
+        MultiVectorMask(list(string.punctuation) if expands else None),
+        Normalize(module_input_name="token_embeddings"),
+    ]
+    made = MultiVectorEncoder(modules=modules, device="cpu", prompts={"query": "[Q] ", "document": "[D] "})
+    made.save(str(folder / f"multi-{expands}"))
+    return folder / f"multi-{expands}"
