@@ -128,6 +128,8 @@ class Writes(RuleBasedStateMachine):
         """Delete records, whether they are there or not."""
         self.there.delete(ids, self.send("/v1/passages/delete", {"ids": ids}))
 
+    # A field that no record has any more is none of a compacted index, and a filter of it is refused there.
+    @precondition(lambda self: hasattr(self, "there") and "year" in self.there.index.describe().fields)
     @rule(year=years)
     def delete_selected(self, year: int) -> None:
         """Delete the records of a year."""
