@@ -344,12 +344,13 @@ def save_multi_vector(folder: Path, *, expands: bool) -> Path:
 
     torch.manual_seed(7)
     model, tokenizer = _modern_bert()
-    model.eval().save_pretrained(folder / "bare")
-    tokenizer.save_pretrained(folder / "bare")
+    bare = folder / f"bare-{expands}"
+    model.eval().save_pretrained(bare)
+    tokenizer.save_pretrained(bare)
     expansion: Any = {"strategy": "fixed", "attend": False, "length": 32} if expands else None
     names = {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
     modules = [
-        Transformer(str(folder / "bare"), query_expansion=expansion),
+        Transformer(str(bare), query_expansion=expansion),
         Dense(32, 16, bias=False, activation_function=torch.nn.Identity(), **names),
         MultiVectorMask(list(string.punctuation) if expands else None),
         Normalize(module_input_name="token_embeddings"),
