@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from shoal.encoders import Encoder, LengthCounter, TextVectors, check_dimensions, load_encoder
+from shoal.encoders import Encoder, LengthCounter, TextVectors, check_dimensions, check_instruction, load_encoder
 from shoal.errors import Conflict, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout
@@ -196,7 +196,8 @@ class Embedder:
 def fingerprint(settings: BuildSettings) -> Fingerprint:
     """Load the encoder where workers load it, and name what decides its vectors (the dtype depends on the device).
 
-    Raises InvalidArgument for dimensions, or token vectors to be stored, that it does not have.
+    Raises InvalidArgument for dimensions, or token vectors to be stored, that it does not have, and for an instruction
+    that it does not read.
     """
     return describe_encoder(settings)[0]
 
@@ -205,6 +206,7 @@ def describe_encoder(settings: BuildSettings) -> tuple[Fingerprint, int]:
     """As `fingerprint`, and the dimensions of its token vectors if late_interaction=auto may store them, else 0."""
     encoder = load_encoder(settings)
     check_dimensions(settings, encoder.fingerprint())
+    check_instruction(settings, encoder.fingerprint())
     if settings.late_interaction == "stored":
         token_width(encoder, settings.late_dims)
     width = width_for_auto(settings, encoder)
@@ -242,9 +244,9 @@ def spool(root: str, plan: Plan, file: int) -> None:
 def learn_codec(settings: BuildSettings, root: str, plan_hash: str) -> None:
     """Learn how token vectors are reduced, where workers encode, once for the whole build, or take that over."""
     plan, storage = read_plan(root, plan_hash)
+    held = _held.pop(_key(settings), None)  # let go of in any case: this process may be idle for hours
     if plan.base is None:
-        key = _key(settings)
-        train_codec(plan, _held.pop(key) if key in _held else load_encoder(settings), storage)
+        train_codec(plan, load_encoder(settings) if held is None else held, storage)
     else:
         inherit_codec(plan, storage)
 

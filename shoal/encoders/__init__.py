@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from shoal.encoders import _absent
 from shoal.errors import InvalidArgument
+from shoal.fingerprint import instructed
 from shoal.inference.names import is_remote
 from shoal.records import FloatArray, RowArray
 
@@ -146,6 +147,12 @@ def check_dimensions(settings: "EncoderSettings", fingerprint: "Fingerprint") ->
             "fewer of a model that was trained for it, or leave dimensions out",
             param="dimensions",
         )
+
+
+def check_instruction(settings: "EncoderSettings", fingerprint: "Fingerprint") -> None:
+    """Raise InvalidArgument when an encoder does not read the instruction that the settings give it."""
+    if settings.query_instruction is not None:
+        instructed(fingerprint.query_prompt, settings.query_instruction)
 
 
 def load_encoder(settings: "EncoderSettings") -> Encoder:

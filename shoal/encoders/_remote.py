@@ -43,15 +43,18 @@ class RemoteEncoder:
         self._endpoint, self._model, self._typed = endpoint, model, typed
         try:
             (answer,) = endpoint.ask([self._body(["dimension"], "query")], _PROBE_S)
-            whole = self._vectors(answer, 1).shape[1]
+            self._whole = whole = self._vectors(answer, 1).shape[1]
         except ShoalError as error:
             raise ModelUnavailable(f"the encoder cannot be asked: {error.message}", param="encoder") from error
         name = model or str(answer.get("model") or "")
+        dim = min(settings.dimensions or whole, whole)
         self._fingerprint = Fingerprint(
             model=f"{endpoint.address.url}#{name}" if name else endpoint.address.url,
-            weights=f"remote:{name}",
-            dim=min(settings.dimensions or whole, whole),
-            pooling="remote",
+            # Of a model with longer vectors under the same name, the first dimensions would pass for the old ones.
+            weights=f"remote:{name}" if dim == whole else f"remote:{name}:{whole}",
+            dim=dim,
+            # One that is not told what texts are sets other prompts before them, or none.
+            pooling="remote" if typed else "remote:untyped",
             query_prompt=prompts[0],
             passage_prompt=prompts[1],
             max_length=settings.max_length or _LENGTH,
@@ -82,6 +85,13 @@ class RemoteEncoder:
         slices = [read[start : start + _TEXTS] for start in range(0, len(read), _TEXTS)]
         answers = self._endpoint.ask([self._body(part, kind) for part in slices], _TIMEOUT_S)
         made = [self._vectors(answer, len(part)) for answer, part in zip(answers, slices, strict=True)]
+        for vectors in made:
+            if vectors.shape[1] != self._whole:
+                raise ShoalError(
+                    f"{self._endpoint.address.url} answers with vectors of {vectors.shape[1]:,} dimensions and had "
+                    f"{self._whole:,} before: it computes another model now; let it compute the one before, or build "
+                    "the index again"
+                )
         return shortened(unit(np.concatenate(made)), self.dim)
 
     def _body(self, texts: list[str], kind: Literal["query", "passage"]) -> dict[str, Any]:
@@ -91,8 +101,9 @@ class RemoteEncoder:
     def _vectors(self, answer: Any, count: int) -> FloatArray:
         try:
             by_index = {int(item["index"]): item["embedding"] for item in answer["data"]}
-            vectors = np.array([by_index[place] for place in range(count)], np.float32)
-        except (KeyError, TypeError, ValueError):
+            with np.errstate(over="ignore"):  # what float32 cannot hold is no finite number
+                vectors = np.array([by_index[place] for place in range(count)], np.float32)
+        except (KeyError, TypeError, ValueError, OverflowError):
             vectors = np.empty(0, np.float32)
         if vectors.ndim != 2 or not vectors.size or not np.isfinite(vectors).all():
             raise ShoalError(f"{self._endpoint.address.url} answers with something else than a vector of each text")

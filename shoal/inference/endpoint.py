@@ -5,6 +5,7 @@ So that whoever waits, in a thread or in another event loop, shares one pool of 
 
 import asyncio
 import json
+import math
 import os
 import random
 import threading
@@ -118,9 +119,9 @@ class Endpoint:
         return await asyncio.wrap_future(self._begin(self._post_all(bodies, deadline)))
 
     def look_up(self, url: str, timeout_s: float) -> Any:
-        """Get another address with the same key; None for whatever fails."""
+        """Get another address with the same key, as often as `ask` does; None for whatever fails."""
         try:
-            return self._begin(self._send("GET", url, None, time.monotonic() + timeout_s)).result()
+            return self._begin(self._tried("GET", url, None, time.monotonic() + timeout_s)).result()
         except ShoalError:
             return None
 
@@ -128,18 +129,20 @@ class Endpoint:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _post_all(self, bodies: Sequence[Any], deadline: float) -> list[Any]:
-        tasks = [asyncio.ensure_future(self._post(body, deadline)) for body in bodies]
+        url = self.address.url
+        tasks = [
+            asyncio.ensure_future(self._tried("POST", url, json.dumps(body).encode(), deadline)) for body in bodies
+        ]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
 
-    async def _post(self, body: Any, deadline: float) -> Any:
-        content = json.dumps(body).encode()
+    async def _tried(self, method: str, url: str, content: bytes | None, deadline: float) -> Any:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return await self._send("POST", self.address.url, content, deadline)
+                return await self._send(method, url, content, deadline)
             except (Unavailable, Overloaded) as error:
                 wait = (error.retry_after_s or 0) + random.uniform(0, _BACKOFF_S * 2**attempt)  # noqa: S311
                 if attempt == _ATTEMPTS or time.monotonic() + wait >= deadline:
@@ -176,7 +179,7 @@ class Endpoint:
         if response.is_success:
             try:
                 return json.loads(read)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise ShoalError(f"{url} answers with something else than JSON") from None
         said = read[:_SHOWN].decode("utf-8", "replace").strip()
         if status in (401, 403):
@@ -206,6 +209,7 @@ def _authorization(option: str) -> dict[str, str]:
 
 def _seconds(retry_after: str | None) -> float | None:
     try:
-        return max(0.0, float(retry_after or ""))
+        seconds = float(retry_after or "")
     except ValueError:  # absent, or a date
         return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

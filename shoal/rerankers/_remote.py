@@ -78,8 +78,9 @@ class RemoteReranker:
         try:
             results, name = (answer, "score") if self._is_tei else (answer["results"], "relevance_score")
             by_index = {int(result["index"]): float(result[name]) for result in results}
-            scores = np.array([by_index[place] for place in range(count)], np.float32)
-        except (KeyError, TypeError, ValueError):
+            with np.errstate(over="ignore"):  # what float32 cannot hold is no finite number
+                scores = np.array([by_index[place] for place in range(count)], np.float32)
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise ShoalError(
                 f"{self._endpoint.address.url} answers with something else than a score of each text"
             ) from None

@@ -85,6 +85,8 @@ def endpoint(answer: Answer) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             content = said if isinstance(said, bytes) else json.dumps(said).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(content)))
+            if status == 429:
+                self.send_header("retry-after", "Infinity")  # which is no number of seconds
             self.end_headers()
             self.wfile.write(content)
 
@@ -220,6 +222,10 @@ async def test_a_deadline_ends_a_call() -> None:
         pytest.param({"results": None}, id="none"),
         pytest.param([1, 2], id="another-shape"),
         pytest.param({"results": [{"index": n, "relevance_score": float("nan")} for n in (0, 1)]}, id="nan"),
+        pytest.param({"results": [{"index": n, "relevance_score": 1e300} for n in (0, 1)]}, id="beyond-float32"),
+        pytest.param({"results": [{"index": n, "relevance_score": 10**400} for n in (0, 1)]}, id="beyond-float64"),
+        pytest.param({"results": [{"index": float("inf"), "relevance_score": 1}]}, id="infinite-index"),
+        pytest.param(b"[" * 100_000, id="deep"),
     ],
 )
 def test_an_answer_that_makes_no_sense_is_an_error(said: Any) -> None:
@@ -254,6 +260,71 @@ def test_an_encoder_of_no_shoal_is_given_the_prompts_of_its_model() -> None:
     assert [one["body"]["input"] for one in sent[1:3]] == [["query: fish"], ["passage: fish"]]
     assert "input_type" not in sent[1]["body"]
     assert plain.fingerprint().weights == "remote:served"
+
+
+def vectors(dim: int) -> Answer:
+    """Answers every text with a vector of so many dimensions, no two numbers of which are equal."""
+
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        embedding = list(range(1, dim + 1))
+        data = [{"index": place, "embedding": embedding} for place in range(len(body["input"]))]
+        return 200, {"data": data, "model": "served"}
+
+    return answer
+
+
+def test_vectors_of_another_length_than_at_the_beginning_are_refused() -> None:
+    dim = 4
+    with endpoint(lambda body: vectors(dim)(body)) as (address, _):
+        for dimensions in (None, 2):
+            dim = 4
+            encoder = load_encoder(EncoderSettings(encoder=f"{address}/v1/embeddings", dimensions=dimensions))
+            for dim in (8, 3):
+                with pytest.raises(
+                    ShoalError, match=rf"vectors of {dim} dimensions and had 4 before: .* another model"
+                ):
+                    encoder.encode_passages(["a"] * 40)
+
+
+def test_a_model_with_longer_vectors_under_the_same_name_is_another_encoder() -> None:
+    with endpoint(vectors(4)) as (address, _):
+        built = load_encoder(EncoderSettings(encoder=f"{address}/v1/embeddings")).fingerprint()
+        cut = load_encoder(EncoderSettings(encoder=f"{address}/v1/embeddings", dimensions=2)).fingerprint()
+        for fingerprint in (built, cut):
+            assert load_encoder(EncoderSettings(**fingerprint.options)).fingerprint() == fingerprint
+    for dim in (8, 5):
+        with endpoint(vectors(dim)) as (address, _):
+            for fingerprint in (built, cut):
+                options = fingerprint.options | {"encoder": f"{address}/v1/embeddings"}
+                other = load_encoder(EncoderSettings(**options)).fingerprint()
+                assert other.dim == fingerprint.dim
+                assert not other.matches(fingerprint)
+
+
+def test_an_encoder_that_was_not_told_what_texts_are_is_another_one(own: str) -> None:
+    """A list of models that cannot be read for a moment must not make vectors of queries out of passages."""
+    told = load_encoder(EncoderSettings(encoder=f"{own}/v1/embeddings"))
+    with endpoint(lambda body: (200, {"data": [{"index": 0, "embedding": [1.0] * 64}], "model": ENCODER})) as (away, _):
+        untold = load_encoder(EncoderSettings(encoder=f"{away}/v1/embeddings"))
+    assert (told.fingerprint().weights, told.fingerprint().dim) == (untold.fingerprint().weights, 64)
+    assert not told.fingerprint().matches(untold.fingerprint())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param([{"index": float("inf"), "embedding": [1.0]}], id="infinite-index"),
+        pytest.param([{"index": 0, "embedding": [1e300]}], id="beyond-float32"),
+        pytest.param([{"index": 0, "embedding": [10**400]}], id="beyond-float64"),
+        pytest.param([{"index": 1, "embedding": [1.0]}], id="another-place"),
+    ],
+)
+def test_vectors_that_make_no_sense_are_an_error(data: Any) -> None:
+    with (
+        endpoint(lambda body: (200, {"data": data})) as (address, _),
+        pytest.raises(ModelUnavailable, match="something else than a vector of each text"),
+    ):
+        load_encoder(EncoderSettings(encoder=f"{address}/v1/embeddings"))
 
 
 def test_an_encoder_that_does_not_answer_is_not_to_be_had() -> None:

@@ -355,8 +355,25 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path: P
     with pytest.raises(InvalidArgument, match=rf"late_dims=24, but .* have {DIM} dimensions") as error:
         tasks.fingerprint(settings)
     assert error.value.param == "late_dims"
-    assert tasks.fingerprint(settings.model_copy(update=STORED)) == plain.encoder.fingerprint()
+    settings = settings.model_copy(update=STORED)
+    assert tasks.fingerprint(settings) == plain.encoder.fingerprint()
+    with pytest.raises(InvalidArgument, match="the encoder takes no instruction"):
+        tasks.fingerprint(settings.model_copy(update={"query_instruction": "find claims"}))
     assert not list(plain.storage.files(""))
+
+
+def test_a_plan_over_a_base_lets_go_of_the_encoder_that_it_was_made_with(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = StoredBuild(tmp_path / "root", source)
+    over = build.plan.model_copy(update={"base": "v0"})
+    monkeypatch.setattr(tasks, "_held", {})
+    monkeypatch.setattr(tasks, "read_plan", lambda root, plan_hash: (over, build.storage))
+    monkeypatch.setattr(tasks, "inherit_codec", lambda plan, storage: None)
+    tasks.describe_encoder(build.settings)
+    assert len(tasks._held) == 1
+    tasks.learn_codec(build.settings, build.storage.uri, over.hash)
+    assert not tasks._held
 
 
 def test_the_workers_read_what_was_learned(tmp_path: Path, source: Path) -> None:

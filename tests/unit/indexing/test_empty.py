@@ -58,6 +58,7 @@ def test_a_folder_whose_only_version_is_not_current_is_no_new_index(tmp_path: Pa
         ({"encoder": "hashing", "text_field": "title"}, "text_field"),
         ({"encoder": "hashing", "lexical_language": "klingon"}, "lexical_language"),
         ({"encoder": "none:0"}, "encoder"),
+        ({"encoder": "hashing", "query_instruction": "find claims"}, "instruction"),
     ],
 )
 def test_settings_that_contradict_one_another_create_nothing(
