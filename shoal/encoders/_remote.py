@@ -12,9 +12,10 @@ from shoal.inference.endpoint import Address, Endpoint
 from shoal.inference.network import shortened, unit
 from shoal.records import FloatArray
 from shoal.settings import EncoderSettings
+from shoal.system.threads import seconds_left
 
 _TIMEOUT_S = 60.0
-"""Seconds that a call waits for its vectors."""
+"""Seconds that a call waits for its vectors, unless those that it is for have less time."""
 _PROBE_S = 10.0
 """Seconds that the endpoint has to say what it is."""
 _TEXTS = 32
@@ -83,7 +84,7 @@ class RemoteEncoder:
             return np.empty((0, self.dim), np.float32)
         read = [_readable(prompt + text) for text in texts]
         slices = [read[start : start + _TEXTS] for start in range(0, len(read), _TEXTS)]
-        answers = self._endpoint.ask([self._body(part, kind) for part in slices], _TIMEOUT_S)
+        answers = self._endpoint.ask([self._body(part, kind) for part in slices], seconds_left(_TIMEOUT_S))
         made = [self._vectors(answer, len(part)) for answer, part in zip(answers, slices, strict=True)]
         for vectors in made:
             if vectors.shape[1] != self._whole:

@@ -1,6 +1,7 @@
 """Blocking work off an event loop."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,15 @@ T = TypeVar("T")
 
 WARM_UP = "what a first request would otherwise wait for: " * 8
 """A text of some eighty words; the first pass through a model takes a second longer than the next ones."""
+
+
+_here = threading.local()
+
+
+def seconds_left(most: float) -> float:
+    """Seconds until the deadline of what `Threads.run` does in this thread; `most` if there is none, or a later one."""
+    deadline: float | None = getattr(_here, "deadline", None)
+    return most if deadline is None else min(most, deadline - time.monotonic())
 
 
 class Threads:
@@ -28,7 +38,11 @@ class Threads:
         def guarded() -> T:
             if time.monotonic() >= deadline:
                 raise late
-            return work(*args)
+            _here.deadline = deadline  # for work that waits and does not compute; nobody waits for it any longer
+            try:
+                return work(*args)
+            finally:
+                _here.deadline = None
 
         try:
             async with asyncio.timeout(deadline - time.monotonic()):

@@ -21,7 +21,9 @@ from shoal.encoders import load_encoder
 from shoal.engine.engine import LocalEngine
 from shoal.errors import DeadlineExceeded, InvalidArgument, ModelUnavailable, Overloaded, ShoalError, Unavailable
 from shoal.rerankers import DeadlineReranker, Reranker, kind_of, load_reranker, scale_of
+from shoal.search.local import LocalEncoder
 from shoal.settings import EncoderSettings, RerankerSettings, RunSettings, ServeSettings
+from shoal.system.threads import Threads
 from shoal.testing.encoder_contract import TEXTS
 from shoal.testing.reranker_contract import PAIRS, RerankerContract
 from tests.support.dialects import ENCODER, publish_articles, vectors_of
@@ -210,6 +212,27 @@ async def test_a_deadline_ends_a_call() -> None:
         try:
             with pytest.raises(DeadlineExceeded, match=r"before http://127.0.0.1"):
                 await score_until(f"{address}/v1/rerank", 0.05)
+        finally:
+            release.set()
+
+
+async def test_an_encoder_is_free_again_once_the_deadline_of_a_search_has_passed() -> None:
+    """What hangs must not hold the thread of the encoder, and with it the searches behind, for a minute."""
+    release, hanging = threading.Event(), threading.Event()
+
+    def hang(body: dict[str, Any]) -> tuple[int, Any]:
+        if body["input"] == ["hang"]:
+            hanging.set()
+            release.wait()
+        return vectors(4)(body)
+
+    with endpoint(hang) as (address, _):
+        encoder = LocalEncoder(load_encoder(EncoderSettings(encoder=f"{address}/v1/embeddings")), Threads(1, "e"), 0)
+        try:
+            with pytest.raises(DeadlineExceeded):
+                await encoder.encode(["hang"], time.monotonic() + 0.2)
+            assert hanging.is_set()
+            assert (await encoder.encode(["fish"], time.monotonic() + 30)).shape == (1, 4)
         finally:
             release.set()
 
