@@ -55,9 +55,9 @@ class LocalIngress(AdmittedEngine):
         """Where the scores of the reranker lie; None if that is not known."""
         return self._engine.reranker_scale()
 
-    def text_field(self) -> str:
+    async def text_field(self) -> str:
         """The field that holds the text of records."""
-        return self._engine.text_field()
+        return await self._engine.text_field()
 
     async def list_versions(self, limit: int) -> list[ListedVersion]:
         """List the newest published versions, and the current and the previous one with them."""

@@ -142,7 +142,7 @@ class Engine(Protocol):
         """
         ...
 
-    def text_field(self) -> str:
+    async def text_field(self) -> str:
         """The field that holds the text of records, for clients that keep it among their metadata.
 
         `text` before a version is served.

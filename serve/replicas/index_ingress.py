@@ -160,7 +160,7 @@ class IndexIngress(AdmittedEngine):
         """Where the scores of the reranker lie; None if that is not known."""
         return self._services.reranker_scale if self._services is not None else None
 
-    def text_field(self) -> str:
+    async def text_field(self) -> str:
         """The field that holds the text of records."""
         return self._activation.text_field
 

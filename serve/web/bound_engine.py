@@ -122,9 +122,9 @@ class BoundEngine:
         """Where the scores of the reranker lie."""
         return self._engine.reranker_scale()
 
-    def text_field(self) -> str:
+    async def text_field(self) -> str:
         """The field that holds the text of records."""
-        return self._engine.text_field()
+        return await self._engine.text_field()
 
     async def list_versions(self, limit: int) -> list[ListedVersion]:
         """Refuse: versions tell how much all namespaces hold."""

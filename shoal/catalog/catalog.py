@@ -12,7 +12,6 @@ from shoal.engine.engine import LocalEngine
 from shoal.engine.model_pool import Lender, ModelPool
 from shoal.engine.models import ModelSource
 from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, ShoalError, Unavailable
-from shoal.index_root.manifest import TEXT_FIELD
 from shoal.records import ScoreScale
 from shoal.serving.index_name import is_index_name, named_roots, no_such_index
 from shoal.settings import CatalogSettings, ServeSettings
@@ -142,11 +141,6 @@ class Catalog:
         """Where the scores of the reranker of an index lie, None if that is not known."""
         entry = self.entries.get(name)
         return None if entry is None else entry.scale
-
-    def text_field_of(self, name: str) -> str:
-        """The field that holds the text of records of an index; that of most for one that is not loaded."""
-        entry = self.entries.get(name)
-        return TEXT_FIELD if entry is None or entry.engine is None else entry.engine.text_field()
 
     async def holds(self, name: str) -> bool:
         """Whether there is an index of a name, for which nobody else answers."""

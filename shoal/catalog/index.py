@@ -57,9 +57,10 @@ class CatalogIndex:
         """Where the scores of the reranker lie; None if that is not known."""
         return self._catalog.scale_of(self._name)
 
-    def text_field(self) -> str:
-        """The field that holds the text of records, as far as the index was loaded."""
-        return self._catalog.text_field_of(self._name)
+    async def text_field(self) -> str:
+        """The field that holds the text of records."""
+        async with self._catalog.use(self._name, self._deadline()) as engine:
+            return await engine.text_field()
 
     def _deadline(self) -> float:
         settings = self._catalog.settings

@@ -189,7 +189,7 @@ class LocalEngine:
         """Where the scores of the reranker lie; None if that is not known."""
         return self._loaded().reranker_scale
 
-    def text_field(self) -> str:
+    async def text_field(self) -> str:
         """The field that holds the text of records, for those who keep it among their metadata."""
         return self._opened().manifest.text_field
 

@@ -101,7 +101,7 @@ class FakeEngine:
     def reranker_scale(self) -> None:
         """It is not known."""
 
-    def text_field(self) -> str:
+    async def text_field(self) -> str:
         return "text"
 
     @cached_property

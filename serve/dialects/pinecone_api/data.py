@@ -215,7 +215,7 @@ async def query_passages(index: ServedIndex, body: QueryFields, deadline: float)
     )
     with fields_named(top_k="topK", top_n="topK"):
         (answer,) = await index.engine().search([request])
-    matches = _matches(answer, index.engine().text_field() if body.includeMetadata else None)
+    matches = _matches(answer, await index.engine().text_field() if body.includeMetadata else None)
     values = len(matches) * len(vector) if body.includeValues else len(matches)
     fields = {"matches": matches, "namespace": namespace, "usage": READ_UNITS, **degraded(answer.degraded)}
     return DataAnswer(fields, values, reconciled(answer))
@@ -274,7 +274,7 @@ async def fetch_passages(index: ServedIndex, body: FetchFields, deadline: float)
     """Fetch passages with their vectors."""
     namespace, ids = check_namespace(body.namespace), list(dict.fromkeys(body.ids))
     fetched = await index.engine().fetch(ids, deadline, with_vectors=True, namespace=namespace)
-    text_field = index.engine().text_field()
+    text_field = await index.engine().text_field()
     vectors = {
         passage.id: {"id": passage.id, "values": vector, "metadata": metadata_of(passage, text_field)}
         for passage, vector in fetched.passages
@@ -301,7 +301,7 @@ async def fetch_passages_by_metadata(index: ServedIndex, body: FetchByMetadataFi
     )
     with fields_named(top_k="limit", top_n="limit", after="paginationToken"):
         (answer,) = await index.engine().search([request])
-    text_field = index.engine().text_field()
+    text_field = await index.engine().text_field()
     vectors = {
         result.id: {"id": result.id, "values": result.vector, "metadata": metadata_of(result.passage, text_field)}
         for result in answer.results

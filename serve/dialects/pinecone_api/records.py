@@ -132,14 +132,14 @@ async def _search(index: ServedIndex, body: RecordSearchFields, namespace: str) 
     query, rerank = body.query, body.rerank
     _check_query(query)
     if rerank is not None:
-        _check_rerank(query, rerank, index.engine().text_field())
+        _check_rerank(query, rerank, await index.engine().text_field())
     request = await _request(index, query, rerank, namespace)
     if request is None:
         return json_answer({"result": {"hits": []}, "usage": {"read_units": 1}})
     with fields_named(top_k="query.top_k", top_n="rerank.top_n", query="query.inputs.text"):
         (answer,) = await index.engine().search([request])
     usage = {"read_units": 1} | ({"rerank_units": search_units(answer.pairs)} if rerank is not None else {})
-    hits = _hits(index, answer, body.fields)
+    hits = await _hits(index, answer, body.fields)
     response = json_answer({"result": {"hits": hits}, "usage": usage, **degraded(answer.degraded)})
     response.headers.update(reconciled(answer))
     return response
@@ -200,9 +200,9 @@ async def _request(
     )
 
 
-def _hits(index: ServedIndex, answer: SearchAnswer, wanted: Collection[str] | None) -> list[dict[str, Any]]:
+async def _hits(index: ServedIndex, answer: SearchAnswer, wanted: Collection[str] | None) -> list[dict[str, Any]]:
     engine = index.engine()
-    scores, text_field = relevance_of_results(answer, engine.reranker_scale()), engine.text_field()
+    scores, text_field = relevance_of_results(answer, engine.reranker_scale()), await engine.text_field()
     return [
         {
             "_id": result.id,

@@ -210,7 +210,8 @@ async def update_passage(index: ServedIndex, body: VectorUpdateFields, deadline:
         raise InvalidArgument("id is required, and filter and dryRun are not there: update one passage", param="id")
     if body.sparseValues is not None:
         raise InvalidArgument("sparseValues should be left out: there are dense vectors alone", param="sparseValues")
-    if own := next((name for name in (index.engine().text_field(), TITLE) if name in body.setMetadata), None):
+    text_field = await index.engine().text_field()
+    if own := next((name for name in (text_field, TITLE) if name in body.setMetadata), None):
         raise InvalidArgument(
             f"setMetadata.{own} should be left out: upsert the passage with another {own}, and its vector",
             param=f"setMetadata.{own}",

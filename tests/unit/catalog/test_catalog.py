@@ -17,8 +17,9 @@ from shoal.catalog.index import CatalogIndex
 from shoal.engine.engine import LocalEngine
 from shoal.errors import CorruptIndex, DeadlineExceeded, InvalidArgument, NotFound, Overloaded
 from shoal.index_root import layout
+from shoal.indexing.empty import create_index
 from shoal.records import SearchRequest
-from shoal.settings import CatalogSettings, ServeSettings
+from shoal.settings import CatalogSettings, CreateSettings, ServeSettings
 from tests.support.indexes import passages, publish
 
 NAMES = ("birds", "fish", "otters")
@@ -344,3 +345,11 @@ async def test_indexes_with_one_encoder_share_it_and_the_reranker(folder: Path) 
         async with catalog.use("fish", soon()) as engine:
             assert engine._loaded() is not fish
             assert (await engine.rerank("fish", ["a fish", "a bird"], soon())).scores[0] > 0
+
+
+async def test_the_field_of_the_text_is_known_of_an_index_that_is_not_loaded_yet(tmp_path: Path) -> None:
+    create_index(CreateSettings(index=str(tmp_path / "notes"), encoder="hashing:32", text_field="note"))
+    async with opened(tmp_path) as catalog:
+        index = CatalogIndex(catalog, "notes")
+        assert not index.is_loaded
+        assert await index.text_field() == "note"
