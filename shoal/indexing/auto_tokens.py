@@ -9,6 +9,9 @@ from shoal.indexing.over_log import has_log
 from shoal.indexing.tokens import token_width
 from shoal.settings import BuildSettings
 
+ANY_GIB = 1e6
+"""Budget for token vectors that is none, in GiB: the most that late_gib may be."""
+
 
 def follow_current(settings: BuildSettings, storage: Storage) -> tuple[BuildSettings, str | None]:
     """Settings whose late_interaction, if that is auto, goes by the current version, and a remark if it rules them out.
@@ -29,8 +32,9 @@ def follow_current(settings: BuildSettings, storage: Storage) -> tuple[BuildSett
             "for them)"
         )
         return settings.model_copy(update={"late_interaction": "none"}), remark
-    layout_of_tokens = {"late_dims": manifest.late.dims, "late_bits": manifest.late.bits}
-    kept = {name: value for name, value in layout_of_tokens.items() if name not in settings.model_fields_set}
+    # At any size, which somebody has decided or let grow: without them reranking would take many times as long.
+    stored = {"late_dims": manifest.late.dims, "late_bits": manifest.late.bits, "late_gib": ANY_GIB}
+    kept = {name: value for name, value in stored.items() if name not in settings.model_fields_set}
     return settings.model_copy(update=kept), None
 
 

@@ -78,6 +78,19 @@ def test_a_build_goes_by_the_current_version(tmp_path: Path, source: Path) -> No
     assert follow_current(asked, Storage(asked.index))[0].late_bits == 1
 
 
+def test_what_has_token_vectors_keeps_them_at_any_size_unless_a_budget_is_named(tmp_path: Path, source: Path) -> None:
+    late = LateSettings(late_interaction="stored", late_dims=16)
+    publish(tmp_path / "late", "v1", [Passage("a", "red fish")], encoder="hashing:32", late=late)
+    budget = 0.5 * BYTES / 2**30
+    asked = BuildSettings(source=str(source), index=str(tmp_path / "late"), encoder="some/model")
+    asked.__dict__["late_gib"] = budget  # as if that were the default
+    followed = follow_current(asked, Storage(asked.index))[0]
+    assert make_plan(followed, ENCODER.fingerprint(), 32).stores_tokens
+    named = asked.model_copy(update={"late_gib": budget})
+    followed = follow_current(named, Storage(asked.index))[0]
+    assert not make_plan(followed, ENCODER.fingerprint(), 32).stores_tokens
+
+
 def test_an_index_that_nothing_was_written_to_is_no_precedent(tmp_path: Path, source: Path) -> None:
     create_index(CreateSettings(index=str(tmp_path / "root"), encoder="hashing:16"))
     asked = settings(source, tmp_path / "root")
