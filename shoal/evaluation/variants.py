@@ -93,7 +93,7 @@ def first_stage(recorded: Recorded, variant: Variant) -> Sequence[Candidate]:
         return recorded.rankings[variant.mode]
     window = variant.options.window
     cut = {name: recorded.rankings[name][:window] for name in RETRIEVERS_OF[variant.mode]}
-    return fuse(cut, variant.options, DEPTH)
+    return fuse(cut, variant.options, max(DEPTH, variant.top_k))
 
 
 def ranking(recorded: Recorded, variant: Variant, kind: str) -> list[str]:

@@ -13,10 +13,10 @@ from shoal.errors import InvalidArgument
 from shoal.evaluation.asking import LocalAsker, open_asker
 from shoal.evaluation.evaluate import evaluate
 from shoal.evaluation.recommend import SURE, recommend
-from shoal.evaluation.variants import Recorded, Variant, ranking, stage_one_variants, stage_two_variants
+from shoal.evaluation.variants import Recorded, Variant, first_stage, ranking, stage_one_variants, stage_two_variants
 from shoal.index_root import versions
 from shoal.index_root.storage import Storage
-from shoal.records import Passage, Rerank
+from shoal.records import Candidate, Passage, Rerank, RowRef
 from shoal.rerankers import load_reranker
 from shoal.settings import (
     EncoderSettings,
@@ -97,6 +97,27 @@ def test_a_variant_ranks_as_a_server_with_its_options(root: Path, asker: LocalAs
             expected, _ = server.ask(query, variant.mode, rerank, variant.top_k)
         kind = "late" if rerank == "late" else "overlap"
         assert ranking(recorded, variant, kind)[: variant.top_k] == expected, variant
+
+
+def test_as_many_candidates_are_ordered_as_were_asked_for() -> None:
+    cosines = [1.0 - row / 200 for row in range(180)]
+    candidates = [
+        Candidate(
+            f"p{row}",
+            cosine,
+            row + 1,
+            RowRef(0, row),
+            scores={"dense": cosine, "lexical": 0.0},
+            ranks={"dense": row + 1},
+        )
+        for row, cosine in enumerate(cosines)
+    ]
+    recorded = Recorded({"dense": candidates, "lexical": []})
+    variant = Variant("hybrid", True, 150, FusionSettings(window=180))
+    assert len(first_stage(recorded, variant)) == 150
+    # The last of stage one is the best of the reranker.
+    recorded.scores[True] = {candidate.ref: float(candidate.rank) for candidate in candidates}
+    assert ranking(recorded, variant, "overlap")[0] == "p149"
 
 
 def test_what_is_surely_better_is_told_with_its_options(root: Path, dataset: Path) -> None:
