@@ -39,6 +39,8 @@ class RequestLimits:
             if query or not all(request.brings_vector for request in of_query):
                 self.check_query(query)
             for request in of_query:
+                if (instruction := request.instruction) is not None and (problem := _text_problem(instruction)):
+                    raise InvalidArgument(f"instruction {problem}", param="instruction")
                 self._check_passage(request.passage_id)
                 self._check_sizes(request)
         for deadline in {request.deadline for request in requests}:  # the greatest of them and NaN is either

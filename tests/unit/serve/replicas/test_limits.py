@@ -55,6 +55,8 @@ def request(**changes: Any) -> SearchRequest:
         ([request(query="f" * 41)], "query", "at most 40 bytes of UTF-8, not 41"),
         ([request(query="魚" * 14)], "query", "at most 40 bytes of UTF-8, not 42"),
         ([request(query="a \ud800 b")], "query", "without lone surrogates"),
+        ([request(instruction="a \ud800 b")], "instruction", "instruction should be Unicode text, without lone"),
+        ([request(instruction=" ")], "instruction", "instruction should not be blank"),
         ([request(top_k=31)], "top_k", "top_k should be 1 to 30, not 31"),
         ([request(top_k=10**12, top_n=10**12)], "top_k", "top_k should be 1 to 30"),
         ([request(top_k=0, top_n=0)], "top_k", "top_k should be 1 to 30, not 0"),
