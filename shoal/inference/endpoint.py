@@ -57,10 +57,10 @@ class Address:
             url = httpx.URL(name)
         except httpx.InvalidURL as error:
             raise InvalidArgument(f"{option}: {name!r} is no address ({error})", param=option) from None
-        if url.userinfo:
+        if url.userinfo or url.query:
             raise InvalidArgument(
-                f"{option}: an address is shown and kept, so it holds no password; put the key in "
-                f"{key_variable(option)}",
+                f"{option}: an address is shown and kept, so it holds no password and nothing behind a question mark; "
+                f"put the key in {key_variable(option)}",
                 param=option,
             )
         if not url.host or not url.path.endswith(ending):

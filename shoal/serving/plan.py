@@ -76,6 +76,7 @@ def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving
         )
     storage = Storage(settings.index)
     manifest = versions.read_manifest(storage, version) if version else versions.current_manifest(storage)
+    _check_address(settings, manifest.encoder)
     encoder = settings.part(
         EncoderSettings,
         **manifest.encoder.options | ({"encoder": settings.encoder} if settings.encoder else {}),
@@ -107,6 +108,17 @@ def check_encoder(fingerprint: Fingerprint, expected: Fingerprint) -> None:
         raise EncoderMismatch(
             f"the index was built with the encoder {expected}, this server would encode queries with {fingerprint}; "
             "serve it with the encoder that it was built with, or build it again"
+        )
+
+
+def _check_address(settings: ServeSettings, expected: Fingerprint) -> None:
+    """Raise InvalidArgument for an endpoint that the index alone names: it would get all queries, and a key."""
+    address = expected.options["encoder"]
+    if settings.encoder is None and is_remote(address):
+        raise InvalidArgument(
+            f"the encoder of this index is the endpoint {address}; set encoder to it, or to where the same model is, "
+            "if queries and the key of that endpoint may be sent there",
+            param="encoder",
         )
 
 

@@ -148,13 +148,22 @@ def test_vectors_of_another_shoal_are_those_of_its_encoder(own: str) -> None:
 def test_an_index_is_served_by_a_remote_encoder_and_reranker(own: str, tmp_path: Path) -> None:
     address = f"{own}/v1/embeddings"
     publish(tmp_path / "index", "v1", passages(60), encoder=address)
-    with shoal.open(str(tmp_path / "index"), reranker=f"{own}/v1/rerank") as index:
+    with shoal.open(str(tmp_path / "index"), encoder=address, reranker=f"{own}/v1/rerank") as index:
         answer = index.search("otter heron", mode="dense", top_k=5, top_n=5)
     assert not answer.degraded
     expected = reranker_at("overlap").score("otter heron", [str(result.text) for result in answer.results])
     np.testing.assert_allclose([result.score for result in answer.results], expected, atol=1e-6)
-    with shoal.open(str(tmp_path / "index")) as index:  # the default reranker needs vectors of tokens
+    with shoal.open(str(tmp_path / "index"), encoder=address) as index:  # the default reranker needs vectors of tokens
         assert index.search("otter", mode="dense", rerank=False).results
+
+
+def test_an_endpoint_that_the_index_alone_names_is_sent_nothing(tmp_path: Path) -> None:
+    with endpoint(lambda body: (200, {"data": [{"index": 0, "embedding": [1, 0]}]})) as (address, sent):
+        publish(tmp_path / "index", "v1", passages(1), encoder=f"{address}/v1/embeddings")
+        sent.clear()
+        with pytest.raises(InvalidArgument, match=r"the endpoint http://127.0.0.1:\d+/v1/embeddings; set"):
+            shoal.open(str(tmp_path / "index"))
+        assert not sent
 
 
 def test_an_answer_goes_without_a_reranker_that_is_away(root: Path) -> None:
@@ -359,8 +368,9 @@ def test_an_encoder_that_does_not_answer_is_not_to_be_had() -> None:
     ("name", "message"),
     [
         ("http://host/v1", "should be the whole address of an endpoint"),
+        ("http://host/v1/rerank?api-key=secret", "nothing behind a question mark; put the key in SHOAL_RERANKER_KEY"),
         ("http:///v1/rerank", "should be the whole address"),
-        ("http://me:secret@host/v1/rerank", "holds no password; put the key in SHOAL_RERANKER_KEY"),
+        ("http://me:secret@host/v1/rerank", "holds no password"),
     ],
 )
 def test_addresses_that_name_no_endpoint_are_refused(name: str, message: str) -> None:
