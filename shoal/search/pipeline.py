@@ -243,7 +243,14 @@ class SearchPipeline:
         vector = await given_vector(request, fan_out, trace, self._share_of)
         if not plan.needs_tokens and (vector is not None or not plan.needs_vector):
             return EncodedQuery.not_encoded(trace.arrived, vector)
-        encoded = await self._encode_text(request, plan, trace)
+        try:
+            encoded = await self._encode_text(request, plan, trace)
+        except (Unavailable, Overloaded) as error:
+            if vector is None and plan.needs_vector:
+                raise
+            # Stage one needs no encoder; without one the second stage is left out, as any that is away.
+            trace.degrade("not_scored", f"not reranked: {error.message}")
+            return EncodedQuery.not_encoded(trace.arrived, vector)
         return encoded if vector is None else replace(encoded, vector=vector)
 
     async def _encode_text(self, request: SearchRequest, plan: RequestPlan, trace: SearchTrace) -> EncodedQuery:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shoal.errors import DeadlineExceeded, InvalidArgument, Unavailable
+from shoal.errors import DeadlineExceeded, InvalidArgument, Overloaded, Unavailable
 from shoal.records import SearchRequest
 from shoal.search.pipeline import SearchPipeline
 from shoal.testing.fakes import (
@@ -77,6 +77,20 @@ async def test_only_the_texts_of_the_answer_are_read() -> None:
     fetched = [sum(map(len, shard.fetches)) for shard in system.shards]
     assert sum(fetched) == 3  # of the hybrid query; those of the others came with the hits
     assert [call.with_passages for call in system.shards[0].calls] == [True, True, False]
+
+
+@virtual_time
+async def test_a_query_by_words_is_answered_without_the_second_stage_where_the_encoder_is_away() -> None:
+    system = System()
+    plain = await system.pipeline.search(request(query="passage 7 17 27", mode="lexical", rerank=False))
+    for error in (Unavailable("the encoder is away"), Overloaded("the encoder is busy")):
+        system.encoder.behaviour.errors = [error] * 9  # tried more than once
+        answer = await system.pipeline.search(request(query="passage 7 17 27", mode="lexical"))
+        assert (answer.reranked, answer.degraded) == (False, f"not reranked: {error.message}")
+        assert [one.id for one in answer.results] == [one.id for one in plain.results][: len(answer.results)]
+        system.encoder.behaviour.errors = [error] * 9
+        with pytest.raises(type(error)):
+            await system.pipeline.search(request(query="passage 7 17 27", mode="hybrid"))
 
 
 @virtual_time
