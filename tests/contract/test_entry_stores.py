@@ -22,6 +22,7 @@ NAMES = [layout.log_entry(position) for position in (1, 2, 3, 10, 1000)]
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EntryStore]:
     match request.param:
         case "local":
+            (tmp_path / "root").mkdir()
             yield open_entry_store(Storage(str(tmp_path / "root")))
         case "s3":
             yield open_entry_store(Storage(request.getfixturevalue("s3_uri")))
@@ -38,6 +39,15 @@ def test_a_file_is_created_once(store: EntryStore) -> None:
     assert store.read(NAMES[0]) == b"first"
     assert store.exists(NAMES[0])
     store.confirm()
+
+
+def test_a_root_that_was_removed_is_not_made_again_by_a_late_write(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    store = open_entry_store(Storage(str(tmp_path / "root")))
+    (tmp_path / "root").rmdir()
+    with pytest.raises(NotFound, match="there is no index root"):
+        store.create(NAMES[0], b"late")
+    assert not (tmp_path / "root").exists()
 
 
 def test_an_empty_and_a_large_file_come_back(store: EntryStore) -> None:
