@@ -143,11 +143,8 @@ def trained_kind(name: str) -> str | None:
 
 def architecture(folder: Path) -> str:
     """Name the architecture in a model's config.json, such as BertModel; empty if it names none."""
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return ""
-    return str((config.get("architectures") or [""])[0])
+    named = _object(folder / "config.json").get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
 
 
 def trained_dtype(folder: Path) -> str:
@@ -175,7 +172,7 @@ def own_code(folder: Path) -> tuple[str, str | None]:
     for module in modules:
         library = module.partition(".")[0]
         # What PyLate saved is read by classes of sentence-transformers.
-        if library != "pylate" and importlib.util.find_spec(library) is None:
+        if not library or (library != "pylate" and importlib.util.find_spec(library) is None):
             return "", module
     config = _transformer_config(folder)
     classes = config.get("auto_map")
