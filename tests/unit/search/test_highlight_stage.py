@@ -50,7 +50,12 @@ class System:
             shard.answer = prefer_later
         self.encoder, self.reranker = FakeEncoder(), FakeReranker()
         self.pipeline = SearchPipeline(
-            self.encoder, self.shards, self.reranker, serve_settings(**settings), clock=now, reranker_kind=kind
+            self.encoder,
+            self.shards,
+            self.reranker,
+            serve_settings(**{"stored_tokens": False, **settings}),  # rerank: true lets the reranker read
+            clock=now,
+            reranker_kind=kind,
         )
         self.pipeline.switch(served_version("v1", SIZES, None, True, late=True))
 
