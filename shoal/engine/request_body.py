@@ -22,7 +22,7 @@ NAMESPACE: Any = Field(
 class RequestBody(BaseModel):
     """Base of request bodies: unknown fields are refused, a null is the same as leaving the field out."""
 
-    model_config = ConfigDict(defer_build=True, extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
