@@ -70,7 +70,7 @@ class Clients:
         self.lock = threading.Condition()
         self._urls = list(urls)
         self._threads = [
-            threading.Thread(target=Session(self, number, random.Random(f"{seed}-{number}")).run)
+            threading.Thread(target=Session(self, f"s{number}", random.Random(f"{seed}-{number}")).run)
             for number in range(SESSIONS)
         ]
 
@@ -120,7 +120,7 @@ class Clients:
 
     def read_all(self, url: str) -> None:
         """Read every document as it is in the end, by all that there is to read it with."""
-        session, before = Session(self, SESSIONS, random.Random(0)), len(self.history.reads)
+        session, before = Session(self, "the last reader", random.Random(0)), len(self.history.reads)
         session.told = max(each.answer["position"] for each in self.history.attempts if each.answer is not None)
         for number in range(REGISTERS):
             session.search(url, [number], "lexical", {"min_position": session.told})
@@ -132,7 +132,7 @@ class Clients:
 
     def repeat(self, url: str, every: int = 7) -> None:
         """Send some of the requests once more that were answered."""
-        session = Session(self, SESSIONS + 1, random.Random(0))
+        session = Session(self, "the last writer", random.Random(0))
         answered = [attempt for attempt in self.history.attempts if attempt.answer is not None and attempt.keyed]
         for attempt in answered[::every]:
             if session.attempt(url, attempt.key, attempt.changes).answer is None:
@@ -151,10 +151,10 @@ def writing_and_reading(*urls: str, seed: int = 0, pause_s: float = 0.0) -> Iter
 
 
 class Session:
-    """One client. chance: decides what it does."""
+    """One client. name: which no other has. chance: decides what it does."""
 
-    def __init__(self, clients: Clients, number: int, chance: random.Random) -> None:
-        self.name = f"s{number}"
+    def __init__(self, clients: Clients, name: str, chance: random.Random) -> None:
+        self.name = name
         self.told = 0
         """The last position that it was told."""
         self._clients = clients
@@ -181,6 +181,10 @@ class Session:
         if self._chance.random() < 0.2:
             self._write_without_key(key)
             return
+        self.write_until_answered(key, changes)
+
+    def write_until_answered(self, key: str, changes: Mapping[str, Change]) -> None:
+        """Send a request until there is an answer."""
         began, attempts = time.monotonic(), 0
         while True:
             attempts += 1

@@ -1,9 +1,12 @@
 """An index that clients write and read while processes of it are killed, and what has to be true afterwards."""
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
+
+import httpx
 
 from shoal.index_root import versions
 from shoal.index_root.log import Log
@@ -13,6 +16,7 @@ from tests.support.history import entries_of
 from tests.support.history_checker import Checker
 from tests.support.history_clients import Clients, initial
 from tests.support.indexes import passages, publish
+from tests.support.servers import wait
 
 ROOT = Path(__file__).parents[2]
 ENDED_S = 600.0
@@ -62,6 +66,40 @@ def current_version(root: Path | str) -> str:
     current = versions.read_current(Storage(str(root)))
     assert current is not None
     return current.version
+
+
+class Compactions:
+    """Compactions of an index, killed or not, and how long one takes in operations of the clients."""
+
+    def __init__(self, root: Path | str, clients: Clients, chance: random.Random) -> None:
+        self._root = root
+        self._clients = clients
+        self._chance = chance
+        self._operations = 0
+
+    def run(self, url: str) -> None:
+        """Run one to its end, until a server has its version."""
+        begun = self._clients.done
+        code, said = Compaction(self._root).finish()
+        assert code == 0, said
+        self._operations = self._clients.done - begun
+        assert problems_of(self._root) == []
+        wait(lambda: self._is_served(url))
+
+    def begin(self) -> Compaction:
+        """Begin one, and wait for any moment within it."""
+        started = Compaction(self._root)
+        self._clients.wait(self._chance.randint(1, max(1, self._operations)))
+        return started
+
+    def kill(self) -> None:
+        """Kill one at any moment."""
+        self.begin().kill()
+        assert problems_of(self._root) == []
+
+    def _is_served(self, url: str) -> bool:
+        described = httpx.get(f"{url}/v1/index", timeout=60)
+        return described.status_code == 200 and described.json()["version"] == current_version(self._root)
 
 
 def check(clients: Clients, root: Path | str, *, within_s: float | None = None, one_replica: bool = False) -> None:
