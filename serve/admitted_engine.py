@@ -7,8 +7,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from typing import Protocol
 
+from serve.dialects.base import AnsweringEngine
 from serve.telemetry import NullMeter, Telemetry
 from serve.web.access import Admission, charge
 from shoal.engine.limits import RequestLimits
@@ -25,67 +25,6 @@ from shoal.records import (
 )
 from shoal.settings import ServeSettings
 from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
-
-
-class AnsweringEngine(Protocol):
-    """What answers requests that were let in, as `serve.dialects.base.Engine` says of each method."""
-
-    async def search(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
-        """Answer several queries at once, in order."""
-        ...
-
-    async def embed(
-        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
-    ) -> EmbeddedTexts:
-        """Return the vectors that the index compares, in input order."""
-        ...
-
-    async def rerank(self, query: str, documents: Sequence[str], deadline: float) -> RerankedDocuments:
-        """Return the scores of documents, in input order. Raises InvalidArgument without a reranker."""
-        ...
-
-    async def fetch(
-        self,
-        ids: Sequence[str],
-        deadline: float,
-        with_vectors: bool = False,
-        namespace: str = DEFAULT,
-        min_position: int = 0,
-    ) -> FetchedPassages:
-        """Return passages by their ids, in the order asked, and the ids that there are none of."""
-        ...
-
-    async def list_ids(
-        self,
-        prefix: str,
-        limit: int,
-        cursor: str | None,
-        deadline: float,
-        namespace: str = DEFAULT,
-        min_position: int = 0,
-    ) -> ListedIds:
-        """Return a page of the ids that begin with a prefix, in order."""
-        ...
-
-    async def list_namespaces(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> ListedNamespaces:
-        """Return a page of namespaces and how many passages each has."""
-        ...
-
-    async def count_namespace(self, namespace: str, deadline: float) -> int:
-        """Return how many passages a namespace has."""
-        ...
-
-    async def write(self, request: WriteRequest) -> Written:
-        """Write records; all of them durably, or none."""
-        ...
-
-    async def delete(self, request: DeleteRequest) -> Deleted:
-        """Delete records."""
-        ...
-
-    async def update(self, request: UpdateRequest) -> Updated:
-        """Change metadata or vectors of records."""
-        ...
 
 
 class IngressLimits:

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from serve.local_indexes import CatalogIndexes, LocalIngress
 from serve.versions.compacting import compacting
+from serve.versions.planned_indexes import check_indexes, given_roots
 from serve.web.access import KeyRing, is_loopback
 from serve.web.api import create_api
 from serve.web.connections import bounded_connection
@@ -60,14 +61,14 @@ def serve_locally(settings: RunSettings, say_ready: Callable[[], None]) -> None:
     Raises what opening an index raises, and InvalidArgument for settings that mean nothing here.
     """
     check_local(settings)
+    check_indexes(settings)
     _log_to_stderr(settings)
     with asyncio.Runner() as runner:
         runner.run(_serve(settings, say_ready))
 
 
 async def _serve(settings: RunSettings, say_ready: Callable[[], None]) -> None:
-    roots = [settings.index, *settings.further_indexes] if settings.index else []
-    catalog = Catalog(settings_of_all(settings), settings.part(CatalogSettings), roots)
+    catalog = Catalog(settings_of_all(settings), settings.part(CatalogSettings), given_roots(settings))
     with compacting(settings, catalog.loaded_roots, logger.info) as compactor:
         await _serve_indexes(CatalogIndexes(catalog, compactor), settings, say_ready)
 
@@ -128,10 +129,6 @@ async def grpc_beside(indexes: Indexes, keys: KeyRing | None, settings: RunSetti
     if settings.grpc_port is None:
         yield
         return
-    if not settings.index:
-        raise InvalidArgument(
-            "over gRPC the default index is asked, and there is none; name one with --index", param="--grpc-port"
-        )
     from serve.grpc_server.server import GrpcServer
 
     server = GrpcServer(indexes, settings_of_all(settings), settings.host, keys=keys)

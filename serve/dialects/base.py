@@ -20,8 +20,8 @@ from shoal.records import (
 from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateRequest, WriteRequest, Written
 
 
-class Engine(Protocol):
-    """What a dialect can ask of the server behind it.
+class AnsweringEngine(Protocol):
+    """What answers the requests of an index.
 
     Every method may raise Unavailable and DeadlineExceeded; those that compute raise Overloaded too, and
     InvalidArgument for what is beyond the limits of the settings, so that a dialect need not check them. Deadlines are
@@ -122,6 +122,10 @@ class Engine(Protocol):
     async def update(self, request: UpdateRequest) -> Updated:
         """Change metadata or vectors of records. Raises as `write`."""
         ...
+
+
+class Engine(AnsweringEngine, Protocol):
+    """What a dialect can ask of the server behind it."""
 
     async def describe(self) -> IndexDescription:
         """Describe what is served."""

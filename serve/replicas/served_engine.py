@@ -25,7 +25,7 @@ from shoal.writing.requests import Deleted, DeleteRequest, Updated, UpdateReques
 
 
 class ServedEngine:
-    """A `serve.admitted_engine.AnsweringEngine` over services.
+    """A `serve.dialects.base.AnsweringEngine` over services.
 
     Args:
         pipeline: Searches the version that is served.

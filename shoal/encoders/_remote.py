@@ -8,7 +8,7 @@ import numpy as np
 from shoal.errors import ModelUnavailable, ShoalError
 from shoal.fingerprint import Fingerprint
 from shoal.inference import models
-from shoal.inference.endpoint import Address, Endpoint
+from shoal.inference.endpoint import Address, Endpoint, readable
 from shoal.inference.network import shortened, unit
 from shoal.records import FloatArray
 from shoal.settings import EncoderSettings
@@ -82,7 +82,7 @@ class RemoteEncoder:
     def _encode(self, texts: Sequence[str], prompt: str, kind: Literal["query", "passage"]) -> FloatArray:
         if not texts:
             return np.empty((0, self.dim), np.float32)
-        read = [_readable(prompt + text) for text in texts]
+        read = [readable(prompt + text) for text in texts]
         slices = [read[start : start + _TEXTS] for start in range(0, len(read), _TEXTS)]
         answers = self._endpoint.ask([self._body(part, kind) for part in slices], seconds_left(_TIMEOUT_S))
         made = [self._vectors(answer, len(part)) for answer, part in zip(answers, slices, strict=True)]
@@ -109,11 +109,6 @@ class RemoteEncoder:
         if vectors.ndim != 2 or not vectors.size or not np.isfinite(vectors).all():
             raise ShoalError(f"{self._endpoint.address.url} answers with something else than a vector of each text")
         return vectors
-
-
-def _readable(text: str) -> str:
-    """A text that every endpoint takes: none refuses it for being blank, or for half a surrogate pair."""
-    return text.encode("utf-8", "replace").decode() if text.strip() else "-"
 
 
 def load(model: str, settings: EncoderSettings) -> RemoteEncoder:

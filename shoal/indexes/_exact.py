@@ -17,7 +17,7 @@ from shoal.errors import CorruptIndex, ShoalError
 from shoal.indexes import _faiss
 from shoal.indexes._contract import Effort
 from shoal.records import FloatArray, RowArray
-from shoal.system.array_files import load_array
+from shoal.system.array_files import map_array
 
 REFINE = "refine"
 """Name of the search parameter: candidates that are compared exactly, for each result that is asked for."""
@@ -64,8 +64,7 @@ class ExactWriter:
 def read(path: Path, count: int, dim: int) -> NDArray[np.float16]:
     """Map the float16 vectors of `count` rows. Raises CorruptIndex when the file holds anything else."""
     try:
-        # An array without rows cannot be mapped.
-        vectors = load_array(path, "r" if count else None)
+        vectors = map_array(path)
         if vectors.shape != (count, dim) or vectors.dtype != np.float16:
             raise ValueError(f"it holds {vectors.dtype} {vectors.shape}")
     except (OSError, ValueError, EOFError) as error:

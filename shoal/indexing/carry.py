@@ -25,7 +25,7 @@ from shoal.late.codec import Codec, Codes
 from shoal.late.writer import column_of
 from shoal.metadata import Observed
 from shoal.records import FloatArray, Passage
-from shoal.shard.passages import to_batch, to_passage
+from shoal.shard.passages import Passages, to_batch
 from shoal.shard.positions import POSITION
 from shoal.shard.stored_rows import StoredRows
 from shoal.shard.writer import BATCH_ROWS
@@ -63,7 +63,7 @@ class CarriedEmbedder:
 
     def passages(self, batch: pa.RecordBatch, positions: NDArray[np.int64], superseded: int) -> _Passages:
         """Embed passages. Raises InvalidArgument for one whose vector is not finite."""
-        passages = [to_passage(batch, row) for row in range(batch.num_rows)]
+        passages = Passages.of_batch(batch).all()
         digests = document_digests(self.plan.document(passage.id) for passage in passages)
         copies = None if self.base is None else self.base.look_up(digests, passages)
         vectors, codes, reason = vectors_of(self.plan, passages, self.encoder, self.codec, copies)

@@ -192,6 +192,11 @@ class Endpoint:
         raise ShoalError(f"{url} answers {status}: {said}")
 
 
+def readable(text: str) -> str:
+    """A text that every endpoint takes: none refuses it for being blank, or for half a surrogate pair."""
+    return text.encode("utf-8", "replace").decode() if text.strip() else "-"
+
+
 def _authorization(option: str) -> dict[str, str]:
     variable = key_variable(option)
     key, source = os.environ.get(variable, ""), variable

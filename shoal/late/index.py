@@ -14,7 +14,7 @@ from shoal.index_root.manifest import LateInfo
 from shoal.late.codec import Codec, Codes, code_width, levels_of, project
 from shoal.late.sentences import SentenceTokens
 from shoal.records import FloatArray, RowArray
-from shoal.system.array_files import load_array
+from shoal.system.array_files import load_array, map_array
 
 _CHUNK = 64
 """Passages that are unpacked at once: two megabytes of a small model."""
@@ -38,8 +38,8 @@ class StoredTokens:
         place = paths[layout.LATE_CODES].parent
         try:
             projection: FloatArray = load_array(paths[layout.LATE_PROJECTION])
-            self._offsets: RowArray = _mapped(paths[layout.LATE_OFFSETS])
-            self._codes: Codes = _mapped(paths[layout.LATE_CODES])
+            self._offsets: RowArray = map_array(paths[layout.LATE_OFFSETS])
+            self._codes: Codes = map_array(paths[layout.LATE_CODES])
         except (OSError, ValueError, EOFError, KeyError, MemoryError) as error:
             raise CorruptIndex(
                 f"the token vectors in {place} cannot be read ({error}); activate another version"
@@ -121,8 +121,3 @@ def _fits(projection: FloatArray, offsets: RowArray, codes: Codes, count: int, i
     if offsets[0] != 0 or (np.diff(offsets) < 1).any():
         return False
     return codes.shape == (int(offsets[-1]), code_width(info.dims, info.bits))
-
-
-def _mapped(path: Path) -> NDArray[Any]:
-    """Map a NumPy file; a small one is read, since one without elements cannot be mapped."""
-    return load_array(path, None if path.stat().st_size < 4096 else "r")

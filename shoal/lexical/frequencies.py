@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 
 from shoal.index_root import layout
 from shoal.lexical.postings import Postings
-from shoal.system.array_files import load_array
-
-_SMALL = 4096
-"""Bytes of a file that is read and not mapped: one without elements cannot be mapped."""
+from shoal.system.array_files import map_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,7 @@ class TermFrequencies:
     @classmethod
     def open(cls, paths: Mapping[str, Path]) -> "TermFrequencies":
         """Map the two files of a shard. Raises OSError, EOFError or ValueError for what is no array."""
-        return cls(_mapped(paths[layout.LEXICAL_LENGTHS]), _mapped(paths[layout.LEXICAL_COUNTS]))
+        return cls(map_array(paths[layout.LEXICAL_LENGTHS]), map_array(paths[layout.LEXICAL_COUNTS]))
 
     @classmethod
     def of_postings(cls, postings: Postings) -> "TermFrequencies":
@@ -44,7 +41,3 @@ class TermFrequencies:
         if (self.lengths.shape, self.counts.shape) != ((passages,), (places,)):
             return False
         return not bool((self.lengths < 0).any() or (self.counts < 1).any())
-
-
-def _mapped(path: Path) -> NDArray[Any]:
-    return load_array(path, None if path.stat().st_size < _SMALL else "r")

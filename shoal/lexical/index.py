@@ -18,7 +18,7 @@ from shoal.lexical.postings import Postings
 from shoal.lexical.scoring import TermStatistics, inverse_frequencies, length_norms, term_scores
 from shoal.lexical.statistics import TERM
 from shoal.records import FloatArray
-from shoal.system.array_files import load_array
+from shoal.system.array_files import map_array
 
 
 class LexicalIndex:
@@ -41,7 +41,7 @@ class LexicalIndex:
             self._terms = batch.column(0)
             # Read without bm25s, whose import takes 0.2 s and SciPy.
             scores, self._rows, self._offsets = (
-                load_array(paths[name], "r").view(np.ndarray)
+                map_array(paths[name]).view(np.ndarray)
                 for name in (layout.LEXICAL_SCORES, layout.LEXICAL_ROWS, layout.LEXICAL_OFFSETS)
             )
             # Versions from before December 2026 lack them.

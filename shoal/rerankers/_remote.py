@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from shoal.errors import ShoalError
-from shoal.inference.endpoint import Address, Endpoint
+from shoal.inference.endpoint import Address, Endpoint, readable
 from shoal.records import FloatArray
 from shoal.settings import RerankerSettings
 
@@ -59,9 +59,9 @@ class RemoteReranker:
 
     def _parts(self, query: str, passages: Sequence[str]) -> list[tuple[dict[str, Any], int]]:
         """Bodies of requests, and how many passages each has."""
-        texts, size = [_readable(text) for text in passages], _TEI_TEXTS if self._is_tei else max(1, len(passages))
+        texts, size = [readable(text) for text in passages], _TEI_TEXTS if self._is_tei else max(1, len(passages))
         slices = [texts[start : start + size] for start in range(0, len(texts), size)]
-        return [(self._body(_readable(query), part), len(part)) for part in slices]
+        return [(self._body(readable(query), part), len(part)) for part in slices]
 
     def _body(self, query: str, texts: list[str]) -> dict[str, Any]:
         if self._is_tei:
@@ -87,11 +87,6 @@ class RemoteReranker:
         if not np.isfinite(scores).all():
             raise ShoalError(f"{self._endpoint.address.url} answers with a score that is no number")
         return scores
-
-
-def _readable(text: str) -> str:
-    """A text that every endpoint takes: none refuses it for being blank, or for half a surrogate pair."""
-    return text.encode("utf-8", "replace").decode() if text.strip() else "-"
 
 
 def load(model: str, settings: RerankerSettings) -> RemoteReranker:

@@ -34,6 +34,7 @@ class EncodedQuery:
     started, finished: when the call began and ended, by the clock, in seconds.
     batch: queries of the call.
     length: tokens of the whole query; None if they were not counted.
+    problem: why it has no token vectors that the second stage wants; None if it has them, or nobody wants them.
     """
 
     vector: FloatArray | None
@@ -42,11 +43,12 @@ class EncodedQuery:
     finished: float
     batch: int
     length: int | None = None
+    problem: str | None = None
 
     @classmethod
-    def not_encoded(cls, moment: float, vector: FloatArray | None = None) -> "EncodedQuery":
+    def not_encoded(cls, moment: float, vector: FloatArray | None = None, problem: str | None = None) -> "EncodedQuery":
         """A query that needs no vector, or brings its own, float32 (dim,), L2-normalised."""
-        return cls(vector, None, moment, moment, 0)
+        return cls(vector, None, moment, moment, 0, problem=problem)
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,9 +248,8 @@ class SearchPipeline:
         except (Unavailable, Overloaded) as error:
             if vector is None and plan.needs_vector:
                 raise
-            # Stage one needs no encoder; without one the second stage is left out, as any that is away.
-            trace.degrade("not_scored", f"not reranked: {error.message}")
-            return EncodedQuery.not_encoded(trace.arrived, vector)
+            # Stage one needs no encoder; what the second stage wants of it is left out, as one that is away.
+            return EncodedQuery.not_encoded(trace.arrived, vector, error.message)
         return encoded if vector is None else replace(encoded, vector=vector)
 
     async def _encode_text(self, request: SearchRequest, plan: RequestPlan, trace: SearchTrace) -> EncodedQuery:
@@ -314,7 +313,14 @@ class SearchPipeline:
         Those of a shard that does not are left out. If none does, the candidates stay as they are, those of all shards.
         """
         plan, trace, tokens = search.plan, search.trace, search.encoded.tokens
-        if not plan.needs_tokens or tokens is None:
+        if not plan.needs_tokens:
+            return
+        if tokens is None:
+            as_found = range(len(search.candidates))
+            if plan.is_late:
+                self._use_shard_scores(search, None, as_found, search.encoded.problem)
+            else:
+                self._choose(search, as_found, search.encoded.problem)
             return
         with trace.stage("rerank"):
             deadline = self._share_of(search.request.deadline)

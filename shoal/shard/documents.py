@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from shoal.errors import CorruptIndex
 from shoal.index_root import layout
 from shoal.index_root.digests import Digests, document_digests
 from shoal.records import RowArray
-from shoal.system.array_files import load_array
+from shoal.system.array_files import map_array
 
 T = TypeVar("T")
 
@@ -41,10 +41,8 @@ class Documents:
     @classmethod
     def open(cls, documents: Path, order: Path, count: int) -> "Documents":
         """Map the files of a shard of `count` passages. Raises CorruptIndex when they hold anything else."""
-        # An array without elements cannot be mapped.
-        mode: Literal["r"] | None = "r" if count else None
         try:
-            digests, rows = (load_array(path, mode) for path in (documents, order))
+            digests, rows = (map_array(path) for path in (documents, order))
             is_long_enough = digests.shape == rows.shape == (count,)
             if not is_long_enough or digests.dtype != np.uint64 or rows.dtype != np.int32:
                 raise ValueError(f"they hold {digests.dtype} {digests.shape} and {rows.dtype} {rows.shape}")

@@ -38,7 +38,7 @@ from shoal.shard.reader import Shard, ShardPart
 from shoal.shard.runs import RunMaker, Segment, codec_of, runs_to_merge
 from shoal.shard.segments import hits_of, ids_of
 from shoal.shard.stored_documents import StoredDocument, stored_document
-from shoal.system.array_files import load_array
+from shoal.system.array_files import map_array
 
 KEPT_S = 60.0
 """Seconds for which rows of merged runs can still be fetched, by searches that found them before."""
@@ -376,7 +376,7 @@ class LiveShard:
     def _positions(self) -> RowArray | None:
         """The position of the last write of each row of the version's shard; None where all came from a source."""
         path = self._base.path(layout.POSITIONS)
-        return None if path is None else load_array(path, "r")
+        return None if path is None else map_array(path)
 
     def _require_look_up(self) -> None:
         """Open the look-up of documents. Raises Conflict for a version that lacks what writes need."""

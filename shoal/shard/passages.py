@@ -41,17 +41,6 @@ def to_batch(passages: Sequence[Passage]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=PASSAGE_SCHEMA)
 
 
-def to_passage(batch: pa.RecordBatch, row: int) -> Passage:
-    """Return one row of a record batch of PASSAGE_SCHEMA as a passage."""
-    metadata = batch.column(3)[row].as_py()
-    return Passage(
-        id=batch.column(0)[row].as_py(),
-        text=batch.column(1)[row].as_py(),
-        title=batch.column(2)[row].as_py(),
-        metadata={} if metadata is None else json.loads(metadata),
-    )
-
-
 class Passages:
     """A mapped passages.arrow: finding a row is a binary search over the batches, and only its own bytes are read.
 
@@ -118,6 +107,10 @@ class Passages:
         """Return the UTF-8 bytes of text, title and metadata of a row."""
         columns, place = self._locate(row)
         return sum(column.size(place) for column in columns[1:])
+
+    def all(self) -> list[Passage]:
+        """Return the passages of all rows, in their order."""
+        return [self.passage(row) for row in range(self.count)]
 
     def passage(self, row: int) -> Passage:
         """Return the passage of a row."""

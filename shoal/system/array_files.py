@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 HEADERS = threading.Lock()
 """Is held by whoever has NumPy parse the header of a file."""
+SMALL_BYTES = 4096
+"""Bytes of a file below which it is read and not mapped."""
 
 
 def load_array(path: str | Path | IO[bytes], mmap_mode: Literal["r", "r+"] | None = None) -> NDArray[Any]:
@@ -20,3 +22,8 @@ def load_array(path: str | Path | IO[bytes], mmap_mode: Literal["r", "r+"] | Non
     with HEADERS:
         array: NDArray[Any] = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     return array
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """Map the array of a file, to be read; a small one is in memory, since one without elements cannot be mapped."""
+    return load_array(path, None if path.stat().st_size < SMALL_BYTES else "r")

@@ -94,6 +94,16 @@ async def test_a_query_by_words_is_answered_without_the_second_stage_where_the_e
 
 
 @virtual_time
+async def test_without_the_encoder_the_reranker_reads_the_first_of_stage_one_instead_of_a_shortlist() -> None:
+    system = System(shortlist=6)
+    system.encoder.behaviour.errors = [Unavailable("the encoder is away")] * 9
+    answer = await system.pipeline.search(request(query="passage 7 17 27", mode="lexical", rerank=True))
+    assert answer.reranked
+    assert answer.degraded == "the reranker read the first 6 of stage one: the encoder is away"
+    assert [len(passages) for _, passages, _ in system.reranker.calls] == [6]
+
+
+@virtual_time
 async def test_queries_by_words_are_encoded_for_the_second_stage_alone() -> None:
     system = System()
     answer = await system.pipeline.search(request(query="passage 7 17 27", mode="lexical"))

@@ -18,7 +18,7 @@ from shoal.shard import passages as shard_passages
 from shoal.shard import reader as reader_module
 from shoal.shard import writer
 from shoal.shard.messages import dense_queries
-from shoal.shard.passages import to_batch, to_passage
+from shoal.shard.passages import to_batch
 from shoal.shard.reader import Shard
 from shoal.shard.writer import write_shard
 from tests.support.indexes import passages as some_passages
@@ -87,7 +87,7 @@ values = text | st.booleans() | st.integers() | st.floats(allow_nan=False, allow
 def test_passages_come_back_with_the_types_they_had(content: list[Passage]) -> None:
     batch = to_batch(content)
     assert batch.schema == shard_passages.PASSAGE_SCHEMA
-    found = [to_passage(batch, row) for row in range(batch.num_rows)]
+    found = shard_passages.Passages.of_batch(batch).all()
     assert found == content
     for before, after in zip(content, found, strict=True):
         assert {key: type(value) for key, value in before.metadata.items()} == {
