@@ -18,25 +18,9 @@ from shoal.engine.engine import LocalEngine
 from shoal.errors import CorruptIndex, DeadlineExceeded, InvalidArgument, NotFound, Overloaded
 from shoal.index_root import layout
 from shoal.indexing.empty import create_index
-from shoal.records import SearchRequest
 from shoal.settings import CatalogSettings, CreateSettings, ServeSettings
+from tests.support.catalogs import loaded, request, soon
 from tests.support.indexes import passages, publish
-
-NAMES = ("birds", "fish", "otters")
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("published")
-    for name in NAMES:
-        publish(folder / name, "v1", passages(20, name), shards=1)
-    return folder
-
-
-@pytest.fixture
-def folder(published: Path, tmp_path: Path) -> Path:
-    shutil.copytree(published, tmp_path / "catalog")
-    return tmp_path / "catalog"
 
 
 class Clock:
@@ -80,14 +64,6 @@ async def opened(folder: Path, *given: Path, clock: Clock | None = None, **limit
         catalog.close()
 
 
-def soon() -> float:
-    return time.monotonic() + 30
-
-
-def request(query: str) -> SearchRequest:
-    return SearchRequest(query=query, top_k=5, top_n=1, rerank=False, deadline=soon())
-
-
 async def search(catalog: Catalog, name: str) -> str:
     async with CatalogIndex(catalog, name).use(soon()) as engine:
         (answer,) = await engine.search([request(f"{name} number n7")])
@@ -105,10 +81,6 @@ async def until_room_is_wanted(catalog: Catalog) -> None:
 
     catalog._released = Released()
     await wanted.wait()
-
-
-def loaded(catalog: Catalog) -> list[str]:
-    return sorted(name for name, entry in catalog.entries.items() if entry.engine is not None)
 
 
 async def test_an_index_is_loaded_when_it_is_asked_for_and_answers_by_its_own_passages(folder: Path) -> None:

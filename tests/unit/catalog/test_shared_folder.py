@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,26 +17,9 @@ from shoal.encoders import Encoder, load_encoder
 from shoal.errors import Conflict, NotFound, Unavailable
 from shoal.index_root import layout
 from shoal.index_root.storage import Storage
-from shoal.records import SearchRequest
 from shoal.settings import CatalogSettings, CreateSettings, EncoderSettings, ServeSettings
 from shoal.writing.requests import PassageWrite, WriteRequest
-from tests.support.indexes import passages, publish
-
-NAMES = ("birds", "fish", "otters")
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("published")
-    for name in NAMES:
-        publish(folder / name, "v1", passages(20, name), shards=1)
-    return folder
-
-
-@pytest.fixture
-def folder(published: Path, tmp_path: Path) -> Path:
-    shutil.copytree(published, tmp_path / "catalog")
-    return tmp_path / "catalog"
+from tests.support.catalogs import NAMES, loaded, request, soon
 
 
 @asynccontextmanager
@@ -51,22 +33,10 @@ async def opened(folder: Path, **limits: Any) -> AsyncIterator[Catalog]:
         catalog.close()
 
 
-def soon() -> float:
-    return time.monotonic() + 30
-
-
-def request(query: str) -> SearchRequest:
-    return SearchRequest(query=query, top_k=5, top_n=1, rerank=False, deadline=soon())
-
-
 async def ask(catalog: Catalog, name: str) -> None:
     async with catalog.use(name, soon()) as engine:
         (answer,) = await engine.search([request(name)])
     assert answer.results[0].passage.text.endswith(name)
-
-
-def loaded(catalog: Catalog) -> list[str]:
-    return sorted(name for name, entry in catalog.entries.items() if entry.engine is not None)
 
 
 async def test_what_another_process_removes_is_gone_for_who_asks_and_stays_for_who_is_answered(folder: Path) -> None:
