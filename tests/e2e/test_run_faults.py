@@ -135,6 +135,12 @@ def logged(folder: Path) -> str:
     return "".join(file.read_text(errors="replace") for file in folder.rglob("*") if file.is_file())
 
 
+def is_cut(file: Path) -> bool:
+    """Whether a file ends with the last page that a full disk had for it."""
+    status = file.stat()
+    return file.is_file() and status.st_size > 0 and status.st_size % os.statvfs(file).f_bsize == 0
+
+
 def test_a_full_log_disk_costs_no_answer_and_what_follows_is_logged(tmp_path: Path, root: Path, disk: Disk) -> None:
     logs = disk.folder / "logs"
     with running(tmp_path, root, "--reranker=none", f"--log-dir={logs}") as server:
@@ -152,6 +158,8 @@ def test_a_full_log_disk_costs_no_answer_and_what_follows_is_logged(tmp_path: Pa
             disk.leave(0)
             for number in range(200):
                 search(f"while-it-was-full-{number}")
+            # Serve writes lines at once or when many have come; what it wrote has filled the file's last page.
+            wait(lambda: any(is_cut(file) for file in logs.rglob("*")))
             disk.empty()
             wait(lambda: "log lines were lost: they could not be written (No space left on device)" in logged(logs))
             search("after-it-was-full")
