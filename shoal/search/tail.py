@@ -5,6 +5,7 @@ Pull is the truth: the tail looks for entries by itself. Push is speed: who know
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -120,6 +121,8 @@ class Tail:
         try:
             yield
         except Exception as error:
+            if not threading.main_thread().is_alive():
+                return  # the process is ending, and starts nothing in threads any more
             self._failure = error
             problem = f"the log cannot be followed beyond position {self.position}: {error}"
             if problem != self.problem:

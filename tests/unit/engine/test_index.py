@@ -51,6 +51,19 @@ def test_a_client_needs_nothing_of_the_engine(root: Path) -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_a_process_that_ends_without_closing_says_nothing(root: Path) -> None:
+    script = f"""
+import threading, time, shoal
+from shoal.search import tail
+tail.POLL_LOCAL_S = tail.IDLE_S = 0.01
+index = shoal.open({str(root)!r}, reranker="none")
+index.search("fish")
+threading.Thread(target=time.sleep, args=(0.3,)).start()  # outlives the main thread, and so do looks at the log
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_closing_ends_threads_and_lets_go_of_files(root: Path) -> None:
     before = our_threads()
     index = shoal.open(root, reranker="overlap")
