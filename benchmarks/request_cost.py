@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvloop
 from fastapi import FastAPI
 
 from benchmarks.support.random_texts import DIM, VOCABULARY, build, text
@@ -40,7 +41,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
         build(Path(folder), options.passages)
-        figures = asyncio.run(measure(folder, options.requests))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `shoal serve --local` has it
+            figures = runner.run(measure(folder, options.requests))
     report(f"Requests in one process, {options.passages:,} passages", figures, options.json)
 
 
