@@ -5,6 +5,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from serve.replicas.clocks import SystemClock
@@ -31,7 +32,7 @@ from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.questions import ShardQuestion
 from shoal.shard.reader import Shard
 from shoal.system import spans
-from shoal.system.threads import Threads
+from shoal.system.threads import Paces, Threads
 
 logger = logging.getLogger("ray.serve")
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class Retriever(SystemClock):
         self._filter_cache_bytes = settings.filter_cache_bytes
         self._threads = Threads(2, f"shard {shard}")  # a fetch of texts need not wait for another batch's search
         self._open: dict[str, LiveShard] = {}
+        self._paces: dict[str, Paces] = {}
         self._live: dict[str, LiveIndex] = {}
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._loading: dict[str, asyncio.Task[LiveShard]] = {}
@@ -125,9 +127,7 @@ class Retriever(SystemClock):
         with self._calls.call("search", len(queries)):
             if batch.position and batch.version in self._live:
                 self._live[batch.version].tail.advance(batch.position)
-            hits = await self._use(
-                batch.version, deadline, lambda shard: shard.search(queries, batch.top_k, batch.with_passages)
-            )
+            hits = await self._search(batch, deadline)
         if any(query.filter for query in queries):
             lookups = [shard.filter_lookups for shard in self._open.values()]
             self._calls.total(SELECTED, sum(asked for asked, _ in lookups))
@@ -227,12 +227,22 @@ class Retriever(SystemClock):
                 self._tails.pop(version).cancel()
             self._live.pop(version).close()
             self._open.pop(version).close()
+            self._paces.pop(version, None)
+
+    async def _search(self, batch: ShardSearch, deadline: float) -> ShardHits:
+        shard = await self._opened(batch.version)
+        work = partial(shard.search, batch.queries, batch.top_k, batch.with_passages)
+        if (kind := batch.pace_kind) is None:
+            return await self._threads.run(deadline, work)
+        paces = self._paces.setdefault(batch.version, Paces())
+        return await self._threads.run_briefly(paces, kind, len(batch.queries), deadline, work)
 
     async def _use(self, version: str, deadline: float, work: Callable[[LiveShard], T]) -> T:
+        return await self._threads.run(deadline, work, await self._opened(version))
+
+    async def _opened(self, version: str) -> LiveShard:
         shard = self._open.get(version)
-        if shard is None or version not in self._tails:
-            shard = await self._get(version)
-        return await self._threads.run(deadline, work, shard)
+        return await self._get(version) if shard is None or version not in self._tails else shard
 
     async def _get(self, version: str) -> LiveShard:
         """Return a version, loading it first if need be; however many calls wait for it, it is loaded once."""

@@ -1,6 +1,7 @@
 """An index version searched in this process: the pipeline over models and shards that lie here, without Ray.
 
-Models and shards compute in threads, so that the event loop goes on meanwhile.
+Models and shards compute in threads, so that the event loop goes on meanwhile; short searches are done at once.
+Long because all services of the pipeline stand together.
 """
 
 import asyncio
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -48,7 +50,7 @@ from shoal.shard.questions import ShardQuestion
 from shoal.shard.reader import Shard
 from shoal.shard.stored_documents import StoredDocument
 from shoal.system.machine import usable_cores
-from shoal.system.threads import Threads
+from shoal.system.threads import Paces, Threads
 
 T = TypeVar("T")
 RERANK_QUERIES = 8
@@ -173,10 +175,14 @@ class LocalShard:
     def __init__(self, shard: LiveShard, threads: Threads) -> None:
         self._shard = shard
         self._threads = threads
+        self._paces = Paces()
 
     async def search(self, batch: ShardSearch, deadline: float) -> ShardHits:
         """Search for a batch of queries."""
-        return await self._threads.run(deadline, self._shard.search, batch.queries, batch.top_k, batch.with_passages)
+        work = partial(self._shard.search, batch.queries, batch.top_k, batch.with_passages)
+        if (kind := batch.pace_kind) is None:
+            return await self._threads.run(deadline, work)
+        return await self._threads.run_briefly(self._paces, kind, len(batch.queries), deadline, work)
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         """Return the passages (and, if asked for, the vectors) of rows, in the order asked."""

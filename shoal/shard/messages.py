@@ -3,7 +3,7 @@
 Everything here is pickled for every call, so each message packs itself: what its queries have in common is in it once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -65,6 +65,17 @@ class ShardSearch:
     top_k: int
     with_passages: bool
     position: int = 0
+
+    @property
+    def pace_kind(self) -> Hashable | None:
+        """What decides, beside the number of queries, how long the search takes; None where that is not known before.
+
+        By vector alone it depends on parameters and on how much is looked for. Words are more or less frequent, and a
+        filter may have to be evaluated.
+        """
+        if any(query.mode != "dense" or query.filter is not None for query in self.queries):
+            return None
+        return frozenset(query.search_params for query in self.queries), self.top_k.bit_length(), self.with_passages
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Vectors as one array, a byte for each mode, filters and parameters only if there are any: as objects,
