@@ -1,7 +1,7 @@
 """PDF as Markdown, by pypdf: the text of each page, with a form feed between pages, and bookmarks as headings.
 
 A bookmark names a line of its page; that line becomes a heading. A bookmark whose text its page does not have is left
-out: nothing is written that the page does not say.
+out: nothing is written that the page does not say. Lines become paragraphs (pdf_lines).
 """
 
 import io
@@ -11,6 +11,7 @@ from typing import Any
 
 from shoal.extraction.document_types import MOST_CHARACTERS, Unreadable
 from shoal.extraction.html_text import escaped
+from shoal.extraction.pdf_lines import LIGATURES, paragraphs
 
 MOST_PAGES = 20_000
 """Pages of a document beyond which it is rejected."""
@@ -37,20 +38,29 @@ def extract(data: bytes) -> str:
         length += len(text)
         if length > MOST_CHARACTERS:
             raise Unreadable(f"holds more than {MOST_CHARACTERS:,} characters; split it")
-        pages.append(_with_headings(text, bookmarks.get(number, [])))
+        pages.append(text)
     if not any(page.strip() for page in pages):
         raise Unreadable("holds no text; a scan has to go through text recognition (OCR) first")
-    return "\f".join(pages)
+    headings = [_headings(page, bookmarks.get(number, [])) for number, page in enumerate(pages)]
+    joined = paragraphs(pages, [frozenset(found) for found in headings])
+    return "\f".join(map(_with_headings, joined, headings))
 
 
-def _with_headings(text: str, bookmarks: list[tuple[int, str]]) -> str:
-    """The lines of a page, those that bookmarks name as headings."""
+def _headings(text: str, bookmarks: list[tuple[int, str]]) -> dict[str, int]:
+    """The lines of a page that bookmarks name, and their levels."""
     levels = {_folded(title): level for level, title in reversed(bookmarks)}
-    lines = []
-    for line in text.split("\n"):
-        level = levels.pop(folded, 0) if (folded := _folded(line)) else 0
-        lines.append(f"\n{'#' * level} {line.strip()}\n" if level else escaped(line.rstrip()))
-    return "\n".join(lines)
+    lines = [line.translate(LIGATURES).rstrip() for line in text.split("\n")]
+    return {line: levels.pop(folded) for line in lines if (folded := _folded(line)) in levels}
+
+
+def _with_headings(lines: list[str], headings: dict[str, int]) -> str:
+    """The lines of a page, the first one of each heading as such."""
+    left = dict(headings)
+    marked = []
+    for line in lines:
+        level = left.pop(line, 0)
+        marked.append(f"\n{'#' * level} {line.strip()}\n" if level else escaped(line))
+    return "\n".join(marked)
 
 
 def _folded(title: str) -> str:

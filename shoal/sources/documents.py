@@ -11,7 +11,7 @@ from shoal.sources.files import InputFile, opened
 
 MARKDOWN = (".md", ".markdown")
 """Endings of files of Markdown."""
-REVISION = 1
+REVISION = 2
 """Of the text that Markdown is made of: another one builds an unchanged source anew."""
 MAX_BYTES = 64 * 2**20
 """A longer file of text is rejected: it is held in memory while it is cut."""
