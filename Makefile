@@ -17,6 +17,7 @@ help: ## Show this help.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.run-$(EXTRA) ## Install Shoal into .venv; then: . .venv/bin/activate
+	@echo "Shoal is installed. In every terminal that uses it: . $(BIN)/activate"
 
 demo: $(VENV)/.run-$(EXTRA) ## Index the docstrings of installed packages, serve them, ask questions. KEEP=1 leaves it serving.
 	$(BIN)/python cluster/demo.py $(if $(filter-out 0 no false,$(KEEP)),--keep)

@@ -1,10 +1,12 @@
 """What a build says at its end: a table for people, one JSON object for programs."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
 
+from shoal.index_root import layout
 from shoal.indexing.losses import Loss
 from shoal.indexing.publish import describe
 from shoal.sources.listing import describe_left_out
@@ -36,6 +38,11 @@ class Losses:
         reasons = [loss.model_dump() for loss in self.reasons]
         return {"share": self.share, "allowed": self.allowed, "refused": self.refused, "reasons": reasons}
 
+    @property
+    def _enough(self) -> float:
+        """The least share in whole percent that would let the version pass."""
+        return min(math.floor(self.share * 100 + 1) / 100, 1.0)
+
     def rows(self) -> list[tuple[str, str]]:
         """Lines of the table: the reasons, and what came of them."""
         shown = [
@@ -49,7 +56,7 @@ class Losses:
                 (
                     "lost",
                     f"{self.share:.1%} of the records, more than the {self.allowed:.1%} of --max-lost: not made "
-                    "current; correct the input or the options, or run again with a greater --max-lost",
+                    f"current; correct the input or the options, or run again with --max-lost {self._enough:g}",
                 )
             )
         return shown
@@ -162,9 +169,10 @@ class Summary:
         return [*rows, *([("", f"and {len(self.left_out) - REASONS} more")] if len(self.left_out) > REASONS else [])]
 
     def _lost_rows(self) -> list[tuple[str, str]]:
+        whole = [("", f"each in {self.index}/{layout.rejected(self.version)}")] if self.rejected or self.duplicates else []
         if self.losses is not None and self.losses.reasons:
-            return self.losses.rows()
-        return [("", describe(example)) for example in self.rejected_examples]
+            return [*whole, *self.losses.rows()]
+        return [*whole, *(("", describe(example)) for example in self.rejected_examples)]
 
 
 def _gate_rows(gate: dict[str, Any] | None) -> list[tuple[str, str]]:

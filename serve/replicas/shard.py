@@ -18,10 +18,10 @@ from serve.telemetry import (
     NullMeter,
 )
 from shoal.encoders import TextVectors
-from shoal.errors import DeadlineExceeded, NotFound, ShoalError
+from shoal.errors import DeadlineExceeded, ShoalError
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.storage import Storage
-from shoal.index_root.versions import read_current, read_manifest
+from shoal.index_root.versions import nothing_published, read_current, read_manifest
 from shoal.records import FloatArray
 from shoal.search.live_index import LiveIndex
 from shoal.search.shard_client import Behind
@@ -86,7 +86,7 @@ class Retriever(SystemClock):
         """
         current = read_current(self._storage)
         if current is None:
-            raise NotFound(f"{self._storage.place()} has no published index version; build one with `shoal build`")
+            raise nothing_published(self._storage)
         try:
             if self._is_ours(current.version):
                 self._open[current.version] = self._load(current.version)

@@ -223,7 +223,7 @@ class CatalogManager:
         storage = Storage(root)
         current = versions.read_current(storage)
         if current is None:
-            raise InvalidArgument(f"{storage.place()} has no published index version; build one with `shoal build`")
+            raise versions.nothing_published(storage)
         key = (root, current.version)
         if key not in self._described:
             if len(self._described) >= REMEMBERED:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shoal.client.answers import SearchResponse, SearchResult
+from shoal.records import PAGE_FIELD
 from shoal.system.terminal import format_bytes, printable, without_controls
 
 """Columns that the ids of passages get."""
@@ -36,7 +37,7 @@ def answer(response: SearchResponse, width: int, *, full: bool = False) -> Rende
     table = _table(leading=1 if full else 0)
     table.add_column("#", justify="right")
     table.add_column("score", justify="right", style="bold")
-    grouped = any("group" in result.model_fields_set for result in response.results)
+    grouped = any("group" in result.model_fields_set and not _begins(result) for result in response.results)
     columns: list[tuple[bool, str, dict[str, Any]]] = [
         (blended, "rerank", {"justify": "right"}),
         (response.reranked, "was", {"justify": "right"}),
@@ -57,7 +58,7 @@ def answer(response: SearchResponse, width: int, *, full: bool = False) -> Rende
         if grouped:
             row.append(Text("-" if result.group is None else _plain(result.group)))
         if ids:
-            row.append(Text(printable(result.id)))
+            row.append(_named(result))
         table.add_row(*row, _passage(result, full=full))
     return Group(table, *_footer(response))
 
@@ -137,6 +138,17 @@ def facts(pairs: Iterable[tuple[str, str]]) -> RenderableType:
 
 def _table(leading: int = 0) -> Table:
     return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold", expand=True, leading=leading)
+
+
+def _begins(result: SearchResult) -> bool:
+    """Whether the id says of which group a result is: that of its document."""
+    return isinstance(result.group, str) and result.id.startswith(f"{result.group}#")
+
+
+def _named(result: SearchResult) -> Text:
+    """The id of a passage, and the page that it begins on."""
+    page = (result.metadata or {}).get(PAGE_FIELD)
+    return Text(printable(result.id) + ("" if page is None else f", page {printable(str(page))}"))
 
 
 def _passage(result: SearchResult, *, full: bool = False) -> Text:

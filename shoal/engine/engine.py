@@ -83,7 +83,7 @@ class LocalEngine:
         async with self._lock:
             current = await asyncio.to_thread(versions.read_current, self._storage)
             if current is None:
-                raise NotFound(f"{self._storage.place()} has no published index version; build one with `shoal build`")
+                raise versions.nothing_published(self._storage)
             try:
                 await self._go_to(current.version, current.previous)
             except (Conflict, NotFound) as error:

@@ -37,11 +37,15 @@ _LEAST_FULL = 30
 _LONGEST_CARRIED = 1000
 """Characters of a sentence that are taken back to the page before."""
 _CLOSING = "['\"\u2019\u201d\u00bb)\\]]*"
+"""What may stand behind the sign that ends a sentence."""
 _SENTENCE_END = re.compile(rf"[.!?:;\u2026\u3002\uff01\uff1f]{_CLOSING}$")
+"""The end of a sentence, or of a part of one, at the end of a line."""
 _INNER_END = re.compile(rf"[.!?\u2026]{_CLOSING}(?=\s+[^\W\da-z_])")
 """The end of a sentence where the line goes on with another one."""
 _NUMBER = re.compile(r"\d{1,6}")
+"""A number that may be that of a page."""
 _WORD = re.compile(r"[^\W\d_]+")
+"""Letters only."""
 _ITEM = re.compile(
     r"(?:[-\u2013\u2014*+\u2022\u25aa\u25e6\u2023\u00b7]|\(?(?:\d+(?:\.\d+)*|[a-zA-Z]|[ivxIVX]+)[.)]|\d+(?:\.\d+)+)\s"
 )

@@ -82,6 +82,18 @@ def read_refusals(storage: Storage) -> dict[str, Refusal]:
     return refusals
 
 
+def nothing_published(storage: Storage) -> NotFound:
+    """The error of whoever finds no current version; of a build that was refused it names the reason and the remedy."""
+    place = storage.place()
+    if not (refusals := read_refusals(storage)):
+        return NotFound(f"{place} has no published index version; build one with `shoal build`")
+    version, refusal = max(refusals.items())
+    return NotFound(
+        f"{place} has no current version: {version} was built and refused ({'; '.join(map(str, refusal.reasons))}); "
+        f"correct that and build again, or take it as it is: shoal index activate {version} --index {place}"
+    )
+
+
 def read_current(storage: Storage) -> Current | None:
     """Return the active version, or None when nothing has been activated yet.
 

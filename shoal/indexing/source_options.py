@@ -4,8 +4,8 @@ from typing import Any
 
 from shoal.errors import InvalidArgument
 from shoal.metadata import declared_types
+from shoal.records import LINE_FIELD, PAGE_FIELD
 from shoal.settings import BuildSettings, SourceSettings
-from shoal.sources.cutting import LINE_FIELD, PAGE_FIELD
 from shoal.sources.listing import Format
 
 TEXT_CHARACTERS = 1000

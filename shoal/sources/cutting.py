@@ -14,8 +14,6 @@ from typing import NamedTuple
 from shoal.sources.chunking import Chunker
 from shoal.sources.structure import Block, markdown_blocks, rst_blocks
 
-PAGE_FIELD, LINE_FIELD = "_page", "_line"
-"""Metadata of a passage of a document: the page (or slide) and the line it begins on, counted from 1."""
 SEPARATOR = " > "
 """What stands between the headings of a title."""
 _LONGEST_TITLE = 200

@@ -54,11 +54,19 @@ def _text_of(file: InputFile, extractor: Extractor) -> str:
     with opened(file) as stream:
         if kind is not None:
             extractor.check_size(file.bytes)
-            return extractor.text_of(file.name, stream.read())
+            return extractor.text_of(file.name, _not_empty(stream.read()))
         if file.bytes > MAX_BYTES:
             raise Unreadable(f"is too long ({file.bytes:,} bytes); the most is {MAX_BYTES:,}")
-        data = stream.read()
+        data = _not_empty(stream.read())
     try:
         return str(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise Unreadable(f"is not valid UTF-8 (byte {error.start + 1})") from error
+        place = f"byte {error.start + 1}"
+        remedy = "save it as UTF-8, such as with `iconv -f ISO-8859-1 -t UTF-8`"
+        raise Unreadable(f"is not valid UTF-8 ({place}); {remedy}") from error
+
+
+def _not_empty(data: bytes) -> bytes:
+    if not data:
+        raise Unreadable("is empty")
+    return data

@@ -4,11 +4,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from shoal.records import Metadata, Passage
+from shoal.records import LINE_FIELD, PAGE_FIELD, Metadata, Passage
 from shoal.settings import SourceSettings
 from shoal.sources import documents
 from shoal.sources.chunking import Chunker
-from shoal.sources.cutting import LINE_FIELD, PAGE_FIELD, Cutter, Piece
+from shoal.sources.cutting import Cutter, Piece
 from shoal.sources.fields import check_id
 
 _DIGEST_BYTES = 6

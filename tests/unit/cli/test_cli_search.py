@@ -75,6 +75,20 @@ def test_search_shows_both_stages(server: Server) -> None:
     assert "degraded" not in result.stdout
 
 
+def test_a_passage_of_a_document_is_shown_with_its_page_and_a_document_once(server: Server) -> None:
+    body = answered({})
+    for result in body["results"]:
+        result.update(id=f"a.pdf#{result['id'][-1]}", group="a.pdf", metadata={"_page": 7})
+    server.answer = httpx.Response(200, json=body)
+    shown = run("search", "fish", "--group-by", "$document", COLUMNS="120").stdout
+    assert "a.pdf#5, page 7" in shown
+    assert "group" not in shown
+    for result in body["results"]:
+        result.update(group="red")
+    server.answer = httpx.Response(200, json=body)
+    assert "group" in run("search", "fish", "--group-by", "colour", COLUMNS="120").stdout
+
+
 @pytest.mark.parametrize("command", ["search", "compare"])
 @pytest.mark.parametrize("columns", [50, 60, 100, 200])
 def test_tables_fit_the_width_and_are_plain_without_a_terminal(command: str, columns: int, server: Server) -> None:

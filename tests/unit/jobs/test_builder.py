@@ -121,6 +121,11 @@ def test_a_version_that_lost_too_much_is_published_and_not_made_current(tmp_path
     assert versions.read_current(build.storage) is None
     rows = dict(summary.rows())
     assert "96.7% of the records, more than the 10.0% of --max-lost" in rows["lost"]
+    assert rows["lost"].endswith("run again with --max-lost 0.97")
+    assert ("", f"each in {build.storage.place(layout.rejected(version))}") in summary.rows()
+    refusal = str(versions.nothing_published(build.storage))
+    assert f"{version} was built and refused (96.7% of the records were lost, more than --max-lost 10.0%)" in refusal
+    assert f"shoal index activate {version} --index {build.storage.place()}" in refusal
     assert ("", "in.jsonl:2: duplicate id, and 28 more like it") in summary.rows()
     assert summary.to_json()["losses"] == {
         "share": 0.9667,

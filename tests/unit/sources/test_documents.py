@@ -48,10 +48,22 @@ def test_a_folder_of_all_types_is_one_source(folder: Path, read: Read) -> None:
 
 
 def test_a_document_that_cannot_be_read_is_rejected_by_its_name(folder: Path, read: Read) -> None:
-    write(folder, **{"h.pdf": b"no PDF", "i.docx": lying(DOCUMENTS["f.docx"], 2**30), "j.html": b"\xff"})
+    write(
+        folder,
+        **{
+            "h.pdf": b"no PDF",
+            "i.docx": lying(DOCUMENTS["f.docx"], 2**30),
+            "j.html": b"\xff",
+            "k.md": b"",
+            "l.pdf": b"",
+            "m.txt": b"caf\xe9",
+        },
+    )
     found = read(folder)
     reasons = {place["file"]: content for place, content in found.items if isinstance(content, str)}
-    assert list(reasons) == ["h.pdf", "i.docx", "j.html"]
+    assert list(reasons) == ["h.pdf", "i.docx", "j.html", "k.md", "l.pdf", "m.txt"]
+    assert reasons["k.md"] == reasons["l.pdf"] == "the file is empty"
+    assert reasons["m.txt"].startswith("the file is not valid UTF-8 (byte 4); save it as UTF-8")
     assert reasons["h.pdf"].startswith("the file cannot be read (")
     assert reasons["i.docx"].startswith("the file unfolds into 1,07")
     assert reasons["j.html"] == "the file is not valid UTF-8 (byte 1) and names no other encoding"
