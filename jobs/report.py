@@ -169,7 +169,9 @@ class Summary:
         return [*rows, *([("", f"and {len(self.left_out) - REASONS} more")] if len(self.left_out) > REASONS else [])]
 
     def _lost_rows(self) -> list[tuple[str, str]]:
-        whole = [("", f"each in {self.index}/{layout.rejected(self.version)}")] if self.rejected or self.duplicates else []
+        whole = (
+            [("", f"each in {self.index}/{layout.rejected(self.version)}")] if self.rejected or self.duplicates else []
+        )
         if self.losses is not None and self.losses.reasons:
             return [*whole, *self.losses.rows()]
         return [*whole, *(("", describe(example)) for example in self.rejected_examples)]

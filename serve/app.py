@@ -123,6 +123,8 @@ def wire_endpoint(
         return _api(settings, host)
 
     encodes = settings.catalog is not None or (plan is not None and not settings.encoder_replicas)
+    searches = settings.catalog is not None or (plan is not None and not settings.retriever_replicas)
+    gpus = settings.gpus_per_replica if encodes else _retriever_gpus(settings) if searches else 0
     # More than the ingress works on, so that it is the ingress that refuses; Serve's own refusals look like that too.
     ingress: Any = _deployment(
         settings,
@@ -133,7 +135,7 @@ def wire_endpoint(
         max_ongoing_requests=2 * settings.max_requests + CONTROL_REQUESTS,
         max_queued_requests=settings.max_waiting,
         backpressure_config={"status_code": 429, "retry_after_s": 1},
-        ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica if encodes else 0),
+        ray_actor_options=_resources(settings, gpus=gpus),
     )
     catalog = _catalog(settings)
     if not settings.index:
@@ -271,7 +273,7 @@ def _shards(settings: ServeSettings, shape: ServingShape) -> list[Any]:
             max_replicas_per_node=settings.replicas_per_node,
             max_ongoing_requests=CONTROL_REQUESTS,
             max_queued_requests=settings.max_waiting,
-            ray_actor_options=_resources(settings),
+            ray_actor_options=_resources(settings, gpus=_retriever_gpus(settings)),
         ).bind(settings, shard, ReplicaMeter, shape)
         for shard in range(shape.shards)
     ]
@@ -341,6 +343,10 @@ def _deployment(settings: ServeSettings, cls: type, name: str, **options: Any) -
         },
         **options,
     )
+
+
+def _retriever_gpus(settings: ServeSettings) -> float:
+    return settings.gpus_per_replica if settings.retriever_device == "cuda" else 0
 
 
 def _resources(settings: ServeSettings, gpus: float = 0) -> dict[str, float]:

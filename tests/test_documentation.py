@@ -65,7 +65,7 @@ def all_options() -> frozenset[str]:
     jobs = ("build_index", "evaluate", "train_reranker")
     names += [f"python -m jobs.{name}" for name in jobs]
     names += [f"python -m benchmarks.{path.stem}" for path in (ROOT / "benchmarks").glob("*.py")]
-    names += ["python -m serve.run", "python cluster/local.py"]
+    names += ["python -m serve.run", "python -m cluster.gpu_check", "python cluster/local.py"]
     return frozenset().union(*map(options_of, names))
 
 

@@ -262,7 +262,8 @@ def index_gpus(name: str, gpus: float) -> float:
     """GPUs that a task which trains or fills an index of a kind asks for: one, if FAISS and the cluster have any."""
     import faiss
 
-    return 1 if gpus >= 1 and index_kind(name).TRAINED and hasattr(faiss, "StandardGpuResources") else 0
+    kind = index_kind(name)
+    return 1 if gpus >= 1 and (kind.TRAINED or kind.NEEDS_GPU) and hasattr(faiss, "StandardGpuResources") else 0
 
 
 @retry_on_unavailable

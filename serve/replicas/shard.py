@@ -66,6 +66,7 @@ class Retriever(SystemClock):
         self._cache = None if self._storage.is_local else ShardCache(settings.cache_dir, settings.cache_bytes)
         self._faiss_threads = settings.retriever_threads
         self._filter_cache_bytes = settings.filter_cache_bytes
+        self._device = settings.retriever_device
         self._threads = Threads(2, f"shard {shard}")  # a fetch of texts need not wait for another batch's search
         self._open: dict[str, LiveShard] = {}
         self._paces: dict[str, Paces] = {}
@@ -111,7 +112,7 @@ class Retriever(SystemClock):
             cache=self._cache,
             threads=self._faiss_threads,
             filter_cache_bytes=self._filter_cache_bytes,
-        )
+        ).on(self._device)
         shard.warm()
         live = LiveIndex(self._storage, manifest, self._cache)
         replica = 1 + secrets.randbelow(MOST_REPLICAS)

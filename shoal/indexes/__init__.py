@@ -8,6 +8,7 @@ import importlib
 import pkgutil
 from typing import cast
 
+from shoal.errors import InvalidArgument
 from shoal.indexes._contract import Effort, IndexKind, Precision, ShardIndex, exact_path
 
 __all__ = [
@@ -16,11 +17,13 @@ __all__ = [
     "Precision",
     "ShardIndex",
     "check",
+    "check_gpus",
     "exact_path",
     "gives_vectors",
     "index_kind",
     "kinds",
     "precision",
+    "search_on_gpu",
 ]
 _FACTORY = "factory"
 """The module that handles FAISS factory strings; it is no kind itself."""
@@ -46,9 +49,39 @@ def check(name: str, dim: int, search: str = "") -> None:
     index_kind(name).check(name, dim, search)
 
 
+def check_gpus(name: str, gpus: float) -> None:
+    """Raise InvalidArgument for a kind that is built on a GPU where there is none, or FAISS cannot use it.
+
+    Args:
+        gpus: Of the cluster or machine that builds.
+    """
+    if not index_kind(name).NEEDS_GPU:
+        return
+    from shoal.indexes import _gpu
+
+    lack = "there is none here" if gpus < 1 else "" if _gpu.has_cuvs() else "the FAISS that is installed has no cuVS"
+    if lack:
+        raise InvalidArgument(
+            f"index_kind: {name!r} is built on an NVIDIA GPU by FAISS with cuVS, and {lack}; take hnsw, a graph that "
+            "CPUs build, or a machine with a GPU and pip install 'shoal[cuvs]'",
+            param="index_kind",
+        )
+
+
 def precision(name: str, dim: int) -> Precision | None:
     """How exactly indexes of this kind and dimension keep each vector; None when only an approximation is left."""
     return index_kind(name).precision(name, dim)
+
+
+def search_on_gpu(index: ShardIndex) -> ShardIndex:
+    """Return the index with a copy on the GPU of this process, for searches without a selector.
+
+    One whose kind FAISS does not search there in the same way comes back as it is. Raises InvalidArgument without a GPU
+    or FAISS for it, and where its memory is full.
+    """
+    from shoal.indexes import _gpu
+
+    return _gpu.search_on_gpu(index)
 
 
 def gives_vectors(name: str, dim: int) -> bool:

@@ -36,6 +36,7 @@ def code_bytes(kind: str, dim: int) -> float:
     """
     sizes = {
         "hnsw": 4 * dim + _LINK_BYTES,
+        "cagra": 4 * dim + _LINK_BYTES,
         "ivf": 4 * dim + _ID_BYTES,
         "ivf_sq8": dim + _ID_BYTES,
         "ivf_pq": dim / pq_dimensions(dim) + _ID_BYTES,

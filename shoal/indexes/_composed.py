@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal.errors import InvalidArgument
-from shoal.indexes import _exact, _faiss, factory
+from shoal.indexes import _exact, _faiss, _files, factory
 from shoal.indexes._contract import Precision, ShardIndex, exact_path
 from shoal.records import FloatArray
 
@@ -58,12 +58,15 @@ class Composed:
         """Open with the search parameters of the settings, or else those of the kind."""
         search, refine = self._split(settings.index_search)
         default, depth = _exact.split(self._search)
-        index = _faiss.read(path, threads, mmap, lambda dim: self._describe(dim, _SAMPLE), default)
+        index = _files.read(path, threads, mmap, self._empty, default)
         _faiss.set_search(index.faiss, search)
         if not self._exact:
             return index
         vectors = _exact.read(exact or exact_path(path), index.count, index.dim)
         return _exact.ExactIndex(index, vectors, threads, refine or depth or 1)
+
+    def _empty(self, dim: int) -> Any:
+        return _faiss.create(self._describe(dim, _SAMPLE), dim, "")
 
     def _split(self, search: str) -> tuple[str, int | None]:
         try:

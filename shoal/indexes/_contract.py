@@ -96,6 +96,9 @@ class IndexKind(Protocol):
     EXACT: bool
     """Whether `build` writes the vectors in float16 as well, beside the index, and searches end by comparing those."""
 
+    NEEDS_GPU: bool
+    """Whether whoever asks for this kind needs a GPU for the build; searching never does."""
+
     def check(self, name: str, dim: int, search: str) -> None:
         """Raise InvalidArgument if no index of this kind, dimension and search parameters can be made."""
         ...

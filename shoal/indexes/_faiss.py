@@ -1,16 +1,14 @@
-"""What all kinds that store a FAISS index share: opening a file and searching it."""
+"""What all kinds that store a FAISS index share: making it and searching it."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from math import ceil, sqrt
-from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 
-from shoal.errors import CorruptIndex, InvalidArgument
+from shoal.errors import InvalidArgument
 from shoal.indexes import _structure
 from shoal.indexes._contract import Effort
 from shoal.records import FloatArray, RowArray
@@ -58,9 +56,6 @@ _BYTE_COST = 1e-4
 _ROW_COST = 0.02
 """Microseconds to compare one code, besides those for its bytes."""
 
-_reading = threading.Lock()
-"""Held while a file is opened: what FAISS may reserve for it is one number for the whole process."""
-
 
 class FaissIndex:
     """A FAISS index whose metric is the inner product, as a `ShardIndex`."""
@@ -100,12 +95,17 @@ class FaissIndex:
         if selector is not None or search_params:
             parameters = search_parameters(self._index, selector, share, parsed(search_params))
         try:
-            scores, rows = self._index.search(queries, found, params=parameters)
+            scores, rows = self._find(queries, found, parameters, selector is not None)
         except RuntimeError as error:
             raise InvalidArgument(f"this index kind cannot answer the search ({reason(error)})") from error
         if min(rows[:, -1].tolist()) < 0:  # what is missing comes last
             scores[rows < 0] = -np.inf
         return (scores, rows) if found == top_k else _padded(scores, rows, top_k)
+
+    def _find(self, queries: FloatArray, count: int, parameters: Any, selected: bool) -> tuple[FloatArray, RowArray]:
+        """Have FAISS search for float32 (b, dim), among selected rows or all; count is at most that of the vectors."""
+        found: tuple[FloatArray, RowArray] = self._index.search(queries, count, params=parameters)
+        return found
 
     @property
     def is_exact(self) -> bool:
@@ -220,73 +220,6 @@ def start_building(threads: int) -> None:
     """Set what FAISS trains and fills with, so that the result does not depend on what this process did before."""
     faiss.omp_set_num_threads(threads)
     faiss.cvar.distance_compute_blas_threshold = _DEFAULT_THRESHOLD
-
-
-def read(path: Path, threads: int, mmap: bool, description: Callable[[int], str], search: str = "") -> FaissIndex:
-    """Open an index file, mapped into memory where FAISS can.
-
-    Args:
-        path: Of the file.
-        threads: Of a search.
-        mmap: Whether replicas of a node share its pages.
-        description: Gives, for the dimensions of a vector, a factory string of what the file has to be.
-        search: Search parameters.
-
-    Raises:
-        CorruptIndex: FAISS cannot read it, or it is not what the description says.
-    """
-    try:
-        index = _read(path, mmap)
-    except RuntimeError as error:
-        raise CorruptIndex(
-            f"{path} is not a FAISS index ({reason(error)}); restore it or activate another version"
-        ) from error
-    _check(index, path, description)
-    set_search(index, search)
-    return FaissIndex(index, threads)
-
-
-def _check(index: Any, path: Path, description: Callable[[int], str]) -> None:
-    """Raise CorruptIndex for an index that a build with this description does not make."""
-    try:
-        if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-            raise ValueError("another metric than the inner product")
-        name = description(index.d)
-        _structure.check_factory(name, index.d)
-        wanted, actual = _structure.structure(create(name, index.d, "")), _structure.structure(index)
-        if wanted != actual:
-            raise ValueError(f"{actual[0]} where {name} is {wanted[0]}" if wanted[0] != actual[0] else "other parts")
-        _structure.check_content(index)
-    except (ValueError, InvalidArgument) as error:
-        raise CorruptIndex(
-            f"{path} holds no index that a build has made ({error}); restore it or activate another version"
-        ) from error
-
-
-def _read(path: Path, mmap: bool) -> Any:
-    # An index may name another file; not even opened shall be one outside its own folder.
-    flags = faiss.IO_FLAG_ONDISK_SAME_DIR
-    with _bounded(_structure.read_limit(path)):
-        if mmap:
-            # Not every kind can be mapped. A broken file fails again, with its own message, below.
-            with suppress(RuntimeError):
-                return faiss.read_index(str(path), flags | faiss.IO_FLAG_MMAP_IFC)
-        return faiss.read_index(str(path), flags)
-
-
-@contextmanager
-def _bounded(limit: int) -> Iterator[None]:
-    """Let FAISS reserve at most so many bytes for an array that it reads; FAISS has one limit for the whole process."""
-    if not hasattr(faiss, "set_deserialization_vector_byte_limit"):
-        yield
-        return
-    with _reading:
-        before = faiss.get_deserialization_vector_byte_limit()
-        faiss.set_deserialization_vector_byte_limit(limit)
-        try:
-            yield
-        finally:
-            faiss.set_deserialization_vector_byte_limit(before)
 
 
 def create(name: str, dim: int, search: str) -> Any:

@@ -1,7 +1,5 @@
 """Any FAISS factory string, such as `IVF1024,SQ8` or `HNSW32`: trained once, shared by all shards."""
 
-import errno
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +8,14 @@ import faiss
 import numpy as np
 
 from shoal.errors import InvalidArgument
-from shoal.indexes import _faiss, _gpu, _structure
+from shoal.indexes import _faiss, _files, _gpu, _structure
 from shoal.indexes._contract import Precision
 from shoal.records import FloatArray
 
 if TYPE_CHECKING:
     from shoal.settings import IndexSettings
 
-TRAINED, EXACT = True, False
+TRAINED, EXACT, NEEDS_GPU = True, False, False
 
 
 def check(name: str, dim: int, search: str) -> None:
@@ -69,21 +67,14 @@ def build(blocks: Iterable[FloatArray], dim: int, path: Path, trained: bytes | N
     for block in blocks:
         try:
             worker.add(np.ascontiguousarray(block))
-        except RuntimeError as error:  # above all a GPU whose memory is full
-            reason = _faiss.reason(error)
-            raise InvalidArgument(
-                f"index_kind: a shard cannot be filled ({reason}); take more shards", param="shards"
-            ) from error
-    filled = _gpu.give_back(worker, on_gpu)
-    try:
-        faiss.write_index(filled, str(path))
-    except RuntimeError as error:  # FAISS tells the cause in words alone
-        number = errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else errno.EIO
-        raise OSError(number, _faiss.reason(error), str(path)) from error
+        except RuntimeError as error:
+            raise _gpu.too_large(error) from error
+    _files.write(_gpu.give_back(worker, on_gpu), path)
 
 
 def open(
     path: Path, settings: "IndexSettings", threads: int, mmap: bool = True, exact: Path | None = None
 ) -> _faiss.FaissIndex:
     """Open with the search parameters of the settings."""
-    return _faiss.read(path, threads, mmap, lambda _: settings.index_kind, settings.index_search)
+    name = settings.index_kind
+    return _files.read(path, threads, mmap, lambda dim: _faiss.create(name, dim, ""), settings.index_search)

@@ -8,14 +8,14 @@ import faiss
 import numpy as np
 
 from shoal.errors import InvalidArgument
-from shoal.indexes import _faiss
+from shoal.indexes import _faiss, _files
 from shoal.indexes._contract import Precision
 from shoal.records import FloatArray
 
 if TYPE_CHECKING:
     from shoal.settings import IndexSettings
 
-TRAINED, EXACT = False, False
+TRAINED, EXACT, NEEDS_GPU = False, False, False
 
 _COUNT_AT = 8
 """Offset of the vector count in the file, in bytes: after the four letters of the type and the dimension (int32)."""
@@ -68,4 +68,4 @@ def open(
     path: Path, settings: "IndexSettings", threads: int, mmap: bool = True, exact: Path | None = None
 ) -> _faiss.FaissIndex:
     """Open for exact search; replicas of a node share the pages."""
-    return _faiss.read(path, threads, mmap, lambda _: "Flat")
+    return _files.read(path, threads, mmap, lambda dim: _faiss.create("Flat", dim, ""))

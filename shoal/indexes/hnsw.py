@@ -4,5 +4,5 @@ from shoal.indexes._composed import Composed
 
 _KIND = Composed(lambda dim, sample: "HNSW32,Flat", "efSearch=64", exact=False)
 
-TRAINED, EXACT = True, False
+TRAINED, EXACT, NEEDS_GPU = True, False, False
 check, precision, train, build, open = _KIND.check, _KIND.precision, _KIND.train, _KIND.build, _KIND.open

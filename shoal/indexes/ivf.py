@@ -5,5 +5,5 @@ from shoal.indexes._composed import Composed
 
 _KIND = Composed(lambda dim, sample: f"IVF{lists(sample)},Flat", "nprobe=32", exact=False)
 
-TRAINED, EXACT = True, False
+TRAINED, EXACT, NEEDS_GPU = True, False, False
 check, precision, train, build, open = _KIND.check, _KIND.precision, _KIND.train, _KIND.build, _KIND.open

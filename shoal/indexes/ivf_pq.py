@@ -9,5 +9,5 @@ _KIND = Composed(
     lambda dim, sample: f"IVF{lists(sample)},PQ{dim // pq_dimensions(dim)}np", "nprobe=32,refine=16", exact=True
 )
 
-TRAINED, EXACT = True, True
+TRAINED, EXACT, NEEDS_GPU = True, True, False
 check, precision, train, build, open = _KIND.check, _KIND.precision, _KIND.train, _KIND.build, _KIND.open

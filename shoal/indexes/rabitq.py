@@ -5,5 +5,5 @@ from shoal.indexes._composed import Composed
 
 _KIND = Composed(lambda dim, sample: f"RR{dim},IVF{lists(sample)},RaBitQ", "nprobe=32,refine=16", exact=True)
 
-TRAINED, EXACT = True, True
+TRAINED, EXACT, NEEDS_GPU = True, True, False
 check, precision, train, build, open = _KIND.check, _KIND.precision, _KIND.train, _KIND.build, _KIND.open

@@ -382,7 +382,7 @@ class LocalVersion:
 
 
 def open_shards(storage: Storage, manifest: Manifest, settings: ServeSettings, cache: ShardCache | None) -> list[Shard]:
-    """Open and verify every shard of a version, in order. Raises what `Shard.open` raises; then none stays open."""
+    """Open and verify every shard of a version, in order. Raises what opening raises; then none stays open."""
 
     def open_shard(number: int) -> Shard:
         return Shard.open(
@@ -392,7 +392,7 @@ def open_shards(storage: Storage, manifest: Manifest, settings: ServeSettings, c
             cache=cache,
             threads=settings.retriever_threads,
             filter_cache_bytes=settings.filter_cache_bytes,
-        )
+        ).on(settings.retriever_device)
 
     with ThreadPoolExecutor(OPENING_THREADS) as pool:
         opening = [pool.submit(open_shard, entry.shard) for entry in manifest.shards]

@@ -12,8 +12,9 @@ class IndexSettings(Settings):
 
     index_kind: Name = Field(
         "auto",
-        description="Index kind: flat, hnsw, ivf, ivf_sq8, ivf_pq, rabitq (files of shoal/indexes/), any FAISS factory "
-        "string such as IVF1024,SQ8, or auto: by corpus size, dimensions and index_memory_gib.",
+        description="Index kind: flat, hnsw, cagra (which needs a GPU), ivf, ivf_sq8, ivf_pq, rabitq (files of "
+        "shoal/indexes/), any FAISS factory string such as IVF1024,SQ8, or auto: by corpus size, dimensions and "
+        "index_memory_gib.",
     )
     index_search: str = Field(
         "",

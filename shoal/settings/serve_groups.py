@@ -94,7 +94,16 @@ class ReplicaResourceSettings(Settings):
         description="CPUs that Ray reserves for one encoder, retriever or reranker; a fraction shares cores.",
     )
     gpus_per_replica: float = Field(
-        0, ge=0, le=8, description="GPUs that Ray reserves for one encoder or reranker replica."
+        0,
+        ge=0,
+        le=8,
+        description="GPUs that Ray reserves for one encoder or reranker replica; with retriever_device cuda for one "
+        "retriever too.",
+    )
+    retriever_device: Literal["cpu", "cuda"] = Field(
+        "cpu",
+        description="Where vectors are searched. cuda: on a GPU that has a copy of each shard, where the index is flat "
+        "or ivf and no filter, namespace or deletion applies, else on the CPU. Not yet run on hardware.",
     )
 
 

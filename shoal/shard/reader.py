@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import FileEntry, Manifest
 from shoal.index_root.storage import Storage
 from shoal.index_root.versions import file_problem
-from shoal.indexes import ShardIndex, index_kind
+from shoal.indexes import ShardIndex, index_kind, search_on_gpu
 from shoal.late.codec import Codes
 from shoal.late.index import StoredTokens
 from shoal.late.sentences import SentenceTokens
@@ -31,6 +32,7 @@ from shoal.settings import IndexSettings
 from shoal.shard import selection
 from shoal.shard.arrays import from_numbers
 from shoal.shard.columns import Columns
+from shoal.shard.dense import DenseRetriever
 from shoal.shard.id_order import IdOrder
 from shoal.shard.lexical import LexicalRetriever
 from shoal.shard.messages import MESSAGE_BYTES, Fetched, Hits, ShardHits, ShardQuery
@@ -137,6 +139,21 @@ class Shard:
             columns = Columns.empty(entry.count)
         selections = selection.Selections(columns, index, filter_cache_bytes, namespaces) if columns else None
         return cls(index, retrievers, passages, selections, namespaces, paths, cache, tokens)
+
+    def on(self, device: str) -> Self:
+        """Return the shard, which searches vectors there from now on: `cpu`, or `cuda` where kind and query allow it.
+
+        Raises InvalidArgument without a GPU, and where its memory is full; then the shard is closed.
+        """
+        if device == "cpu":
+            return self
+        try:
+            self._index = search_on_gpu(self._index)
+        except BaseException:
+            self.close()
+            raise
+        self._retrievers = {**self._retrievers, "dense": DenseRetriever(self._index, self._passages.ids)}
+        return self
 
     @property
     def count(self) -> int:

@@ -34,7 +34,7 @@ class TestEveryKind(IndexContract):
 
 
 def test_kinds_say_which_keep_vectors() -> None:
-    exact = {"flat": "float32", "hnsw": "float32", "ivf": "float32"}
+    exact = dict.fromkeys(("flat", "hnsw", "cagra", "ivf"), "float32")
     rounded = dict.fromkeys(("ivf_sq8", "ivf_pq", "rabitq"), "float16")
     strings = {"Flat": "float32", "IVF8,Flat": "float32", "HNSW16": "float32"} | dict.fromkeys(
         ("SQ8", "SQfp16", "IVF8,SQ8", "IVF4,PQ16np", "PCA32,Flat", "OPQ16,IVF8,Flat", "IVF8,PQ8x4fs"), None
@@ -75,6 +75,7 @@ def test_an_index_kind_that_cannot_be_made_is_refused_before_any_work(kind: str)
         ("IVF8,Flat", "nprobe=0"),
         ("IVF8,Flat", "nprobe=-4"),
         ("HNSW16", "nprobe=4"),
+        ("cagra", "nprobe=4"),
     ],
 )
 def test_a_search_parameter_that_does_not_fit_is_refused_before_any_work(kind: str, search: str) -> None:

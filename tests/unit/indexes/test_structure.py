@@ -29,6 +29,12 @@ def filled(name: str, vectors: np.ndarray = VECTORS) -> Any:
     return index
 
 
+def graph(metric: int = faiss.METRIC_INNER_PRODUCT) -> Any:
+    index = faiss.IndexHNSWCagra(DIM, 32, metric)
+    index.add(VECTORS)
+    return index
+
+
 def opened(index: Any, kind: str, path: Path, mmap: bool = True) -> Any:
     faiss.write_index(index, str(path))
     return index_kind(kind).open(path, IndexSettings(index_kind=kind), 1, mmap)
@@ -88,6 +94,10 @@ def test_lists_in_another_file_are_found_within_other_indexes(within: str, tmp_p
         ("flat", lambda: faiss.IndexIDMap(faiss.IndexFlatIP(DIM))),
         ("flat", lambda: faiss.IndexFlatL2(DIM)),
         ("hnsw", lambda: filled("IVF4,Flat")),
+        ("hnsw", lambda: graph()),
+        ("cagra", lambda: filled("HNSW32,Flat")),
+        ("cagra", lambda: graph(faiss.METRIC_L2)),
+        ("cagra", lambda: faiss.IndexHNSWCagra(DIM, 32, faiss.METRIC_INNER_PRODUCT, faiss.Float16)),
         ("ivf_sq8", lambda: filled("IVF4,Flat")),
         ("ivf", lambda: filled("PCA16,IVF4,Flat")),
         ("rabitq", lambda: filled("PCA16,IVF4,RaBitQ")),
@@ -102,6 +112,28 @@ def test_only_what_the_kind_is_made_of_is_opened(kind: str, content: Any, tmp_pa
     path = tmp_path / "vectors.faiss"
     with pytest.raises(CorruptIndex, match=r"vectors\.faiss"):
         opened(content(), kind, path)
+
+
+def with_link(row: int) -> Any:
+    index = graph()
+    faiss.rev_swig_ptr(index.hnsw.neighbors.data(), 1)[0] = row
+    return index
+
+
+@pytest.mark.parametrize("row", [COUNT, -2, 2**31 - 1])
+def test_links_to_vectors_that_are_not_there_are_refused(row: int, tmp_path: Path) -> None:
+    with pytest.raises(CorruptIndex, match="restore it or activate another version"):
+        opened(with_link(row), "cagra", tmp_path / "vectors.faiss")
+
+
+@pytest.mark.parametrize("entries", [0, -5, 2**31 - 1])
+def test_a_search_of_a_graph_starts_as_a_build_means_it_to(entries: int, tmp_path: Path) -> None:
+    """The file says at how many vectors each search looks before it begins; with none it would find nothing."""
+    index = graph()
+    index.num_base_level_search_entrypoints = entries
+    found = opened(index, "cagra", tmp_path / "vectors.faiss")
+    _, rows = found.search(VECTORS[:20], 1)
+    assert rows[:, 0].tolist() == list(range(20))
 
 
 def lists_of(index: Any) -> Any:

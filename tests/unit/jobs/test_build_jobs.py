@@ -71,12 +71,17 @@ def test_a_worker_that_fits_no_private_cluster_is_refused(changes: dict[str, Any
         ("IVF8,Flat", 2, {}, 0),
         ("IVF8,Flat", 0, {"StandardGpuResources": object}, 0),
         ("flat", 2, {"StandardGpuResources": object}, 0),
+        ("cagra", 2, {"StandardGpuResources": object}, 1),
     ],
 )
 def test_index_tasks_take_a_gpu_only_where_faiss_can_use_one(
     monkeypatch: pytest.MonkeyPatch, kind: str, gpus: float, faiss: dict[str, Any], expected: float
 ) -> None:
-    monkeypatch.setattr(tasks, "index_kind", lambda name: SimpleNamespace(TRAINED=name != "flat"))
+    monkeypatch.setattr(
+        tasks,
+        "index_kind",
+        lambda name: SimpleNamespace(TRAINED=name not in ("flat", "cagra"), NEEDS_GPU=name == "cagra"),
+    )
     monkeypatch.setitem(sys.modules, "faiss", SimpleNamespace(**faiss))
     assert tasks.index_gpus(kind, gpus) == expected
 

@@ -64,6 +64,17 @@ def test_the_replicas_of_an_endpoint_serve_a_catalog_beside_its_indexes(tmp_path
     assert catalog.settings.reranker == "none"
 
 
+def test_shards_take_gpus_only_where_they_search_on_them(tmp_path: Path) -> None:
+    publish(tmp_path, "v1", passages(20))
+    args = {"index": str(tmp_path), "encoder_replicas": 1, "gpus_per_replica": 0.5, "reranker": "none"}
+    for device, gpus in (("cpu", 0), ("cuda", 0.5)):
+        on = {**args, "retriever_device": device}
+        assert deployments(build_app(on))["ingress"].ray_actor_options["num_gpus"] == gpus  # it has the shards inside
+        apart = deployments(build_app({**on, "retriever_replicas": 1}))
+        assert apart["ingress"].ray_actor_options["num_gpus"] == 0
+        assert apart["shard-00000"].ray_actor_options["num_gpus"] == gpus
+
+
 def test_a_catalog_alone_is_served_without_services(tmp_path: Path) -> None:
     built = deployments(build_app({"catalog": str(tmp_path), "gpus_per_replica": 1, "ingress_replicas": 2}))
     assert built.keys() == {"ingress"}
