@@ -204,6 +204,20 @@ class SearchRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Spelling:
+    """A query as it is searched.
+
+    text: the query, with corrected words in the place of those that were typed.
+    words: by folded words of the query, those that they were taken for.
+    terms: by the same words, the terms of the corpus.
+    """
+
+    text: str
+    words: Mapping[str, str] = field(default_factory=dict)
+    terms: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Highlight:
     """The best sentence of a passage. start, end: where it lies in the text, in characters (Unicode code points)."""
 
@@ -413,7 +427,8 @@ class SearchAnswer:
     mode: how stage one searched.
     reranker: what ordered the candidates: the name of the server's reranker, or `late`; None if nothing has.
     explain: the plan, the timing of every shard and the scores of every candidate, when asked for.
-    warnings: what of the request was cut, and why nothing was found, in sentences; the answer is not less for it.
+    warnings: what of the request was cut or corrected, and why nothing was found, in sentences; the answer is not
+    less for it.
     facets: counts of values by field, the most frequent first; None if none were asked for.
     next: the cursor of the next page; None where there is none, and for answers that have no pages.
     position: of the log, up to which all shards of the answer have seen what was written; None where nothing was.

@@ -10,18 +10,13 @@ from benchmarks.support.beir import read_jsonl
 from benchmarks.support.vectors import KeptEncoder
 from shoal.encoders import Encoder, TokenEncoder
 from shoal.evaluation.dataset import Dataset, read_dataset
-from shoal.index_root import versions
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import Tally
 from shoal.indexing.embed import embed_unit
-from shoal.indexing.lexical import describe_lexical, merge_shards
 from shoal.indexing.plan import make_plan
-from shoal.indexing.publish import field_types, make_manifest
-from shoal.indexing.recall import Tuning
-from shoal.indexing.sample import sample_vectors
-from shoal.indexing.shards import count_shard, index_shard
 from shoal.indexing.spool import spool
+from shoal.indexing.stages import publish_units
 from shoal.indexing.tokens import read_codec, train_codec
 from shoal.rerankers import Reranker
 from shoal.settings import (
@@ -70,17 +65,7 @@ def build(
     for unit in plan.units:
         done = embed_unit(plan, unit, encoder, root, codec)
         tally.add_commit(done)
-    fields = field_types(plan, tally)
-    queries = sample_vectors(root, plan.hash, tally.passages, plan.shards, encoder.dim, 0, seed=2)
-    for shard in range(plan.shards):
-        count_shard(plan, shard, root)
-    merge_shards(plan, root)
-    commits = [index_shard(plan, shard, root, queries, options.threads, fields) for shard in range(plan.shards)]
-    for commit in commits:
-        tally.add_shard(commit)
-    manifest = make_manifest(plan, tally, commits, Tuning().describe(plan.index), [], describe_lexical(plan, root))
-    versions.publish(root, manifest)
-    return manifest
+    return publish_units(plan, root, tally, options.threads, 0)
 
 
 def median_ms(reranker: Reranker, place: Path, candidates: int) -> float:

@@ -66,7 +66,7 @@ class SearchResponse(Answer):
     coverage: SearchCoverage
     degraded: str | None = None
     warnings: list[str] = []
-    """What of the request was cut, such as a query longer than the encoder reads, and why nothing was found."""
+    """What of the request was cut (a query longer than the encoder reads) or corrected, and why nothing was found."""
     timings_ms: dict[str, float] = {}
     usage: dict[str, Any] = {}
     position: int | None = None

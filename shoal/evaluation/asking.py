@@ -17,17 +17,19 @@ from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.modes import RETRIEVERS_OF, Mode, modes_of
-from shoal.records import Candidate, FloatArray, Passage, Rerank, SearchAnswer, SearchRequest
+from shoal.records import Candidate, FloatArray, Passage, Rerank, SearchAnswer, SearchRequest, Spelling
 from shoal.rerankers import Reranker, kind_of, load_reranker
 from shoal.search.local import LocalModels, LocalVersion
 from shoal.search.merge import merge_results
 from shoal.search.shard_client import ShardResult
 from shoal.serving.plan import NO_RERANKER, check_encoder, plan_serving
-from shoal.settings import EvaluateSettings, FusionSettings, SecondStageSettings, ServeSettings
+from shoal.settings import EvaluateSettings, FusionSettings, SecondStageSettings, ServeSettings, SpellingSettings
 from shoal.shard.messages import ShardQuery
 from shoal.shard.retrievers import retriever_names
 
-RANKING = frozenset(FusionSettings.model_fields) | frozenset(SecondStageSettings.model_fields)
+RANKING = frozenset(
+    name for model in (FusionSettings, SpellingSettings, SecondStageSettings) for name in model.model_fields
+)
 """Options of ranking that an index which is evaluated here takes for each evaluation."""
 
 
@@ -169,6 +171,7 @@ class LocalAsker:
         self.reranks = reranker is not None
         self.late = manifest.late is not None
         self._timeout_s = timeout_ms / 1000
+        self._corrects = settings.correct_spelling
         # What is asked in one mode after the other is encoded each time, so that the times can be compared.
         settings = settings.model_copy(update={"query_cache": 0})
         self.reranker_kind = kind_of(settings.reranker) if reranker else None
@@ -205,10 +208,11 @@ class LocalAsker:
             mode: Whose retrievers are asked.
             window: Passages of each at most.
         """
-        vector = None
+        vector, spelling, live = None, self._spelled(query), self._version.live
         if "dense" in RETRIEVERS_OF[mode]:
-            [vector] = self._runner.run(self._models.encoder.encode([query], time.monotonic() + self._timeout_s))
-        statistics = self._version.live.statistics_of(query) if "lexical" in RETRIEVERS_OF[mode] else None
+            deadline = time.monotonic() + self._timeout_s
+            [vector] = self._runner.run(self._models.encoder.encode([spelling.text], deadline))
+        statistics = live.statistics_of(query, spelling.terms) if "lexical" in RETRIEVERS_OF[mode] else None
         asked = ShardQuery(query, vector, mode, statistics=statistics)
         results = {
             number: ShardResult(shard.search([asked], window, False), 0, 0.0, 1)
@@ -219,6 +223,7 @@ class LocalAsker:
     def score(self, query: str, candidates: Sequence[Candidate], rerank: Rerank) -> FloatArray:
         """Return, float32 (n,), what the second stage gives candidates: that which `rerank` names, not False."""
         deadline = time.monotonic() + self._timeout_s
+        query = self._spelled(query).text
         if rerank == "late":
             [tokens] = self._runner.run(self._models.encoder.encode_tokens([query], deadline))
             scores = np.empty(len(candidates), np.float32)
@@ -231,6 +236,11 @@ class LocalAsker:
             raise InvalidArgument("there is no reranker; leave rerank out", param="rerank")
         texts = [self.passage(candidate.ref.shard, candidate.ref.row).content for candidate in candidates]
         return self._runner.run(reranker.score(query, texts, deadline))
+
+    def _spelled(self, query: str) -> Spelling:
+        """The query as the pipeline searches it."""
+        live = self._version.live
+        return live.open_speller().correct(query) if self._corrects and live.can_spell else Spelling(query)
 
     def passage(self, shard: int, row: int) -> Passage:
         """Return the passage in a row of a shard."""

@@ -37,6 +37,8 @@ _SCRIPTS = "".join(rf"\p{{scx={script}}}" for script in _UNSPACED.split("|"))
 """These scripts, as a part of a character class."""
 _RUNS = regex.compile(rf"(?V1)(?P<unspaced>[\w&&[{_SCRIPTS}]]+)|[\w--[{_SCRIPTS}]]+")
 """Runs of letters and digits, apart by whether their script has spaces."""
+_UNSPACED_CHARACTER = regex.compile(rf"(?V1)[{_SCRIPTS}]")
+"""One character of these scripts."""
 _CHARACTERS = regex.compile(r"\X")
 """What a reader takes for one character (a grapheme cluster)."""
 
@@ -55,22 +57,35 @@ class Analyzer:
                 f"leaves out words, or one of {', '.join(languages()[1:])}",
                 param="lexical_language",
             )
-        self._stopwords = _stopwords(self._language) if settings.lexical_stopwords else frozenset()
+        self.stop_words = _stopwords(self._language) if settings.lexical_stopwords else frozenset()
+        """Words, folded, that are left out."""
         # A Snowball stemmer is not re-entrant: every thread has its own.
         self._stemmers = local()
 
     def terms(self, text: str) -> list[str]:
         """Return the terms of a text in their order, repeated as they are."""
-        words = [word for word in _words(text) if word not in self._stopwords]
-        return words if self._language == NO_LANGUAGE else self._stem(words)
+        return self.stems(self.words(text))
 
-    def _stem(self, words: list[str]) -> list[str]:
-        try:
-            stemmer = self._stemmers.snowball
-        except AttributeError:
+    def words(self, text: str) -> list[str]:
+        """Return the words of a text that count, folded, in their order: one for each of its terms."""
+        return [word for word in _words(text) if word not in self.stop_words]
+
+    def stems(self, words: list[str], *, remember: bool = True) -> list[str]:
+        """Return the term of each of some folded words.
+
+        Args:
+            words: Folded.
+            remember: Whether some may come again. Of thousands that do not, remembering takes longer than stemming.
+        """
+        if self._language == NO_LANGUAGE:
+            return words
+        name = "remembering" if remember else "forgetting"
+        stemmer = getattr(self._stemmers, name, None)
+        if stemmer is None:
             import Stemmer
 
-            stemmer = self._stemmers.snowball = Stemmer.Stemmer(self._language)
+            stemmer = Stemmer.Stemmer(self._language) if remember else Stemmer.Stemmer(self._language, 0)
+            setattr(self._stemmers, name, stemmer)
         stems: list[str] = stemmer.stemWords(words)
         return stems
 
@@ -81,6 +96,11 @@ def languages() -> list[str]:
     import Stemmer
 
     return [NO_LANGUAGE, *sorted(Stemmer.algorithms())]
+
+
+def is_unspaced(word: str) -> bool:
+    """Whether a word has characters of a script without spaces, of which terms are pairs and no words."""
+    return _UNSPACED_CHARACTER.search(word) is not None
 
 
 def _words(text: str) -> Iterator[str]:

@@ -125,15 +125,18 @@ class LexicalIndex:
                 "come and go; build it again, which embeds nothing anew"
             )
         scores = np.zeros(self._count, np.float32)
+        shares = statistics.weights or (1.0,) * len(statistics.terms)
         known = [
-            (number, frequency)
-            for term, frequency in zip(statistics.terms, statistics.frequencies, strict=True)
+            (number, frequency, share)
+            for term, frequency, share in zip(statistics.terms, statistics.frequencies, shares, strict=True)
             if (number := self._number(term)) is not None
         ]
         if not known or not statistics.mean_length:  # a corpus without a term, whose passages have all gone
             return scores
-        weights = inverse_frequencies(statistics.passages, np.array([frequency for _, frequency in known], np.int64))
-        places = [self._place(number) for number, _ in known]
+        frequencies = np.array([frequency for _, frequency, _ in known], np.int64)
+        weights = inverse_frequencies(statistics.passages, frequencies)
+        weights *= np.array([share for _, _, share in known], np.float32)
+        places = [self._place(number) for number, _, _ in known]
         norms_of = self._norms_of(self._frequencies, statistics.mean_length, places)
         for weight, own in zip(weights, places, strict=True):
             holding = self._rows[own]

@@ -1,12 +1,14 @@
 """How often terms occur in the corpus as it is now: the numbers of a version, and what the log has changed since."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from shoal.errors import CorruptIndex
 from shoal.index_root.arrow_files import open_batches
@@ -17,6 +19,14 @@ from shoal.lexical.statistics import TERM_SCHEMA, Totals
 
 if TYPE_CHECKING:  # a coordinator reads it when documents have come, and not before
     from shoal.lexical.analyzer import Analyzer
+
+
+CORRECTED_WEIGHT = 0.7
+"""What a word counts that was taken for another: less than one that was typed so, as it may have been meant."""
+_REMEMBERED = 2**12
+"""Terms whose numbers a process remembers, those of the words that people ask for most."""
+_TERMS_AT_ONCE = 2**16
+"""Terms that are Python's strings at once where all are gone through."""
 
 
 class CorpusTerms:
@@ -34,13 +44,48 @@ class CorpusTerms:
         except (KeyError, ValueError) as error:
             raise CorruptIndex(f"{path} does not say how many passages it counts; activate another version") from error
         self._last = [batch.column(0)[-1].as_py() for batch in self._batches]
+        self._remembered = lru_cache(_REMEMBERED)(self._found)
 
     def frequency(self, term: str) -> int:
         """In how many passages a term occurs, found by bisection: the terms stay in their file."""
+        return self._remembered(term)
+
+    def _found(self, term: str) -> int:
         for batch, last in zip(self._batches, self._last, strict=True):
             if term <= last:
                 return _frequency(batch, term)
         return 0
+
+    @cached_property
+    def letters(self) -> frozenset[str]:
+        """All characters of the terms."""
+        return frozenset().union(*(frozenset().union(*terms) for terms in self._lists()))
+
+    def may_hold(self, terms: Sequence[str]) -> NDArray[np.bool_]:
+        """Tell quickly of many terms, bool (n,), which do not occur; of 2**32 / terms one more seems to.
+
+        The first call goes through the whole file, and from then on four bytes of each term are in memory.
+        """
+        if not len(self._digests):
+            return np.zeros(len(terms), np.bool_)
+        digests = _digests_of(terms)
+        places = np.minimum(np.searchsorted(self._digests, digests), len(self._digests) - 1)
+        same: NDArray[np.bool_] = self._digests[places] == digests
+        return same
+
+    @cached_property
+    def _digests(self) -> NDArray[np.uint32]:
+        """Part of the hash of each term, ascending."""
+        return np.sort(np.concatenate([np.zeros(0, np.uint32), *map(_digests_of, self._lists())]))
+
+    def _lists(self) -> Iterator[list[str]]:
+        for batch in self._batches:
+            for start in range(0, batch.num_rows, _TERMS_AT_ONCE):
+                yield batch.column(0).slice(start, _TERMS_AT_ONCE).to_pylist()
+
+
+def _digests_of(terms: Sequence[str]) -> NDArray[np.uint32]:
+    return np.fromiter((hash(term) & 0xFFFFFFFF for term in terms), np.uint32, len(terms))
 
 
 def _frequency(batch: pa.RecordBatch, term: str) -> int:
@@ -76,8 +121,10 @@ class LiveStatistics:
 
     def __init__(self, terms: CorpusTerms, analyzer: "Analyzer") -> None:
         self._terms = terms
-        self._analyzer = analyzer
+        self.analyzer = analyzer
+        """What cuts queries into terms."""
         self._frequencies: Counter[str] = Counter()
+        self._new_letters: frozenset[str] = frozenset()
         self._totals = terms.totals
 
     @property
@@ -93,16 +140,44 @@ class LiveStatistics:
     def _add(self, documents: Sequence[DocumentWrite]) -> None:
         written = [passage for document in documents for passage in document.passages]
         retired = [document.retired for document in documents]
-        for term, change in _changes(written, retired).items():
+        changes = _changes(written, retired)
+        self._new_letters = self._new_letters.union(*(term for term in changes if term not in self._frequencies))
+        for term, change in changes.items():
             self._frequencies[term] += change
         self._totals = Totals(
             self._totals.passages + len(written) - sum(state.passages for state in retired),
             self._totals.length + sum(each.length for each in written) - sum(state.length for state in retired),
         )
 
-    def of_query(self, query: str) -> TermStatistics:
-        """Look up what a query needs."""
-        terms, totals = tuple(self._analyzer.terms(query)), self._totals
+    @property
+    def letters(self) -> frozenset[str]:
+        """Characters of the terms, those of terms that have gone among them."""
+        return self._terms.letters | self._new_letters
+
+    def frequency(self, term: str) -> int:
+        """In how many passages a term occurs."""
         # While an entry is being applied, a number may be behind another: none is below 0 all the same.
-        frequencies = tuple(max(0, self._terms.frequency(term) + self._frequencies[term]) for term in terms)
-        return TermStatistics(totals.passages, totals.length, terms, frequencies)
+        return max(0, self._terms.frequency(term) + self._frequencies[term])
+
+    def frequencies(self, terms: Sequence[str]) -> dict[str, int]:
+        """Return in how many passages each of many terms occurs, those that occur: most of them do not."""
+        known = [terms[place] for place in np.flatnonzero(self._terms.may_hold(terms)).tolist()]
+        if self._frequencies:
+            known += filter(self._frequencies.__contains__, terms)
+        return {term: count for term in dict.fromkeys(known) if (count := self.frequency(term))}
+
+    def of_query(self, query: str, corrections: Mapping[str, str] | None = None) -> TermStatistics:
+        """Look up what a query needs.
+
+        Args:
+            query: As it was typed.
+            corrections: By some of its words, folded, the terms that count `CORRECTED_WEIGHT` in their place.
+        """
+        words, totals = self.analyzer.words(query), self._totals
+        terms = self.analyzer.stems(words)
+        weights = None
+        if corrections:
+            terms = [corrections.get(word, term) for word, term in zip(words, terms, strict=True)]
+            weights = tuple(CORRECTED_WEIGHT if word in corrections else 1.0 for word in words)
+        frequencies = tuple(map(self.frequency, terms))
+        return TermStatistics(totals.passages, totals.length, tuple(terms), frequencies, weights)

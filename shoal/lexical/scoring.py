@@ -20,15 +20,17 @@ class TermStatistics:
     length: sum of their lengths in terms.
     terms: those of the query in their order, repeated as they are.
     frequencies: in how many passages of the corpus each of them occurs.
+    weights: what the score of each counts, 1 for a word as it was typed; None if all were.
     """
 
     passages: int
     length: int
     terms: tuple[str, ...]
     frequencies: tuple[int, ...]
+    weights: tuple[float, ...] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TermStatistics, (self.passages, self.length, self.terms, self.frequencies)
+        return TermStatistics, (self.passages, self.length, self.terms, self.frequencies, self.weights)
 
     @property
     def mean_length(self) -> float:

@@ -25,7 +25,7 @@ class ToolResults(BaseModel):
     results: list[ToolPassage]
     reranked: bool = Field(description="Whether a reranker has ordered them.")
     degraded: str | None = Field(None, description="Why the answer is less than was asked for.")
-    warnings: list[str] = Field([], description="What of the request was cut, and why nothing was found.")
+    warnings: list[str] = Field([], description="What of the request was cut or corrected, and why nothing was found.")
 
     @classmethod
     def of(cls, response: SearchResponse) -> "ToolResults":

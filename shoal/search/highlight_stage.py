@@ -64,7 +64,7 @@ class HighlightStage:
                 texts, lexical = [result.passage.text for result in results], search.plan.version.lexical
                 # A long answer takes milliseconds, in which others are answered.
                 by_words = await asyncio.to_thread(
-                    highlight, search.request.query, texts, lexical, self._max_characters
+                    highlight, search.spelling.text, texts, lexical, self._max_characters
                 )
                 chosen = [best or other for best, other in zip(chosen, by_words, strict=True)]
         return [replace(result, highlight=sentence) for result, sentence in zip(results, chosen, strict=True)]
@@ -92,7 +92,7 @@ class HighlightStage:
         if search.scores is None:
             return None
         if self._reranker is not None and not search.plan.is_late:
-            return partial(self._reranker.score_sentences, search.request.query)
+            return partial(self._reranker.score_sentences, search.spelling.text)
         if search.plan.needs_tokens and search.encoded.tokens is not None:
             refs = {candidate.id: candidate.ref for candidate in search.candidates}
             return partial(self._score_stored, search, [refs[result.id] for result in results])

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from pathlib import Path
@@ -18,7 +18,7 @@ from shoal.index_root.digests import document_digests
 from shoal.index_root.log import Log
 from shoal.index_root.log_cover import other_models, require_models
 from shoal.index_root.log_entry import DocumentWrite, LogEntry
-from shoal.index_root.manifest import Manifest
+from shoal.index_root.manifest import FileEntry, Manifest
 from shoal.index_root.storage import Storage
 from shoal.index_root.versions import file_problem
 from shoal.lexical.live_statistics import CorpusTerms, LiveStatistics
@@ -29,6 +29,7 @@ from shoal.search.tail import IDLE_S, POLL_LOCAL_S, POLL_REMOTE_S, Tail
 from shoal.shard import live_fields
 
 if TYPE_CHECKING:  # it imports FAISS, which a coordinator does without
+    from shoal.lexical.spelling import Speller
     from shoal.shard.live import LiveShard
     from shoal.shard.reader import Shard
 
@@ -86,7 +87,10 @@ class LiveIndex:
         self._lock = threading.Lock()
         self._log = Log.open(storage)
         self._earlier = EarlierStates(storage, manifest)
+        self._opening = threading.Lock()
         self._statistics: LiveStatistics | None = None
+        self.speller: Speller | None = None
+        """What corrects queries; None until `open_speller`, and where nothing can."""
         self._terms_path: Path | None = None
         self._complete_to = self._applied = manifest.complete_to
         self._rows = self._dead = self._bytes = 0
@@ -105,11 +109,30 @@ class LiveIndex:
         """Up to which position of the log all is seen; None where the log has no entry."""
         return self._applied or None
 
-    def statistics_of(self, query: str) -> TermStatistics | None:
-        """What the corpus says of the terms of a query; None as long as it is that of the version."""
-        if self._applied == self._complete_to or self._manifest.lexical is None:
+    def statistics_of(self, query: str, corrections: Mapping[str, str] | None = None) -> TermStatistics | None:
+        """What the corpus says of the terms of a query; None as long as it is that of the version.
+
+        Args:
+            query: As it was typed.
+            corrections: Terms by words of the query that were taken for others.
+        """
+        is_unchanged = self._applied == self._complete_to and not corrections
+        if is_unchanged or self._manifest.lexical is None:
             return None
-        return self._opened_statistics().of_query(query)
+        return self._opened_statistics().of_query(query, corrections)
+
+    @property
+    def can_spell(self) -> bool:
+        """Whether the version says which words its passages hold, as all do since December 2026."""
+        return self._manifest.lexical is not None and self._terms_file() is not None
+
+    def open_speller(self) -> "Speller":
+        """Open what corrects queries, unless that is done. Raises CorruptIndex and OSError for a file that fails."""
+        if self.speller is None:
+            from shoal.lexical.spelling import Speller
+
+            self.speller = Speller(self._opened_statistics())
+        return self.speller
 
     def describe(self) -> LiveDescription:
         """Describe what was written since the version was built."""
@@ -185,20 +208,24 @@ class LiveIndex:
         self.version = replace(self.version, counts=tuple(counts), fields=fields)
 
     def _opened_statistics(self) -> LiveStatistics:
-        if self._statistics is None:
-            from shoal.lexical.analyzer import Analyzer
+        with self._opening:  # whoever searches and whoever applies entries, in threads of their own
+            if self._statistics is None:
+                from shoal.lexical.analyzer import Analyzer
 
-            lexical = self._manifest.lexical
-            assert lexical is not None
-            self._terms_path = self._fetched_terms()
-            self._statistics = LiveStatistics(CorpusTerms(self._terms_path), Analyzer(lexical.settings))
-        return self._statistics
+                lexical = self._manifest.lexical
+                assert lexical is not None
+                self._terms_path = self._fetched_terms()
+                self._statistics = LiveStatistics(CorpusTerms(self._terms_path), Analyzer(lexical.settings))
+            return self._statistics
+
+    def _terms_file(self) -> FileEntry | None:
+        name = layout.corpus_terms_of(self._manifest.version).rpartition("/")[2]
+        return next((file for file in self._manifest.files if file.path == name), None)
 
     def _fetched_terms(self) -> Path:
         """Where the terms of the corpus lie on this machine. Raises Conflict for a version without the file."""
         path = layout.corpus_terms_of(self._manifest.version)
-        name = path.rpartition("/")[2]
-        file = next((file for file in self._manifest.files if file.path == name), None)
+        file = self._terms_file()
         if file is None:
             raise Conflict(
                 f"version {self._manifest.version} was built before documents could be written to an index; build it "

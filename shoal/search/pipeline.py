@@ -48,6 +48,7 @@ from shoal.search.served_version import ServedVersion
 from shoal.search.services import EncodeService, NullObserver, Observer, RerankService, ShardService
 from shoal.search.shape_stage import next_page, shape_results, with_own_ids
 from shoal.search.shard_client import PendingQuery
+from shoal.search.spelling_stage import SpellingStage
 from shoal.search.state import CallState, SearchState
 from shoal.search.trace import SearchTrace, describe
 from shoal.settings import ServeSettings
@@ -93,6 +94,7 @@ class SearchPipeline:
         self._settings = settings
         self._clock = clock
         self._fan_out: FanOut | None = None
+        self._spelling = SpellingStage(settings, clock)
         self._encode_stage = EncodeStage(encoder, settings, clock, self._observer)
         self._second_stage = SecondStage(reranker, settings, clock, reranker_kind)
         self._highlighting = HighlightStage(encoder, self._second_stage.sentence_scorer(), settings, clock)
@@ -219,14 +221,15 @@ class SearchPipeline:
         trace: SearchTrace,
         together: CallState,
     ) -> SearchAnswer:
-        encoded = await self._encode(request, plan, fan_out, trace)
+        spelling = await self._spelling.spelled(request, fan_out.live, self._share_of(request.deadline), trace)
+        encoded = await self._encode(request, spelling.text, plan, fan_out, trace)
         current = self._fan_out or fan_out  # read once: an answer never mixes two versions
         if current is not fan_out:
             plan = self._plan(request, current.version, together.trees)
             if plan.needs_tokens and encoded.tokens is None:
                 plan = replace(plan, second_stage="reader")  # the version before had no token vectors to compare
         distinct = Distinct(current, request.shape) if request.shape.is_distinct else None
-        search = SearchState(request, plan, current, trace, encoded, distinct)
+        search = SearchState(request, spelling, plan, current, trace, encoded, distinct)
         facets, fields = together.facets, request.shape.facets
         facets.start(current, fields, plan.filter, self._share_of(request.deadline))
         await self._find(search)
@@ -237,14 +240,14 @@ class SearchPipeline:
         return await self._answer(search)
 
     async def _encode(
-        self, request: SearchRequest, plan: RequestPlan, fan_out: FanOut, trace: SearchTrace
+        self, request: SearchRequest, text: str, plan: RequestPlan, fan_out: FanOut, trace: SearchTrace
     ) -> EncodedQuery:
         """Encode what stage one or the second stage needs as vectors; those that are given are not waited for."""
         vector = await given_vector(request, fan_out, trace, self._share_of)
         if not plan.needs_tokens and (vector is not None or not plan.needs_vector):
             return EncodedQuery.not_encoded(trace.arrived, vector)
         try:
-            encoded = await self._encode_text(request, plan, trace)
+            encoded = await self._encode_text(request, text, plan, trace)
         except (Unavailable, Overloaded) as error:
             if vector is None and plan.needs_vector:
                 raise
@@ -252,13 +255,15 @@ class SearchPipeline:
             return EncodedQuery.not_encoded(trace.arrived, vector, error.message)
         return encoded if vector is None else replace(encoded, vector=vector)
 
-    async def _encode_text(self, request: SearchRequest, plan: RequestPlan, trace: SearchTrace) -> EncodedQuery:
+    async def _encode_text(
+        self, request: SearchRequest, text: str, plan: RequestPlan, trace: SearchTrace
+    ) -> EncodedQuery:
         version = plan.version
         version.require_encoder()
-        may_be_cut = version.may_cut(request.query)
+        may_be_cut = version.may_cut(text)
         with spans.work("encode") as work:
             encoded = await self._encode_stage.encode(
-                request.query, request.deadline, plan.needs_tokens, may_be_cut, request.instruction
+                text, request.deadline, plan.needs_tokens, may_be_cut, request.instruction
             )
             work.describe(lambda: encoded_attributes(encoded, trace.arrived))
         if may_be_cut and (warning := version.cut_warning(encoded.length)):
@@ -283,7 +288,7 @@ class SearchPipeline:
         with trace.stage("retrieve"):
             vector = search.encoded.vector if plan.needs_vector else None
             live = search.fan_out.live if "lexical" in plan.retrievers else None
-            statistics = None if live is None else live.statistics_of(request.query)
+            statistics = None if live is None else live.statistics_of(request.query, search.spelling.terms)
             query = ShardQuery(request.query, vector, plan.mode, plan.filter, plan.search_params, statistics)
             deadline = self._share_of(request.deadline)
             with_passages = search.distinct is None and plan.after is None
@@ -304,7 +309,7 @@ class SearchPipeline:
                 search.max_lexical_score = max(
                     (candidate.score for candidate in rankings.get("lexical", [])[:1]), default=0.0
                 )
-        if not search.candidates and (why := explain_no_results(request.query, plan, search.results.values())):
+        if not search.candidates and (why := explain_no_results(search.spelling.text, plan, search.results.values())):
             trace.warnings.append(why)
 
     async def _shortlist(self, search: SearchState) -> None:
@@ -402,7 +407,8 @@ class SearchPipeline:
             return
         with search.trace.stage("rerank"):
             async with turns:
-                search.scores, degradations = await self._second_stage.score(search.request, search.candidates)
+                request = replace(search.request, query=search.spelling.text)
+                search.scores, degradations = await self._second_stage.score(request, search.candidates)
         for reason, text in degradations.items():
             search.trace.degrade(reason, text)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shoal.filters import Value
-from shoal.records import Candidate, FacetCount, FloatArray, SearchRequest
+from shoal.records import Candidate, FacetCount, FloatArray, SearchRequest, Spelling
 from shoal.search.distinct import Distinct
 from shoal.search.encode_stage import EncodedQuery
 from shoal.search.facets import FacetCounting
@@ -19,6 +19,7 @@ from shoal.search.trace import SearchTrace
 class SearchState:
     """What is known of a search; each stage adds what it found out.
 
+    spelling: the query as it is searched and read.
     distinct: groups of passages and those with equal texts; None if neither was asked for.
     candidates: what is left of stage one, in its order.
     max_lexical_score: the highest BM25 score that a hybrid query has in the index.
@@ -30,6 +31,7 @@ class SearchState:
     """
 
     request: SearchRequest
+    spelling: Spelling
     plan: RequestPlan
     fan_out: FanOut
     trace: SearchTrace

@@ -20,7 +20,7 @@ class SearchTrace:
 
     Attributes:
         missing: Why shards do not take part, by their numbers.
-        warnings: What of the request was cut, and why nothing was found, in sentences.
+        warnings: What of the request was cut or corrected, and why nothing was found, in sentences.
 
     Args:
         clock: Seconds; not the event loop's, which uvloop rounds to milliseconds.

@@ -30,7 +30,7 @@ from shoal.settings.inference import (
     RerankerSettings,
     TokenCacheSettings,
 )
-from shoal.settings.ranking import FusionSettings, SearchModeSettings, SecondStageSettings
+from shoal.settings.ranking import FusionSettings, SearchModeSettings, SecondStageSettings, SpellingSettings
 from shoal.settings.serve import EndpointSettings, RunSettings, ServeSettings
 from shoal.settings.serve_groups import (
     AccessSettings,
@@ -98,6 +98,7 @@ __all__ = [
     "ServedModelSettings",
     "Settings",
     "SourceSettings",
+    "SpellingSettings",
     "TokenCacheSettings",
     "TrainSettings",
     "VersionSettings",

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from shoal.modes import Mode
 from shoal.settings.base import Name, Settings
-from shoal.settings.ranking import FusionSettings, SecondStageSettings
+from shoal.settings.ranking import FusionSettings, SecondStageSettings, SpellingSettings
 
 
 class JudgedQuerySettings(Settings):
@@ -31,7 +31,7 @@ class JudgedQuerySettings(Settings):
 
 
 # The options of a server come first in JSON, and last in --help.
-class EvaluateSettings(FusionSettings, SecondStageSettings, JudgedQuerySettings):
+class EvaluateSettings(FusionSettings, SpellingSettings, SecondStageSettings, JudgedQuerySettings):
     """What `shoal eval` and `python -m jobs.evaluate` take.
 
     The options of ranking are those of a server, for --index: each evaluation may have others.

@@ -20,6 +20,18 @@ class SearchModeSettings(Settings):
     )
 
 
+class SpellingSettings(Settings):
+    """What is made of words that no passage holds."""
+
+    help_panel = "Fusion"
+
+    correct_spelling: bool = Field(
+        True,
+        description="Take a word of a query that no passage holds for the one that most passages hold among those one "
+        "slip away: a letter too many, too few or wrong, or two swapped. The answer's warnings say so.",
+    )
+
+
 class FusionSettings(Settings):
     """How a hybrid query becomes one ranking."""
 

@@ -10,7 +10,7 @@ from shoal.settings.catalog import CatalogSettings
 from shoal.settings.compact import SelfCompactionSettings
 from shoal.settings.inference import InferenceSettings, TokenCacheSettings
 from shoal.settings.network import Network
-from shoal.settings.ranking import FusionSettings, SearchModeSettings, SecondStageSettings
+from shoal.settings.ranking import FusionSettings, SearchModeSettings, SecondStageSettings, SpellingSettings
 from shoal.settings.serve_groups import (
     AccessSettings,
     AdmissionSettings,
@@ -53,6 +53,7 @@ class ServeSettings(
     InferenceSettings,
     TokenCacheSettings,
     FusionSettings,
+    SpellingSettings,
     SearchModeSettings,
 ):
     """What a server of one index takes: its endpoint, and the services behind it."""

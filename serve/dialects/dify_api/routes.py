@@ -58,7 +58,7 @@ class RetrievalResponse(BaseModel):
 
     records: list[Record]
     degraded: str | None = Field(description="Why the answer is less than what was asked for; null if it is not.")
-    warnings: list[str] = Field(description="What was cut, and why nothing was found.")
+    warnings: list[str] = Field(description="What was cut or corrected, and why nothing was found.")
 
 
 class DifyError(ErrorBody):

@@ -138,7 +138,8 @@ class SearchResponse(BaseModel):
     degraded: str | None = Field(description="Why the answer is less than what was asked for; null if it is not.")
     warnings: list[str] = Field(
         [],
-        description="What was cut, such as a query longer than the encoder reads, and why nothing was found.",
+        description="What was cut, such as a query longer than the encoder reads, which words were corrected, and why "
+        "nothing was found.",
     )
     timings_ms: Timings
     usage: Usage

@@ -218,7 +218,7 @@ def test_live_and_built_passages_are_highlighted_by_the_definition(tmp_path: Pat
     ]
     late = LateSettings(late_interaction="stored", late_dims=64, late_bits=8)
     publish(tmp_path / "index", "v1", made[:20], lexical=LexicalSettings(), late=late, writable=True)
-    with shoal.open(tmp_path / "index", reranker="late_interaction") as index:
+    with shoal.open(tmp_path / "index", reranker="late_interaction", correct_spelling=False) as index:
         index.upsert([{"id": passage.id, "title": passage.title, "text": passage.text} for passage in made[20:]])
         differs = 0
         for query in ("coral survived warmer", "reef bleached", "warming alga"):

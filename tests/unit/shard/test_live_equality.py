@@ -6,6 +6,7 @@ vectors, by words, by both, with filters, and by token vectors; scores of words 
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from shoal.index_root import layout
+from shoal.index_root.manifest import Manifest
+from shoal.lexical.live_statistics import CorpusTerms, LiveStatistics
+from shoal.lexical.spelling import Speller
 from shoal.records import Passage
 from shoal.shard import runs
 from shoal.shard.facets import CountValues
+from shoal.shard.reader import Shard
 from tests.support.live import EVERYTHING, Corpus, late_scores, ranking, vectors_of
 from tests.support.long import only_long
 
 WORDS = ("otter", "heron", "newt", "river", "stone", "fish", "quick", "red")
 QUERIES = ("otter", "fish river", "quick quick stone otter", "unknown newt")
+MISSPELT = ("ottre", "rivr fihs stnoe newt", "hreon herin", "unknown quikc red")
 FILTERS: tuple[dict[str, Any], ...] = (
     {"year": {"$gte": 2003}},
     {"year": {"$ne": 2002}},
@@ -133,6 +139,7 @@ def compare(corpus: Corpus) -> None:
         query = corpus.query(text, "dense", None, {})
         scores, theirs = (late_scores(some, query, corpus.tokens(text)) for some in (live, shards))
         assert scores == pytest.approx(theirs, abs=1e-6)
+    compare_spelling(corpus, shards, manifest)
     for condition in FILTERS:
         if not named(condition) <= manifest.fields.keys() or not named(condition) <= types.keys():
             continue  # no passage that is there has the field
@@ -140,6 +147,19 @@ def compare(corpus: Corpus) -> None:
         assert mine == ranking(shards, corpus.query("otter", "hybrid", condition, manifest.fields), 3)
     for name in manifest.fields.keys() & types.keys():
         assert counted(live, name) == counted(shards, name)
+
+
+def compare_spelling(corpus: Corpus, shards: list[Shard], manifest: Manifest) -> None:
+    """Compare what misspelt words are taken for, and find. Raises AssertionError."""
+    terms = CorpusTerms(corpus.folder / f"{corpus.builds}" / layout.corpus_terms_of(manifest.version))
+    fresh = LiveStatistics(terms, corpus.analyzer)
+    for text in MISSPELT:
+        spelling = Speller(corpus.statistics).correct(text)
+        assert spelling == Speller(fresh).correct(text)
+        mine, theirs = (one.of_query(text, spelling.terms) for one in (corpus.statistics, fresh))
+        assert mine == theirs
+        query = replace(corpus.query(text, "lexical", None, {}), statistics=mine)
+        assert ranking(corpus.live, query, EVERYTHING) == ranking(shards, query, EVERYTHING)
 
 
 def named(condition: dict[str, Any]) -> set[str]:
