@@ -37,6 +37,9 @@ _SCANNED_SHARE_OF_CODES = 0.005
 """Greatest share of matching rows that is scanned where lists hold codes."""
 _LISTS = 1.5
 """Exponent: among a share of the rows, 1 / share ** _LISTS times as many lists are probed as among all."""
+_FILTERED_LISTS = 6
+"""Lists that a filtered search starts from at least: where one is enough without a filter, as in tight clusters, the
+next matching rows lie in lists whose order says little."""
 _SCANNED_GRAPH = 16
 """Of a graph, m matching rows of n are scanned if m * m is at most this number times n times efSearch."""
 
@@ -155,7 +158,14 @@ class FaissIndex:
             # See `vectors`.
             return self.search(queries, top_k, faiss.IDSelectorBatch(rows), len(rows) / self.count**2)
         self._start_searching()
-        return scan(self.vectors, queries, top_k, rows)
+
+        def find(asked: FloatArray, block: RowArray, count: int) -> tuple[FloatArray, RowArray]:
+            found: tuple[FloatArray, RowArray] = faiss.knn(
+                asked, self.vectors(block), count, metric=faiss.METRIC_INNER_PRODUCT
+            )
+            return found
+
+        return scan(find, queries, top_k, rows)
 
     def _start_searching(self) -> None:
         start_searching(self._threads, self.dim)
@@ -200,16 +210,22 @@ def start_searching(threads: int, dim: int) -> None:
 
 
 def scan(
-    vectors: Callable[[RowArray], FloatArray], queries: FloatArray, top_k: int, rows: RowArray
+    find: Callable[[FloatArray, RowArray, int], tuple[FloatArray, RowArray]],
+    queries: FloatArray,
+    top_k: int,
+    rows: RowArray,
 ) -> tuple[FloatArray, RowArray]:
-    """Search float32 (b, dim) exactly among rows, int64 (n,), whose vectors a function gives; see `ShardIndex.scan`."""
+    """Search float32 (b, dim) exactly among rows, int64 (n,), block by block; see `ShardIndex.scan`.
+
+    find: gives for queries, a block of rows and k the scores of the best and their places in the block, (b, k) each.
+    """
     scores = np.full((len(queries), top_k), -np.inf, dtype=np.float32)
     found = np.full((len(queries), top_k), -1, dtype=np.int64)
     if not len(queries):
         return scores, found
     for start in range(0, len(rows), _SCAN_BLOCK):
         block = rows[start : start + _SCAN_BLOCK]
-        best, places = faiss.knn(queries, vectors(block), min(top_k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+        best, places = find(queries, block, min(top_k, len(block)))
         both = np.concatenate([scores, best], axis=1), np.concatenate([found, block[places]], axis=1)
         order = np.argsort(-both[0], axis=1, kind="stable")[:, :top_k]
         scores, found = (np.take_along_axis(part, order, axis=1) for part in both)
@@ -300,7 +316,9 @@ def search_parameters(index: Any, selector: Any, share: float, given: Mapping[st
         base = search_parameters(index.base_index, selector, share, given)
         return faiss.IndexRefineSearchParameters(k_factor=given.get(REFINE, index.k_factor), base_index_params=base)
     if isinstance(index, faiss.IndexIVF):
-        nprobe = _further(given.get("nprobe", index.nprobe), share**_LISTS, index.nlist)
+        nprobe = given.get("nprobe", index.nprobe)
+        if share < 1:
+            nprobe = _further(max(nprobe, _FILTERED_LISTS), share**_LISTS, index.nlist)
         if isinstance(index, faiss.IndexIVFPQ):
             return faiss.IVFPQSearchParameters(
                 sel=selector, nprobe=nprobe, max_codes=index.max_codes,

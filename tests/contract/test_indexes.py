@@ -133,6 +133,16 @@ def test_search_parameters_are_applied(tmp_path: Path) -> None:
     assert recall(few.search(QUERIES, TOP)[1], wanted) < recall(many.search(QUERIES, TOP)[1], wanted) == 1.0
 
 
+def test_a_filtered_search_does_not_start_from_a_single_list(tmp_path: Path) -> None:
+    index = build(Case("IVF32,Flat", "nprobe=1"), tmp_path / "vectors.faiss")
+    everything = faiss.IDSelectorAll()
+    one = index.search(QUERIES, TOP)[1]
+    assert (index.search(QUERIES, TOP, everything)[1] == one).all()  # of all rows no further than without a filter
+    filtered = index.search(QUERIES, TOP, everything, 0.5)[1]
+    assert (filtered == index.search(QUERIES, TOP, search_params="nprobe=17")[1]).all()
+    assert recall(one, exact(QUERIES)) < recall(filtered, exact(QUERIES))
+
+
 @pytest.mark.parametrize("kind", ["flat", "SQ8"])
 def test_a_full_disk_is_an_error_of_the_operating_system(kind: str) -> None:
     settings = IndexSettings(index_kind=kind)
