@@ -52,6 +52,12 @@ def main() -> None:
     parser.add_argument(
         "--dtype", default="float32", help="precision of the models; the reference values are float32's"
     )
+    parser.add_argument(
+        "--passage-tokens",
+        type=int,
+        default=0,
+        help="tokens read of a passage in windows; 0, as in the reference: none",
+    )
     parser.add_argument("--reranker", default="late_interaction")
     parser.add_argument("--top-k", type=int, default=50, help="candidates that stage two orders")
     parser.add_argument("--queries", type=int, help="ask only this many queries of each, sampled with a fixed seed")
@@ -61,7 +67,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    encoder = load_encoder(EncoderSettings(encoder=options.encoder, dtype=options.dtype, threads=options.threads))
+    encoder = load_encoder(
+        EncoderSettings(
+            encoder=options.encoder,
+            dtype=options.dtype,
+            threads=options.threads,
+            passage_tokens=options.passage_tokens,
+        )
+    )
     results: dict[str, dict[str, Row]] = {}
     whole: set[str] = set()
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:

@@ -19,6 +19,7 @@ from shoal.cli.errors import REFUSED, run
 from shoal.cli.options import AsJson, settings_command
 from shoal.encoders import is_weightless
 from shoal.errors import InvalidArgument
+from shoal.indexing.base import keep_passage_tokens
 from shoal.indexing.empty import keep_settings
 from shoal.indexing.first_look import look_at_input
 from shoal.inference.model_cache import require_model_cache
@@ -34,7 +35,7 @@ def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
     stop_on_signals()
     # The streams as they are now: Ray's own messages are kept off stdout while a cluster is there.
     reporter = Reporter(Console(file=sys.stderr if as_json else sys.stdout))
-    settings, kept = keep_settings(settings)
+    settings, kept = keep_settings(keep_passage_tokens(settings))
     if kept is not None:
         reporter.say(kept)
     # A mistyped path, a field of another name or a full disk is told at once, not after a cluster has started.

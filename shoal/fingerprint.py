@@ -4,7 +4,7 @@ import hashlib
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from shoal.errors import InvalidArgument
 
@@ -61,11 +61,25 @@ class Fingerprint(BaseModel):
     max_length: int
     """Tokens read of a text, special tokens included."""
     dtype: Literal["float32", "float16", "bfloat16", "int8"]
+    passage_tokens: int = Field(0, exclude_if=lambda tokens: tokens == 0)
+    """Tokens read of a passage that has more than `max_length`, in windows (`shoal.inference.windows`), whose vectors
+    are averaged. 0, and left out in JSON: none, and of a longer passage the beginning is read. Vectors of tokens are
+    those of the first `max_length` either way."""
+
+    @property
+    def passage_length(self) -> int:
+        """Tokens read of a passage, special tokens included."""
+        return max(self.max_length, self.passage_tokens)
 
     @property
     def options(self) -> dict[str, Any]:
         """What the settings of an encoder have to say for it to become this one, its name included."""
-        options = {"encoder": self.model, "max_length": self.max_length, "dimensions": self.dim}
+        options = {
+            "encoder": self.model,
+            "max_length": self.max_length,
+            "dimensions": self.dim,
+            "passage_tokens": self.passage_tokens,
+        }
         instruction = instruction_of(self.query_prompt)
         return options if instruction is None else {**options, "query_instruction": instruction}
 
@@ -87,4 +101,6 @@ class Fingerprint(BaseModel):
             else ""
         )
         weights = self.weights if len(self.weights) < 24 else self.weights[:19]
-        return f"{self.model} [{weights} dim={self.dim} pooling={self.pooling} max_length={self.max_length}{prompts}]"
+        windows = f" passage_tokens={self.passage_tokens}" if self.passage_tokens else ""
+        read = f"max_length={self.max_length}{windows}"
+        return f"{self.model} [{weights} dim={self.dim} pooling={self.pooling} {read}{prompts}]"

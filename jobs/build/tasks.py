@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from shoal.encoders import Encoder, LengthCounter, TextVectors, check_dimensions, check_instruction, load_encoder
+from shoal.encoders import (
+    Encoder,
+    LengthCounter,
+    TextVectors,
+    check_dimensions,
+    check_instruction,
+    check_passage_tokens,
+    load_encoder,
+)
 from shoal.errors import Conflict, Unavailable
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout
@@ -197,7 +205,7 @@ def fingerprint(settings: BuildSettings) -> Fingerprint:
     """Load the encoder where workers load it, and name what decides its vectors (the dtype depends on the device).
 
     Raises InvalidArgument for dimensions, or token vectors to be stored, that it does not have, and for an instruction
-    that it does not read.
+    or windows that it does not read.
     """
     return describe_encoder(settings)[0]
 
@@ -207,6 +215,7 @@ def describe_encoder(settings: BuildSettings) -> tuple[Fingerprint, int]:
     encoder = load_encoder(settings)
     check_dimensions(settings, encoder.fingerprint())
     check_instruction(settings, encoder.fingerprint())
+    check_passage_tokens(settings, encoder.fingerprint())
     if settings.late_interaction == "stored":
         token_width(encoder, settings.late_dims)
     width = width_for_auto(settings, encoder)

@@ -113,7 +113,10 @@ class TokenCounter(Encoder, Protocol):
         ...
 
     def count_passage_tokens(self, texts: "Sequence[str]") -> list[int]:
-        """Count the tokens of whole passages, as `count_query_tokens` does those of queries."""
+        """Count the tokens of whole passages, as `count_query_tokens` does those of queries.
+
+        `Fingerprint.passage_length` are read.
+        """
         ...
 
 
@@ -123,7 +126,9 @@ class LengthCounter(Protocol):
 
     @property
     def full_texts(self) -> int:
-        """Texts that it has encoded so far, each `Fingerprint.max_length` long or longer; what exceeds is not read."""
+        """Texts that it has encoded so far, each as long as it reads or longer; what exceeds is not read.
+
+        Of a passage that is `Fingerprint.passage_length`."""
         ...
 
 
@@ -146,6 +151,16 @@ def check_dimensions(settings: "EncoderSettings", fingerprint: "Fingerprint") ->
             f"dimensions={settings.dimensions}, but the encoder {fingerprint.model} gives {fingerprint.dim}: ask for "
             "fewer of a model that was trained for it, or leave dimensions out",
             param="dimensions",
+        )
+
+
+def check_passage_tokens(settings: "EncoderSettings", fingerprint: "Fingerprint") -> None:
+    """Raise InvalidArgument when an encoder cannot read so many tokens of a passage as the settings ask it to."""
+    if "passage_tokens" in settings.model_fields_set and settings.passage_tokens > fingerprint.passage_length:
+        raise InvalidArgument(
+            f"passage_tokens={settings.passage_tokens}, but the encoder {fingerprint.model} does not read longer texts "
+            f"than {fingerprint.max_length} tokens in windows; leave passage_tokens out",
+            param="passage_tokens",
         )
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shoal.encoders import TextVectors
 from shoal.errors import InvalidArgument, ModelUnavailable
 from shoal.fingerprint import Fingerprint, instructed
 from shoal.inference import load_network, models
-from shoal.inference.network import Output, Task, shortened
+from shoal.inference.network import Network, Output, Task, shortened, unit
 from shoal.inference.runner import Runner
 from shoal.records import FloatArray, RowArray
 from shoal.settings import EncoderSettings
@@ -64,20 +65,21 @@ class TransformerEncoder:
         return self._runner.count_tokens(texts, self._fingerprint.passage_prompt)
 
     def _vectors(self, texts: Sequence[str], task: Task, instruction: str | None = None) -> FloatArray:
-        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        means = _Means(len(texts), self.dim)
         for rows, made in self._forward(texts, task, instruction, tokens=False):
-            vectors[rows] = shortened(made.result, self.dim)
-        return vectors
+            means.add(rows, shortened(made.result, self.dim))
+        return means.unit()
 
     def _tokens(self, texts: Sequence[str], task: Task, instruction: str | None = None) -> list[TextVectors]:
-        encoded: dict[int, TextVectors] = {}
+        means, parts = _Means(len(texts), self.dim), [list[NDArray[np.floating]]() for _ in texts]
         for rows, made in self._forward(texts, task, instruction, tokens=True):
             if made.tokens is None or made.own is None:
                 raise InvalidArgument(f"the encoder {self._fingerprint.model} has no token vectors", param="encoder")
-            vectors = shortened(made.result, self.dim)
+            means.add(rows, shortened(made.result, self.dim))
             for position, row in enumerate(rows.tolist()):
-                encoded[row] = TextVectors(vectors[position], made.tokens[position, made.own[position]])
-        return [encoded[row] for row in range(len(texts))]
+                parts[row].append(made.tokens[position, made.own[position]])
+        tokens = (windows[0] if len(windows) == 1 else np.concatenate(windows) for windows in parts)
+        return [TextVectors(vector, own) for vector, own in zip(means.unit(), tokens, strict=True)]
 
     def _forward(
         self, texts: Sequence[str], task: Task, instruction: str | None, *, tokens: bool
@@ -85,7 +87,27 @@ class TransformerEncoder:
         prompt = self._fingerprint.query_prompt if task == "query" else self._fingerprint.passage_prompt
         if instruction is not None:
             prompt = instructed(prompt, instruction)
-        return self._runner.forward(texts, prompt=prompt, task=task, tokens=tokens)
+        most = self._fingerprint.passage_tokens or None if task == "document" else None
+        return self._runner.forward(texts, prompt=prompt, task=task, tokens=tokens, most=most)
+
+
+class _Means:
+    """Vectors of `count` texts, each the mean of those of its windows, brought to length 1."""
+
+    def __init__(self, count: int, dim: int) -> None:
+        self._sums = np.zeros((count, dim), np.float32)
+        self._windows = np.zeros(count, np.int64)
+
+    def add(self, rows: RowArray, vectors: FloatArray) -> None:
+        """Add a window's vector, float32 (b, dim), to each of some texts, int64 (b,), which may repeat."""
+        np.add.at(self._sums, rows, vectors)
+        np.add.at(self._windows, rows, 1)
+
+    def unit(self) -> FloatArray:
+        """Return float32 (count, dim); the vector of a text that was read in one go is as it came."""
+        several = self._windows > 1
+        self._sums[several] = unit(self._sums[several])
+        return self._sums
 
 
 def load_transformer(model: str, settings: EncoderSettings) -> TransformerEncoder:
@@ -113,5 +135,11 @@ def load_transformer(model: str, settings: EncoderSettings) -> TransformerEncode
         passage_prompt=facts.passage_prompt or location.passage_prompt,
         max_length=network.max_length,
         dtype=network.placement.dtype,
+        passage_tokens=_passage_tokens(network, settings),
     )
     return TransformerEncoder(Runner(network, settings, settings.threads), fingerprint)
+
+
+def _passage_tokens(network: Network, settings: EncoderSettings) -> int:
+    """Tokens that are read of a passage in windows; 0 if the model reads as many in one go, or no windows."""
+    return settings.passage_tokens if network.reads_windows and settings.passage_tokens > network.max_length else 0

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from shoal.indexes import precision
 from shoal.indexing.plan import Plan
 from shoal.late.codec import Codec, Codes
 from shoal.records import FloatArray, Passage, RowArray
+from shoal.settings import BuildSettings
 from shoal.shard.stored_rows import StoredRows
 from shoal.shard.writer import BATCH_ROWS
 
@@ -160,6 +162,23 @@ def open_base(plan: Plan, storage: Storage) -> Base | None:
     return None if plan.base is None else Base(storage, plan.base, plan.stores_tokens)
 
 
+def keep_passage_tokens(settings: BuildSettings) -> BuildSettings:
+    """The settings with passage_tokens as in the current version, unless they name it or everything is embedded anew.
+
+    So its vectors can be copied, and texts are not read in two ways in one index. A version of an encoder of another
+    name says nothing.
+    """
+    if "passage_tokens" in settings.model_fields_set or settings.reembed:
+        return settings
+    try:
+        encoder = versions.current_manifest(Storage(settings.index)).encoder
+    except (NotFound, CorruptIndex):
+        return settings
+    if PurePath(encoder.model).name != PurePath(settings.encoder).name:
+        return settings
+    return settings.model_copy(update={"passage_tokens": encoder.passage_tokens})
+
+
 def choose_base(plan: Plan, storage: Storage) -> tuple[Plan, str | None]:
     """Return a plan with its base, if the current version may be one, and what is to be said about it.
 
@@ -211,7 +230,7 @@ def obstacle(plan: Plan, manifest: Manifest) -> str | None:
     """Why nothing can be copied from a version; None if it can."""
     version, built, planned = manifest.version, manifest.encoder.model_dump(), plan.encoder.model_dump()
     # The same weights lie under different paths on different machines.
-    if other := [name for name in planned if name != "model" and planned[name] != built[name]]:
+    if other := [name for name in planned | built if name != "model" and planned.get(name) != built.get(name)]:
         return f"{version} was built with another encoder, which differs in {', '.join(other)}"
     if manifest.build.get("vectors_field") is not None:
         return f"the vectors of {version} came with its input, and those of this build are computed"

@@ -5,7 +5,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from shoal.encoders import check_dimensions, check_instruction, load_encoder
+from shoal.encoders import check_dimensions, check_instruction, check_passage_tokens, load_encoder
 from shoal.encoders._absent import is_absent, name_of
 from shoal.errors import Conflict, CorruptIndex, InvalidArgument, NotFound
 from shoal.fingerprint import Fingerprint
@@ -110,6 +110,7 @@ def _plan(settings: CreateSettings, encoder: Fingerprint | None) -> Plan:
         encoder = load_encoder(settings.model_copy(update={"encoder": _encoder_name(settings)})).fingerprint()
     check_dimensions(settings, encoder)
     check_instruction(settings, encoder)
+    check_passage_tokens(settings, encoder)
     if settings.lexical:
         Analyzer(settings)
     _check_chunks(settings)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from shoal.encoders import is_weightless
 from shoal.errors import CorruptIndex, InvalidArgument, NotFound
 from shoal.index_root import layout, versions
 from shoal.index_root.manifest import (
@@ -26,6 +27,7 @@ from shoal.indexing.losses import BuildReport, LossCounter, count_left_out, loca
 from shoal.indexing.plan import Plan
 from shoal.indexing.tokens import describe_tokens
 from shoal.metadata import FieldType, declared_types
+from shoal.settings import PASSAGE_TOKENS
 
 
 def rejected_records(plan: Plan, tally: Tally, storage: Storage) -> Iterator[dict[str, Any]]:
@@ -167,6 +169,9 @@ def length_remarks(plan: Plan, tally: Tally, copied: int = 0) -> list[str]:
         return []
     # A token of English is some four characters; the title and the special tokens need room too.
     fitting = max(50, plan.encoder.max_length * 7 // 2 // 50 * 50)
+    read = plan.encoder.passage_length
+    plain = plan.encoder.passage_length < PASSAGE_TOKENS and not is_weightless(plan.encoder.model)
+    windows = f", and --passage-tokens {PASSAGE_TOKENS} has more of them read" if plain else ""
     smaller = "a smaller --chunk-characters" if plan.source.chunk_characters else f"--chunk-characters {fitting}"
     passages, reused = int(tally.passages.sum()), int(tally.reused.sum())
     which = f"{tally.full:,} of {passages:,} passages"
@@ -176,9 +181,9 @@ def length_remarks(plan: Plan, tally: Tally, copied: int = 0) -> list[str]:
             "whose vectors were copied,"
         )
     return [
-        f"{which} are as long as the {plan.encoder.max_length:,} tokens that the encoder reads, or "
+        f"{which} are as long as the {read:,} tokens that the encoder reads, or "
         f"longer, and what stands behind these is not in their vectors; {smaller} cuts texts into passages that are "
-        "read whole"
+        f"read whole{windows}"
     ]
 
 

@@ -73,6 +73,15 @@ class Tokenised(Protocol):
         """Tokens of each input; None when the model takes all inputs as they are, without padding."""
         ...
 
+    @property
+    def prompt_length(self) -> int:
+        """How many tokens come before each text."""
+        ...
+
+    def pick(self, parts: "Sequence[tuple[int, RowArray]]") -> "Tokenised":
+        """Make inputs of some tokens of these: the row of each, and the positions of its tokens there, int64 (t,)."""
+        ...
+
     def batch(self, rows: RowArray) -> Any:
         """Pad some of the inputs to one length, for `Network.run`."""
         ...
@@ -85,9 +94,15 @@ class Network(Protocol):
     facts: ModelFacts
     max_length: int
     """Tokens read of a text or pair, special tokens included."""
+    reads_windows: bool
+    """Whether parts of a text may be read instead: not by a model of another form, such as the turns of a talk."""
 
-    def tokenise(self, inputs: Sequence[Input], prompt: str, task: Task | None) -> Tokenised:
-        """Turn texts or pairs into tokens, the prompt before each."""
+    def tokenise(self, inputs: Sequence[Input], prompt: str, task: Task | None, most: int | None = None) -> Tokenised:
+        """Turn texts or pairs into tokens, the prompt before each.
+
+        Args:
+            most: Tokens of each that are kept; `max_length` if left out.
+        """
         ...
 
     def count_tokens(self, inputs: Sequence[Input], prompt: str) -> list[int]:
@@ -99,6 +114,7 @@ class Network(Protocol):
 
     def locate_tokens(self, texts: Sequence[str], prompt: str) -> list[RowArray] | None:
         """Return where the tokens that `Output.own` marks lie in each text, int64 (t, 2), in characters.
+
 
         What lies in the prompt has negative ones. None where the tokenizer cannot tell. Not while `tokenise` runs.
         """

@@ -6,7 +6,8 @@ mapped, for the table of embeddings, of which the rows that are read take memory
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -76,7 +77,15 @@ class _Tokenised:
         self._description = description
         self.ids = ids
         self._values = {"input_ids": ids, "token_type_ids": types}
-        self._prompt_length = prompt_length
+        self.prompt_length = prompt_length
+
+    def pick(self, parts: Sequence[tuple[int, RowArray]]) -> "_Tokenised":
+        """Make inputs of some tokens of these."""
+        ids, types = (
+            [[values[row][at] for at in positions] for row, positions in parts]
+            for values in (self.ids, self._values["token_type_ids"])
+        )
+        return _Tokenised(self._description, ids, types, self.prompt_length)
 
     def batch(self, rows: RowArray) -> _Batch:
         """Pad some of the inputs to the longest of them."""
@@ -89,11 +98,13 @@ class _Tokenised:
             span = slice(0, length) if description.padding_side == "right" else slice(width - length, width)
             for name, array in inputs.items():
                 array[place, span] = 1 if name == "attention_mask" else self._values[name][row]
-        return _Batch(inputs, self._prompt_length)
+        return _Batch(inputs, self.prompt_length)
 
 
 class OpenVinoNetwork:
     """Implements Network by a converted model."""
+
+    reads_windows = True
 
     def __init__(
         self, converted: Path, placement: Placement, max_length: int | None, threads: int, *, kept: bool = False
@@ -131,12 +142,13 @@ class OpenVinoNetwork:
         self.facts = self._description.facts
         self.max_length = self.facts.max_length(max_length)
         self._tokenizer.no_padding()
-        self._truncate()
+        self._truncate(self.max_length)
         self._requests = threading.local()
 
-    def tokenise(self, inputs: Sequence[Input], prompt: str, task: Task | None) -> _Tokenised:
+    def tokenise(self, inputs: Sequence[Input], prompt: str, task: Task | None, most: int | None = None) -> _Tokenised:
         """Turn texts or pairs into tokens, the prompt before each."""
-        encodings = self._tokenizer.encode_batch_fast(prompted(inputs, prompt))
+        with self._cut_at(most or self.max_length):
+            encodings = self._tokenizer.encode_batch_fast(prompted(inputs, prompt))
         ids, types = [one.ids for one in encodings], [one.type_ids for one in encodings]
         return _Tokenised(self._description, ids, types, self._prompt_length(prompt))
 
@@ -146,7 +158,7 @@ class OpenVinoNetwork:
         try:
             return [len(one.ids) for one in self._tokenizer.encode_batch_fast(prompted(inputs, prompt))]
         finally:
-            self._truncate()
+            self._truncate(self.max_length)
 
     def locate_tokens(self, texts: Sequence[str], prompt: str) -> list[RowArray]:
         """Return where the own tokens of each text lie in it, int64 (t, 2), in characters."""
@@ -154,10 +166,20 @@ class OpenVinoNetwork:
         encodings = self._tokenizer.encode_batch([prompt + text for text in texts])
         return [own_offsets(one.ids, one.offsets, self.facts.special, prompt, length) for one in encodings]
 
-    def _truncate(self) -> None:
-        self._tokenizer.enable_truncation(
-            self.max_length, strategy="longest_first", direction=self._description.truncation_side
-        )
+    @contextmanager
+    def _cut_at(self, most: int) -> Iterator[None]:
+        """Have texts cut to so many tokens inside this."""
+        if most == self.max_length:
+            yield
+            return
+        self._truncate(most)
+        try:
+            yield
+        finally:
+            self._truncate(self.max_length)
+
+    def _truncate(self, most: int) -> None:
+        self._tokenizer.enable_truncation(most, strategy="longest_first", direction=self._description.truncation_side)
 
     def _prompt_length(self, prompt: str) -> int:
         if not prompt:

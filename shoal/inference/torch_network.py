@@ -20,14 +20,11 @@ if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
     from sentence_transformers.base.model import BaseModel
 
-UNPADDED = {"text": {"padding": False}, "common": {"return_tensors": None}}
+UNPADDED: dict[str, Any] = {"text": {"padding": False}, "common": {"return_tensors": None}}
 """Has `preprocess` give lists of tokens, as long as each text is."""
 
 _WHOLE: dict[str, Any] = {"text": {"padding": False, "truncation": False}, "common": {"return_tensors": None}}
 """The same of whole texts."""
-
-_WITH_OFFSETS = {"text": {"padding": False, "return_offsets_mapping": True}, "common": {"return_tensors": None}}
-"""Has `preprocess` also tell where in the text each token lies."""
 
 _LONGEST = 32_768
 """The most tokens of a text that the setting max_length allows to read."""
@@ -46,6 +43,20 @@ class _Tokenised:
         """Tokens of each input; None for modules that know no padding, such as static embeddings."""
         ids = self.features["input_ids"]
         return ids if isinstance(ids, list) else None
+
+    @property
+    def prompt_length(self) -> int:
+        """How many tokens come before each text."""
+        return self.features.get("prompt_length") or 0
+
+    def pick(self, parts: Sequence[tuple[int, RowArray]]) -> "_Tokenised":
+        """Make inputs of some tokens of these."""
+        picked = {
+            name: [[values[row][at] for at in positions] for row, positions in parts]
+            for name, values in self.features.items()
+            if isinstance(values, list)
+        }
+        return _Tokenised(self.model, {**self.features, **picked}, self.task)
 
     def batch(self, rows: RowArray) -> tuple[dict[str, Any], Task | None]:
         """Pad some inputs; of one that knows no padding there is only the whole."""
@@ -72,13 +83,15 @@ class TorchNetwork:
         self.placement = placement
         self.facts = describe(model)
         self.max_length = limit_length(model, max_length)
+        self.reads_windows = hasattr(model.tokenizer, "model_max_length") and not _is_chat(model)
         if compiled:
             model.compile(dynamic=True)
 
-    def tokenise(self, inputs: Sequence[Input], prompt: str, task: Task | None) -> _Tokenised:
+    def tokenise(self, inputs: Sequence[Input], prompt: str, task: Task | None, most: int | None = None) -> _Tokenised:
         """Turn texts or pairs into tokens, the prompt before each."""
+        wanted = UNPADDED if most is None else _text_options(max_length=most)
         features = self._model.preprocess(
-            list(inputs), prompt=prompt or None, processing_kwargs=UNPADDED, **_options(task)
+            list(inputs), prompt=prompt or None, processing_kwargs=wanted, **_options(task)
         )
         return _Tokenised(self._model, features, task)
 
@@ -97,8 +110,9 @@ class TorchNetwork:
         """Return where the own tokens of each text lie in it, int64 (t, 2), in characters; None if that is not told."""
         if not texts or not getattr(self._model.tokenizer, "is_fast", False):
             return None if texts else []
+        wanted = _text_options(return_offsets_mapping=True)
         features = self._model.preprocess(
-            list(texts), prompt=prompt or None, processing_kwargs=_WITH_OFFSETS, **_options("document")
+            list(texts), prompt=prompt or None, processing_kwargs=wanted, **_options("document")
         )
         length, special = features.get("prompt_length") or 0, self.facts.special
         read = zip(features["input_ids"], features["offset_mapping"], strict=True)
@@ -127,6 +141,11 @@ class TorchNetwork:
                 features.get("prompt_length", 0),
             )
             return Output(vectors, _array(normalize(made["token_embeddings"].float(), dim=-1)), own)
+
+
+def _text_options(**options: Any) -> dict[str, Any]:
+    """What has `preprocess` do so with texts, and give lists of tokens."""
+    return {**UNPADDED, "text": {**UNPADDED["text"], **options}}
 
 
 def _options(task: Task | None) -> dict[str, Any]:

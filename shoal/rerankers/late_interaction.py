@@ -105,9 +105,10 @@ class LateInteraction:
         if not isinstance(self._encoder, TokenCounter):
             return 0
         queries, passages = ([*dict.fromkeys(texts)] for texts in zip(*pairs, strict=True)) if pairs else ([], [])
-        counts = self._encoder.count_query_tokens(queries) + self._encoder.count_passage_tokens(passages)
-        most = self._encoder.fingerprint().max_length
-        return sum(min(count, most) for count in counts)
+        fingerprint = self._encoder.fingerprint()
+        read = sum(min(count, fingerprint.max_length) for count in self._encoder.count_query_tokens(queries))
+        lengths = self._encoder.count_passage_tokens(passages)
+        return read + sum(min(length, fingerprint.passage_length) for length in lengths)
 
     def _passages(self, texts: list[str]) -> list[TextVectors]:
         kept = {text: vectors for text in texts if (vectors := self._cache.get(text)) is not None}

@@ -23,7 +23,8 @@ from shoal.system import spans, tracing
 
 SLICE_CHARACTERS = 4096
 """Characters of the texts of one call, which are some thousand tokens: a search that comes meanwhile waits for one
-call at most. A longer text has a call of its own, and an encoder reads no more of it than `max_length` tokens."""
+call at most. A longer text has a call of its own, and an encoder reads no more of it than `max_length` tokens, or
+`passage_tokens`."""
 
 
 def embed_texts(
@@ -58,7 +59,8 @@ def embed_texts(
         vectors, tokens = np.stack([text.vector for text in both]), [text.tokens for text in both]
     else:
         vectors = (cache.encode_queries if are_queries else encoder.encode_passages)(texts)
-    return EmbeddedTexts(fingerprint.model, vectors, list(lengths), fingerprint.max_length, tokens)
+    most = fingerprint.max_length if are_queries else fingerprint.passage_length
+    return EmbeddedTexts(fingerprint.model, vectors, list(lengths), most, tokens)
 
 
 @dataclass(frozen=True, slots=True)

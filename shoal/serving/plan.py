@@ -146,6 +146,7 @@ def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSett
         encoder=encoder.encoder,
         max_length=encoder.max_length if late else None,
         dimensions=encoder.dimensions if late else None,
+        passage_tokens=encoder.passage_tokens if late else 0,
         query_instruction=encoder.query_instruction if late else None,
         threads=settings.reranker_threads or _share_of_cores(settings.reranker_max_replicas),
     )

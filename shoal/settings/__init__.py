@@ -25,6 +25,7 @@ from shoal.settings.index import (
 )
 from shoal.settings.inference import (
     EMBEDDED_ENCODER,
+    PASSAGE_TOKENS,
     EncoderSettings,
     InferenceSettings,
     RerankerSettings,
@@ -53,6 +54,7 @@ from shoal.settings.train import TrainSettings
 
 __all__ = [
     "EMBEDDED_ENCODER",
+    "PASSAGE_TOKENS",
     "AccessSettings",
     "AdmissionSettings",
     "AnalyzerSettings",

@@ -9,6 +9,9 @@ from shoal.settings.base import Name, Settings
 EMBEDDED_ENCODER = "all-MiniLM-L6-v2"
 """Encoder that an index is built with unless another one is named; its weights come with Shoal's extras."""
 
+PASSAGE_TOKENS = 2048
+"""Tokens of a longer passage to read in windows that a build proposes: more gave no more on collections of articles."""
+
 
 class InferenceSettings(Settings):
     """How any model computes, encoder or reranker."""
@@ -50,6 +53,14 @@ class VectorSettings(Settings):
         le=65_536,
         description="Dimensions of a vector: the first of the encoder's, brought to length 1 anew, for models "
         "that were trained for it (Matryoshka). Default: all.",
+    )
+    passage_tokens: int = Field(
+        0,
+        ge=0,
+        le=32_768,
+        description="Tokens read of a passage that is longer than the encoder reads at once: in windows that overlap, "
+        "each behind the beginning of the text, whose vectors are averaged. 0: only the beginning is read. A build "
+        "that names none reads as the current version was read, unless it embeds everything.",
     )
     query_instruction: Name | None = Field(
         None,

@@ -89,7 +89,7 @@ class EncoderContract(_Loaded):
         assert not shorter.fingerprint().matches(fingerprint)
 
     def test_no_more_than_max_length_is_read(self, load: Load) -> None:
-        encoder = load(max_length=16)
+        encoder = load(max_length=16, passage_tokens=0)
         start = "red fish " * 8
         one, other = encoder.encode_passages([start + "otter " * 50, start + "vitamin " * 50])
         assert one @ other > 0.9999
@@ -169,7 +169,7 @@ class TokenCounterContract(_Loaded):
         assert encoder.count_passage_tokens([]) == []
 
     def test_passages_are_counted_as_they_are_read(self, load: Load) -> None:
-        encoder = load(max_length=16)
+        encoder = load(max_length=16, passage_tokens=0)
         assert isinstance(encoder, TokenCounter)
         (none,) = encoder.count_passage_tokens([""])
         fits = "red " * (16 - none)

@@ -51,6 +51,7 @@ def load(backend: str, tiny: Path, **options: Any) -> Encoder:
         "dtype": "float32",
         "threads": 2,
         "model_cache_dir": str(tiny.parent / "converted"),
+        "passage_tokens": 0,  # windows have tests of their own, test_windows.py
         **options,
     }
     return load_encoder(EncoderSettings(backend=backend, device="cpu", **given))

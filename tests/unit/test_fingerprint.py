@@ -44,6 +44,9 @@ def test_the_options_of_a_fingerprint_lead_to_it() -> None:
         max_length=16,
         dtype="float32",
     )
-    assert whole.options == {"encoder": "m", "max_length": 16, "dimensions": 8, "query_instruction": "find it"}
+    read = {"encoder": "m", "max_length": 16, "dimensions": 8, "passage_tokens": 0}
+    assert whole.options == {**read, "query_instruction": "find it"}
     plain = whole.model_copy(update={"query_prompt": "query: "})
-    assert plain.options == {"encoder": "m", "max_length": 16, "dimensions": 8}
+    assert plain.options == read
+    windowed = plain.model_copy(update={"passage_tokens": 100})
+    assert windowed.options == {**read, "passage_tokens": 100}
