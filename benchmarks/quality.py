@@ -25,7 +25,6 @@ from shoal.evaluation.evaluate import with_the_rest
 from shoal.evaluation.measures import Row, judge
 from shoal.evaluation.runs import DEPTH
 from shoal.index_root.storage import Storage
-from shoal.modes import RETRIEVERS_OF
 from shoal.rerankers import Reranker, load_reranker
 from shoal.rerankers.late_interaction import LateInteraction
 from shoal.settings import (
@@ -38,7 +37,8 @@ from shoal.settings import (
 from shoal.system.machine import usable_cores
 
 LATENCY_CANDIDATES = 25
-STAGES = [*RETRIEVERS_OF, "rrf", *(f"{mode}+rerank" for mode in RETRIEVERS_OF)]
+MODES = ("dense", "lexical", "hybrid")
+STAGES = [*MODES, "rrf", *(f"{mode}+rerank" for mode in MODES)]
 DENSE = {"scifact": 0.645, "cranfield": 0.508}
 SCIFACT_HYBRID = 0.71
 

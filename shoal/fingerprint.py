@@ -39,6 +39,31 @@ def instructed(prompt: str, instruction: str) -> str:
     return f"{parts[1]}{instruction}{parts[3]}"
 
 
+class SparseFingerprint(BaseModel):
+    """The identity of a learned sparse model; everything but `model` decides which weights a text gets."""
+
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, protected_namespaces=())
+
+    model: str
+    """Name or path that it was asked for by."""
+    weights: str
+    """`sha256:` and the hex digest of its weights."""
+    dimensions: int
+    """Terms that it knows, mostly the vocabulary of its tokenizer."""
+    modules: str
+    """What computes queries and passages, in words, such as `mlmtransformer+spladepooling(max,relu)`."""
+    query_prompt: str
+    passage_prompt: str
+    max_length: int
+    """Tokens read of a text, special tokens included."""
+    max_terms: int | None
+    """Terms of a text at most, the heaviest; None for all."""
+
+
+_UNCOMPARED: dict[str, bool | set[str]] = {"model": True, "dtype": True, "sparse": {"model"}}
+"""What two encoders may differ in that match: where they lie, and in which precision they compute."""
+
+
 class Fingerprint(BaseModel):
     """The identity of an encoder.
 
@@ -66,6 +91,9 @@ class Fingerprint(BaseModel):
     are averaged. 0, and left out in JSON: none, and of a longer passage the beginning is read. Vectors of tokens are
     those of the first `max_length` either way."""
 
+    sparse: SparseFingerprint | None = Field(None, exclude_if=lambda sparse: sparse is None)
+    """The learned sparse model beside it; None, and left out of what is written, where there is none."""
+
     @property
     def passage_length(self) -> int:
         """Tokens read of a passage, special tokens included."""
@@ -79,6 +107,7 @@ class Fingerprint(BaseModel):
             "max_length": self.max_length,
             "dimensions": self.dim,
             "passage_tokens": self.passage_tokens,
+            "sparse_encoder": None if self.sparse is None else self.sparse.model,
         }
         instruction = instruction_of(self.query_prompt)
         return options if instruction is None else {**options, "query_instruction": instruction}
@@ -86,13 +115,12 @@ class Fingerprint(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 over what has to be equal for two encoders to match: theirs is equal then."""
-        said = self.model_dump_json(exclude={"model", "dtype"})
+        said = self.model_dump_json(exclude=_UNCOMPARED)
         return f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
 
     def matches(self, other: "Fingerprint") -> bool:
         """Whether vectors of the two encoders may be compared."""
-        ignored = {"model", "dtype"}
-        return self.model_dump(exclude=ignored) == other.model_dump(exclude=ignored)
+        return self.model_dump(exclude=_UNCOMPARED) == other.model_dump(exclude=_UNCOMPARED)
 
     def __str__(self) -> str:
         prompts = (
@@ -103,4 +131,5 @@ class Fingerprint(BaseModel):
         weights = self.weights if len(self.weights) < 24 else self.weights[:19]
         windows = f" passage_tokens={self.passage_tokens}" if self.passage_tokens else ""
         read = f"max_length={self.max_length}{windows}"
-        return f"{self.model} [{weights} dim={self.dim} pooling={self.pooling} {read}{prompts}]"
+        sparse = "" if self.sparse is None else f" sparse={self.sparse.model}/{self.sparse.weights[:19]}"
+        return f"{self.model} [{weights} dim={self.dim} pooling={self.pooling} {read}{prompts}{sparse}]"

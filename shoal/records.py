@@ -32,6 +32,16 @@ Rerank = bool | Literal["late", "read"]
 """What orders the candidates: nothing more, the server's reranker, or the token vectors that the shards hold."""
 
 
+class TermWeights(NamedTuple):
+    """What a learned sparse model makes of one text.
+
+    terms: int32 (n,), ascending, numbers of the terms whose weight is not 0. weights: float32 (n,), theirs.
+    """
+
+    terms: NDArray[np.int32]
+    weights: FloatArray
+
+
 def relevance_of(scores: FloatArray, scale: ScoreScale | None) -> FloatArray:
     """Return what scores, float32 (n,), say from 0 to 1: the odds that a logit stands for, a cosine above 0.
 

@@ -18,6 +18,7 @@ import numpy as np
 from shoal.encoders import (
     Encoder,
     LengthCounter,
+    TermEncoder,
     TextVectors,
     check_dimensions,
     check_instruction,
@@ -45,7 +46,7 @@ from shoal.indexing.tokens import inherit_codec, read_codec, token_width, train_
 from shoal.indexing.training import train_index
 from shoal.indexing.verify import verify_shard
 from shoal.metadata import FieldTypes
-from shoal.records import FloatArray
+from shoal.records import FloatArray, TermWeights
 from shoal.settings import BuildSettings, EncoderSettings, EvaluateSettings
 
 if TYPE_CHECKING:
@@ -123,6 +124,11 @@ class BusyEncoder:
     def encode_passage_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
         """Encode passages and their tokens, in input order. Raises InvalidArgument if the encoder has no tokens."""
         return self._timed(require_tokens(self._encoder).encode_passage_tokens, texts)
+
+    def encode_passage_terms(self, texts: Sequence[str]) -> list[TermWeights]:
+        """Return the terms of passages, in input order, of an encoder with a sparse model beside it."""
+        assert isinstance(self._encoder, TermEncoder)
+        return self._timed(self._encoder.encode_passage_terms, texts)
 
     def _timed(self, encode: Callable[[Sequence[str]], T], texts: Sequence[str]) -> T:
         encoded, busy_s, full_texts = self._computing.submit(self._measured, encode, texts).result()

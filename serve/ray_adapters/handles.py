@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 
 from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
-from shoal.records import EmbeddedTexts, FloatArray, InputType, RowArray, Span
+from shoal.records import EmbeddedTexts, FloatArray, InputType, RowArray, Span, TermWeights
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.questions import ShardQuestion
 from shoal.system import spans, tracing
@@ -78,6 +78,11 @@ class EncoderHandle(ServiceHandle):
             self._handle, "embed", list(texts), input_type, with_tokens=with_tokens, deadline=deadline
         )
         return embedded
+
+    async def encode_terms(self, queries: Sequence[str], deadline: float) -> list[TermWeights]:
+        """Return what the sparse model beside the encoder makes of queries, in input order."""
+        terms: list[TermWeights] = await call(self._handle, "encode_terms", list(queries), deadline=deadline)
+        return terms
 
     async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:
         """Return how many tokens whole queries have, in input order; 0 where that is not known."""

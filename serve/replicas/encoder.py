@@ -8,6 +8,7 @@ from serve.telemetry import ENCODED, REMEMBERED, Calls, Meter, NullMeter
 from serve.versions.discovery import ServiceAnnouncement
 from shoal.encoders import (
     InstructedEncoder,
+    TermEncoder,
     TextVectors,
     TokenCounter,
     TokenEncoder,
@@ -17,7 +18,7 @@ from shoal.encoders import (
 from shoal.encoders._absent import is_absent
 from shoal.errors import InvalidArgument
 from shoal.fingerprint import Fingerprint
-from shoal.records import EmbeddedTexts, FloatArray, InputType, RowArray
+from shoal.records import EmbeddedTexts, FloatArray, InputType, RowArray, TermWeights
 from shoal.search.embed_stage import embed_texts
 from shoal.search.query_cache import QueryCache
 from shoal.serving.plan import check_encoder
@@ -88,6 +89,14 @@ class QueryEncoder(SystemClock):
                 return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
         finally:
             self._count()
+
+    @traced
+    async def encode_terms(self, queries: Sequence[str], deadline: float) -> list[TermWeights]:
+        """Return what the sparse model beside the encoder makes of queries, in input order."""
+        if not isinstance(self._encoder, TermEncoder):
+            raise InvalidArgument("the encoder of this index has no sparse model beside it", param="mode")
+        with self._calls.call("encode", len(queries)):
+            return await self._thread.run(deadline, self._encoder.encode_query_terms, queries)
 
     @traced
     async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:

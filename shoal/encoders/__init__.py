@@ -16,7 +16,7 @@ from shoal.encoders import _absent
 from shoal.errors import InvalidArgument
 from shoal.fingerprint import instructed
 from shoal.inference.names import is_remote
-from shoal.records import FloatArray, RowArray
+from shoal.records import FloatArray, RowArray, TermWeights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,6 +102,19 @@ class TokenLocator(TokenEncoder, Protocol):
 
 
 @runtime_checkable
+class TermEncoder(Encoder, Protocol):
+    """An encoder that has a learned sparse model beside it, which its fingerprint names."""
+
+    def encode_query_terms(self, texts: "Sequence[str]") -> "list[TermWeights]":
+        """Return the terms of queries, in input order."""
+        ...
+
+    def encode_passage_terms(self, texts: "Sequence[str]") -> "list[TermWeights]":
+        """Return the terms of passages, in input order."""
+        ...
+
+
+@runtime_checkable
 class TokenCounter(Encoder, Protocol):
     """An encoder that also tells how long texts are, so that it can be said that one was cut."""
 
@@ -171,10 +184,22 @@ def check_instruction(settings: "EncoderSettings", fingerprint: "Fingerprint") -
 
 
 def load_encoder(settings: "EncoderSettings") -> Encoder:
-    """Load the encoder that the settings name.
+    """Load the encoder that the settings name, with the sparse model beside it if they name one: a `TermEncoder`.
 
-    Raises ModelUnavailable when the model cannot be loaded, InvalidArgument when the backend does not exist.
+    Raises ModelUnavailable when a model cannot be loaded, InvalidArgument when the backend does not exist.
     """
+    encoder = _load_dense(settings)
+    if settings.sparse_encoder is None:
+        return encoder
+    module = importlib.import_module(f"{__name__}._sparse")
+    sparse = module.load(settings.sparse_encoder, settings)
+    _log.info("sparse encoder %s, %d threads", sparse.fingerprint, settings.threads)
+    both: TermEncoder = module.beside(encoder, sparse)
+    return both
+
+
+def _load_dense(settings: "EncoderSettings") -> Encoder:
+    """Load the encoder alone."""
     backend = settings.backend
     if backend not in ("auto", *backends()):
         raise InvalidArgument(

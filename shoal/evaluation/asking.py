@@ -16,7 +16,7 @@ from shoal.evaluation.runs import DEPTH, Run
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.modes import RETRIEVERS_OF, Mode, modes_of
+from shoal.modes import RETRIEVERS_OF, Mode, modes_of, retrievers_of
 from shoal.records import Candidate, FloatArray, Passage, Rerank, SearchAnswer, SearchRequest, Spelling
 from shoal.rerankers import Reranker, kind_of, load_reranker
 from shoal.search.local import LocalModels, LocalVersion
@@ -167,7 +167,8 @@ class LocalAsker:
                 f"{storage.place()} is not on this machine's disk; serve it and give --url, or copy the root",
                 param="index",
             )
-        self.modes: Sequence[Mode] = modes_of(retriever_names(manifest))
+        self._retrievers = retriever_names(manifest)
+        self.modes: Sequence[Mode] = modes_of(self._retrievers)
         self.reranks = reranker is not None
         self.late = manifest.late is not None
         self._timeout_s = timeout_ms / 1000
@@ -213,12 +214,16 @@ class LocalAsker:
             deadline = time.monotonic() + self._timeout_s
             [vector] = self._runner.run(self._models.encoder.encode([spelling.text], deadline))
         statistics = live.statistics_of(query, spelling.terms) if "lexical" in RETRIEVERS_OF[mode] else None
-        asked = ShardQuery(query, vector, mode, statistics=statistics)
+        used, terms = retrievers_of(mode, self._retrievers), None
+        if "sparse" in used:
+            deadline = time.monotonic() + self._timeout_s
+            [terms] = self._runner.run(self._models.encoder.encode_terms([spelling.text], deadline))
+        asked = ShardQuery(query, vector, mode, statistics=statistics, terms=terms)
         results = {
             number: ShardResult(shard.search([asked], window, False), 0, 0.0, 1)
             for number, shard in enumerate(self._version.shards)
         }
-        return merge_results(results, RETRIEVERS_OF[mode], window)
+        return merge_results(results, used, window)
 
     def score(self, query: str, candidates: Sequence[Candidate], rerank: Rerank) -> FloatArray:
         """Return, float32 (n,), what the second stage gives candidates: that which `rerank` names, not False."""

@@ -163,7 +163,13 @@ class _Trial:
         window = max(*WINDOWS, self._baseline.options.window)
         for query in self._progress(list(self._dataset.queries), "searching"):
             text = self._dataset.queries[query]
-            self._recorded[query] = Recorded(self._asker.retrieve(text, self._widest(), window))
+            self._recorded[query] = Recorded(
+                {
+                    name: found
+                    for mode in self._asked()
+                    for name, found in self._asker.retrieve(text, mode, window).items()
+                }
+            )
         first = self._measure(stage_one_variants(self._modes, self._baseline))
         choices = [self._choose(first, False)]
         for rerank in self._second_stages:
@@ -176,9 +182,10 @@ class _Trial:
             choices.append(self._choose(self._measure(tried), rerank))
         return choices
 
-    def _widest(self) -> Mode:
-        """The mode that asks every retriever of the modes that are tried."""
-        return "hybrid" if "hybrid" in self._modes or len(self._modes) > 1 else self._modes[0]
+    def _asked(self) -> Sequence[Mode]:
+        """The modes that ask every retriever of the modes that are tried."""
+        fused = "hybrid" in self._asker.modes and (len(self._modes) > 1 or "hybrid" in self._modes)
+        return ["hybrid"] if fused else self._modes
 
     def _measure(self, variants: Sequence[Variant]) -> Values:
         kind = "late" if variants[0].rerank == "late" else self._asker.reranker_kind or ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shoal.evaluation.runs import DEPTH
-from shoal.modes import RETRIEVERS_OF, Mode
+from shoal.modes import RETRIEVERS_OF, Mode, retrievers_of
 from shoal.records import Candidate, Rerank, RowRef
 from shoal.search.fusion import blend, fuse
 from shoal.search.rerank_stage import best_first
@@ -92,7 +92,7 @@ def first_stage(recorded: Recorded, variant: Variant) -> Sequence[Candidate]:
     if not variant.is_fused:
         return recorded.rankings[variant.mode]
     window = variant.options.window
-    cut = {name: recorded.rankings[name][:window] for name in RETRIEVERS_OF[variant.mode]}
+    cut = {name: recorded.rankings[name][:window] for name in retrievers_of(variant.mode, recorded.rankings)}
     return fuse(cut, variant.options, max(DEPTH, variant.top_k))
 
 

@@ -230,7 +230,9 @@ def obstacle(plan: Plan, manifest: Manifest) -> str | None:
     """Why nothing can be copied from a version; None if it can."""
     version, built, planned = manifest.version, manifest.encoder.model_dump(), plan.encoder.model_dump()
     # The same weights lie under different paths on different machines.
-    if other := [name for name in planned | built if name != "model" and planned.get(name) != built.get(name)]:
+    # Learned terms are not copied, whatever made them.
+    names = (planned | built).keys() - {"model", "sparse"}
+    if other := [name for name in planned | built if name in names and planned.get(name) != built.get(name)]:
         return f"{version} was built with another encoder, which differs in {', '.join(other)}"
     if manifest.build.get("vectors_field") is not None:
         return f"the vectors of {version} came with its input, and those of this build are computed"

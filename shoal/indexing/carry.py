@@ -15,7 +15,7 @@ from shoal.index_root.log_entry import LogEntry, WrittenPassage
 from shoal.index_root.storage import Storage
 from shoal.indexing.base import Base
 from shoal.indexing.commits import UnitCommit, committed_units, read_unit_commit
-from shoal.indexing.embed import PassageEncoder, grouped_by_shard, vectors_of
+from shoal.indexing.embed import PassageEncoder, grouped_by_shard, vectors_of, with_terms
 from shoal.indexing.last_writes import EntryReader, LastWrites, in_order
 from shoal.indexing.plan import Plan
 from shoal.indexing.tokens import codec_digest
@@ -94,6 +94,7 @@ class Carrier:
         if plan.carried.embedded and embedder is None:
             raise ValueError("this plan embeds anew what it carries over")
         self._embedder = embedder if plan.carried.embedded else None
+        self._encoder_of_terms = None if embedder is None else embedder.encoder
         self._carried = plan.carried
         self._plan = plan
         self._storage = storage
@@ -125,6 +126,7 @@ class Carrier:
             path = folder / "unit.arrow"
             column = None if passages.codes is None else column_of([passages.codes[row] for row in order.tolist()])
             batch = _with_origin(passages, unit.origin == "base").take(pa.array(order))
+            batch = with_terms(plan, batch, self._encoder_of_terms)
             write_unit(path, batch, records[order], passages.vectors[order], rows, column, self._codec)
             storage.put(path, layout.unit_data(plan.hash, unit.number))
         commit = UnitCommit(

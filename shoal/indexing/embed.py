@@ -22,10 +22,12 @@ from shoal.indexing.work_units import Unit
 from shoal.late.codec import Codec, Codes
 from shoal.late.writer import column_of
 from shoal.metadata import Observed
-from shoal.records import FloatArray, Passage, RowArray
-from shoal.shard.passages import to_batch
+from shoal.records import FloatArray, Passage, RowArray, TermWeights
+from shoal.shard.passages import PASSAGE_SCHEMA, Passages, to_batch
 from shoal.shard.positions import POSITION
 from shoal.sources import Rejected
+from shoal.sparse.column import COLUMN as TERMS
+from shoal.sparse.column import column_of as terms_column_of
 
 
 class PassageEncoder(Protocol):
@@ -42,6 +44,15 @@ class PassageTokenEncoder(PassageEncoder, Protocol):
 
     def encode_passage_tokens(self, texts: Sequence[str]) -> list[TextVectors]:
         """Encode passages and their tokens, in input order."""
+        ...
+
+
+@runtime_checkable
+class PassageTermEncoder(PassageEncoder, Protocol):
+    """The part of an encoder that a build needs whose index is searched by learned terms too."""
+
+    def encode_passage_terms(self, texts: Sequence[str]) -> list[TermWeights]:
+        """Return the terms of passages, in input order."""
         ...
 
 
@@ -91,7 +102,7 @@ def embed_unit(
     order, rows = grouped_by_shard(documents, plan.shards, kept)
     with storage.scratch(layout.scratch(plan.hash)) as folder:
         path = folder / "unit.arrow"
-        batch = _to_batch(plan, passages, copies).take(pa.array(order))
+        batch = with_terms(plan, _to_batch(plan, passages, copies).take(pa.array(order)), encoder)
         column = None if tokens is None else column_of([tokens[row] for row in order])
         write_unit(path, batch, np.asarray(records, np.int64)[order], vectors[order], rows, column, digest)
         storage.put(path, layout.unit_data(plan.hash, unit.number))
@@ -165,6 +176,20 @@ def _to_batch(plan: Plan, passages: Sequence[Passage], copies: Copies | None) ->
         columns.append(pa.array(np.zeros(len(passages), np.int64)))
         fields.append(POSITION)
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+
+
+def with_terms(plan: Plan, batch: pa.RecordBatch, encoder: PassageEncoder | None) -> pa.RecordBatch:
+    """Add the learned terms of passages to a batch that begins with the columns of PASSAGE_SCHEMA, if the plan has any.
+
+    They are always computed anew: a shard holds them by terms, not by passages.
+    """
+    if plan.encoder.sparse is None:
+        return batch
+    if not isinstance(encoder, PassageTermEncoder):
+        raise ValueError("the plan has a sparse encoder, and none is at hand")
+    texts = [passage.content for passage in Passages.of_batch(batch.select(PASSAGE_SCHEMA.names)).all()]
+    column = terms_column_of(encoder.encode_passage_terms(texts))
+    return pa.RecordBatch.from_arrays([*batch.columns, column], schema=pa.schema([*batch.schema, TERMS]))
 
 
 def _observed(passages: Sequence[Passage], kept: RowArray) -> Observed:

@@ -106,6 +106,12 @@ def _require_new(storage: Storage) -> None:
 
 def _plan(settings: CreateSettings, encoder: Fingerprint | None) -> Plan:
     """The plan of a build without input."""
+    if settings.sparse_encoder is not None:
+        raise InvalidArgument(
+            "an index with a sparse encoder takes no writes, so that an empty one would stay empty; build it from a "
+            "source, or leave sparse_encoder out",
+            param="sparse_encoder",
+        )
     if encoder is None:
         encoder = load_encoder(settings.model_copy(update={"encoder": _encoder_name(settings)})).fingerprint()
     check_dimensions(settings, encoder)

@@ -354,7 +354,7 @@ def _hash(plan: Plan, sampled: str) -> str:
         "index": plan.index.model_dump(mode="json"),
         "lexical": plan.lexical.model_dump(mode="json"),
         # The same weights lie under different paths on different machines.
-        "encoder": plan.encoder.model_dump(mode="json", exclude={"model"}),
+        "encoder": plan.encoder.model_dump(mode="json", exclude={"model": True, "sparse": {"model"}}),
         "cut": [plan.shards, plan.unit_records, plan.unit_bytes],
         # Left out where nothing is stored, so that versions of before it could be are found by their plans.
         **({"late": plan.late.model_dump(mode="json")} if plan.stores_tokens else {}),

@@ -29,6 +29,7 @@ from shoal.records import FloatArray
 from shoal.shard.documents import DocumentWriter
 from shoal.shard.positions import PositionWriter
 from shoal.shard.writer import write_shard
+from shoal.sparse.writer import SparseWriter
 
 Blocks = Iterator[tuple[pa.RecordBatch, FloatArray]]
 
@@ -126,7 +127,7 @@ def _write_files(
     fields: FieldTypes,
 ) -> ShardEntry:
     """Write the files of a shard to `folder`/shard, and its duplicates beside it; all blocks go through `tee`."""
-    plan, storage = rows.plan, rows.storage
+    plan, storage, sparse = rows.plan, rows.storage, rows.plan.encoder.sparse
     trained = layout.trained_index(plan.hash)
     with (folder / "duplicates.jsonl").open("w", encoding="utf-8") as duplicates:
         return write_shard(
@@ -138,6 +139,7 @@ def _write_files(
             trained=storage.read(trained) if storage.exists(trained) else None,
             threads=threads,
             lexical=open_writer(plan, rows.shard, storage, folder / "shard") if plan.lexical.lexical else None,
+            sparse=None if sparse is None else SparseWriter(folder / "shard", sparse.dimensions),
             tokens=TokenWriter(folder / "shard", codec) if codec is not None else None,
             documents=DocumentWriter(folder / "shard", plan.document),
             positions=_position_writer(rows, folder / "shard"),

@@ -159,6 +159,12 @@ def is_multi_vector(folder: Path) -> bool:
     return kind in ("MultiVectorEncoder", "ColBERT") or architecture(folder) == "HF_ColBERT"
 
 
+def is_sparse(folder: Path) -> bool:
+    """Whether a model gives weights for terms, as sentence-transformers' SparseEncoder does, SPLADE among them."""
+    kind = _object(folder / "config_sentence_transformers.json").get("model_type")
+    return kind == "SparseEncoder" or architecture(folder).endswith("ForMaskedLM")
+
+
 def own_code(folder: Path) -> tuple[str, str | None]:
     """Say what code of its own a model in a folder is run with, after the type of its transformer; None for none.
 

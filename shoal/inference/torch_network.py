@@ -17,7 +17,7 @@ from shoal.inference.placement import Placement
 from shoal.records import RowArray
 
 if TYPE_CHECKING:
-    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers import MultiVectorEncoder, SparseEncoder
     from sentence_transformers.base.model import BaseModel
 
 UNPADDED: dict[str, Any] = {"text": {"padding": False}, "common": {"return_tensors": None}}
@@ -184,6 +184,16 @@ def load_multi_vector(folder: Path, placement: Placement, threads: int) -> "Mult
         from sentence_transformers import MultiVectorEncoder
 
         return MultiVectorEncoder(str(folder), local_files_only=True, **options)
+
+
+def load_sparse(folder: Path, placement: Placement, threads: int) -> "SparseEncoder":
+    """Load the model in a folder that gives weights for terms. Raises as `load_model`."""
+    _check_code(folder)
+    options: dict[str, Any] = {"device": placement.device, "model_kwargs": {"dtype": getattr(torch, placement.dtype)}}
+    with loading(folder, threads):
+        from sentence_transformers import SparseEncoder
+
+        return SparseEncoder(str(folder), local_files_only=True, **options).eval()
 
 
 def _check_code(folder: Path) -> None:

@@ -1,9 +1,8 @@
 """Writes the lexical index of one shard while its passages stream by."""
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ from shoal.lexical.analyzer import Analyzer
 from shoal.lexical.scoring import inverse_frequencies, length_norms, term_scores
 from shoal.lexical.statistics import TERM, Totals, contents
 from shoal.settings import LexicalSettings
-from shoal.system.array_files import load_array
+from shoal.system.array_files import create_array, load_array
 
 T = TypeVar("T")
 
@@ -66,13 +65,13 @@ class LexicalWriter:
         (folder / layout.LEXICAL).mkdir(parents=True, exist_ok=True)
         with pa.ipc.new_file(str(folder / layout.LEXICAL_TERMS), pa.schema([TERM])) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays([terms], schema=pa.schema([TERM])))
-        _create(folder / layout.LEXICAL_OFFSETS, np.int64, len(offsets))[:] = offsets
+        create_array(folder / layout.LEXICAL_OFFSETS, np.int64, len(offsets))[:] = offsets
         for name, dtype in (
             (layout.LEXICAL_ROWS, np.int32),
             (layout.LEXICAL_SCORES, np.float32),
             (layout.LEXICAL_COUNTS, np.uint16),
         ):
-            _create(folder / name, dtype, int(offsets[-1]))
+            create_array(folder / name, dtype, int(offsets[-1]))
 
     def tee(self, blocks: Iterable[tuple[pa.RecordBatch, T]]) -> Iterator[tuple[pa.RecordBatch, T]]:
         """Hand blocks through, whose batches have the columns `text` and `title`, and index their passages."""
@@ -126,13 +125,4 @@ class LexicalWriter:
         path = self._folder / layout.LEXICAL_COUNTS
         narrow = load_array(path)
         if narrow.dtype == np.uint16:
-            _create(path, np.uint32, len(narrow))[:] = narrow
-
-
-def _create(path: Path, dtype: type[np.generic], count: int) -> NDArray[Any]:
-    """Map a new file of so many zeros. Raises OSError if there is no space for them."""
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(count,))
-    with path.open("r+b") as file:
-        # Writing through a mapping where there is no space left ends the process: SIGBUS.
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
+            create_array(path, np.uint32, len(narrow))[:] = narrow

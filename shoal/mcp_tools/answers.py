@@ -68,7 +68,9 @@ class ToolIndex(BaseModel):
     version: str
     passages: int
     fields: dict[str, str] = Field(description="Metadata fields that filters know, and their types.")
-    modes: list[str] = Field(description="By vectors (dense), by words (lexical), by both (hybrid).")
+    modes: list[str] = Field(
+        description="By vectors (dense), by words (lexical), by both (hybrid), by learned terms (sparse)."
+    )
     encoder: str | None
     reranker: str | None
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from shoal.encoders import TextVectors
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
-from shoal.records import FloatArray
+from shoal.records import FloatArray, TermWeights
 from shoal.search.batching import Batcher
 from shoal.search.hedging import Attempts, Budget
 from shoal.search.services import EncodeService, Observer
@@ -31,6 +31,7 @@ class EncodedQuery:
 
     vector: float32 (dim,), L2-normalised; None if it was not encoded.
     tokens: the vectors of its tokens, if they were asked for.
+    terms: those that the sparse model gives it, if they were asked for.
     started, finished: when the call began and ended, by the clock, in seconds.
     batch: queries of the call.
     length: tokens of the whole query; None if they were not counted.
@@ -44,6 +45,7 @@ class EncodedQuery:
     batch: int
     length: int | None = None
     problem: str | None = None
+    terms: TermWeights | None = None
 
     @classmethod
     def not_encoded(cls, moment: float, vector: FloatArray | None = None, problem: str | None = None) -> "EncodedQuery":
@@ -52,12 +54,25 @@ class EncodedQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is wanted of a query.
+
+    vector: whether its vector is. tokens: whether those of its tokens are, too. terms: whether those of the sparse
+    model are. count: whether its tokens are counted, which takes a call of its own.
+    """
+
+    vector: bool = True
+    tokens: bool = False
+    terms: bool = False
+    count: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class _WaitingText:
     query: str
     deadline: float
     requests: tuple[str, ...]
-    tokens: bool
-    count: bool
+    wanted: Wanted
     instruction: str | None
     spans: tuple[Any, ...]
 
@@ -89,32 +104,31 @@ class EncodeStage:
         """Queries that wait to be encoded."""
         return self._queue.waiting
 
-    async def encode(
-        self, query: str, deadline: float, with_tokens: bool, count: bool = False, instruction: str | None = None
-    ) -> EncodedQuery:
-        """Encode a query, and its tokens if asked for, until an absolute deadline.
+    async def encode(self, query: str, deadline: float, wanted: Wanted, instruction: str | None = None) -> EncodedQuery:
+        """Encode a query until an absolute deadline.
 
         Args:
-            count: Whether its tokens are counted too, which takes a call of its own.
+            wanted: What is wanted of it.
             instruction: See `EncodeService.encode`; queries of one call have the same.
 
         Raises:
             Overloaded: At once when too many wait, Unavailable, DeadlineExceeded.
             ShoalError: A failure.
         """
-        text = _WaitingText(query, deadline, tracing.requests(), with_tokens, count, instruction, spans.current())
+        text = _WaitingText(query, deadline, tracing.requests(), wanted, instruction, spans.current())
         return await self._queue.submit(text, deadline)
 
     async def _encode_batch(self, texts: list[_WaitingText]) -> list[EncodedQuery]:
         tracing.work_for(*(text.requests for text in texts))
         spans.work_under(*(text.spans for text in texts))
         started = self._clock()
-        long_queries = list(dict.fromkeys(text.query for text in texts if text.count))
+        long_queries = list(dict.fromkeys(text.query for text in texts if text.wanted.count))
         counting: asyncio.Future[dict[str, int]] | None = None
         if long_queries:  # counted while the vectors are made
             counting = asyncio.ensure_future(self._lengths(long_queries, max(text.deadline for text in texts)))
         try:
             vectors = await self._vectors(texts)
+            terms = await self._terms(texts)
             lengths = await counting if counting else {}
         except (Overloaded, Unavailable, DeadlineExceeded):
             raise
@@ -126,7 +140,15 @@ class EncodeStage:
                 counting.cancel()
         finished = self._clock()
         return [
-            EncodedQuery(vector, tokens, started, finished, len(texts), lengths.get(text.query))
+            EncodedQuery(
+                vector,
+                tokens,
+                started,
+                finished,
+                len(texts),
+                lengths.get(text.query),
+                terms=terms.get(text.query) if text.wanted.terms else None,
+            )
             for text, (vector, tokens) in zip(texts, vectors, strict=True)
         ]
 
@@ -139,12 +161,23 @@ class EncodeStage:
             logger.warning("the tokens of a query could not be counted", exc_info=True, extra=tracing.fields())
             return {}
 
-    async def _vectors(self, texts: list[_WaitingText]) -> list[tuple[FloatArray, TextVectors | None]]:
+    async def _terms(self, texts: list[_WaitingText]) -> dict[str, TermWeights]:
+        """The learned terms of the queries that need them."""
+        queries = list(dict.fromkeys(text.query for text in texts if text.wanted.terms))
+        if not queries:
+            return {}
+        deadline = max(text.deadline for text in texts)
+        terms = await self._attempts.run(lambda: self._encoder.encode_terms(queries, deadline), deadline)
+        return dict(zip(queries, terms, strict=True))
+
+    async def _vectors(self, texts: list[_WaitingText]) -> list[tuple[FloatArray | None, TextVectors | None]]:
+        if not any(text.wanted.vector or text.wanted.tokens for text in texts):
+            return [(None, None)] * len(texts)
         queries = [text.query for text in texts]
         deadline = max(text.deadline for text in texts)
         # Left out where there is none: a service that reads none need not know of it.
         options: dict[str, Any] = {} if (one := texts[0].instruction) is None else {"instruction": one}
-        if not any(text.tokens for text in texts):
+        if not any(text.wanted.tokens for text in texts):
             vectors = await self._attempts.run(lambda: self._encoder.encode(queries, deadline, **options), deadline)
             if not np.isfinite(vectors).all():
                 raise ValueError("a query vector is not finite; check the encoder and its dtype")
@@ -154,7 +187,7 @@ class EncodeStage:
         if not all(np.isfinite(vectors_of_text.vector).all() for vectors_of_text in both):
             raise ValueError("a query vector is not finite; check the encoder and its dtype")
         return [
-            (vectors_of_text.vector, vectors_of_text if text.tokens else None)
+            (vectors_of_text.vector, vectors_of_text if text.wanted.tokens else None)
             for vectors_of_text, text in zip(both, texts, strict=True)
         ]
 
@@ -162,6 +195,6 @@ class EncodeStage:
 def _fits(texts: list[_WaitingText], text: _WaitingText) -> bool:
     if text.instruction != texts[0].instruction:
         return False
-    if not text.tokens and not any(other.tokens for other in texts):
+    if not text.wanted.tokens and not any(other.wanted.tokens for other in texts):
         return True
     return len(text.query) + sum(len(other.query) for other in texts) <= CHARACTERS_PER_CALL

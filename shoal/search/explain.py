@@ -1,7 +1,6 @@
 """How an answer came about, for whoever asks with `explain`."""
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from shoal.modes import RETRIEVERS_OF
@@ -10,8 +9,8 @@ from shoal.records import Candidate, FloatArray, SearchRequest
 from shoal.search.request_plan import RequestPlan
 from shoal.search.shard_client import ShardResult
 
-_RETRIEVERS = tuple(dict.fromkeys(chain.from_iterable(RETRIEVERS_OF.values())))
-"""All retrievers that some mode uses, in the order in which explanations show them."""
+_SHOWN = RETRIEVERS_OF["hybrid"]
+"""Retrievers that explanations always show, before others that a version has."""
 
 
 def explain(
@@ -50,7 +49,8 @@ def explain(
         },
         "shards": sorted(shards, key=lambda shard: shard["shard"]),
         "candidates": [
-            _explain_candidate(candidate, score) for candidate, score in zip(candidates, scores, strict=True)
+            _explain_candidate(candidate, score, dict.fromkeys((*_SHOWN, *plan.version.retrievers)))
+            for candidate, score in zip(candidates, scores, strict=True)
         ],
     }
 
@@ -62,9 +62,9 @@ def _explain_shard(shard: int, result: ShardResult, plan: RequestPlan) -> dict[s
     return shown if matches is None else {**shown, "matches": matches}
 
 
-def _explain_candidate(candidate: Candidate, rerank_score: float | None) -> dict[str, Any]:
+def _explain_candidate(candidate: Candidate, rerank_score: float | None, retrievers: Iterable[str]) -> dict[str, Any]:
     shown: dict[str, Any] = {"id": own_id(candidate.id), "rank": candidate.rank, "score": candidate.score}
-    for name in _RETRIEVERS:
+    for name in retrievers:
         shown[f"{name}_score"] = candidate.scores.get(name)
         shown[f"{name}_rank"] = candidate.ranks.get(name)
     return {**shown, "rerank_score": rerank_score}

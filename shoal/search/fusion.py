@@ -2,8 +2,9 @@
 
 `weighted` is a convex combination of the scores, which stand on different scales and are brought to [0, 1] by the
 least and the greatest of the query's candidates (min-max; Bruch, Gai & Ingber 2023, "An Analysis of Fusion Functions
-for Hybrid Retrieval"): (1 - w) * dense + w * lexical, and another retriever weighs as much as the dense one. Every
-candidate has the scores of all retrievers, whichever found it.
+for Hybrid Retrieval"): (1 - w) * dense + w * lexical; with a learned sparse model, which has the share s, it is
+(1 - s) * ((1 - w) * dense + w * lexical) + s * sparse. Every candidate has the scores of all retrievers, whichever
+found it; a retriever that is not named here weighs as much as the dense one.
 
 `rrf` is reciprocal rank fusion (Cormack, Clarke & Büttcher 2009, "Reciprocal Rank Fusion outperforms Condorcet and
 individual Rank Learning Methods"): each list gives a passage 1 / (k + its rank in it); theirs is k = 60. It needs no
@@ -109,9 +110,16 @@ def _rrf(candidates: Sequence[Candidate], retrievers: Sequence[str], settings: F
 
 def _weighted(candidates: Sequence[Candidate], retrievers: Sequence[str], settings: FusionSettings) -> Scores:
     fused = np.zeros(len(candidates))
+    others = 1 - settings.sparse_weight if "sparse" in retrievers else 1.0
+    weights = {
+        "dense": others * (1 - settings.lexical_weight),
+        "lexical": others * settings.lexical_weight,
+        "sparse": settings.sparse_weight,
+    }
     for name in retrievers:
-        weight = settings.lexical_weight if name == "lexical" else 1 - settings.lexical_weight
-        fused += weight * scaled(np.array([candidate.scores[name] for candidate in candidates], np.float64))
+        fused += weights.get(name, weights["dense"]) * scaled(
+            np.array([candidate.scores[name] for candidate in candidates], np.float64)
+        )
     return fused
 
 

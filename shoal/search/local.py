@@ -14,22 +14,21 @@ from typing import TypeVar
 
 import numpy as np
 
-from shoal.encoders import Encoder, InstructedEncoder, TextVectors, TokenCounter, TokenEncoder, TokenLocator
-from shoal.errors import InvalidArgument
+from shoal.encoders import (
+    Encoder,
+    TextVectors,
+)
 from shoal.filters import Filter
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.namespaces import DEFAULT
 from shoal.records import (
-    EmbeddedTexts,
     FetchedPassages,
     FloatArray,
-    InputType,
     ListedIds,
     ListedNamespaces,
     Passage,
-    RowArray,
     ScoreScale,
     SearchAnswer,
     SearchRequest,
@@ -37,10 +36,9 @@ from shoal.records import (
 )
 from shoal.rerankers import DeadlineReranker, PairTokenCounter, Reranker, SentenceScorer
 from shoal.search.batching import Batcher
-from shoal.search.embed_stage import embed_texts
 from shoal.search.live_index import LiveIndex
+from shoal.search.local_encoder import LocalEncoder
 from shoal.search.pipeline import SearchPipeline
-from shoal.search.query_cache import QueryCache
 from shoal.search.served_version import ServedVersion
 from shoal.search.services import SearchModels
 from shoal.settings import ServeSettings
@@ -59,54 +57,6 @@ SLICE_PAIRS = 32
 """Pairs that a reranker scores in one go where queries wait for its thread to be encoded; the default `top_k` fits."""
 OPENING_THREADS = 4
 """Shards that are opened side by side: their files are read and hashed."""
-
-
-class LocalEncoder:
-    """An encoder in a thread: an `EncodeService`. remembered: queries whose vectors are kept."""
-
-    def __init__(self, encoder: Encoder, thread: Threads, remembered: int) -> None:
-        self._encoder = encoder
-        self._thread = thread
-        self._cache = QueryCache(encoder.encode_queries, remembered)
-
-    async def encode(self, queries: Sequence[str], deadline: float, instruction: str | None = None) -> FloatArray:
-        """Return float32 (n, dim), L2-normalised, in input order."""
-        return await self._thread.run(deadline, self._cache.encode_queries, queries, instruction)
-
-    async def encode_tokens(
-        self, queries: Sequence[str], deadline: float, instruction: str | None = None
-    ) -> list[TextVectors]:
-        """Return the vectors and those of the tokens, in input order; they are not remembered."""
-        if not isinstance(self._encoder, TokenEncoder):
-            raise InvalidArgument(
-                "the encoder of this index has no token vectors; leave rerank late out", param="rerank"
-            )
-        if instruction is not None:
-            assert isinstance(self._encoder, InstructedEncoder)
-            return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries, instruction)
-        return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
-
-    async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:
-        """Return how many tokens whole queries have, in input order; 0 where the encoder cannot tell."""
-        if not isinstance(self._encoder, TokenCounter):
-            return [0] * len(queries)
-        return await self._thread.run(deadline, self._encoder.count_query_tokens, queries)
-
-    async def locate_tokens(self, passages: Sequence[str], deadline: float) -> list[RowArray] | None:
-        """Return where the tokens of each passage lie in it, int64 (t, 2), in characters; None if that is not known."""
-        if not isinstance(self._encoder, TokenLocator):
-            return None
-        return await self._thread.run(deadline, self._encoder.locate_passage_tokens, passages)
-
-    async def encode_passages(self, texts: Sequence[str], deadline: float) -> FloatArray:
-        """Return float32 (n, dim), L2-normalised, in input order: the vectors that a build gives these texts."""
-        return await self._thread.run(deadline, self._encoder.encode_passages, texts)
-
-    async def embed(
-        self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
-    ) -> EmbeddedTexts:
-        """Return the vectors of texts, and those of their tokens if asked for, in input order."""
-        return await self._thread.run(deadline, embed_texts, self._encoder, self._cache, texts, input_type, with_tokens)
 
 
 class LocalReranker:

@@ -29,7 +29,7 @@ from shoal.search.consistency import see_position, seen_position, with_positions
 from shoal.search.distinct import Distinct
 from shoal.search.distinct_stage import make_distinct
 from shoal.search.documents import look_up, select_ids
-from shoal.search.encode_stage import EncodedQuery, EncodeStage
+from shoal.search.encode_stage import EncodedQuery, EncodeStage, Wanted
 from shoal.search.explain import explain
 from shoal.search.facets import FacetCounting
 from shoal.search.fanout import FanOut
@@ -244,27 +244,29 @@ class SearchPipeline:
     ) -> EncodedQuery:
         """Encode what stage one or the second stage needs as vectors; those that are given are not waited for."""
         vector = await given_vector(request, fan_out, trace, self._share_of)
-        if not plan.needs_tokens and (vector is not None or not plan.needs_vector):
+        if not (plan.needs_tokens or plan.needs_terms) and (vector is not None or not plan.needs_vector):
             return EncodedQuery.not_encoded(trace.arrived, vector)
         try:
-            encoded = await self._encode_text(request, text, plan, trace)
+            with_vector = vector is None and plan.needs_vector
+            encoded = await self._encode_text(request, text, plan, trace, with_vector=with_vector)
         except (Unavailable, Overloaded) as error:
-            if vector is None and plan.needs_vector:
+            if plan.needs_terms or (vector is None and plan.needs_vector):
                 raise
             # Stage one needs no encoder; what the second stage wants of it is left out, as one that is away.
             return EncodedQuery.not_encoded(trace.arrived, vector, error.message)
         return encoded if vector is None else replace(encoded, vector=vector)
 
     async def _encode_text(
-        self, request: SearchRequest, text: str, plan: RequestPlan, trace: SearchTrace
+        self, request: SearchRequest, text: str, plan: RequestPlan, trace: SearchTrace, *, with_vector: bool
     ) -> EncodedQuery:
         version = plan.version
-        version.require_encoder()
-        may_be_cut = version.may_cut(text)
+        reads = with_vector or plan.needs_tokens
+        if reads:
+            version.require_encoder()
+        may_be_cut = reads and version.may_cut(text)
+        wanted = Wanted(with_vector, plan.needs_tokens, plan.needs_terms, may_be_cut)
         with spans.work("encode") as work:
-            encoded = await self._encode_stage.encode(
-                text, request.deadline, plan.needs_tokens, may_be_cut, request.instruction
-            )
+            encoded = await self._encode_stage.encode(text, request.deadline, wanted, request.instruction)
             work.describe(lambda: encoded_attributes(encoded, trace.arrived))
         if may_be_cut and (warning := version.cut_warning(encoded.length)):
             trace.warnings.append(warning)
@@ -290,6 +292,8 @@ class SearchPipeline:
             live = search.fan_out.live if "lexical" in plan.retrievers else None
             statistics = None if live is None else live.statistics_of(request.query, search.spelling.terms)
             query = ShardQuery(request.query, vector, plan.mode, plan.filter, plan.search_params, statistics)
+            if plan.needs_terms:
+                query = replace(query, terms=search.encoded.terms)
             deadline = self._share_of(request.deadline)
             with_passages = search.distinct is None and plan.after is None
             pending = PendingQuery(

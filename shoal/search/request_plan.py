@@ -8,7 +8,7 @@ from typing import Any, Literal
 from shoal import filters
 from shoal.errors import InvalidArgument
 from shoal.filters import Filter, in_namespace
-from shoal.modes import RETRIEVERS_OF, Mode, how_to_build, modes_of
+from shoal.modes import RETRIEVERS_OF, Mode, how_to_build, modes_of, retrievers_of
 from shoal.namespaces import DEFAULT, check_namespace
 from shoal.records import SearchRequest
 from shoal.search.pages import Cursor, read_cursor
@@ -143,7 +143,7 @@ class RequestPlan:
     @property
     def retrievers(self) -> tuple[str, ...]:
         """Names of the retrievers that the mode uses."""
-        return RETRIEVERS_OF[self.mode]
+        return retrievers_of(self.mode, self.version.retrievers)
 
     @property
     def is_late(self) -> bool:
@@ -154,6 +154,11 @@ class RequestPlan:
     def needs_vector(self) -> bool:
         """Whether stage one needs the vector of the query."""
         return not self.is_ordered and "dense" in self.retrievers
+
+    @property
+    def needs_terms(self) -> bool:
+        """Whether stage one needs the learned terms of the query."""
+        return not self.is_ordered and "sparse" in self.retrievers
 
     @property
     def needs_tokens(self) -> bool:
@@ -178,7 +183,7 @@ def _check_subject(request: SearchRequest, version: ServedVersion) -> None:
     if not request.brings_vector:
         return
     given = "vector" if request.vector is not None else "id"
-    if request.mode == "lexical" or (request.mode == "hybrid" and not request.query):
+    if request.mode in ("lexical", "sparse") or (request.mode == "hybrid" and not request.query):
         reason = "reads no vector" if request.query else "needs words, and there is no query"
         remedy = f"leave {given} out, or use another mode" if request.query else "add one, or leave mode out"
         raise InvalidArgument(f"mode {request.mode} {reason}; {remedy}", param="mode")

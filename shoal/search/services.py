@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from shoal.encoders import TextVectors
 from shoal.fingerprint import Fingerprint
-from shoal.records import EmbeddedTexts, FloatArray, InputType, RowArray, ScoreScale, Span
+from shoal.records import EmbeddedTexts, FloatArray, InputType, RowArray, ScoreScale, Span, TermWeights
 from shoal.shard.messages import Fetched, ShardHits, ShardSearch
 from shoal.shard.questions import ShardQuestion
 
@@ -30,6 +30,10 @@ class EncodeService(Protocol):
         self, queries: Sequence[str], deadline: float, instruction: str | None = None
     ) -> list[TextVectors]:
         """Return the vectors and those of the tokens, in input order; instruction: as of `encode`."""
+        ...
+
+    async def encode_terms(self, queries: Sequence[str], deadline: float) -> list[TermWeights]:
+        """Return what the sparse model beside the encoder makes of queries, in input order; only where there is one."""
         ...
 
     async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:

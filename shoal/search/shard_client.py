@@ -71,7 +71,9 @@ class PendingQuery:
     @property
     def rows(self) -> int:
         """Most rows that a shard finds."""
-        return self.top_k * len(RETRIEVERS_OF[self.query.mode])
+        return self.top_k * (
+            len(RETRIEVERS_OF[self.query.mode]) + (self.query.mode == "hybrid" and self.query.terms is not None)
+        )
 
 
 @dataclass(frozen=True, slots=True)

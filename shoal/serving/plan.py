@@ -79,7 +79,7 @@ def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving
     _check_address(settings, manifest.encoder)
     encoder = settings.part(
         EncoderSettings,
-        **manifest.encoder.options | ({"encoder": settings.encoder} if settings.encoder else {}),
+        **manifest.encoder.options | _where_models_lie(settings, manifest.encoder),
         threads=encoder_threads(settings),
     )
     try:
@@ -95,6 +95,12 @@ def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving
     reranker = _reranker(settings, encoder)
     kind, scale = (kind_of(reranker.reranker), scale_of(reranker.reranker)) if reranker else (None, None)
     return ServingPlan(manifest, encoder, reranker, kind, scale)
+
+
+def _where_models_lie(settings: ServeSettings, expected: Fingerprint) -> dict[str, str]:
+    """The models that the settings name in the place of those that a version was built with; it may have no second."""
+    named = {"encoder": settings.encoder, "sparse_encoder": settings.sparse_encoder if expected.sparse else None}
+    return {option: name for option, name in named.items() if name is not None}
 
 
 def encoder_threads(settings: ServeSettings) -> int:
@@ -129,7 +135,9 @@ def _check_weights(settings: EncoderSettings, expected: Fingerprint) -> None:
         location = models.resolve(settings.encoder)
         if location.digest(location.fetch()) == expected.weights:
             return
-    check_encoder(load_encoder(settings).fingerprint(), expected)
+    # A sparse model beside it, which takes seconds, is compared when it is loaded to search.
+    alone = settings.model_copy(update={"sparse_encoder": None})
+    check_encoder(load_encoder(alone).fingerprint(), expected.model_copy(update={"sparse": None}))
 
 
 def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSettings | None:

@@ -81,6 +81,12 @@ class EncoderSettings(VectorSettings, InferenceSettings):
     max_length: int | None = Field(
         None, ge=8, le=32768, description="Tokens read of a text; the model's own limit if unset."
     )
+    sparse_encoder: Name | None = Field(
+        None,
+        description="Learned sparse model (SPLADE and others that sentence-transformers loads as a SparseEncoder): a "
+        "hub name or local path. With it passages are also found by the terms that it gives them, in the modes sparse "
+        "and hybrid; such an index takes no writes while it is served. Default: none.",
+    )
     threads: int = Field(1, ge=1, le=256, description="CPU threads of one worker or replica.")
 
 

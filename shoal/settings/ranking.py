@@ -15,8 +15,9 @@ class SearchModeSettings(Settings):
 
     mode: Literal["auto", Mode] = Field(
         "auto",
-        description="How stage one searches when a request names no mode: by vectors, by words or by both; auto is "
-        "hybrid where the version has a lexical index, else dense.",
+        description="How stage one searches when a request names no mode: by vectors, by words, by the terms of a "
+        "learned sparse model, or by all that the version has; auto is hybrid where it has a lexical index, else "
+        "dense.",
     )
 
 
@@ -39,16 +40,23 @@ class FusionSettings(Settings):
         100,
         ge=1,
         le=10_000,
-        description="Candidates that each of the two ways of searching brings into a hybrid answer. Fixed, so that a "
+        description="Candidates that each way of searching brings into a hybrid answer. Fixed, so that a "
         "longer page continues a shorter one; only a top_k beyond it widens it.",
     )
     fusion: Literal["weighted", "rrf"] = Field(
         "weighted",
-        description="How the two rankings are fused: by scores scaled to 0..1 for each query, or by reciprocal ranks.",
+        description="How the rankings are fused: by scores scaled to 0..1 for each query, or by reciprocal ranks.",
     )
     rrf_k: int = Field(60, ge=1, le=100_000, description="The constant of reciprocal rank fusion.")
     lexical_weight: float = Field(
         0.3, ge=0, le=1, description="Share of the words in weighted fusion; vectors have the rest."
+    )
+    sparse_weight: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of a learned sparse model in weighted fusion, where the version has one; vectors and words "
+        "share the rest as lexical_weight says.",
     )
     rerank_dense_weight: float | None = Field(
         None,

@@ -17,6 +17,11 @@ class ServedModelSettings(Settings):
     encoder: Name | None = Field(
         None, description="Encoder for queries. Default: the one that the index was built with; another one is refused."
     )
+    sparse_encoder: Name | None = Field(
+        None,
+        description="Learned sparse model for queries, of an index that has one. Default: the one that it was built "
+        "with; another one is refused.",
+    )
     reranker: Name = Field(
         "late_interaction",
         description="Reranker: late_interaction, overlap, none, a folder that jobs.train_reranker wrote, or a "

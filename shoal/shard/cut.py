@@ -46,6 +46,16 @@ def best(scores: Scores, rows: RowArray, top_k: int, passage_ids: PassageIds) ->
     return _in_order(np.sort(np.concatenate([above, level])), scores, rows, passage_ids)
 
 
+def best_positive(scores: NDArray[np.float32], top_k: int, passage_ids: PassageIds) -> RowArray:
+    """Return the rows of the `top_k` highest scores above 0, int64, best first; scores: float32, one for each row."""
+    wanted: NDArray[np.bool_] = scores > 0
+    if np.count_nonzero(wanted) > top_k:  # most of them are left out without being copied
+        wanted = scores >= np.partition(scores, len(scores) - top_k)[len(scores) - top_k]
+    rows = np.flatnonzero(wanted)
+    chosen: RowArray = rows[best(scores[rows], rows, top_k, passage_ids)]
+    return chosen
+
+
 def _first_by_id(positions: Positions, rows: RowArray, count: int, passage_ids: PassageIds) -> Positions:
     """The positions of the `count` least ids; takes and returns ascending ones."""
     kept = positions[:0]

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shoal.lexical.index import LexicalIndex
 from shoal.records import FloatArray, RowArray
-from shoal.shard.cut import best
+from shoal.shard.cut import best_positive
 from shoal.shard.messages import ShardQuery
 from shoal.shard.passages import Passages
 from shoal.shard.retriever import RawHits
@@ -35,19 +34,10 @@ class LexicalRetriever:
         for number, (query, selected, rows) in enumerate(zip(queries, selections, known_rows, strict=True)):
             scores = self._scores(query)
             among = scores if selected is None else np.where(selected.mask(self._count), scores, 0)
-            chosen = self._best(among, top_k)
+            chosen = best_positive(among, top_k, self._passage_ids)
             hits.scores[number, : len(chosen)], hits.rows[number, : len(chosen)] = scores[chosen], chosen
             known_scores.append(scores[rows])
         return replace(hits, known_scores=known_scores)
-
-    def _best(self, scores: FloatArray, top_k: int) -> RowArray:
-        """The rows of the highest scores above 0, best first."""
-        wanted: NDArray[np.bool_] = scores > 0
-        if np.count_nonzero(wanted) > top_k:  # most of them are left out without being copied
-            wanted = scores >= np.partition(scores, len(scores) - top_k)[len(scores) - top_k]
-        rows = np.flatnonzero(wanted)
-        chosen: RowArray = rows[best(scores[rows], rows, top_k, self._passage_ids)]
-        return chosen
 
     def score(self, query: ShardQuery, rows: RowArray, found: FloatArray) -> FloatArray:
         """Score rows for one query."""

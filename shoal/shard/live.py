@@ -382,6 +382,11 @@ class LiveShard:
         """Open the look-up of documents. Raises Conflict for a version that lacks what writes need."""
         if self._documents is not None:
             return
+        if self._manifest.encoder.sparse is not None:
+            raise Conflict(
+                f"version {self._manifest.version} is searched by the terms of a sparse encoder, and takes no writes: "
+                "add to the source and build again, or build without --sparse-encoder"
+            )
         documents, order = self._base.path(layout.DOCUMENTS), self._base.path(layout.ORDER)
         lexical = self._base.lexical
         if documents is None or order is None or (lexical is not None and not lexical.has_frequencies):

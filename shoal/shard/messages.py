@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shoal.filters import Filter
 from shoal.lexical.scoring import TermStatistics
 from shoal.modes import Mode
-from shoal.records import FloatArray, Passage, RowArray
+from shoal.records import FloatArray, Passage, RowArray, TermWeights
 
 MESSAGE_BYTES = 16 * 2**20
 """Bytes of texts and vectors that one message between services carries; Serve's limit is several times that.
@@ -31,10 +31,11 @@ class ShardQuery:
     """What one query asks of a shard.
 
     text: the query as it was typed; not read in mode `dense`.
-    vector: float32 (dim,), L2-normalised; None in mode `lexical`.
+    vector: float32 (dim,), L2-normalised; None in modes `lexical` and `sparse`.
     filter: what passages must match, checked against the fields of the version; None for all passages.
     search_params: parameters of the vector index in the place of those of the version; "" for those.
     statistics: of the corpus as it is now; None for those that the version was built with.
+    terms: those that the sparse encoder gives the query; None where no sparse retriever is asked.
     """
 
     text: str
@@ -43,6 +44,7 @@ class ShardQuery:
     filter: Filter | None = None
     search_params: str = ""
     statistics: TermStatistics | None = None
+    terms: TermWeights | None = None
 
 
 def dense_queries(vectors: FloatArray, filters: Sequence[Filter | None] | None = None) -> list[ShardQuery]:
@@ -86,6 +88,7 @@ class ShardSearch:
         filters = [query.filter for query in queries]
         params = [query.search_params for query in queries]
         statistics = [query.statistics for query in queries]
+        terms = [query.terms for query in queries]
         return _unpack, (
             self.version,
             self.top_k,
@@ -97,6 +100,7 @@ class ShardSearch:
             filters if any(filters) else None,
             params if any(params) else None,
             statistics if any(statistics) else None,
+            terms if any(terms) else None,
             self.position,
         )
 
@@ -112,6 +116,7 @@ def _unpack(  # noqa: PLR0913 - the parts of a message as they travel
     filters: list[Filter | None] | None,
     params: list[str] | None,
     statistics: list[TermStatistics | None] | None,
+    terms: list[TermWeights | None] | None,
     position: int,
 ) -> ShardSearch:
     none: list[None] = [None] * len(texts)
@@ -119,7 +124,7 @@ def _unpack(  # noqa: PLR0913 - the parts of a message as they travel
     if vectors is not None:
         given = iter(vectors)
         rows = list(vectors) if lacking is None else [None if lacks else next(given) for lacks in lacking]
-    parts = filters or none, params or [""] * len(texts), statistics or none
+    parts = filters or none, params or [""] * len(texts), statistics or none, terms or none
     queries = list(map(ShardQuery, texts, rows, map(_MODES.__getitem__, modes), *parts))
     return ShardSearch(version, queries, top_k, with_passages, position)
 

@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from shoal.errors import InvalidArgument
-from shoal.modes import RETRIEVERS_OF, how_to_build
+from shoal.modes import how_to_build, retrievers_of
 from shoal.records import FloatArray, RowArray
 from shoal.shard.messages import ShardQuery
 from shoal.shard.retriever import ShardRetriever
@@ -51,7 +51,7 @@ def retrieve(
     Raises:
         InvalidArgument: A mode uses a retriever that the shard has not, or a query lacks what a retriever reads.
     """
-    used = [RETRIEVERS_OF[query.mode] for query in queries]
+    used = [retrievers_of(query.mode, retrievers) for query in queries]
     for name in dict.fromkeys(chain.from_iterable(used)):
         if name not in retrievers:
             raise InvalidArgument(f"this version has no {name} index; {how_to_build(name)}", param="mode")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:  # they import FAISS and bm25s, which the coordinator of a sea
 
 def retriever_names(manifest: Manifest) -> tuple[str, ...]:
     """Name the retrievers of the shards of a version."""
-    return ("dense",) if manifest.lexical is None else ("dense", "lexical")
+    lexical = () if manifest.lexical is None else ("lexical",)
+    return ("dense", *lexical, *(() if manifest.encoder.sparse is None else ("sparse",)))
 
 
 def open_retrievers(
@@ -35,8 +36,13 @@ def open_retrievers(
     from shoal.lexical.index import LexicalIndex
     from shoal.shard.dense import DenseRetriever
     from shoal.shard.lexical import LexicalRetriever
+    from shoal.shard.sparse import SparseRetriever
+    from shoal.sparse.index import SparseIndex
 
     retrievers: dict[str, ShardRetriever] = {"dense": DenseRetriever(index, passages.ids)}
     if manifest.lexical is not None:
         retrievers["lexical"] = LexicalRetriever(LexicalIndex(paths, passages.count, manifest.lexical), passages)
+    if (sparse := manifest.encoder.sparse) is not None:
+        terms = SparseIndex(paths, passages.count, sparse.dimensions)
+        retrievers["sparse"] = SparseRetriever(terms, passages.count, passages.ids)
     return retrievers

@@ -1,4 +1,4 @@
-"""Writes one shard of a version in one pass: passages, vectors, metadata, and words, tokens and look-up if wanted."""
+"""Writes one shard of a version in one pass: passages, vectors, metadata; words, terms, tokens, look-up if wanted."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,6 +24,8 @@ from shoal.shard.documents import DocumentWriter
 from shoal.shard.namespaces import NamespaceWriter
 from shoal.shard.passages import PASSAGE_SCHEMA
 from shoal.shard.positions import PositionWriter
+from shoal.sparse.writer import FILES as SPARSE_FILES
+from shoal.sparse.writer import SparseWriter
 
 BATCH_ROWS = 4096
 """Rows of one record batch of passages.arrow and metadata.arrow; only the last one is smaller."""
@@ -40,14 +42,14 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
     threads: int,
     fields: FieldTypes | None = None,
     lexical: LexicalWriter | PostingsWriter | None = None,
+    sparse: SparseWriter | None = None,
     tokens: TokenWriter | None = None,
     documents: DocumentWriter | None = None,
     positions: PositionWriter | None = None,
 ) -> ShardEntry:
     """Write one shard into a local folder (created if missing) and return its manifest entry.
 
-    Files of the entry are named relative to the folder of the version. How the rows are cut into blocks does not change
-    a byte of the result; memory holds one block, and for other kinds than `flat` the index.
+    How the rows are cut into blocks does not change a byte. Memory: one block, for other kinds than `flat` the index.
 
     Args:
         blocks: Record batches with at least the columns of PASSAGE_SCHEMA, each with its vectors, float32 (n_i, dim).
@@ -55,6 +57,7 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
         trained: What the kind's `train` returned.
         fields: Types of the metadata fields; all values fit them.
         lexical: A writer for the same folder, unless the shard shall be searched by vectors only.
+        sparse: One of learned terms, if the shard shall be searched by them.
         tokens: One of the token vectors, if the shard shall keep them.
         documents: One of the look-up of records, which a later build copies by.
         positions: One of what the passages have to do with the log, for a build that reads it.
@@ -63,9 +66,8 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
         InvalidArgument: Vectors that are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    count = text_bytes = 0
-    namespaces = NamespaceWriter(folder)
-    for beside in (lexical, tokens, documents, positions, namespaces):
+    count, text_bytes, namespaces = 0, 0, NamespaceWriter(folder)
+    for beside in (lexical, sparse, tokens, documents, positions, namespaces):
         if beside is not None:
             blocks = beside.tee(blocks)
     with (
@@ -86,9 +88,9 @@ def write_shard(  # noqa: PLR0913 - what a shard is made of
         index_kind(kind).build(vectors(), dim, folder / layout.VECTORS, trained, threads)
     info = ShardInfo(shard=shard, count=count, dim=dim, kind=kind, text_bytes=text_bytes)
     (folder / layout.SHARD).write_bytes(info.to_bytes())
-    names = _own_files(kind, fields or {})
-    names += [*_files_beside(lexical, tokens, documents, positions), *namespaces.files]
-    return ShardEntry(shard=shard, count=count, files=_file_entries(folder, shard, names))
+    own, beside_own = _own_files(kind, fields or {}), _files_beside(lexical, sparse, tokens, documents, positions)
+    files = _file_entries(folder, shard, [*own, *beside_own, *namespaces.files])
+    return ShardEntry(shard=shard, count=count, files=files)
 
 
 def _file_entries(folder: Path, shard: int, names: Iterable[str]) -> list[FileEntry]:
@@ -113,12 +115,13 @@ def _own_files(kind: str, fields: FieldTypes) -> list[str]:
 
 def _files_beside(
     lexical: LexicalWriter | PostingsWriter | None,
+    sparse: SparseWriter | None,
     tokens: TokenWriter | None,
     documents: DocumentWriter | None,
     positions: PositionWriter | None,
 ) -> list[str]:
     """Files that the writers beside the index have written, of those that there are."""
-    written = ((lexical, FILES), (tokens, LATE_FILES), (documents, DOCUMENT_FILES))
+    written = ((lexical, FILES), (sparse, SPARSE_FILES), (tokens, LATE_FILES), (documents, DOCUMENT_FILES))
     names = [name for writer, files in written if writer is not None for name in files]
     return [*names, *(positions.files if positions is not None else ())]
 

@@ -1,9 +1,10 @@
-"""Reads NumPy files in any thread.
+"""Reads NumPy files in any thread, and makes large ones.
 
 NumPy parses the header of a file with `ast`, and in CPython before 3.13 two threads that do so at once may get
 SystemError ("AST constructor recursion depth mismatch"): how deep they are is counted for both together.
 """
 
+import os
 import threading
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -27,3 +28,12 @@ def load_array(path: str | Path | IO[bytes], mmap_mode: Literal["r", "r+"] | Non
 def map_array(path: Path) -> NDArray[Any]:
     """Map the array of a file, to be read; a small one is in memory, since one without elements cannot be mapped."""
     return load_array(path, None if path.stat().st_size < SMALL_BYTES else "r")
+
+
+def create_array(path: Path, dtype: type[np.generic], count: int) -> NDArray[Any]:
+    """Map a new file of so many zeros. Raises OSError if there is no space for them."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(count,))
+    with path.open("r+b") as file:
+        # Writing through a mapping where there is no space left ends the process: SIGBUS.
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array

@@ -16,7 +16,7 @@ from shoal.fingerprint import Fingerprint
 from shoal.index_root.manifest import VectorIndexInfo
 from shoal.metadata import FieldTypes
 from shoal.modes import RETRIEVERS_OF, Mode
-from shoal.records import EmbeddedTexts, FloatArray, InputType, Passage, RowArray, Span
+from shoal.records import EmbeddedTexts, FloatArray, InputType, Passage, RowArray, Span, TermWeights
 from shoal.search.served_version import ServedVersion
 from shoal.settings import ServeSettings
 from shoal.shard.messages import Fetched, Hits, ShardHits, ShardQuery, ShardSearch
@@ -93,6 +93,7 @@ class FakeEncoder:
         self.deadlines: list[float] = []
         self.count_behaviour = Behaviour()
         self.counted: list[list[str]] = []
+        self.sparse_calls: list[list[str]] = []
         self.embedded: list[list[str]] = []
         self.locate_behaviour = Behaviour()
         self.located: list[list[str]] = []
@@ -103,6 +104,13 @@ class FakeEncoder:
         self.deadlines.append(deadline)
         await self.behaviour()
         return np.stack([vector_of(query) for query in queries])
+
+    async def encode_terms(self, queries: Sequence[str], deadline: float) -> list[TermWeights]:
+        """A term is the length of a word, its weight how many words have it."""
+        self.sparse_calls.append(list(queries))
+        await self.behaviour()
+        counted = [np.unique([len(word) for word in query.split()], return_counts=True) for query in queries]
+        return [TermWeights(terms.astype(np.int32), counts.astype(np.float32)) for terms, counts in counted]
 
     async def count_tokens(self, queries: Sequence[str], deadline: float) -> list[int]:
         """A token is a word."""

@@ -21,7 +21,7 @@ from shoal.encoders import load_encoder
 from shoal.engine.engine import LocalEngine
 from shoal.errors import DeadlineExceeded, InvalidArgument, ModelUnavailable, Overloaded, ShoalError, Unavailable
 from shoal.rerankers import DeadlineReranker, Reranker, kind_of, load_reranker, scale_of
-from shoal.search.local import LocalEncoder
+from shoal.search.local_encoder import LocalEncoder
 from shoal.settings import EncoderSettings, RerankerSettings, RunSettings, ServeSettings
 from shoal.system.threads import Threads
 from shoal.testing.encoder_contract import TEXTS

@@ -43,6 +43,25 @@ def save_cross_encoder(folder: Path, labels: int = 1, activation: str = "torch.n
     return _save(BertForSequenceClassification(config), folder / "cross-encoder")
 
 
+def save_sparse(folder: Path, *, inference_free: bool = False) -> Path:
+    """Save a SPLADE model that reads 64 tokens; its queries may be looked up in a table of weights instead."""
+    from sentence_transformers import SparseEncoder
+    from sentence_transformers.base.modules import Router, Transformer
+    from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(7)
+    network = BertForMaskedLM(BertConfig(**_SIZES))
+    bare = _save(network, folder / "bare-masked")
+    modules: list[Any] = [Transformer(str(bare), transformer_task="fill-mask"), SpladePooling("max")]
+    if inference_free:
+        table = SparseStaticEmbedding(bert_tokenizer(64), weight=torch.rand(len(bert_tokenizer(64))), frozen=True)
+        modules = [Router.for_query_document(query_modules=[table], document_modules=modules)]
+    model = SparseEncoder(modules=modules, device="cpu", max_active_dims=12)
+    model.save(str(folder / f"sparse-{inference_free}"))
+    return folder / f"sparse-{inference_free}"
+
+
 def save_roberta(folder: Path) -> Path:
     """Save a model of the RoBERTa family with 66 positions, the first two of which no token has."""
     from transformers import XLMRobertaConfig, XLMRobertaModel

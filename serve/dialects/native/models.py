@@ -63,7 +63,8 @@ class Result(BaseModel):
         "answer adds what the server's settings say of the scores of stage one."
     )
     retrieval_score: float = Field(
-        description="Score in stage one: cosine similarity if dense, BM25 if lexical, that of the fusion if hybrid."
+        description="Score in stage one: cosine similarity if dense, BM25 if lexical, that of the fusion if "
+        "hybrid, the dot product of the terms' weights if sparse."
     )
     retrieval_rank: int = Field(description="Place in stage-one order, from 1.")
     rerank_score: float | None = Field(description="The reranker's score; null if the answer is not reranked.")

@@ -1,6 +1,6 @@
 // What is asked for: kept in the part of the URL behind #, so that a link leads to the same answer.
 
-const MODES = ["dense", "lexical", "hybrid"];
+const MODES = ["dense", "lexical", "hybrid", "sparse"];
 const RERANKERS = ["off", "late"];
 
 /** What is asked for where nothing was chosen: all is left to the server. */

@@ -7,7 +7,7 @@ const REASONS = {
   suspended: "has been silent, so nobody waits for it",
   error: "failed",
 };
-const MODES = { dense: "by meaning", lexical: "by words", hybrid: "by meaning and words" };
+const MODES = { dense: "by meaning", lexical: "by words", hybrid: "by meaning and words", sparse: "by learned terms" };
 const SHOWN = 6;
 const SIZES = ["bytes", "KiB", "MiB", "GiB", "TiB"];
 const PERIODS = [[86400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]];

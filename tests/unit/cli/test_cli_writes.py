@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import shoal
 from shoal.cli.main import app
 from shoal.records import EmbeddedTexts, InputType
-from shoal.search.local import LocalEncoder
+from shoal.search.local_encoder import LocalEncoder
 from shoal.settings import LexicalSettings
 from tests.support.command_line import run
 from tests.support.indexes import passages, publish

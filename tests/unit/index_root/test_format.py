@@ -43,6 +43,7 @@ from shoal.shard.documents import FILES as DOCUMENT_FILES
 from shoal.shard.passages import PASSAGE_SCHEMA
 from shoal.shard.positions import DELETED_SCHEMA
 from shoal.shard.writer import BATCH_ROWS
+from shoal.sparse.writer import FILES as SPARSE_FILES
 
 TEXT = (Path(shoal.__file__).parent / "index_root" / "FORMAT.md").read_text()
 
@@ -89,7 +90,7 @@ def test_the_paths_are_those_of_the_layout() -> None:
         f"{folder}/{layout.EXACT}",
         f"{folder}/{layout.PASSAGES}",
         f"{folder}/{layout.METADATA}",
-        *(f"{folder}/{name}" for name in (*FILES, *LATE_FILES, *DOCUMENT_FILES)),
+        *(f"{folder}/{name}" for name in (*FILES, *SPARSE_FILES, *LATE_FILES, *DOCUMENT_FILES)),
         f"{folder}/{layout.POSITIONS}",
         f"{folder}/{layout.DELETED}",
         f"{folder}/{layout.NAMESPACES}",

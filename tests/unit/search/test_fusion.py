@@ -108,6 +108,26 @@ def test_a_weight_of_all_or_nothing_is_the_order_of_one(
     assert own == sorted(own, reverse=True) or np.allclose(own, sorted(own, reverse=True), atol=1e-12)
 
 
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_learned_terms_have_their_share_and_the_others_share_the_rest(lexical: float, sparse: float) -> None:
+    values = {"dense": [0.5, 0.25, 0.0], "lexical": [4.0, 8.0, 0.0], "sparse": [0.0, 1.0, 3.0]}
+    rankings = {
+        name: [
+            Candidate(
+                f"p{row}", 0.0, 1, RowRef(0, row), None, {own: values[own][row] for own in values}, {name: 1 + row}
+            )
+            for row in range(3)
+        ]
+        for name in values
+    }
+    fused = fuse(rankings, serve_settings(lexical_weight=lexical, sparse_weight=sparse))
+    minmax = {name: (np.array(of) - min(of)) / (max(of) - min(of)) for name, of in values.items()}
+    others = (1 - lexical) * minmax["dense"] + lexical * minmax["lexical"]
+    expected = (1 - sparse) * others + sparse * minmax["sparse"]
+    found = {candidate.id: candidate.score for candidate in fused}
+    assert found == pytest.approx({f"p{row}": expected[row] for row in range(3)}, abs=1e-12)
+
+
 @given(st.lists(st.floats(-1e6, 1e6), max_size=20), st.floats(0.001, 1000), st.floats(-1000, 1000))
 def test_scaling_does_not_depend_on_the_scale(values: list[float], factor: float, shift: float) -> None:
     array = np.array(values)

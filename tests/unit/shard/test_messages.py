@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 from shoal.filters import Compare
 from shoal.modes import Mode
+from shoal.records import TermWeights
 from shoal.shard.messages import Hits, ShardHits, ShardQuery, ShardSearch, dense_queries
 
 DIM = 4
 TREES = [Compare("year", "gte", 2000), Compare("year", "lte", 1990)]
+TERMS = [TermWeights(np.array(terms, np.int32), np.ones(len(terms), np.float32)) for terms in ([], [3, 9])]
 
 
 @st.composite
@@ -19,7 +21,9 @@ def queries(draw: Any) -> ShardQuery:
     numbers = draw(st.none() | st.lists(st.floats(-1, 1, width=32), min_size=DIM, max_size=DIM))
     vector = None if numbers is None else np.array(numbers, np.float32)
     params = draw(st.sampled_from(["", "nprobe=8"]))
-    return ShardQuery(draw(st.text(max_size=9)), vector, mode, draw(st.none() | st.sampled_from(TREES)), params)
+    terms = draw(st.none() | st.sampled_from(TERMS))
+    tree = draw(st.none() | st.sampled_from(TREES))
+    return ShardQuery(draw(st.text(max_size=9)), vector, mode, tree, params, terms=terms)
 
 
 def test_a_search_arrives_as_it_was_sent() -> None:
@@ -31,6 +35,10 @@ def test_a_search_arrives_as_it_was_sent() -> None:
         for got, query in zip(search.queries, sent, strict=True):
             assert (got.text, got.mode, got.filter) == (query.text, query.mode, query.filter)
             assert got.search_params == query.search_params
+            assert (got.terms is None) == (query.terms is None)
+            if query.terms is not None:
+                assert [array.tolist() for array in got.terms] == [array.tolist() for array in query.terms]
+                assert [array.dtype for array in got.terms] == [np.int32, np.float32]
             assert (got.vector is None) == (query.vector is None)
             if query.vector is not None:
                 assert got.vector.dtype == np.float32

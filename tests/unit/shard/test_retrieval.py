@@ -47,7 +47,7 @@ RETRIEVERS = {
 @pytest.fixture
 def three(monkeypatch: pytest.MonkeyPatch) -> None:
     modes = {"dense": ("dense",), "lexical": ("lexical",), "hybrid": NAMES}
-    monkeypatch.setattr("shoal.shard.retrieval.RETRIEVERS_OF", modes)
+    monkeypatch.setattr("shoal.modes.RETRIEVERS_OF", modes)
 
 
 def test_each_of_three_retrievers_scores_what_the_others_found(three: None) -> None:

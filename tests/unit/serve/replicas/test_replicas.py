@@ -15,7 +15,7 @@ from serve.replicas.encoder import QueryEncoder
 from serve.replicas.reranker import Reranker
 from serve.replicas.shard import Retriever
 from shoal.encoders import TokenEncoder, load_encoder
-from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, NotFound, Overloaded
+from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, InvalidArgument, NotFound, Overloaded
 from shoal.filters import Compare
 from shoal.index_root import versions
 from shoal.index_root.storage import Storage
@@ -30,6 +30,9 @@ from tests.support.engine import local_engine
 from tests.support.indexes import damage, passages, publish
 from tests.support.meters import RecordingMeter
 from tests.support.replicas import HASHING, soon
+from tests.support.sparse import WordWeights, word_weights
+
+__all__ = ["word_weights"]
 
 
 def query(text: str) -> FloatArray:
@@ -51,6 +54,19 @@ class TestQueryEncoder:
         found, expected = await encoder.encode_tokens(["red fish"], soon()), model.encode_query_tokens(["red fish"])
         np.testing.assert_array_equal(found[0].tokens, expected[0].tokens)
         np.testing.assert_array_equal(found[0].vector, expected[0].vector)
+
+    async def test_gives_the_terms_of_the_sparse_model_beside_it(self, word_weights: WordWeights) -> None:
+        settings = HASHING.model_copy(update={"sparse_encoder": "words"})
+        encoder = QueryEncoder(settings, load_encoder(settings).fingerprint(), 10)
+        (found,), (expected,) = (
+            await encoder.encode_terms(["red fish"], soon()),
+            word_weights.encode(["red fish"], are_queries=True),
+        )
+        np.testing.assert_array_equal(found.terms, expected.terms)
+        np.testing.assert_array_equal(found.weights, expected.weights)
+        alone = QueryEncoder(HASHING, load_encoder(HASHING).fingerprint(), 10)
+        with pytest.raises(InvalidArgument, match="no sparse model"):
+            await alone.encode_terms(["red fish"], soon())
 
     async def test_finds_the_tokens_of_passages(self) -> None:
         encoder = QueryEncoder(HASHING, load_encoder(HASHING).fingerprint(), 10)
