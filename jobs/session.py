@@ -19,7 +19,7 @@ from shoal.system.folders import require_writable
 from shoal.system.leftovers import mark, start_guard
 from shoal.system.process_watch import ProcessWatch
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
-from shoal.system.ray_processes import essential_processes, start_ray
+from shoal.system.ray_processes import essential_processes, start_head, start_ray
 from shoal.system.temporary import ray_folder, ray_parent, temporary_folder
 
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -96,18 +96,16 @@ def ray_session() -> Iterator[Cluster]:
         if private:
             folder = stack.enter_context(temporary_folder(parent=ray_parent()))
             mark(folder)
-            options |= {
-                "address": "local",
-                "include_dashboard": False,
+            head = {
                 "object_store_memory": OBJECT_STORE_BYTES,
                 "_system_config": {"idle_worker_killing_time_threshold_ms": _IDLE_MS},
-                "_temp_dir": str(ray_folder(folder)),
+                "temp_dir": str(ray_folder(folder)),
             }
         processes = ProcessWatch({})
         try:
             with _silent_stderr():
                 if private:
-                    start_ray(partial(ray.init, **options))
+                    start_ray(partial(start_head, ray, head, **options))
                     start_guard(folder)
                 else:
                     _join(options)

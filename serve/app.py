@@ -32,7 +32,7 @@ from serve.ray_adapters.services import OwnServices, ServeApplications
 from serve.replicas.catalog_replica import CatalogOptions
 from serve.replicas.encoder import QueryEncoder
 from serve.replicas.ingress import CatalogIngress, FurtherIndex, Ingress, IngressReplica
-from serve.replicas.reranker import RERANK_QUERIES, Reranker
+from serve.replicas.reranker import MAX_WAITING, RERANK_QUERIES, Reranker
 from serve.replicas.shard import Retriever
 from serve.versions.discovery import SERVICE_SETTINGS, ServiceAnnouncement, ServiceDiscovery
 from serve.versions.planned_indexes import check_indexes, given_roots
@@ -45,7 +45,7 @@ from shoal.errors import InvalidArgument
 from shoal.index_root import layout
 from shoal.index_root.storage import Storage
 from shoal.serving.index_name import named_roots
-from shoal.serving.plan import ServingPlan, ServingShape, plan_serving
+from shoal.serving.plan import ServingPlan, ServingShape, plan_serving, reads_seldom
 from shoal.settings import CatalogSettings, EndpointSettings, ServeSettings
 
 SettingsModel = TypeVar("SettingsModel", bound=ServeSettings)
@@ -238,10 +238,16 @@ def _own_services(settings: ServeSettings, plan: ServingPlan) -> OwnServices:
         shape=shape,
         encoder=_encoder(settings, plan) if settings.encoder_replicas else plan.encoder,
         shards=_shards(settings, shape) if settings.retriever_replicas else None,
-        reranker=_reranker(settings, plan),
+        reranker=plan.reranker if _has_spare_reranker(settings, plan) else _reranker(settings, plan),
         reranker_kind=plan.reranker_kind,
         reranker_scale=plan.reranker_scale,
     )
+
+
+def _has_spare_reranker(settings: ServeSettings, plan: ServingPlan) -> bool:
+    """Whether the ingress has the reranker inside, beside the encoder: one that is seldom asked needs no pool."""
+    alone = not settings.encoder_replicas and settings.reranker_max_replicas == 1
+    return alone and reads_seldom(settings, plan.manifest)
 
 
 def _encoder(
@@ -292,7 +298,7 @@ def _reranker(settings: ServeSettings, plan: ServingPlan) -> Any:
         max_queued_requests=settings.max_waiting,
         ray_actor_options=_resources(settings, gpus=settings.gpus_per_replica),
         **_reranker_replicas(settings),
-    ).bind(plan.reranker, 4 * RERANK_QUERIES, ReplicaMeter)
+    ).bind(plan.reranker, MAX_WAITING, ReplicaMeter)
 
 
 def validated(args: dict[str, Any] | ServeSettings) -> EndpointSettings:

@@ -23,7 +23,6 @@ import typer
 
 from serve.preflight import check_catalog, check_disk, check_ports
 from serve.ray_adapters import private_ray
-from serve.ray_adapters.haproxy import serve_host
 from serve.versions.catalog_compaction import CompactedIndexes
 from serve.versions.compacting import compacting
 from serve.versions.planned_indexes import plan_indexes
@@ -40,7 +39,7 @@ from shoal.system.leftovers import mark, start_guard
 from shoal.system.ports import require_own
 from shoal.system.process_watch import ProcessWatch
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
-from shoal.system.ray_processes import essential_processes, start_ray
+from shoal.system.ray_processes import essential_processes, start_head, start_ray
 from shoal.system.temporary import ray_folder, ray_parent, sweep, temporary_folder
 from shoal.system.terminal import say
 
@@ -50,8 +49,6 @@ STOP_S = 20.0
 """How long Serve may take to stop before its processes are ended."""
 SILENCE_S = 60.0
 """How long the server may fail to answer before this process gives up."""
-START_ATTEMPTS = 3
-"""Times that Serve is started where its proxy does not come up."""
 POLL_S = 0.2
 """Seconds between looks whether the server is ready."""
 WATCH_S = 5.0
@@ -154,17 +151,19 @@ def _ray(settings: RunSettings) -> Iterator[ProcessWatch]:
         importing.start()
         processes = ProcessWatch({})
         try:
+            head = {
+                "object_store_memory": OBJECT_STORE_BYTES,
+                "temp_dir": str(ray_folder(folder)),
+                "metrics_export_port": settings.metrics_port,
+            }
             start_ray(
                 partial(
-                    ray.init,
-                    address="local",
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
+                    start_head,
+                    ray,
+                    head,
                     runtime_env={"worker_process_setup_hook": "serve.worker_setup.set_up_replica"},
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
-                    _temp_dir=str(ray_folder(folder)),
-                    _metrics_export_port=settings.metrics_port,
                 )
             )
             start_guard(folder)
@@ -188,14 +187,13 @@ def _serve(
     """Deploy the endpoint, and stop all of Serve at the end, if the processes of its Ray still run."""
     from ray import serve
 
-    from serve.app import NAME, wire_endpoint
+    from serve.app import wire_endpoint
+    from serve.ray_adapters.starting import deploy
 
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
     try:
-        _start_serve(settings)
         endpoint = wire_endpoint(served, plan if _serves_itself(served) else None, settings.host)
-        target = serve.RunTarget(endpoint, name=NAME, route_prefix="/")
-        serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+        deploy(settings, endpoint, processes.wait)
         yield
     finally:
         with _stopping(), contextlib.suppress(Unavailable):
@@ -205,26 +203,6 @@ def _serve(
             deadline = time.monotonic() + STOP_S
             while thread.is_alive() and time.monotonic() < deadline:
                 processes.wait(POLL_S)
-
-
-def _start_serve(settings: RunSettings) -> None:
-    """Start Serve with its proxy, which Serve itself ends and starts again where it takes too long to come up.
-
-    Raises Unavailable when that has happened START_ATTEMPTS times.
-    """
-    from ray import serve
-    from ray.exceptions import RayError
-
-    for attempt in range(1, START_ATTEMPTS + 1):
-        try:
-            # The second time it finds the Serve that it has started, and leaves the waiting to whoever asks it.
-            serve.start(proxy_location="HeadOnly", http_options={"host": serve_host(settings), "port": settings.port})
-            return
-        except (RayError, TimeoutError) as error:
-            if attempt == START_ATTEMPTS:
-                raise Unavailable(
-                    "Ray Serve did not start; try again when the machine is less busy, or with --proxy ray"
-                ) from error
 
 
 def _serves_itself(settings: ServeSettings) -> bool:

@@ -28,6 +28,8 @@ SERVE = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "45",
     # And started again when it has not answered three times, such as when HAProxy was killed; every 10 s by default.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    # Its counters are exported every 10 s (`metrics_report_interval_ms` of Ray); each process gathers them every 0.1 s.
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
     # User code, router and HTTP share one event loop, and deployments speak gRPC.
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
 }
@@ -41,6 +43,12 @@ PRIVATE = {
     # Workers started ahead lack the hook that keeps Serve on loopback, and would never be used.
     "RAY_prestart_worker_first_driver": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Within ten seconds too, but ten times a second: the raylet is often a moment slower than what connects to it.
+    "RAY_raylet_client_connect_timeout_milliseconds": "100",
+    "RAY_raylet_client_num_connect_attempts": "100",
+    # What Ray keeps of its tasks and of its own timing for a dashboard that is not there.
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_event_stats": "0",
 }
 """Variables of a Ray that no other process uses."""
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -11,13 +12,14 @@ from ray.serve.handle import DeploymentHandle
 from serve.ray_adapters.handles import RETRY_AFTER_S, EncoderHandle, RerankerHandle, ShardHandle, call
 from serve.ray_adapters.statuses import application_statuses
 from serve.replicas.encoder import QueryEncoder
+from serve.replicas.reranker import MAX_WAITING, Reranker, SpareReranker
 from serve.replicas.shard import Retriever
 from serve.telemetry import Meter
-from serve.versions.discovery import EncoderServer, ServiceAnnouncement, ServiceSet, ShardServer
+from serve.versions.discovery import EncoderServer, RerankServer, ServiceAnnouncement, ServiceSet, ShardServer
 from shoal.errors import Unavailable
 from shoal.records import ScoreScale
 from shoal.serving.plan import ServingShape
-from shoal.settings import EncoderSettings, ServeSettings
+from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 
 CONTROLLER_S = 5.0
 """How long an endpoint waits for Serve's controller to name the applications, in seconds."""
@@ -34,7 +36,8 @@ class OwnServices:
         shape: The versions that they serve.
         encoder: The handle of its deployment, or the settings of one inside the replica.
         shards: The handles of their deployments; None puts all of them into the replica.
-        reranker: The handle of its deployment, None if there is none.
+        reranker: The handle of its deployment, or the settings of one inside the replica that is loaded when it is
+            asked; None if there is none.
         reranker_kind: The kind of the reranker, if its name does not tell.
         reranker_scale: Where its scores lie.
     """
@@ -43,7 +46,7 @@ class OwnServices:
     shape: ServingShape
     encoder: DeploymentHandle | EncoderSettings
     shards: Sequence[DeploymentHandle] | None
-    reranker: DeploymentHandle | None
+    reranker: DeploymentHandle | RerankerSettings | None
     reranker_kind: str | None
     reranker_scale: ScoreScale | None = None
 
@@ -53,9 +56,10 @@ class OwnServices:
             self.shape,
             self._encoder(lambda: meter),
             self._shards(lambda: meter),
-            RerankerHandle(self.reranker) if self.reranker is not None else None,
+            self._reranker(lambda: meter),
             self.reranker_kind,
-            reranker_scale=self.reranker_scale,
+            {"reranker_min_replicas": 0} if isinstance(self.reranker, RerankerSettings) else {},
+            self.reranker_scale,
         )
 
     def _encoder(self, make_meter: Callable[[], Meter]) -> EncoderServer:
@@ -67,6 +71,11 @@ class OwnServices:
         if self.shards is None:
             return [Retriever(self.settings, number, make_meter, self.shape) for number in range(self.shape.shards)]
         return [ShardHandle(handle, number) for number, handle in enumerate(self.shards)]
+
+    def _reranker(self, make_meter: Callable[[], Meter]) -> RerankServer | None:
+        if isinstance(self.reranker, RerankerSettings):
+            return SpareReranker(partial(Reranker, self.reranker, MAX_WAITING, make_meter))
+        return RerankerHandle(self.reranker) if self.reranker is not None else None
 
 
 class ServeApplications:

@@ -1,5 +1,7 @@
 """The reranker of a replica."""
 
+import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ from serve.telemetry import (
     Meter,
     NullMeter,
 )
+from shoal.errors import DeadlineExceeded
 from shoal.records import FloatArray, Span
 from shoal.rerankers import DeadlineReranker, PairTokenCounter, SentenceScorer, load_reranker
 from shoal.search.batching import Batcher
@@ -21,6 +24,8 @@ from shoal.system.threads import WARM_UP, Threads
 
 RERANK_QUERIES = 8
 """Queries scored together: enough pairs to fill a GPU, few enough that on a CPU the first does not wait for long."""
+MAX_WAITING = 4 * RERANK_QUERIES
+"""Queries that wait for a reranker at most."""
 
 
 class Reranker(SystemClock):
@@ -84,6 +89,44 @@ class Reranker(SystemClock):
             answers.append(scores[start : start + len(item.pairs)])
             start += len(item.pairs)
         return answers
+
+
+class SpareReranker(SystemClock):
+    """A reranker that is seldom asked, because shards hold what it would compute: loaded when it is first asked.
+
+    Args:
+        load: Makes the reranker, in a thread.
+    """
+
+    service = "reranker"
+
+    def __init__(self, load: Callable[[], Reranker]) -> None:
+        self._load = load
+        self._loading: asyncio.Task[Reranker] | None = None
+
+    async def score(self, query: str, passages: Sequence[str], deadline: float) -> FloatArray:
+        """As that of `Reranker`."""
+        return await (await self._loaded(deadline)).score(query, list(passages), deadline)
+
+    async def score_sentences(
+        self, query: str, passages: Sequence[str], sentences: Sequence[Sequence[Span]], deadline: float
+    ) -> list[FloatArray | None]:
+        """As that of `Reranker`."""
+        return await (await self._loaded(deadline)).score_sentences(query, passages, sentences, deadline)
+
+    async def count_tokens(self, query: str, passages: Sequence[str], deadline: float) -> int:
+        """As that of `Reranker`."""
+        return await (await self._loaded(deadline)).count_tokens(query, passages, deadline)
+
+    async def _loaded(self, deadline: float) -> Reranker:
+        """The reranker. Raises what loading raises, and DeadlineExceeded; loading goes on, for those who ask next."""
+        if self._loading is None or (self._loading.done() and self._loading.exception() is not None):
+            self._loading = asyncio.create_task(asyncio.to_thread(self._load))
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await asyncio.shield(self._loading)
+        except TimeoutError:
+            raise DeadlineExceeded("the reranker is being loaded; ask again") from None
 
 
 @dataclass(frozen=True, slots=True)

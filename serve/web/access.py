@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -353,9 +352,8 @@ def check_exposure(host: str, keyed: bool, anonymous: bool) -> None:
     )
 
 
-def describe(app: FastAPI) -> None:
-    """Say in the OpenAPI document of an application how a key is sent, and where none is needed."""
-    document: dict[str, Any] = app.openapi()
+def describe_keys(document: dict[str, Any]) -> None:
+    """Say in an OpenAPI document how a key is sent, and where none is needed."""
     document["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},

@@ -3,7 +3,7 @@
 import html
 import logging
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -63,6 +63,29 @@ class NotReady(errors.ErrorBody):
     missing: list[str]
 
 
+class DescribedApi(FastAPI):
+    """An application whose OpenAPI document is made when it is asked for: that takes longer than all the rest of it.
+
+    Args:
+        describers: Add to the document.
+        options: Of `FastAPI`.
+    """
+
+    def __init__(self, describers: Sequence[Callable[[dict[str, Any]], None]], **options: Any) -> None:
+        super().__init__(**options)
+        self._describers = describers
+        self._described: dict[str, Any] | None = None
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the document."""
+        document: dict[str, Any] = super().openapi()
+        if document is not self._described:  # FastAPI makes it again after routes were added
+            for describe in self._describers:
+                describe(document)
+            self._described = document
+        return document
+
+
 def create_api(
     engine: Engine | Callable[[], Engine] | Indexes,
     settings: ServeSettings,
@@ -84,7 +107,8 @@ def create_api(
         exchanges: Gives what counts the exchanges that are under way; None counts none.
         adds_request_id: Whether responses get the header x-request-id; Ray Serve adds it to them anyway.
     """
-    app = FastAPI(
+    app = DescribedApi(
+        [describe_paths, *([access.describe_keys] if keys is not None else [])],
         title="Shoal",
         version=__version__,
         description=DESCRIPTION + (KEYED if keys else ""),
@@ -109,9 +133,6 @@ def create_api(
     _add_pages(app, settings)
     if settings.mcp:
         add_mcp(app, indexes, settings)
-    describe_paths(app)
-    if keys is not None:
-        access.describe(app)
     return app
 
 

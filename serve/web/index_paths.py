@@ -13,7 +13,6 @@ from contextvars import ContextVar
 from copy import deepcopy
 from typing import Any
 
-from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shoal.serving.index_name import is_index_name
@@ -75,9 +74,8 @@ class IndexPaths:
             _ASKED.reset(token)
 
 
-def describe_paths(app: FastAPI) -> None:
-    """Name in the OpenAPI document the routes of each index."""
-    document: dict[str, Any] = app.openapi()
+def describe_paths(document: dict[str, Any]) -> None:
+    """Name in an OpenAPI document the routes of each index."""
     parameter = {
         "name": "index",
         "in": "path",

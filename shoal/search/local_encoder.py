@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from shoal.encoders import (
     Encoder,
+    InstructedEncoder,
     TermEncoder,
     TextVectors,
     TokenCounter,
@@ -23,7 +24,7 @@ class LocalEncoder:
     def __init__(self, encoder: Encoder, thread: Threads, remembered: int) -> None:
         self._encoder = encoder
         self._thread = thread
-        self._cache = QueryCache(encoder, remembered)
+        self._cache = QueryCache(encoder.encode_queries, remembered)
 
     async def encode(self, queries: Sequence[str], deadline: float, instruction: str | None = None) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
@@ -32,12 +33,15 @@ class LocalEncoder:
     async def encode_tokens(
         self, queries: Sequence[str], deadline: float, instruction: str | None = None
     ) -> list[TextVectors]:
-        """Return the vectors and those of the tokens, in input order."""
+        """Return the vectors and those of the tokens, in input order; they are not remembered."""
         if not isinstance(self._encoder, TokenEncoder):
             raise InvalidArgument(
                 "the encoder of this index has no token vectors; leave rerank late out", param="rerank"
             )
-        return await self._thread.run(deadline, self._cache.encode_query_tokens, queries, instruction)
+        if instruction is not None:
+            assert isinstance(self._encoder, InstructedEncoder)
+            return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries, instruction)
+        return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
 
     async def encode_terms(self, queries: Sequence[str], deadline: float) -> list[TermWeights]:
         """Return what the sparse model beside the encoder makes of queries, in input order."""

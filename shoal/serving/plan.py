@@ -103,6 +103,12 @@ def _where_models_lie(settings: ServeSettings, expected: Fingerprint) -> dict[st
     return {option: name for option, name in named.items() if name is not None}
 
 
+def reads_seldom(settings: ServeSettings, manifest: Manifest) -> bool:
+    """Whether the token vectors that the shards of a version hold rerank where a request asks for no more than that."""
+    late = settings.reranker == "late_interaction" and manifest.late is not None
+    return late and settings.stored_tokens and settings.shortlist is None
+
+
 def encoder_threads(settings: ServeSettings) -> int:
     """Threads of each encoder of a server."""
     return settings.encoder_threads or _share_of_cores(settings.encoder_replicas or settings.ingress_replicas)

@@ -11,6 +11,7 @@ from serve.app import STOP_SPARE_S, build_app, build_endpoint, build_services
 from serve.replicas.ingress import CatalogIngress
 from shoal.errors import InvalidArgument
 from shoal.index_root.storage import Storage
+from shoal.settings import LateSettings
 from tests.support.indexes import passages, publish
 
 
@@ -34,6 +35,29 @@ def test_a_replica_that_is_replaced_has_time_to_finish(seconds: float, tmp_path:
     assert built.keys() == {"ingress", "encoder", "shard-00000", "shard-00001", "reranker"}
     for deployment in built.values():
         assert deployment._deployment_config.graceful_shutdown_timeout_s == seconds + STOP_SPARE_S
+
+
+@pytest.mark.parametrize(
+    ("stored", "args", "has_pool"),
+    [
+        (True, {}, False),
+        (True, {"ingress_replicas": 2}, False),
+        (False, {}, True),
+        (True, {"shortlist": 16}, True),
+        (True, {"stored_tokens": False}, True),
+        (True, {"reranker": "overlap"}, True),
+        (True, {"reranker_max_replicas": 2}, True),
+        (True, {"encoder_replicas": 1}, True),
+    ],
+)
+def test_a_reranker_that_stored_tokens_leave_little_to_do_has_no_pool(
+    stored: bool, args: dict[str, Any], has_pool: bool, tmp_path: Path
+) -> None:
+    publish(
+        tmp_path, "v1", passages(20), late=LateSettings(late_interaction="stored", late_dims=16) if stored else None
+    )
+    built = deployments(build_app({"index": str(tmp_path), **args}))
+    assert ("reranker" in built) == has_pool
 
 
 def test_an_endpoint_knows_its_further_indexes_and_has_services_for_the_first_alone(tmp_path: Path) -> None:

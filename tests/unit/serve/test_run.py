@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from serve.preflight import require_free
-from serve.run import SILENCE_S, _missing, _reached, _start_serve, _url, _watch
+from serve.run import SILENCE_S, _missing, _reached, _url, _watch
 from shoal.errors import InvalidArgument, Unavailable
-from shoal.settings import RunSettings
 
 
 @pytest.mark.parametrize(
@@ -68,32 +67,6 @@ def test_a_server_that_is_full_is_asked_behind_its_proxy_before_it_counts_as_gon
     with pytest.raises(Unavailable, match="has not answered"):
         _watch("http://10.1.2.3:8000", lambda: None, lambda: next(replies), 1, lambda seconds: None)
     assert len(list(replies)) < 99  # it went on as long as a replica answered
-
-
-@pytest.mark.parametrize("failures", [0, 2, 3])
-def test_a_proxy_that_does_not_come_up_is_waited_for_again_and_then_told_in_one_line(
-    failures: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ray import serve
-    from ray.exceptions import RayActorError
-
-    starts = []
-
-    def start(**options: Any) -> None:
-        starts.append(options["http_options"])
-        if len(starts) <= failures:
-            raise RayActorError
-
-    monkeypatch.setattr(serve, "start", start)
-    settings = RunSettings(index="/nowhere", port=8123)
-    if failures < 3:
-        _start_serve(settings)
-    else:
-        with pytest.raises(Unavailable) as caught:
-            _start_serve(settings)
-        assert caught.value.message.count("\n") == 0
-        assert "less busy" in caught.value.message
-    assert starts == [{"host": "127.0.0.1", "port": 8123}] * min(failures + 1, 3)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """A private Ray is started again where the machine was too busy, and its processes are known by their command lines."""
 
+import resource
 import subprocess
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from shoal.errors import Unavailable
 from shoal.system import ray_processes
-from shoal.system.ray_processes import START_ATTEMPTS, essential_processes, start_ray
+from shoal.system.ray_processes import START_ATTEMPTS, essential_processes, start_head, start_ray
 
 TIMED_OUT = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
 
@@ -65,6 +68,56 @@ def test_a_signal_while_it_starts_is_an_interrupt(killed: list[bool]) -> None:
     with pytest.raises(KeyboardInterrupt):
         start_ray(init)
     assert killed == []  # whoever stops does that
+
+
+class FakeNode:
+    """A node as Ray's own starts: it needs a moment until it is registered."""
+
+    gcs_address = "127.0.0.1:6379"
+
+    def __init__(self, parameters: dict[str, Any], head: bool, **_: Any) -> None:
+        self.parameters, self.started, self.looks = parameters, ["gcs"], 0
+        self.files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if head:
+            self.start_api_server(include_dashboard=False, raise_on_failure=False)
+        self.start_ray_processes()
+        assert self.looks == 3  # Ray, which looks once a second, finds it at once
+        NODES.append(self)
+
+    def start_api_server(self, **_: Any) -> None:
+        self.started.append("dashboard")
+
+    def start_ray_processes(self) -> None:
+        self.started.append("raylet")
+
+    def get_gcs_client(self) -> Any:
+        return self
+
+    def get_all_node_info(self) -> dict[str, str]:
+        self.looks += 1
+        return {"node": "alive"} if self.looks == 3 else {}
+
+
+NODES: list[FakeNode] = []
+
+
+def test_a_head_has_what_a_private_ray_needs_and_is_joined_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_processes, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda seconds: None))
+    private = SimpleNamespace(node=SimpleNamespace(Node=FakeNode), parameter=SimpleNamespace(RayParams=dict))
+    joined: list[dict[str, Any]] = []
+    ray = SimpleNamespace(_private=private, init=lambda **options: joined.append(options))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        start_head(ray, {"temp_dir": "/somewhere"}, log_to_driver=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    node = NODES.pop()
+    assert node.started == ["gcs", "raylet"]
+    left_out = {"no_monitor": True, "include_log_monitor": False, "dashboard_agent_listen_port": 0}
+    assert node.parameters == {"temp_dir": "/somewhere", **left_out}
+    assert joined == [{"address": FakeNode.gcs_address, "log_to_driver": False}]
+    assert node.files == (65_536 if hard == resource.RLIM_INFINITY else min(65_536, hard))
 
 
 @pytest.fixture

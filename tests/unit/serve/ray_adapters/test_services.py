@@ -9,12 +9,13 @@ from ray import cloudpickle
 from serve.ray_adapters.handles import EncoderHandle, RerankerHandle, ShardHandle
 from serve.ray_adapters.services import OwnServices, ServeApplications
 from serve.replicas.encoder import QueryEncoder
+from serve.replicas.reranker import SpareReranker
 from serve.replicas.shard import Retriever
 from serve.telemetry import NullMeter
 from serve.versions.discovery import ServiceAnnouncement, ServiceDiscovery
 from shoal.encoders import load_encoder
 from shoal.serving.plan import ServingShape
-from shoal.settings import EncoderSettings, ServeSettings
+from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 from tests.support.engine import HASHING
 from tests.support.indexes import passages, publish
 
@@ -57,6 +58,10 @@ def test_services_of_its_own_are_deployments_or_parts_of_the_replica(tmp_path: A
     inside = OwnServices(settings, SHAPE, encoder, None, None, None).connect(NullMeter())
     assert [type(shard) for shard in inside.shards] == [Retriever] * 2
     assert (type(inside.encoder), inside.reranker) == (QueryEncoder, None)
+    spare = RerankerSettings(reranker="overlap")
+    seldom = OwnServices(settings, SHAPE, encoder, None, spare, "overlap").connect(NullMeter())
+    assert isinstance(seldom.reranker, SpareReranker)
+    assert seldom.service_settings == {"reranker_min_replicas": 0}  # whoever asks whether it is ready would load it
 
 
 def test_what_a_replica_is_given_travels_to_it() -> None:

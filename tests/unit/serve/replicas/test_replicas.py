@@ -12,7 +12,7 @@ import pytest
 
 from serve import telemetry
 from serve.replicas.encoder import QueryEncoder
-from serve.replicas.reranker import Reranker
+from serve.replicas.reranker import Reranker, SpareReranker
 from serve.replicas.shard import Retriever
 from shoal.encoders import TokenEncoder, load_encoder
 from shoal.errors import CorruptIndex, DeadlineExceeded, EncoderMismatch, InvalidArgument, NotFound, Overloaded
@@ -296,3 +296,49 @@ class TestReranker:
     async def test_a_query_without_passages_has_no_scores(self) -> None:
         scores = await Reranker(RerankerSettings(reranker="overlap"), max_waiting=10).score("fish", [], soon())
         assert scores.shape == (0,)
+
+
+class TestSpareReranker:
+    async def test_is_loaded_once_when_it_is_asked(self) -> None:
+        loaded: list[Reranker] = []
+
+        def load() -> Reranker:
+            loaded.append(Reranker(RerankerSettings(reranker="overlap"), max_waiting=10))
+            return loaded[-1]
+
+        spare, texts = SpareReranker(load), ["an otter", "a red fish"]
+        assert loaded == []
+        scores = await asyncio.gather(*(spare.score("fish", texts, soon()) for _ in range(3)))
+        assert len(loaded) == 1
+        for row in scores:
+            np.testing.assert_array_equal(row, await loaded[0].score("fish", texts, soon()))
+        sentences = [[(0, 8)], [(0, 10)]]
+        given, expected = (each.score_sentences("fish", texts, sentences, soon()) for each in (spare, loaded[0]))
+        assert await given == await expected
+        assert await spare.count_tokens("fish", texts, soon()) == await loaded[0].count_tokens("fish", texts, soon())
+
+    async def test_what_loads_for_too_long_is_there_for_the_next(self) -> None:
+        leave = threading.Event()
+
+        def load() -> Reranker:
+            leave.wait()
+            return Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
+
+        spare = SpareReranker(load)
+        with pytest.raises(DeadlineExceeded, match="is being loaded"):
+            await spare.score("fish", ["a fish"], time.monotonic() + 0.01)
+        leave.set()
+        assert (await spare.score("fish", ["a fish"], soon())).shape == (1,)
+
+    async def test_what_could_not_be_loaded_is_tried_again(self) -> None:
+        failures = [CorruptIndex("for now")]
+
+        def load() -> Reranker:
+            if failures:
+                raise failures.pop()
+            return Reranker(RerankerSettings(reranker="overlap"), max_waiting=10)
+
+        spare = SpareReranker(load)
+        with pytest.raises(CorruptIndex):
+            await spare.score("fish", ["a fish"], soon())
+        assert (await spare.score("fish", ["a fish"], soon())).shape == (1,)
