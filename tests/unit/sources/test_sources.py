@@ -244,7 +244,7 @@ def test_text_files_are_cut_into_passages(folder: Path, read: Read) -> None:
     assert found.passages[2] == Passage("sub/a.md#1", "# Heading\n\nwords", "Heading", {"path": "sub/a.md", "_line": 1})
     assert [(place, reason) for place, reason in found.items if isinstance(reason, str)] == [
         ({"file": "bad.txt"}, "the file is not valid UTF-8 (byte 1)"),
-        ({"file": "empty.txt"}, "the text field 'text' is empty"),
+        ({"file": "empty.txt"}, "the file is empty"),
     ]
 
 
