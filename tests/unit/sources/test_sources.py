@@ -243,7 +243,10 @@ def test_text_files_are_cut_into_passages(folder: Path, read: Read) -> None:
     assert [passage.id for passage in found.passages] == ["b.txt#1", "b.txt#2", "sub/a.md#1"]
     assert found.passages[2] == Passage("sub/a.md#1", "# Heading\n\nwords", "Heading", {"path": "sub/a.md", "_line": 1})
     assert [(place, reason) for place, reason in found.items if isinstance(reason, str)] == [
-        ({"file": "bad.txt"}, "the file is not valid UTF-8 (byte 1)"),
+        (
+            {"file": "bad.txt"},
+            "the file is not valid UTF-8 (byte 1); save it as UTF-8, such as with `iconv -f ISO-8859-1 -t UTF-8`",
+        ),
         ({"file": "empty.txt"}, "the file is empty"),
     ]
 
