@@ -74,10 +74,10 @@ class Builder:
 
     def plan(self) -> Plan:
         """Decide what is to be done; reads the listing and samples of the input, and writes nothing."""
+        indexes.check_gpus(self.settings.index_kind, self._gpus)
         if lack := shortage(self.workers):
             self._reporter.say(lack)
         with self._reporter.stage("plan"):
-            indexes.check_gpus(self.settings.index_kind, self._gpus)
             settings, remark = follow_current(self.settings, self.storage)
             described: tuple[Fingerprint, int] = run(tasks.describe_encoder, settings, **self.workers.options)
             encoder, width = described

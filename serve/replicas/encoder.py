@@ -7,7 +7,6 @@ from serve.replicas.traced import traced
 from serve.telemetry import ENCODED, REMEMBERED, Calls, Meter, NullMeter
 from serve.versions.discovery import ServiceAnnouncement
 from shoal.encoders import (
-    InstructedEncoder,
     TermEncoder,
     TextVectors,
     TokenCounter,
@@ -59,8 +58,7 @@ class QueryEncoder(SystemClock):
         if not is_absent(settings.encoder):
             self._thread.wait(encoder.encode_queries, [WARM_UP])
         self._encoder = encoder
-        self._with_tokens = 0
-        self._cache = QueryCache(encoder.encode_queries, remembered)
+        self._cache = QueryCache(encoder, remembered)
 
     @traced
     async def encode(self, queries: Sequence[str], deadline: float, instruction: str | None = None) -> FloatArray:
@@ -75,18 +73,14 @@ class QueryEncoder(SystemClock):
     async def encode_tokens(
         self, queries: Sequence[str], deadline: float, instruction: str | None = None
     ) -> list[TextVectors]:
-        """Return the vectors and those of the tokens, in input order; they are not remembered."""
+        """Return the vectors and those of the tokens, in input order."""
         if not isinstance(self._encoder, TokenEncoder):
             raise InvalidArgument(
                 "the encoder of this index has no token vectors; leave rerank late out", param="rerank"
             )
-        self._with_tokens += len(queries)
         try:
             with self._calls.call("encode", len(queries)):
-                if instruction is not None:
-                    assert isinstance(self._encoder, InstructedEncoder)
-                    return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries, instruction)
-                return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
+                return await self._thread.run(deadline, self._cache.encode_query_tokens, queries, instruction)
         finally:
             self._count()
 
@@ -123,8 +117,6 @@ class QueryEncoder(SystemClock):
         self, texts: Sequence[str], input_type: InputType, deadline: float, with_tokens: bool = False
     ) -> EmbeddedTexts:
         """Return the vectors of texts, and those of their tokens if asked for, in input order."""
-        if input_type == "query" and with_tokens:
-            self._with_tokens += len(texts)
         try:
             with self._calls.call("embed", len(texts)):
                 return await self._thread.run(
@@ -139,5 +131,5 @@ class QueryEncoder(SystemClock):
         return self._announcement
 
     def _count(self) -> None:
-        self._calls.total(ENCODED, self._cache.asked + self._with_tokens)
+        self._calls.total(ENCODED, self._cache.asked)
         self._calls.total(REMEMBERED, self._cache.hits)

@@ -55,7 +55,7 @@ def embed_texts(
     if with_tokens and texts:
         if not isinstance(encoder, TokenEncoder):
             raise InvalidArgument("the encoder has no token vectors; leave tokens out of include", param="include")
-        both = (encoder.encode_query_tokens if are_queries else encoder.encode_passage_tokens)(texts)
+        both = (cache.encode_query_tokens if are_queries else encoder.encode_passage_tokens)(texts)
         vectors, tokens = np.stack([text.vector for text in both]), [text.tokens for text in both]
     else:
         vectors = (cache.encode_queries if are_queries else encoder.encode_passages)(texts)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from shoal.encoders import (
     Encoder,
-    InstructedEncoder,
     TermEncoder,
     TextVectors,
     TokenCounter,
@@ -24,7 +23,7 @@ class LocalEncoder:
     def __init__(self, encoder: Encoder, thread: Threads, remembered: int) -> None:
         self._encoder = encoder
         self._thread = thread
-        self._cache = QueryCache(encoder.encode_queries, remembered)
+        self._cache = QueryCache(encoder, remembered)
 
     async def encode(self, queries: Sequence[str], deadline: float, instruction: str | None = None) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
@@ -33,15 +32,12 @@ class LocalEncoder:
     async def encode_tokens(
         self, queries: Sequence[str], deadline: float, instruction: str | None = None
     ) -> list[TextVectors]:
-        """Return the vectors and those of the tokens, in input order; they are not remembered."""
+        """Return the vectors and those of the tokens, in input order."""
         if not isinstance(self._encoder, TokenEncoder):
             raise InvalidArgument(
                 "the encoder of this index has no token vectors; leave rerank late out", param="rerank"
             )
-        if instruction is not None:
-            assert isinstance(self._encoder, InstructedEncoder)
-            return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries, instruction)
-        return await self._thread.run(deadline, self._encoder.encode_query_tokens, queries)
+        return await self._thread.run(deadline, self._cache.encode_query_tokens, queries, instruction)
 
     async def encode_terms(self, queries: Sequence[str], deadline: float) -> list[TermWeights]:
         """Return what the sparse model beside the encoder makes of queries, in input order."""

@@ -10,7 +10,7 @@ EMBEDDED_ENCODER = "all-MiniLM-L6-v2"
 """Encoder that an index is built with unless another one is named; its weights come with Shoal's extras."""
 
 PASSAGE_TOKENS = 2048
-"""Tokens of a longer passage to read in windows that a build proposes: more gave no more on collections of articles."""
+"""Tokens read of a longer passage in windows, unless set otherwise: more gave no more where texts are longer."""
 
 
 class InferenceSettings(Settings):
@@ -55,7 +55,7 @@ class VectorSettings(Settings):
         "that were trained for it (Matryoshka). Default: all.",
     )
     passage_tokens: int = Field(
-        0,
+        PASSAGE_TOKENS,
         ge=0,
         le=32_768,
         description="Tokens read of a passage that is longer than the encoder reads at once: in windows that overlap, "

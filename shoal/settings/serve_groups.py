@@ -83,7 +83,11 @@ class ReplicaResourceSettings(Settings):
         description="CPU threads of one query encoder. Default: the cores, shared by the encoders; 8 at most.",
     )
     query_cache: int = Field(
-        10_000, ge=0, le=10_000_000, description="Queries whose vectors each query encoder remembers; 0 remembers none."
+        10_000,
+        ge=0,
+        le=10_000_000,
+        description="Queries whose vectors each query encoder remembers, and where stored tokens rerank those of their "
+        "tokens, in 64 MiB at most; 0 remembers none.",
     )
     retriever_threads: int = Field(1, ge=1, le=256, description="CPU threads of one retriever.")
     reranker_threads: int | None = Field(

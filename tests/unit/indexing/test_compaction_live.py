@@ -1,20 +1,20 @@
 """An index that is written to answers alike before and after what was written is compacted."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import shoal
 from shoal.index_root.log import Log
 from shoal.indexing.compaction import compact
-from shoal.modes import Mode
+from shoal.modes import Mode, modes_of
 from shoal.settings import CompactSettings
 from tests.support.written import Root
 
 
 def answers(index: shoal.Index, **options: Any) -> dict[Mode, list[tuple[str, float]]]:
-    """Ids and scores in every mode."""
+    """Ids and scores in every mode of an index of vectors and words."""
     found: dict[Mode, list[tuple[str, float]]] = {}
-    for mode in get_args(Mode):
+    for mode in modes_of(("dense", "lexical")):
         answer = index.search("passage about topic 3", mode=mode, rerank=False, **options)
         found[mode] = [(result.id, round(result.score, 5)) for result in answer.results]
     return found

@@ -11,7 +11,7 @@ from rich.console import Console
 from jobs.build.driver import Builder
 from jobs.progress import Reporter
 from jobs.session import Cluster
-from shoal.errors import CorruptIndex, Unavailable
+from shoal.errors import CorruptIndex, InvalidArgument, Unavailable
 from shoal.evaluation.gate import Verdict
 from shoal.index_root import layout, versions
 from shoal.indexing.plan import make_plan
@@ -51,6 +51,13 @@ def test_a_build_goes_on_where_its_input_and_its_model_lie_now(build: Build, tmp
     assert (staged.source.source, staged.encoder.model) == (str(source), "/moved/model")
     assert list(staged.units) == list(build.plan.units)
     assert build.storage.read(layout.plan(build.plan.hash)) == staged.to_bytes()
+
+
+def test_a_graph_that_a_gpu_links_is_refused_without_one_before_any_work(build: Build) -> None:
+    refusing = builder(build, index_kind="cagra")
+    with pytest.raises(InvalidArgument, match=r"'cagra' is built on an NVIDIA GPU .* there is none here; take hnsw"):
+        refusing.plan()
+    assert said(refusing) == ""
 
 
 def test_staging_that_cannot_be_cleared_is_told_and_no_reason_to_fail(
