@@ -5,15 +5,17 @@ Pull is the truth: the tail looks for entries by itself. Push is speed: who know
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 from shoal.errors import DeadlineExceeded, ShoalError, Unavailable
 from shoal.index_root.log_entry import LogEntry
 
 logger = logging.getLogger(__name__)
+A = TypeVar("A")
+R = TypeVar("R")
 
 POLL_LOCAL_S, POLL_REMOTE_S = 0.05, 0.25
 """Seconds between two looks for entries on a disk, and in an object store."""
@@ -111,8 +113,8 @@ class Tail:
 
     async def _look(self) -> None:
         with self._noting_failure():
-            while entries := await asyncio.to_thread(self._read, self.position):
-                await asyncio.to_thread(self._apply, entries)
+            while entries := await _in_thread(self._read, self.position):
+                await _in_thread(self._apply, entries)
                 self.position = entries[-1].position
                 self._tell()
 
@@ -121,8 +123,6 @@ class Tail:
         try:
             yield
         except Exception as error:
-            if not threading.main_thread().is_alive():
-                return  # the process is ending, and starts nothing in threads any more
             self._failure = error
             problem = f"the log cannot be followed beyond position {self.position}: {error}"
             if problem != self.problem:
@@ -144,3 +144,11 @@ class Tail:
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+def _in_thread(work: Callable[[A], R], argument: A) -> "asyncio.Future[R]":
+    """Start `work` in a thread. Raises CancelledError where none takes it any more, as the process is ending."""
+    try:
+        return asyncio.get_running_loop().run_in_executor(None, work, argument)
+    except RuntimeError:
+        raise asyncio.CancelledError from None
