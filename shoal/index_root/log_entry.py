@@ -241,7 +241,10 @@ def _from_stream(stream: bytes) -> LogEntry:
     header = _Header.model_validate_json(reader.schema.metadata[_METADATA_KEY])
     if header.format != ENTRY_FORMAT:
         raise ValueError(f"it has format {header.format}, this Shoal reads {ENTRY_FORMAT}; use the one that wrote it")
-    documents = from_batch(reader.read_next_batch(), buffer, header.dim, header.width)
+    batch = next(reader, None)
+    if batch is None:
+        raise ValueError("it has no record batch")
+    documents = from_batch(batch, buffer, header.dim, header.width)
     if next(reader, None) is not None:
         raise ValueError("it has several record batches")
     _check_requests(header.requests, len(documents))

@@ -317,7 +317,7 @@ class TestDockerfile:
 
     def test_the_extra_is_one_of_the_project(self):
         assert "EXTRA=cpu" in self.rest("ARG")
-        assert '".[$EXTRA,documents,tracing]"' in self.text
+        assert '".[$EXTRA,documents,mcp,tracing]"' in self.text
         assert {"cpu", "gpu"} <= set(PROJECT["optional-dependencies"])
         assert set(re.findall(r"--build-arg EXTRA=(\w+)", self.text)) == {"cpu", "gpu"}
 

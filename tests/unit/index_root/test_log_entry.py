@@ -79,6 +79,15 @@ def test_who_makes_the_checksum_anew_gets_an_entry_or_an_error(data: Any) -> Non
     repr(plain(read))  # looks at every value
 
 
+def test_an_entry_without_a_batch_is_damaged() -> None:
+    schema = pa.ipc.open_stream(body_of(encode_entry(SMALL))).schema
+    sink = pa.BufferOutputStream()
+    pa.ipc.new_stream(sink, schema).close()
+    body = sink.getvalue().to_pybytes()
+    with pytest.raises(CorruptIndex, match="no record batch"):
+        decode_entry(body + checksum(body), PLACE)
+
+
 def hostile(change: dict[str, Any], written: LogEntry = SMALL, compression: str | None = None) -> bytes:
     """The file of an entry with other columns, and a checksum that is right."""
     batch = pa.ipc.open_stream(body_of(encode_entry(written))).read_next_batch()
