@@ -61,7 +61,6 @@ from tests.support.api_server import FakeEngine, Server, answer_of, check_error
         ({"query": "a", "top_k": 5, "top_n": 6}, "top_n", "top_n should be at most top_k (5), not 6"),
         ({"query": "a", "rerank": "yes"}, "rerank", "rerank should be true, false, 'late' or 'read'"),
         ({"query": "a", "mode": "fuzzy"}, "mode", "mode should be 'dense', 'lexical', 'hybrid' or 'sparse'"),
-        ({"query": "a", "mode": "sparse"}, "mode", "build it with --sparse-encoder"),
         ({"query": "a", "filter": "year > 2020"}, "filter", "filter should be a valid dictionary"),
         ({"query": "a", "include": "text"}, "include", "include should be a valid list"),
         (
