@@ -205,6 +205,8 @@ class SearchRequest:
     """In which it searches, and to which `passage_id` belongs."""
     instruction: str | None = None
     """What the query looks for, which the encoder reads in place of its own instruction."""
+    correct_spelling: bool | None = None
+    """Whether words that no passage holds are taken for others; None leaves it to the server."""
     shape: AnswerShape = AnswerShape()
 
     @property

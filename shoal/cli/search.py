@@ -41,7 +41,7 @@ app = typer.Typer()
 
 _SENT = (
     *("top_k", "top_n", "mode", "filter", "namespace", "min_score", "diversity", "after", "recall", "timeout_ms", "id"),
-    "instruction",
+    *("instruction", "correct_spelling"),
 )
 """Parameters that a search is asked as they are."""
 
@@ -56,6 +56,13 @@ Instruction = Annotated[
     typer.Option(
         metavar="TEXT",
         help="What the query looks for, for encoders that read an instruction. Default: that of the index.",
+    ),
+]
+CorrectSpelling = Annotated[
+    bool | None,
+    typer.Option(
+        "--correct-spelling/--no-correct-spelling",
+        help="Take words that no passage holds for others one slip away. Default: as the server does.",
     ),
 ]
 Full = Annotated[bool, typer.Option("--full", help="Show whole texts, not their beginnings.")]
@@ -84,6 +91,7 @@ def search(  # noqa: PLR0913 - one parameter for each option
     order_by: OrderBy = None,
     recall: Recall = None,
     instruction: Instruction = None,
+    correct_spelling: CorrectSpelling = None,
     timeout_ms: TimeoutMs = None,
     vector: Vector = None,
     id: PassageId = None,

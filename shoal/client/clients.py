@@ -61,6 +61,8 @@ class SearchOptions(TypedDict, total=False):
     explain: bool
     instruction: str
     """What the query looks for, in words, for encoders that read an instruction; by default that of the index."""
+    correct_spelling: bool
+    """Whether words that no passage holds are taken for others one slip away; `warnings` names them."""
     recall: float
     """Share of the ten nearest passages that stage one shall find, such as 0.99; by default as tuned."""
     vector: Any

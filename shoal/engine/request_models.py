@@ -128,6 +128,11 @@ class SearchFields(ShapeFields):
         "as Qwen3-Embedding. Left out: that of the index.",
         examples=["Given a claim, find documents that support or refute it"],
     )
+    correct_spelling: bool | None = Field(
+        None,
+        description="Whether words of the queries that no passage holds are taken for others one slip away; `warnings` "
+        "names them. Left out: as the server does (--correct-spelling).",
+    )
     recall: float | None = Field(
         None,
         gt=0,
@@ -219,6 +224,7 @@ class SearchFields(ShapeFields):
                 strong=self.consistency == "strong",
                 namespace=self.namespace,
                 instruction=self.instruction,
+                correct_spelling=self.correct_spelling,
                 shape=shape,
             )
             for subject in subjects

@@ -41,7 +41,8 @@ class SpellingStage:
             trace: Of the request.
         """
         as_typed = Spelling(request.query)
-        if not self._is_on or not request.query or request.namespace or live is None or not live.can_spell:
+        is_on = self._is_on if request.correct_spelling is None else request.correct_spelling
+        if not is_on or not request.query or request.namespace or live is None or not live.can_spell:
             return as_typed
         try:
             async with asyncio.timeout(deadline - self._clock()):

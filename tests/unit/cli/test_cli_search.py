@@ -149,14 +149,18 @@ def test_a_search_for_nothing_is_refused(server: Server) -> None:
     assert not server.bodies
 
 
-def test_a_recall_is_sent_as_it_is_asked_for(server: Server) -> None:
-    assert run("search", "fish", "--recall", "0.99").exit_code == 0
-    assert server.bodies == [{"query": "fish", "recall": 0.99}]
-
-
-def test_an_instruction_is_sent_as_it_is_given(server: Server) -> None:
-    assert run("search", "fish", "--instruction", "Find refutations").exit_code == 0
-    assert server.bodies == [{"query": "fish", "instruction": "Find refutations"}]
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        (["--recall", "0.99"], {"recall": 0.99}),
+        (["--instruction", "Find refutations"], {"instruction": "Find refutations"}),
+        (["--correct-spelling"], {"correct_spelling": True}),
+        (["--no-correct-spelling"], {"correct_spelling": False}),
+    ],
+)
+def test_an_option_is_sent_as_it_is_given(server: Server, options: list[str], sent: dict[str, Any]) -> None:
+    assert run("search", "fish", *options).exit_code == 0
+    assert server.bodies == [{"query": "fish", **sent}]
 
 
 def test_counts_of_values_are_asked_for_and_shown(server: Server) -> None:

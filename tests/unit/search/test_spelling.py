@@ -81,6 +81,14 @@ def test_a_query_whose_words_are_known_is_answered_as_without_correcting(root: P
         assert answer.warnings == []
 
 
+@pytest.mark.parametrize("of_server", [True, False])
+def test_a_request_may_ask_otherwise(root: Path, of_server: bool) -> None:
+    with shoal.open(str(root), reranker="none", correct_spelling=of_server) as index:
+        for wanted in (True, False):
+            answer = index.search("ottres", mode="lexical", correct_spelling=wanted)
+            assert [result.id for result in answer.results] == (["a", "c"] if wanted else [])
+
+
 @pytest.mark.parametrize("shards", [1, 2, 5])
 def test_any_number_of_shards_gives_the_same_answer(index: shoal.Index, tmp_path: Path, shards: int) -> None:
     publish(build(tmp_path / "other", shards=shards))
