@@ -18,8 +18,6 @@ from shoal.namespaces import DEFAULT
 
 FloatArray = NDArray[np.float32]
 RowArray = NDArray[np.int64]
-PAGE_FIELD, LINE_FIELD = "_page", "_line"
-"""Metadata of a passage of a document: the page (or slide) and the line it begins on, counted from 1."""
 MetadataValue = str | int | float | bool | list[str]
 Metadata = Mapping[str, MetadataValue]
 InputType = Literal["query", "passage"]

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shoal.client.answers import SearchResponse, SearchResult
-from shoal.records import PAGE_FIELD
+from shoal.extraction.places import PAGE_FIELD
 from shoal.system.terminal import format_bytes, printable, without_controls
 
 """Columns that the ids of passages get."""

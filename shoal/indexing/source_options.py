@@ -3,8 +3,8 @@
 from typing import Any
 
 from shoal.errors import InvalidArgument
+from shoal.extraction.places import LINE_FIELD, PAGE_FIELD
 from shoal.metadata import declared_types
-from shoal.records import LINE_FIELD, PAGE_FIELD
 from shoal.settings import BuildSettings, SourceSettings
 from shoal.sources.listing import Format
 

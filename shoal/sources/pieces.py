@@ -4,7 +4,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from shoal.records import LINE_FIELD, PAGE_FIELD, Metadata, Passage
+from shoal.extraction.places import LINE_FIELD, PAGE_FIELD
+from shoal.records import Metadata, Passage
 from shoal.settings import SourceSettings
 from shoal.sources import documents
 from shoal.sources.chunking import Chunker

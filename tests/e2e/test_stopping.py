@@ -18,6 +18,8 @@ from tests.support.serving import free_port
 
 STOP_S = 90.0
 QUERY = "the black otter number n8"
+HELD = ("--reranker=none", "--encoder-replicas=1", "--health-check-timeout-s=600")
+"""Options of a server whose encoder can be stopped for a while."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,10 @@ def held_search(server: Server, clients: ThreadPoolExecutor, metrics_port: int) 
 
 
 def under_way(server: Server, metrics_port: int) -> bool:
-    """Whether a replica of the ingress has the search, by HAProxy's statistics or Ray's."""
+    """Whether a replica of the ingress has the search, by HAProxy's statistics or Ray's.
+
+    Those of HAProxy are there at once, but an HAProxy that was reloaded meanwhile leaves it to the one before.
+    """
     for path in (path for folder in server.temporary_folders() for path in folder.rglob("admin.sock")):
         with socket.socket(socket.AF_UNIX) as admin:
             admin.connect(str(path))
@@ -70,10 +75,13 @@ def under_way(server: Server, metrics_port: int) -> bool:
             table = b"".join(iter(lambda: admin.recv(65536), b"")).decode().splitlines()
         head = table[0].removeprefix("# ").split(",")
         lines = [dict(zip(head, line.split(","), strict=False)) for line in table[1:] if line]
-        return any(
-            line["svname"] != "BACKEND" and line["scur"] != "0" for line in lines if line["pxname"].startswith("http-")
-        )
-    metrics = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
+        servers = [line for line in lines if line["pxname"].startswith("http-") and line["svname"] != "BACKEND"]
+        if any(line["scur"] != "0" for line in servers):
+            return True
+    try:
+        metrics = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
+    except httpx.TransportError:  # not there yet
+        return False
     return bool(re.search(r"^ray_serve_replica_processing_queries\{[^}]*ingress[^}]*\} [1-9]", metrics, re.MULTILINE))
 
 
@@ -85,9 +93,9 @@ def test_a_search_that_runs_is_answered_before_the_server_stops(
     proxy: str, stop: Callable[[Server], None], tmp_path: Path, root: Path
 ) -> None:
     metrics_port = free_port()
-    options = (f"--metrics-port={metrics_port}", "--encoder-replicas=1", "--drain-s=60", "--health-check-timeout-s=600")
+    options = (f"--metrics-port={metrics_port}", "--drain-s=60", f"--proxy={proxy}")
     with (
-        running(tmp_path, root, "--reranker=none", f"--proxy={proxy}", *options) as server,
+        running(tmp_path, root, *HELD, *options) as server,
         ThreadPoolExecutor() as clients,
     ):
         server.wait_ready()
@@ -106,10 +114,11 @@ def test_a_search_that_runs_is_answered_before_the_server_stops(
 
 @pytest.mark.parametrize("seconds", [pytest.param(0, marks=only_long), 2])
 def test_what_runs_too_long_is_cut_by_the_bound(seconds: int, tmp_path: Path, root: Path) -> None:
-    options = (f"--drain-s={seconds}", "--encoder-replicas=1", "--health-check-timeout-s=600")
-    with running(tmp_path, root, "--reranker=none", *options) as server, ThreadPoolExecutor() as clients:
+    metrics_port = free_port()
+    options = (f"--metrics-port={metrics_port}", f"--drain-s={seconds}")
+    with running(tmp_path, root, *HELD, *options) as server, ThreadPoolExecutor() as clients:
         server.wait_ready()
-        searching, _ = held_search(server, clients, 0)
+        searching, _ = held_search(server, clients, metrics_port)
         sigterm(server)
         assert server.process.wait(STOP_S) == 0
         server.assert_nothing_is_left(within_s=10)
@@ -120,10 +129,11 @@ def test_what_runs_too_long_is_cut_by_the_bound(seconds: int, tmp_path: Path, ro
 
 
 def test_a_second_signal_ends_the_waiting(tmp_path: Path, root: Path) -> None:
-    options = ("--drain-s=600", "--encoder-replicas=1", "--health-check-timeout-s=600")
-    with running(tmp_path, root, "--reranker=none", *options) as server, ThreadPoolExecutor() as clients:
+    metrics_port = free_port()
+    options = (f"--metrics-port={metrics_port}", "--drain-s=600")
+    with running(tmp_path, root, *HELD, *options) as server, ThreadPoolExecutor() as clients:
         server.wait_ready()
-        held_search(server, clients, 0)
+        held_search(server, clients, metrics_port)
         ctrl_c(server)
         wait(lambda: "stopping: 1 requests" in server.errors())
         ctrl_c(server)

@@ -297,3 +297,9 @@ def test_json_holds_no_control_codes(capsys: pytest.CaptureFixture[str]) -> None
     assert printed.rstrip("\n").isprintable()
     assert "é" in printed
     assert json.loads(printed) == {"text": "\x1b \x7f \x9b2J é"}
+
+
+@pytest.mark.parametrize("module", ["search", "compare", "index", "upsert", "delete", "keys"])
+def test_what_asks_a_server_needs_the_client_alone(module: str) -> None:
+    code = f"import sys; sys.modules['numpy'] = None\nimport shoal.cli.{module}"
+    subprocess.run([sys.executable, "-c", code], check=True)
