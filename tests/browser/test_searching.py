@@ -270,6 +270,21 @@ def test_the_best_sentence_is_marked(tab: Tab, tmp_path: Path) -> None:
             expect(before).to_be_visible(visible=int(id_[1:]) > 0)
 
 
+def manual(marker: str) -> list[Passage]:
+    """A page of a manual, of which headings in lines of their own come first."""
+    text = f"2 Descaling\n2.1 Before you begin\nEmpty the tray.\nOtters swim {marker} and well."
+    return [Passage("m#1", text, metadata={"_page": 3})]
+
+
+def test_the_best_sentence_is_seen_behind_short_lines(tab: Tab, tmp_path: Path) -> None:
+    with served_index(tmp_path, manual) as url:
+        ask(tab, url, "where do otters swim")
+        row = tab.page.locator(".two li.result")
+        text, mark = (row.locator(part).bounding_box() for part in ("p.text", "mark"))
+        assert mark["y"] + mark["height"] <= text["y"] + text["height"] + 2  # not cut off with the third line
+        expect(row.locator("p.meta")).to_have_text("page 3")
+
+
 QUOTES = 'it\'s "the" $HOME `otter` \\ n8 \u2028 \U0001f9a6'
 
 

@@ -100,7 +100,7 @@ function resultRow(result, place, answer, candidates) {
     h("div", { class: "passage" },
       h("h3", { class: result.title ? null : "id" }, title),
       h("p", { class: "text" }, textOf(result)),
-      h("p", { class: "meta" }, metadata(result).map(([name, value]) => h("span", {}, h("span", { class: "faint" }, `${name} `), value)),
+      h("p", { class: "meta" }, metadata(result).map(([name, value]) => h("span", {}, h("span", { class: "faint" }, `${name.replace(/^_/, "")} `), value)),
         result.title && h("span", { class: "id" }, result.id)),
       more),
     h("dl", { class: "scores" },
@@ -113,8 +113,9 @@ function textOf({ text = "", highlight }) {
   if (!highlight) return text;
   const letters = Array.from(text); // offsets count characters, not what JavaScript's strings are made of
   const before = letters.slice(0, highlight.start).join("");
+  const isLong = highlight.start > LEAD_LETTERS || before.includes("\n"); // a closed result shows two lines
   return [
-    h("span", { class: highlight.start > LEAD_LETTERS ? "lead long" : "lead" }, before),
+    h("span", { class: isLong ? "lead long" : "lead" }, before),
     h("mark", {}, letters.slice(highlight.start, highlight.end).join("")),
     letters.slice(highlight.end).join("")];
 }
