@@ -87,7 +87,8 @@ def main() -> None:
         index = options.index or f"{folder}/index"
         if not options.index:
             words = ["--source", str(options.dataset), "--index", index, "--shards", str(SHARDS)]
-            run(*SHOAL, "build", *words, "--index-kind", "flat", "--no-lexical")
+            # The peers read the beginning of a long passage alone, so ours does.
+            run(*SHOAL, "build", *words, "--index-kind", "flat", "--no-lexical", "--passage-tokens", "0")
         cross_encoder = save_cross_encoder(folder / "cross-encoder")
         texts = [row["text"] for row in read_jsonl(options.dataset / "queries.jsonl.gz")]
         serve = ["--reranker", str(cross_encoder), *options.serve]
