@@ -16,6 +16,7 @@ from shoal.lexical.analyzer import NAME, Analyzer
 from shoal.lexical.frequencies import TermFrequencies
 from shoal.lexical.postings import Postings
 from shoal.lexical.scoring import TermStatistics, inverse_frequencies, length_norms, term_scores
+from shoal.lexical.sorted_terms import SortedTerms
 from shoal.lexical.statistics import TERM
 from shoal.records import FloatArray
 from shoal.system.array_files import map_array
@@ -39,6 +40,7 @@ class LexicalIndex:
         try:
             [batch] = open_batches(paths[layout.LEXICAL_TERMS], pa.schema([TERM]))
             self._terms = batch.column(0)
+            self._sorted = SortedTerms(self._terms)
             # Read without bm25s, whose import takes 0.2 s and SciPy.
             scores, self._rows, self._offsets = (
                 map_array(paths[name]).view(np.ndarray)
@@ -63,6 +65,7 @@ class LexicalIndex:
         index = cls.__new__(cls)
         index._begin(len(postings.lengths), info)
         index._scores, index._terms = None, postings.terms
+        index._sorted = SortedTerms(postings.terms)
         index._offsets, index._rows = postings.offsets, postings.rows.astype(np.int32, copy=False)
         index._frequencies = TermFrequencies.of_postings(postings)
         return index
@@ -103,7 +106,7 @@ class LexicalIndex:
         scores, stored = np.zeros(self._count, np.float32), self._scores
         if stored is not None:
             for term in self.analyzer.terms(query):
-                if (number := self._number(term)) is not None:
+                if (number := self._sorted.place(term)) is not None:
                     own = self._place(number)
                     np.add.at(scores, self._rows[own], stored[own])
         return scores
@@ -129,7 +132,7 @@ class LexicalIndex:
         known = [
             (number, frequency, share)
             for term, frequency, share in zip(statistics.terms, statistics.frequencies, shares, strict=True)
-            if (number := self._number(term)) is not None
+            if (number := self._sorted.place(term)) is not None
         ]
         if not known or not statistics.mean_length:  # a corpus without a term, whose passages have all gone
             return scores
@@ -169,14 +172,3 @@ class LexicalIndex:
     def _place(self, number: int) -> slice:
         """Where the passages of a term lie."""
         return slice(int(self._offsets[number]), int(self._offsets[number + 1]))
-
-    def _number(self, term: str) -> int | None:
-        """Place of a term, found by bisection: the terms stay in their file."""
-        low, high = 0, len(self._terms)
-        while low < high:
-            middle = (low + high) // 2
-            if self._terms[middle].as_py() < term:
-                low = middle + 1
-            else:
-                high = middle
-        return low if low < len(self._terms) and self._terms[low].as_py() == term else None

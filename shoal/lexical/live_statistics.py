@@ -15,6 +15,7 @@ from shoal.index_root.arrow_files import open_batches
 from shoal.index_root.log_entry import DocumentWrite, LogEntry, RetiredState, WrittenPassage
 from shoal.lexical.postings import TermNumbers
 from shoal.lexical.scoring import TermStatistics
+from shoal.lexical.sorted_terms import SortedTerms
 from shoal.lexical.statistics import TERM_SCHEMA, Totals
 
 if TYPE_CHECKING:  # a coordinator reads it when documents have come, and not before
@@ -43,7 +44,7 @@ class CorpusTerms:
             self.totals = Totals(int(metadata[b"passages"]), int(metadata[b"length"]))
         except (KeyError, ValueError) as error:
             raise CorruptIndex(f"{path} does not say how many passages it counts; activate another version") from error
-        self._last = [batch.column(0)[-1].as_py() for batch in self._batches]
+        self._sorted = [SortedTerms(batch.column(0)) for batch in self._batches]
         self._remembered = lru_cache(_REMEMBERED)(self._found)
 
     def frequency(self, term: str) -> int:
@@ -51,9 +52,9 @@ class CorpusTerms:
         return self._remembered(term)
 
     def _found(self, term: str) -> int:
-        for batch, last in zip(self._batches, self._last, strict=True):
-            if term <= last:
-                return _frequency(batch, term)
+        for batch, terms in zip(self._batches, self._sorted, strict=True):
+            if (place := terms.place(term)) is not None:
+                return int(batch.column(1)[place].as_py())
         return 0
 
     @cached_property
@@ -86,17 +87,6 @@ class CorpusTerms:
 
 def _digests_of(terms: Sequence[str]) -> NDArray[np.uint32]:
     return np.fromiter((hash(term) & 0xFFFFFFFF for term in terms), np.uint32, len(terms))
-
-
-def _frequency(batch: pa.RecordBatch, term: str) -> int:
-    terms, low, high = batch.column(0), 0, batch.num_rows
-    while low < high:
-        middle = (low + high) // 2
-        if terms[middle].as_py() < term:
-            low = middle + 1
-        else:
-            high = middle
-    return int(batch.column(1)[low].as_py()) if terms[low].as_py() == term else 0
 
 
 def _changes(written: Sequence[WrittenPassage], retired: Sequence[RetiredState]) -> dict[str, int]:

@@ -42,3 +42,11 @@ def test_ids_are_asked_for_only_where_scores_are_equal() -> None:
 
     scores = np.random.default_rng(1).permutation(1000).astype(np.float32)
     assert scores[cut.best(scores, np.arange(1000), 10, refuse)].tolist() == list(range(999, 989, -1))
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 1.0]), max_size=60), st.integers(1, 70), st.randoms(use_true_random=False))
+def test_what_scores_nothing_is_not_among_the_best(scores: list[float], top_k: int, random: object) -> None:
+    ids = Ids(len(scores), random)
+    held = [row for row, score in enumerate(scores) if score]
+    wanted = sorted(held, key=lambda row: (-scores[row], ids.names[row]))[:top_k]
+    assert cut.best_positive(np.array(scores, np.float32), top_k, ids).tolist() == wanted
