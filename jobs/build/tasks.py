@@ -42,7 +42,7 @@ from shoal.indexing.plan import Plan
 from shoal.indexing.sample import sample_vectors
 from shoal.indexing.shards import count_shard, index_shard
 from shoal.indexing.spool import spool_file
-from shoal.indexing.tokens import inherit_codec, read_codec, token_width, train_codec
+from shoal.indexing.tokens import inherit_codec, inherited_version, read_codec, token_width, train_codec
 from shoal.indexing.training import train_index
 from shoal.indexing.verify import verify_shard
 from shoal.metadata import FieldTypes
@@ -260,7 +260,7 @@ def learn_codec(settings: BuildSettings, root: str, plan_hash: str) -> None:
     """Learn how token vectors are reduced, where workers encode, once for the whole build, or take that over."""
     plan, storage = read_plan(root, plan_hash)
     held = _held.pop(_key(settings), None)  # let go of in any case: this process may be idle for hours
-    if plan.base is None:
+    if inherited_version(plan) is None:
         train_codec(plan, load_encoder(settings) if held is None else held, storage)
     else:
         inherit_codec(plan, storage)

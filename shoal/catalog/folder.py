@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from shoal.errors import Conflict, InvalidArgument, NotFound
-from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout
 from shoal.index_root.storage import Storage
 from shoal.indexing.empty import create_index
+from shoal.indexing.first_encoder import FirstEncoder
 from shoal.serving.index_name import is_index_name
 from shoal.settings import CreateSettings
 
@@ -101,13 +101,13 @@ class CatalogFolder:
         folder = Path(self._storage.uri, name)
         return not folder.is_symlink() and (folder / layout.CURRENT).is_file()
 
-    def create(self, name: str, settings: CreateSettings, encoder: Fingerprint | None = None) -> None:
+    def create(self, name: str, settings: CreateSettings, encoder: FirstEncoder | None = None) -> None:
         """Make an index without passages. Raises Conflict where something is already.
 
         Args:
             name: Of the index.
             settings: Of the index, with its root.
-            encoder: What its encoder is, where that is known.
+            encoder: What is to be known of its encoder, where that is known.
         """
         if self.holds(name):
             raise Conflict(f"there is an index {name!r} already; choose another name", param="name")

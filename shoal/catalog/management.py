@@ -105,7 +105,7 @@ class CatalogManager:
         try:
             encoder = None
             if new.encoder is not None:
-                encoder = await asyncio.to_thread(catalog.models.fingerprint, settings)
+                encoder = await asyncio.to_thread(catalog.models.first_encoder, settings)
             await asyncio.to_thread(catalog.folder.create, new.name, settings, encoder)
         finally:
             self._making.discard(new.name)

@@ -12,11 +12,12 @@ from shoal.engine.models import load_models
 from shoal.fingerprint import Fingerprint
 from shoal.index_root import versions
 from shoal.index_root.storage import Storage
+from shoal.indexing.first_encoder import FirstEncoder, describe_first
 from shoal.rerankers import load_reranker
 from shoal.search.local import LocalModels, LocalReranker
 from shoal.search.services import SearchModels
 from shoal.serving.plan import ServingPlan, plan_serving
-from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
+from shoal.settings import CreateSettings, EncoderSettings, RerankerSettings, ServeSettings
 from shoal.system.threads import Threads
 
 ENCODES_ITSELF = "late_interaction"
@@ -53,7 +54,7 @@ class ModelPool:
         self._lock = threading.Lock()
         self._shared: dict[str, _Shared] = {}
         self._naming = threading.Lock()
-        self._named: dict[str, Fingerprint] = {}
+        self._named: dict[str, FirstEncoder] = {}
         self._spare: dict[str, tuple[Encoder, float]] = {}
         self._reranking = threading.Lock()
         self._rerankers: dict[str, tuple[LocalReranker, Threads]] = {}
@@ -91,19 +92,21 @@ class ModelPool:
         if shared is not None:
             self._leave(shared)
 
-    def fingerprint(self, settings: EncoderSettings) -> Fingerprint:
-        """Tell what an encoder is. It is loaded the first time, and kept for the first index with it that takes models.
+    def first_encoder(self, settings: CreateSettings) -> FirstEncoder:
+        """Tell what a new index has to know of its encoder.
 
-        Raises what loading it raises.
+        That is loaded the first time, and kept for the first index with it that takes models. Settings that name the
+        same encoder are the same. Raises what loading it raises, and what `describe_first` raises.
         """
         with self._naming:
             if settings.encoder not in self._named:
                 encoder = load_encoder(settings.part(EncoderSettings))
-                fingerprint = self._named[settings.encoder] = encoder.fingerprint()
+                first = self._named[settings.encoder] = describe_first(settings, encoder)
                 with self._lock:
-                    shared = self._shared.get(_key(fingerprint))
+                    key = _key(first.fingerprint)
+                    shared = self._shared.get(key)
                     if shared is None or shared.models is None:
-                        self._spare[_key(fingerprint)] = encoder, self._clock()
+                        self._spare[key] = encoder, self._clock()
             return self._named[settings.encoder]
 
     def _take_spare(self, fingerprint: str) -> Encoder | None:

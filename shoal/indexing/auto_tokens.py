@@ -41,9 +41,11 @@ def follow_current(settings: BuildSettings, storage: Storage) -> tuple[BuildSett
 def width_for_auto(settings: BuildSettings, encoder: PassageEncoder) -> int:
     """Dimensions of an encoder's token vectors if a build with late_interaction=auto may store them; 0 if it may not.
 
-    A weightless encoder is for trials, where they would only cost.
+    A weightless encoder is for trials, where they would only cost, unless the current version has them
+    (`follow_current`).
     """
-    if settings.late_interaction != "auto" or is_weightless(settings.encoder):
+    follows = settings.late_gib == ANY_GIB
+    if settings.late_interaction != "auto" or (is_weightless(settings.encoder) and not follows):
         return 0
     try:
         return token_width(encoder, settings.late_dims)

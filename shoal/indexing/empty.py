@@ -3,16 +3,16 @@
 import hashlib
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
-from shoal.encoders import check_dimensions, check_instruction, check_passage_tokens, load_encoder
+from shoal.encoders import load_encoder
 from shoal.encoders._absent import is_absent, name_of
 from shoal.errors import Conflict, CorruptIndex, InvalidArgument, NotFound
-from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout, versions
 from shoal.index_root.manifest import TEXT_FIELD, Manifest
 from shoal.index_root.storage import Storage
 from shoal.indexing.commits import Tally
+from shoal.indexing.first_encoder import FirstEncoder, describe_first
 from shoal.indexing.plan import NO_SOURCE, Plan
 from shoal.indexing.stages import publish_units
 from shoal.lexical.analyzer import Analyzer
@@ -25,6 +25,8 @@ NO_TEXT_FIELDS = frozenset({"id", "_id", "title", "vector", "metadata"})
 KEPT = (
     "chunk_characters",
     "chunk_overlap",
+    "late_bits",
+    "late_dims",
     "lexical",
     "lexical_b",
     "lexical_k1",
@@ -37,12 +39,12 @@ KEPT = (
 """Settings of an empty version that a build over it keeps where it names no others; so are those of the encoder."""
 
 
-def create_index(settings: CreateSettings, encoder: Fingerprint | None = None) -> Manifest:
+def create_index(settings: CreateSettings, encoder: FirstEncoder | None = None) -> Manifest:
     """Publish a version without passages in a new index root, and make it current.
 
     Args:
         settings: Of the index.
-        encoder: What its encoder is, where that is known; None loads it to find out.
+        encoder: What is to be known of its encoder (`describe_first`); None loads it to find out.
 
     Raises:
         Conflict: The root holds a version already.
@@ -51,8 +53,14 @@ def create_index(settings: CreateSettings, encoder: Fingerprint | None = None) -
     """
     storage = Storage(settings.index)
     _require_new(storage)
+    _check_writable(settings)
+    if encoder is None:
+        named = settings.model_copy(update={"encoder": _encoder_name(settings)})
+        encoder = describe_first(named, load_encoder(named))
     plan = _plan(settings, encoder)
     storage.write(layout.plan(plan.hash), plan.to_bytes())
+    if encoder.codec is not None:
+        storage.write(layout.codec(plan.hash), encoder.codec.to_bytes())
     try:
         manifest = publish_units(plan, storage, Tally(0, plan.shards), settings.threads, verify_queries=0)
         versions.activate(storage, manifest.version, verified=True)
@@ -104,19 +112,14 @@ def _require_new(storage: Storage) -> None:
         )
 
 
-def _plan(settings: CreateSettings, encoder: Fingerprint | None) -> Plan:
-    """The plan of a build without input."""
+def _check_writable(settings: CreateSettings) -> None:
+    """Raise InvalidArgument for what no index takes that is filled by writes."""
     if settings.sparse_encoder is not None:
         raise InvalidArgument(
             "an index with a sparse encoder takes no writes, so that an empty one would stay empty; build it from a "
             "source, or leave sparse_encoder out",
             param="sparse_encoder",
         )
-    if encoder is None:
-        encoder = load_encoder(settings.model_copy(update={"encoder": _encoder_name(settings)})).fingerprint()
-    check_dimensions(settings, encoder)
-    check_instruction(settings, encoder)
-    check_passage_tokens(settings, encoder)
     if settings.lexical:
         Analyzer(settings)
     _check_chunks(settings)
@@ -124,6 +127,11 @@ def _plan(settings: CreateSettings, encoder: Fingerprint | None) -> Plan:
         raise InvalidArgument(
             f"text_field cannot be {settings.text_field!r}, which records have for something else", param="text_field"
         )
+
+
+def _plan(settings: CreateSettings, encoder: FirstEncoder) -> Plan:
+    """The plan of a build without input."""
+    stored: Literal["stored", "none"] = "none" if encoder.codec is None else "stored"
     now = datetime.now(UTC)
     plan = Plan(
         hash="",
@@ -137,10 +145,10 @@ def _plan(settings: CreateSettings, encoder: Fingerprint | None) -> Plan:
         source=settings.part(SourceSettings, source=NO_SOURCE, format="jsonl", id_field="id", unit_passages=1),
         index=IndexSettings(index_kind=KIND),
         lexical=settings.part(LexicalSettings),
-        late=LateSettings(late_interaction="none"),
-        encoder=encoder,
+        late=settings.part(LateSettings, late_interaction=stored),
+        encoder=encoder.fingerprint,
     )
-    body = [plan.settings, encoder.model_dump(mode="json", exclude={"model"})]
+    body = [plan.settings, plan.encoder.model_dump(mode="json", exclude={"model"})]
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
     changes = {"hash": digest, "content_hash": digest, "version": versions.make_version(now, digest)}
     return plan.model_copy(update=changes)

@@ -1,15 +1,16 @@
 """How the token vectors of a build are reduced: learned once from a sample of the input, before it is embedded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 
 from shoal.errors import InvalidArgument
+from shoal.fingerprint import Fingerprint
 from shoal.index_root import layout
 from shoal.index_root.manifest import LateInfo
 from shoal.index_root.storage import Storage
-from shoal.indexing.base import open_base
+from shoal.indexing.base import Base
 from shoal.indexing.embed import PassageEncoder, encode_tokens, require_tokens
 from shoal.indexing.plan import Plan
 from shoal.indexing.sample import stratified
@@ -17,6 +18,7 @@ from shoal.indexing.unit_input import read_unit
 from shoal.late import codec
 from shoal.late.codec import Codec
 from shoal.records import FloatArray
+from shoal.settings import LateSettings
 
 PASSAGES = 512
 """Passages that the reduction of token vectors is learned from, about and at most."""
@@ -44,28 +46,55 @@ def train_codec(plan: Plan, encoder: PassageEncoder, storage: Storage) -> None:
         raise InvalidArgument(
             "nothing to index: the input holds no passage whose token vectors could be stored", param="source"
         )
-    hidden = token_width(encoder, plan.late.late_dims)
+    learned = learn_reduction(texts, encoder, plan.encoder, plan.late)
+    if not storage.exists(layout.codec(plan.hash)):  # encoding takes long: another run may have been faster
+        storage.write(layout.codec(plan.hash), learned.to_bytes())
+
+
+def learn_reduction(
+    texts: Sequence[str], encoder: PassageEncoder, fingerprint: Fingerprint, late: LateSettings
+) -> Codec:
+    """Learn from passages how the token vectors of an encoder are reduced.
+
+    Args:
+        texts: At least one.
+        encoder: Reads them.
+        fingerprint: What it is.
+        late: Dimensions and bits.
+
+    Raises:
+        InvalidArgument: It has no token vectors, or too short ones, or such as are not finite.
+    """
+    hidden = token_width(encoder, late.late_dims)
     kept: dict[int, FloatArray] = {}
-    for row, encoded in encode_tokens(require_tokens(encoder), texts, plan.encoder.max_length, hidden):
+    for row, encoded in encode_tokens(require_tokens(encoder), texts, fingerprint.max_length, hidden):
         part = encoded.tokens[stratified(len(encoded.tokens), TOKENS, seed=4)]
         if np.isfinite(part).all():
             kept[row] = part
     if not kept:
         raise InvalidArgument("the token vectors are not finite; check the encoder and its dtype", param="dtype")
     sample = np.concatenate([kept[row] for row in sorted(kept)])
-    learned = codec.train(sample, plan.late.late_dims, plan.late.late_bits)
-    if not storage.exists(layout.codec(plan.hash)):  # encoding takes long: another run may have been faster
-        storage.write(layout.codec(plan.hash), learned.to_bytes())
+    return codec.train(sample, late.late_dims, late.late_bits)
+
+
+def inherited_version(plan: Plan) -> str | None:
+    """The version whose reduction of token vectors a build goes on with, as it takes codes over; None learns one.
+
+    That of its base, or the one that what is carried over was written to, which may hold nothing itself.
+    """
+    if plan.base is not None or plan.carried is None or plan.carried.embedded:
+        return plan.base
+    return plan.carried.version or None
 
 
 def inherit_codec(plan: Plan, storage: Storage) -> None:
-    """Take over how the base has reduced its token vectors, once: codes that are copied are read with it.
+    """Take over how a version has reduced its token vectors, once (`inherited_version`).
 
-    Raises Conflict when the base is gone, CorruptIndex when it is damaged.
+    Raises Conflict when the version is gone, CorruptIndex when it is damaged.
     """
-    base = open_base(plan, storage)
-    if base is not None and not storage.exists(layout.codec(plan.hash)):
-        storage.write(layout.codec(plan.hash), base.codec().to_bytes())
+    version = inherited_version(plan)
+    if version is not None and not storage.exists(layout.codec(plan.hash)):
+        storage.write(layout.codec(plan.hash), Base(storage, version, stores_tokens=True).codec().to_bytes())
 
 
 def token_width(encoder: PassageEncoder, dims: int) -> int:

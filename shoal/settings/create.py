@@ -3,12 +3,12 @@
 from pydantic import Field
 
 from shoal.settings.base import Name
-from shoal.settings.index import LexicalSettings
+from shoal.settings.index import LateSettings, LexicalSettings
 from shoal.settings.inference import EncoderSettings
 from shoal.settings.sources import ChunkSettings, MetadataSettings
 
 
-class CreateSettings(MetadataSettings, ChunkSettings, EncoderSettings, LexicalSettings):
+class CreateSettings(MetadataSettings, ChunkSettings, EncoderSettings, LexicalSettings, LateSettings):
     """Everything that `shoal index create` takes."""
 
     index: Name = Field(description="Index root to create: a local path or a URI such as s3://bucket/prefix.")

@@ -28,7 +28,7 @@ from shoal.indexing.recall import Tuning
 from shoal.indexing.sample import sample_vectors
 from shoal.indexing.shards import count_shard, index_shard
 from shoal.indexing.spool import spool
-from shoal.indexing.tokens import inherit_codec, read_codec, train_codec
+from shoal.indexing.tokens import inherit_codec, inherited_version, read_codec, train_codec
 from shoal.late.codec import Codec
 from shoal.records import FloatArray
 from shoal.settings import BuildSettings
@@ -75,10 +75,10 @@ class Build:
         return self
 
     def codec(self) -> Codec | None:
-        """What token vectors are rounded with, taken over from the base or learned."""
+        """What token vectors are rounded with, taken over from a version or learned."""
         if not self.plan.stores_tokens:
             return None
-        if self.plan.base is None:
+        if inherited_version(self.plan) is None:
             train_codec(self.plan, self.encoder, self.storage)
         else:
             inherit_codec(self.plan, self.storage)

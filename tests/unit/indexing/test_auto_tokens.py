@@ -104,3 +104,15 @@ def test_weightless_encoders_store_none_by_themselves(tmp_path: Path, source: Pa
     assert width_for_auto(settings(source, tmp_path, late_interaction="none"), ENCODER) == 0
     described = tasks.describe_encoder(settings(source, tmp_path, encoder="hashing:32"))
     assert described == (ENCODER.fingerprint(), 0)
+
+
+def test_a_weightless_encoder_keeps_those_of_the_current_version(tmp_path: Path, source: Path) -> None:
+    late = LateSettings(late_interaction="stored", late_dims=16, late_bits=4)
+    publish(tmp_path / "late", "v1", [Passage("a", "red fish")], encoder="hashing:32", late=late)
+    asked = BuildSettings(source=str(source), index=str(tmp_path / "late"), encoder="hashing:32")
+    followed, _ = follow_current(asked, Storage(asked.index))
+    encoder, width = tasks.describe_encoder(followed)
+    planned = make_plan(followed, encoder, width)
+    assert (planned.late.late_interaction, planned.late.late_dims, planned.late.late_bits) == ("stored", 16, 4)
+    followed, _ = follow_current(asked.model_copy(update={"late_interaction": "none"}), Storage(asked.index))
+    assert tasks.describe_encoder(followed)[1] == 0

@@ -20,6 +20,7 @@ from shoal.serving.plan import plan_serving
 from shoal.settings import BuildSettings, CompactSettings, CreateSettings, EvaluateSettings, ServeSettings
 from tests.support.building import DIM, jsonl, records
 from tests.support.incremental import Build, files_of, publish
+from tests.support.tiny_models import save_bi_encoder
 
 
 def create(root: Path, **options: Any) -> str:
@@ -199,3 +200,54 @@ def test_the_field_of_the_text_is_kept_by_builds_and_compactions(tmp_path: Path)
             manifest = compact(CompactSettings(index=str(tmp_path / "index")), Log.open(str(tmp_path / "index")))
             assert manifest is not None
             assert manifest.text_field == "chunk"
+
+
+def scores_of(root: Path, rerank: str) -> dict[str, tuple[float | None, float | None]]:
+    with shoal.open(root) as index:
+        answer = index.search("red fish", mode="hybrid", top_n=4, rerank=rerank)
+        return {result.id: (result.score, result.rerank_score) for result in answer.results}
+
+
+def test_token_vectors_of_what_is_written_are_stored_from_the_first_passage_on(tmp_path: Path) -> None:
+    root = tmp_path / "index"
+    create(root, late_interaction="stored", late_dims=DIM, late_bits=8, shards=2)
+    lines = [{"id": f"p{n}", "text": text} for n, text in enumerate(("red fish swim", "a red house", "fish", "coral"))]
+    with shoal.open(root) as index:
+        assert index.describe().late_interaction == "stored"
+        index.upsert(lines)
+    live, read = scores_of(root, "late"), scores_of(root, "read")
+    assert set(live) == {line["id"] for line in lines}
+    # With every dimension and 8 bits, stored vectors are those that reading the texts gives, but for the rounding.
+    for id_, (_, score) in live.items():
+        assert score == pytest.approx(read[id_][1], abs=0.03)
+    manifest = compact(CompactSettings(index=str(root)), Log.open(str(root)))
+    assert manifest is not None
+    assert manifest.late is not None
+    assert (manifest.counts.passages, manifest.late.dims, manifest.late.bits) == (4, DIM, 8)
+    assert versions.verify(Storage(str(root)), manifest.version) == []
+    assert scores_of(root, "late") == live
+    with shoal.open(root) as index:  # what is written later is laid over them
+        index.upsert([{"id": "p4", "text": "the red fish"}])
+    assert scores_of(root, "late").keys() > {"p4"}
+
+
+def test_what_stores_token_vectors_by_itself_is_what_a_build_of_the_encoder_would_store(tmp_path: Path) -> None:
+    network = save_bi_encoder(tmp_path / "network")
+    for name, options, late in (
+        ("auto", {"late_dims": 32}, (32, 2)),
+        ("longer", {"late_dims": 512}, None),
+        ("none", {"late_interaction": "none", "late_dims": 32}, None),
+        ("weightless", {"encoder": "hashing:32"}, None),
+    ):
+        create(tmp_path / name, **{"encoder": str(network), "threads": 1, **options})
+        info = versions.current_manifest(Storage(str(tmp_path / name))).late
+        assert (info if info is None else (info.dims, info.bits)) == late
+    with pytest.raises(InvalidArgument) as refused:
+        create(tmp_path / "refused", dimension=8, late_interaction="stored")
+    assert refused.value.param == "late_interaction"
+
+
+def test_the_settings_of_its_token_vectors_are_kept_by_a_build(tmp_path: Path) -> None:
+    create(tmp_path / "index", late_interaction="stored", late_dims=8, late_bits=4)
+    settings, _ = keep_settings(BuildSettings(source="corpus.jsonl", index=str(tmp_path / "index")))
+    assert (settings.late_interaction, settings.late_dims, settings.late_bits) == ("auto", 8, 4)

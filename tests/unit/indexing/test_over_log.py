@@ -3,30 +3,34 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pytest
 
+import shoal
 from jobs.build.tasks import Embedder
 from shoal.encoders import load_encoder
 from shoal.errors import Conflict, CorruptIndex, InvalidArgument
 from shoal.index_root import layout, versions
 from shoal.index_root.log import Log
 from shoal.index_root.manifest import Manifest
+from shoal.index_root.storage import Storage
 from shoal.indexing.base import choose_base, open_base
 from shoal.indexing.carry import CarriedEmbedder, Carrier
 from shoal.indexing.commits import Tally, read_unit_commit
 from shoal.indexing.embed import embed_unit
+from shoal.indexing.empty import create_index
 from shoal.indexing.losses import read_report
 from shoal.indexing.over_log import over_log
 from shoal.indexing.plan import make_plan
 from shoal.indexing.spool import spool
 from shoal.records import Passage
 from shoal.search.live_index import LiveIndex
+from shoal.settings import CreateSettings
 from shoal.shard.reader import Shard
 from shoal.shard.stored_rows import StoredRows
-from tests.support.building import jsonl, records
+from tests.support.building import DIM, jsonl, records
 from tests.support.incremental import STORED, Build, files_of, publish
 from tests.support.written import Document, Root
 
@@ -41,10 +45,27 @@ def tmp_path() -> Iterator[Path]:
         yield Path(folder)
 
 
+class Written(Protocol):
+    """An index root that is built over."""
+
+    @property
+    def storage(self) -> Storage: ...
+
+    @property
+    def options(self) -> dict[str, Any]: ...
+
+
+class Created(NamedTuple):
+    """An index root that began without passages."""
+
+    storage: Storage
+    options: dict[str, Any]
+
+
 class LiveBuild(Build):
     """A build of a source that takes over what was written."""
 
-    def __init__(self, root: Root, source: Sequence[Document], **options: Any) -> None:
+    def __init__(self, root: Written, source: Sequence[Document], **options: Any) -> None:
         path = Path(root.storage.uri).parent / f"source-{len(source)}.jsonl"
         if not path.exists():  # another time of the file is another plan
             jsonl(path, [dict(line) for line in source])
@@ -170,6 +191,23 @@ def test_texts_that_are_cut_otherwise_cannot_lie_beside_the_build(tmp_path: Path
         root.write([{"id": "n", "text": "new"}])
         root.compact()
     LiveBuild(root, changed(), drop_live=True, chunk_characters=50)
+
+
+def test_the_reduction_of_an_index_that_began_empty_is_that_of_a_build_over_it(tmp_path: Path) -> None:
+    root = tmp_path / "index"
+    settings = CreateSettings.model_validate({"index": str(root), "encoder": f"hashing:{DIM}", **STORED})
+    created = create_index(settings)
+    with shoal.open(root) as index:
+        index.upsert([{"id": "p1", "text": "written"}, {"id": "new", "text": "new"}])
+    manifest, encoded = publish(LiveBuild(Created(Storage(str(root)), STORED), records(3)))
+    assert sorted(encoded) == ["passage 0 about topic 0", "passage 2 about topic 2"]
+    assert manifest.counts.passages == 4
+    storage = Storage(str(root))
+    before, now = (StoredRows(storage, each, 0).projection() for each in (created, manifest))
+    np.testing.assert_array_equal(now, before)
+    with shoal.open(root) as index:
+        found = index.search("written", rerank="late", top_n=1, include=["text"]).results
+        assert [(result.id, result.text) for result in found] == [("p1", "written")]
 
 
 @pytest.mark.parametrize(
