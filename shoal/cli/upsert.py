@@ -28,6 +28,12 @@ STDIN = "-"
 _SUFFIXES = {"auto": ".jsonl", "beir": ".jsonl", "text": ".txt"}
 """How a file is called that standard input is kept in, by its format, where not by the format itself."""
 
+WHOLE = (
+    "each document is written as one passage: this index does not cut texts. `shoal index create --documents` makes "
+    "one that does, as a build of documents does"
+)
+"""What is said of documents that are written to an index of whole texts."""
+
 app = typer.Typer()
 
 
@@ -54,6 +60,14 @@ def upsert(  # noqa: PLR0913 - one parameter for each option
     vectors_field: Annotated[str | None, _option("vectors_field", "FIELD")] = None,
     metadata_fields: Annotated[str | None, _option("metadata_fields", "FIELDS")] = None,
     columns: Annotated[str | None, _option("columns", "NAMES")] = None,
+    relative_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of the build, which ids of documents are relative to, where FILE lies below it. Default: FILE "
+            "itself, or the folder that it lies in.",
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(metavar="INT", min=1, help="Passages of one request.")] = BATCH_PASSAGES,
     as_json: AsJson = False,
 ) -> None:
@@ -76,7 +90,7 @@ def upsert(  # noqa: PLR0913 - one parameter for each option
             described = target.describe()
             course.unit = unit_of_writes(described)
             settings["text_field"] = text_field or described.text_field
-            passages = course.passages(settings, described)
+            passages = course.passages(settings, described, relative_to)
             summary = target.upsert(passages, namespace=namespace or "", batch_passages=batch, progress=course.progress)
         course.end()
         counts = {"position": summary.position, "written": summary.written, "unchanged": summary.unchanged}
@@ -101,13 +115,18 @@ class _Course:
         self._shows = sys.stderr.isatty() and not as_json
         self._shown = False
 
-    def passages(self, settings: dict[str, Any], index: IndexDescription) -> Iterator[dict[str, Any]]:
+    def passages(
+        self, settings: dict[str, Any], index: IndexDescription, relative_to: str | None
+    ) -> Iterator[dict[str, Any]]:
         """Read the input, and name what gives no passage."""
-        from shoal.sources.passages import BadInput, read_source
+        from shoal.sources.passages import BadInput, find_source, read_source
 
         # What the index cuts into passages may be longer than one; how long, only it can say.
         is_cut = index.chunk_characters is not None
-        for item in read_source(_validated(settings), index.dim, limit_text=not is_cut):
+        found = find_source(_validated(settings), relative_to)
+        if found.is_documents and not is_cut:
+            say(WHOLE)
+        for item in read_source(found, index.dim, limit_text=not is_cut):
             if isinstance(item, BadInput):
                 self._reject(item)
             else:

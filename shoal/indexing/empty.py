@@ -14,6 +14,7 @@ from shoal.index_root.storage import Storage
 from shoal.indexing.commits import Tally
 from shoal.indexing.first_encoder import FirstEncoder, describe_first
 from shoal.indexing.plan import NO_SOURCE, Plan
+from shoal.indexing.source_options import TEXT_CHARACTERS
 from shoal.indexing.stages import publish_units
 from shoal.lexical.analyzer import Analyzer
 from shoal.settings import BuildSettings, CreateSettings, IndexSettings, LateSettings, LexicalSettings, SourceSettings
@@ -53,6 +54,8 @@ def create_index(settings: CreateSettings, encoder: FirstEncoder | None = None) 
     """
     storage = Storage(settings.index)
     _require_new(storage)
+    if settings.documents:
+        settings = settings.model_copy(update={"chunk_characters": settings.chunk_characters or TEXT_CHARACTERS})
     _check_writable(settings)
     if encoder is None:
         named = settings.model_copy(update={"encoder": _encoder_name(settings)})
@@ -142,7 +145,14 @@ def _plan(settings: CreateSettings, encoder: FirstEncoder) -> Plan:
         estimated_passages=0,
         unit_records=1,
         unit_bytes=1,
-        source=settings.part(SourceSettings, source=NO_SOURCE, format="jsonl", id_field="id", unit_passages=1),
+        source=settings.part(
+            SourceSettings,
+            source=NO_SOURCE,
+            format="text" if settings.documents else "jsonl",
+            cut_by="structure" if settings.documents else "auto",
+            id_field="id",
+            unit_passages=1,
+        ),
         index=IndexSettings(index_kind=KIND),
         lexical=settings.part(LexicalSettings),
         late=settings.part(LateSettings, late_interaction=stored),
@@ -177,6 +187,7 @@ def _check_chunks(settings: CreateSettings) -> None:
         raise InvalidArgument("piece_ids needs chunk_characters, which is not set", param="piece_ids")
     if settings.chunk_characters is not None and is_absent(_encoder_name(settings)):
         raise InvalidArgument(
-            "a document with a vector of its own cannot be cut; leave out --chunk-characters or --dimension",
+            "a document with a vector of its own cannot be cut; leave out --chunk-characters and --documents, or "
+            "--dimension",
             param="chunk_characters",
         )

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pydoc_data.topics import topics
 
 from shoal.encoders import Encoder, check_dimensions, check_instruction, check_passage_tokens, is_weightless
 from shoal.errors import InvalidArgument
@@ -80,6 +79,8 @@ def general_texts() -> tuple[str, ...]:
 
 
 def _paragraphs() -> Iterator[str]:
+    from pydoc_data.topics import topics  # most of a megabyte, which nothing else needs
+
     for topic in sorted(topics):
         for paragraph in topics[topic].split("\n\n"):
             if ">>>" not in paragraph and "::=" not in paragraph:

@@ -23,4 +23,9 @@ class CreateSettings(MetadataSettings, ChunkSettings, EncoderSettings, LexicalSe
         description="Field of the text. With another name than text, a record may bring its text in that field of its "
         "metadata, as Pinecone's clients do.",
     )
+    documents: bool = Field(
+        False,
+        description="What is written are documents, cut as a build of documents cuts them: by their headings, into "
+        "passages of 1000 characters unless chunk_characters says otherwise.",
+    )
     shards: int = Field(1, ge=1, le=100_000, description="Shards of the index.")

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 import pyarrow.fs as pafs
@@ -120,6 +120,33 @@ def find_input(source: str, asked: str, index: str) -> Listing:
     if not any(file.bytes for file in listed):
         raise InvalidArgument(f"source {source} is empty: its {len(listed)} files have no bytes", param="source")
     return Listing(chosen, listed, dict((+left_out).most_common()))
+
+
+def named_below(files: Sequence[InputFile], folder: str) -> list[InputFile]:
+    """Name files of a source as if the source were a folder above them, which decides the ids of documents.
+
+    Args:
+        files: On this machine's disk.
+        folder: The folder.
+
+    Raises:
+        InvalidArgument: A file does not lie in the folder, or it has a URI, which is its name whatever the source is.
+    """
+    root = Path(folder).resolve()
+    names = {}
+    for file in files:
+        path = Path(file.uri)
+        if not path.is_absolute():
+            raise InvalidArgument(
+                f"relative_to is for files on this machine; {file.name} has the same id whatever names it",
+                param="relative_to",
+            )
+        whole = path.parent.resolve() / path.name
+        if not whole.is_relative_to(root):
+            raise InvalidArgument(f"{whole} does not lie in {root}; name the folder of the build", param="relative_to")
+        names[file.uri] = whole.relative_to(root).as_posix()
+    fields = partitions(names.values())
+    return [file.model_copy(update={"name": names[file.uri], "partition": fields[names[file.uri]]}) for file in files]
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:

@@ -7,7 +7,7 @@ from shoal.records import Passage
 from shoal.settings import SourceSettings
 from shoal.sources import sampling
 from shoal.sources.files import InputFile
-from shoal.sources.listing import Format, find_input
+from shoal.sources.listing import Format, find_input, named_below
 from shoal.sources.reader import InputPart, PassageReader
 
 
@@ -19,23 +19,49 @@ class BadInput(NamedTuple):
     records: int
 
 
-def read_source(source: SourceSettings, dim: int, *, limit_text: bool = True) -> Iterator[Passage | BadInput]:
-    """Read every passage of an input in any format that a build reads; long texts stay whole.
+class NamedInput(NamedTuple):
+    """The files that a source names, and how they are read: `settings` with its format and the fields of that."""
+
+    settings: SourceSettings
+    files: list[InputFile]
+
+    @property
+    def is_documents(self) -> bool:
+        """Whether each file is one text, of any length."""
+        return self.settings.format == "text"
+
+
+def find_source(source: SourceSettings, relative_to: str | None = None) -> NamedInput:
+    """Find an input in any format that a build reads.
 
     Args:
         source: Where the input lies, and its fields; `format` may be auto.
-        dim: Numbers of a vector, for records that bring theirs.
-        limit_text: Whether a text longer than `max_passage_bytes` gives no passage; not where the index cuts texts.
+        relative_to: A folder above the files that their names, and so the ids of documents, are relative to; None for
+            the source.
 
     Raises:
-        InvalidArgument: There is no input, it is not of its format, or it lacks the fields.
+        InvalidArgument: There is no input, or not in that folder, it is not of its format, or it lacks the fields.
         Unavailable: A file cannot be reached.
     """
     listing = find_input(source.source, source.format, source.source)
     resolved = _resolved(source, listing.format)
-    files = sampling.measure(listing.files, resolved).files
-    for part, unit in _parts(files, listing.format):
-        reader = PassageReader(part, resolved, dim, limit_text=limit_text)
+    files = listing.files if relative_to is None else named_below(listing.files, relative_to)
+    return NamedInput(resolved, sampling.measure(files, resolved).files)
+
+
+def read_source(found: NamedInput, dim: int, *, limit_text: bool = True) -> Iterator[Passage | BadInput]:
+    """Read every passage of an input; long texts stay whole.
+
+    Args:
+        found: The input.
+        dim: Numbers of a vector, for records that bring theirs.
+        limit_text: Whether a text longer than `max_passage_bytes` gives no passage; not where the index cuts texts.
+
+    Raises:
+        Unavailable: A file cannot be reached.
+    """
+    for part, unit in _parts(found.files, found.settings.format):
+        reader = PassageReader(part, found.settings, dim, limit_text=limit_text)
         for item in reader:
             if isinstance(item, tuple):
                 yield item[1]
@@ -53,7 +79,7 @@ def _resolved(source: SourceSettings, source_format: Format) -> SourceSettings:
     return source.model_copy(update=changes)
 
 
-def _parts(files: list[InputFile], source_format: Format) -> Iterable[tuple[InputPart, str]]:
+def _parts(files: list[InputFile], source_format: str) -> Iterable[tuple[InputPart, str]]:
     match source_format:
         case "text":
             return [(InputPart(files, 0, len(files)), "")]

@@ -15,6 +15,8 @@ from shoal.records import EmbeddedTexts, InputType
 from shoal.search.local_encoder import LocalEncoder
 from shoal.settings import LexicalSettings
 from tests.support.command_line import run
+from tests.support.incremental import Build
+from tests.support.incremental import publish as build_and_activate
 from tests.support.indexes import passages, publish
 
 COUNT = 20
@@ -96,6 +98,50 @@ def test_a_document_longer_than_a_passage_is_written_where_texts_are_cut(root: s
     whole = run("upsert", str(folder), "--index", root)
     assert whole.exit_code == 3
     assert "long.txt: the field 'text' is" in whole.stderr
+    assert "each document is written as one passage" in whole.stderr
+
+
+def test_a_single_document_has_the_id_that_its_folder_gives_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, root = tmp_path / "docs", str(tmp_path / "index")
+    (folder / "year=2020" / "notes").mkdir(parents=True)
+    (folder / "year=2020" / "notes" / "shed.md").write_text("# Shed\n\nA heron lives here.\n")
+    (folder / "top.md").write_text("# Top\n\nAn otter swims.\n")
+    assert run("index", "create", "--index", root, "--encoder", "hashing:16", "--documents").exit_code == 0
+    assert "2 records written" in run("upsert", str(folder), "--index", root).stdout
+    monkeypatch.chdir(folder)
+    for single in (folder / "year=2020" / "notes" / "shed.md", folder / "year=2020", Path("year=2020/notes")):
+        again = run("upsert", str(single), "--index", root, "--relative-to", str(folder))
+        assert "0 records written, 1 unchanged" in again.stdout, again.stderr
+    outside = run("upsert", "top.md", "--index", root, "--relative-to", str(folder / "year=2020"))
+    assert outside.exit_code == 2
+    assert f"does not lie in {folder / 'year=2020'}" in outside.stderr
+    assert "1 records written" in run("upsert", "top.md", "--index", root, "--relative-to", "..").stdout
+    with shoal.open(root, reranker="none") as index:
+        ids = ["docs/top.md#1", "top.md#1", "year=2020/notes/shed.md#1"]
+        assert sorted(index.list().ids) == ids
+        assert [passage.metadata["path"] for passage in index.fetch(ids).passages] == [id_[:-2] for id_ in ids]
+
+
+def test_written_documents_have_the_passages_of_a_build(tmp_path: Path) -> None:
+    folder, root = tmp_path / "docs", tmp_path / "index"
+    folder.mkdir()
+    long = "An otter swims in the river. " * 60
+    (folder / "a.md").write_text(f"# Herons\n\nThey wade.\n\n## Nests\n\n{long}\n\n## Food\n\nFish.\n")
+    (folder / "b.txt").write_text(f"{long}\n\n{long}")
+    manifest, _ = build_and_activate(Build(tmp_path / "built", folder, shards=1))
+    assert manifest.build["chunk_characters"] == 1000
+    created = run("index", "create", "--index", str(root), "--encoder", "hashing:16", "--documents")
+    assert created.exit_code == 0, created.stderr
+    written = run("upsert", str(folder), "--index", str(root))
+    assert (written.exit_code, written.stderr) == (0, "")
+    found = []
+    for place in (tmp_path / "built", root):
+        with shoal.open(place, reranker="none") as index:
+            ids = sorted(index.list().ids)
+            passages = index.fetch(ids).passages
+            found.append([(each.id, each.title, each.text, dict(each.metadata)) for each in passages])
+    assert len(found[0]) > 5
+    assert found[0] == found[1]
 
 
 def test_upsert_reads_texts_from_the_field_that_the_index_names(tmp_path: Path) -> None:
