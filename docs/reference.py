@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str | dict[str, str] | None]] = {
     "shoal mcp": ("shoal.cli.mcp", None),
     "shoal plan": ("shoal.cli.plan", "CapacitySettings"),
     "python -m jobs.train_reranker": ("jobs.train_reranker", "TrainSettings"),
+    "python -m jobs.train_blend": ("jobs.train_blend", "BlendTrainingSettings"),
 }
 """Commands by the module of their typer application and the name of their settings, or those of each command below
 them; None for those without."""

@@ -316,7 +316,7 @@ def _validated(args: dict[str, Any], model: type[SettingsModel]) -> SettingsMode
 
 def _anywhere(settings: SettingsModel) -> SettingsModel:
     """The settings as replicas need them, which may run in another folder."""
-    names = ("api_keys_file", "log_dir", "grpc_certificate", "grpc_key")
+    names = ("api_keys_file", "blend", "log_dir", "grpc_certificate", "grpc_key")
     folders = {name: absolute(path) for name in names if (path := getattr(settings, name))}
     places: dict[str, Any] = {"index": Storage(settings.index).uri} if settings.index else {}
     if isinstance(settings, EndpointSettings):

@@ -75,7 +75,8 @@ DEGRADED = Metric(
     "shoal_degraded",
     "counter",
     "Answers that are less than what was asked for, by reason: shards, no_reranker, reranker_deadline, "
-    "reranker_overloaded, reranker_unreachable, reranker_failed, not_scored, not_shortened, texts_cut, vectors.",
+    "reranker_overloaded, reranker_unreachable, reranker_failed, not_scored, not_shortened, not_blended, "
+    "texts_cut, vectors.",
     ("reason",),
 )
 BATCHES = Metric(

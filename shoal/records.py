@@ -205,6 +205,8 @@ class SearchRequest:
     """What the query looks for, which the encoder reads in place of its own instruction."""
     correct_spelling: bool | None = None
     """Whether words that no passage holds are taken for others; None leaves it to the server."""
+    blend: bool = True
+    """Whether a learned blend orders the answer where the server has one."""
     shape: AnswerShape = AnswerShape()
 
     @property

@@ -62,7 +62,7 @@ def all_options() -> frozenset[str]:
     from shoal.cli.main import COMMANDS
 
     names = [f"shoal {name}" for name in COMMANDS]
-    jobs = ("build_index", "evaluate", "train_reranker")
+    jobs = ("build_index", "evaluate", "train_reranker", "train_blend")
     names += [f"python -m jobs.{name}" for name in jobs]
     names += [f"python -m benchmarks.{path.stem}" for path in (ROOT / "benchmarks").glob("*.py")]
     names += ["python -m serve.run", "python -m cluster.gpu_check", "python cluster/local.py"]

@@ -417,6 +417,7 @@ class Builder:
                 manifest.version,
                 gate.dataset,
                 gate.sample,
+                gate.blend,
                 **self.workers.options,
             )
             return answers

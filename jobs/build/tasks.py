@@ -317,11 +317,13 @@ def ask(settings: EvaluateSettings, queries: dict[str, str]) -> list["Run"]:
     return ask_here(settings, queries)
 
 
-def ask_version(settings: BuildSettings, version: str, dataset: "Dataset | None", sample: int) -> "Answers":
+def ask_version(
+    settings: BuildSettings, version: str, dataset: "Dataset | None", sample: int, blend: str | None
+) -> "Answers":
     """Ask a version that is about to be made current, and the one that is, the judged queries of a gate."""
     from shoal.evaluation.gate import ask
 
-    return ask(Storage(settings.index), settings, version, dataset, sample)
+    return ask(Storage(settings.index), settings, version, dataset, sample, blend)
 
 
 @retry_on_unavailable

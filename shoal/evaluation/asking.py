@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self, Unpack, get_args
+from typing import Any, Literal, Protocol, Self, TypeAlias, Unpack, get_args
 
 import numpy as np
 
@@ -33,17 +33,23 @@ RANKING = frozenset(
 """Options of ranking that an index which is evaluated here takes for each evaluation."""
 
 
+Stage: TypeAlias = Rerank | Literal["blend"]
+"""What orders an answer that is measured; `blend` is a reranker and a learned blend, which all others do without."""
+
+
 class Asker(Protocol):
     """Somebody who answers queries. A context manager.
 
-    modes: how it can search, reranks: whether it has a reranker, and late: whether its shards hold token vectors.
+    modes: how it can search, reranks: whether it has a reranker, late: whether its shards hold token vectors, and
+    blends: whether it was given a learned blend.
     """
 
     modes: Sequence[Mode]
     reranks: bool
     late: bool
+    blends: bool
 
-    def ask(self, query: str, mode: Mode, rerank: Rerank, top_k: int) -> tuple[list[str], bool]:
+    def ask(self, query: str, mode: Mode, rerank: Stage, top_k: int) -> tuple[list[str], bool]:
         """Return the ids of `top_k` passages, best first, and whether the answer is all that was asked for."""
         ...
 
@@ -81,7 +87,7 @@ def open_asker(settings: EvaluateSettings) -> Asker:
     return LocalAsker(Storage(serve.index), plan.manifest, encoder, reranker, serve, settings.timeout_ms)
 
 
-def ask_all(asker: Asker, queries: dict[str, str], mode: Mode, rerank: Rerank, top_k: int) -> Run:
+def ask_all(asker: Asker, queries: dict[str, str], mode: Mode, rerank: Stage, top_k: int) -> Run:
     """Ask every query, one after the other, after one that warms up and is not measured."""
     name = f"{mode}+{'rerank' if rerank is True else rerank}" if rerank else mode
     run = Run(name, {}, {})
@@ -119,9 +125,12 @@ class ClientAsker:
         self.modes: Sequence[Mode] = [mode for mode in get_args(Mode) if mode in description.modes]
         self.reranks = description.models.get("reranker") is not None
         self.late = description.late_interaction == "stored"
+        self.blends = False
+        """What is served with a learned blend is asked as it is served."""
 
-    def ask(self, query: str, mode: Mode, rerank: Rerank, top_k: int) -> tuple[list[str], bool]:
+    def ask(self, query: str, mode: Mode, rerank: Stage, top_k: int) -> tuple[list[str], bool]:
         """Ask the client."""
+        assert rerank != "blend"
         answer = self._client.search(
             query, mode=mode, rerank=rerank, top_k=top_k, top_n=top_k, include=[], timeout_ms=self._timeout_ms
         )
@@ -171,6 +180,7 @@ class LocalAsker:
         self.modes: Sequence[Mode] = modes_of(self._retrievers)
         self.reranks = reranker is not None
         self.late = manifest.late is not None
+        self.blends = settings.blend is not None
         self._timeout_s = timeout_ms / 1000
         self._corrects = settings.correct_spelling
         # What is asked in one mode after the other is encoded each time, so that the times can be compared.
@@ -180,13 +190,23 @@ class LocalAsker:
         self._version = LocalVersion(storage, manifest, self._models, settings, cache)
         self._runner = asyncio.Runner()
 
-    def ask(self, query: str, mode: Mode, rerank: Rerank, top_k: int) -> tuple[list[str], bool]:
+    def ask(self, query: str, mode: Mode, rerank: Stage, top_k: int) -> tuple[list[str], bool]:
         """Ask the pipeline."""
-        answer = self.answer(query, mode, rerank, top_k)
+        if rerank == "blend":
+            answer = self.answer(query, mode, True if self.reranks else "late", top_k, blend=True)
+        else:
+            answer = self.answer(query, mode, rerank, top_k)
         return [result.id for result in answer.results], answer.degraded is None
 
     def answer(
-        self, query: str, mode: Mode, rerank: Rerank, top_k: int, explain: bool = False, top_n: int | None = None
+        self,
+        query: str,
+        mode: Mode,
+        rerank: Rerank,
+        top_k: int,
+        explain: bool = False,
+        top_n: int | None = None,
+        blend: bool = False,
     ) -> SearchAnswer:
         """Ask the pipeline for all that it says; about `top_n` of the `top_k` passages, or all."""
         deadline = time.monotonic() + self._timeout_s
@@ -198,6 +218,7 @@ class LocalAsker:
             deadline=deadline,
             explain=explain,
             mode=mode,
+            blend=blend,
         )
         return self._runner.run(self._version.search([request]))[0]
 
@@ -209,7 +230,7 @@ class LocalAsker:
             mode: Whose retrievers are asked.
             window: Passages of each at most.
         """
-        vector, spelling, live = None, self._spelled(query), self._version.live
+        vector, spelling, live = None, self.spelled(query), self._version.live
         if "dense" in RETRIEVERS_OF[mode]:
             deadline = time.monotonic() + self._timeout_s
             [vector] = self._runner.run(self._models.encoder.encode([spelling.text], deadline))
@@ -228,7 +249,7 @@ class LocalAsker:
     def score(self, query: str, candidates: Sequence[Candidate], rerank: Rerank) -> FloatArray:
         """Return, float32 (n,), what the second stage gives candidates: that which `rerank` names, not False."""
         deadline = time.monotonic() + self._timeout_s
-        query = self._spelled(query).text
+        query = self.spelled(query).text
         if rerank == "late":
             [tokens] = self._runner.run(self._models.encoder.encode_tokens([query], deadline))
             scores = np.empty(len(candidates), np.float32)
@@ -242,8 +263,8 @@ class LocalAsker:
         texts = [self.passage(candidate.ref.shard, candidate.ref.row).content for candidate in candidates]
         return self._runner.run(reranker.score(query, texts, deadline))
 
-    def _spelled(self, query: str) -> Spelling:
-        """The query as the pipeline searches it."""
+    def spelled(self, query: str) -> Spelling:
+        """Return a query as the pipeline searches it."""
         live = self._version.live
         return live.open_speller().correct(query) if self._corrects and live.can_spell else Spelling(query)
 
@@ -262,8 +283,8 @@ class LocalAsker:
         self._models.close()
 
 
-def planned(settings: EvaluateSettings, asker: Asker) -> list[tuple[Mode, Rerank]]:
-    """What is asked: modes in their order, each without and with stage two.
+def planned(settings: EvaluateSettings, asker: Asker) -> list[tuple[Mode, Stage]]:
+    """What is asked: modes in their order, each without and with stage two; hybrid also with a learned blend.
 
     Raises InvalidArgument for a mode or a stage that there is none of.
     """
@@ -276,14 +297,21 @@ def planned(settings: EvaluateSettings, asker: Asker) -> list[tuple[Mode, Rerank
         raise InvalidArgument(
             "this version holds no token vectors; build it with --late-interaction stored", param="rerank"
         )
-    stages: dict[str, list[Rerank]] = {"both": [False, True], "no": [False], "yes": [True], "late": [False, "late"]}
+    stages: dict[str, list[Stage]] = {"both": [False, True], "no": [False], "yes": [True], "late": [False, "late"]}
     modes = settings.modes or asker.modes
     return [
-        (mode, rerank) for mode in modes for rerank in stages[settings.rerank] if asker.reranks or rerank is not True
+        (mode, stage)
+        for mode in modes
+        for stage in [*stages[settings.rerank], *_blended(asker, mode)]
+        if asker.reranks or stage is not True
     ]
 
 
-def ask_planned(asker: Asker, queries: dict[str, str], plan: Sequence[tuple[Mode, Rerank]], top_k: int) -> list[Run]:
+def _blended(asker: Asker, mode: Mode) -> list[Stage]:
+    return ["blend"] if asker.blends and mode == "hybrid" else []
+
+
+def ask_planned(asker: Asker, queries: dict[str, str], plan: Sequence[tuple[Mode, Stage]], top_k: int) -> list[Run]:
     """Ask all queries in every planned way."""
     return [ask_all(asker, queries, mode, rerank, top_k if rerank else DEPTH) for mode, rerank in plan]
 

@@ -1,7 +1,8 @@
 """The gate of a build or a compaction: what a new version has to reach before it is made current.
 
 `--gate` holds demands as name=value: `recall` of the index against exact search, and for judged queries `min_ndcg`, the
-least nDCG@10, and `max_drop`, what it may lose against the active version on the same queries.
+least nDCG@10, and `max_drop`, what it may lose against the active version on the same queries. They are answered by
+stage one, or with `blend`, the file of a learned blend, by its reranker and it.
 """
 
 from collections.abc import Callable
@@ -22,11 +23,15 @@ from shoal.index_root import versions
 from shoal.index_root.cache import ShardCache
 from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
-from shoal.serving.plan import NO_RERANKER
-from shoal.settings import BuildSettings, CompactSettings, EncoderSettings, ServeSettings
+from shoal.rerankers import load_reranker
+from shoal.search.blend_model import read_blend
+from shoal.serving.plan import NO_RERANKER, plan_serving
+from shoal.settings import BuildSettings, CompactSettings, EncoderSettings, EvaluateSettings, ServeSettings
 
 SHOWN = 100
 """Queries that a verdict names at most."""
+BLENDED: int = EvaluateSettings.model_fields["top_k"].default
+"""Candidates of a query that a learned blend orders."""
 _TIMEOUT_MS = 60_000
 """Milliseconds that one query of a gate may take."""
 
@@ -36,6 +41,7 @@ class Gate:
     """What is demanded, and the judged queries it is measured with; `sample`: so many are made from the corpus.
 
     max_lost: share of the relevant passages that a version may lack; beyond it the judgements say nothing about it.
+    blend: file of the learned blend that orders the answers; None for those of stage one.
     """
 
     recall: float | None = None
@@ -44,6 +50,7 @@ class Gate:
     dataset: Dataset | None = None
     sample: int = 0
     max_lost: float = 0.1
+    blend: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +112,30 @@ def read_gate(settings: BuildSettings | CompactSettings) -> Gate | None:
                 "sample_judgements are what a gate measures with; add --gate max_drop=0.01", param="sample_judgements"
             )
         return None
-    place = demands.pop("qrels", None)
+    place, blend = demands.pop("qrels", None), demands.pop("blend", None)
     shares = {name: _share(name, value) for name, value in demands.items()}
-    gate = Gate(**shares, sample=sample, max_lost=settings.max_lost)  # type: ignore[arg-type]
+    gate = Gate(**shares, sample=sample, max_lost=settings.max_lost, blend=blend)  # type: ignore[arg-type]
     if gate.recall is not None and not settings.verify_queries:
         raise _wrong("recall is measured with --verify-queries, which is 0")
     if place and sample:
         raise _wrong("qrels are judgements already; leave out either them or --sample-judgements")
-    judged, limited = bool(place or sample), gate.min_ndcg is not None or gate.max_drop is not None
+    _check_judged(gate, bool(place or sample))
+    return replace(gate, dataset=read_dataset(place)) if place else gate
+
+
+def _check_judged(gate: Gate, judged: bool) -> None:
+    """Check that what is demanded of judged queries and that there are some go together. Raises InvalidArgument."""
+    limited = gate.min_ndcg is not None or gate.max_drop is not None
     if limited and not judged:
         raise _wrong("min_ndcg and max_drop need judged queries: qrels=DIR, or --sample-judgements 200")
     if judged and not limited:
         raise _wrong("say what the judged queries have to reach: min_ndcg=0.5 or max_drop=0.01")
+    if gate.blend is not None:
+        if not judged:
+            raise _wrong("a learned blend is judged by queries: add qrels=DIR, or --sample-judgements 200")
+        read_blend(gate.blend)
     if judged:
         evaluation.require()
-    return replace(gate, dataset=read_dataset(place)) if place else gate
 
 
 def active_version(storage: Storage) -> str | None:
@@ -131,8 +147,15 @@ def active_version(storage: Storage) -> str | None:
     return None if current is None else current.version
 
 
-def ask(storage: Storage, settings: EncoderSettings, version: str, dataset: Dataset | None, sample: int) -> Answers:
-    """Ask a published version, and the active one if it is another, in this process: stage one, as a server would.
+def ask(
+    storage: Storage,
+    settings: EncoderSettings,
+    version: str,
+    dataset: Dataset | None,
+    sample: int,
+    blend: str | None = None,
+) -> Answers:
+    """Ask a published version, and the active one if it is another, in this process, as a server would.
 
     Args:
         storage: The index root.
@@ -140,11 +163,15 @@ def ask(storage: Storage, settings: EncoderSettings, version: str, dataset: Data
         version: Which one.
         dataset: Judged queries; None makes `sample` of them from passages of the version.
         sample: How many.
+        blend: File of the learned blend that orders the answers; None for those of stage one.
+
+    Raises:
+        InvalidArgument: The blend does not fit a version (param is `blend`).
     """
     manifest, active = versions.read_manifest(storage, version), active_version(storage)
     encoder = load_encoder(settings)
     absent = None if dataset is None else absent_passages(storage, manifest, dataset.judgements)
-    with _open(storage, manifest, encoder) as asker:
+    with _open(storage, manifest, encoder, blend) as asker:
         if dataset is None:
             dataset = known_items(sampled_passages(manifest, sample, asker.passage))
         new = _ask(asker, dataset)
@@ -153,7 +180,7 @@ def ask(storage: Storage, settings: EncoderSettings, version: str, dataset: Data
     before = versions.read_manifest(storage, active)
     if not before.encoder.matches(encoder.fingerprint()):
         encoder = load_encoder(settings.part(EncoderSettings, **before.encoder.options))
-    with _open(storage, before, encoder) as asker:
+    with _open(storage, before, encoder, blend) as asker:
         return Answers(dataset, new, _ask(asker, dataset), absent)
 
 
@@ -173,9 +200,20 @@ def judge(gate: Gate, manifest: Manifest, ask: Callable[[], Answers]) -> Verdict
                 reasons.append(f"recall@10 is {recall:.4f}, {gate.recall:g} was demanded")
     if gate.min_ndcg is None and gate.max_drop is None:
         return Verdict(reasons, measured)
+    try:
+        answers = ask()
+    except InvalidArgument as error:
+        if error.param != "blend":
+            raise
+        return Verdict([*reasons, error.message], measured)
+    return _judge_answers(gate, answers, Verdict(reasons, measured))
+
+
+def _judge_answers(gate: Gate, answers: Answers, verdict: Verdict) -> Verdict:
+    """Add what the answers to judged queries say to a verdict."""
     from shoal.evaluation.measures import judge as judged
 
-    answers = ask()
+    reasons, measured = list(verdict.reasons), dict(verdict.measured)
     runs = [replace(answers.new, name="new"), *([replace(answers.active, name="active")] if answers.active else [])]
     now, *others = judged(runs, answers.dataset.judgements)
     before = others[0].by_query if others else None
@@ -200,7 +238,9 @@ def judge(gate: Gate, manifest: Manifest, ask: Callable[[], Answers]) -> Verdict
 def judge_compaction(settings: CompactSettings, gate: Gate, manifest: Manifest) -> list[str]:
     """Say why a compacted version shall not be made current, in this process; nothing if it shall."""
     storage, encoder = Storage(settings.index), EncoderSettings.model_validate(manifest.encoder.options)
-    return judge(gate, manifest, lambda: ask(storage, encoder, manifest.version, gate.dataset, gate.sample)).reasons
+    return judge(
+        gate, manifest, lambda: ask(storage, encoder, manifest.version, gate.dataset, gate.sample, gate.blend)
+    ).reasons
 
 
 def _fallen(dataset: Dataset, now: dict[str, float], before: dict[str, float] | None, least: float) -> list[Fallen]:
@@ -212,15 +252,20 @@ def _fallen(dataset: Dataset, now: dict[str, float], before: dict[str, float] | 
     return [Fallen(query, dataset.queries[query], before[query], now[query]) for _, query in lost[:SHOWN]]
 
 
-def _open(storage: Storage, manifest: Manifest, encoder: Encoder) -> LocalAsker:
-    serve = ServeSettings(index=storage.uri, reranker=NO_RERANKER)
+def _open(storage: Storage, manifest: Manifest, encoder: Encoder, blend: str | None) -> LocalAsker:
+    name = read_blend(blend).reranker.name if blend else NO_RERANKER
+    serve = ServeSettings(index=storage.uri, reranker=name, blend=blend)
     cache = None if storage.is_local else ShardCache(serve.cache_dir, serve.cache_bytes)
-    return LocalAsker(storage, manifest, encoder, None, serve, _TIMEOUT_MS, cache)
+    plan = plan_serving(serve, manifest.version) if blend else None
+    reranker = load_reranker(plan.reranker) if plan and plan.reranker else None
+    return LocalAsker(storage, manifest, encoder, reranker, serve, _TIMEOUT_MS, cache)
 
 
 def _ask(asker: LocalAsker, dataset: Dataset) -> Run:
     mode = "hybrid" if "hybrid" in asker.modes else "dense"
-    return ask_all(asker, dataset.queries, mode, rerank=False, top_k=DEPTH)  # type: ignore[arg-type]
+    if asker.blends:
+        return ask_all(asker, dataset.queries, "hybrid", "blend", BLENDED)
+    return ask_all(asker, dataset.queries, mode, False, DEPTH)  # type: ignore[arg-type]
 
 
 def _share(name: str, value: str) -> float:

@@ -129,6 +129,8 @@ def recommend(settings: RecommendSettings, progress: Progress[str] = unwatched) 
         raise InvalidArgument("recommend searches an index in this process: give --index ROOT alone", param="index")
     if settings.shortlist is not None:
         raise InvalidArgument("recommend does not try shortlists; leave shortlist out", param="shortlist")
+    if settings.blend is not None:
+        raise InvalidArgument("recommend does not try learned blends; leave blend out", param="blend")
     dataset = judged_queries(settings).sample(settings.queries or QUERIES)
     with open_asker(settings) as asker:
         assert isinstance(asker, LocalAsker)
@@ -146,8 +148,8 @@ class _Trial:
         # The server's reranker compares stored token vectors where there are some.
         is_stored = asker.late and settings.stored_tokens and settings.reranker == LATE_INTERACTION
         stored: Rerank = "late" if is_stored else True
-        stages = dict.fromkeys(stored if rerank is True else rerank for _, rerank in planned(settings, asker))
-        self._second_stages = [rerank for rerank in stages if rerank]
+        stages = dict.fromkeys(stored if stage is True else stage for _, stage in planned(settings, asker))
+        self._second_stages: list[Rerank] = [stage for stage in stages if stage and stage != "blend"]
         self._has_stored = asker.late
         self._most = settings.top_k
         self._modes: Sequence[Mode] = settings.modes or asker.modes

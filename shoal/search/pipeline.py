@@ -25,6 +25,7 @@ from shoal.records import (
     SearchAnswer,
     SearchRequest,
 )
+from shoal.search.blend_stage import BlendStage
 from shoal.search.consistency import see_position, seen_position, with_positions
 from shoal.search.distinct import Distinct
 from shoal.search.distinct_stage import make_distinct
@@ -97,6 +98,7 @@ class SearchPipeline:
         self._spelling = SpellingStage(settings, clock)
         self._encode_stage = EncodeStage(encoder, settings, clock, self._observer)
         self._second_stage = SecondStage(reranker, settings, clock, reranker_kind)
+        self._blend_stage = BlendStage(settings, clock, reranker_kind)
         self._highlighting = HighlightStage(encoder, self._second_stage.sentence_scorer(), settings, clock)
 
     @property
@@ -357,7 +359,7 @@ class SearchPipeline:
     ) -> None:
         """Take the scores of the shards for those of the answer, of which alone texts are read."""
         search.scores = scores
-        if not search.request.shape.needs_all:
+        if not search.request.shape.needs_all and not self._blend_stage.is_for(search):
             search.positions_to_fetch = order[: search.request.top_n]
         if unscored:
             search.trace.degrade("not_scored", f"not reranked: {unscored}")
@@ -420,6 +422,7 @@ class SearchPipeline:
         """Order the candidates, and tell how the answer came about."""
         request, plan, trace, scores = search.request, search.plan, search.trace, search.scores
         final_scores = self._second_stage.final_scores(plan, scores, search.candidates, search.max_lexical_score)
+        final_scores = await self._blend_stage.order(search, final_scores)
         count = len(search.candidates) if request.shape.needs_all else request.top_n
         results = best_results(search.candidates, scores, final_scores, count)
         results = await shape_results(search, results, self._highlighting)

@@ -13,6 +13,8 @@ from shoal.inference import models
 from shoal.inference.names import is_remote
 from shoal.records import ScoreScale
 from shoal.rerankers import kind_of, rerankers, scale_of
+from shoal.search.blend_model import read_blend
+from shoal.search.learned_blend import check_blend
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
 from shoal.system.machine import usable_cores
 
@@ -93,6 +95,8 @@ def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving
             param="encoder",
         ) from error
     reranker = _reranker(settings, encoder)
+    if settings.blend is not None:
+        check_blend(read_blend(settings.blend), manifest, reranker.reranker if reranker else None)
     kind, scale = (kind_of(reranker.reranker), scale_of(reranker.reranker)) if reranker else (None, None)
     return ServingPlan(manifest, encoder, reranker, kind, scale)
 

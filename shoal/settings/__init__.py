@@ -51,6 +51,7 @@ from shoal.settings.serve_groups import (
 )
 from shoal.settings.sources import ChunkSettings, MetadataSettings, MetadataType, SourceSettings
 from shoal.settings.train import TrainSettings
+from shoal.settings.train_blend import BlendTrainingSettings
 
 __all__ = [
     "EMBEDDED_ENCODER",
@@ -60,6 +61,7 @@ __all__ = [
     "AnalyzerSettings",
     "AutoSettings",
     "BacklogSettings",
+    "BlendTrainingSettings",
     "BuildSettings",
     "CapacitySettings",
     "CatalogSettings",

@@ -9,7 +9,9 @@ from shoal.settings.index import AutoSettings, IndexSettings, LateSettings, Lexi
 from shoal.settings.inference import EncoderSettings
 from shoal.settings.sources import SourceSettings
 
-GateDemand = Annotated[str, StringConstraints(pattern=r"^(qrels|min_ndcg|max_drop|recall)=.+$", strip_whitespace=True)]
+GateDemand = Annotated[
+    str, StringConstraints(pattern=r"^(qrels|min_ndcg|max_drop|recall|blend)=.+$", strip_whitespace=True)
+]
 """One demand on a new version, such as recall=0.95."""
 
 
@@ -20,7 +22,7 @@ class GateSettings(Settings):
         None,
         description="Demands on a new version, without which it is published but not made current (exit code 3): "
         "recall=0.95 of the vector index; with judged queries, qrels=DIR in BEIR layout or sample_judgements, "
-        "min_ndcg=0.5 and max_drop=0.01 against the active version.",
+        "min_ndcg=0.5 and max_drop=0.01 against the active version, and blend=FILE to rerank with a learned blend.",
     )
     max_lost: float = Field(
         0.1,

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from shoal.modes import Mode
-from shoal.settings.base import Settings
+from shoal.settings.base import Name, Settings
 
 
 class SearchModeSettings(Settings):
@@ -75,9 +75,15 @@ class FusionSettings(Settings):
 
 
 class SecondStageSettings(Settings):
-    """What the second stage compares a query with: stored token vectors, or texts that it reads."""
+    """What the second stage compares a query with, stored token vectors or texts that it reads, and what it adds."""
 
     help_panel = "Serve"
+
+    blend: Name | None = Field(
+        None,
+        description="Learned blend that orders reranked hybrid answers: a file that `python -m jobs.train_blend` has "
+        "fitted to judgements over this index. On a cluster its path is the same on all nodes.",
+    )
 
     stored_tokens: bool = Field(
         True,

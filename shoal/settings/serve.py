@@ -78,6 +78,16 @@ class EndpointSettings(ServeSettings, CatalogSettings):
         description="Further index roots, those of a repeated --index; each is answered by applications of its own.",
     )
 
+    @field_validator("blend", "further_indexes")
+    @classmethod
+    def _is_of_one_index(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse a learned blend, which is fitted to one index, where there are others."""
+        if value and info.data.get("catalog" if info.field_name == "blend" else "blend"):
+            raise PydanticCustomError(
+                "blend", "A learned blend is fitted to one index; leave blend out, or serve that index alone"
+            )
+        return value
+
     @field_validator("index", mode="wrap")
     @classmethod
     def _is_named(cls, index: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> str:

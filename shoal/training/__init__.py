@@ -1,1 +1,1 @@
-"""Training rerankers on judgements."""
+"""Training rerankers, and blends of their scores, on judgements."""
