@@ -21,7 +21,9 @@ BUILD_OPTION_OF: Mapping[str, str] = {"lexical": "--lexical", "sparse": "--spars
 
 def retrievers_of(mode: Mode, present: Iterable[str]) -> tuple[str, ...]:
     """The retrievers that a mode uses of a version that has these; those that it needs are named in any case."""
-    further = set(present).intersection(_WHERE_PRESENT.get(mode, ()))
+    if mode not in _WHERE_PRESENT:
+        return RETRIEVERS_OF[mode]
+    further = set(present).intersection(_WHERE_PRESENT[mode])
     return (*RETRIEVERS_OF[mode], *(name for name in _WHERE_PRESENT.get(mode, ()) if name in further))
 
 

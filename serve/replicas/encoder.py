@@ -1,10 +1,11 @@
 """The query encoder of a replica."""
 
+import time
 from collections.abc import Callable, Sequence
 
 from serve.replicas.clocks import SystemClock
 from serve.replicas.traced import traced
-from serve.telemetry import ENCODED, REMEMBERED, Calls, Meter, NullMeter
+from serve.telemetry import COMPUTE, ENCODED, REMEMBERED, Calls, Meter, NullMeter
 from serve.versions.discovery import ServiceAnnouncement
 from shoal.encoders import (
     TermEncoder,
@@ -68,6 +69,15 @@ class QueryEncoder(SystemClock):
                 return await self._thread.run(deadline, self._cache.encode_queries, queries, instruction)
         finally:
             self._count()
+
+    def recall(self, query: str, instruction: str | None = None) -> FloatArray | None:
+        """Return the vector of a query where it is remembered, float32 (dim,); for a pipeline in this process."""
+        started = time.perf_counter()
+        vector = self._cache.recall(query, instruction)
+        if vector is not None:
+            self._calls.meter.observe(COMPUTE, time.perf_counter() - started, call="encode")
+            self._count()
+        return vector
 
     @traced
     async def encode_tokens(

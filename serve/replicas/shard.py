@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -237,6 +237,18 @@ class Retriever(SystemClock):
             return await self._threads.run(deadline, work)
         paces = self._paces.setdefault(batch.version, Paces())
         return await self._threads.run_briefly(paces, kind, len(batch.queries), deadline, work)
+
+    def prompt_size(self, version: str, kind: Hashable) -> int:
+        """How many queries of a kind are searched for in a moment; 0 where it is not known."""
+        paces = self._paces.get(version)
+        return 0 if paces is None or version not in self._tails else paces.short_size(kind)
+
+    def search_at_once(self, batch: ShardSearch) -> ShardHits:
+        """Search for a batch of queries in this very thread, for a pipeline in this process."""
+        queries, shard = batch.queries, self._open[batch.version]
+        with self._calls.call("search", len(queries)):
+            work = partial(shard.search, queries, batch.top_k, batch.with_passages)
+            return self._paces[batch.version].in_loop(batch.pace_kind, len(queries), work)
 
     async def _use(self, version: str, deadline: float, work: Callable[[LiveShard], T]) -> T:
         return await self._threads.run(deadline, work, await self._opened(version))

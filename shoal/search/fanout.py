@@ -8,6 +8,7 @@ from shoal.encoders import TextVectors
 from shoal.errors import Conflict, DeadlineExceeded, InvalidArgument, Overloaded, Unavailable
 from shoal.records import Candidate, Coverage, FloatArray, MissingShard, Passage, RowRef
 from shoal.search.hedging import Budget
+from shoal.search.prompt_searches import PromptSearches
 from shoal.search.served_version import ServedVersion
 from shoal.search.services import NullObserver, Observer, ShardService
 from shoal.search.shard_client import Behind, PendingQuery, ShardClient, ShardResult, Suspended
@@ -67,6 +68,7 @@ class FanOut:
             self._clients.append(
                 ShardClient(number, shard, version.name, settings, clock, observer, budget, self._clients)
             )
+        self._prompt_searches = PromptSearches(self._clients, settings.max_batch, clock)
         for number in absent:
             self._clients[number].suspend()
 
@@ -91,26 +93,8 @@ class FanOut:
         Returns results, and why shards are missing, both by shard number. Raises Overloaded when a shard has too many
         queries waiting, DeadlineExceeded when none answered in time, Unavailable when none answered.
         """
-        futures: dict[int, asyncio.Future[ShardResult]] = {}
-        errors: dict[int, BaseException] = {}
-        try:
-            for number, client in enumerate(self._clients):
-                if client.is_suspended:
-                    errors[number] = Suspended()
-                    client.probe(pending)
-                else:
-                    futures[number] = client.search(pending)
-            await asyncio.wait(futures.values())
-        finally:
-            for future in futures.values():
-                future.cancel()
-        results: dict[int, ShardResult] = {}
-        for number, future in futures.items():
-            error = future.exception()
-            if error is None:
-                results[number] = future.result()
-            else:
-                errors[number] = error
+        results, errors = await self._prompt_searches.search(pending)
+        await self._search_others(pending, results, errors)
         missing = {number: _reason(error) for number, error in errors.items()}
         if not results:
             overloaded = [error for error in errors.values() if isinstance(error, Overloaded)]
@@ -122,6 +106,32 @@ class FanOut:
                 raise DeadlineExceeded(f"no shard has seen what was asked for ({describe(missing)}); allow more time")
             raise Unavailable(f"no shard answered ({describe(missing)}); try again", retry_after_s=1)
         return results, missing
+
+    async def _search_others(
+        self, pending: PendingQuery, results: dict[int, ShardResult], errors: dict[int, BaseException]
+    ) -> None:
+        """Search the shards that have neither a result nor an error yet, and add theirs."""
+        futures: dict[int, asyncio.Future[ShardResult]] = {}
+        try:
+            for number, client in enumerate(self._clients):
+                if number in results or number in errors:
+                    continue
+                if client.is_suspended:
+                    errors[number] = Suspended()
+                    client.probe(pending)
+                else:
+                    futures[number] = client.search(pending)
+            if futures:
+                await asyncio.wait(futures.values())
+        finally:
+            for future in futures.values():
+                future.cancel()
+        for number, future in futures.items():
+            error = future.exception()
+            if error is None:
+                results[number] = future.result()
+            else:
+                errors[number] = error
 
     async def fetch(
         self, candidates: Iterable[Candidate], deadline: float, with_vectors: bool = False

@@ -5,7 +5,7 @@ Long because all services of the pipeline stand together.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,7 +120,7 @@ class _Pairs:
 
 
 class LocalShard:
-    """An opened shard, searched in threads: a `ShardService` of the one version that it belongs to."""
+    """An opened shard, searched in threads: a `ShardService`, a prompt one, of the one version that it belongs to."""
 
     def __init__(self, shard: LiveShard, threads: Threads) -> None:
         self._shard = shard
@@ -133,6 +133,15 @@ class LocalShard:
         if (kind := batch.pace_kind) is None:
             return await self._threads.run(deadline, work)
         return await self._threads.run_briefly(self._paces, kind, len(batch.queries), deadline, work)
+
+    def prompt_size(self, version: str, kind: Hashable) -> int:
+        """How many queries of a kind are searched for in a moment; 0 where it is not known."""
+        return self._paces.short_size(kind)
+
+    def search_at_once(self, batch: ShardSearch) -> ShardHits:
+        """Search for a batch of queries in this very thread."""
+        work = partial(self._shard.search, batch.queries, batch.top_k, batch.with_passages)
+        return self._paces.in_loop(batch.pace_kind, len(batch.queries), work)
 
     async def fetch(self, version: str, rows: Sequence[int], deadline: float, with_vectors: bool = False) -> Fetched:
         """Return the passages (and, if asked for, the vectors) of rows, in the order asked."""

@@ -18,7 +18,7 @@ from shoal.system.threads import Threads
 
 
 class LocalEncoder:
-    """An encoder in a thread: an `EncodeService`. remembered: queries whose vectors are kept."""
+    """An encoder in a thread: an `EncodeService`, which remembers so many queries (`RememberingEncoder`)."""
 
     def __init__(self, encoder: Encoder, thread: Threads, remembered: int) -> None:
         self._encoder = encoder
@@ -28,6 +28,10 @@ class LocalEncoder:
     async def encode(self, queries: Sequence[str], deadline: float, instruction: str | None = None) -> FloatArray:
         """Return float32 (n, dim), L2-normalised, in input order."""
         return await self._thread.run(deadline, self._cache.encode_queries, queries, instruction)
+
+    def recall(self, query: str, instruction: str | None = None) -> FloatArray | None:
+        """Return the vector of a query where it is remembered, float32 (dim,), L2-normalised; callers only read it."""
+        return self._cache.recall(query, instruction)
 
     async def encode_tokens(
         self, queries: Sequence[str], deadline: float, instruction: str | None = None

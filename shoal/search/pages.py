@@ -155,9 +155,13 @@ def digest_of(request: SearchRequest, mode: str) -> str:
     """Name what decides the ranking of a request, so that a cursor goes on in the same one."""
     shape = request.shape
     parts = [getattr(request, name) for name in _RANKING_FIELDS]
-    text = json.dumps([mode, shape.collapse, shape.min_score, shape.order_by, *parts], sort_keys=True, default=_plain)
+    text = _ENCODER.encode([mode, shape.collapse, shape.min_score, shape.order_by, *parts])
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _plain(value: Any) -> str:
     return hashlib.blake2b(value.tobytes()).hexdigest() if isinstance(value, np.ndarray) else repr(value)
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, default=_plain)
+"""Writes what decides a ranking, so that equal requests give equal digests."""

@@ -412,6 +412,8 @@ class SearchPipeline:
         if search.plan.is_late:
             return
         with search.trace.stage("rerank"):
+            if not search.request.rerank:
+                return
             async with turns:
                 request = replace(search.request, query=search.spelling.text)
                 search.scores, degradations = await self._second_stage.score(request, search.candidates)

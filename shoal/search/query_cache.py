@@ -1,5 +1,6 @@
 """Remembers the vectors of the queries that were asked last: people ask the same things again and again."""
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ TOKEN_BYTES = 64 * 2**20
 
 
 class QueryCache:
-    """Puts a memory of the `size` queries used last before an encoder. Not safe for concurrent calls.
+    """Puts a memory of the `size` queries used last before an encoder. Only `recall` may run beside another call.
 
     Those whose token vectors were asked for have a memory of their own, of at most `token_bytes`.
 
@@ -31,6 +32,7 @@ class QueryCache:
         self._tokens: _Memory[TextVectors] = _Memory(
             size, token_bytes, lambda text: text.vector.nbytes + text.tokens.nbytes
         )
+        self._counting = threading.Lock()
         self.asked = 0
         self.hits = 0
 
@@ -46,11 +48,24 @@ class QueryCache:
             return [vector.copy() for vector in _with(encode, instruction)(texts)]
 
         if not self._vectors.entries or not queries:
-            self.asked += len(queries)
+            self._tally(len(queries), 0)
             vectors: FloatArray = _with(encode, instruction)(queries)
             return vectors
         rows: list[FloatArray] = self._recalled(self._vectors, new_vectors, queries, instruction)
         return np.stack(rows)
+
+    def recall(self, query: str, instruction: str | None = None) -> FloatArray | None:
+        """Return the vector of a query where it is remembered, float32 (dim,), L2-normalised; callers only read it."""
+        key = (instruction, query)
+        if (vector := self._vectors.get(key)) is not None:
+            self._vectors.put(key, vector)
+            self._tally(1, 1)
+        return vector
+
+    def _tally(self, asked: int, hits: int) -> None:
+        with self._counting:
+            self.asked += asked
+            self.hits += hits
 
     def encode_query_tokens(self, queries: Sequence[str], instruction: str | None = None) -> list[TextVectors]:
         """Return the vectors and those of the tokens of a `TokenEncoder`, in input order; callers only read them."""
@@ -72,8 +87,7 @@ class QueryCache:
         known = {query: memory.get((instruction, query)) for query in queries}
         new = [query for query, kept in known.items() if kept is None]
         made = dict(zip(new, encode(new), strict=True)) if new else {}
-        self.asked += len(queries)
-        self.hits += len(queries) - len(new) if memory.entries else 0
+        self._tally(len(queries), len(queries) - len(new) if memory.entries else 0)
         found = [made[query] if (kept := known[query]) is None else kept for query in queries]
         for query, value in zip(queries, found, strict=True):
             memory.put((instruction, query), value)
@@ -81,7 +95,10 @@ class QueryCache:
 
 
 class _Memory(Generic[T]):
-    """The values that were put last, bounded by their number and, unless that is None, by their bytes."""
+    """The values that were put last, bounded by their number and, unless that is None, by their bytes.
+
+    Safe for concurrent calls.
+    """
 
     def __init__(self, entries: int, max_bytes: int | None, size_of: Callable[[T], int]) -> None:
         self.entries = entries
@@ -89,18 +106,20 @@ class _Memory(Generic[T]):
         self._size_of = size_of
         self._kept: OrderedDict[tuple[str | None, str], T] = OrderedDict()
         self._bytes = 0
+        self._putting = threading.Lock()
 
     def get(self, key: tuple[str | None, str]) -> T | None:
         return self._kept.get(key)
 
     def put(self, key: tuple[str | None, str], value: T) -> None:
-        if (before := self._kept.pop(key, None)) is not None:
-            self._bytes -= self._size_of(before)
-        self._kept[key] = value
-        self._bytes += self._size_of(value)
-        while len(self._kept) > self.entries or (self._max_bytes is not None and self._bytes > self._max_bytes):
-            _, forgotten = self._kept.popitem(last=False)
-            self._bytes -= self._size_of(forgotten)
+        with self._putting:
+            if (before := self._kept.pop(key, None)) is not None:
+                self._bytes -= self._size_of(before)
+            self._kept[key] = value
+            self._bytes += self._size_of(value)
+            while len(self._kept) > self.entries or (self._max_bytes is not None and self._bytes > self._max_bytes):
+                _, forgotten = self._kept.popitem(last=False)
+                self._bytes -= self._size_of(forgotten)
 
 
 def _with(encode: Callable[..., Any], instruction: str | None) -> Callable[..., Any]:

@@ -4,8 +4,8 @@ All deadlines are by the monotonic clock of this process, in seconds. Between pr
 (`shoal.system.deadlines`), so that no clock need agree with another.
 """
 
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Hashable, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 from shoal.encoders import TextVectors
 from shoal.fingerprint import Fingerprint
@@ -42,6 +42,15 @@ class EncodeService(Protocol):
 
     async def locate_tokens(self, passages: Sequence[str], deadline: float) -> list[RowArray] | None:
         """Return where the tokens of each passage lie in it, int64 (t, 2), in characters; None if that is not known."""
+        ...
+
+
+@runtime_checkable
+class RememberingEncoder(Protocol):
+    """An `EncodeService` in this process, which remembers vectors."""
+
+    def recall(self, query: str, instruction: str | None = None) -> FloatArray | None:
+        """Return the vector of a query, float32 (dim,), L2-normalised, where it is remembered; callers only read it."""
         ...
 
 
@@ -91,6 +100,22 @@ class ShardService(Protocol):
 
     async def ask(self, version: str, question: ShardQuestion[T], deadline: float) -> T:
         """Return what this shard answers to a question about its rows."""
+        ...
+
+
+@runtime_checkable
+class PromptShard(Protocol):
+    """A `ShardService` in this process, which does short searches where they are asked for."""
+
+    def prompt_size(self, version: str, kind: Hashable) -> int:
+        """How many queries of a kind (`ShardSearch.pace_kind`) are searched for in a moment; 0 where it is not known.
+
+        A moment is `shoal.system.threads.SHORT_S`.
+        """
+        ...
+
+    def search_at_once(self, batch: ShardSearch) -> ShardHits:
+        """Search this shard for a batch of queries in this very thread."""
         ...
 
 

@@ -6,7 +6,7 @@ Long because every way to call a shard stands beside what watches it.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from shoal.records import FloatArray, Passage
 from shoal.search.batching import Batcher
 from shoal.search.breaker import PROBE_S, Breaker
 from shoal.search.hedging import Attempts, Budget, retried
-from shoal.search.services import Observer, ShardService
+from shoal.search.services import Observer, PromptShard, ShardService
 from shoal.settings import ServeSettings
 from shoal.shard.messages import Fetched, ShardHits, ShardQuery, ShardSearch, replica_of
 from shoal.shard.questions import ShardQuestion
@@ -131,6 +131,7 @@ class ShardClient:
     ) -> None:
         self.number = number
         self._service = service
+        self._prompt = service if isinstance(service, PromptShard) else None
         self._version = version
         self._settings = settings
         self._clock = clock
@@ -142,7 +143,7 @@ class ShardClient:
             for _ in ("search", "fetch", "score")  # which take different times
         )
         self._probes: set[asyncio.Task[None]] = set()
-        self._searches = self._queue(self._search_batch, _fits, f"queue of shard {number}", "retrieve")
+        self._searches = self._queue(self._search_batch, fits, f"queue of shard {number}", "retrieve")
         self._fetches = self._queue(self._fetch_batch, _fits_fetch, f"queue of the texts of shard {number}", "fetch")
 
     def _queue(
@@ -180,6 +181,22 @@ class ShardClient:
     def suspend(self) -> None:
         """Go on without this shard until it answers."""
         self._breaker.open = True
+
+    def prompt_size(self, kind: Hashable) -> int:
+        """How many queries of a kind are searched for in this very thread, which takes a moment; 0 for none."""
+        if self._prompt is None or self._searches.waiting:
+            return 0
+        return self._prompt.prompt_size(self._version, kind)
+
+    def search_at_once(self, batch: list[PendingQuery]) -> list[ShardResult]:
+        """Search for as many queries as `prompt_size` says in this very thread. Raises what became of that."""
+        assert self._prompt is not None
+        self._observer.batch("retrieve", len(batch))
+        started, call = self._clock(), self.call_for(batch)
+        with self._span("search", len(batch)), self._logged():
+            hits = _checked(self._prompt.search_at_once(call), call)
+        self._answered()
+        return self._results(hits, started, len(batch))
 
     def search(self, pending: PendingQuery) -> "asyncio.Future[ShardResult]":
         """Queue a query. Raises Overloaded when too many wait; the result raises what became of the call."""
@@ -226,28 +243,31 @@ class ShardClient:
         tracing.work_for(*(pending.requests for pending in batch))
         spans.work_under(*(pending.spans for pending in batch))
         started = self._clock()
+        call = self.call_for(batch)
+        deadline = max(pending.deadline for pending in batch)
+
+        async def attempt() -> ShardHits:
+            return _checked(await self._service.search(call, deadline), call)
+
+        hits = await self._run("search", attempt, self._search_attempts, deadline, patience, len(batch))
+        return self._results(hits, started, len(batch))
+
+    def _results(self, hits: ShardHits, started: float, queries: int) -> list[ShardResult]:
+        seconds = self._clock() - started
+        self._observer.shard(self.number, seconds)
+        return [ShardResult(hits, position, 1000 * seconds, queries) for position in range(queries)]
+
+    def call_for(self, batch: list[PendingQuery]) -> ShardSearch:
+        """Make the call that searches for several queries."""
         # Of the windows of several retrievers only top_k passages are read in the end.
         several = any(len(RETRIEVERS_OF[pending.query.mode]) > 1 or not pending.with_passages for pending in batch)
-        call = ShardSearch(
+        return ShardSearch(
             self._version,
             [pending.query for pending in batch],
             max(pending.top_k for pending in batch),
             with_passages=self._settings.fetch_with_hits and not several,
             position=max(pending.position for pending in batch),
         )
-        deadline = max(pending.deadline for pending in batch)
-
-        async def attempt() -> ShardHits:
-            hits = await self._service.search(call, deadline)
-            for part in hits.by_retriever.values():
-                if len(part.ids) != len(batch):
-                    raise RuntimeError(f"found hits for {len(part.ids)} of {len(batch)} queries")
-            return hits
-
-        hits = await self._run("search", attempt, self._search_attempts, deadline, patience, len(batch))
-        seconds = self._clock() - started
-        self._observer.shard(self.number, seconds)
-        return [ShardResult(hits, position, 1000 * seconds, len(batch)) for position in range(len(batch))]
 
     async def fetch(self, rows: Sequence[int], deadline: float, with_vectors: bool) -> Fetched:
         """Fetch the passages of rows, and their vectors if asked for, until an absolute deadline."""
@@ -384,11 +404,23 @@ class ShardClient:
         except Exception:
             breaker.answered()
             raise
-        if breaker.answered():
+        self._answered()
+
+    def _answered(self) -> None:
+        if self._breaker.answered():
             logger.warning("shard %d of version %s answers again", self.number, self._version)
 
 
-def _fits(batch: list[PendingQuery], pending: PendingQuery) -> bool:
+def _checked(hits: ShardHits, call: ShardSearch) -> ShardHits:
+    """Return hits. Raises RuntimeError where they are not those of the queries of a call."""
+    for part in hits.by_retriever.values():
+        if len(part.ids) != len(call.queries):
+            raise RuntimeError(f"found hits for {len(part.ids)} of {len(call.queries)} queries")
+    return hits
+
+
+def fits(batch: list[PendingQuery], pending: PendingQuery) -> bool:
+    """Whether a call that searches for queries has room for one more."""
     return (len(batch) + 1) * max(pending.rows, *(other.rows for other in batch)) <= ROWS_PER_CALL
 
 

@@ -35,20 +35,26 @@ class DenseRetriever:
             self._exact(query, rows) if len(rows) else np.zeros(0, np.float32)
             for query, rows in zip(queries, known_rows, strict=True)
         ]
-        hits = replace(RawHits.empty(len(queries), top_k), known_scores=known_scores)
         groups: dict[tuple[int, str], list[int]] = {}
         for number, (query, selected) in enumerate(zip(queries, selections, strict=True)):
             groups.setdefault((id(selected), query.search_params), []).append(number)
+        if len(groups) == 1:
+            return RawHits(*self._find(vectors, top_k, selections[0], queries[0].search_params), known_scores)
+        hits = replace(RawHits.empty(len(queries), top_k), known_scores=known_scores)
         for (_, search_params), numbers in groups.items():
-            selected, together = selections[numbers[0]], vectors[numbers]
-            if selected is not None:
-                found = selection.search(self._index, together, top_k, selected, self._passage_ids, search_params)
-            elif self._index.is_exact:
-                found = ExactSearch(self._index, self._passage_ids).search(together, top_k)
-            else:
-                found = self._index.search(together, top_k, search_params=search_params)
+            found = self._find(vectors[numbers], top_k, selections[numbers[0]], search_params)
             hits.scores[numbers], hits.rows[numbers] = found
         return hits
+
+    def _find(
+        self, vectors: FloatArray, top_k: int, selected: selection.Selection | None, search_params: str
+    ) -> tuple[FloatArray, RowArray]:
+        """Search for float32 (b, dim) among the same rows with the same parameters."""
+        if selected is not None:
+            return selection.search(self._index, vectors, top_k, selected, self._passage_ids, search_params)
+        if self._index.is_exact:
+            return ExactSearch(self._index, self._passage_ids).search(vectors, top_k)
+        return self._index.search(vectors, top_k, search_params=search_params)
 
     def score(self, query: ShardQuery, rows: RowArray, found: FloatArray) -> FloatArray:
         """Score rows exactly, or by what is known of them where the index cannot give vectors back."""

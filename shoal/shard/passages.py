@@ -108,15 +108,25 @@ class Passages:
         columns, place = self._locate(row)
         return sum(column.size(place) for column in columns[1:])
 
+    def within(self, rows: Sequence[int], most_bytes: int) -> list[Passage] | None:
+        """Return the passages of rows, in the order asked; None where they have more bytes, as `size` counts them."""
+        passages: list[Passage] = []
+        for row in rows:
+            columns, place = self._locate(row)
+            _, text, title, metadata = columns
+            most_bytes -= text.size(place) + title.size(place) + metadata.size(place)
+            if most_bytes < 0:
+                return None
+            passages.append(_passage(columns, place))
+        return passages
+
     def all(self) -> list[Passage]:
         """Return the passages of all rows, in their order."""
         return [self.passage(row) for row in range(self.count)]
 
     def passage(self, row: int) -> Passage:
         """Return the passage of a row."""
-        columns, place = self._locate(row)
-        id_, text, title, metadata = [column[place] for column in columns]
-        return Passage(str(id_), str(text), title, {} if metadata is None else json.loads(metadata))
+        return _passage(*self._locate(row))
 
     def _locate(self, row: int) -> tuple[tuple[TextColumn, ...], int]:
         """The columns of the batch of a row, and its place there."""
@@ -129,6 +139,12 @@ class Passages:
         if columns is None:
             columns = self._columns[number] = tuple(map(TextColumn, self._batches[number].columns))
         return columns
+
+
+def _passage(columns: tuple[TextColumn, ...], place: int) -> Passage:
+    ids, texts, titles, metadata = columns
+    fields = metadata[place]
+    return Passage(ids[place] or "", texts[place] or "", titles[place], {} if fields is None else json.loads(fields))
 
 
 def _to_json(passage: Passage) -> str | None:

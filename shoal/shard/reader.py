@@ -5,7 +5,7 @@ Long because all of it reads the files of one shard.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Self
 
@@ -284,13 +284,12 @@ class Shard:
     def _hits(self, found: RetrieverHits, with_passages: bool) -> Hits:
         other_scores = found.other_scores or None
         valid = [line[line >= 0] for line in found.rows]
-        if (
-            not with_passages
-            or sum(self._passages.size(row) for line in valid for row in line.tolist()) > MESSAGE_BYTES
-        ):
+        read = self._passages.within(np.concatenate(valid).tolist(), MESSAGE_BYTES) if with_passages else None
+        if read is None:
             ids = [self._passages.ids_in_order(line) for line in valid]
             return Hits(found.scores, found.rows, ids, None, other_scores)
-        passages = [[self._passages.passage(row) for row in line.tolist()] for line in valid]
+        in_order = iter(read)
+        passages = [list(islice(in_order, len(line))) for line in valid]
         ids = [[passage.id for passage in line] for line in passages]
         return Hits(found.scores, found.rows, ids, passages, other_scores)
 

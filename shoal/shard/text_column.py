@@ -1,6 +1,5 @@
 """A column of texts in Arrow, of which single values are read: a scalar of Arrow's own takes several times as long."""
 
-import numpy as np
 import pyarrow as pa
 
 
@@ -15,8 +14,8 @@ class TextColumn:
 
     def __init__(self, array: pa.StringArray | pa.LargeStringArray) -> None:
         validity, offsets, data = array.buffers()
-        offset_type = np.int64 if pa.types.is_large_string(array.type) else np.int32
-        self._offsets = np.frombuffer(offsets or b"", offset_type)
+        # Not an array of numpy's, each number of which is an object that takes as long as a short text.
+        self._offsets = memoryview(offsets or b"").cast("q" if pa.types.is_large_string(array.type) else "i")
         self._data = memoryview(data or b"")
         self._validity = None if validity is None else memoryview(validity)
         self._first: int = array.offset
@@ -31,4 +30,5 @@ class TextColumn:
     def size(self, row: int) -> int:
         """Return the bytes of the value of a row, in UTF-8; 0 for a missing one."""
         row += self._first
-        return int(self._offsets[row + 1] - self._offsets[row])
+        size: int = self._offsets[row + 1] - self._offsets[row]
+        return size

@@ -32,10 +32,11 @@ class System:
         reranks: bool = True,
         reranker: FakeReranker | None = None,
         passages: Sequence[Passage] = PASSAGES,
+        shard: type[FakeShard] = FakeShard,
         **settings: Any,
     ) -> None:
         bounds = np.cumsum([0, *SIZES])
-        self.shards = [FakeShard(passages[a:b]) for a, b in pairwise(bounds)]
+        self.shards = [shard(passages[a:b]) for a, b in pairwise(bounds)]
         self.encoder = FakeEncoder()
         self.reranker = reranker or FakeReranker()
         self.pipeline = SearchPipeline(

@@ -3,7 +3,10 @@
 import asyncio
 
 import numpy as np
+import pytest
 
+from shoal.errors import DeadlineExceeded
+from shoal.records import FloatArray
 from shoal.search.encode_stage import EncodeStage, Wanted
 from shoal.search.services import NullObserver
 from shoal.testing.fakes import FakeEncoder, now, serve_settings, vector_of, virtual_time
@@ -46,3 +49,31 @@ async def test_vectors_alone_take_no_call_for_terms() -> None:
     encoded = await stage(encoder).encode("red fish", now() + 10, Wanted())
     assert encoded.terms is None
     assert encoder.sparse_calls == []
+
+
+class RememberingFakeEncoder(FakeEncoder):
+    """Remembers the vectors of one text, and of another that is none."""
+
+    def recall(self, query: str, instruction: str | None = None) -> FloatArray | None:
+        if instruction is not None:
+            return None
+        return {"known": vector_of("known"), "broken": np.full(8, np.nan, np.float32)}.get(query)
+
+
+@virtual_time
+async def test_a_vector_that_is_remembered_is_not_waited_for() -> None:
+    encoder = RememberingFakeEncoder()
+    encoding = stage(encoder)
+    encoded = await encoding.encode("known", now() + 10, Wanted())
+    np.testing.assert_array_equal(encoded.vector, vector_of("known"))
+    assert (encoded.batch, encoder.calls) == (1, [])
+    for query, wanted, instruction in (
+        ("new", Wanted(), None),
+        ("known", Wanted(), "claims"),
+        ("known", Wanted(tokens=True), None),
+        ("broken", Wanted(), None),
+    ):
+        await encoding.encode(query, now() + 10, wanted, instruction)
+    assert encoder.calls == [["new"], ["known"], ["known"], ["broken"]]
+    with pytest.raises(DeadlineExceeded):
+        await encoding.encode("known", now() - 1, Wanted())

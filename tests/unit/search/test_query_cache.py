@@ -65,6 +65,19 @@ def test_the_query_used_longest_ago_is_forgotten(encoder: Encoder) -> None:
     assert encoder.calls == [["a"], ["b"], ["c"], ["b"]]
 
 
+def test_what_is_recalled_counts_as_used(encoder: Encoder) -> None:
+    cache = QueryCache(encoder, 2)
+    assert cache.recall("a") is None
+    first, _ = cache.encode_queries(["a", "b"])
+    recalled = cache.recall("a")
+    assert recalled is not None
+    assert recalled.tolist() == first.tolist()
+    cache.encode_queries(["c"])  # forgets b
+    assert (cache.recall("b"), cache.recall("a", "claims")) == (None, None)
+    assert cache.recall("a") is not None
+    assert (cache.asked, cache.hits) == (5, 2)
+
+
 def test_a_cache_of_no_size_keeps_nothing(encoder: Encoder) -> None:
     cache = QueryCache(encoder, 0)
     cache.encode_queries(["a"])

@@ -67,20 +67,44 @@ async def test_a_call_of_many_queries_is_done_by_the_loop_only_if_all_of_it_is_s
     assert await where(pool, paces, computes(clocks, SHORT_S), size=5) == "other"
 
 
-async def test_what_becomes_long_goes_to_other_threads(pool: Threads, clocks: dict[str, float]) -> None:
+async def test_what_becomes_long_goes_to_other_threads_and_what_was_long_once_does_not(
+    pool: Threads, clocks: dict[str, float]
+) -> None:
+    paces, short, long = Paces(), computes(clocks, SHORT_S / 2), computes(clocks, 2 * SHORT_S)
+    for _ in range(SEEN_SHORT):
+        await where(pool, paces, short)
+    assert [await where(pool, paces, work) for work in (long, short)] == ["loop"] * 2
+    places = [await where(pool, paces, long) for _ in range(2 * SEEN_SHORT)]
+    assert (places[0], places[-1]) == ("loop", "other")
+    assert places == sorted(places)
+    for _ in range(SEEN_SHORT):
+        await where(pool, paces, short)
+    assert await where(pool, paces, short) == "loop"
+
+
+@pytest.mark.parametrize(("reads", "then"), [(0, "loop"), (1, "other")])
+async def test_what_kept_the_loop_waiting_for_a_disk_goes_to_other_threads(
+    pool: Threads, clocks: dict[str, float], monkeypatch: pytest.MonkeyPatch, reads: int, then: str
+) -> None:
     paces, short = Paces(), computes(clocks, SHORT_S / 2)
     for _ in range(SEEN_SHORT):
         await where(pool, paces, short)
-    assert await where(pool, paces, computes(clocks, 2 * SHORT_S)) == "loop"
-    assert await where(pool, paces, short) == "other"
-
-
-async def test_what_kept_the_loop_waiting_goes_to_other_threads(pool: Threads, clocks: dict[str, float]) -> None:
-    paces, short = Paces(), computes(clocks, SHORT_S / 2)
-    for _ in range(SEEN_SHORT):
-        await where(pool, paces, short)
+    before = paces._disk_reads
+    monkeypatch.setattr(threads, "_disk_reads", lambda: before + reads)
     assert await where(pool, paces, computes(clocks, SHORT_S / 2, waits=2 * BLOCKED_S)) == "loop"
-    assert await where(pool, paces, short) == "other"
+    assert await where(pool, paces, short) == then
+
+
+def test_as_much_is_short_as_takes_no_longer_than_that(clocks: dict[str, float]) -> None:
+    paces = Paces()
+    assert paces.short_size("kind") == 0
+    for _ in range(SEEN_SHORT):
+        paces.timed("kind", 2, computes(clocks, SHORT_S / 2))
+        paces.timed("nothing", 1, lambda: None)
+    assert paces.short_size("kind") == 4
+    assert paces.short_size("nothing") > 10**6
+    paces.timed("kind", 1, computes(clocks, 1000 * SHORT_S))
+    assert paces.short_size("kind") == 0
 
 
 async def test_a_call_that_waits_in_another_thread_is_short_all_the_same(

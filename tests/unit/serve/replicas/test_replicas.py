@@ -25,7 +25,7 @@ from shoal.serving.plan import ServingShape
 from shoal.settings import EncoderSettings, LateSettings, RerankerSettings, ServeSettings
 from shoal.shard.messages import Fetched, Hits, ShardSearch, dense_queries
 from shoal.shard.reader import Shard
-from shoal.system.threads import Threads
+from shoal.system.threads import SEEN_SHORT, Threads
 from tests.support.engine import local_engine
 from tests.support.indexes import damage, passages, publish
 from tests.support.meters import RecordingMeter
@@ -87,10 +87,13 @@ class TestQueryEncoder:
         await asyncio.gather(encoder.encode(["red fish", "otter"], soon()), encoder.encode(["heron"], soon()))
         assert meter.counted(telemetry.ENCODED) == 3
         assert meter.counted(telemetry.REMEMBERED) == 0
+        assert encoder.recall("heron") is not None
+        assert encoder.recall("unknown") is None
+        assert (meter.counted(telemetry.ENCODED), meter.counted(telemetry.REMEMBERED)) == (4, 1)
         await encoder.encode(["otter", "snail"], soon())
-        assert meter.counted(telemetry.ENCODED) == 5
-        assert meter.counted(telemetry.REMEMBERED) == 1
-        assert len(meter.observed(telemetry.COMPUTE, call="encode")) == 3
+        assert meter.counted(telemetry.ENCODED) == 6
+        assert meter.counted(telemetry.REMEMBERED) == 2
+        assert len(meter.observed(telemetry.COMPUTE, call="encode")) == 4
 
     async def test_embeds_texts_and_measures_it(self) -> None:
         meter, model = RecordingMeter(), load_encoder(HASHING)
@@ -176,6 +179,21 @@ class TestRetriever:
         assert len(hits) == 2
         assert {passage_id for one in hits for passage_id in one.ids[0]} == {f"p{number}" for number in range(7)}
         assert "p7" in {passage_id for one in hits for passage_id in one.ids[1]}
+
+    async def test_searches_at_once_once_it_knows_that_this_is_short(
+        self, settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(time, "thread_time", lambda: 0.0)
+        retriever = Retriever(settings, 0)
+        (version,) = retriever.versions
+        batch = ShardSearch(version, dense_queries(query("red fish")), 3, with_passages=True)
+        assert retriever.prompt_size(version, batch.pace_kind) == 0
+        for _ in range(SEEN_SHORT):
+            hits = await retriever.search(batch, soon())
+        assert retriever.prompt_size(version, batch.pace_kind) > 0
+        assert retriever.prompt_size("another", batch.pace_kind) == 0
+        found, expected = (each.by_retriever["dense"] for each in (retriever.search_at_once(batch), hits))
+        assert (found.ids, found.scores.tolist()) == (expected.ids, expected.scores.tolist())
 
     async def test_fetches_passages_and_vectors(self, settings: ServeSettings) -> None:
         retriever = Retriever(settings, 0)
