@@ -130,7 +130,9 @@ class _Course:
             if isinstance(item, BadInput):
                 self._reject(item)
             else:
-                fields: dict[str, Any] = {"id": item.id, "text": item.text, "metadata": dict(item.metadata)}
+                # Blank lines stand where the front matter of a document was, for whoever counts lines.
+                text = item.text.lstrip("\n") if found.is_documents and not is_cut else item.text
+                fields: dict[str, Any] = {"id": item.id, "text": text, "metadata": dict(item.metadata)}
                 if item.title is not None:
                     fields["title"] = item.title
                 if item.vector is not None:

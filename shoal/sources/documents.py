@@ -5,9 +5,11 @@ from contextlib import closing
 from typing import Any
 
 from shoal.extraction.document_types import Unreadable, packages_for, type_of
+from shoal.extraction.places import TITLE_FIELD
 from shoal.extraction.worker import Extractor
 from shoal.settings import SourceSettings
 from shoal.sources.files import InputFile, opened
+from shoal.sources.front_matter import FrontMatter, read_front_matter
 
 MARKDOWN = (".md", ".markdown")
 """Endings of files of Markdown."""
@@ -46,7 +48,9 @@ def records(files: Iterable[InputFile]) -> Iterator[tuple[int, dict[str, Any] | 
             except Unreadable as reason:
                 yield number, f"the file {reason}"
             else:
-                yield number, {**file.partition, "id": file.name, "text": text, "path": file.name}
+                front = read_front_matter(text) if file.name.lower().endswith(MARKDOWN) else FrontMatter({}, None, text)
+                own = {"id": file.name, "text": front.text, "path": file.name, TITLE_FIELD: front.title}
+                yield number, {**file.partition, **front.fields, **own}
 
 
 def _text_of(file: InputFile, extractor: Extractor) -> str:

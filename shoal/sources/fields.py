@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from shoal.extraction.places import TITLE_FIELD
 from shoal.metadata import LEAST_INTEGER, MOST_INTEGER, FieldType, convert, declared_types
 from shoal.namespaces import MARK
 from shoal.records import FloatArray, MetadataValue, Passage
@@ -54,7 +55,8 @@ class FieldMapping:
     def __init__(self, source: SourceSettings, dim: int, *, limit_text: bool) -> None:
         self.left_out: Counter[str] = Counter()
         self._vectors, self._dim = source.vectors_field, dim
-        self._ids, self._text, self._title = source.id_fields, source.text_field, source.title_field
+        self._ids, self._text = source.id_fields, source.text_field
+        self._title = TITLE_FIELD if source.format == "text" else source.title_field
         self._chosen = source.metadata_fields
         self._types = {name: kind for name, kind in declared_types(source.metadata_types).items() if kind is not None}
         self._separator = source.list_separator
