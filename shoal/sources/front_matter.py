@@ -20,7 +20,9 @@ TITLE = "title"
 MAX_CHARACTERS = 65_536
 """Characters of front matter, at most: more is text."""
 _YAML = re.compile(r"---[ \t]*\r?\n(.*?)^(?:---|\.\.\.)[ \t]*\r?(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+"""A file that begins with YAML, which is the group, between two lines."""
 _TOML = re.compile(r"\+\+\+[ \t]*\r?\n(.*?)^\+\+\+[ \t]*\r?(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+"""A file that begins with TOML."""
 _FAILURES = (yaml.YAMLError, ValueError, OverflowError, RecursionError, LookupError, TypeError, AttributeError)
 """What the parsers raise, PyYAML for tagged values of other kinds and dates that there are none of, too."""
 
