@@ -8,8 +8,10 @@ import hashlib
 import io
 import json
 import logging
+import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from shoal.system.machine import cpu_flags
 
 FOLDER = "compiled"
 """Folder of compiled graphs in that of a converted model, whose digests leave it out."""
+MOST_KEPT = 32
+"""Compiled graphs that are kept of one converted model: each version of OpenVINO, processor and option, such as the
+number of threads, has its own, and nobody asks again for those of an OpenVINO that was replaced."""
 _DIGEST = hashlib.sha256().digest_size
 """Bytes of the digest before a compiled graph."""
 _WEIGHTLESS = {"CACHE_MODE": "OPTIMIZE_SIZE"}
@@ -76,6 +81,8 @@ def _read(file: Path) -> bytes | None:
     if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
         _log.warning("the compiled graph %s is damaged: it is made anew", file)
         return None
+    with suppress(OSError):  # on a read-only disk, where none is removed either
+        os.utime(file)
     return data[_DIGEST:]
 
 
@@ -89,5 +96,17 @@ def _keep(file: Path, blob: bytes) -> None:
             scratch.replace(file)
         finally:
             scratch.unlink(missing_ok=True)
+        _remove_oldest(file.parent)
     except OSError as error:
         _log.info("the compiled graph %s is not kept: %s", file, error)
+
+
+def _remove_oldest(folder: Path) -> None:
+    """Remove the compiled graphs that were asked for longest ago, beyond MOST_KEPT. Whoever computes with one needs no
+    file any more. Raises OSError."""
+    asked = []
+    for file in folder.glob("*.blob"):
+        with suppress(FileNotFoundError):  # another process does the same
+            asked.append((file.stat().st_mtime_ns, file))
+    for _, file in sorted(asked)[:-MOST_KEPT]:
+        file.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Converted models in the model cache that are no longer what was written there."""
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from shoal.encoders import Encoder, load_encoder
 from shoal.errors import ModelUnavailable
+from shoal.inference.compiled import MOST_KEPT
 from shoal.inference.digests import is_whole, write_digests
 from shoal.settings import EncoderSettings
 from tests.support import tiny_models
@@ -122,6 +124,25 @@ def test_a_damaged_compiled_graph_is_made_anew(
     mended = [file for file, data in kept.items() if len(file.read_bytes()) == len(data)]
     assert len(caplog.messages) == caplog.text.count("it is made anew") == 3
     assert len(mended) >= 3
+
+
+def test_compiled_graphs_that_were_asked_for_longest_ago_are_not_kept(
+    tiny: Path, compiled: Path, tmp_path: Path
+) -> None:
+    cache = Path(shutil.copytree(compiled, tmp_path / "copy"))
+    (folder,) = {file.parent for file in cache.glob("*/compiled/*") if "int8" not in str(file)}
+    own = set(folder.iterdir())
+    others = [folder / f"other-{number:02}.blob" for number in range(MOST_KEPT)]
+    for seconds, file in enumerate([*own, *others], 1):
+        file.write_bytes(file.read_bytes() if file in own else b"of another processor")
+        os.utime(file, (seconds, seconds))
+    vectors(load(tiny, cache, dtype="float32", **SEVERAL))
+    used = {file for file in own if file.stat().st_mtime > len(own) + len(others)}
+    assert used
+    vectors(load(tiny, cache, dtype="float32", **{**SEVERAL, "threads": 1}))
+    made = set(folder.iterdir()) - own - set(others)
+    assert made
+    assert set(folder.iterdir()) == made | used | set(others[len(made | used) :])
 
 
 def test_a_compiled_graph_that_no_disk_takes_is_compiled_each_time(tiny: Path, compiled: Path, tmp_path: Path) -> None:
