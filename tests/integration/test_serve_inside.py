@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 import shoal
+from shoal.settings import LexicalSettings
+from tests.support.blends import write_blend
 from tests.support.engine_contract import SETTINGS
 from tests.support.indexes import passages, publish
 from tests.support.live_contract import LiveEngineContract
@@ -24,6 +26,25 @@ def test_it_answers_and_changes_versions(tmp_path: Path) -> None:
             assert answer["coverage"] == {"shards": 2, "answered": 2, "fraction": 1.0, "missing": []}
             assert answer["results"][0]["text"] == f"the black otter number n8 of-{version}"
         assert client.post("/v1/index/rollback", json={}).json()["version"] == "v1"
+
+
+def test_a_learned_blend_orders_its_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its path is relative, and replicas run in another folder."""
+    root = tmp_path / "root"
+    manifest = publish(root, "v1", passages(60), lexical=LexicalSettings())
+    write_blend(tmp_path / "blend.json", manifest, "overlap")
+    monkeypatch.chdir(tmp_path)
+    options = {"reranker": "overlap", "blend": "blend.json"}
+    body = {"query": "the black otter n8", "top_k": 20, "top_n": 20}
+    with shoal.open(root, reranker="overlap") as index:
+        plain = index.search(**body)
+    with shoal.open(root, **options) as index:
+        expected = index.search(**body)
+    with local_ray(), serving(root, **options, encoder_replicas=0, retriever_replicas=0) as client:
+        answer = client.post("/v1/search", json=body).json()
+    assert [each["id"] for each in answer["results"]] == [each.id for each in expected.results]
+    assert [each["id"] for each in answer["results"]] != [each.id for each in plain.results]
+    assert answer["degraded"] is None
 
 
 class TestOnRay(LiveEngineContract):
