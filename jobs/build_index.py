@@ -19,7 +19,7 @@ from shoal.cli.errors import REFUSED, run
 from shoal.cli.options import AsJson, settings_command
 from shoal.encoders import is_weightless
 from shoal.errors import InvalidArgument
-from shoal.indexing.base import keep_passage_tokens
+from shoal.indexing.base import keep_late_encoder, keep_passage_tokens
 from shoal.indexing.empty import keep_settings
 from shoal.indexing.first_look import look_at_input
 from shoal.inference.model_cache import require_model_cache
@@ -35,7 +35,7 @@ def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
     stop_on_signals()
     # The streams as they are now: Ray's own messages are kept off stdout while a cluster is there.
     reporter = Reporter(Console(file=sys.stderr if as_json else sys.stdout))
-    settings, kept = keep_settings(keep_passage_tokens(settings))
+    settings, kept = keep_settings(keep_late_encoder(keep_passage_tokens(settings)))
     if kept is not None:
         reporter.say(kept)
     # A mistyped path, a field of another name or a full disk is told at once, not after a cluster has started.
@@ -59,8 +59,14 @@ def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
 def _require_absolute(settings: BuildSettings) -> None:
     """A submitted job runs in a folder of Ray's own, where relative paths mean nothing to the one who typed them."""
     paths = {"--source": settings.source, "--index": settings.index}
-    if settings.encoder.startswith("."):  # else it may be the name of a preset or on a hub
-        paths["--encoder"] = settings.encoder
+    models = {
+        "--encoder": settings.encoder,
+        "--late-encoder": settings.late_encoder,
+        "--sparse-encoder": settings.sparse_encoder,
+    }
+    for option, model in models.items():
+        if model is not None and model.startswith("."):  # else it may be the name of a preset or on a hub
+            paths[option] = model
     for demand in settings.gate or ():
         if demand.startswith("qrels="):
             paths["--gate"] = demand.partition("=")[2]

@@ -60,7 +60,31 @@ class SparseFingerprint(BaseModel):
     """Terms of a text at most, the heaviest; None for all."""
 
 
-_UNCOMPARED: dict[str, bool | set[str]] = {"model": True, "dtype": True, "sparse": {"model"}}
+class LateFingerprint(BaseModel):
+    """The identity of a multi-vector model; everything but `model` decides which vectors the tokens of a text get."""
+
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, protected_namespaces=())
+
+    model: str
+    """Name or path that it was asked for by."""
+    weights: str
+    """`sha256:` and the hex digest of its weights."""
+    dimensions: int
+    """Dimensions of the vector of a token."""
+    modules: str
+    """What computes it, in words, with the tokens of passages that do not count, such as
+    `transformer+dense(Identity())+multivectormask(! ? .,document)+normalize`."""
+    query_prompt: str
+    passage_prompt: str
+    query_length: int
+    """Tokens read of a query, special tokens included."""
+    passage_length: int
+    """Tokens read of a passage, special tokens included."""
+    expansion: str
+    """How queries are filled up with tokens that count too, as JSON; empty if they are not."""
+
+
+_UNCOMPARED: dict[str, bool | set[str]] = {"model": True, "dtype": True, "sparse": {"model"}, "late": {"model"}}
 """What two encoders may differ in that match: where they lie, and in which precision they compute."""
 
 
@@ -94,10 +118,19 @@ class Fingerprint(BaseModel):
     sparse: SparseFingerprint | None = Field(None, exclude_if=lambda sparse: sparse is None)
     """The learned sparse model beside it; None, and left out of what is written, where there is none."""
 
+    late: LateFingerprint | None = Field(None, exclude_if=lambda late: late is None)
+    """The multi-vector model beside it that gives the vectors of tokens in its place; None, and left out of what is
+    written, where there is none."""
+
     @property
     def passage_length(self) -> int:
         """Tokens read of a passage, special tokens included."""
         return max(self.max_length, self.passage_tokens)
+
+    @property
+    def token_length(self) -> int:
+        """Tokens of a passage that get a vector each, at most, special tokens included."""
+        return self.max_length if self.late is None else self.late.passage_length
 
     @property
     def options(self) -> dict[str, Any]:
@@ -108,6 +141,7 @@ class Fingerprint(BaseModel):
             "dimensions": self.dim,
             "passage_tokens": self.passage_tokens,
             "sparse_encoder": None if self.sparse is None else self.sparse.model,
+            "late_encoder": None if self.late is None else self.late.model,
         }
         instruction = instruction_of(self.query_prompt)
         return options if instruction is None else {**options, "query_instruction": instruction}
@@ -122,6 +156,11 @@ class Fingerprint(BaseModel):
         """Whether vectors of the two encoders may be compared."""
         return self.model_dump(exclude=_UNCOMPARED) == other.model_dump(exclude=_UNCOMPARED)
 
+    def has_tokens_of(self, other: "Fingerprint") -> bool:
+        """Whether the token vectors of two encoders that match otherwise may be compared."""
+        own, theirs = (None if late is None else late.model_dump(exclude={"model"}) for late in (self.late, other.late))
+        return own == theirs
+
     def __str__(self) -> str:
         prompts = (
             f" prompts={self.query_prompt!r}/{self.passage_prompt!r}"
@@ -132,4 +171,5 @@ class Fingerprint(BaseModel):
         windows = f" passage_tokens={self.passage_tokens}" if self.passage_tokens else ""
         read = f"max_length={self.max_length}{windows}"
         sparse = "" if self.sparse is None else f" sparse={self.sparse.model}/{self.sparse.weights[:19]}"
-        return f"{self.model} [{weights} dim={self.dim} pooling={self.pooling} {read}{prompts}{sparse}]"
+        late = "" if self.late is None else f" late={self.late.model}/{self.late.weights[:19]}"
+        return f"{self.model} [{weights} dim={self.dim} pooling={self.pooling} {read}{prompts}{sparse}{late}]"

@@ -42,6 +42,7 @@ from shoal.indexing.plan import Plan
 from shoal.indexing.sample import sample_vectors
 from shoal.indexing.shards import count_shard, index_shard
 from shoal.indexing.spool import spool_file
+from shoal.indexing.token_budget import token_dims
 from shoal.indexing.tokens import inherit_codec, inherited_version, read_codec, token_width, train_codec
 from shoal.indexing.training import train_index
 from shoal.indexing.verify import verify_shard
@@ -223,7 +224,7 @@ def describe_encoder(settings: BuildSettings) -> tuple[Fingerprint, int]:
     check_instruction(settings, encoder.fingerprint())
     check_passage_tokens(settings, encoder.fingerprint())
     if settings.late_interaction == "stored":
-        token_width(encoder, settings.late_dims)
+        token_width(encoder, token_dims(settings, encoder.fingerprint()))
     width = width_for_auto(settings, encoder)
     if width or settings.late_interaction == "stored":
         _held[_key(settings)] = encoder

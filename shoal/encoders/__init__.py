@@ -184,11 +184,17 @@ def check_instruction(settings: "EncoderSettings", fingerprint: "Fingerprint") -
 
 
 def load_encoder(settings: "EncoderSettings") -> Encoder:
-    """Load the encoder that the settings name, with the sparse model beside it if they name one: a `TermEncoder`.
+    """Load the encoder that the settings name, with the models beside it that they name.
 
-    Raises ModelUnavailable when a model cannot be loaded, InvalidArgument when the backend does not exist.
+    With a sparse model it is a `TermEncoder`, with a multi-vector model it gives that one's token vectors. Raises
+    ModelUnavailable when a model cannot be loaded, InvalidArgument when the backend does not exist.
     """
     encoder = _load_dense(settings)
+    if settings.late_encoder is not None:
+        module = importlib.import_module(f"{__name__}._multi_vector")
+        model, fingerprint = module.load(settings.late_encoder, settings)
+        _log.info("late encoder %s, %d threads", fingerprint, settings.threads)
+        encoder = module.beside(encoder, model, fingerprint)
     if settings.sparse_encoder is None:
         return encoder
     module = importlib.import_module(f"{__name__}._sparse")

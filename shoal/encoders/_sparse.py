@@ -5,19 +5,17 @@ beside an encoder, whose fingerprint then names it too. It may read queries in a
 network ("inference-free"): that is up to its modules.
 """
 
-from collections.abc import Iterable, Sequence
-from copy import copy
-from dataclasses import replace
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from shoal.encoders import Encoder, TermEncoder
+from shoal.encoders._beside import describe_modules, extend, locate, place_on_torch, prompt_of, without_int8
 from shoal.errors import ModelUnavailable, ShoalError
 from shoal.fingerprint import Fingerprint, SparseFingerprint
 from shoal.inference import models
-from shoal.inference.placement import place
 from shoal.records import TermWeights
 from shoal.settings import EncoderSettings
 
@@ -93,14 +91,8 @@ class _BesideSparse:
 
 
 def beside(encoder: Encoder, sparse: SparseModel) -> TermEncoder:
-    """Return an encoder as one that has a sparse model beside it, and whatever else it could do before.
-
-    Its class is extended: what an encoder can do is told by its methods, and a wrapper would have to repeat them all.
-    """
-    both: Any = copy(encoder)
-    both.__class__ = type(f"Sparse{type(encoder).__name__}", (_BesideSparse, type(encoder)), {})
-    both._sparse = sparse
-    return cast(TermEncoder, both)
+    """Return an encoder as one that has a sparse model beside it, and whatever else it could do before."""
+    return cast(TermEncoder, extend(encoder, _BesideSparse, _sparse=sparse))
 
 
 def load(model: str, settings: EncoderSettings) -> SparseModel:
@@ -111,54 +103,22 @@ def load(model: str, settings: EncoderSettings) -> SparseModel:
     """
     from shoal.inference.torch_network import load_sparse
 
-    try:
-        location = models.resolve(model)
-        folder = location.fetch()
-    except ModelUnavailable as error:
-        raise ModelUnavailable(
-            f"the sparse encoder: {error.message}; set sparse_encoder to where the same model lies here",
-            param="sparse_encoder",
-        ) from error
+    location, folder = locate(model, "sparse_encoder")
     if not models.is_sparse(folder):
         raise ModelUnavailable(
             f"{model!r} is no learned sparse model: take one that sentence-transformers loads as a SparseEncoder, or "
             "leave sparse_encoder out"
         )
-    dtype = "auto" if settings.dtype == "int8" else settings.dtype  # which only OpenVINO has
-    placement = place(settings.model_copy(update={"backend": "torch", "dtype": dtype}))
-    if dtype == "auto" and placement.dtype == "float16" and models.trained_dtype(folder) == "bfloat16":
-        placement = replace(placement, dtype="bfloat16")
-    loaded = load_sparse(folder, placement, settings.threads)
+    loaded = load_sparse(folder, place_on_torch(without_int8(settings), folder), settings.threads)
     fingerprint = SparseFingerprint(
         model=location.name,
         weights=location.digest(folder),
         # Asked of what it makes: many a model does not know it before.
         dimensions=int(loaded.encode_document(["a"], show_progress_bar=False, convert_to_tensor=True)[0].shape[-1]),
-        modules="+".join(_names(loaded)),
-        query_prompt=_prompt(loaded.prompts, "query"),
-        passage_prompt=_prompt(loaded.prompts, "document", "passage", "corpus"),
+        modules=describe_modules(loaded),
+        query_prompt=prompt_of(loaded.prompts, "query"),
+        passage_prompt=prompt_of(loaded.prompts, "document", "passage", "corpus"),
         max_length=int(loaded.max_seq_length or 0),
         max_terms=loaded.max_active_dims,
     )
     return SparseModel(loaded, fingerprint, settings.threads)
-
-
-def _prompt(prompts: dict[str, str], *names: str) -> str:
-    return next((prompts[name] for name in names if prompts.get(name)), "")
-
-
-def _names(modules: Iterable[Any]) -> list[str]:
-    """Name modules with what decides how they compute."""
-    names = []
-    for module in modules:
-        name = type(module).__name__.lower()
-        if (parts := getattr(module, "sub_modules", None)) is not None:
-            told = [f"{task}={'+'.join(_names(parts[task]))}" for task in sorted(parts)]
-        else:
-            told = [str(getattr(module, key)) for key in _TELLING if getattr(module, key, None) is not None]
-        names.append(f"{name}({','.join(told)})" if told else name)
-    return names
-
-
-_TELLING = ("pooling_strategy", "activation_function", "k")
-"""Attributes of modules that decide what becomes of a text, beside weights."""

@@ -66,6 +66,6 @@ def _late_interaction(encoder: Encoder, plan: ServingPlan, settings: ServeSettin
     the plan wants another reranker."""
     if plan.reranker is None or plan.reranker.reranker != "late_interaction" or not isinstance(encoder, TokenEncoder):
         return None
-    from shoal.rerankers.late_interaction import LateInteraction
+    from shoal.rerankers.late_interaction import over
 
-    return LateInteraction(encoder, settings.token_cache_bytes)
+    return over(encoder, settings.token_cache_bytes)

@@ -18,7 +18,8 @@ from shoal.index_root.manifest import Manifest
 from shoal.index_root.storage import Storage
 from shoal.modes import RETRIEVERS_OF, Mode, modes_of, retrievers_of
 from shoal.records import Candidate, FloatArray, Passage, Rerank, SearchAnswer, SearchRequest, Spelling
-from shoal.rerankers import Reranker, kind_of, load_reranker
+from shoal.rerankers import Reranker, kind_over, load_reranker
+from shoal.search.fusion import late_kind
 from shoal.search.local import LocalModels, LocalVersion
 from shoal.search.merge import merge_results
 from shoal.search.shard_client import ShardResult
@@ -185,7 +186,8 @@ class LocalAsker:
         self._corrects = settings.correct_spelling
         # What is asked in one mode after the other is encoded each time, so that the times can be compared.
         settings = settings.model_copy(update={"query_cache": 0})
-        self.reranker_kind = kind_of(settings.reranker) if reranker else None
+        self.reranker_kind = kind_over(settings.reranker, manifest.encoder) if reranker else None
+        self.late_kind = late_kind(manifest.encoder)
         self._models = LocalModels(encoder, reranker, settings, self.reranker_kind)
         self._version = LocalVersion(storage, manifest, self._models, settings, cache)
         self._runner = asyncio.Runner()

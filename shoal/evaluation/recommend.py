@@ -190,7 +190,7 @@ class _Trial:
         return ["hybrid"] if fused else self._modes
 
     def _measure(self, variants: Sequence[Variant]) -> Values:
-        kind = "late" if variants[0].rerank == "late" else self._asker.reranker_kind or ""
+        kind = self._asker.late_kind if variants[0].rerank == "late" else self._asker.reranker_kind or ""
         return {
             variant: main_by_query(
                 {query: ranking(recorded, variant, kind) for query, recorded in self._recorded.items()},

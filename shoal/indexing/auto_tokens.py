@@ -16,15 +16,23 @@ ANY_GIB = 1e6
 def follow_current(settings: BuildSettings, storage: Storage) -> tuple[BuildSettings, str | None]:
     """Settings whose late_interaction, if that is auto, goes by the current version, and a remark if it rules them out.
 
-    So a build copies the vectors of a version without token vectors, instead of embedding all of it anew.
+    So a build copies the vectors of a version without token vectors, instead of embedding all of it anew. Who names a
+    multi-vector model wants its vectors stored.
     """
-    if settings.late_interaction != "auto" or settings.reembed:
+    if settings.late_interaction != "auto":
+        return settings, None
+    names_model = settings.late_encoder is not None
+    if names_model:
+        settings = settings.model_copy(update={"late_interaction": "stored"})
+    if settings.reembed:
         return settings, None
     try:
         manifest = versions.current_manifest(storage)
     except (NotFound, CorruptIndex):
         return settings, None
     if not manifest.counts.passages and not has_log(storage):
+        return settings, None
+    if manifest.late is None and names_model:
         return settings, None
     if manifest.late is None:
         remark = (

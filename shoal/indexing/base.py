@@ -179,6 +179,23 @@ def keep_passage_tokens(settings: BuildSettings) -> BuildSettings:
     return settings.model_copy(update={"passage_tokens": encoder.passage_tokens})
 
 
+def keep_late_encoder(settings: BuildSettings) -> BuildSettings:
+    """The settings with late_encoder as in the current version, unless they name one or everything is embedded anew.
+
+    So its token vectors can be copied. A build that stores none, and a version of an encoder of another name, have
+    nothing to copy.
+    """
+    if settings.late_encoder is not None or settings.reembed or settings.late_interaction == "none":
+        return settings
+    try:
+        encoder = versions.current_manifest(Storage(settings.index)).encoder
+    except (NotFound, CorruptIndex):
+        return settings
+    if encoder.late is None or PurePath(encoder.model).name != PurePath(settings.encoder).name:
+        return settings
+    return settings.model_copy(update={"late_encoder": encoder.late.model})
+
+
 def choose_base(plan: Plan, storage: Storage) -> tuple[Plan, str | None]:
     """Return a plan with its base, if the current version may be one, and what is to be said about it.
 
@@ -230,8 +247,8 @@ def obstacle(plan: Plan, manifest: Manifest) -> str | None:
     """Why nothing can be copied from a version; None if it can."""
     version, built, planned = manifest.version, manifest.encoder.model_dump(), plan.encoder.model_dump()
     # The same weights lie under different paths on different machines.
-    # Learned terms are not copied, whatever made them.
-    names = (planned | built).keys() - {"model", "sparse"}
+    # Learned terms are not copied, whatever made them, and token vectors are looked at below.
+    names = (planned | built).keys() - {"model", "sparse", "late"}
     if other := [name for name in planned | built if name in names and planned.get(name) != built.get(name)]:
         return f"{version} was built with another encoder, which differs in {', '.join(other)}"
     if manifest.build.get("vectors_field") is not None:
@@ -239,6 +256,8 @@ def obstacle(plan: Plan, manifest: Manifest) -> str | None:
     reduced = LateInfo(dims=plan.late.late_dims, bits=plan.late.late_bits)
     if plan.stores_tokens and manifest.late != reduced:
         return f"{version} stores no token vectors that are reduced as --late-dims and --late-bits want it"
+    if plan.stores_tokens and not plan.encoder.has_tokens_of(manifest.encoder):
+        return f"the token vectors of {version} are those of another model"
     try:
         exactness = precision(manifest.index.kind, manifest.dim)
     except InvalidArgument:

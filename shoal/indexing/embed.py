@@ -252,7 +252,7 @@ def encode_with_tokens(
     vectors = np.empty((len(texts), fingerprint.dim), np.float32)
     codes: dict[int, Codes] = {}
     hidden = codec.axes.shape[1]
-    for row, encoded in encode_tokens(require_tokens(encoder), texts, fingerprint.max_length, hidden):
+    for row, encoded in encode_tokens(require_tokens(encoder), texts, fingerprint.token_length, hidden):
         vectors[row] = encoded.vector
         codes[row] = codec.encode(encoded.tokens)
     return vectors, [codes[row] for row in range(len(texts))]
@@ -266,7 +266,7 @@ def encode_tokens(
     Memory: TOKEN_BYTES, and one batch of the encoder.
 
     Args:
-        max_length: Tokens that the encoder reads of a text.
+        max_length: Tokens of a text that get a vector each, at most.
         hidden: Dimensions of a token vector.
     """
 

@@ -123,6 +123,11 @@ def _check_writable(settings: CreateSettings) -> None:
             "source, or leave sparse_encoder out",
             param="sparse_encoder",
         )
+    if settings.late_encoder is not None:
+        raise InvalidArgument(
+            "an index that begins empty has no multi-vector model; build it from a source, or leave late_encoder out",
+            param="late_encoder",
+        )
     if settings.lexical:
         Analyzer(settings)
     _check_chunks(settings)

@@ -313,6 +313,11 @@ def plan_sample(
             f"index_kind={index.index_kind} cannot give back; take another index_kind, or leave late_interaction out",
             param="late_interaction",
         )
+    if settings.late_interaction == "none" and fingerprint.late is not None:
+        raise InvalidArgument(
+            "late_encoder makes token vectors, and with late_interaction=none none are stored; leave one of them out",
+            param="late_encoder",
+        )
     plan = Plan(
         hash="",
         version="",
@@ -354,7 +359,9 @@ def _hash(plan: Plan, sampled: str) -> str:
         "index": plan.index.model_dump(mode="json"),
         "lexical": plan.lexical.model_dump(mode="json"),
         # The same weights lie under different paths on different machines.
-        "encoder": plan.encoder.model_dump(mode="json", exclude={"model": True, "sparse": {"model"}}),
+        "encoder": plan.encoder.model_dump(
+            mode="json", exclude={"model": True, "sparse": {"model"}, "late": {"model"}}
+        ),
         "cut": [plan.shards, plan.unit_records, plan.unit_bytes],
         # Left out where nothing is stored, so that versions of before it could be are found by their plans.
         **({"late": plan.late.model_dump(mode="json")} if plan.stores_tokens else {}),

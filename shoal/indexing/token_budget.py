@@ -11,7 +11,15 @@ TOKEN_TEXT_BYTES = 4.5
 
 def token_bytes(late: LateSettings, fingerprint: Fingerprint, text_bytes: float) -> float:
     """Bytes of the stored token vectors of a passage of so many bytes, about."""
-    return min(text_bytes / TOKEN_TEXT_BYTES, fingerprint.max_length) * code_width(late.late_dims, late.late_bits)
+    return min(text_bytes / TOKEN_TEXT_BYTES, fingerprint.token_length) * code_width(late.late_dims, late.late_bits)
+
+
+def token_dims(settings: BuildSettings, fingerprint: Fingerprint) -> int:
+    """Dimensions that token vectors are reduced to: `late_dims`, or, if none is named, those that a multi-vector model
+    has at most."""
+    if fingerprint.late is None or "late_dims" in settings.model_fields_set:
+        return settings.late_dims
+    return min(settings.late_dims, fingerprint.late.dimensions // 8 * 8)
 
 
 def resolved_late(
@@ -26,7 +34,7 @@ def resolved_late(
         token_width: Dimensions of its token vectors; 0 if none shall be stored.
         sizes: How many passages there are, and the mean bytes of a text.
     """
-    late = settings.part(LateSettings)
+    late = settings.part(LateSettings, late_dims=token_dims(settings, fingerprint))
     if late.late_interaction != "auto":
         return late
     passages, text_bytes = sizes

@@ -67,7 +67,7 @@ def learn_reduction(
     """
     hidden = token_width(encoder, late.late_dims)
     kept: dict[int, FloatArray] = {}
-    for row, encoded in encode_tokens(require_tokens(encoder), texts, fingerprint.max_length, hidden):
+    for row, encoded in encode_tokens(require_tokens(encoder), texts, fingerprint.token_length, hidden):
         part = encoded.tokens[stratified(len(encoded.tokens), TOKENS, seed=4)]
         if np.isfinite(part).all():
             kept[row] = part

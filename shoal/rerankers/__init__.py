@@ -17,6 +17,7 @@ from shoal.records import FloatArray, ScoreScale, Span
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from shoal.fingerprint import Fingerprint
     from shoal.settings import RerankerSettings
 
 _log = logging.getLogger(__name__)
@@ -117,6 +118,16 @@ def kind_of(reranker: str) -> str:
     if (trained := models.trained_kind(reranker)) is not None:
         return trained
     return MULTI_VECTOR if models.is_multi_vector(models.resolve(reranker).fetch()) else _MODELS
+
+
+def kind_over(reranker: str, encoder: "Fingerprint") -> str:
+    """As `kind_of`, over an index with this encoder: token vectors of a multi-vector model rank as such a model does.
+
+    Raises ModelUnavailable.
+    """
+    if reranker in _WITH_TOKEN_VECTORS and encoder.late is not None:
+        return MULTI_VECTOR
+    return kind_of(reranker)
 
 
 def scores_sentences(kind: str) -> bool:

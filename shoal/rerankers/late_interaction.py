@@ -5,7 +5,8 @@
 The second term is MaxSim (Khattab & Zaharia 2020, "ColBERT: Efficient and Effective Passage Search via Contextualized
 Late Interaction over BERT", section 3.3), averaged so that long queries do not weigh more; the first is the stage-one
 score. Both come from the same forward pass of the bi-encoder. Prompts and special tokens such as [CLS] take no part in
-the second. Scores lie in [-1, 1].
+the second. Scores lie in [-1, 1]. The token vectors of a multi-vector model beside the encoder were trained to rank
+alone, so that their MaxSim is the whole score.
 
 With all-MiniLM-L6-v2 over the dense top 50 of BEIR's scifact this gives nDCG@10 0.710, where the dense order has 0.645.
 """
@@ -19,14 +20,22 @@ from threadpoolctl import threadpool_limits
 
 from shoal.encoders import TextVectors, TokenCounter, TokenEncoder, TokenLocator, load_encoder
 from shoal.errors import InvalidArgument
+from shoal.fingerprint import Fingerprint
 from shoal.late.sentences import SentenceTokens
 from shoal.records import FloatArray, RowArray, Span
 from shoal.settings import EncoderSettings, RerankerSettings
 
 DENSE_WEIGHT = 0.25
 """Share of the stage-one score in a score; the token vectors have the rest."""
+MODEL_WEIGHT = 0.0
+"""Share of the stage-one score beside the token vectors of a multi-vector model."""
 _CHUNK = 256
 """Passages whose token vectors are held at once (50 MB of a small model)."""
+
+
+def dense_weight_of(encoder: Fingerprint) -> float:
+    """Share of the stage-one score in a score, by the encoder that gives the token vectors."""
+    return DENSE_WEIGHT if encoder.late is None else MODEL_WEIGHT
 
 
 class TokenVectors(Protocol):
@@ -61,8 +70,10 @@ class LateInteraction:
 
     def name(self) -> str:
         """Name the reranker for /v1/index and for people."""
-        own = self._encoder.fingerprint().model if isinstance(self._encoder, TokenEncoder) else ""
-        return f"late_interaction({self._name or own})"
+        if self._name is None and isinstance(self._encoder, TokenEncoder):
+            own = self._encoder.fingerprint()
+            return f"late_interaction({own.model if own.late is None else own.late.model})"
+        return f"late_interaction({self._name or ''})"
 
     def score(self, query: str, passages: Sequence[str]) -> FloatArray:
         """Return float32 (n,), higher is better, in input order."""
@@ -102,10 +113,9 @@ class LateInteraction:
 
     def count_tokens(self, pairs: Sequence[tuple[str, str]]) -> int:
         """Count the tokens that are read of these pairs, each distinct text once; 0 if the encoder cannot count."""
-        if not isinstance(self._encoder, TokenCounter):
+        if not isinstance(self._encoder, TokenCounter) or (fingerprint := self._encoder.fingerprint()).late is not None:
             return 0
         queries, passages = ([*dict.fromkeys(texts)] for texts in zip(*pairs, strict=True)) if pairs else ([], [])
-        fingerprint = self._encoder.fingerprint()
         read = sum(min(count, fingerprint.max_length) for count in self._encoder.count_query_tokens(queries))
         lengths = self._encoder.count_passage_tokens(passages)
         return read + sum(min(length, fingerprint.passage_length) for length in lengths)
@@ -141,6 +151,11 @@ class _Cache:
             self._bytes -= _size(*self._entries.popitem(last=False))
 
 
+def over(encoder: TokenEncoder, cache_bytes: int) -> LateInteraction:
+    """Late interaction over what an encoder gives of tokens, by itself or by a multi-vector model beside it."""
+    return LateInteraction(encoder, cache_bytes, dense_weight=dense_weight_of(encoder.fingerprint()))
+
+
 def load(model: str, settings: RerankerSettings) -> LateInteraction:
     """Load the encoder that the settings name, to score with its token vectors.
 
@@ -155,7 +170,7 @@ def load(model: str, settings: RerankerSettings) -> LateInteraction:
         )
     # NumPy's matrix products would otherwise use every core of the machine.
     threadpool_limits(settings.threads, user_api="blas")
-    return LateInteraction(encoder, settings.token_cache_bytes)
+    return over(encoder, settings.token_cache_bytes)
 
 
 def _distinct(texts: Iterable[str]) -> tuple[list[str], RowArray]:

@@ -19,11 +19,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.fingerprint import Fingerprint
 from shoal.records import Candidate, FloatArray, RowRef
+from shoal.rerankers import MULTI_VECTOR
 from shoal.settings import FusionSettings
 
 Scores = NDArray[np.float64]
-_WEIGHTS = {"late_interaction": (0.25, 0.2), "late": (0.25, 0.2)}
+_LATE = "late"
+"""The kind of scores by token vectors of the encoder that the shards hold."""
+_WEIGHTS = {"late_interaction": (0.25, 0.2), _LATE: (0.25, 0.2)}
 """Dense and lexical weight by kind of reranker, from the flat top of those tried on the collections of the README."""
 
 
@@ -65,6 +69,11 @@ def _at_least(scores: Scores, count: int) -> list[int]:
     return places
 
 
+def late_kind(encoder: Fingerprint | None) -> str:
+    """What kind of reranker gives scores by the token vectors that shards hold, by the encoder of their index."""
+    return _LATE if encoder is None or encoder.late is None else MULTI_VECTOR
+
+
 def blend(
     scores: FloatArray,
     candidates: Sequence[Candidate],
@@ -76,8 +85,8 @@ def blend(
 
         blended = rerank + dense weight * cosine + lexical weight * BM25 / max_lexical_score
 
-    A cross-encoder has read all this and more; late interaction has not seen which words are rare, and the mean of its
-    token similarities wants some more of the whole.
+    A cross-encoder has read all this and more, and a multi-vector model was trained to rank alone. The encoder's own
+    tokens have not seen which words are rare, and the mean of their similarities wants some more of the whole.
 
     Args:
         scores: float32 (n,), those of the reranker.

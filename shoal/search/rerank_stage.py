@@ -9,9 +9,9 @@ import numpy as np
 from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
 from shoal.records import Candidate, FloatArray, Result, SearchRequest
 from shoal.rerankers import scores_sentences
-from shoal.search.fusion import blend
+from shoal.search.fusion import blend, late_kind
 from shoal.search.hedging import Attempts, Budget
-from shoal.search.request_plan import LATE, RequestPlan
+from shoal.search.request_plan import RequestPlan
 from shoal.search.services import RerankService
 from shoal.settings import ServeSettings
 from shoal.shard.messages import MESSAGE_BYTES
@@ -98,13 +98,14 @@ class SecondStage:
             candidates: N, those that were scored.
             max_lexical_score: See `blend`.
         """
-        return self._blended(plan, scores, candidates, max_lexical_score, LATE if plan.is_late else self._reranker_kind)
+        kind = late_kind(plan.version.encoder) if plan.is_late else self._reranker_kind
+        return self._blended(plan, scores, candidates, max_lexical_score, kind)
 
     def shortlist_scores(
         self, plan: RequestPlan, scores: FloatArray | None, candidates: list[Candidate], max_lexical_score: float
     ) -> FloatArray | None:
         """What the shards' own scores order candidates by; as `final_scores`."""
-        return self._blended(plan, scores, candidates, max_lexical_score, LATE)
+        return self._blended(plan, scores, candidates, max_lexical_score, late_kind(plan.version.encoder))
 
     def _blended(
         self,

@@ -12,7 +12,7 @@ from shoal.index_root.storage import Storage
 from shoal.inference import models
 from shoal.inference.names import is_remote
 from shoal.records import ScoreScale
-from shoal.rerankers import kind_of, rerankers, scale_of
+from shoal.rerankers import kind_over, rerankers, scale_of
 from shoal.search.blend_model import read_blend
 from shoal.search.learned_blend import check_blend
 from shoal.settings import EncoderSettings, RerankerSettings, ServeSettings
@@ -97,13 +97,19 @@ def plan_serving(settings: ServeSettings, version: str | None = None) -> Serving
     reranker = _reranker(settings, encoder)
     if settings.blend is not None:
         check_blend(read_blend(settings.blend), manifest, reranker.reranker if reranker else None)
-    kind, scale = (kind_of(reranker.reranker), scale_of(reranker.reranker)) if reranker else (None, None)
+    if reranker is None:
+        return ServingPlan(manifest, encoder, None, None)
+    kind, scale = kind_over(reranker.reranker, manifest.encoder), scale_of(reranker.reranker)
     return ServingPlan(manifest, encoder, reranker, kind, scale)
 
 
 def _where_models_lie(settings: ServeSettings, expected: Fingerprint) -> dict[str, str]:
-    """The models that the settings name in the place of those that a version was built with; it may have no second."""
-    named = {"encoder": settings.encoder, "sparse_encoder": settings.sparse_encoder if expected.sparse else None}
+    """The models that the settings name in the place of those that a version was built with, of those that it has."""
+    named = {
+        "encoder": settings.encoder,
+        "sparse_encoder": settings.sparse_encoder if expected.sparse else None,
+        "late_encoder": settings.late_encoder if expected.late else None,
+    }
     return {option: name for option, name in named.items() if name is not None}
 
 
@@ -145,9 +151,9 @@ def _check_weights(settings: EncoderSettings, expected: Fingerprint) -> None:
         location = models.resolve(settings.encoder)
         if location.digest(location.fetch()) == expected.weights:
             return
-    # A sparse model beside it, which takes seconds, is compared when it is loaded to search.
-    alone = settings.model_copy(update={"sparse_encoder": None})
-    check_encoder(load_encoder(alone).fingerprint(), expected.model_copy(update={"sparse": None}))
+    # Models beside it, which take seconds, are compared when they are loaded to search.
+    alone = settings.model_copy(update={"sparse_encoder": None, "late_encoder": None})
+    check_encoder(load_encoder(alone).fingerprint(), expected.model_copy(update={"sparse": None, "late": None}))
 
 
 def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSettings | None:
@@ -157,7 +163,7 @@ def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSett
         models.resolve(settings.reranker).fetch()
     # Late interaction reads passages as the index did; a cross-encoder has a limit of its own, for pairs.
     late = settings.reranker == "late_interaction"
-    if late and (is_absent(encoder.encoder) or is_remote(encoder.encoder)):
+    if late and encoder.late_encoder is None and (is_absent(encoder.encoder) or is_remote(encoder.encoder)):
         return None  # there are no vectors of tokens
     return settings.part(
         RerankerSettings,
@@ -166,6 +172,7 @@ def _reranker(settings: ServeSettings, encoder: EncoderSettings) -> RerankerSett
         dimensions=encoder.dimensions if late else None,
         passage_tokens=encoder.passage_tokens if late else 0,
         query_instruction=encoder.query_instruction if late else None,
+        late_encoder=encoder.late_encoder if late else None,
         threads=settings.reranker_threads or _share_of_cores(settings.reranker_max_replicas),
     )
 

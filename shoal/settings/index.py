@@ -82,7 +82,7 @@ class LateSettings(Settings):
         "auto",
         description="stored: keep the token vectors of every passage in its shard, where reranking compares them, "
         "without a model that reads passages. auto: as in the current version; without one, if the encoder has them "
-        "and they fit late_gib.",
+        "and they fit late_gib; always with late_encoder.",
     )
     late_dims: int = Field(
         128, ge=8, le=1024, multiple_of=8, description="Dimensions that stored token vectors are reduced to."

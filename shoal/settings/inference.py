@@ -70,7 +70,18 @@ class VectorSettings(Settings):
     )
 
 
-class EncoderSettings(VectorSettings, InferenceSettings):
+class TokenVectorSettings(Settings):
+    """What gives the vectors of tokens that late interaction compares."""
+
+    late_encoder: Name | None = Field(
+        None,
+        description="Multi-vector model (ColBERT, PyLate and others that sentence-transformers loads as a "
+        "MultiVectorEncoder) whose token vectors are stored and compared: a hub name or local path. Default: those of "
+        "the encoder. A build that names none keeps that of the current version, unless it embeds everything.",
+    )
+
+
+class EncoderSettings(VectorSettings, TokenVectorSettings, InferenceSettings):
     """Which bi-encoder, and how it computes."""
 
     encoder: Name = Field(
@@ -100,7 +111,7 @@ class TokenCacheSettings(Settings):
     )
 
 
-class RerankerSettings(VectorSettings, InferenceSettings, TokenCacheSettings):
+class RerankerSettings(VectorSettings, TokenVectorSettings, InferenceSettings, TokenCacheSettings):
     """Which reranker, and how it computes."""
 
     reranker: Name = Field(

@@ -22,6 +22,11 @@ class ServedModelSettings(Settings):
         description="Learned sparse model for queries, of an index that has one. Default: the one that it was built "
         "with; another one is refused.",
     )
+    late_encoder: Name | None = Field(
+        None,
+        description="Multi-vector model for queries, of an index whose token vectors are those of one. Default: the "
+        "one that it was built with; another one is refused.",
+    )
     reranker: Name = Field(
         "late_interaction",
         description="Reranker: late_interaction, overlap, none, a folder that jobs.train_reranker wrote, or a "

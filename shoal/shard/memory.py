@@ -17,6 +17,7 @@ from shoal.lexical.index import LexicalIndex
 from shoal.lexical.postings import Postings
 from shoal.metadata import FieldTypes
 from shoal.records import FloatArray
+from shoal.rerankers.late_interaction import DENSE_WEIGHT
 from shoal.shard.columns import Columns
 from shoal.shard.dense import DenseRetriever
 from shoal.shard.lexical import LexicalRetriever
@@ -53,7 +54,12 @@ class ShardContents:
 
 
 def shard_in_memory(
-    contents: ShardContents, fields: FieldTypes, lexical: LexicalInfo | None, codec: Codec | None, threads: int
+    contents: ShardContents,
+    fields: FieldTypes,
+    lexical: LexicalInfo | None,
+    codec: Codec | None,
+    threads: int,
+    dense_weight: float = DENSE_WEIGHT,
 ) -> Shard:
     """Make a shard of what it holds.
 
@@ -63,6 +69,7 @@ def shard_in_memory(
         lexical: How words are indexed, where there are postings.
         codec: What the token vectors are reduced with, where there are codes.
         threads: Of one search.
+        dense_weight: Share of the vectors in scores by token vectors.
     """
     index = flat.of_vectors(contents.vectors, threads)
     passages = Passages.of_batch(contents.passages)
@@ -73,4 +80,4 @@ def shard_in_memory(
     columns = contents.columns or Columns.of_metadata(contents.passages.column(3), fields)
     namespaces = NamespaceRows.of_ids(passages.id_column())
     selections = Selections(columns, index, FILTER_BYTES, namespaces)
-    return Shard(index, retrievers, passages, selections, namespaces, {}, None, tokens)
+    return Shard(index, retrievers, passages, selections, namespaces, {}, None, tokens, dense_weight)

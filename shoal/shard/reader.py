@@ -27,7 +27,7 @@ from shoal.late.sentences import SentenceTokens
 from shoal.lexical.index import LexicalIndex
 from shoal.namespaces import DEFAULT
 from shoal.records import FloatArray, Passage, RowArray
-from shoal.rerankers.late_interaction import DENSE_WEIGHT
+from shoal.rerankers.late_interaction import DENSE_WEIGHT, dense_weight_of
 from shoal.settings import IndexSettings
 from shoal.shard import selection
 from shoal.shard.arrays import from_numbers
@@ -68,9 +68,11 @@ class Shard:
         paths: Mapping[str, Path],
         cache: ShardCache | None,
         tokens: StoredTokens | None = None,
+        dense_weight: float = DENSE_WEIGHT,
     ) -> None:
         self._index = index
         self._tokens = tokens
+        self._dense_weight = dense_weight
         self._retrievers = retrievers
         self._passages = passages
         self.ids = IdOrder(passages)
@@ -138,7 +140,8 @@ class Shard:
         if columns is None and namespaces is not None:
             columns = Columns.empty(entry.count)
         selections = selection.Selections(columns, index, filter_cache_bytes, namespaces) if columns else None
-        return cls(index, retrievers, passages, selections, namespaces, paths, cache, tokens)
+        dense_weight = dense_weight_of(manifest.encoder)
+        return cls(index, retrievers, passages, selections, namespaces, paths, cache, tokens, dense_weight)
 
     def on(self, device: str) -> Self:
         """Return the shard, which searches vectors there from now on: `cpu`, or `cuda` where kind and query allow it.
@@ -313,7 +316,8 @@ class Shard:
         """
         tokens, places = self._stored_tokens(), self.inside(rows)
         dense = np.einsum("nd,d->n", self._index.vectors(places), query.vector)
-        scores: FloatArray = DENSE_WEIGHT * dense + (1 - DENSE_WEIGHT) * tokens.score(query.tokens, places)
+        weight = self._dense_weight
+        scores: FloatArray = weight * dense + (1 - weight) * tokens.score(query.tokens, places)
         return scores
 
     def sentence_scores(

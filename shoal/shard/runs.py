@@ -21,6 +21,7 @@ from shoal.late.writer import COLUMN, TokenWriter, column_of
 from shoal.lexical.postings import Postings, PostingsWriter
 from shoal.metadata import FieldTypes
 from shoal.records import Passage, RowArray
+from shoal.rerankers.late_interaction import dense_weight_of
 from shoal.shard.columns import Columns
 from shoal.shard.memory import ShardContents, shard_in_memory
 from shoal.shard.passages import to_batch
@@ -181,7 +182,8 @@ class RunMaker:
         if contents.passages.num_rows >= FILE_ROWS:
             shard, size = self._in_files(contents, fields)
         else:
-            shard = shard_in_memory(contents, fields, self.manifest.lexical, self.codec, self.threads)
+            lexical, weight = self.manifest.lexical, dense_weight_of(self.manifest.encoder)
+            shard = shard_in_memory(contents, fields, lexical, self.codec, self.threads, weight)
             size = contents.nbytes
         return Segment(shard, start, None, documents, size)
 

@@ -44,7 +44,8 @@ def test_the_options_of_a_fingerprint_lead_to_it() -> None:
         max_length=16,
         dtype="float32",
     )
-    read = {"encoder": "m", "max_length": 16, "dimensions": 8, "passage_tokens": 0, "sparse_encoder": None}
+    read = {"encoder": "m", "max_length": 16, "dimensions": 8, "passage_tokens": 0}
+    read |= {"sparse_encoder": None, "late_encoder": None}
     assert whole.options == {**read, "query_instruction": "find it"}
     plain = whole.model_copy(update={"query_prompt": "query: "})
     assert plain.options == read
