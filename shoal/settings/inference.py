@@ -73,6 +73,8 @@ class VectorSettings(Settings):
 class TokenVectorSettings(Settings):
     """What gives the vectors of tokens that late interaction compares."""
 
+    help_panel = "Late"
+
     late_encoder: Name | None = Field(
         None,
         description="Multi-vector model (ColBERT, PyLate and others that sentence-transformers loads as a "
