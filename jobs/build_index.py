@@ -14,7 +14,7 @@ from jobs.build.driver import Builder
 from jobs.build.estimate import estimate
 from jobs.progress import Reporter
 from jobs.report import Summary, print_rows
-from jobs.session import joins_cluster, ray_session
+from jobs.session import joins_cluster, ray_session, this_process
 from shoal.cli.errors import REFUSED, run
 from shoal.cli.options import AsJson, settings_command
 from shoal.encoders import is_weightless
@@ -22,6 +22,7 @@ from shoal.errors import InvalidArgument
 from shoal.indexing.base import keep_late_encoder, keep_passage_tokens
 from shoal.indexing.empty import keep_settings
 from shoal.indexing.first_look import look_at_input
+from shoal.indexing.in_process import fits_process
 from shoal.inference.model_cache import require_model_cache
 from shoal.settings import BuildSettings
 from shoal.system.processes import stop_on_signals
@@ -43,9 +44,11 @@ def build_index(settings: BuildSettings, as_json: AsJson = False) -> None:
         _require_absolute(settings)
     elif not is_weightless(settings.encoder):
         require_model_cache("encoder", settings.encoder, settings)
-    for remark in look_at_input(settings):
+    look = look_at_input(settings)
+    for remark in look.remarks:
         reporter.say(remark)
-    with ray_session() as cluster:
+    here = not joins_cluster() and fits_process(settings, look.bytes)
+    with this_process(settings.threads) if here else ray_session() as cluster:
         builder = Builder(settings, cluster, reporter)
         outcome = estimate(builder) if settings.dry_run else builder.build()
     print_rows(reporter.console, outcome.title, outcome.rows())

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from shoal.cli.errors import INTERRUPTED
 from shoal.errors import InvalidArgument, ShoalError, Unavailable
 from shoal.settings import BuildSettings
 from shoal.system.folders import require_writable
 from shoal.system.leftovers import mark, start_guard
+from shoal.system.machine import usable_cores
 from shoal.system.process_watch import ProcessWatch
 from shoal.system.processes import adopt_orphans, ignore_signals, kill_descendants, stop_on_signals
 from shoal.system.ray_processes import essential_processes, start_head, start_ray
@@ -52,6 +54,8 @@ class Cluster:
     cpus: float
     gpus: float
     private: bool
+    in_process: bool = False
+    """Whether it is this process alone, without Ray."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,26 @@ def ray_session() -> Iterator[Cluster]:
                 kill_descendants()  # Ray's node agents outlive a raylet that was stopped while it started
 
 
+@contextmanager
+def this_process(threads: int) -> Iterator[Cluster]:
+    """Compute in this process, on the cores of this machine, without Ray. An interrupt ends the process at once.
+
+    Threads that encode would hear of it only when their unit is done. What is not committed then is done again by the
+    next run, as after a SIGKILL.
+
+    threads: of linear algebra. The last bits of its results depend on them; Ray gives its tasks as many.
+    """
+    from threadpoolctl import threadpool_limits
+
+    try:
+        with threadpool_limits(threads):
+            yield Cluster(usable_cores(), 0, private=True, in_process=True)
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+
+
 def _join(options: dict[str, Any]) -> None:
     """Join the cluster that RAY_ADDRESS names. Raises InvalidArgument where there is none."""
     import ray
@@ -195,7 +219,8 @@ def embedding_workers(settings: BuildSettings, cluster: Cluster) -> Workers:
     """Size the pool: one worker for each GPU if there are any, else as many as the CPUs allow.
 
     More may be asked for on a cluster that was joined, since it may grow; a private one never starts more than fit, and
-    InvalidArgument is raised when not even one does.
+    InvalidArgument is raised when not even one does. A process alone is one worker with the threads of all: they share
+    the model.
     """
     gpus = settings.gpus_per_worker
     if gpus is None:
@@ -212,6 +237,8 @@ def embedding_workers(settings: BuildSettings, cluster: Cluster) -> Workers:
     count = settings.workers or room
     if cluster.private:
         count = min(count, room)
+    if cluster.in_process:
+        return Workers(1, max(count, 1) * settings.threads, 0)
     return Workers(max(count, 1), settings.threads, gpus)
 
 
@@ -278,8 +305,6 @@ def cause(error: Exception) -> Exception:
 
     SHOAL_TRACEBACK=1 keeps an error that nobody expected as it is, with the stack trace of the worker.
     """
-    from ray.exceptions import RayError, RayTaskError
-
     chain: list[BaseException] = [error]
     while (inner := getattr(chain[-1], "cause", None) or chain[-1].__cause__) is not None:
         chain.append(inner)
@@ -287,6 +312,8 @@ def cause(error: Exception) -> Exception:
         # Ray's own wrapper is an instance of the wrapped class as well, with the stack trace for its message.
         if isinstance(inner, ShoalError) and type(inner).__module__ == ShoalError.__module__:
             return inner
+    from ray.exceptions import RayError, RayTaskError
+
     origin = next((inner for inner in chain if not isinstance(inner, RayError)), chain[-1])
     if isinstance(origin, RayError) and not isinstance(origin, RayTaskError):
         return Unavailable(

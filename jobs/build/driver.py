@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from jobs.build import tasks
-from jobs.build.embedding import Busy, embed
+from jobs.build.embedding import Busy, count
+from jobs.build.workplaces import InProcess, OnRay, Workplace
 from jobs.progress import Reporter
 from jobs.report import Losses, Summary
-from jobs.session import Cluster, embedding_workers, run, shortage, spread, start
+from jobs.session import Cluster, embedding_workers
 from shoal import indexes
 from shoal.errors import Conflict, CorruptIndex, NotFound, ShoalError
 from shoal.evaluation.gate import Answers, Verdict, active_version, judge, read_gate, to_json
@@ -61,25 +62,29 @@ class Builder:
     """One build on a cluster. Every stage may be repeated after a crash and finds what was committed."""
 
     def __init__(self, settings: BuildSettings, cluster: Cluster, reporter: Reporter) -> None:
-        self.settings = settings
-        self.storage = Storage(settings.index)
+        self.workplace: Workplace = InProcess() if cluster.in_process else OnRay()
         self.workers = embedding_workers(settings, cluster)
+        self.settings = settings.model_copy(update={"threads": self.workers.cpus})
+        self.storage = Storage(settings.index)
         self._reporter = reporter
         self._started = time.monotonic()
         self._busy = Busy()
         self._written = LastWrites()
         self._gpus = cluster.gpus
+        self._threads = settings.threads  # of an index, whose bytes may depend on them
         self._gate = read_gate(settings)
         self._limit = 2 * max(1, math.floor(cluster.cpus / settings.threads))
 
     def plan(self) -> Plan:
         """Decide what is to be done; reads the listing and samples of the input, and writes nothing."""
         indexes.check_gpus(self.settings.index_kind, self._gpus)
-        if lack := shortage(self.workers):
+        if lack := self.workplace.shortage(self.workers):
             self._reporter.say(lack)
         with self._reporter.stage("plan"):
             settings, remark = follow_current(self.settings, self.storage)
-            described: tuple[Fingerprint, int] = run(tasks.describe_encoder, settings, **self.workers.options)
+            described: tuple[Fingerprint, int] = self.workplace.run(
+                tasks.describe_encoder, settings, self.workplace.one_process, **self.workers.options
+            )
             encoder, width = described
             if self.settings.lexical:
                 Analyzer(self.settings)
@@ -184,7 +189,7 @@ class Builder:
                 self._reporter.say(f"{len(pending):,} compressed or CSV files are read once, to be cut into units")
                 with self._reporter.stage("spool", len(pending), "files") as stage:
                     calls = ((self.settings.index, plan, index) for index in pending)
-                    for _ in spread(tasks.spool, calls, self._limit, num_cpus=1):
+                    for _ in self.workplace.spread(tasks.spool, calls, self._limit, num_cpus=1):
                         stage.advance(0)
             final = spool(plan, self.storage).to_bytes()
             if plan.carried is not None:
@@ -225,7 +230,14 @@ class Builder:
         tally = Tally(len(plan.units), plan.shards)
         if plan.stores_tokens:
             with self._reporter.stage("tokens"):
-                run(tasks.learn_codec, self.settings, self.settings.index, plan.hash, **self.workers.options)
+                self.workplace.run(
+                    tasks.learn_codec,
+                    self.settings,
+                    self.settings.index,
+                    plan.hash,
+                    self.workplace.one_process,
+                    **self.workers.options,
+                )
         codec = codec_digest(plan, self.storage)
         self._check_base(plan)
         with self._reporter.stage("embed", len(plan.units)) as stage:
@@ -248,7 +260,8 @@ class Builder:
                     f"{len(missing):,} of {len(plan.units):,} units are to do, some "
                     f"{plan.estimated_passages:,} passages in all"
                 )
-                for unit in embed(self.settings, plan, self.storage, missing, self.workers, tally, self._busy):
+                embedded = self.workplace.embed(self.settings, plan, self.storage, missing, self.workers)
+                for unit in count(embedded, tally, self._busy):
                     stage.advance(int(tally.passages[unit]))
         return tally, reused
 
@@ -260,7 +273,7 @@ class Builder:
         problems: list[str] = []
         with self._reporter.stage("base", base.shards, "shards") as stage:
             calls = ((self.settings.index, plan.hash, shard) for shard in range(base.shards))
-            for found in spread(tasks.check_base, calls, self._limit, num_cpus=1):
+            for found in self.workplace.spread(tasks.check_base, calls, self._limit, num_cpus=1):
                 problems += found
                 stage.advance()
         if problems:
@@ -268,11 +281,11 @@ class Builder:
 
     def _index(self, plan: Plan, tally: Tally) -> tuple[list[ShardCommit], VectorIndexInfo]:
         """Train if the kind needs it, index every shard, and tune the search over all of them."""
-        root, threads = self.settings.index, self.settings.threads
+        root, threads = self.settings.index, self._threads
         resources = {"num_cpus": threads, "num_gpus": tasks.index_gpus(plan.index.index_kind, self._gpus)}
         if indexes.index_kind(plan.index.index_kind).TRAINED:
             with self._reporter.stage("train"):
-                run(tasks.train, root, plan.hash, tally.passages, threads, **resources)
+                self.workplace.run(tasks.train, root, plan.hash, tally.passages, threads, **resources)
         fields = field_types(plan, tally)
         if tally.fields.kinds is None:
             self._reporter.say(
@@ -281,17 +294,17 @@ class Builder:
         if plan.lexical.lexical:
             with self._reporter.stage("terms", plan.shards, "shards") as stage:
                 calls = ((root, plan.hash, shard) for shard in range(plan.shards))
-                for shard in spread(tasks.count_terms, calls, self._limit, num_cpus=1):
+                for shard in self.workplace.spread(tasks.count_terms, calls, self._limit, num_cpus=1):
                     stage.advance(int(tally.shard_rows[shard]))
-                run(tasks.merge_terms, root, plan.hash, num_cpus=1)
+                self.workplace.run(tasks.merge_terms, root, plan.hash, num_cpus=1)
         with self._reporter.stage("index", plan.shards, "shards") as stage:
-            queries = start(
+            queries = self.workplace.start(
                 tasks.sample_queries, root, plan.hash, tally.passages, self.settings.verify_queries, num_cpus=1
             )
             indexing = (
                 (root, plan.hash, plan.version, shard, queries, threads, fields) for shard in range(plan.shards)
             )
-            for passages in spread(tasks.index, indexing, self._limit, **resources):
+            for passages in self.workplace.spread(tasks.index, indexing, self._limit, **resources):
                 stage.advance(passages)
             commits = []
             tuning = Tuning()
@@ -317,7 +330,7 @@ class Builder:
         problems = []
         with self._reporter.stage("verify", plan.shards, "shards") as stage:
             calls = ((self.settings.index, plan.hash, plan.version, shard) for shard in range(plan.shards))
-            for shard, found in spread(tasks.verify, calls, self._limit, num_cpus=1):
+            for shard, found in self.workplace.spread(tasks.verify, calls, self._limit, num_cpus=1):
                 problems += found
                 stage.advance(int(tally.shard_passages[shard]))
         problems = [*count_problems(plan, tally, self.storage), *problems]
@@ -411,7 +424,7 @@ class Builder:
             return None
 
         def ask() -> Answers:
-            answers: Answers = run(
+            answers: Answers = self.workplace.run(
                 tasks.ask_version,
                 self.settings,
                 manifest.version,

@@ -9,7 +9,6 @@ from typing import Any
 from jobs.build import tasks
 from jobs.build.driver import Builder
 from jobs.report import span
-from jobs.session import run
 from shoal.capacity.planner import sizes
 from shoal.index_root import versions
 from shoal.index_root.digests import document_digests
@@ -97,7 +96,7 @@ def estimate(builder: Builder) -> Estimate:
     """Plan, and encode a small sample on a worker to learn its speed."""
     plan, settings = builder.with_base(builder.plan()), builder.settings
     texts = [] if plan.source.vectors_field else list(islice(_texts(plan, builder), SAMPLE))
-    speed = run(tasks.encode_speed, settings, texts, **builder.workers.options) if texts else None
+    speed = builder.workplace.run(tasks.encode_speed, settings, texts, **builder.workers.options) if texts else None
     text_bytes = plan.unit_bytes / plan.unit_records
     stored_bytes = 0.0
     if plan.stores_tokens:

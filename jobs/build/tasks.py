@@ -154,7 +154,7 @@ class Embedder:
 
     def __init__(self, settings: BuildSettings, root: str, plan_hash: str) -> None:
         self._plan, self._storage = read_plan(root, plan_hash)
-        encoder = load_encoder(settings)
+        encoder = _take_encoder(settings)
         self._encoder = BusyEncoder(encoder)
         self._codec = read_codec(self._plan, self._storage) if self._plan.stores_tokens else None
         self._base = open_base(self._plan, self._storage)
@@ -217,8 +217,11 @@ def fingerprint(settings: BuildSettings) -> Fingerprint:
     return describe_encoder(settings)[0]
 
 
-def describe_encoder(settings: BuildSettings) -> tuple[Fingerprint, int]:
-    """As `fingerprint`, and the dimensions of its token vectors if late_interaction=auto may store them, else 0."""
+def describe_encoder(settings: BuildSettings, one_process: bool = False) -> tuple[Fingerprint, int]:
+    """As `fingerprint`, and the dimensions of its token vectors if late_interaction=auto may store them, else 0.
+
+    one_process: whether all steps of the build run in this process.
+    """
     encoder = load_encoder(settings)
     check_dimensions(settings, encoder.fingerprint())
     check_instruction(settings, encoder.fingerprint())
@@ -226,14 +229,14 @@ def describe_encoder(settings: BuildSettings) -> tuple[Fingerprint, int]:
     if settings.late_interaction == "stored":
         token_width(encoder, token_dims(settings, encoder.fingerprint()))
     width = width_for_auto(settings, encoder)
-    if width or settings.late_interaction == "stored":
+    if one_process or width or settings.late_interaction == "stored":
         _held[_key(settings)] = encoder
     return encoder.fingerprint(), width
 
 
 _held: dict[str, Encoder] = {}
-"""The encoder that a plan was made with, until this process learns with it how token vectors are reduced: loading it
-again takes a second, a fifth of a small build."""
+"""The encoder that a plan was made with, until this process has learnt with it how token vectors are reduced, or embeds
+with it: loading it again takes a second, a fifth of a small build."""
 
 
 def _key(settings: BuildSettings) -> str:
@@ -241,9 +244,15 @@ def _key(settings: BuildSettings) -> str:
     return settings.part(EncoderSettings).model_dump_json()
 
 
+def _take_encoder(settings: BuildSettings) -> Encoder:
+    """The encoder that is held, which is not afterwards, or one that is loaded."""
+    held = _held.pop(_key(settings), None)
+    return load_encoder(settings) if held is None else held
+
+
 def encode_speed(settings: BuildSettings, texts: Sequence[str]) -> float:
     """Passages that one worker encodes in a second, measured on these texts after a warm-up."""
-    encoder = load_encoder(settings)
+    encoder = _take_encoder(settings)
     encoder.encode_passages(texts[:8])
     start = time.perf_counter()
     encoder.encode_passages(texts)
@@ -257,10 +266,13 @@ def spool(root: str, plan: Plan, file: int) -> None:
 
 
 @retry_on_unavailable
-def learn_codec(settings: BuildSettings, root: str, plan_hash: str) -> None:
-    """Learn how token vectors are reduced, where workers encode, once for the whole build, or take that over."""
+def learn_codec(settings: BuildSettings, root: str, plan_hash: str, one_process: bool = False) -> None:
+    """Learn how token vectors are reduced, where workers encode, once for the whole build, or take that over.
+
+    one_process: see `describe_encoder`. Any other process lets go of its encoder: it may be idle for hours.
+    """
     plan, storage = read_plan(root, plan_hash)
-    held = _held.pop(_key(settings), None)  # let go of in any case: this process may be idle for hours
+    held = _held.get(_key(settings)) if one_process else _held.pop(_key(settings), None)
     if inherited_version(plan) is None:
         train_codec(plan, load_encoder(settings) if held is None else held, storage)
     else:

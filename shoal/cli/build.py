@@ -19,7 +19,7 @@ def build(
         typer.Option(
             metavar="URL",
             help="Submit to the Ray cluster with this dashboard, such as http://HEAD:8265, and follow the job. "
-            "Default: run here, on the cluster that RAY_ADDRESS names or on a private Ray.",
+            "Default: run on the cluster that RAY_ADDRESS names, or else here, a large build on a private Ray.",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -1,6 +1,7 @@
 """A look at the first records of the input before any work, with a proposal where most of them would be lost."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from shoal.errors import InvalidArgument
 from shoal.indexing.losses import LossCounter
@@ -17,6 +18,16 @@ _REASONS = 3
 """Reasons that a message names at most."""
 
 
+class FirstLook(NamedTuple):
+    """What is known of an input before any work.
+
+    remarks: what whoever builds should know, each a sentence. bytes: of its files, as they are stored.
+    """
+
+    remarks: list[str]
+    bytes: int
+
+
 @dataclass(slots=True)
 class _Look:
     """What the first records gave."""
@@ -27,8 +38,8 @@ class _Look:
     lost: int = 0
 
 
-def look_at_input(settings: BuildSettings) -> list[str]:
-    """Read the first records as a build would, and return what whoever builds should know, each a sentence.
+def look_at_input(settings: BuildSettings) -> FirstLook:
+    """List the input, and read its first records as a build would.
 
     Raises:
         InvalidArgument: More than half of them, and more than `max_lost`, would be lost; it says why and proposes
@@ -37,8 +48,9 @@ def look_at_input(settings: BuildSettings) -> list[str]:
     """
     listing = find_input(settings.source, settings.format, settings.index)
     source = resolve_source(settings, listing.format)
+    size = sum(file.bytes for file in listing.files)
     if listing.format == "text":
-        return []
+        return FirstLook([], size)
     look = _Look()
     mapping = FieldMapping(
         source.model_copy(update={"vectors_field": None}), 0, limit_text=source.chunk_characters is None
@@ -59,7 +71,7 @@ def look_at_input(settings: BuildSettings) -> list[str]:
         if reason is not None:
             look.lost += 1
             look.losses.add({**location, "reason": reason})
-    return _judge(look, source, settings.max_lost)
+    return FirstLook(_judge(look, source, settings.max_lost), size)
 
 
 def _judge(look: _Look, source: SourceSettings, max_lost: float) -> list[str]:

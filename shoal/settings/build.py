@@ -54,6 +54,13 @@ class BuildSettings(
     gpus_per_worker: float | None = Field(
         None, ge=0, le=8, description="GPUs of one embedding worker. Default: 1 if the cluster has GPUs, else 0."
     )
+    in_process_mib: float = Field(
+        64,
+        ge=0,
+        le=1_000_000,
+        description="Most MiB of a source, and of the version that is current, for which the build runs in one process "
+        "without Ray. Larger builds, and those on a machine with a GPU or on a cluster, run on Ray; with 0 all do.",
+    )
     verify_queries: int = Field(
         100,
         ge=0,

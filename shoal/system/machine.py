@@ -8,12 +8,20 @@ from pathlib import Path
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where Linux says how much processor time the processes of this container get: quota and period in microseconds."""
 
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
+"""Where drivers of GPUs are reached: of NVIDIA, of AMD, and of either under WSL."""
+
 
 def describe() -> str:
     """Describe this machine: processor, cores, memory."""
     cpu = _cpuinfo("model name") or platform.processor()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB"
+
+
+def may_have_gpu() -> bool:
+    """Whether this machine has a device by which a driver of NVIDIA or AMD is reached, as WSL has it too."""
+    return any(device.exists() for device in GPU_DEVICES)
 
 
 def usable_cores() -> int:

@@ -73,11 +73,13 @@ def content(index: str, version: str) -> dict[str, Any]:
     return body
 
 
-def test_the_worker_of_a_model_ends_in_peace(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_process_mib", ["0", "1"])
+def test_the_worker_of_a_model_ends_in_peace(tmp_path: Path, in_process_mib: str) -> None:
     """A thread of Ray's that had run OpenVINO crashed it, and Ray said that a worker died."""
     corpus = tmp_path / "passages.jsonl"
     corpus.write_text("".join(json.dumps({"id": f"p{n}", "text": f"fish {n} sleeps"}) + "\n" for n in range(9)))
-    done = command("-m", "jobs.build_index", "--source", str(corpus), "--index", str(tmp_path / "index"))
+    places = ["--source", str(corpus), "--index", str(tmp_path / "index")]
+    done = command("-m", "jobs.build_index", *places, "--in-process-mib", in_process_mib)
     assert done.returncode == 0, done.stderr
     assert "died" not in done.stderr + done.stdout
 
@@ -167,15 +169,17 @@ def ctrl_c(process: "subprocess.Popen[str]") -> None:
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to every process of the group
 
 
-@pytest.mark.parametrize(("moment", "stop"), [(embedding, only_itself), (starting, ctrl_c)])
+@pytest.mark.parametrize(
+    ("moment", "stop", "on_ray"), [(embedding, only_itself, True), (starting, ctrl_c, True), (embedding, ctrl_c, False)]
+)
 def test_a_build_that_is_stopped_leaves_nothing_but_what_it_committed(
-    moment: Callable[[Path, str], bool], stop: Callable[[Any], None], corpus: Path, tmp_path: Path
+    moment: Callable[[Path, str], bool], stop: Callable[[Any], None], on_ray: bool, corpus: Path, tmp_path: Path
 ) -> None:
     index, mark = tmp_path / "index", new_mark()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     shoal = [sys.executable, "-c", "from shoal.cli.main import main; main()", "build"]
     with subprocess.Popen(
-        [*shoal, *arguments(corpus, index)[2:], "--unit-passages=2"],
+        [*shoal, *arguments(corpus, index)[2:], "--unit-passages=2", f"--in-process-mib={0 if on_ray else 1}"],
         cwd=ROOT,
         env=environment | {mark: "1"},
         stdout=subprocess.PIPE,
@@ -194,7 +198,7 @@ def test_a_build_that_is_stopped_leaves_nothing_but_what_it_committed(
     assert process.returncode == 130, err
     assert "Traceback" not in out + err
     assert_none_is_left(mark, within_s=5)
-    assert folders
+    assert bool(folders) is on_ray
     assert not any(Path(folder).exists() for folder in folders)
     assert not (index / "CURRENT").exists()
 

@@ -93,7 +93,13 @@ def test_a_build_ends_with_its_ray_and_the_same_command_goes_on(tmp_path: Path) 
         "".join(f'{{"id": "p{n}", "text": "passage {n} about topic {n % 30}"}}\n' for n in range(PASSAGES))
     )
     command = [sys.executable, "-m", "jobs.build_index", f"--source={source}", f"--index={index}", "--json"]
-    command += ["--encoder=hashing:32", "--unit-passages=500", "--index-kind=flat", "--no-lexical"]
+    command += [
+        "--encoder=hashing:32",
+        "--unit-passages=500",
+        "--index-kind=flat",
+        "--no-lexical",
+        "--in-process-mib=0",
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {mark: "1", "PYTHONPATH": str(ROOT)}
     build = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)

@@ -102,6 +102,24 @@ def test_one_and_three_workers_store_the_same_bytes(build: Build, tmp_path: Path
     assert not list(Storage(one.index).list(layout.STAGING))
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_one_process_without_ray_stores_the_same_bytes(
+    build: Build, corpus: Path, tmp_path: Path, packed: bool
+) -> None:
+    source = tmp_path / "corpus.jsonl.gz" if packed else corpus
+    if packed:
+        source.write_bytes(gzip.compress(corpus.read_bytes()))
+    changes = {"late_interaction": "stored", "late_dims": 8} if packed else {"index_kind": "rabitq"}
+    settings = settings_for(source, tmp_path / "here", **changes)
+    with session.this_process(settings.threads) as here:
+        alone = Builder(settings, here, Reporter(Console(file=io.StringIO()))).build()
+    joint = build(tmp_path / "on-ray", source=str(source), workers=3, **changes)
+    assert content(alone) == content(joint)
+    assert (alone.passages, alone.duplicates, alone.rejected) == (joint.passages, joint.duplicates, joint.rejected)
+    assert alone.rejected_examples == joint.rejected_examples
+    assert alone.seconds.keys() == joint.seconds.keys()
+
+
 def test_a_trained_kind_is_equal_on_every_run_and_its_recall_is_known(build: Build, tmp_path: Path) -> None:
     changes = {"index_kind": "rabitq", "recall_target": 0.9}
     one, three = build(tmp_path / "one", workers=1, **changes), build(tmp_path / "three", workers=3, **changes)
@@ -350,7 +368,8 @@ def test_workers_get_a_gpu_each(
     builder = Builder(settings, cluster, Reporter(Console(file=io.StringIO())))
     plan, tally = builder.plan(), Tally(40, 3)
     busy = embedding.Busy()
-    done = embedding.embed(settings, plan, builder.storage, list(range(40)), workers, tally, busy)
+    embedded = embedding.embed_on_ray(settings, plan, builder.storage, list(range(40)), workers)
+    done = embedding.count(embedded, tally, busy)
     assert sorted(done) == list(range(40))
     assert busy.shares() == [20.0]
     assert sorted(path.read_text() for path in seen.iterdir()) == ["0|0", "1|1"]

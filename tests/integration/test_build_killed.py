@@ -207,7 +207,7 @@ def test_a_killed_private_cluster_stops_working_and_can_be_continued(
     # Sockets have short names, and a killed Ray leaves its folder.
     folder = Path(tempfile.mkdtemp(prefix="shk-", dir="/tmp"))
     request.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
-    alone = {"RAY_ADDRESS": "", "TMPDIR": str(folder)}
+    alone = {"RAY_ADDRESS": "", "TMPDIR": str(folder), "SHOAL_IN_PROCESS_MIB": "0"}
     run = Run(corpus, tmp_path / "index", alone)
     assert run.reach(10)
     # Ray's two agents of the node look for their raylet now and then, and end within a minute or two.
@@ -223,6 +223,20 @@ def test_a_killed_private_cluster_stops_working_and_can_be_continued(
     again = Run(corpus, tmp_path / "index", alone)
     summary = again.finish()
     assert summary["units_reused"] == committed
+    assert content(again.storage, summary["version"]) == unkilled
+
+
+def test_a_killed_process_without_ray_can_be_continued(corpus: Path, unkilled: dict[str, Any], tmp_path: Path) -> None:
+    alone, committed = {"RAY_ADDRESS": ""}, 0
+    for steps in (5, UNITS - 5, UNITS + 1):
+        run = Run(corpus, tmp_path / "index", alone)
+        if run.reach(steps):
+            assert len(descendants(run.process.pid)) == 0
+            run.kill()
+        committed = max(committed, len(unit_commits(run.storage)))
+    again = Run(corpus, tmp_path / "index", alone)
+    summary = again.finish()
+    assert not summary["built"] or summary["units_reused"] >= committed > 5
     assert content(again.storage, summary["version"]) == unkilled
 
 

@@ -41,7 +41,7 @@ def write(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Path:
 
 
 def look(source: Path, **changes: Any) -> list[str]:
-    return look_at_input(BuildSettings(source=str(source), index=str(source.parent / "index"), **changes))
+    return look_at_input(BuildSettings(source=str(source), index=str(source.parent / "index"), **changes)).remarks
 
 
 def refused(source: Path, **changes: Any) -> str:

@@ -1,7 +1,6 @@
 """The course of a build as far as it needs no Ray: which plan goes on, what becomes of a version that is published."""
 
 import io
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def build(tmp_path: Path) -> Build:
 
 def builder(build: Build, **changes: Any) -> Builder:
     reporter = Reporter(Console(file=io.StringIO(), width=1000))
-    return Builder(build.settings.model_copy(update=changes), Cluster(2, 0, private=True), reporter)
+    return Builder(build.settings.model_copy(update=changes), Cluster(2, 0, private=True, in_process=True), reporter)
 
 
 def said(builder: Builder) -> str:
@@ -96,13 +95,7 @@ def test_a_version_that_is_current_already_is_not_read_again(build: Build, monke
     assert builder(build)._finish(build.plan.hash, version).activated
 
 
-def test_a_shard_that_lost_passages_is_indexed_anew_by_the_same_command(
-    build: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def spread(task: Any, calls: Iterable[tuple[Any, ...]], *limits: Any, **resources: Any) -> Iterator[Any]:
-        return (task(*call) for call in calls)
-
-    monkeypatch.setattr("jobs.build.driver.spread", spread)
+def test_a_shard_that_lost_passages_is_indexed_anew_by_the_same_command(build: Build) -> None:
     build.index()
     build.tally.shard_rows[1] += 2
     with pytest.raises(CorruptIndex, match=r"shard 1 lost 2 passages.*run the same command again"):
