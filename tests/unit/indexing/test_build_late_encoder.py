@@ -43,6 +43,11 @@ ROUNDING = 0.01
 """Of a score by codes of 8 bits."""
 
 
+@pytest.fixture(autouse=True)
+def nothing_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "_held", {})
+
+
 def build(folder: Path, name: str = "root", lines: Sequence[dict[str, Any]] | None = None, **options: Any) -> Manifest:
     """Build and activate an index with a multi-vector model."""
     source = jsonl(folder / f"{name}.jsonl", records(40) if lines is None else lines)
