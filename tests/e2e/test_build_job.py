@@ -179,7 +179,7 @@ def test_a_build_that_is_stopped_leaves_nothing_but_what_it_committed(
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     shoal = [sys.executable, "-c", "from shoal.cli.main import main; main()", "build"]
     with subprocess.Popen(
-        [*shoal, *arguments(corpus, index)[2:], "--unit-passages=2", f"--in-process-mib={0 if on_ray else 1}"],
+        [*shoal, *arguments(corpus, index)[2:], "--unit-passages=2", f"--in-process-mib={0 if on_ray else 64}"],
         cwd=ROOT,
         env=environment | {mark: "1"},
         stdout=subprocess.PIPE,
