@@ -1,6 +1,7 @@
 """The lexical index of one shard, opened: files that are mapped into memory, in the format of bm25s."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,16 @@ from shoal.lexical.postings import Postings
 from shoal.lexical.scoring import TermStatistics, inverse_frequencies, length_norms, term_scores
 from shoal.lexical.sorted_terms import SortedTerms
 from shoal.lexical.statistics import TERM
-from shoal.records import FloatArray
+from shoal.lexical.term_lists import Places, Rows, Sums, TermHits, TermList
+from shoal.records import FloatArray, RowArray
 from shoal.system.array_files import map_array
+
+_REMEMBERED = 2**14
+"""Terms whose greatest scores are remembered: few have long lists, and to look through one takes less than to add it."""
+_ROUNDING = 1e-6
+"""What a score computed in another way may differ by, relatively, and more."""
+_KEPT_SUMS = 2
+"""Searches at once whose memory of four bytes a passage is kept for later ones."""
 
 
 class LexicalIndex:
@@ -52,7 +61,8 @@ class LexicalIndex:
             )
         except (OSError, EOFError, ValueError, KeyError, MemoryError) as error:
             raise CorruptIndex(f"the lexical index cannot be read ({error}); activate another version") from error
-        self._scores: FloatArray | None = scores
+        # A compaction leaves them all 0: whoever searches what it wrote brings statistics.
+        self._scores: FloatArray | None = scores if scores[:1].any() else None
         if not self._fits(scores):
             raise CorruptIndex(
                 f"the lexical index of {paths[layout.LEXICAL_TERMS].parent} does not fit together; "
@@ -83,6 +93,10 @@ class LexicalIndex:
         self._norms: tuple[float, NDArray[np.float64]] = (0.0, np.zeros(0))
         """For the mean length that was last asked for."""
         self._count = count
+        self._reference_length = info.mean_length or 1.0
+        self._greatest_score = lru_cache(_REMEMBERED)(self._find_greatest_score)
+        self._greatest_ratio = lru_cache(_REMEMBERED)(self._find_greatest_ratio)
+        self._free_sums: list[Sums] = []
 
     def _fits(self, scores: FloatArray) -> bool:
         """Whether every number leads into the arrays. Reads the files once."""
@@ -101,23 +115,30 @@ class LexicalIndex:
         inside = rows.min() >= 0 and rows.max() < self._count
         return bool(inside and np.isfinite([scores.min(), scores.max()]).all())
 
-    def scores(self, query: str) -> FloatArray:
-        """Score every passage of the shard, float32 (count,); 0 where no term of the query occurs."""
-        scores, stored = np.zeros(self._count, np.float32), self._scores
-        if stored is not None:
-            for term in self.analyzer.terms(query):
-                if (number := self._sorted.place(term)) is not None:
-                    own = self._place(number)
-                    np.add.at(scores, self._rows[own], stored[own])
-        return scores
+    def lists(self, query: str) -> list[TermList]:
+        """Return the rows of the terms of a query that the shard holds, with scores as they were built."""
+        stored = self._scores
+        if stored is None:
+            return []
+        numbers = [self._sorted.place(term) for term in self.analyzer.terms(query)]
+        return [self._stored_list(number, stored) for number in numbers if number is not None]
+
+    def _stored_list(self, number: int, stored: FloatArray) -> TermList:
+        own = self._place(number)
+        return TermList(self._rows[own], stored[own].__getitem__, partial(self._greatest_score, number))
+
+    def _find_greatest_score(self, number: int) -> float:
+        """The greatest score of a term, as it was built."""
+        assert self._scores is not None
+        return float(self._scores[self._place(number)].max())
 
     @property
     def has_frequencies(self) -> bool:
         """Whether it can score with other statistics than those that it was built with."""
         return self._frequencies is not None
 
-    def current_scores(self, statistics: TermStatistics) -> FloatArray:
-        """Score every passage of the shard with these statistics of the corpus; otherwise as `scores`.
+    def current_lists(self, statistics: TermStatistics) -> list[TermList]:
+        """Return the rows of the terms of a query, with scores by these statistics of the corpus.
 
         Each score has the bits that an index has which is built from that corpus. Raises Conflict for a version that
         does not say how often its passages hold their terms.
@@ -127,7 +148,6 @@ class LexicalIndex:
                 "this version does not say how often its passages hold their words, which scores need once passages "
                 "come and go; build it again, which embeds nothing anew"
             )
-        scores = np.zeros(self._count, np.float32)
         shares = statistics.weights or (1.0,) * len(statistics.terms)
         known = [
             (number, frequency, share)
@@ -135,21 +155,54 @@ class LexicalIndex:
             if (number := self._sorted.place(term)) is not None
         ]
         if not known or not statistics.mean_length:  # a corpus without a term, whose passages have all gone
-            return scores
-        frequencies = np.array([frequency for _, frequency, _ in known], np.int64)
+            return []
+        # While an entry is applied, one of the two numbers may be ahead of the other.
+        frequencies = np.minimum([frequency for _, frequency, _ in known], statistics.passages)
         weights = inverse_frequencies(statistics.passages, frequencies)
         weights *= np.array([share for _, _, share in known], np.float32)
-        places = [self._place(number) for number, _, _ in known]
-        norms_of = self._norms_of(self._frequencies, statistics.mean_length, places)
-        for weight, own in zip(weights, places, strict=True):
-            holding = self._rows[own]
-            # Twice as fast as adding to `scores[holding]`.
-            np.add.at(scores, holding, term_scores(weight, self._frequencies.counts[own], norms_of(holding)))
-        return scores
+        numbers = [number for number, _, _ in known]
+        norms_of = self._norms_of(
+            self._frequencies, statistics.mean_length, [self._place(number) for number in numbers]
+        )
+        lists = []
+        for number, weight in zip(numbers, weights, strict=True):
+            own = self._place(number)
+            rows, counts = self._rows[own], self._frequencies.counts[own]
+            scores_at = partial(_current_scores, weight, rows, counts, norms_of)
+            lists.append(TermList(rows, scores_at, partial(self._score_bound, number, weight, statistics.mean_length)))
+        return lists
+
+    def _score_bound(self, number: int, weight: np.float32, mean_length: float) -> float:
+        """What no score of a term with this weight is above, if passages have so many terms on average."""
+        ratio = self._greatest_ratio(number)
+        # A norm has a part that grows with the inverse of the mean length, and one that does not.
+        shrinking = min(1.0, self._reference_length / mean_length)
+        return float(weight) * ratio / (ratio + (1 - ratio) * shrinking) * (1 + _ROUNDING)
+
+    def _find_greatest_ratio(self, number: int) -> float:
+        """The greatest score of a term with a weight of 1, by the mean length that the corpus had when it was built."""
+        assert self._frequencies is not None
+        own = self._place(number)
+        lengths = self._frequencies.lengths[self._rows[own]]
+        norms = length_norms(lengths, self._reference_length, self._k1, self._b)
+        return float(term_scores(np.float32(1), self._frequencies.counts[own], norms).max())
+
+    def best(
+        self, lists: Sequence[TermList], top_k: int, holds: Callable[[Rows], NDArray[np.bool_]] | None, known: RowArray
+    ) -> TermHits:
+        """Find the best rows for the lists of a query; see `Sums.best`."""
+        try:
+            sums = self._free_sums.pop()
+        except IndexError:
+            sums = Sums(self._count)
+        hits = sums.best(lists, top_k, holds, known)
+        if len(self._free_sums) < _KEPT_SUMS:
+            self._free_sums.append(sums)
+        return hits
 
     def _norms_of(
         self, frequencies: TermFrequencies, mean_length: float, places: Sequence[slice]
-    ) -> Callable[[NDArray[np.int32]], NDArray[np.float64]]:
+    ) -> Callable[[Rows], NDArray[np.float64]]:
         """What gives the norms of rows: the mean length changes with every write, those of all rows only if it pays."""
         if self._norms[0] != mean_length and sum(own.stop - own.start for own in places) < self._count:
             return lambda rows: length_norms(frequencies.lengths[rows], mean_length, self._k1, self._b)
@@ -164,7 +217,7 @@ class LexicalIndex:
         return norms
 
     def postings(self) -> Postings:
-        """What it holds of how often terms occur. Raises Conflict as `current_scores` does."""
+        """What it holds of how often terms occur. Raises Conflict as `current_lists` does."""
         if self._frequencies is None:
             raise Conflict("this version does not say how often its passages hold their words; build it again")
         return Postings(self._terms, self._offsets, self._rows, self._frequencies.counts, self._frequencies.lengths)
@@ -172,3 +225,14 @@ class LexicalIndex:
     def _place(self, number: int) -> slice:
         """Where the passages of a term lie."""
         return slice(int(self._offsets[number]), int(self._offsets[number + 1]))
+
+
+def _current_scores(
+    weight: np.float32,
+    rows: Rows,
+    counts: NDArray[np.unsignedinteger[Any]],
+    norms_of: Callable[[Rows], NDArray[np.float64]],
+    places: Places,
+) -> FloatArray:
+    """Score places of a list that has these rows and counts, (n,)."""
+    return term_scores(weight, counts[places], norms_of(rows[places]))

@@ -155,7 +155,7 @@ def _counts(terms: Mapping[str, int]) -> NDArray[np.integer[Any]]:
 class PostingsWriter:
     """Writes the lexical files of a shard whose passages were counted before, with scores of 0.
 
-    Whoever searches such a shard brings statistics of the corpus (`LexicalIndex.current_scores`).
+    Whoever searches such a shard brings statistics of the corpus (`LexicalIndex.current_lists`).
     """
 
     def __init__(self, folder: Path, postings: Postings) -> None:

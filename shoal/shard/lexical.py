@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from shoal.lexical.index import LexicalIndex
+from shoal.lexical.term_lists import TermList, scores_of
 from shoal.records import FloatArray, RowArray
-from shoal.shard.cut import best_positive
+from shoal.shard.cut import best
 from shoal.shard.messages import ShardQuery
 from shoal.shard.passages import Passages
 from shoal.shard.retriever import RawHits
@@ -29,22 +28,24 @@ class LexicalRetriever:
         selections: Sequence[Selection | None],
         known_rows: Sequence[RowArray],
     ) -> RawHits:
-        """Score all passages for one query after the other; a passage without a word of the query is not found."""
+        """Find the best of one query after the other; a passage without a word of the query is not found."""
         hits, known_scores = RawHits.empty(len(queries), top_k), []
-        for number, (query, selected, rows) in enumerate(zip(queries, selections, known_rows, strict=True)):
-            scores = self._scores(query)
-            among = scores if selected is None else np.where(selected.mask(self._count), scores, 0)
-            chosen = best_positive(among, top_k, self._passage_ids)
-            hits.scores[number, : len(chosen)], hits.rows[number, : len(chosen)] = scores[chosen], chosen
-            known_scores.append(scores[rows])
+        for number, (query, selected, known) in enumerate(zip(queries, selections, known_rows, strict=True)):
+            holds = None if selected is None else selected.tester(self._count)
+            found = self.index.best(self._lists(query), top_k, holds, known)
+            chosen = best(found.scores, found.rows, top_k, self._passage_ids)
+            hits.scores[number, : len(chosen)], hits.rows[number, : len(chosen)] = (
+                found.scores[chosen],
+                found.rows[chosen],
+            )
+            known_scores.append(found.known_scores)
         return replace(hits, known_scores=known_scores)
 
     def score(self, query: ShardQuery, rows: RowArray, found: FloatArray) -> FloatArray:
         """Score rows for one query."""
-        scores: FloatArray = self._scores(query)[rows]
-        return scores
+        return scores_of(self._lists(query), rows)
 
-    def _scores(self, query: ShardQuery) -> FloatArray:
+    def _lists(self, query: ShardQuery) -> list[TermList]:
         if query.statistics is None:
-            return self.index.scores(query.text)
-        return self.index.current_scores(query.statistics)
+            return self.index.lists(query.text)
+        return self.index.current_lists(query.statistics)

@@ -6,7 +6,9 @@ to: an approximate index stops near the query, where there may be few of the sel
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import faiss
 import numpy as np
@@ -52,7 +54,7 @@ class Selection:
         rows = self.rows[others.holds(self.rows)]
         return Selection(len(rows), rows, None)
 
-    def holds(self, rows: RowArray) -> NDArray[np.bool_]:
+    def holds(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
         """Whether each of some rows, int64 (n,), is selected; only where there are bits."""
         assert self.bits is not None
         marks: NDArray[np.bool_] = ((self.bits[rows >> 3] >> (rows & 7).astype(np.uint8)) & 1).astype(np.bool_)
@@ -65,6 +67,10 @@ class Selection:
         mask = np.zeros(rows, np.bool_)
         mask[self.rows] = True
         return mask
+
+    def tester(self, count: int) -> Callable[[NDArray[np.integer[Any]]], NDArray[np.bool_]]:
+        """Return what tells of some of so many rows, (n,), which are selected."""
+        return self.holds if self.bits is not None else self.mask(count).__getitem__
 
     def take(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return the values of the selected rows, in their order, of a column of all rows."""

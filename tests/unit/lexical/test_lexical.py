@@ -25,6 +25,7 @@ from shoal.lexical import statistics, writer
 from shoal.lexical.analyzer import LONGEST, Analyzer, languages
 from shoal.lexical.index import LexicalIndex
 from shoal.lexical.statistics import Totals, count_terms, look_up, merge_terms, read_terms
+from shoal.lexical.term_lists import scores_of
 from shoal.records import Candidate, Passage
 from shoal.search import merge
 from shoal.settings import LexicalSettings
@@ -165,7 +166,7 @@ def test_the_scores_are_the_formula(
         paths = {name: folder / str(shard) / name for name in writer.FILES}
         index = LexicalIndex(paths, len(part), counted.info())
         for query in ("a", "b ab", "c c a"):
-            for score, passage in zip(index.scores(query), part, strict=True):
+            for score, passage in zip(scores_of(index.lists(query), np.arange(len(part))), part, strict=True):
                 own = passage.text.split()
                 expected = 0.0
                 for term in query.split():
@@ -330,7 +331,7 @@ def test_lengths_and_counts_are_those_of_the_texts(tmp_path: Path, repetitions: 
     assert np.load(folder / layout.LEXICAL_ROWS).tolist() == [3, 0, 0, 2]
     assert counts.tolist() == [1, 2, 1, repetitions]
     paths = {name: folder / name for name in writer.FILES}
-    assert LexicalIndex(paths, 4, counted.info()).scores("otter")[2] > 0
+    assert scores_of(LexicalIndex(paths, 4, counted.info()).lists("otter"), np.array([2])) > 0
 
 
 def test_a_version_from_before_counts_were_kept_is_searched_as_ever(tmp_path: Path) -> None:
