@@ -24,7 +24,7 @@ from shoal.records import FloatArray, RowArray
 from shoal.system.array_files import map_array
 
 _REMEMBERED = 2**14
-"""Terms whose greatest scores are remembered: few have long lists, and to look through one takes less than to add it."""
+"""Terms whose greatest scores are remembered: few have long lists, which take as long to look through as to add."""
 _ROUNDING = 1e-6
 """What a score computed in another way may differ by, relatively, and more."""
 _KEPT_SUMS = 2
